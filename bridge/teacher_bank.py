@@ -1,0 +1,189 @@
+"""Teacher vectors on disk, gathered per batch, handed to the student as score arrays."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from bridge.dlpack import to_jax
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
+
+_MANIFEST = "manifest.json"
+_FILES = ("instances.npy", "items.npy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+    """One teacher's vectors, memory-mapped.
+
+    Attributes:
+        name: the teacher's name.
+        scale: its training logit is scale × (instance vector · item vector).
+        instances: row = instance id (CSR offset of the target).
+        items: row = item id.
+    """
+
+    name: str
+    scale: float
+    instances: Float[np.ndarray, "N d"]
+    items: Float[np.ndarray, "V d"]
+
+
+def write_vectors(
+    folder: Path,
+    *,
+    name: str,
+    scale: float,
+    identity: Mapping[str, Any],
+    instances: Float[np.ndarray, "N d"],
+    items: Float[np.ndarray, "V d"],
+) -> None:
+    """Stores a teacher's vectors as float16 with a manifest; complete or not at all.
+
+    Args:
+        folder: where to; made if missing.
+        name: the teacher's name.
+        scale: see `Vectors`.
+        identity: what the vectors depend on (data, split, configuration); `read_vectors`
+            compares it.
+        instances: see `Vectors`.
+        items: see `Vectors`.
+
+    Raises:
+        FloatingPointError: if a value is not finite, in float16 too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
+    manifest["files"] = {}
+    for file, array in zip(_FILES, (instances, items), strict=True):
+        half = array.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise FloatingPointError(f"{name}: {file} holds values that float16 can't")
+        beside = folder / f"{file}.part"
+        with beside.open("wb") as stream:
+            np.save(stream, half)
+        manifest["files"][file] = {
+            "shape": list(half.shape),
+            "dtype": str(half.dtype),
+            "sha256": _sha256(beside),
+        }
+        os.replace(beside, folder / file)
+    # The manifest comes last: vectors without one don't count as written.
+    beside = folder / f"{_MANIFEST}.part"
+    beside.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    os.replace(beside, folder / _MANIFEST)
+
+
+def has_vectors(folder: Path) -> bool:
+    """Whether complete vectors lie in a folder."""
+    return (folder / _MANIFEST).is_file()
+
+
+def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
+    """Opens a teacher's vectors after checking what they are and that they are whole.
+
+    Raises:
+        UserError: naming the file or the field that differs, and what was expected.
+    """
+    path = folder / _MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        arrays = [_open(folder / file, manifest["files"][file]) for file in _FILES]
+        found = manifest["identity"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: unreadable ({error}); delete {folder} to encode anew") from error
+    for field, expected in identity.items():
+        if found.get(field) != expected:
+            raise UserError(
+                f"{path}: {field}: found {found.get(field)!r}, expected {expected!r}; "
+                f"delete {folder} to encode anew"
+            )
+    return Vectors(manifest["name"], float(manifest["scale"]), arrays[0], arrays[1])
+
+
+class TeacherBank:
+    """The K teachers of a run, as the training loop's source of scores.
+
+    With `side="jax"` the vectors cross the bridge once and every step scores its own columns
+    from them. With `side="torch"` PyTorch scores each batch and hands the array over.
+    Both give the same logits (tested to 1e-6 of their size).
+
+    Args:
+        vectors: one a teacher, all over the same instances and items.
+        weights: default weights w_k; normalised here.
+        side: `jax` or `torch`.
+    """
+
+    def __init__(self, vectors: Sequence[Vectors], weights: Sequence[float], side: str):
+        self.names = tuple(v.name for v in vectors)
+        self.default_weights = np.asarray(weights, dtype=float) / np.sum(weights)
+        self._scales = [v.scale for v in vectors]
+        self._instances = [_tensor(v.instances) for v in vectors]
+        self._items = [_tensor(v.items) for v in vectors]
+        self._tables = self._cross() if side == "jax" else None
+
+    def for_batch(
+        self, batch: Batch, candidates: Int[np.ndarray, "C"]
+    ) -> TeacherTables | TeacherScores:
+        """The resident tables, or this batch's scores [K, B, C] made in PyTorch."""
+        if self._tables is not None:
+            return self._tables
+        rows = torch.from_numpy(batch.instance_ids.astype(np.int64))
+        columns = torch.from_numpy(candidates.astype(np.int64))
+        scores = torch.empty((len(self.names), len(rows), len(columns)))
+        for out, instances, items, scale in zip(
+            scores, self._instances, self._items, self._scales, strict=True
+        ):
+            torch.matmul(instances[rows].float() * scale, items[columns].float().T, out=out)
+        available = torch.ones((len(rows), len(self.names)), dtype=torch.bool)
+        crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
+        return jax.device_put(crossed, jax.devices()[0])
+
+    def _cross(self) -> TeacherTables:
+        available = torch.ones((len(self._instances[0]), len(self.names)), dtype=torch.bool)
+        tables = TeacherTables(
+            instances=tuple(to_jax(x).array for x in self._instances),
+            items=tuple(to_jax(x).array for x in self._items),
+            scales=to_jax(torch.tensor(self._scales)).array,
+            available=to_jax(available).array,
+        )
+        # Said, not hidden: where the student has a GPU, the tables move there, once.
+        return jax.device_put(tables, jax.devices()[0])
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """An aligned tensor of the array's values: a memory map starts behind its header."""
+    out = torch.empty(array.shape, dtype=torch.float16)
+    out.numpy()[:] = array
+    return out
+
+
+def _open(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
+    digest = _sha256(path)
+    if digest != entry["sha256"]:
+        raise UserError(
+            f"{path}: SHA-256: found {digest}, expected {entry['sha256']}; "
+            f"delete {path.parent} to encode anew"
+        )
+    array = np.load(path, mmap_mode="r")
+    if list(array.shape) != entry["shape"] or str(array.dtype) != entry["dtype"]:
+        raise UserError(
+            f"{path}: found {array.dtype} {list(array.shape)}, "
+            f"expected {entry['dtype']} {entry['shape']}"
+        )
+    return array
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,174 @@
+"""python -m experiments.choose --flagfile=scientific.cfg --vary="dropout=0.1,0.3,0.5"
+
+Tries settings and compares them on validation; the test part is never looked at. Every
+combination of the values is run with every seed, and what is finished is not run again.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge.runtime import settle
+from experiments.config import GROUPS, Settings, settings_from
+from experiments.files import append_json_line, write_json, write_text
+from experiments.flags import Group, as_dict, parse, run_command
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.option import option, validate
+
+METRICS = ("Recall@10", "NDCG@10")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChooseConfig:
+    """What is tried, on whom."""
+
+    vary: str = option("", "What to try: name=value,value; several names apart by semicolons.")
+    choose_for: str = option(
+        "prmkd",
+        "Whose validation counts: the plain student, the distilled one, or the teachers.",
+        choices=("base", "prmkd", "teachers"),
+    )
+    choice_dir: str = option("runs/choices", "Folder of finished trials and of the tables.")
+
+    def __post_init__(self):
+        validate(self)
+
+
+CHOOSE_GROUPS = (*GROUPS, Group("Choice", "", ChooseConfig))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs all trials and writes one table, as JSON and as Markdown."""
+    program = "python -m experiments.choose"
+    *configs, choice = parse(argv, CHOOSE_GROUPS, program).configs
+    settle(compilation_cache=Path(configs[0].cache_dir) / "jax")
+    from experiments.console import Reporter
+
+    reporter, rows = Reporter(), []
+    for changes in combinations(choice.vary):
+        parsed = parse([*argv, *changes], CHOOSE_GROUPS, program)
+        rows += _trial(changes, parsed.configs, choice, reporter)
+    folder = Path(choice.choice_dir)
+    name = _digest({"vary": choice.vary, "for": choice.choose_for, "rows": rows})
+    table = markdown(rows)
+    write_json(folder / f"choice-{name}.json", {"vary": choice.vary, "rows": rows})
+    write_text(folder / f"choice-{name}.md", table)
+    reporter.say(table)
+    reporter.say(f"Written to {folder / f'choice-{name}.json'} and .md")
+
+
+def combinations(vary: str) -> Iterator[list[str]]:
+    """Every combination of the values as command-line flags.
+
+    >>> list(combinations("dropout=0.1,0.5; kl=js"))
+    [['--dropout=0.1', '--kl=js'], ['--dropout=0.5', '--kl=js']]
+
+    Raises:
+        UserError: if a part is not of the form name=value,value.
+    """
+    options = []
+    for part in filter(None, (part.strip() for part in vary.split(";"))):
+        name, equals, values = part.partition("=")
+        if not equals or not values:
+            raise UserError(f"--vary: found {part!r}, expected name=value,value")
+        options.append([f"--{name.strip()}={value.strip()}" for value in values.split(",")])
+    return (list(chosen) for chosen in itertools.product(*options))
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The trials as a Markdown table, the best validation NDCG@10 first."""
+    lines = ["| model | setting | seeds | validation Recall@10 | validation NDCG@10 | best epoch |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in sorted(rows, key=lambda row: -row["validation"]["NDCG@10"]):
+        recall, ndcg = (f"{row['validation'][metric]:.4f}" for metric in METRICS)
+        lines.append(
+            f"| {row['model']} | {row['setting']} | {row['seeds']} | {recall} | {ndcg} "
+            f"| {row['best_epoch']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _trial(
+    changes: Sequence[str], configs: tuple, choice: ChooseConfig, reporter: Any
+) -> list[dict[str, Any]]:
+    """One combination: read back if it has been run, else run."""
+    settings = settings_from(configs[: len(GROUPS)])
+    flags = as_dict(GROUPS, configs[: len(GROUPS)])
+    # Where things lie doesn't change them.
+    for name in ("output_dir", "cache_dir", "data_dir", "resume"):
+        del flags[name]
+    key = _digest({**flags, "choose_for": choice.choose_for})
+    path = Path(choice.choice_dir) / "trials" / f"{key}.json"
+    if path.is_file():
+        return json.loads(path.read_text())["rows"]
+    setting = " ".join(change.removeprefix("--") for change in changes) or "as given"
+    reporter.say(f"Trial: {setting}")
+    rows = [
+        {**row, "setting": setting}
+        for row in _run(settings, choice.choose_for, path.parent / key, reporter)
+    ]
+    write_json(path, {"rows": rows, "settings": flags})
+    return rows
+
+
+def _run(
+    settings: Settings, choose_for: str, folder: Path, reporter: Any
+) -> Iterator[dict[str, Any]]:
+    from experiments.pipeline import load_dataset
+    from experiments.teaching import prepare_teacher
+    from experiments.training import make_bank, train_students
+    from prmkd_jax.data.splits import leave_one_out
+    from prmkd_jax.evaluate.metrics import ranking_metrics
+
+    def log(event: dict[str, Any]) -> None:
+        append_json_line(folder / "log.jsonl", event)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = load_dataset(settings)
+    split = leave_one_out(dataset.interactions)
+    names = settings.run.teachers if choose_for != "base" else ()
+    teachers = [prepare_teacher(name, dataset, split, settings, reporter, log) for name in names]
+    if choose_for == "teachers":
+        for teacher in teachers:
+            seeds = str(settings.run.teacher_seed)
+            yield _row(teacher.vectors.name, seeds, [teacher.card])
+        return
+    bank = make_bank(teachers, settings)
+    trained = train_students(
+        dataset, split, bank, settings, folder, reporter, log, rank_test=False
+    )
+    runs = [
+        {
+            "validation": ranking_metrics(one.fitted.validation.all_items),
+            "best_epoch": one.fitted.best_epoch,
+        }
+        for one in trained
+    ]
+    model = f"{settings.student.student} {choose_for}"
+    yield _row(model, ",".join(map(str, settings.run.seeds)), runs)
+
+
+def _row(model: str, seeds: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "seeds": seeds,
+        "validation": {
+            metric: statistics.fmean(run["validation"][metric] for run in runs)
+            for metric in METRICS
+        },
+        "best_epoch": statistics.fmean(run["best_epoch"] for run in runs),
+    }
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    run_command(main)

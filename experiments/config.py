@@ -1,0 +1,126 @@
+"""What a run does, and the groups of flags that describe it."""
+
+import dataclasses
+import os
+
+from experiments.flags import Group
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.option import option, validate
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.train.config import TrainConfig
+from teachers_torch.config import (
+    PrecomputedConfig,
+    TeacherConfigs,
+    TextConfig,
+    UniM2RecConfig,
+    UniSRecConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where results go, who teaches, which seeds."""
+
+    output_dir: str = option("runs/latest", "Folder of the results.")
+    cache_dir: str = option(
+        os.environ.get("PRMKD_CACHE_DIR", "cache"),
+        "Folder of encoded texts, tuned teachers and their vectors, shared by all runs "
+        "($PRMKD_CACHE_DIR, else ./cache).",
+    )
+    teachers: tuple[str, ...] = option(
+        ("unisrec-text", "unisrec", "unim2rec"),
+        "Teachers: unisrec-text, unisrec, unim2rec, precomputed; empty for the student alone.",
+    )
+    teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)
+    teacher_scores: str = option(
+        "jax",
+        "Where teachers' vectors become scores: inside the jitted step, or in PyTorch with one "
+        "hand-over a step; both give the same logits.",
+        choices=("jax", "torch"),
+    )
+    seeds: tuple[int, ...] = option((0,), "Seeds of the students.", low=0)
+    resume: bool = option(False, "Continue the run that was stopped in --output_dir.")
+
+    def __post_init__(self):
+        validate(self)
+        for name, values in (("teachers", self.teachers), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                text = ",".join(map(str, values))
+                raise UserError(f"--{name}: found {text!r}, expected each value once")
+        if not self.seeds:
+            raise UserError("--seeds: found none, expected at least one")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on."""
+
+    run: RunConfig
+    data: DataConfig
+    student: StudentConfig
+    train: TrainConfig
+    distill: DistillConfig
+    teachers: TeacherConfigs
+
+    def __post_init__(self):
+        if self.train.batch_size < self.data.max_seq_len:
+            raise UserError(
+                f"--batch_size: found {self.train.batch_size}, expected at least "
+                f"--max_seq_len={self.data.max_seq_len}"
+            )
+
+
+GROUPS = (
+    Group("Run", "", RunConfig),
+    Group("Data", "", DataConfig),
+    Group("Student", "", StudentConfig),
+    Group("Training", "", TrainConfig),
+    Group("Distillation", "", DistillConfig),
+    Group("Text encoder of the teachers", "", TextConfig),
+    Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
+    Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
+    Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
+)
+
+
+def settings_from(configs: tuple) -> Settings:
+    """Puts the configurations of `GROUPS`, in their order, together."""
+    run, data, student, train, distill, text, unisrec, unim2rec, precomputed = configs
+    teachers = TeacherConfigs(text, unisrec, unim2rec, precomputed, data.max_seq_len)
+    return Settings(run, data, student, train, distill, teachers)
+
+
+def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
+    """One warning for each flag that was given but that nothing in this run reads."""
+    teachers = set(settings.run.teachers)
+    reads_text = bool(teachers & {"unisrec", "unisrec-text", "unim2rec"})
+    unread: dict[str, str] = {}
+
+    def note(config: type, prefix: str, unused: bool, why: str) -> None:
+        if unused:
+            for field in dataclasses.fields(config):
+                unread[prefix + field.name] = why
+
+    named = ",".join(settings.run.teachers) or "none"
+    note(DistillConfig, "", not teachers, "there is no teacher to distil from")
+    note(TextConfig, "", not reads_text, f"no teacher reads texts (--teachers={named})")
+    for config, users in (
+        (UniSRecConfig, {"unisrec", "unisrec-text"}),
+        (UniM2RecConfig, {"unim2rec"}),
+        (PrecomputedConfig, {"precomputed"}),
+    ):
+        note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
+    if settings.data.dataset != "synthetic":
+        for field in dataclasses.fields(DataConfig):
+            if field.name.startswith("synthetic_"):
+                unread[field.name] = f"--dataset={settings.data.dataset} is not made here"
+    else:
+        unread["data_dir"] = "--dataset=synthetic reads no files"
+    if settings.distill.consistency_threshold is not None:
+        unread["consistency_quantile"] = "--consistency_threshold replaces it"
+    if teachers and len(teachers) < 3:
+        for name in ("consistency_quantile", "consistency_threshold", "redistribute"):
+            unread.setdefault(name, "the consistency rule needs three teachers")
+    return [f"--{name} has no effect: {unread[name]}" for name in sorted(explicit & set(unread))]

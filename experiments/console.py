@@ -1,0 +1,95 @@
+"""Progress for people: a bar with rate and remaining time on a terminal, lines in a log."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+# A log gets a line of a long stage this often, in seconds.
+_LOG_EVERY = 30.0
+
+
+class Reporter:
+    """Tells what is being done, in the way that suits where the output goes."""
+
+    def __init__(self, console: Console | None = None):
+        # A log has no width of its own; tables in it are made for 120 columns.
+        self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, width=120, file=self.console.file)
+
+    def say(self, text: str) -> None:
+        """Prints one line."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Prints one warning."""
+        self.console.print(Text("warning: ", style="yellow") + Text(text))
+
+    @contextmanager
+    def stage(self, title: str, unit: str) -> Iterator["Stage"]:
+        """Shows a stage of unknown parts; its parts are announced by `Stage.update`."""
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            _Rate(unit),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        with bar:
+            yield Stage(self, bar, title, unit)
+
+
+class Stage:
+    """One stage on the screen."""
+
+    def __init__(self, reporter: Reporter, bar: Progress, title: str, unit: str):
+        self._reporter, self._bar, self._title, self._unit = reporter, bar, title, unit
+        self._task = bar.add_task(title, total=None)
+        # A count that falls begins a new round (an epoch), with a rate of its own.
+        self._done = self._first = 0
+        self._started = self._logged = time.monotonic()
+
+    def update(self, done: int, total: int, title: str | None = None) -> None:
+        """Moves the bar; a log gets a line at intervals."""
+        if title is not None:
+            self._title = title
+        total, now = max(done, total), time.monotonic()
+        if done <= self._done:
+            self._bar.reset(self._task)
+            self._started, self._logged, self._first = now, now, done
+        self._done = done
+        self._bar.update(self._task, completed=done, total=total, description=self._title)
+        if not self._reporter.console.is_terminal and now - self._logged >= _LOG_EVERY:
+            self._logged = now
+            rate = (done - self._first) / (now - self._started)
+            left = (total - done) / rate
+            self._reporter.say(
+                f"{self._title}: {done}/{total} {self._unit}, "
+                f"{rate:.1f} {self._unit}/s, {left:.0f} s left"
+            )
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str):
+        self._unit = unit
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """Parts a second."""
+        return Text(f"{task.speed:.1f} {self._unit}/s" if task.speed else "")

@@ -1,0 +1,81 @@
+"""The types that a flag can have: from text to a value, back, and in words."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from absl import flags
+
+from prmkd_jax.data.option import expected
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """The type of a flag: one `element` or a tuple of them, and whether None is a value."""
+
+    element: type
+    many: bool
+    optional: bool
+
+
+def kind_of(annotation: Any) -> Kind:
+    """Reads an annotation: `int`, `float | None`, `tuple[str, ...]` and their like.
+
+    Raises:
+        TypeError: if no flag can hold such a value, which is a bug in the declaration.
+    """
+    optional = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    if optional:
+        (annotation,) = (a for a in typing.get_args(annotation) if a is not types.NoneType)
+    many = typing.get_origin(annotation) is tuple
+    element = typing.get_args(annotation)[0] if many else annotation
+    if element not in _WORDS:
+        raise TypeError(f"no flag can hold {annotation}")
+    return Kind(element, many, optional)
+
+
+def to_value(text: str, kind: Kind) -> Any:
+    """Reads a flag's text.
+
+    Raises:
+        ValueError: if it is no value of this kind.
+    """
+    if kind.optional and text.lower() == "none":
+        return None
+    if kind.many:
+        parts = [part.strip() for part in text.split(",")] if text else []
+        if "" in parts:
+            raise ValueError("an empty element")
+        return tuple(_element(part, kind.element) for part in parts)
+    return _element(text, kind.element)
+
+
+def _element(text: str, element: type) -> Any:
+    if element is bool:
+        return flags.BooleanParser().parse(text)
+    # A flagfile has no quoting: such a text could not be written down for a later run.
+    if len(text.splitlines()) > 1:
+        raise ValueError("more than one line")
+    return element(text)
+
+
+def to_text(value: Any) -> str:
+    """The inverse of `to_value`."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(to_text, value))
+    return str(value)
+
+
+def describe(field: dataclasses.Field, kind: Kind) -> str:
+    """Says what a flag accepts, for `--help` and for what follows "expected"."""
+    limits = [] if field.metadata["choices"] else [_WORDS[kind.element]]
+    limits += filter(None, [expected(field)])
+    words = ", ".join(limits)
+    if kind.many:
+        words = f"values separated by commas, each {words}"
+    return f"{words}, or none" if kind.optional else words

@@ -1,0 +1,126 @@
+"""The house style of the figures: SVG without pyplot's global state, equal bytes every time."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from io import StringIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, RULE = "#1d2733", "#d3d9e0"
+BASE, PRMKD, TEACHER = "#8593a3", "#1f5fa8", "#c9a86a"
+COLOURS = {"teacher": TEACHER, "base": BASE, "prmkd": PRMKD}
+FONT = "DejaVu Sans"
+# 4.6 in is 331 SVG units: in the page's columns the letters keep about the size of its text.
+WIDTH = 4.6
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prmkd",
+    "font.family": "sans-serif",
+    "font.sans-serif": [FONT],
+    "font.size": 9,
+    # A user's own teacher may have a dollar sign in its name.
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A figure and its words.
+
+    Attributes:
+        name: of the file, without suffix.
+        title: a short heading.
+        note: how to read it.
+        alt: what it shows, with the numbers, for who doesn't see it.
+        svg: the `<svg>` element.
+    """
+
+    name: str
+    title: str
+    note: str
+    alt: str
+    svg: str
+
+
+def draw_svg(height: float, draw: Callable[[Axes], None]) -> str:
+    """One pair of axes in the house style as an `<svg>` element.
+
+    Args:
+        height: in inches, to a width of `WIDTH`.
+        draw: puts the content on the axes.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.subplots())
+        out = StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    svg = out.getvalue()
+    # matplotlib's version would change the bytes without changing the figure.
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S).strip()
+
+
+def horizontal_bars(
+    axes: Axes,
+    labels: Sequence[str],
+    values: Sequence[float],
+    texts: Sequence[str],
+    colours: Sequence[str],
+    errors: Sequence[float] | None = None,
+    filled: Sequence[bool] | None = None,
+) -> None:
+    """Bars from the top down, each with its text at its end.
+
+    A positive error is drawn as whiskers; 0 says that there is no spread to show. Bars that
+    are not filled show their outline.
+    """
+    places = range(len(labels))
+    bars = axes.barh(places, values, height=0.64, color=colours, edgecolor=colours)
+    for bar, fill in zip(bars, filled or [True] * len(labels), strict=True):
+        bar.set_fill(fill)
+    spread = np.zeros(len(labels)) if errors is None else np.asarray(errors)
+    ends = np.asarray(values) + spread
+    for place in np.flatnonzero(spread):
+        whisker = (2 * values[place] - ends[place], ends[place])
+        axes.plot(whisker, (place, place), color=INK, lw=1, marker="|", ms=4)
+    name_rows(axes, labels)
+    for place, value, end, text in zip(places, values, ends, texts, strict=True):
+        axes.annotate(
+            text,
+            (end if value >= 0 else value, place),
+            xytext=(4 if value >= 0 else -4, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if value >= 0 else "right",
+        )
+    # Room for the texts, which don't count when matplotlib sets the limits.
+    low, high = min(0.0, *values), max(0.0, *ends)
+    room = 0.2 * (high - low or 1)
+    axes.set_xlim(low - room if low < 0 else 0, high + room if high > 0 or low == 0 else 0)
+
+
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Bars' names from the top down; no grid, since every bar carries its value."""
+    axes.set_yticks(np.arange(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False)
+    axes.spines["left"].set_visible(False)
+    axes.invert_yaxis()

@@ -1,0 +1,116 @@
+"""The teachers' stage: tuned once, encoded once, then read from the cache by every run."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge.teacher_bank import Vectors, has_vectors, read_vectors, write_vectors
+from experiments.config import Settings
+from experiments.console import Reporter
+from experiments.files import write_json
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.splits import Split
+from teachers_torch.base import ENCODER_VERSION, fingerprint, tune
+
+_CARD = "card.json"
+Log = Callable[[dict[str, Any]], None]
+
+
+class ReadyTeacher(NamedTuple):
+    """A tuned and encoded teacher.
+
+    Attributes:
+        vectors: memory-mapped.
+        card: its teacher card, `encode_seconds` included.
+    """
+
+    vectors: Vectors
+    card: dict[str, Any]
+
+
+def prepare_teacher(
+    name: str, dataset: Dataset, split: Split, settings: Settings, reporter: Reporter, log: Log
+) -> ReadyTeacher:
+    """Returns a teacher from the cache, after tuning and encoding it if it isn't there.
+
+    The folder's name holds a hash of all that the vectors depend on, so a change of any of
+    it leads to another folder, and nothing else leads to repeated work.
+    """
+    run = settings.run
+    key = fingerprint(name, dataset, split, settings.teachers, run.teacher_seed)
+    folder = Path(run.cache_dir) / "teachers" / f"{name}-{key}"
+    identity = {
+        "teacher": name,
+        "key": key,
+        "data": dataset.fingerprint,
+        "instances": len(dataset.interactions.items),
+        "items": dataset.num_items,
+        "encoder_version": ENCODER_VERSION,
+    }
+    if has_vectors(folder):
+        reporter.say(f"Teacher {name}: from the cache, {folder}")
+    else:
+        _tune_and_encode(name, dataset, split, settings, folder, identity, reporter, log)
+    vectors = read_vectors(folder, identity)
+    return ReadyTeacher(vectors, json.loads((folder / _CARD).read_text()))
+
+
+def _tune_and_encode(
+    name: str,
+    dataset: Dataset,
+    split: Split,
+    settings: Settings,
+    folder: Path,
+    identity: dict[str, Any],
+    reporter: Reporter,
+    log: Log,
+) -> None:
+    title = f"Teacher {name}"
+
+    with reporter.stage(title, "parts") as stage:
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "encode_texts":
+                stage.update(event["done"], event["total"], f"{title}: encoding texts")
+                return
+            if event["event"] == "epoch":
+                reporter.say(
+                    f"{title}: epoch {event['epoch']:3d}  loss {event['loss']:.4f}  "
+                    f"validation NDCG@10 {event['NDCG@10']:.4f} (best at {event['best_epoch']})  "
+                    f"{event['seconds']:.1f} s"
+                )
+                stage.update(
+                    event["epoch"] - event["best_epoch"],
+                    settings.teachers.unisrec.patience,
+                    f"{title}: epochs without a better validation",
+                )
+            log({"stage": "teacher", **event})
+
+        teacher, card = tune(
+            name,
+            dataset,
+            split,
+            settings.teachers,
+            cache_dir=Path(settings.run.cache_dir),
+            seed=settings.run.teacher_seed,
+            log=on_event,
+        )
+    started = time.perf_counter()
+    instances = teacher.encode_instances(np.arange(len(dataset.interactions.items)))
+    items = teacher.encode_items()
+    encoded = {"encode_seconds": time.perf_counter() - started}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _CARD, {**dataclasses.asdict(card), **encoded})
+    write_vectors(
+        folder,
+        name=name,
+        scale=teacher.score_scale,
+        identity=identity,
+        instances=instances,
+        items=items,
+    )

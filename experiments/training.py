@@ -1,0 +1,106 @@
+"""The students' stage: every variant with every seed, the same loop, budget and stopping."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge.teacher_bank import TeacherBank
+from experiments.config import Settings
+from experiments.console import Reporter
+from experiments.teaching import ReadyTeacher
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.splits import Split
+from prmkd_jax.train.calibrate import calibrate_threshold
+from prmkd_jax.train.loop import SELECTION_METRIC, Fitted, Run, fit
+
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One trained student.
+
+    Attributes:
+        seed: its seed.
+        fitted: what came of it.
+        threshold: epsilon of the consistency rule; infinite for the plain student.
+    """
+
+    seed: int
+    fitted: Fitted
+    threshold: float
+
+
+def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBank | None:
+    """The teachers' vectors and default weights; None without teachers.
+
+    A weight is the teacher's validation NDCG@10 to a power (models.md 6.6).
+    """
+    if not teachers:
+        return None
+    power = settings.distill.teacher_weight_power
+    strengths = [teacher.card["validation"][SELECTION_METRIC] ** power for teacher in teachers]
+    vectors = [teacher.vectors for teacher in teachers]
+    return TeacherBank(vectors, strengths, settings.run.teacher_scores)
+
+
+def train_students(
+    dataset: Dataset,
+    split: Split,
+    bank: TeacherBank | None,
+    settings: Settings,
+    folder: Path,
+    reporter: Reporter,
+    log: Log,
+    *,
+    rank_test: bool = True,
+) -> list[Trained]:
+    """Trains one student a seed: the distilled one if there is a bank, else the plain one.
+
+    Args:
+        dataset: the data.
+        split: its parts.
+        bank: the teachers.
+        settings: everything else.
+        folder: checkpoints go to a folder of it a seed.
+        reporter: shows progress.
+        log: takes one event an epoch.
+        rank_test: False where the run only serves to choose a setting.
+    """
+    variant = "base" if bank is None else "prmkd"
+    trained = []
+    for seed in settings.run.seeds:
+        name = f"{settings.student.student}-{variant}-seed{seed}"
+        run = Run(
+            dataset=dataset,
+            split=split,
+            max_seq_len=settings.data.max_seq_len,
+            student=settings.student,
+            train=settings.train,
+            seed=seed,
+            folder=folder / name,
+            resume=settings.run.resume,
+            rank_test=rank_test,
+        )
+        if bank is not None:
+            run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
+            run = dataclasses.replace(run, threshold=calibrate_threshold(run))
+        trained.append(Trained(seed, _fit(run, name, reporter, log), run.threshold))
+    return trained
+
+
+def _fit(run: Run, name: str, reporter: Reporter, log: Log) -> Fitted:
+    with reporter.stage(name, "steps") as stage:
+
+        def on_epoch(record: dict[str, Any]) -> None:
+            seconds = record["seconds"]
+            reporter.say(
+                f"{name}: epoch {record['epoch']:3d}  loss {record['loss']:.4f}  "
+                f"validation NDCG@10 {record['validation'][SELECTION_METRIC]:.4f} "
+                f"(best at {record['best_epoch']})  "
+                f"{seconds['train']:.1f} s + {seconds['evaluate']:.1f} s evaluation"
+            )
+            log({"stage": "student", "run": name, **record})
+
+        return fit(run, on_step=stage.update, on_epoch=on_epoch)

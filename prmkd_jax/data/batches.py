@@ -1,0 +1,127 @@
+"""A seeded stream of training batches, and the in-batch columns of the distillation."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.packing import PackedRows, history_segments, pack, row_length
+from prmkd_jax.data.splits import Split
+
+
+class Batch(NamedTuple):
+    """B token slots in packed rows, and the instances asked there, slot by slot.
+
+    Attributes:
+        rows: what a causal model reads, R × L = B slots.
+        instance_ids: instance asked at the slot; 0 where none is.
+        targets: its target item; 0 where none is.
+        real: where an instance is asked; everything else is masked everywhere.
+    """
+
+    rows: PackedRows
+    instance_ids: Int32[np.ndarray, "B"]
+    targets: Int32[np.ndarray, "B"]
+    real: Bool[np.ndarray, "B"]
+
+
+class Columns(NamedTuple):
+    """The in-batch items that the distillation scores (models.md 6.1, 6.9).
+
+    Attributes:
+        candidates: distinct targets of the batch, padded with item 0 to C = B.
+        target_columns: column of each row's own target.
+        valid: columns of each row that count: real candidates, without the other items of
+            the user's training history if so asked; the own target always counts.
+    """
+
+    candidates: Int32[np.ndarray, "C"]
+    target_columns: Int32[np.ndarray, "B"]
+    valid: Bool[np.ndarray, "B C"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingBatches:
+    """All training instances of a split, shuffled anew each epoch.
+
+    The batches of epoch e depend on (seed, e) alone, so a resumed run sees what an
+    uninterrupted one would.
+    """
+
+    interactions: Interactions
+    split: Split
+    max_seq_len: int
+    batch_size: int
+    seed: int
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch; the last one is padded."""
+        segments = history_segments(self.interactions, self.split.train_end, self.max_seq_len)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(segments))
+        length = row_length(self.batch_size, self.max_seq_len)
+        rows = self.batch_size // length
+        for packed in pack(self.interactions, segments[order], rows, length):
+            yield as_batch(self.interactions, packed)
+
+    @property
+    def steps_about(self) -> int:
+        """Steps of an epoch if every slot were filled; packing adds a few in a hundred."""
+        segments = history_segments(self.interactions, self.split.train_end, self.max_seq_len)
+        return -(-int((segments.stop - segments.start).sum()) // self.batch_size)
+
+
+def as_batch(interactions: Interactions, packed: PackedRows) -> Batch:
+    """Reads the targets of packed rows and flattens what is asked to one row a slot."""
+    instance_ids = packed.instance_ids.reshape(-1)
+    real = instance_ids >= 0
+    instance_ids = np.where(real, instance_ids, 0)
+    targets = np.where(real, interactions.items[instance_ids], 0)
+    return Batch(packed, instance_ids, targets, real)
+
+
+def in_batch_columns(
+    interactions: Interactions,
+    train_end: Int64[np.ndarray, "users"],
+    batch: Batch,
+    *,
+    mask_history: bool,
+) -> Columns:
+    """Distinct targets of the batch as columns, and which of them count in which row.
+
+    Args:
+        interactions: the histories.
+        train_end: `Split.train_end`; later items of a user are never looked at.
+        batch: the batch.
+        mask_history: take the other items of the user's training history out of the row.
+    """
+    size = len(batch.targets)
+    distinct, inverse = np.unique(batch.targets[batch.real], return_inverse=True)
+    candidates = np.zeros(size, dtype=np.int32)
+    candidates[: len(distinct)] = distinct
+    target_columns = np.zeros(size, dtype=np.int32)
+    target_columns[batch.real] = inverse
+    valid = np.zeros((size, size), dtype=bool)
+    valid[batch.real, : len(distinct)] = True
+    if mask_history:
+        rows, items = _history_pairs(interactions, train_end, batch)
+        place = np.searchsorted(distinct, items)
+        place[place == len(distinct)] = 0
+        found = distinct[place] == items
+        valid[rows[found], place[found]] = False
+        valid[batch.real, target_columns[batch.real]] = True
+    return Columns(candidates, target_columns, valid)
+
+
+def _history_pairs(
+    interactions: Interactions, train_end: np.ndarray, batch: Batch
+) -> tuple[Int64[np.ndarray, "pairs"], Int32[np.ndarray, "pairs"]]:
+    """(batch row, item) for every training item of every real row's user."""
+    rows = np.flatnonzero(batch.real)
+    users = interactions.users[batch.instance_ids[rows]]
+    start, sizes = interactions.indptr[users], train_end[users] - interactions.indptr[users]
+    ends = np.cumsum(sizes)
+    offsets = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes) + np.repeat(start, sizes)
+    return np.repeat(rows, sizes), interactions.items[offsets]

@@ -1,0 +1,135 @@
+"""The data set in memory: item histories as one CSR array, and the catalogue beside it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float16, Int32, Int64
+
+TEXT_FIELDS = ("title", "brand", "categories", "description")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interactions:
+    """All users' histories, oldest item first, in compressed sparse rows.
+
+    An item id is the row of the item in every table (0 … num_items − 1). A padded slot is
+    told by its segment id 0, never by an item id, so no table has a padding row.
+
+    Attributes:
+        indptr: user u's history is `items[indptr[u]:indptr[u + 1]]`.
+        items: item ids. The offset of an item in this array is the id of the *instance*
+            (prefix before it → it), for students and teachers alike.
+    """
+
+    indptr: Int64[np.ndarray, "users_plus_1"]
+    items: Int32[np.ndarray, "interactions"]
+
+    @property
+    def num_users(self) -> int:
+        """Users, also those without an interaction."""
+        return len(self.indptr) - 1
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, "users"]:
+        """Items in each user's history."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def users(self) -> Int32[np.ndarray, "interactions"]:
+        """The user of every interaction."""
+        return np.repeat(np.arange(self.num_users, dtype=np.int32), self.lengths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """What is known of the items besides their ids; row = item id.
+
+    Attributes:
+        texts: one tuple of `num_items` strings a field of `TEXT_FIELDS`; "" where missing.
+        image_features: one row a picture, or None where the data set has no pictures.
+        image_rows: the row of `image_features` that shows the item, −1 where none does.
+        image_text_features: the text tower that matches `image_features`, or None.
+    """
+
+    texts: Mapping[str, tuple[str, ...]]
+    image_features: Float16[np.ndarray, "pictures features"] | None = None
+    image_rows: Int32[np.ndarray, "items"] | None = None
+    image_text_features: Float16[np.ndarray, "pictures features"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Interactions and catalogue under one numbering, with the ids that the user knows."""
+
+    name: str
+    interactions: Interactions
+    catalogue: Catalogue
+    user_ids: tuple[str, ...]
+    item_ids: tuple[str, ...]
+
+    @property
+    def num_items(self) -> int:
+        """Items that are ranked: the rows of every item table."""
+        return len(self.item_ids)
+
+    @property
+    def num_users(self) -> int:
+        """Users with a history."""
+        return len(self.user_ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (first 16 hex digits) over histories, ids, texts and image features."""
+        digest = hashlib.sha256()
+        for array in (
+            self.interactions.indptr,
+            self.interactions.items,
+            self.catalogue.image_features,
+            self.catalogue.image_rows,
+            self.catalogue.image_text_features,
+        ):
+            # Shape and dtype are part of the content: equal bytes may mean other arrays.
+            if array is not None:
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(b"|")
+        for field in sorted(self.catalogue.texts):
+            digest.update(field.encode() + b"\1")
+            digest.update("\0".join(self.catalogue.texts[field]).encode() + b"\1")
+        for strings in (self.user_ids, self.item_ids):
+            digest.update("\0".join(strings).encode() + b"\1")
+        return digest.hexdigest()[:16]
+
+
+def number(tokens: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], tuple[str, ...]]:
+    """Numbers tokens by first appearance.
+
+    Returns:
+        The number of every token, and the distinct tokens in the order of their numbers.
+    """
+    unique, first, inverse = np.unique(
+        np.asarray(tokens, dtype=object), return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[inverse], tuple(unique[order])
+
+
+def table_statistics(dataset: Dataset) -> dict[str, float]:
+    """The columns of the paper's Table 2.
+
+    Returns:
+        `users`, `items`, `interactions`, `average_length`, `sparsity` (a fraction).
+    """
+    interactions = len(dataset.interactions.items)
+    return {
+        "users": dataset.num_users,
+        "items": dataset.num_items,
+        "interactions": interactions,
+        "average_length": interactions / dataset.num_users,
+        "sparsity": 1 - interactions / (dataset.num_users * dataset.num_items),
+    }

@@ -1,0 +1,10 @@
+"""The one exception that stands for a user's mistake."""
+
+
+class UserError(Exception):
+    """A mistake in the input, the flags or the environment, told in one line.
+
+    The message names the file and the line or field, the value found and what was
+    expected. The command line prints it without a traceback and exits with status 2;
+    everything else that escapes is a bug and keeps its traceback.
+    """

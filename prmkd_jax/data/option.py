@@ -1,0 +1,92 @@
+"""Typed options: a dataclass field that knows its help text and its allowed values.
+
+Every configuration dataclass of the project declares its fields with `option` and calls
+`validate` in `__post_init__`; `experiments.flags` makes the command line from the same
+declarations, so a value is described, checked and refused in one place.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from prmkd_jax.data.errors import UserError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[Any] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Declares one option as a dataclass field.
+
+    Args:
+        default: the default value; its dataclass annotation decides the flag's type.
+        help: one sentence for `--help`.
+        choices: the allowed values (of every element, for a tuple).
+        low: smallest allowed value, inclusive.
+        high: largest allowed value, inclusive.
+        above: exclusive lower bound.
+        below: exclusive upper bound.
+    """
+    bounds = {"low": low, "high": high, "above": above, "below": below}
+    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def expected(field: dataclasses.Field) -> str:
+    """Says in words what a field accepts: `one of a, b` or `at least 0, below 1`."""
+    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    if choices:
+        return "one of " + ", ".join(map(str, choices))
+    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    return ", ".join(
+        f"{word} {bounds[key]:g}" for key, word in words.items() if bounds[key] is not None
+    )
+
+
+def validate(config: Any) -> None:
+    """Checks every field of a configuration against its declaration.
+
+    Raises:
+        UserError: naming the field, the value found and what was expected. Here and in a
+            configuration's own checks `--name` is its own field; `experiments.flags` puts
+            the prefix before it that the flag has.
+    """
+    for field in dataclasses.fields(config):
+        if "bounds" in field.metadata and not allowed(getattr(config, field.name), field):
+            value = getattr(config, field.name)
+            raise UserError(
+                f"--{field.name}: found {value!r}, expected {expected(field) or 'a finite number'}"
+            )
+
+
+def allowed(value: Any, field: dataclasses.Field) -> bool:
+    """Whether a value (every element, for a tuple) lies within a field's declaration.
+
+    None always does: the annotation says where it may stand. nan and infinity never do.
+    """
+    elements = value if isinstance(value, tuple) else (value,)
+    return all(_element_allowed(element, field) for element in elements)
+
+
+def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
+    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    if value is None:
+        return True
+    if choices:
+        return value in choices
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    checks = {
+        "low": lambda bound: value >= bound,
+        "high": lambda bound: value <= bound,
+        "above": lambda bound: value > bound,
+        "below": lambda bound: value < bound,
+    }
+    return all(checks[key](bound) for key, bound in bounds.items() if bound is not None)

@@ -1,0 +1,249 @@
+"""Reads a data set in the canonical layout.
+
+    <data_dir>/<name>/interactions.parquet    user_id, item_id, and position or timestamp
+    <data_dir>/<name>/items.parquet           item_id, title; optional brand, categories,
+                                              description, image_feature_row
+    <data_dir>/<name>/image_features.npy      [rows, d] float16, optional
+    <data_dir>/<name>/clip_text_features.npy  [rows, d] float16, optional
+
+Ids and texts are strings, the rest whole numbers; other columns are passed over. Rows are
+counted from 0 in every message, as pandas and pyarrow count them.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float16, Int32
+
+from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
+from prmkd_jax.data.errors import UserError
+
+INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
+IMAGE_FEATURES, IMAGE_TEXT_FEATURES = "image_features.npy", "clip_text_features.npy"
+
+
+def read_dataset(data_dir: Path, name: str) -> Dataset:
+    """Reads `<data_dir>/<name>` from the canonical layout.
+
+    A history is sorted by `position`, or by `timestamp` where there is no position; equal
+    timestamps keep the order of the file, and two items of a user at one position are an
+    error. Users are numbered by first appearance in the file, items by first appearance in
+    the histories (user by user, oldest item first). The items are those that occur in the
+    interactions: other catalogue rows are dropped, an item without a row has empty texts.
+
+    Args:
+        data_dir: folder of the data sets.
+        name: folder of this one.
+
+    Returns:
+        The data set; `catalogue.texts` has every field of `TEXT_FIELDS`.
+
+    Raises:
+        UserError: if a file is missing or malformed, naming the file, the row (from 0) and
+            the column, the value found and what was expected.
+    """
+    folder = Path(data_dir) / name
+    for file in (INTERACTIONS, ITEMS):
+        if not (folder / file).is_file():
+            raise UserError(_missing(Path(data_dir), name, file))
+    interactions, user_ids, item_ids = _read_interactions(folder / INTERACTIONS)
+    catalogue = _read_catalogue(folder, item_ids)
+    return Dataset(
+        name=name,
+        interactions=interactions,
+        catalogue=catalogue,
+        user_ids=tuple(user_ids.to_pylist()),
+        item_ids=tuple(item_ids.to_pylist()),
+    )
+
+
+def _missing(data_dir: Path, name: str, file: str) -> str:
+    there = sorted(path.parent.name for path in data_dir.glob(f"*/{INTERACTIONS}"))
+    return (
+        f"--dataset={name}: found no file {data_dir / name / file}; set --data_dir or "
+        f"PRMKD_DATA_DIR to the folder that holds {name}/{file}, or use --dataset=synthetic "
+        f"(data sets in {data_dir}: {', '.join(there) or 'none'})"
+    )
+
+
+def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
+    """The histories, and the ids of users and items in the order of their numbers."""
+    table = _read_parquet(path, strings=("user_id", "item_id"), integers=("position", "timestamp"))
+    _require(path, table, ("user_id", "item_id"))
+    clock = next((name for name in ("position", "timestamp") if name in table.column_names), None)
+    if clock is None:
+        raise UserError(f"{path}: found no column position or timestamp, expected one of them")
+    if not len(table):
+        raise UserError(f"{path}: found 0 rows, expected at least one interaction")
+    for column in ("user_id", "item_id"):
+        _refuse_empty(path, table, column)
+    _refuse_rows(path, table, clock, _nulls(table, clock), "a whole number")
+
+    users, user_ids = _encode(table["user_id"])
+    items, item_ids = _encode(table["item_id"])
+    times = table[clock].to_numpy()
+    order = np.lexsort((times, users))
+    users, items, times = users[order], items[order], times[order]
+    if clock == "position":
+        again = np.flatnonzero((users[1:] == users[:-1]) & (times[1:] == times[:-1])) + 1
+        if len(again):
+            row, user = int(order[again[0]]), user_ids[int(users[again[0]])].as_py()
+            wanted = f"no other row of user {user!r} at this position"
+            _refuse(path, row, clock, times[again[0]].item(), wanted)
+    indptr = np.zeros(len(user_ids) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(users, minlength=len(user_ids)), out=indptr[1:])
+    appearance = np.argsort(np.unique(items, return_index=True)[1])
+    number = np.empty(len(item_ids), dtype=np.int32)
+    number[appearance] = np.arange(len(item_ids), dtype=np.int32)
+    return Interactions(indptr, number[items]), user_ids, item_ids.take(pa.array(appearance))
+
+
+def _read_catalogue(folder: Path, item_ids: pa.Array) -> Catalogue:
+    """Texts and pictures, one row an item of `item_ids`, in its order."""
+    path = folder / ITEMS
+    table = _read_parquet(path, strings=("item_id", *TEXT_FIELDS), integers=("image_feature_row",))
+    _require(path, table, ("item_id", "title"))
+    _refuse_empty(path, table, "item_id")
+    numbers, distinct = _encode(table["item_id"])
+    if len(distinct) < len(table):
+        # Numbers count up by first appearance, so the first repeat is the first row below it.
+        row = int(np.argmax(numbers != np.arange(len(table))))
+        first = int(np.argmax(numbers == numbers[row]))
+        found = table["item_id"][row].as_py()
+        _refuse(path, row, "item_id", found, f"each item once (it is in row {first} already)")
+
+    image_features = _read_features(folder / IMAGE_FEATURES)
+    image_text_features = _read_features(folder / IMAGE_TEXT_FEATURES)
+    _check_pictures(folder, table, image_features, image_text_features)
+    row_of = {item: row for row, item in enumerate(distinct.to_pylist())}
+    aligned = table.take(pa.array(map(row_of.get, item_ids.to_pylist()), pa.int64()))
+    texts = {
+        field: tuple(aligned[field].fill_null("").to_pylist())
+        if field in table.column_names
+        else ("",) * len(item_ids)
+        for field in TEXT_FIELDS
+    }
+    if image_features is None:
+        return Catalogue(texts)
+    image_rows = aligned["image_feature_row"].fill_null(-1).to_numpy().astype(np.int32)
+    return Catalogue(texts, image_features, image_rows, image_text_features)
+
+
+def _check_pictures(
+    folder: Path,
+    table: pa.Table,
+    image_features: Float16[np.ndarray, "pictures features"] | None,
+    image_text_features: Float16[np.ndarray, "pictures features"] | None,
+) -> None:
+    """Refuses features and `image_feature_row` that do not belong together."""
+    column, path = "image_feature_row", folder / ITEMS
+    has_column = column in table.column_names and table[column].null_count < len(table)
+    if has_column and image_features is None:
+        raise UserError(f"{path}: found column {column}, expected {folder / IMAGE_FEATURES} too")
+    if image_features is None and image_text_features is not None:
+        raise UserError(
+            f"{folder / IMAGE_TEXT_FEATURES}: found no {IMAGE_FEATURES} that it could match"
+        )
+    if image_features is None:
+        return
+    if column not in table.column_names:
+        raise UserError(f"{path}: found no column {column}, expected it with {IMAGE_FEATURES}")
+    pictures = len(image_features)
+    rows = table[column].fill_null(0).to_numpy()
+    outside = ((rows < 0) | (rows >= pictures)) & ~_nulls(table, column)
+    wanted = f"0 … {pictures - 1}, the rows of {IMAGE_FEATURES}, or null"
+    _refuse_rows(path, table, column, outside, wanted)
+    if image_text_features is not None and image_text_features.shape != image_features.shape:
+        raise UserError(
+            f"{folder / IMAGE_TEXT_FEATURES}: found shape {image_text_features.shape}, expected "
+            f"{image_features.shape} as in {IMAGE_FEATURES}"
+        )
+
+
+def _read_features(path: Path) -> Float16[np.ndarray, "pictures features"] | None:
+    """An array of finite float16 vectors, or None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        features = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: found no readable .npy array ({_line(error)})") from None
+    if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype != np.float16:
+        found = f"{getattr(features, 'dtype', 'no array')} {getattr(features, 'shape', '')}".strip()
+        raise UserError(f"{path}: found {found}, expected float16 [rows, d]")
+    bad = np.argwhere(~np.isfinite(features))
+    if len(bad):
+        row, column = bad[0].tolist()
+        _refuse(path, row, f"column {column}", float(features[row, column]), "a finite number")
+    return features
+
+
+def _read_parquet(path: Path, strings: Sequence[str], integers: Sequence[str]) -> pa.Table:
+    """The named columns, as far as they are there, as large_string and int64."""
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            known = [name for name in (*strings, *integers) if name in schema.names]
+            for name in known:
+                _check_type(path, name, schema.field(name).type, name in strings)
+            table = file.read(columns=known)
+        types = {name: pa.large_string() if name in strings else pa.int64() for name in known}
+        table = table.select(known).cast(pa.schema(types))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: found no readable parquet file ({_line(error)})") from None
+    return table
+
+
+def _check_type(path: Path, name: str, found: pa.DataType, is_string: bool) -> None:
+    value_type = found.value_type if pa.types.is_dictionary(found) else found
+    if is_string:
+        matches = pa.types.is_string(value_type) or pa.types.is_large_string(value_type)
+    else:
+        matches = pa.types.is_integer(found)
+    if not matches:
+        wanted = "string" if is_string else "int64 or int32"
+        raise UserError(f"{path}, column {name}: found type {found}, expected {wanted}")
+
+
+def _require(path: Path, table: pa.Table, columns: Collection[str]) -> None:
+    for name in columns:
+        if name not in table.column_names:
+            raise UserError(f"{path}: found no column {name}, expected {' and '.join(columns)}")
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[Int32[np.ndarray, "rows"], pa.Array]:
+    """Numbers strings by first appearance; also the strings in the order of their numbers."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(), encoded.dictionary
+
+
+def _nulls(table: pa.Table, column: str) -> Bool[np.ndarray, "rows"]:
+    return table[column].is_null().to_numpy()
+
+
+def _refuse_empty(path: Path, table: pa.Table, column: str) -> None:
+    bad = _nulls(table, column) | (table[column].to_numpy() == "")
+    _refuse_rows(path, table, column, bad, "an id")
+
+
+def _refuse_rows(
+    path: Path, table: pa.Table, column: str, bad: Bool[np.ndarray, "rows"], wanted: str
+) -> None:
+    """Refuses the first bad row, if there is one."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        _refuse(path, row, column, table[column][row].as_py(), wanted)
+
+
+def _refuse(path: Path, row: int, column: str, found: object, wanted: str) -> NoReturn:
+    value = "null" if found is None else repr(found)
+    raise UserError(f"{path}, row {row}, {column}: found {value}, expected {wanted}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

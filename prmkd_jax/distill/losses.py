@@ -1,0 +1,69 @@
+"""Eq. 4–6: the divergence between the student and the teachers' joint target, for one user."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def target_distribution(
+    joint: Float[Array, "C"], valid: Bool[Array, "C"], smoothing: float
+) -> Float[Array, "C"]:
+    """q of eq. 5: the joint scores divided by their sum, mixed with a uniform share.
+
+    The share (models.md 6.2) keeps every valid column above 0, which KL(p || q) needs.
+    Joint scores that are all 0 (no teacher knows the instance) give the uniform q.
+    """
+    uniform = valid / jnp.maximum(valid.sum(), 1)
+    total = joint.sum()
+    q = jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), uniform)
+    return (1.0 - smoothing) * q + smoothing * uniform
+
+
+def log_student(
+    logits: Float[Array, "C"], valid: Bool[Array, "C"], temperature: float
+) -> Float[Array, "C"]:
+    """log p of eq. 5 over the valid columns; 0 elsewhere, so that it drops out of sums."""
+    shifted = jnp.where(valid, logits / temperature, jnp.finfo(logits.dtype).min)
+    return jnp.where(valid, jax.nn.log_softmax(shifted), 0.0)
+
+
+def reverse_kl(
+    log_p: Float[Array, "C"], q: Float[Array, "C"], valid: Bool[Array, "C"]
+) -> Float[Array, ""]:
+    """KL(p || q), student first, as eq. 5 is printed.
+
+    Where q is 0 (a tiny temperature or `minmax`, unsmoothed) log q is that of the smallest
+    normal float: a high, finite price for the student's mass there.
+    """
+    p = jnp.where(valid, jnp.exp(log_p), 0.0)
+    return jnp.sum(p * (log_p - jnp.log(jnp.maximum(q, jnp.finfo(q.dtype).tiny))))
+
+
+def forward_kl(
+    log_p: Float[Array, "C"], q: Float[Array, "C"], valid: Bool[Array, "C"]
+) -> Float[Array, ""]:
+    """KL(q || p), teachers first: the usual distillation loss."""
+    return jnp.sum(jnp.where(valid, q, 0.0) * (_safe_log(q) - log_p))
+
+
+def jensen_shannon(
+    log_p: Float[Array, "C"], q: Float[Array, "C"], valid: Bool[Array, "C"]
+) -> Float[Array, ""]:
+    """½ KL(p || m) + ½ KL(q || m) with m = ½(p + q); symmetric and at most log 2."""
+    p = jnp.where(valid, jnp.exp(log_p), 0.0)
+    q = jnp.where(valid, q, 0.0)
+    log_m = _safe_log(0.5 * (p + q))
+    return 0.5 * jnp.sum(p * (log_p - log_m)) + 0.5 * jnp.sum(q * (_safe_log(q) - log_m))
+
+
+DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "js": jensen_shannon}
+
+
+def entropy(q: Float[Array, "C"]) -> Float[Array, ""]:
+    """−Σ q log q in nats."""
+    return -jnp.sum(q * _safe_log(q))
+
+
+def _safe_log(q):
+    """log q where q > 0, else 0: the factor in front of it is 0 there."""
+    return jnp.where(q > 0, jnp.log(jnp.where(q > 0, q, 1.0)), 0.0)

@@ -1,0 +1,63 @@
+"""Eq. 1: a teacher's scores of one user's columns, made comparable between teachers."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+TINY = 1e-12
+
+
+def masked_softmax(logits: Float[Array, "C"], valid: Bool[Array, "C"]) -> Float[Array, "C"]:
+    """Softmax over the valid columns, 0 elsewhere; all 0 where no column is valid."""
+    shifted = jnp.where(valid, logits, jnp.finfo(logits.dtype).min)
+    # jax.nn.softmax subtracts the maximum; with no valid column it would be uniform.
+    return jnp.where(valid, jax.nn.softmax(shifted), 0.0)
+
+
+def standardize(logits: Float[Array, "C"], valid: Bool[Array, "C"]) -> Float[Array, "C"]:
+    """Zero mean and unit (population) deviation over the valid columns, 0 elsewhere.
+
+    Constant scores say nothing and become 0.
+    """
+    count = jnp.maximum(valid.sum(), 1)
+    # Scaled to at most 1 first, so that squares of 1e30 stay finite.
+    scale = jnp.maximum(jnp.max(jnp.abs(jnp.where(valid, logits, 0.0))), TINY)
+    scaled = jnp.where(valid, logits / scale, 0.0)
+    centred = jnp.where(valid, scaled - scaled.sum() / count, 0.0)
+    variance = jnp.square(centred).sum() / count
+    # Below float32's resolution of the scaled values a deviation is rounding noise.
+    constant = variance < jnp.square(jnp.finfo(jnp.float32).eps)
+    return jnp.where(constant, 0.0, centred / jnp.sqrt(jnp.where(constant, 1.0, variance)))
+
+
+def normalize_scores(
+    logits: Float[Array, "C"], valid: Bool[Array, "C"], temperature: float, method: str
+) -> Float[Array, "C"]:
+    """Normalised scores s̃ of one teacher for one user; 0 outside the valid columns.
+
+    Implements eq. 1 of arXiv 2401.00797 over the in-batch items, the row's own target
+    included (models.md 6.1), and the paper's unnamed normalisation (6.2):
+
+    * `zscore_softmax`: standardise the logits, then softmax(· / temperature); sums to 1.
+    * `sum`: softmax(logits / temperature) as it stands; sums to 1.
+    * `minmax`: that softmax stretched to [0, 1]; all 0 where it is constant.
+    * `l2`: that softmax divided by its Euclidean norm.
+
+    Args:
+        logits: the teacher's training logits, float32.
+        valid: columns that count.
+        temperature: in standard deviations (`zscore_softmax`) or in logits (the others).
+        method: one of the above.
+    """
+    if method == "zscore_softmax":
+        return masked_softmax(standardize(logits, valid) / temperature, valid)
+    softened = masked_softmax(logits / temperature, valid)
+    if method == "sum":
+        return softened
+    if method == "minmax":
+        low = jnp.min(softened, where=valid, initial=1.0)
+        spread = jnp.max(softened) - low
+        return jnp.where(valid, (softened - low) / jnp.maximum(spread, TINY), 0.0)
+    if method == "l2":
+        return softened / jnp.maximum(jnp.linalg.norm(softened), TINY)
+    raise ValueError(f"unknown normalisation {method!r}")

@@ -1,0 +1,132 @@
+"""Ranks of all users' targets under a student: all items, no sampling."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Float64, Int32, Int64
+
+from prmkd_jax.data.dataset import Dataset, Interactions
+from prmkd_jax.data.packing import PackedRows, instance_segments, pack, row_length
+from prmkd_jax.ops.ranking import Ranks, rank_targets
+
+# Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
+MOST_SCORES = 2**26
+
+
+class UserRanks(NamedTuple):
+    """Expected 0-based ranks, one an instance, in the order of the instance ids given.
+
+    Attributes:
+        all_items: primary protocol (models.md 7): history not masked.
+        unseen_items: history masked; infinite where the target is in the history.
+    """
+
+    all_items: Float64[np.ndarray, "instances"]
+    unseen_items: Float64[np.ndarray, "instances"]
+
+
+class Evaluator:
+    """Ranks a fixed list of instances; packs them once and compiles once.
+
+    Args:
+        graphdef: the student's structure.
+        dataset: histories and the number of items.
+        instance_ids: who is asked what; the prefix is everything before the instance.
+        max_seq_len: longest prefix that the student sees.
+        batch_size: token slots encoded at once.
+        eval_batch_size: users ranked at once, fewer where the catalogue is large.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        dataset: Dataset,
+        instance_ids: Int64[np.ndarray, "instances"],
+        max_seq_len: int,
+        batch_size: int,
+        eval_batch_size: int,
+    ):
+        interactions, self._count = dataset.interactions, len(instance_ids)
+        self._block = max(1, min(eval_batch_size, MOST_SCORES // dataset.num_items))
+        self._padded = -(-self._count // self._block) * self._block
+        length = row_length(batch_size, max_seq_len)
+        segments = instance_segments(interactions, instance_ids, max_seq_len)
+        # Where a slot's query goes; past the end, so dropped, where nothing is asked.
+        place = np.full(len(interactions.items) + 1, self._padded, dtype=np.int32)
+        place[instance_ids] = np.arange(self._count)
+        self._batches = [
+            (rows, place[rows.instance_ids.reshape(-1)])
+            for rows in pack(interactions, segments, batch_size // length, length)
+        ]
+        self._targets = _pad(interactions.items[instance_ids], self._padded, 0)
+        self._history = _pad(distinct_histories(interactions, instance_ids), self._padded, -1)
+
+        def encode(params: dict, rows: PackedRows) -> Array:
+            return nnx.merge(graphdef, nnx.State(params)).queries(rows)
+
+        def rank(params: dict, queries: Array, targets: Array, history: Array) -> Ranks:
+            student = nnx.merge(graphdef, nnx.State(params))
+            return rank_targets(student.score(queries, student.items()), targets, history)
+
+        self._encode, self._rank = jax.jit(encode), jax.jit(rank)
+
+    def __call__(self, params: dict) -> UserRanks:
+        """Ranks every instance.
+
+        Raises:
+            FloatingPointError: if a score is nan or infinite; such a row has no rank.
+        """
+        queries = self.queries(params)
+        parts = []
+        for first in range(0, self._padded, self._block):
+            block = slice(first, first + self._block)
+            parts.append(
+                self._rank(params, queries[block], self._targets[block], self._history[block])
+            )
+        ranks = Ranks(*(np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)))
+        if not ranks.finite.all():
+            raise FloatingPointError(
+                f"{np.sum(~ranks.finite)} of {self._count} users have a score that is not finite; "
+                "such a score has no rank"
+            )
+        return UserRanks(ranks.all_items.astype(float), ranks.unseen_items.astype(float))
+
+    def queries(self, params: dict) -> Float[Array, "padded D"]:
+        """The instances' user vectors; the rows past their number are 0."""
+        out = None
+        for rows, places in self._batches:
+            encoded = self._encode(params, rows)
+            if out is None:
+                out = jnp.zeros((self._padded, encoded.shape[-1]), encoded.dtype)
+            out = _scatter(out, encoded, places)
+        return out
+
+
+def distinct_histories(
+    interactions: Interactions, instance_ids: Int64[np.ndarray, "instances"]
+) -> Int32[np.ndarray, "instances most_items"]:
+    """The distinct items before each instance, padded with −1 to the longest."""
+    start = interactions.indptr[interactions.users[instance_ids]]
+    histories = [
+        np.unique(interactions.items[first:end])
+        for first, end in zip(start, instance_ids, strict=True)
+    ]
+    out = np.full((len(histories), max(map(len, histories), default=0)), -1, dtype=np.int32)
+    for row, history in zip(out, histories, strict=True):
+        row[: len(history)] = history
+    return out
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _scatter(out: Array, encoded: Array, places: Array) -> Array:
+    return out.at[places].set(encoded, mode="drop")
+
+
+def _pad(array: np.ndarray, rows: int, fill: int) -> np.ndarray:
+    out = np.full((rows, *array.shape[1:]), fill, dtype=np.int32)
+    out[: len(array)] = array
+    return out

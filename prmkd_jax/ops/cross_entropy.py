@@ -1,0 +1,57 @@
+"""Softmax cross-entropy over the whole catalogue."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# Up to here the logits of a batch are kept for the backward pass; above, blocks of items
+# are scored again instead, so memory stays flat as the catalogue grows.
+BLOCK = 16_384
+
+
+def cross_entropy(
+    score: Callable[[Array, Array], Array],
+    queries: Float[Array, "B D"],
+    items: Float[Array, "V D"],
+    targets: Int[Array, "B"],
+    block: int = BLOCK,
+) -> Float[Array, "B"]:
+    """−log softmax of each row's target over all items (eq. 4 of arXiv 2401.00797).
+
+    The target is part of the denominator (models.md 6.7).
+
+    Args:
+        score: (queries, items) → float32 logits.
+        queries: user vectors.
+        items: item vectors.
+        targets: item ids, 0 ≤ id < V.
+        block: items scored at once.
+    """
+    if len(items) <= block:
+        logits = score(queries, items)
+        own = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        return jax.nn.logsumexp(logits, axis=-1) - own
+    return _blocked(score, queries, items, targets, block)
+
+
+def _blocked(score, queries, items, targets, block):
+    count = -(-len(items) // block)
+    # Padded with the last item, not with zeros: a cosine's gradient at zero is nan.
+    padded = jnp.pad(items, ((0, count * block - len(items)), (0, 0)), mode="edge")
+
+    @jax.checkpoint
+    def add_block(carry, inputs):
+        total, own = carry
+        table, first = inputs
+        logits = score(queries, table)
+        ids = first + jnp.arange(block)
+        logits = jnp.where(ids < len(items), logits, jnp.finfo(logits.dtype).min)
+        own = own + jnp.sum(jnp.where(ids == targets[:, None], logits, 0.0), axis=-1)
+        return (jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=-1)), own), None
+
+    start = jnp.full(len(queries), -jnp.inf, jnp.float32), jnp.zeros(len(queries), jnp.float32)
+    blocks = padded.reshape(count, block, -1), jnp.arange(count) * block
+    (total, own), _ = jax.lax.scan(add_block, start, blocks)
+    return total - own

@@ -1,0 +1,38 @@
+"""The light models that are served: the protocol they share, and who they are."""
+
+from typing import Protocol
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.sasrec import SASRec
+
+STUDENTS = {"sasrec": SASRec}
+
+
+class Student(Protocol):
+    """All that training, distillation, ranking and export know of a model."""
+
+    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
+        """One user vector a slot; dropout only where `rngs` is given."""
+        ...
+
+    def items(self) -> Float[Array, "V D"]:
+        """One vector an item."""
+        ...
+
+    def score(
+        self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
+    ) -> Float[Array, "B C"]:
+        """The score of every query with every item, float32."""
+        ...
+
+
+def create_student(
+    config: StudentConfig, num_items: int, max_seq_len: int, seed: int
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """A freshly initialised student, split into its structure and its parameters."""
+    model = STUDENTS[config.student](config, num_items, max_seq_len, rngs=nnx.Rngs(params=seed))
+    return nnx.split(model)

@@ -1,0 +1,53 @@
+"""SASRec (Kang & McAuley, 2018) in RecBole's form (models.md 1.4, 4.1).
+
+An instance is (prefix, next item); the user vector is the hidden state at the prefix's
+last item, so one pass over packed rows answers all prefixes of a history. The score is the
+raw dot product with the input embedding table.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.layers import Embedding, TransformerBlock, causal_segments, layer_norm
+
+
+class SASRec(nnx.Module):
+    """Self-attentive sequential recommendation."""
+
+    def __init__(self, config: StudentConfig, num_items: int, max_seq_len: int, *, rngs: nnx.Rngs):
+        width = config.hidden_size
+        self.item_embedding = Embedding(num_items, width, rngs=rngs)
+        self.position_embedding = Embedding(max_seq_len, width, rngs=rngs)
+        self.input_norm = layer_norm(width, rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.blocks = nnx.List(
+            TransformerBlock(width, config.num_heads, config.inner_size, config.dropout, rngs=rngs)
+            for _ in range(config.num_layers)
+        )
+
+    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
+        """User vectors at all B = R × L slots; those of padding slots mean nothing.
+
+        Args:
+            rows: packed histories.
+            rngs: source of the dropout masks; None switches dropout off.
+        """
+        hidden = self.item_embedding(rows.item_seq) + self.position_embedding(rows.positions)
+        hidden = self.dropout(self.input_norm(hidden), deterministic=rngs is None, rngs=rngs)
+        allowed = causal_segments(rows.segment_ids)
+        for block in self.blocks:
+            hidden = block(hidden, allowed, rngs)
+        return hidden.reshape(-1, hidden.shape[-1])
+
+    def items(self) -> Float[Array, "V D"]:
+        """Item vectors; row = item id."""
+        return self.item_embedding.table[...]
+
+    def score(
+        self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
+    ) -> Float[Array, "B C"]:
+        """Dot products, float32."""
+        return jnp.matmul(queries, items.T, preferred_element_type=jnp.float32)

@@ -1,0 +1,58 @@
+"""Training states on disk; the only module that knows orbax."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+_NAME = re.compile(r"epoch_(\d+)")
+
+
+def save_checkpoint(folder: Path, epoch: int, state: Any, progress: dict[str, Any]) -> None:
+    """Writes the state after an epoch, then removes the older ones.
+
+    Orbax writes beside and renames, so a kill leaves the previous checkpoint whole.
+
+    Args:
+        folder: one folder a run.
+        epoch: epochs done.
+        state: pytree of arrays.
+        progress: everything else that a resumed run needs, as JSON values.
+    """
+    leaves = {str(index): leaf for index, leaf in enumerate(jax.tree.leaves(state))}
+    # The caller donates its arrays to the next step, so the save must be over on return.
+    ocp.save(folder.absolute() / f"epoch_{epoch}", leaves, overwrite=True, custom_metadata=progress)
+    for other in _epochs(folder):
+        if other != epoch:
+            shutil.rmtree(folder / f"epoch_{other}")
+
+
+def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    """The newest state in a folder and its progress; None where there is none.
+
+    Args:
+        folder: one folder a run.
+        like: pytree with the structure, shapes and dtypes to be restored.
+    """
+    epochs = _epochs(folder)
+    if not epochs:
+        return None
+    path = folder.absolute() / f"epoch_{max(epochs)}"
+    leaves, structure = jax.tree.flatten(like)
+    abstract = {
+        str(index): jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+        for index, leaf in enumerate(leaves)
+    }
+    restored = ocp.load(path, abstract)
+    progress = ocp.metadata(path).custom_metadata
+    ordered = [restored[str(index)] for index in range(len(leaves))]
+    return jax.tree.unflatten(structure, ordered), dict(progress or {})
+
+
+def _epochs(folder: Path) -> list[int]:
+    matches = (_NAME.fullmatch(path.name) for path in folder.glob("epoch_*"))
+    return [int(match[1]) for match in matches if match]

@@ -1,0 +1,22 @@
+"""How a student is trained."""
+
+import dataclasses
+
+from prmkd_jax.data.option import option, validate
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation and stopping, the same for the plain and the distilled student."""
+
+    batch_size: int = option(512, "Token slots of a training batch.", low=1)
+    learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
+    weight_decay: float = option(
+        1e-5, "L2 coefficient added to the gradients of matrices and tables.", low=0
+    )
+    max_epochs: int = option(200, "Most epochs of a run.", low=1)
+    patience: int = option(10, "Epochs without a better validation NDCG@10 before a stop.", low=1)
+    eval_batch_size: int = option(1024, "Users ranked at once.", low=1)
+
+    def __post_init__(self):
+        validate(self)

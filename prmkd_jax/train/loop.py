@@ -1,0 +1,268 @@
+"""The one training loop: the plain and the distilled student go through the same lines."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from prmkd_jax.data.batches import Batch, TrainingBatches, in_batch_columns
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.splits import Split
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
+from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
+from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import create_student
+from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
+from prmkd_jax.train.config import TrainConfig
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.step import (
+    DistillInput,
+    StepMetrics,
+    TrainState,
+    init_state,
+    make_train_step,
+)
+
+SELECTION_METRIC = "NDCG@10"
+
+# Steps that may wait in the device's queue: enough to hide the host's work, few enough
+# that their inputs don't pile up in memory.
+_IN_FLIGHT = 4
+
+
+class TeacherSource(Protocol):
+    """Where the teachers' scores come from (`bridge.teacher_bank` is one).
+
+    Attributes:
+        names: of the K teachers.
+        default_weights: w_k, summing to 1.
+    """
+
+    names: tuple[str, ...]
+    default_weights: np.ndarray
+
+    def for_batch(self, batch: Batch, candidates: np.ndarray) -> TeacherTables | TeacherScores:
+        """The tables that stay on the device, or this batch's scores."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One student to be trained: which, on what, how.
+
+    Attributes:
+        dataset: the data.
+        split: its parts.
+        max_seq_len: longest prefix seen.
+        student: which student.
+        train: how it is trained.
+        seed: of initialisation, batches and dropout.
+        distill: None for the plain student.
+        teachers: None for the plain student.
+        threshold: epsilon, calibrated beforehand.
+        folder: where checkpoints go.
+        resume: continue from the folder's newest checkpoint.
+        rank_test: rank the test instances at the end; a run that only serves to choose a
+            setting must not.
+    """
+
+    dataset: Dataset
+    split: Split
+    max_seq_len: int
+    student: StudentConfig
+    train: TrainConfig
+    seed: int
+    folder: Path
+    distill: DistillConfig | None = None
+    teachers: TeacherSource | None = None
+    threshold: float = float("inf")
+    resume: bool = False
+    rank_test: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A trained student at its best validation epoch.
+
+    Attributes:
+        params: its parameters.
+        validation: ranks of the validation instances.
+        test: ranks of the test instances, computed once; None if not asked for.
+        history: one record an epoch.
+        best_epoch: the epoch that was kept, counted from 1.
+        parameters: numbers in `params`.
+        train_seconds: wall-clock time of all training epochs, compilation included.
+        evaluate_seconds: wall-clock time of all validations.
+    """
+
+    params: dict[str, Any]
+    validation: UserRanks
+    test: UserRanks | None
+    history: list[dict[str, Any]]
+    best_epoch: int
+    parameters: int
+    train_seconds: float
+    evaluate_seconds: float
+
+
+@dataclasses.dataclass
+class _Progress:
+    """What a resumed run needs beside the arrays, and the time it has taken so far."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best: float = -1.0
+    finished: bool = False
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+def fit(
+    run: Run,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Fitted:
+    """Trains until validation NDCG@10 has not risen for `patience` epochs.
+
+    The best epoch's parameters are kept, on validation; the test instances are ranked once
+    with them. A checkpoint is written after every epoch.
+
+    Args:
+        run: what to train.
+        on_step: called with (step of the epoch, about how many there are).
+        on_epoch: called with the epoch's record.
+    """
+    graphdef, abstract = create_student(
+        run.student, run.dataset.num_items, run.max_seq_len, run.seed
+    )
+    params = nnx.to_pure_dict(abstract)
+    optimizer = make_optimizer(run.train)
+    state = init_state(params, optimizer, run.seed)
+    best_params, progress = jax.tree.map(jnp.copy, params), _Progress()
+    if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
+        (state, best_params), progress = saved[0], _Progress(**saved[1])
+    step = make_train_step(graphdef, optimizer, run.distill)
+    batches = training_batches(run)
+    validate = _evaluator(run, graphdef, run.split.validation)
+    while not progress.finished:
+        started = time.perf_counter()
+        inputs = distill_inputs(run, batches.epoch(progress.epoch))
+        state, metrics = _run_epoch(state, step, inputs, batches.steps_about, on_step)
+        trained = time.perf_counter()
+        scores = ranking_metrics(validate(state.params).all_items)
+        evaluated = time.perf_counter()
+        progress.epoch += 1
+        progress.train_seconds += trained - started
+        progress.evaluate_seconds += evaluated - trained
+        if scores[SELECTION_METRIC] > progress.best:
+            progress.best, progress.best_epoch = scores[SELECTION_METRIC], progress.epoch
+            best_params = jax.tree.map(jnp.copy, state.params)
+        record = {"epoch": progress.epoch, **_summary(metrics, run), "validation": scores}
+        progress.history.append(record)
+        stale = progress.epoch - progress.best_epoch
+        progress.finished = stale >= run.train.patience or progress.epoch >= run.train.max_epochs
+        save_checkpoint(
+            run.folder, progress.epoch, (state, best_params), dataclasses.asdict(progress)
+        )
+        seconds = {"train": trained - started, "evaluate": evaluated - trained}
+        on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
+    return Fitted(
+        params=best_params,
+        validation=validate(best_params),
+        test=_evaluator(run, graphdef, run.split.test)(best_params) if run.rank_test else None,
+        history=progress.history,
+        best_epoch=progress.best_epoch,
+        parameters=sum(x.size for x in jax.tree.leaves(best_params)),
+        train_seconds=progress.train_seconds,
+        evaluate_seconds=progress.evaluate_seconds,
+    )
+
+
+def training_batches(run: Run) -> TrainingBatches:
+    """The batches that a run trains on."""
+    return TrainingBatches(
+        run.dataset.interactions, run.split, run.max_seq_len, run.train.batch_size, run.seed
+    )
+
+
+def distill_inputs(
+    run: Run, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, DistillInput | None]]:
+    """Adds to each batch what a distilled step needs; None for the plain student."""
+    for batch in batches:
+        if run.distill is None or run.teachers is None:
+            yield batch, None
+            continue
+        columns = in_batch_columns(
+            run.dataset.interactions,
+            run.split.train_end,
+            batch,
+            mask_history=run.distill.mask_history,
+        )
+        yield (
+            batch,
+            DistillInput(
+                columns,
+                run.teachers.for_batch(batch, columns.candidates),
+                run.teachers.default_weights.astype(np.float32),
+                np.float32(run.threshold),
+            ),
+        )
+
+
+def _run_epoch(
+    state: TrainState,
+    step: Callable,
+    inputs: Iterator[tuple[Batch, DistillInput | None]],
+    steps: int,
+    on_step: Callable[[int, int], None],
+) -> tuple[TrainState, list[StepMetrics]]:
+    metrics: list[StepMetrics] = []
+    for number, (batch, distill) in enumerate(inputs, start=1):
+        state, measured = step(state, batch, distill)
+        metrics.append(measured)
+        if number > _IN_FLIGHT:
+            metrics[number - _IN_FLIGHT].loss.block_until_ready()
+        on_step(number, steps)
+    return state, jax.device_get(metrics)
+
+
+def _evaluator(run: Run, graphdef: nnx.GraphDef, instance_ids: np.ndarray) -> Evaluator:
+    return Evaluator(
+        graphdef,
+        run.dataset,
+        instance_ids,
+        run.max_seq_len,
+        run.train.batch_size,
+        run.train.eval_batch_size,
+    )
+
+
+def _summary(metrics: list[StepMetrics], run: Run) -> dict[str, Any]:
+    """Means over the epoch's rows, as JSON values."""
+    rows = np.array([m.rows for m in metrics], dtype=float)
+
+    def mean(values: list) -> np.ndarray:
+        return np.average(np.asarray(values, dtype=float), axis=0, weights=rows)
+
+    summary: dict[str, Any] = {
+        name: float(mean([getattr(m, name) for m in metrics]))
+        for name in ("loss", "cross_entropy", "distillation", "gradient_norm")
+    }
+    if run.teachers is not None and metrics[0].teachers is not None:
+        fields = metrics[0].teachers._fields
+        by_field = {f: mean([getattr(m.teachers, f) for m in metrics]) for f in fields}
+        summary["teachers"] = {
+            name: {field: float(values[k]) for field, values in by_field.items()}
+            for k, name in enumerate(run.teachers.names)
+        }
+    return summary

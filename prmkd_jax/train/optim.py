@@ -1,0 +1,17 @@
+"""The optimiser."""
+
+import jax
+import optax
+
+from prmkd_jax.train.config import TrainConfig
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Adam with coupled L2: the decay joins the gradient before the moments (models.md 4).
+
+    Biases and LayerNorm parameters, the arrays with one axis, are not decayed.
+    """
+    decayed = optax.add_decayed_weights(
+        config.weight_decay, mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+    )
+    return optax.chain(decayed, optax.adam(config.learning_rate))

@@ -1,0 +1,126 @@
+"""One training step, pure: eq. 6 of arXiv 2401.00797, its gradient, Adam."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from prmkd_jax.data.batches import Batch, Columns
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.distill.distill import TeacherMeasures, UserInput, distill_batch
+from prmkd_jax.distill.teachers import TeacherScores, TeacherTables, score_columns
+from prmkd_jax.ops.cross_entropy import cross_entropy
+
+Params = dict[str, Any]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that changes while training; a plain pytree.
+
+    Attributes:
+        params: the student's parameters as nested dictionaries.
+        opt_state: Adam's moments.
+        step: steps done.
+        key: root of the dropout keys (`jax.random.key_data`); step i uses fold_in(key, i).
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    step: Array
+    key: Array
+
+
+class DistillInput(NamedTuple):
+    """What a distilled step needs beyond the batch.
+
+    Attributes:
+        columns: the batch's columns.
+        teachers: cached vectors, or this batch's scores.
+        default_weights: w, summing to 1.
+        threshold: epsilon.
+    """
+
+    columns: Columns
+    teachers: TeacherTables | TeacherScores
+    default_weights: Float[Array, "K"]
+    threshold: Float[Array, ""]
+
+
+class StepMetrics(NamedTuple):
+    """Means over the batch's real rows; they stay on the device until a log line is due."""
+
+    loss: Float[Array, ""]
+    cross_entropy: Float[Array, ""]
+    distillation: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    rows: Float[Array, ""]
+    teachers: TeacherMeasures | None
+
+
+TrainStep = Callable[[TrainState, Batch, DistillInput | None], tuple[TrainState, StepMetrics]]
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        params=params,
+        opt_state=optimizer.init(params),
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(jax.random.key(seed)),
+    )
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    config: DistillConfig | None,
+) -> TrainStep:
+    """Compiles the step of the plain (`config` None) or of the distilled student.
+
+    The state is donated: the caller must not touch the old one again.
+    """
+
+    def loss_fn(params: Params, batch: Batch, distill: DistillInput | None, key: Array):
+        student = nnx.merge(graphdef, nnx.State(params))
+        queries, items = student.queries(batch.rows, nnx.Rngs(key)), student.items()
+        rows = jnp.maximum(batch.real.sum(), 1).astype(jnp.float32)
+
+        def mean(per_row: Array) -> Array:
+            real = batch.real.reshape(-1, *[1] * (per_row.ndim - 1))
+            return jnp.where(real, per_row, 0.0).sum(0) / rows
+
+        ce = mean(cross_entropy(student.score, queries, items, batch.targets))
+        kd, measures = jnp.float32(0.0), None
+        if config is not None and distill is not None:
+            columns = distill.columns
+            scored = score_columns(distill.teachers, batch.instance_ids, columns.candidates)
+            users = UserInput(
+                scored.scores.swapaxes(0, 1),
+                scored.available,
+                columns.valid,
+                columns.target_columns,
+            )
+            logits = student.score(queries, items[columns.candidates])
+            per_row, measures = distill_batch(
+                logits, users, distill.default_weights, distill.threshold, config
+            )
+            kd, measures = mean(per_row), jax.tree.map(mean, measures)
+        loss = ce + (config.distill_weight * kd if config is not None else 0.0)
+        return loss, (ce, kd, rows, measures)
+
+    def train_step(state: TrainState, batch: Batch, distill: DistillInput | None = None):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        (loss, (ce, kd, rows, measures)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch, distill, key
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = StepMetrics(loss, ce, kd, optax.global_norm(grads), rows, measures)
+        return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
+
+    return jax.jit(train_step, donate_argnums=0)

@@ -1,0 +1,224 @@
+"""What a teacher is, how one is tuned and measured, and what makes two of them the same."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+
+from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.splits import PARTS, Split
+from teachers_torch.config import TeacherConfigs
+from teachers_torch.encode import TunedTeacher, rank_all
+from teachers_torch.precomputed import PrecomputedTeacher, content_digest
+from teachers_torch.registry import RECIPES, Log, build, require_known
+from teachers_torch.text import encoder_identity
+from teachers_torch.tune import Tuning, tune_model
+
+# Part of every cache key: raise it when the same configuration gives other vectors.
+ENCODER_VERSION = 1
+
+
+class Teacher(Protocol):
+    """A frozen recommender: one vector an instance, one an item.
+
+    Its training logit is `score_scale` · instance vector · item vector.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name it is asked for by."""
+        ...
+
+    @property
+    def score_scale(self) -> float:
+        """What makes a dot product of its vectors its training logit."""
+        ...
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained parameters; 0 where nothing is known of the model."""
+        ...
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of what it holds for each item to be served: features and ID table."""
+        ...
+
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, "instances"]
+    ) -> Float32[np.ndarray, "instances width"]:
+        """Vectors of instances, by the CSR offset of their targets."""
+        ...
+
+    def encode_items(self) -> Float32[np.ndarray, "items width"]:
+        """Vectors of all items, by item id."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherCard:
+    """What is to be known of a tuned teacher; `dataclasses.asdict` of it is json.
+
+    Attributes:
+        name: the teacher's name.
+        dataset: the data set's name.
+        data_fingerprint: hash of the data.
+        start: what the tuning started from.
+        seed: seed of the tuning.
+        settings: its configuration.
+        validation: metrics over all validation users, all items ranked.
+        test: the same over all test users, measured once, after the tuning.
+        seconds: wall-clock time of tuning and evaluation, without encoding the texts.
+        num_parameters: trained parameters.
+        epochs: epochs run.
+        best_epoch: the epoch whose weights were kept.
+        table_bytes: bytes held for the items, see `Teacher`.
+    """
+
+    name: str
+    dataset: str
+    data_fingerprint: str
+    start: str
+    seed: int
+    settings: dict[str, Any]
+    validation: dict[str, float]
+    test: dict[str, float]
+    seconds: float
+    num_parameters: int
+    epochs: int
+    best_epoch: int
+    table_bytes: int
+
+
+def settings(name: str, configs: TeacherConfigs) -> dict[str, Any]:
+    """The settings that this teacher's vectors depend on, and no others; json values."""
+    if name == PrecomputedTeacher.name:
+        config = configs.precomputed
+        # Where the arrays lie doesn't matter, what is in them does.
+        content = content_digest(config)
+        return {"content": content, "scale": config.scale, "normalize": config.normalize}
+    return {
+        **dataclasses.asdict(RECIPES[name].config(configs)),
+        "max_seq_len": configs.max_seq_len,
+        "text_encoder": encoder_identity(configs.text.text_encoder),
+    }
+
+
+def fingerprint(
+    name: str, dataset: Dataset, split: Split, configs: TeacherConfigs, seed: int
+) -> str:
+    """Cache key of a tuned teacher and its vectors: 16 hex digits, the same everywhere.
+
+    Hashes the data, the split, the settings that matter, the seed and `ENCODER_VERSION`.
+
+    Raises:
+        UserError: there is no such teacher, or its files are missing.
+    """
+    require_known(name)
+    parts = hashlib.sha256()
+    for part in (split.train, split.validation, split.test):
+        parts.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
+    content = {
+        "encoder_version": ENCODER_VERSION,
+        "teacher": name,
+        "data": dataset.fingerprint,
+        "split": parts.hexdigest(),
+        "settings": settings(name, configs),
+        "seed": seed if name in RECIPES else None,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tune(
+    name: str,
+    dataset: Dataset,
+    split: Split,
+    configs: TeacherConfigs,
+    *,
+    cache_dir: Path,
+    seed: int,
+    log: Log,
+) -> tuple[Teacher, TeacherCard]:
+    """Builds a teacher, tunes it on the training part and measures it.
+
+    The same seed gives the same teacher on a CPU. torch's global random state is left as
+    it was.
+
+    Args:
+        name: one of `TEACHERS`.
+        dataset: histories and catalogue.
+        split: trained on `train`, selected on `validation`, reported on `test`.
+        configs: all settings.
+        cache_dir: where encoded texts are kept.
+        seed: seed of weights, batches, dropout and noise.
+        log: told of progress as dicts with an `event`: `encode_texts` (`done`, `total`) and
+            `epoch` (see `tune_model`).
+
+    Raises:
+        UserError: there is no such teacher, or its inputs are missing or wrong.
+    """
+    require_known(name)
+    sizes = {part: len(getattr(split, part)) for part in PARTS}
+    if not all(sizes.values()):
+        raise UserError(f"data set {dataset.name}: found {sizes} instances, expected some in each")
+
+    def tell(event: dict[str, Any]) -> None:
+        log({"teacher": name, **event})
+
+    with seeded(seed):
+        teacher = build(name, dataset, configs, cache_dir, tell)
+        started = time.perf_counter()
+
+        def validate() -> dict[str, float]:
+            return evaluate(teacher, dataset, split.validation)
+
+        if isinstance(teacher, TunedTeacher):
+            batches = TrainingBatches(
+                dataset.interactions, split, configs.max_seq_len, teacher.config.batch_size, seed
+            )
+            tuning = tune_model(teacher.model, batches, validate, teacher.config, tell)
+        else:
+            tuning = Tuning(epochs=0, best_epoch=0, validation=validate())
+        test = evaluate(teacher, dataset, split.test)
+    card = TeacherCard(
+        name=name,
+        dataset=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        start="random" if isinstance(teacher, TunedTeacher) else "given vectors",
+        seed=seed,
+        settings=settings(name, configs),
+        validation=tuning.validation,
+        test=test,
+        seconds=time.perf_counter() - started,
+        num_parameters=teacher.num_parameters,
+        epochs=tuning.epochs,
+        best_epoch=tuning.best_epoch,
+        table_bytes=teacher.table_bytes,
+    )
+    return teacher, card
+
+
+def evaluate(
+    teacher: Teacher, dataset: Dataset, instance_ids: Int[np.ndarray, "instances"]
+) -> dict[str, float]:
+    """Metrics of ranking all items for these instances, no history masked."""
+    users = teacher.encode_instances(instance_ids)
+    return rank_all(users, teacher.encode_items(), dataset.interactions.items[instance_ids])
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's global generators for a while and puts their state back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

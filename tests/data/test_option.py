@@ -1,0 +1,105 @@
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.option import allowed, expected, option, validate
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.train.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """Every kind of bound, and a field that is no option."""
+
+    closed: float = option(0.0, "Closed.", low=-1, high=1)
+    open: float = option(0.5, "Open.", above=0, below=1)
+    free: float = option(0.0, "Unbounded.")
+    choice: str = option("a", "Choice.", choices=("a", "b"))
+    several: tuple[int, ...] = option((1,), "Several.", low=1, high=1e-5 + 9)
+    maybe: float | None = option(None, "Maybe.", low=0)
+    plain: float = -5.0
+
+    def __post_init__(self):
+        validate(self)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Toy)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "valid"),
+    [
+        ("closed", -1, True),
+        ("closed", 1, True),
+        ("closed", 1.0000001, False),
+        ("closed", -1.0000001, False),
+        ("open", 0, False),
+        ("open", 1, False),
+        ("open", 1e-300, True),
+        ("open", math.nan, False),
+        ("free", -1e300, True),
+        ("free", math.nan, False),
+        ("free", math.inf, False),
+        ("maybe", math.inf, False),
+        ("maybe", None, True),
+        ("maybe", 0, True),
+        ("choice", "b", True),
+        ("choice", "c", False),
+        ("choice", "", False),
+        ("several", (), True),
+        ("several", (1, 9), True),
+        ("several", (1, 0), False),
+        ("plain", math.nan, True),
+    ],
+)
+def test_validate_accepts_exactly_what_is_declared(name, value, valid):
+    """A bound that is read the wrong way round, or that forgets an element or nan."""
+    if valid:
+        assert getattr(Toy(**{name: value}), name) is value
+        return
+    with pytest.raises(UserError, match=rf"^--{name}: found ") as caught:
+        Toy(**{name: value})
+    assert repr(value) in str(caught.value)
+    assert str(caught.value).endswith(f"expected {expected(FIELDS[name]) or 'a finite number'}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("closed", "at least -1, at most 1"),
+        ("open", "above 0, below 1"),
+        ("free", ""),
+        ("choice", "one of a, b"),
+        ("maybe", "at least 0"),
+    ],
+)
+def test_expected_says_the_limits(name, words):
+    """What `--help` and every refusal tell the user."""
+    assert expected(FIELDS[name]) == words
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_allowed_agrees_with_the_inequalities(value):
+    """The four bounds against the comparisons they are named after."""
+    assert allowed(value, FIELDS["closed"]) == (-1 <= value <= 1)
+    assert allowed(value, FIELDS["open"]) == (0 < value < 1)
+    assert allowed((0, value), FIELDS["free"]) == math.isfinite(value)
+
+
+@pytest.mark.parametrize("config", [DataConfig, DistillConfig, TrainConfig])
+def test_every_option_of_the_project_is_described_and_valid_by_default(config):
+    """An option without help, or a default that its own declaration refuses."""
+    for field in dataclasses.fields(config()):
+        assert field.metadata["help"].endswith("."), field.name
+        assert allowed(field.default, field), field.name
+
+
+def test_a_configuration_cannot_be_changed_after_its_check():
+    """A value set later would pass unchecked into a run, and into its record."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().batch_size = 0  # pyright: ignore[reportAttributeAccessIssue]

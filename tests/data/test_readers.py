@@ -1,0 +1,320 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from prmkd_jax.data.dataset import TEXT_FIELDS, table_statistics
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.readers import read_dataset
+from prmkd_jax.data.splits import leave_one_out
+
+USERS = ["u", "v", "u", "v", "w", "u"]
+ITEMS = ["c", "a", "b", "c", "a", "a"]
+POSITIONS = [2, 0, 0, 4, 0, 1]
+FEATURES = np.array([[1, 2], [3, 4]], dtype=np.float16)
+
+
+def interactions(**changes) -> pa.Table:
+    """Histories u: b a c, v: a c, w: a; a column is replaced, or dropped by None."""
+    columns = {
+        "user_id": pa.array(USERS),
+        "item_id": pa.array(ITEMS),
+        "position": pa.array(POSITIONS, pa.int32()),
+    }
+    columns |= changes
+    return pa.table({name: values for name, values in columns.items() if values is not None})
+
+
+def items(**changes) -> pa.Table:
+    """a and b with texts, z that nobody bought; c has no row."""
+    columns = {
+        "item_id": pa.array(["z", "b", "a"]),
+        "title": pa.array(["Zed", None, "Aah"]),
+        "brand": pa.array(["", "B & Co", None]),
+    }
+    columns |= changes
+    return pa.table({name: values for name, values in columns.items() if values is not None})
+
+
+def write(folder: Path, first: pa.Table | None, second: pa.Table | None, **arrays) -> Path:
+    """Writes data set `toy` and returns the folder of the data sets."""
+    (folder / "toy").mkdir(parents=True, exist_ok=True)
+    for name, table in (("interactions", first), ("items", second)):
+        if table is not None:
+            pq.write_table(table, folder / "toy" / f"{name}.parquet")
+    for name, array in arrays.items():
+        np.save(folder / "toy" / f"{name}.npy", array)
+    return folder
+
+
+def refusal(data_dir: Path, name: str = "toy") -> str:
+    with pytest.raises(UserError) as caught:
+        read_dataset(data_dir, name)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def histories(dataset) -> dict[str, list[str]]:
+    """Every user's items by their own ids, as the files spell them."""
+    bounds = dataset.interactions.indptr.tolist()
+    ids = [dataset.item_ids[item] for item in dataset.interactions.items]
+    return {
+        user: ids[start:stop]
+        for user, start, stop in zip(dataset.user_ids, bounds, bounds[1:], strict=False)
+    }
+
+
+def test_by_hand(tmp_path):
+    """Six rows out of order: sorting, numbering and joining, each wrong in its own way."""
+    dataset = read_dataset(write(tmp_path, interactions(), items()), "toy")
+    assert dataset.name == "toy"
+    assert dataset.user_ids == ("u", "v", "w")
+    assert dataset.item_ids == ("b", "a", "c"), "by first appearance in the histories"
+    assert dataset.interactions.indptr.tolist() == [0, 3, 5, 6]
+    assert dataset.interactions.items.tolist() == [0, 1, 2, 1, 2, 1]
+    assert dataset.interactions.indptr.dtype == np.int64
+    assert dataset.interactions.items.dtype == np.int32
+    assert dataset.catalogue.texts == {
+        "title": ("", "Aah", ""),
+        "brand": ("B & Co", "", ""),
+        "categories": ("", "", ""),
+        "description": ("", "", ""),
+    }
+    assert tuple(dataset.catalogue.texts) == TEXT_FIELDS
+    assert dataset.catalogue.image_features is None
+    assert dataset.catalogue.image_rows is None
+    assert dataset.catalogue.image_text_features is None
+
+
+def test_timestamps_sort_and_ties_keep_the_order_of_the_file(tmp_path):
+    """An unstable sort would shuffle what was bought in the same second."""
+    times = pa.array([7, -1, 7, 5, 0, 7], pa.int64())
+    data = interactions(position=None, timestamp=times)
+    assert histories(read_dataset(write(tmp_path, data, items()), "toy")) == {
+        "u": ["c", "b", "a"],
+        "v": ["a", "c"],
+        "w": ["a"],
+    }
+
+
+def test_many_ties_stay_in_order(tmp_path):
+    """Short inputs are sorted stably by any algorithm; this one is long."""
+    rng = np.random.default_rng(0)
+    users, times = rng.integers(0, 5, 3000), rng.integers(0, 4, 3000)
+    data = pa.table(
+        {"user_id": users.astype(str), "item_id": np.arange(3000).astype(str), "timestamp": times}
+    )
+    dataset = read_dataset(write(tmp_path, data, items()), "toy")
+    expected = {
+        str(user): [str(row) for time in range(4) for row in range(3000)
+                    if users[row] == user and times[row] == time]
+        for user in range(5)
+    }  # fmt: skip
+    assert histories(dataset) == expected
+
+
+def test_position_goes_before_timestamp(tmp_path):
+    """Positions break the ties that timestamps leave."""
+    data = interactions(timestamp=pa.array([0, 1, 2, 0, 0, 3], pa.int64()))
+    dataset = read_dataset(write(tmp_path, data, items()), "toy")
+    assert histories(dataset)["u"] == ["b", "a", "c"]
+    assert histories(dataset)["v"] == ["a", "c"]
+
+
+def test_row_order_within_users_and_file_layout_do_not_matter(tmp_path):
+    """The same data in other row groups, string types or columns must be the same data set."""
+    plain = read_dataset(write(tmp_path / "a", interactions(), items()), "toy")
+    order = [5, 2, 0, 1, 3, 4]
+    shuffled = interactions(
+        user_id=pa.array(USERS).dictionary_encode(),
+        item_id=pa.array(ITEMS, pa.large_string()),
+        position=pa.array(POSITIONS, pa.int64()),
+        rating=pa.array([1.0] * 6),
+    ).take(order)
+    folder = write(tmp_path / "b", None, items(price=pa.array([1, 2, 3])))
+    pq.write_table(shuffled, folder / "toy" / "interactions.parquet", row_group_size=2)
+    assert read_dataset(folder, "toy").fingerprint == plain.fingerprint
+
+
+def test_pictures(tmp_path):
+    """`image_feature_row` of another item, or a missing one that becomes row 0."""
+    catalogue = items(image_feature_row=pa.array([0, None, 1], pa.int64()))
+    folder = write(
+        tmp_path, interactions(), catalogue, image_features=FEATURES, clip_text_features=-FEATURES
+    )
+    dataset = read_dataset(folder, "toy")
+    assert dataset.catalogue.image_rows is not None
+    assert dataset.catalogue.image_rows.tolist() == [-1, 1, -1]
+    assert dataset.catalogue.image_rows.dtype == np.int32
+    np.testing.assert_array_equal(dataset.catalogue.image_features, FEATURES)
+    np.testing.assert_array_equal(dataset.catalogue.image_text_features, -FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("table", "parts"),
+    [
+        (interactions(user_id=None), ["no column user_id"]),
+        (interactions(item_id=None), ["no column item_id"]),
+        (interactions(position=None), ["position or timestamp"]),
+        (interactions().slice(0, 0), ["0 rows"]),
+        (
+            interactions(user_id=pa.array(["u", "v", None, "", "w", "u"])),
+            ["row 2, user_id: found null", "an id"],
+        ),
+        (
+            interactions(item_id=pa.array(["c", "", "b", None, "a", "a"])),
+            ["row 1, item_id: found ''", "an id"],
+        ),
+        (interactions(user_id=pa.array(range(6))), ["column user_id", "int64", "string"]),
+        (interactions(position=pa.array([0.5] * 6)), ["column position", "double", "int64"]),
+        (
+            interactions(position=pa.array([2, 0, 0, None, 0, 1], pa.int32())),
+            ["row 3, position: found null"],
+        ),
+        (
+            interactions(position=pa.array([2, 0, 0, 4, 0, 2], pa.int32())),
+            ["row 5, position: found 2,", "'u'"],
+        ),
+        (
+            interactions(position=pa.array([2**64 - 1] * 6, pa.uint64())),
+            ["18446744073709551615"],
+        ),
+        (
+            interactions(position=None, timestamp=pa.array(["2020"] * 6)),
+            ["column timestamp", "string", "int64"],
+        ),
+    ],
+)
+def test_bad_interactions_are_told_by_row_and_column(tmp_path, table, parts):
+    """A row that is passed over would change the data in silence."""
+    message = refusal(write(tmp_path, table, items()))
+    assert message.startswith(str(tmp_path / "toy" / "interactions.parquet"))
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("table", "parts"),
+    [
+        (items(title=None), ["no column title"]),
+        (items(item_id=None), ["no column item_id"]),
+        (items(item_id=pa.array(["z", None, "a"])), ["row 1, item_id: found null"]),
+        (items(item_id=pa.array(["z", "a", ""])), ["row 2, item_id: found ''"]),
+        (items(item_id=pa.array(["a", "b", "a"])), ["row 2, item_id: found 'a'", "row 0"]),
+        (items(title=pa.array([["x"], [], None])), ["column title", "list<", "string"]),
+        (
+            items(image_feature_row=pa.array([0.0, None, 1.0])),
+            ["column image_feature_row", "double"],
+        ),
+        (
+            items(image_feature_row=pa.array([0, None, 2])),
+            ["row 2, image_feature_row: found 2, expected 0 … 1"],
+        ),
+        (items(image_feature_row=pa.array([0, -1, 5])), ["row 1, image_feature_row: found -1"]),
+        (items(), ["no column image_feature_row"]),
+    ],
+)
+def test_bad_catalogue_is_told_by_row_and_column(tmp_path, table, parts):
+    """A wrong catalogue row gives an item another item's text or picture."""
+    message = refusal(write(tmp_path, interactions(), table, image_features=FEATURES))
+    assert message.startswith(str(tmp_path / "toy" / "items.parquet"))
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("file", "array", "parts"),
+    [
+        ("image_features", FEATURES.astype(np.float32), ["float32 (2, 2)", "float16 [rows, d]"]),
+        ("image_features", FEATURES[0], ["float16 (2,)"]),
+        (
+            "image_features",
+            np.array([[1, 2], [3, np.nan]], np.float16),
+            ["row 1, column 1: found nan"],
+        ),
+        (
+            "image_features",
+            np.array([[1, 2], [np.inf, 3]], np.float16),
+            ["row 1, column 0: found inf"],
+        ),
+        ("clip_text_features", FEATURES[:1], ["shape (1, 2)", "(2, 2)"]),
+        (
+            "clip_text_features",
+            np.array([[-np.inf, 2], [3, 4]], np.float16),
+            ["row 0", "found -inf"],
+        ),
+    ],
+)
+def test_bad_features_are_told_by_row_and_column(tmp_path, file, array, parts):
+    """One nan in a picture makes every score of its item nan."""
+    catalogue = items(image_feature_row=pa.array([0, None, 1]))
+    folder = write(
+        tmp_path, interactions(), catalogue, **({"image_features": FEATURES} | {file: array})
+    )
+    message = refusal(folder)
+    assert message.startswith(str(tmp_path / "toy" / f"{file}.npy"))
+    assert all(part in message for part in parts), message
+
+
+def test_features_and_rows_need_each_other(tmp_path):
+    """Half of the pictures' data left behind must not read as a data set without pictures."""
+    catalogue = items(image_feature_row=pa.array([0, None, 1]))
+    message = refusal(write(tmp_path / "a", interactions(), catalogue))
+    assert "image_feature_row" in message
+    assert "image_features.npy" in message
+    message = refusal(write(tmp_path / "b", interactions(), items(), clip_text_features=FEATURES))
+    assert "clip_text_features.npy" in message
+    empty = items(image_feature_row=pa.array([None] * 3, pa.int64()))
+    dataset = read_dataset(write(tmp_path / "c", interactions(), empty), "toy")
+    assert dataset.catalogue.image_features is None
+
+
+@pytest.mark.parametrize("file", ["interactions.parquet", "items.parquet", "image_features.npy"])
+@pytest.mark.parametrize("content", [b"", b"user_id,item_id\nu,a\n", b"PAR1"])
+def test_file_of_another_format_is_refused(tmp_path, file, content):
+    """A csv under the wrong name, or a download that broke off, must not end in a traceback."""
+    folder = write(tmp_path, interactions(), items())
+    (folder / "toy" / file).write_bytes(content)
+    assert refusal(folder).startswith(f"{folder / 'toy' / file}: found no readable ")
+
+
+def test_missing_data_says_how_to_get_it(tmp_path):
+    """The first thing a newcomer meets: no data set, a misspelt one, or half of one."""
+    nowhere = refusal(tmp_path / "none", "Scientific")
+    assert nowhere.startswith("--dataset=Scientific: found no file ")
+    assert "PRMKD_DATA_DIR" in nowhere
+    assert "--dataset=synthetic" in nowhere
+    assert "none)" in nowhere
+    folder = write(tmp_path, interactions(), None)
+    assert str(folder / "toy" / "items.parquet") in refusal(folder)
+    misspelt = refusal(folder, "Toy")
+    assert "Toy/interactions.parquet" in misspelt
+    assert misspelt.endswith(f"(data sets in {folder}: toy)")
+
+
+@pytest.mark.skipif(
+    "PRMKD_DATA_DIR" not in os.environ, reason="PRMKD_DATA_DIR names no folder with real data"
+)
+@pytest.mark.parametrize(
+    ("name", "users", "num_items", "interactions", "pictures"),
+    [
+        ("Scientific", 8442, 4385, 59427, 1585),
+        ("Games", 50546, 16859, 452989, 0),
+        ("Beauty", 22363, 12101, 198502, 0),
+    ],
+)
+def test_real_data(name, users, num_items, interactions, pictures):
+    """The published counts of the real sets; one lost row shows here."""
+    dataset = read_dataset(Path(os.environ["PRMKD_DATA_DIR"]), name)
+    table = table_statistics(dataset)
+    assert (table["users"], table["items"], table["interactions"]) == (
+        users,
+        num_items,
+        interactions,
+    )
+    rows = dataset.catalogue.image_rows
+    assert (0 if rows is None else int((rows >= 0).sum())) == pictures
+    assert np.bincount(dataset.interactions.items).min() >= 1
+    assert len(leave_one_out(dataset.interactions).test) == users

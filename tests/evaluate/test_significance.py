@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from prmkd_jax.evaluate.metrics import METRICS
+from prmkd_jax.evaluate.significance import compare, paired_t_test, signed_rank_test
+
+
+def some_ranks(seed: int, seeds: int, users: int, high: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, high, (seeds, users)).astype(np.float64)
+
+
+def hits(ranks: np.ndarray, cutoff: int) -> np.ndarray:
+    return (ranks < cutoff).astype(np.float64)
+
+
+def test_agrees_with_scipy_over_users_after_the_mean_over_seeds():
+    """Breaks if seeds are taken for further users, or users are not paired."""
+    base, other = some_ranks(1, 3, 400, 60), some_ranks(2, 3, 400, 45)
+    comparison = compare(base, other)
+    assert tuple(comparison) == METRICS
+    gain = {"Recall@10": [hits(ranks, 10).mean(axis=0) for ranks in (base, other)]}
+    gain["NDCG@20"] = [
+        (hits(ranks, 20) / np.log2(ranks + 2)).mean(axis=0) for ranks in (base, other)
+    ]
+    gain["MRR"] = [(1 / (1 + ranks)).mean(axis=0) for ranks in (base, other)]
+    for metric, (base_user, other_user) in gain.items():
+        found = comparison[metric]
+        assert found.t_p == pytest.approx(stats.ttest_rel(other_user, base_user).pvalue, rel=1e-9)
+        rounded = np.round(other_user - base_user, 12)
+        assert found.wilcoxon_p == pytest.approx(stats.wilcoxon(rounded).pvalue, rel=1e-9)
+        assert found.base_mean == pytest.approx(base_user.mean(), rel=1e-12)
+        assert found.other_mean == pytest.approx(other_user.mean(), rel=1e-12)
+        assert found.improvement == pytest.approx(
+            (other_user.mean() - base_user.mean()) / base_user.mean(), rel=1e-12
+        )
+
+
+def test_t_test_by_hand():
+    """Breaks if the test loses its pairing, its degrees of freedom or one of its sides."""
+    # mean 2, sample variance 2.5, five users: t = 2 / sqrt(2.5 / 5) = 2.8284..., 4 degrees.
+    differences = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    t = 2 / np.sqrt(0.5)
+    assert paired_t_test(differences) == pytest.approx(2 * stats.t.cdf(-t, 4), rel=1e-12)
+    assert paired_t_test(-differences) == paired_t_test(differences)
+
+
+def test_signed_rank_by_hand():
+    """Breaks if zeros are kept or the test is one-sided: 4 gains, 2^4 signs, p = 2 / 16."""
+    assert signed_rank_test(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(2 / 16)
+
+
+def test_std_over_seeds():
+    """Breaks if the spread is over users, or of the population rather than the sample."""
+    base = np.array([[0.0, 50.0], [0.0, 0.0], [50.0, 50.0]])
+    found = compare(base, base[:1])["Recall@10"]
+    assert (found.base_mean, found.other_mean) == (0.5, 0.5)
+    assert found.base_std == pytest.approx(0.5)
+    assert found.other_std == 0.0
+
+
+def test_equal_models_have_p_one_without_a_warning():
+    """Breaks if 0/0 gives NaN: warnings are errors here."""
+    ranks = some_ranks(3, 2, 50, 30)
+    for found in compare(ranks, ranks).values():
+        assert (found.improvement, found.t_p, found.wilcoxon_p) == (0.0, 1.0, 1.0)
+
+
+def test_order_of_the_seeds_does_not_matter():
+    """Breaks if rounding errors of the mean over seeds count as signed differences."""
+    ranks = some_ranks(4, 3, 300, 20)
+    for found in compare(ranks, ranks[[2, 0, 1]]).values():
+        assert (found.t_p, found.wilcoxon_p) == (1.0, 1.0)
+        assert found.improvement == pytest.approx(0, abs=1e-14)
+
+
+def test_a_constant_difference_is_certain_and_one_user_says_nothing():
+    """Breaks if a variance of zero is divided by."""
+    assert paired_t_test(np.full(9, 0.1)) < 1e-12
+    assert paired_t_test(np.full(8, 0.5)) == 0.0
+    assert paired_t_test(np.array([0.5])) == 1.0
+
+
+def test_a_base_of_zero_has_no_improvement():
+    """Breaks if a division by zero puts an infinity, which is no JSON, into results.json."""
+    found = compare(np.full((1, 20), 99.0), np.zeros((1, 20)))["Recall@10"]
+    assert found.improvement is None
+    assert (found.base_mean, found.other_mean) == (0.0, 1.0)
+
+
+def test_p_values_are_uniform_under_no_difference():
+    """Breaks if the tests reject far more often than they say, as with seeds as users."""
+    p = np.array(
+        [
+            compare(some_ranks(2 * i, 3, 200, 40), some_ranks(2 * i + 1, 3, 200, 40))["NDCG@20"].t_p
+            for i in range(100)
+        ]
+    )
+    assert p.min() > 0.0
+    assert (p < 0.05).sum() <= 12
+    assert 0.4 < p.mean() < 0.6
+
+
+def test_users_must_be_the_same():
+    """Breaks if ranks of other users are broadcast into a comparison."""
+    with pytest.raises(ValueError, match="5 and 4 users"):
+        compare(np.zeros((2, 5)), np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"\[seeds, users\]"):
+        compare(np.zeros(5), np.zeros(5))
