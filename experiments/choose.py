@@ -139,9 +139,7 @@ def _run(
             yield _row(teacher.vectors.name, seeds, [teacher.card])
         return
     bank = make_bank(teachers, settings)
-    trained = train_students(
-        dataset, split, bank, settings, folder, reporter, log, rank_test=False
-    )
+    trained = train_students(dataset, split, bank, settings, folder, reporter, log, rank_test=False)
     runs = [
         {
             "validation": ranking_metrics(one.fitted.validation.all_items),

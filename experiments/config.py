@@ -11,6 +11,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
+    TEACHERS,
     PrecomputedConfig,
     TeacherConfigs,
     TextConfig,
@@ -31,7 +32,8 @@ class RunConfig:
     )
     teachers: tuple[str, ...] = option(
         ("unisrec-text", "unisrec", "unim2rec"),
-        "Teachers: unisrec-text, unisrec, unim2rec, precomputed; empty for the student alone.",
+        "Who teaches; empty for the student alone.",
+        choices=TEACHERS,
     )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)
     teacher_scores: str = option(

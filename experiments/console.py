@@ -1,8 +1,8 @@
 """Progress for people: a bar with rate and remaining time on a terminal, lines in a log."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import (
@@ -62,14 +62,14 @@ class Stage:
         self._reporter, self._bar, self._title, self._unit = reporter, bar, title, unit
         self._task = bar.add_task(title, total=None)
         # A count that falls begins a new round (an epoch), with a rate of its own.
-        self._done = self._first = 0
-        self._started = self._logged = time.monotonic()
+        self._done, self._first = float("inf"), 0
+        self._started = self._logged = monotonic()
 
     def update(self, done: int, total: int, title: str | None = None) -> None:
         """Moves the bar; a log gets a line at intervals."""
         if title is not None:
             self._title = title
-        total, now = max(done, total), time.monotonic()
+        total, now = max(done, total), monotonic()
         if done <= self._done:
             self._bar.reset(self._task)
             self._started, self._logged, self._first = now, now, done

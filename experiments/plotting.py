@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, RULE = "#1d2733", "#d3d9e0"
 BASE, PRMKD, TEACHER = "#8593a3", "#1f5fa8", "#c9a86a"
@@ -97,9 +98,9 @@ def horizontal_bars(
     for bar, fill in zip(bars, filled or [True] * len(labels), strict=True):
         bar.set_fill(fill)
     spread = np.zeros(len(labels)) if errors is None else np.asarray(errors)
-    ends = np.asarray(values) + spread
+    starts, ends = np.asarray(values) - spread, np.asarray(values) + spread
     for place in np.flatnonzero(spread):
-        whisker = (2 * values[place] - ends[place], ends[place])
+        whisker = (starts[place], ends[place])
         axes.plot(whisker, (place, place), color=INK, lw=1, marker="|", ms=4)
     name_rows(axes, labels)
     for place, value, end, text in zip(places, values, ends, texts, strict=True):
@@ -122,5 +123,6 @@ def name_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(np.arange(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.spines["left"].set_visible(False)
     axes.invert_yaxis()

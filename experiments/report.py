@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from experiments.figures import drawings, teacher_diagnostics
 from experiments.files import write_text
@@ -101,7 +100,7 @@ def _student(name: str, results: Mapping[str, Any], timing: Mapping[str, Any]) -
         "headline": headline(name, outcome),
         "rows": rows,
         "outcome": outcome,
-        "figures": [(drawing, inline_svg(drawing)) for drawing in drawings(name, results)],
+        "figures": [(drawing, *inline_content(drawing)) for drawing in drawings(name, results)],
         "diagnostics": teacher_diagnostics(outcome),
         "thresholds": _thresholds(outcome),
         "epoch_ratio": epochs[1] / epochs[0] if all(epochs) else None,
@@ -114,21 +113,21 @@ def _thresholds(outcome: Mapping[str, Any]) -> str:
     return ", ".join(f"{run['threshold']:.4g}" for run in runs if run["threshold"] is not None)
 
 
-def inline_svg(drawing: Drawing) -> Markup:
-    """A figure as an element of the page: in its colours, its ids unique, with a description."""
+def inline_content(drawing: Drawing) -> tuple[str, str]:
+    """A figure as part of the page: in its colours, with ids that no other figure has.
+
+    Returns:
+        The `viewBox`, and what stands inside the `<svg>` element.
+    """
     svg = drawing.svg
-    for colour, own in PAGE.items():
-        svg = svg.replace(colour, own)
-    # Two figures on a page have the same ids ("axes_1"), and references would cross.
+    for drawn, own in PAGE.items():
+        svg = svg.replace(drawn, own)
+    # Every figure has an "axes_1", and references would cross.
     svg = re.sub(r'\bid="', f'id="{drawing.name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\g<1>#{drawing.name}-", svg)
-    view_box = re.search(r'viewBox="[^"]*"', svg)
-    assert view_box is not None
-    content = svg[svg.index(">") + 1 :]
-    label = Markup('<svg {} role="img" aria-labelledby="{}-alt"><title id="{}-alt">{}</title>')
-    return label.format(Markup(view_box[0]), drawing.name, drawing.name, drawing.alt) + Markup(
-        content
-    )
+    head, _, content = svg.partition(">")
+    _, _, view_box = head.partition('viewBox="')
+    return view_box.partition('"')[0], content.removesuffix("</svg>")
 
 
 def _setting(value: Any) -> str:

@@ -12,12 +12,11 @@ import numpy as np
 from bridge.teacher_bank import Vectors, has_vectors, read_vectors, write_vectors
 from experiments.config import Settings
 from experiments.console import Reporter
-from experiments.files import write_json
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
 from teachers_torch.base import ENCODER_VERSION, fingerprint, tune
+from teachers_torch.checkpoints import CARD, save
 
-_CARD = "card.json"
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -26,7 +25,7 @@ class ReadyTeacher(NamedTuple):
 
     Attributes:
         vectors: memory-mapped.
-        card: its teacher card, `encode_seconds` included.
+        card: its teacher card.
     """
 
     vectors: Vectors
@@ -57,7 +56,7 @@ def prepare_teacher(
     else:
         _tune_and_encode(name, dataset, split, settings, folder, identity, reporter, log)
     vectors = read_vectors(folder, identity)
-    return ReadyTeacher(vectors, json.loads((folder / _CARD).read_text()))
+    return ReadyTeacher(vectors, json.loads((folder / CARD).read_text()))
 
 
 def _tune_and_encode(
@@ -77,19 +76,15 @@ def _tune_and_encode(
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "encode_texts":
                 stage.update(event["done"], event["total"], f"{title}: encoding texts")
-                return
-            if event["event"] == "epoch":
+            elif event["event"] == "step":
+                stage.update(event["step"], event["steps"], f"{title}: epoch {event['epoch']}")
+            else:
                 reporter.say(
                     f"{title}: epoch {event['epoch']:3d}  loss {event['loss']:.4f}  "
                     f"validation NDCG@10 {event['NDCG@10']:.4f} (best at {event['best_epoch']})  "
                     f"{event['seconds']:.1f} s"
                 )
-                stage.update(
-                    event["epoch"] - event["best_epoch"],
-                    settings.teachers.unisrec.patience,
-                    f"{title}: epochs without a better validation",
-                )
-            log({"stage": "teacher", **event})
+                log({"stage": "teacher", **event})
 
         teacher, card = tune(
             name,
@@ -103,9 +98,8 @@ def _tune_and_encode(
     started = time.perf_counter()
     instances = teacher.encode_instances(np.arange(len(dataset.interactions.items)))
     items = teacher.encode_items()
-    encoded = {"encode_seconds": time.perf_counter() - started}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _CARD, {**dataclasses.asdict(card), **encoded})
+    card = dataclasses.replace(card, encode_seconds=time.perf_counter() - started)
+    save(teacher, card, folder)
     write_vectors(
         folder,
         name=name,

@@ -83,6 +83,7 @@ class TeacherCard:
         epochs: epochs run.
         best_epoch: the epoch whose weights were kept.
         table_bytes: bytes held for the items, see `Teacher`.
+        encode_seconds: wall-clock time of encoding all instances and items; 0 before that.
     """
 
     name: str
@@ -98,6 +99,7 @@ class TeacherCard:
     epochs: int
     best_epoch: int
     table_bytes: int
+    encode_seconds: float = 0.0
 
 
 def settings(name: str, configs: TeacherConfigs) -> dict[str, Any]:
@@ -161,8 +163,8 @@ def tune(
         configs: all settings.
         cache_dir: where encoded texts are kept.
         seed: seed of weights, batches, dropout and noise.
-        log: told of progress as dicts with an `event`: `encode_texts` (`done`, `total`) and
-            `epoch` (see `tune_model`).
+        log: told of progress as dicts with an `event`: `encode_texts` (`done`, `total`), and
+            `step` and `epoch` (see `tune_model`).
 
     Raises:
         UserError: there is no such teacher, or its inputs are missing or wrong.

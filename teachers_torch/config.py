@@ -6,6 +6,8 @@ from typing import ClassVar
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
+TEACHERS = ("unisrec-text", "unisrec", "unim2rec", "precomputed")
+
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
-from teachers_torch.config import EncoderConfig, TeacherConfigs
+from teachers_torch.config import TEACHERS, EncoderConfig, TeacherConfigs
 from teachers_torch.encode import TunedTeacher
 from teachers_torch.encoder import SequenceEncoder
 from teachers_torch.image import image_features
@@ -99,4 +99,3 @@ RECIPES = {
     ),
     "unim2rec": Recipe(lambda configs: configs.unim2rec, _build_unim2rec),
 }
-TEACHERS = (*RECIPES, PrecomputedTeacher.name)

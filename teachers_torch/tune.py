@@ -39,7 +39,8 @@ def tune_model(
         batches: all training instances.
         validate: the model's metrics over all validation users, `NDCG@10` among them.
         config: optimisation and stopping.
-        log: called once an epoch with its number, loss, validation metric and seconds.
+        log: called with an `event`: each `step` with its number and about how many there are,
+            each `epoch` with its number, loss, validation metric and seconds.
     """
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -49,7 +50,7 @@ def tune_model(
     while epoch < config.max_epochs and epoch - best.best_epoch < config.patience:
         epoch += 1
         started = time.perf_counter()
-        loss = _train_epoch(model, optimizer, batches, epoch)
+        loss = _train_epoch(model, optimizer, batches, epoch, log)
         metrics = validate()
         if metrics[SELECTION_METRIC] > best.validation[SELECTION_METRIC]:
             best = Tuning(epoch, epoch, metrics)
@@ -69,13 +70,17 @@ def tune_model(
 
 
 def _train_epoch(
-    model: SequenceEncoder, optimizer: torch.optim.Optimizer, batches: TrainingBatches, epoch: int
+    model: SequenceEncoder,
+    optimizer: torch.optim.Optimizer,
+    batches: TrainingBatches,
+    epoch: int,
+    log: Log,
 ) -> float:
     """One pass over the training instances; returns their mean loss."""
     model.train()
     device = next(model.parameters()).device
-    total, count = torch.zeros((), device=device), 0
-    for batch in batches.epoch(epoch):
+    total, count, steps = torch.zeros((), device=device), 0, batches.steps_about
+    for step, batch in enumerate(batches.epoch(epoch), start=1):
         tensors = to_tensors(batch, device)
         loss = model.loss(tensors)
         optimizer.zero_grad()
@@ -83,4 +88,5 @@ def _train_epoch(
         optimizer.step()
         total += loss.detach() * len(tensors.slots)
         count += len(tensors.slots)
+        log({"event": "step", "epoch": epoch, "step": step, "steps": steps})
     return float(total) / count

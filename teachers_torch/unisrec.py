@@ -16,7 +16,9 @@ class UniSRec(SequenceEncoder):
     Row 0 of the feature and ID tables is [PAD], as in the official state dict; item i has
     row i + 1. [PAD]'s features are zero. With `pad_class` its row is one more class of the
     softmax, never a candidate of a ranking. Through that class the ID table's row 0 is
-    learned, in the official code too.
+    learned, in the official code too. Untrained and without IDs, [PAD] starts as the zero
+    vector: dividing by its norm makes the first gradient of the experts' biases some 10⁸
+    times too large, and Adam then hardly moves them again. The official code does the same.
 
     The features themselves are not part of the state dict: they come from the text cache.
     """

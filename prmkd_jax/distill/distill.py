@@ -58,13 +58,16 @@ class TeacherMeasures(NamedTuple):
 def normalized_scores(
     user: UserInput, config: DistillConfig
 ) -> tuple[Float[Array, "K C"], Bool[Array, "C"]]:
-    """Eq. 1 for all teachers of one user, and the columns it runs over."""
+    """Eq. 1 for all teachers of one user, and the columns it runs over.
+
+    A teacher that does not know the instance gets 0, whatever its scores hold, nan included.
+    """
     valid = user.valid
     if not config.kd_include_positive:
         valid = valid & (jnp.arange(len(valid)) != user.target_column)
-    scores = jax.vmap(normalize_scores, in_axes=(0, None, None, None))(
+    scores = jax.vmap(normalize_scores, in_axes=(0, 0, None, None))(
         user.teacher_scores.astype(jnp.float32),
-        valid,
+        valid & user.available[:, None],
         config.temperature,
         config.score_normalization,
     )

@@ -15,7 +15,8 @@ def target_distribution(
     """
     uniform = valid / jnp.maximum(valid.sum(), 1)
     total = joint.sum()
-    q = jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), uniform)
+    # Asked in this way nan stays nan: a broken teacher must not pass for an absent one.
+    q = jnp.where(total == 0, uniform, joint / jnp.where(total == 0, 1.0, total))
     return (1.0 - smoothing) * q + smoothing * uniform
 
 

@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from orbax.checkpoint import v1 as ocp
+
+from prmkd_jax.data.errors import UserError
 
 _NAME = re.compile(r"epoch_(\d+)")
 
@@ -36,7 +38,10 @@ def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | Non
 
     Args:
         folder: one folder a run.
-        like: pytree with the structure, shapes and dtypes to be restored.
+        like: pytree of arrays with the structure, shapes, dtypes and devices to be restored.
+
+    Raises:
+        UserError: if the arrays there are others, as after a change of the data.
     """
     epochs = _epochs(folder)
     if not epochs:
@@ -44,13 +49,27 @@ def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | Non
     path = folder.absolute() / f"epoch_{max(epochs)}"
     leaves, structure = jax.tree.flatten(like)
     abstract = {
-        str(index): jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+        str(index): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
         for index, leaf in enumerate(leaves)
     }
-    restored = ocp.load(path, abstract)
-    progress = ocp.metadata(path).custom_metadata
+    metadata = ocp.metadata(path)
+    _require_same(path, _shapes(metadata.metadata), _shapes(abstract))
+    restored, progress = ocp.load(path, abstract), metadata.custom_metadata
     ordered = [restored[str(index)] for index in range(len(leaves))]
     return jax.tree.unflatten(structure, ordered), dict(progress or {})
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
+
+
+def _require_same(path: Path, found: dict[str, str], expected: dict[str, str]) -> None:
+    for name in sorted(found.keys() | expected.keys(), key=int):
+        if found.get(name) != expected.get(name):
+            raise UserError(
+                f"{path}: array {name}: found {found.get(name)}, expected {expected.get(name)}; "
+                f"delete {path.parent} to train anew"
+            )
 
 
 def _epochs(folder: Path) -> list[int]:

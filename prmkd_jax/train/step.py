@@ -110,7 +110,8 @@ def make_train_step(
                 logits, users, distill.default_weights, distill.threshold, config
             )
             kd, measures = mean(per_row), jax.tree.map(mean, measures)
-        loss = ce + (config.distill_weight * kd if config is not None else 0.0)
+        # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
+        loss = ce + config.distill_weight * kd if config and config.distill_weight else ce
         return loss, (ce, kd, rows, measures)
 
     def train_step(state: TrainState, batch: Batch, distill: DistillInput | None = None):
@@ -120,7 +121,7 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(loss, ce, kd, optax.global_norm(grads), rows, measures)
+        metrics = StepMetrics(loss, ce, kd, optax.tree.norm(grads), rows, measures)
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
 
     return jax.jit(train_step, donate_argnums=0)

@@ -90,18 +90,19 @@ def target_distribution(joint, smoothing):
 
 
 def kl_divergence(p, q):
-    """Σ p log p/q with 0 log 0 = 0; q is at least the smallest normal float32."""
-    return math.fsum(
-        a * (math.log(a) - math.log(max(b, SMALLEST_FLOAT32)))
-        for a, b in zip(p, q, strict=True)
-        if a > 0
-    )
+    """Σ p log p/q with 0 log 0 = 0."""
+    return math.fsum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def reverse_kl(p, q):
+    """KL(p‖q), in which q counts as at least the smallest normal float32, so it is finite."""
+    return kl_divergence(p, [max(b, SMALLEST_FLOAT32) for b in q])
 
 
 def divergence(p, q, kl):
     """Eq. 5 for one user: reverse = KL(p‖q) as printed, p being the student's (6.8)."""
     if kl == "reverse":
-        return kl_divergence(p, q)
+        return reverse_kl(p, q)
     if kl == "forward":
         return kl_divergence(q, p)
     assert kl == "js"
@@ -114,7 +115,7 @@ def divergence_gradient(p, q, kl):
     if kl == "forward":
         return [a - b for a, b in zip(p, q, strict=True)]
     if kl == "reverse":
-        total = kl_divergence(p, q)
+        total, q = reverse_kl(p, q), [max(b, SMALLEST_FLOAT32) for b in q]
         return [a * (math.log(a / b) - total) for a, b in zip(p, q, strict=True)]
     assert kl == "js"
     # dL/dp_j = ½ log(p_j / m_j); then the softmax's Jacobian.
@@ -189,7 +190,7 @@ def distill_user(student, teachers, available, valid, target_column, weights, th
     result["gradient"][columns] = [slope / config.student_temperature for slope in slopes]
     targets = [target_distribution(row, config.smoothing) for row in rows]
     result["entropy"][here] = [entropy(one) for one in targets]
-    result["kl"][here] = [kl_divergence(p, one) for one in targets]
+    result["kl"][here] = [reverse_kl(p, one) for one in targets]
     return result
 
 

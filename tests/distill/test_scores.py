@@ -68,9 +68,7 @@ def test_a_teachers_scale_and_offset_do_not_matter_to_zscores(seed, factor, shif
     scores, valid = random_users(seed, users=4)
     with jax.enable_x64(True):
         one, other = (
-            normalize_users(
-                jnp.asarray(values), jnp.asarray(valid), temperature, "zscore_softmax"
-            )
+            normalize_users(jnp.asarray(values), jnp.asarray(valid), temperature, "zscore_softmax")
             for values in (scores, factor * scores + shift)
         )
         np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)

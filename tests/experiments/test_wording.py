@@ -67,10 +67,10 @@ def test_headline_without_distillation():
     assert sentence == "SASRec alone reaches a Recall@10 of 0.1020"
 
 
-@pytest.mark.parametrize("exponent", range(-310, 1))
-def test_p_values_fit_their_column(exponent):
+def test_p_values_fit_their_column():
     """Breaks if a p-value overflows the terminal's column or rounds to 0."""
-    p = 9.96 * 10.0 ** (exponent - 1)
-    assert len(p_value(p)) <= 7
-    assert p_value(p) not in ("0", "0.0")
-    assert "e" not in p_value_typeset(p)
+    for exponent in range(-310, 1):
+        p = 9.96 * 10.0 ** (exponent - 1)
+        assert len(p_value(p)) <= 7
+        assert p_value(p) not in ("0", "0.0")
+        assert "e" not in p_value_typeset(p)

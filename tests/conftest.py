@@ -1,0 +1,21 @@
+"""Compiling is most of what JAX's tests take, so XLA compiles briefly, and nothing twice.
+
+PyTorch's threads cost more than they bring at the tests' sizes, so there is one. The environment is set before anything imports jax, and subprocesses of tests inherit it.
+"""
+
+import os
+import tempfile
+
+_cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What LLVM would make faster runs for milliseconds here.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure():
+    """Removes the compiled programs."""
+    _cache.cleanup()

@@ -1,0 +1,141 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prmkd_jax.data.batches import TrainingBatches, as_batch, in_batch_columns
+from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.packing import history_segments, pack
+from prmkd_jax.data.splits import leave_one_out
+from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, from_histories, random_world
+
+WORLD = random_world()
+HISTORIES, SPLIT = WORLD.interactions, leave_one_out(WORLD.interactions)
+# Few items, so that rows share targets and users repeat items.
+WORLDS = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=9), min_size=1, max_size=8)
+
+
+def stream(seed=0, histories=HISTORIES):
+    split = leave_one_out(histories)
+    return TrainingBatches(histories, split, MAX_SEQ_LEN, BATCH_SIZE, seed)
+
+
+def flat(batches):
+    return [leaf for batch in batches for leaf in (*batch.rows, *batch[1:])]
+
+
+def equal(one, other):
+    one, other = flat(one), flat(other)
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 17])
+def test_an_epoch_asks_every_training_instance_once(epoch):
+    """An instance lost in the shuffle or at the end, or a held-out one that is trained on."""
+    batches = list(stream().epoch(epoch))
+    asked = np.concatenate([batch.instance_ids[batch.real] for batch in batches])
+    np.testing.assert_array_equal(np.sort(asked), SPLIT.train)
+    for batch in batches:
+        targets = HISTORIES.items[batch.instance_ids]
+        np.testing.assert_array_equal(batch.targets, np.where(batch.real, targets, 0))
+        np.testing.assert_array_equal(batch.real, batch.rows.instance_ids.reshape(-1) >= 0)
+        assert (batch.instance_ids[~batch.real] == 0).all()
+        assert batch.instance_ids.shape == (BATCH_SIZE,) == (batch.rows.item_seq.size,)
+
+
+def test_no_held_out_item_is_read():
+    """Validation or test items among a batch's inputs or targets."""
+    items = HISTORIES.items.copy()
+    held_out = np.concatenate([SPLIT.validation, SPLIT.test])
+    items[held_out] = 999
+    batches = list(stream(histories=Interactions(HISTORIES.indptr, items)).epoch(0))
+    assert equal(batches, list(stream().epoch(0)))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    """The same order every epoch, or one that a resumed run can't repeat."""
+    first = list(stream(seed=1).epoch(3))
+    assert equal(first, list(stream(seed=1).epoch(3)))
+    again = stream(seed=1)
+    for epoch in range(3):
+        list(again.epoch(epoch))
+    assert equal(first, list(again.epoch(3)))
+    orders = [list(stream(seed).epoch(epoch)) for seed in (1, 2, 3) for epoch in (1, 2, 3)]
+    assert not any(equal(a, b) for a, b in itertools.combinations(orders, 2))
+
+
+def test_about_how_many_steps_there_are():
+    """A progress bar that ends at half, or never."""
+    batches = stream()
+    filled = sum((batch.rows.segment_ids > 0).sum() for batch in batches.epoch(0))
+    assert batches.steps_about == -(-filled // BATCH_SIZE)
+    assert batches.steps_about <= len(list(batches.epoch(0))) <= 1.5 * batches.steps_about
+
+
+def columns_by_hand(histories, split, batch, row, mask_history):
+    """The columns' items that count in a row, as a set."""
+    if not batch.real[row]:
+        return set()
+    own = int(batch.targets[row])
+    counted = set(batch.targets[batch.real].tolist())
+    if mask_history:
+        user = int(histories.users[batch.instance_ids[row]])
+        known = histories.items[histories.indptr[user] : split.train_end[user]]
+        counted -= set(known.tolist())
+    return counted | {own}
+
+
+@given(WORLDS, st.booleans())
+def test_columns_equal_a_search_by_hand(worlds, mask_history):
+    """A duplicate or padded column that counts, a known item left in, the own target left out."""
+    histories = from_histories(worlds, 9).interactions
+    split = leave_one_out(histories)
+    for batch in stream(histories=histories).epoch(0):
+        columns = in_batch_columns(histories, split.train_end, batch, mask_history=mask_history)
+        distinct = sorted(set(batch.targets[batch.real].tolist()))
+        assert columns.candidates.tolist() == distinct + [0] * (BATCH_SIZE - len(distinct))
+        assert columns.candidates.dtype == columns.target_columns.dtype == np.int32
+        assert columns.valid.shape == (BATCH_SIZE, BATCH_SIZE)
+        assert not columns.valid[:, len(distinct) :].any()
+        for row in range(BATCH_SIZE):
+            counted = columns.candidates[columns.valid[row]].tolist()
+            expected = columns_by_hand(histories, split, batch, row, mask_history)
+            assert counted == sorted(expected)
+            if batch.real[row]:
+                assert columns.candidates[columns.target_columns[row]] == batch.targets[row]
+                assert columns.valid[row, columns.target_columns[row]]
+
+
+def test_held_out_items_mask_nothing():
+    """A validation or test item taken out of the columns tells the student what not to rank."""
+    held_out = np.concatenate([SPLIT.validation, SPLIT.test])
+    items = HISTORIES.items.copy()
+    items[held_out] = (items[held_out] + 1 + np.arange(len(held_out)) % 39) % 40
+    assert (items[held_out] != HISTORIES.items[held_out]).all()
+    changed = Interactions(HISTORIES.indptr, items)
+    for batch in stream().epoch(0):
+        before = in_batch_columns(HISTORIES, SPLIT.train_end, batch, mask_history=True)
+        after = in_batch_columns(changed, SPLIT.train_end, batch, mask_history=True)
+        assert all(map(np.array_equal, before, after))
+
+
+def test_columns_of_a_small_batch_by_hand():
+    """Target, duplicate, later training item and held-out item each treated by its own rule."""
+    histories = from_histories([[0, 1, 2, 1, 7, 8], [3, 2, 7, 5, 6]], 9).interactions
+    split = leave_one_out(histories)
+    segments = history_segments(histories, split.train_end, 5)
+    (packed,) = pack(histories, segments, 1, 6)
+    batch = as_batch(histories, packed)
+    assert batch.targets.tolist() == [1, 2, 1, 2, 7, 0]
+    assert batch.real.tolist() == [True] * 5 + [False]
+    columns = in_batch_columns(histories, split.train_end, batch, mask_history=True)
+    assert columns.candidates.tolist() == [1, 2, 7, 0, 0, 0]
+    assert columns.target_columns.tolist() == [0, 1, 0, 1, 2, 0]
+    # User 0 trains on 0 1 2 1 and is tested on 8 after 7, so 7 stays; user 1 on 3 2 7.
+    marks = ["".join(".#"[int(value)] for value in row) for row in columns.valid]
+    assert marks == ["#.#...", ".##...", "#.#...", "##....", "#.#...", "......"]
+    every = in_batch_columns(histories, split.train_end, batch, mask_history=False)
+    assert every.valid[:5, :3].all()
+    assert every.valid.sum() == 15

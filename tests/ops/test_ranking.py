@@ -1,0 +1,119 @@
+import itertools
+
+import chex
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prmkd_jax.evaluate.metrics import expected_ranks
+from prmkd_jax.ops.ranking import rank_targets
+
+examples = hypothesis.settings(derandomize=True, deadline=None, max_examples=100)
+ITEMS, HISTORY = 5, 4
+rank = jax.jit(rank_targets)
+
+
+def rank_over_all_orders(scores, target, masked=()):
+    """The target's mean place over every order of the items that their scores allow."""
+    items = [item for item in range(len(scores)) if item not in masked]
+    places = [
+        order.index(target)
+        for order in itertools.permutations(items)
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+    ]
+    return sum(places) / len(places)
+
+
+@st.composite
+def users(draw):
+    """Three users with few distinct scores, and histories with padding in between."""
+    row = st.lists(st.integers(-1, 2), min_size=ITEMS, max_size=ITEMS)
+    history = st.lists(st.integers(0, ITEMS - 1), max_size=HISTORY, unique=True)
+    scores = np.array([draw(row) for _ in range(3)], np.float32)
+    targets = np.array([draw(st.integers(0, ITEMS - 1)) for _ in range(3)], np.int32)
+    histories = np.full((3, HISTORY), -1, np.int32)
+    for padded in histories:
+        seen = draw(history)
+        padded[sorted(draw(st.permutations(range(HISTORY)))[: len(seen)])] = seen
+    return scores, targets, histories
+
+
+@examples
+@given(users())
+def test_ranks_are_the_mean_over_all_orders_of_ties(case):
+    """Breaks if ties, the history's padding or its order change a rank, or a tie counts wholly."""
+    scores, targets, histories = case
+    ranks = rank(*case)
+    for row in range(3):
+        seen = set(histories[row].tolist()) - {-1}
+        assert ranks.all_items[row] == rank_over_all_orders(scores[row], targets[row])
+        if targets[row] in seen:
+            assert ranks.unseen_items[row] == np.inf
+        else:
+            want = rank_over_all_orders(scores[row], targets[row], seen)
+            assert ranks.unseen_items[row] == want
+    assert ranks.finite.all()
+
+
+def test_agrees_with_the_metrics_of_numpy():
+    """Breaks if students and teachers, ranked by two functions, are held to different rules."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(20, 301)).astype(np.float32)
+    scores[::3] = np.round(scores[::3])
+    targets = rng.integers(0, 301, size=20).astype(np.int32)
+    history = np.stack([rng.permutation(301)[:30] for _ in range(20)]).astype(np.int32)
+    history[rng.random(history.shape) < 0.3] = -1
+    history[0, 7] = targets[0]
+    ranks = rank(scores, targets, history)
+    np.testing.assert_array_equal(ranks.all_items, expected_ranks(scores, targets))
+
+    masked = scores.copy()
+    for row, seen in zip(masked, history, strict=True):
+        # Less than all others, and equal to nothing.
+        row[seen[seen >= 0]] = -1e9
+    reachable = ~(history == targets[:, None]).any(axis=1)
+    assert not reachable[0]
+    np.testing.assert_array_equal(ranks.unseen_items[~reachable], np.inf)
+    want = expected_ranks(masked[reachable], targets[reachable])
+    np.testing.assert_array_equal(ranks.unseen_items[reachable], want)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e9, -1e9, 0.1])
+def test_a_constant_model_is_ranked_in_the_middle(constant):
+    """Breaks if a collapsed model, all scores equal, looks better or worse than chance."""
+    history = jnp.array([[0, 1, 2, -1], [50, 99, -1, -1]])
+    ranks = rank(jnp.full((2, 101), constant), jnp.array([7, 100]), history)
+    np.testing.assert_array_equal(ranks.all_items, [50.0, 50.0])
+    np.testing.assert_array_equal(ranks.unseen_items, [48.5, 49.0])
+
+
+def test_ranks_by_hand():
+    """Breaks if ranks start at 1 or −½, or an item of the history is subtracted twice."""
+    scores = jnp.array([[3.0, 2.0, 1.0, 0.0]] * 5)
+    targets = jnp.array([0, 3, 2, 2, 2])
+    history = jnp.array([[-1, -1], [0, 1], [0, 3], [2, 0], [3, -1]])
+    ranks = rank(scores, targets, history)
+    np.testing.assert_array_equal(ranks.all_items, [0, 3, 2, 2, 2])
+    np.testing.assert_array_equal(ranks.unseen_items, [0, 1, 1, np.inf, 2])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 3])
+def test_rows_with_scores_that_are_not_finite_are_told(bad, column):
+    """Breaks if a broken model, for whose nan nothing is greater, passes for a perfect one."""
+    scores = np.ones((3, 4), np.float32)
+    scores[1, column] = bad
+    ranks = rank(scores, np.array([0, 0, 0]), np.full((3, 1), -1))
+    np.testing.assert_array_equal(ranks.finite, [True, False, True])
+
+
+def test_an_empty_history_masks_nothing():
+    """Breaks if users whose histories are all padding, or have no column, are unreachable."""
+    scores, targets = jax.random.normal(jax.random.key(0), (4, 9)), jnp.arange(4)
+    padded = rank(scores, targets, jnp.full((4, 3), -1))
+    np.testing.assert_array_equal(padded.unseen_items, padded.all_items)
+    chex.assert_trees_all_equal(padded, rank(scores, targets, jnp.zeros((4, 0), jnp.int32)))

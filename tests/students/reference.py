@@ -1,0 +1,80 @@
+"""SASRec for one user in PyTorch's plain operations and float64, typed from models.md 1.4."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+EPSILON = 1e-12
+
+
+def to_torch(params: Any) -> Any:
+    """The parameters as float64 tensors that collect gradients."""
+    if isinstance(params, dict):
+        return {name: to_torch(value) for name, value in params.items()}
+    return torch.tensor(np.asarray(params), dtype=torch.float64, requires_grad=True)
+
+
+def gradients(params: Any) -> Any:
+    """What the tensors collected, as numpy arrays."""
+    if isinstance(params, dict):
+        return {name: gradients(value) for name, value in params.items()}
+    return np.zeros(params.shape) if params.grad is None else params.grad.numpy()
+
+
+def random_params(params: Any, seed: int) -> Any:
+    """Values of ordinary size for every parameter: no bias is 0, no scale 1."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf: np.ndarray) -> np.ndarray:
+        width = leaf.shape[0] if leaf.ndim > 1 else 1
+        noise = rng.normal(size=leaf.shape) * (1.5 / math.sqrt(width) if leaf.ndim > 1 else 0.3)
+        return (np.asarray(leaf) * (leaf.ndim == 1) + noise).astype(np.float32)
+
+    return jax.tree.map(draw, params)
+
+
+def layer_norm(params, x):
+    centred = x - x.mean(-1, keepdim=True)
+    variance = (centred**2).mean(-1, keepdim=True)
+    return params["scale"] * centred / torch.sqrt(variance + EPSILON) + params["bias"]
+
+
+def linear(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+def gelu(x):
+    """x Φ(x), not its tanh approximation."""
+    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def attention(block, x, heads):
+    length, width = x.shape
+    query, key, value = linear(block["qkv"], x).split(width, dim=-1)
+    mask = -10000.0 * torch.ones(length, length, dtype=torch.float64).triu(1)
+    mixed = []
+    for columns in torch.arange(width).split(width // heads):
+        logits = query[:, columns] @ key[:, columns].T / math.sqrt(width // heads)
+        mixed.append(torch.softmax(logits + mask, dim=-1) @ value[:, columns])
+    return linear(block["out"], torch.cat(mixed, dim=-1))
+
+
+def hidden_states(params: dict, items: Sequence[int], heads: int) -> torch.Tensor:
+    """The states [length, D] of one unpadded sequence, dropout off."""
+    table, places = params["item_embedding"]["table"], params["position_embedding"]["table"]
+    x = layer_norm(params["input_norm"], table[list(items)] + places[: len(items)])
+    for number in sorted(params["blocks"]):
+        block = params["blocks"][number]
+        x = layer_norm(block["attention_norm"], x + attention(block, x, heads))
+        inner = linear(block["narrow"], gelu(linear(block["wide"], x)))
+        x = layer_norm(block["output_norm"], x + inner)
+    return x
+
+
+def user_vector(params: dict, prefix: Sequence[int], heads: int, max_seq_len: int) -> torch.Tensor:
+    """The state at the last item of a prefix, cut to its last `max_seq_len` items."""
+    return hidden_states(params, prefix[-max_seq_len:], heads)[-1]

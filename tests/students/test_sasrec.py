@@ -1,0 +1,263 @@
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from prmkd_jax.data.packing import PackedRows, history_segments, instance_segments, pack
+from prmkd_jax.students.registry import create_student
+from tests.students import reference
+from tests.worlds import MAX_SEQ_LEN, random_world, student_config
+
+CONFIG = student_config(hidden_size=24, num_layers=2, num_heads=3, inner_size=20)
+WORLD = random_world()
+HISTORIES = WORLD.interactions
+ROWS, LENGTH = 8, 8
+
+
+def student(config=CONFIG, max_seq_len=MAX_SEQ_LEN, seed=0):
+    graphdef, state = create_student(config, WORLD.num_items, max_seq_len, seed)
+    return graphdef, nnx.to_pure_dict(state)
+
+
+GRAPHDEF, FRESH = student()
+PARAMS = reference.random_params(FRESH, seed=5)
+
+
+@jax.jit
+def states(params, rows):
+    """States [R, L, D] without dropout."""
+    queries = nnx.merge(GRAPHDEF, nnx.State(params)).queries(rows)
+    return queries.reshape(*rows.item_seq.shape, -1)
+
+
+@jax.jit
+def noisy_states(params, rows, key):
+    queries = nnx.merge(GRAPHDEF, nnx.State(params)).queries(rows, nnx.Rngs(key))
+    return queries.reshape(*rows.item_seq.shape, -1)
+
+
+def batches(order=None, rows=ROWS, length=LENGTH):
+    """All instances of the world, packed."""
+    segments = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
+    segments = segments[np.arange(len(segments)) if order is None else order]
+    return list(pack(HISTORIES, segments, rows, length))
+
+
+def by_instance(packed_batches, params=PARAMS) -> dict[int, np.ndarray]:
+    vectors = {}
+    for packed in packed_batches:
+        values = np.asarray(states(params, packed))
+        for row, column in np.argwhere(packed.instance_ids >= 0):
+            vectors[int(packed.instance_ids[row, column])] = values[row, column]
+    return vectors
+
+
+def prefix(instance: int) -> list[int]:
+    first = HISTORIES.indptr[HISTORIES.users[instance]]
+    return HISTORIES.items[first:instance].tolist()
+
+
+def one_batch() -> PackedRows:
+    """A packed batch that has padding, and rows with several segments."""
+    packed = batches()[-1]
+    assert (packed.segment_ids == 0).any()
+    return packed
+
+
+# The small values of a fresh student tell the epsilons apart, the large ones everything else.
+@pytest.mark.parametrize("params", [PARAMS, FRESH], ids=["random", "fresh"])
+def test_every_prefix_of_every_user_equals_the_float64_reference(params):
+    """Another block order, GELU, epsilon, mask, position or window than models.md 1.4's."""
+    vectors, params = by_instance(batches(), params), reference.to_torch(params)
+    first_items = HISTORIES.indptr[HISTORIES.users]
+    assert sorted(vectors) == np.flatnonzero(np.arange(len(first_items)) > first_items).tolist()
+    assert sum(len(prefix(i)) > MAX_SEQ_LEN for i in vectors) > 50
+    for instance, vector in vectors.items():
+        expected = reference.user_vector(params, prefix(instance), CONFIG.num_heads, MAX_SEQ_LEN)
+        np.testing.assert_allclose(vector, expected.detach(), atol=1e-5, rtol=0)
+
+
+def test_gradients_equal_those_of_the_float64_reference():
+    """A gradient stopped, scaled, or leaked between the segments of a row."""
+    packed = one_batch()
+    asked = packed.instance_ids >= 0
+    weights = np.random.default_rng(1).normal(size=(ROWS, LENGTH, CONFIG.hidden_size))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return (states(params, packed) * np.where(asked[..., None], weights, 0)).sum()
+
+    params = reference.to_torch(PARAMS)
+    loss = sum(
+        reference.user_vector(
+            params, prefix(packed.instance_ids[row, column]), CONFIG.num_heads, MAX_SEQ_LEN
+        )
+        @ torch.tensor(weights[row, column])
+        for row, column in np.argwhere(asked)
+    )
+    loss.backward()
+    found, expected = jax.device_get(gradient(PARAMS)), reference.gradients(params)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.abs(b).max() > 1e-3
+        np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max(), rtol=0)
+
+
+def test_packed_rows_equal_one_user_a_row():
+    """A neighbour in the row that is seen, or a position counted from the row's start."""
+    ids = np.flatnonzero(np.arange(len(HISTORIES.items)) > HISTORIES.indptr[HISTORIES.users])
+    alone = instance_segments(HISTORIES, ids, MAX_SEQ_LEN)
+    vectors = by_instance(batches())
+    padded = by_instance(pack(HISTORIES, alone, len(ids), MAX_SEQ_LEN))
+    assert sorted(padded) == sorted(vectors)
+    for instance, vector in padded.items():
+        np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
+
+
+def test_order_of_the_segments_changes_nothing():
+    """A vector that depends on its batch, row or place."""
+    vectors = by_instance(batches())
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(history_order()))
+        for instance, vector in by_instance(batches(order)).items():
+            np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
+
+
+def history_order():
+    return history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
+
+
+def test_what_stands_in_padding_slots_changes_nothing():
+    """Padding told by item id 0, which is a real item, or not masked at all."""
+    packed, rng = one_batch(), np.random.default_rng(2)
+    padding = packed.segment_ids == 0
+    scrambled = packed._replace(
+        item_seq=np.where(padding, rng.integers(0, 40, padding.shape), packed.item_seq),
+        positions=np.where(padding, rng.integers(0, MAX_SEQ_LEN, padding.shape), packed.positions),
+    )
+    before, after = states(PARAMS, packed), states(PARAMS, scrambled)
+    np.testing.assert_array_equal(before[~padding], after[~padding])
+    assert not np.array_equal(before[padding], after[padding])
+    assert np.isfinite(before).all()
+
+
+def test_no_query_sees_a_later_item():
+    """A mask with j ≤ i + 1 shows every target to its own query."""
+    packed = one_batch()
+    row, columns = next(
+        (row, np.flatnonzero(ids == ids[0])) for row, ids in enumerate(packed.segment_ids)
+        if (ids == ids[0]).sum() >= 4 and ids[0] > 0
+    )  # fmt: skip
+    before = np.asarray(states(PARAMS, packed))
+    for changed in columns:
+        item_seq = packed.item_seq.copy()
+        item_seq[row, changed] = (item_seq[row, changed] + 1) % WORLD.num_items
+        after = np.asarray(states(PARAMS, packed._replace(item_seq=item_seq)))
+        differs = (after != before).any(-1)
+        assert differs[row, columns].tolist() == (columns >= changed).tolist()
+        assert differs.sum() == (columns >= changed).sum()
+
+
+def test_dropout_only_where_a_key_is_given():
+    """Noise in evaluation, none in training, or the same noise at every step."""
+    packed, (one, two) = one_batch(), jax.random.split(jax.random.key(0))
+    quiet = np.asarray(states(PARAMS, packed))
+    np.testing.assert_array_equal(quiet, states(PARAMS, packed))
+    first, second = noisy_states(PARAMS, packed, one), noisy_states(PARAMS, packed, two)
+    np.testing.assert_array_equal(first, noisy_states(PARAMS, packed, one))
+    real = packed.segment_ids > 0
+    assert (np.asarray(first) != quiet)[real].any(-1).all()
+    assert (np.asarray(first) != np.asarray(second))[real].any(-1).all()
+    graphdef, _ = student(student_config(**{**vars(CONFIG), "dropout": 0.0}))
+
+    @jax.jit
+    def without(params):
+        return nnx.merge(graphdef, nnx.State(params)).queries(packed, nnx.Rngs(one))
+
+    found = without(PARAMS).reshape(quiet.shape)
+    np.testing.assert_allclose(found, quiet, atol=3e-6, rtol=0)
+
+
+def test_dropout_stands_where_recbole_has_it(monkeypatch):
+    """A site without dropout, or a mask shared by all heads or slots, trains another model."""
+    dropped = []
+
+    def record(self, x, *, deterministic, rngs):
+        assert not deterministic
+        assert rngs is not None
+        dropped.append((self.rate, x.shape))
+        return x
+
+    monkeypatch.setattr(nnx.Dropout, "__call__", record)
+    model = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
+    jax.eval_shape(lambda key: model.queries(one_batch(), nnx.Rngs(key)), jax.random.key(0))
+    hidden = (ROWS, LENGTH, CONFIG.hidden_size)
+    weights = (ROWS, CONFIG.num_heads, LENGTH, LENGTH)
+    shapes = [hidden] + [weights, hidden, hidden] * CONFIG.num_layers
+    assert dropped == [(CONFIG.dropout, shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(("width", "layers", "inner", "items"), [(24, 2, 20, 40), (300, 2, 256, 7)])
+def test_number_of_parameters(width, layers, inner, items):
+    """A padding row, a second item table, a final LayerNorm or a forgotten bias."""
+    config = student_config(hidden_size=width, num_layers=layers, inner_size=inner)
+    state = jax.eval_shape(lambda: create_student(config, items, 50, 0)[1])
+    block = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * 2 * width
+    expected = (items + 50) * width + 2 * width + layers * block
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == expected
+
+
+def test_initial_values_are_recboles():
+    """The library's own initialisers (Glorot, He) instead of N(0, 0.02) and zero biases."""
+    _, params = student(student_config(hidden_size=128, inner_size=96, num_layers=2))
+    drawn = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = path[-1].key
+        if name in ("kernel", "table"):
+            assert abs(leaf.mean()) < 4 * 0.02 / np.sqrt(leaf.size)
+            assert leaf.std() == pytest.approx(0.02, rel=5 / np.sqrt(2 * leaf.size))
+            drawn.append(np.asarray(leaf).reshape(-1)[:50].tobytes())
+        else:
+            np.testing.assert_array_equal(leaf, {"bias": 0, "scale": 1}[name])
+    assert len(set(drawn)) == len(drawn) == 10
+
+
+def test_seed_decides_the_initial_values():
+    """A student that starts the same whatever the seed, or differently with one seed."""
+    same, other = student(seed=0)[1], student(seed=1)[1]
+    table = FRESH["item_embedding"]["table"]
+    np.testing.assert_array_equal(same["item_embedding"]["table"], table)
+    assert not np.array_equal(other["item_embedding"]["table"], table)
+
+
+def test_items_and_score_are_the_raw_dot_product():
+    """A normalised, scaled or shifted product ranks other items."""
+    model = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
+    np.testing.assert_array_equal(model.items(), PARAMS["item_embedding"]["table"])
+    queries = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
+    scores = model.score(queries, model.items())
+    expected = queries.astype(float) @ PARAMS["item_embedding"]["table"].astype(float).T
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_both_nnx_modes_give_the_same_model(graph):
+    """A shared submodule or hidden state, which Flax's coming tree mode refuses."""
+    with nnx.set_graph_mode(graph):
+        graphdef, params = student()
+        np.testing.assert_array_equal(
+            params["item_embedding"]["table"], FRESH["item_embedding"]["table"]
+        )
+
+        @jax.jit
+        def queries(params, rows, key):
+            model = nnx.merge(graphdef, nnx.State(params))
+            return model.queries(rows, nnx.Rngs(key))
+
+        packed, key = one_batch(), jax.random.key(1)
+        found = queries(PARAMS, packed, key)
+    np.testing.assert_array_equal(
+        found.reshape(ROWS, LENGTH, -1), noisy_states(PARAMS, packed, key)
+    )

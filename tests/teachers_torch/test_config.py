@@ -1,0 +1,43 @@
+import dataclasses
+
+import pytest
+
+from prmkd_jax.data.errors import UserError
+from teachers_torch.config import (
+    EncoderConfig,
+    PrecomputedConfig,
+    TextConfig,
+    UniM2RecConfig,
+    UniSRecConfig,
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (UniSRecConfig, {"hidden_size": 10, "num_heads": 3}, "--num_heads: found 3, expected a"),
+        (UniSRecConfig, {"dropout": 1.0}, "--dropout: found 1.0, expected at least 0, below 1"),
+        (UniSRecConfig, {"temperature": 0.0}, "--temperature: found 0.0, expected above 0"),
+        (UniM2RecConfig, {"modality_dropout": 0.6}, "at least 0, at most 0.5"),
+        (UniM2RecConfig, {"batch_size": 0}, "--batch_size: found 0, expected at least 1"),
+        (PrecomputedConfig, {"scale": 0.0}, "--scale: found 0.0, expected above 0"),
+        (TextConfig, {"text_batch_size": 0}, "--text_batch_size: found 0"),
+    ],
+)
+def test_impossible_values_are_refused(config, values, message):
+    """A value that fails deep in a tuning, or trains nonsense."""
+    with pytest.raises(UserError, match=message):
+        config(**values)
+
+
+def test_defaults_are_the_official_fine_tuning():
+    """A default of models.md 1 that drifts."""
+    shared = {
+        "hidden_size": 300, "num_layers": 2, "num_heads": 2, "inner_size": 256, "dropout": 0.5,
+        "adaptor_dropout": 0.2, "num_experts": 8, "temperature": 0.07, "learning_rate": 1e-3,
+        "weight_decay": 0.0, "batch_size": 2048, "max_epochs": 300, "patience": 10,
+    }  # fmt: skip
+    assert dataclasses.asdict(EncoderConfig()) == shared
+    assert dataclasses.asdict(UniSRecConfig()) == {**shared, "pad_class": True}
+    own = {"modality_dropout": 0.2, "align_weight": 0.1, "id_embedding": True}
+    assert dataclasses.asdict(UniM2RecConfig()) == {**shared, **own}

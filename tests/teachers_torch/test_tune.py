@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+
+from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.data.splits import leave_one_out
+from teachers_torch.config import UniSRecConfig
+from teachers_torch.encode import TunedTeacher
+from teachers_torch.tune import tune_model
+from teachers_torch.unisrec import UniSRec
+from tests.teachers_torch.worlds import ring_world, text_vectors
+
+CONFIG = UniSRecConfig(
+    hidden_size=8, num_layers=1, inner_size=8, num_experts=2, batch_size=64,
+    max_epochs=8, patience=3,
+)  # fmt: skip
+
+
+@pytest.fixture
+def parts():
+    dataset = ring_world()
+    torch.manual_seed(0)
+    vectors = text_vectors(dataset.catalogue.texts["title"])
+    model = UniSRec(CONFIG, vectors, max_seq_len=10, transductive=True)
+    batches = TrainingBatches(
+        dataset.interactions, leave_one_out(dataset.interactions), 10, CONFIG.batch_size, seed=0
+    )
+    return model, batches
+
+
+def scripted(model, values):
+    """Validation that returns the values in turn and notes the weights it was called with."""
+    seen, values = [], iter(values)
+
+    def validate():
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"NDCG@10": next(values), "MRR": len(seen)}
+
+    return validate, seen
+
+
+def test_stops_after_patience_and_keeps_the_best_weights(parts):
+    """The last weights in place of the best, a stop too early or late, a tie that counts."""
+    model, batches = parts
+    validate, seen = scripted(model, [0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
+    events = []
+    tuning = tune_model(model, batches, validate, CONFIG, events.append)
+    steps = [event for event in events if event["event"] == "step"]
+    events = [event for event in events if event["event"] != "step"]
+    assert [event["epoch"] for event in steps if event["step"] == 1] == [1, 2, 3, 4, 5]
+    assert (tuning.epochs, tuning.best_epoch) == (5, 2)
+    assert tuning.validation == {"NDCG@10": 0.3, "MRR": 2}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, seen[1][name]), name
+        assert not value.is_floating_point() or not torch.equal(value, seen[4][name]), name
+    assert [event["epoch"] for event in events] == [1, 2, 3, 4, 5]
+    assert [event["best_epoch"] for event in events] == [1, 2, 2, 2, 2]
+    assert [event["NDCG@10"] for event in events] == [0.1, 0.3, 0.2, 0.3, 0.25]
+    assert all(event["event"] == "epoch" and event["seconds"] > 0 for event in events)
+
+
+def test_max_epochs_is_the_end(parts):
+    """A run that goes on for as long as it gets better."""
+    model, batches = parts
+    validate, seen = scripted(model, np.linspace(0, 1, 99))
+    tuning = tune_model(model, batches, validate, CONFIG, lambda event: None)
+    assert (tuning.epochs, tuning.best_epoch, len(seen)) == (8, 8, 8)
+
+
+def test_reported_loss_is_the_mean_over_instances(parts):
+    """A mean over batches, in which the short last batch weighs as much as the others."""
+    model, batches = parts
+    losses = []
+
+    def constant(batch):
+        losses.append((float(len(losses)), len(batch.slots)))
+        return sum(p.sum() for p in model.parameters()) * 0 + losses[-1][0]
+
+    model.loss = constant
+    events = []
+    validate, _ = scripted(model, [0.1] * 9)
+    tune_model(model, batches, validate, CONFIG, events.append)
+    events = [event for event in events if event["event"] == "epoch"]
+    first = losses[: len(list(batches.epoch(1)))]
+    assert len({count for _, count in first}) > 1
+    assert sum(count for _, count in first) == len(batches.split.train)
+    expected = sum(loss * count for loss, count in first) / sum(count for _, count in first)
+    assert events[0]["loss"] == pytest.approx(expected)
+
+
+def test_training_mode_is_on_in_training_even_after_a_validation(parts):
+    """Dropout and noise lost from the second epoch on."""
+    model, batches = parts
+    teacher = TunedTeacher("any", model, batches.interactions, CONFIG, 10)
+    modes, original = [], model.loss
+    model.loss = lambda batch: modes.append(model.training) or original(batch)
+
+    def validate():
+        teacher.encode_items()
+        return {"NDCG@10": 0.0}
+
+    tune_model(model, batches, validate, CONFIG, lambda event: None)
+    assert len(modes) > 4
+    assert all(modes)

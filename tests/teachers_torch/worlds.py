@@ -1,0 +1,74 @@
+"""Small data sets and batches made by hand, shared by the teachers' tests."""
+
+import hashlib
+
+import numpy as np
+import torch
+
+from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions
+from teachers_torch.encoder import TensorBatch
+
+TEXT_SIZE, IMAGE_SIZE = 16, 5
+
+
+def interactions_of(*histories: list[int]) -> Interactions:
+    """One user a history."""
+    indptr = np.cumsum([0, *map(len, histories)]).astype(np.int64)
+    return Interactions(indptr, np.concatenate(histories).astype(np.int32))
+
+
+def ring_world(users: int = 60, items: int = 20, length: int = 9) -> Dataset:
+    """Every user walks the ring of items, one step at a time: the next item is certain.
+
+    Every third item has no picture.
+    """
+    rng = np.random.default_rng(0)
+    starts = rng.integers(items, size=users)
+    histories = [[(start + step) % items for step in range(length)] for start in starts]
+    pictures = rng.normal(size=(items, IMAGE_SIZE)).astype(np.float16)
+    rows = np.where(np.arange(items) % 3 == 0, -1, np.arange(items)).astype(np.int32)
+    texts = {"title": tuple(f"item {i}" for i in range(items))}
+    return Dataset(
+        "ring",
+        interactions_of(*histories),
+        Catalogue(texts, pictures, rows),
+        tuple(f"u{u}" for u in range(users)),
+        tuple(f"i{i}" for i in range(items)),
+    )
+
+
+def text_vectors(sentences, *_) -> np.ndarray:
+    """Stands in for the text encoder: a vector of norm 1 drawn from each sentence's hash."""
+    seeds = [int(hashlib.sha256(s.encode()).hexdigest()[:8], 16) for s in sentences]
+    rows = np.stack([np.random.default_rng(seed).normal(size=TEXT_SIZE) for seed in seeds])
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def packed_batch(segments: list[list[int]], rows: int, length: int, targets=None) -> TensorBatch:
+    """Places segments left to right into rows; every real slot is asked."""
+    shape = (rows, length)
+    item_seq, ids, positions = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    row, column = 0, 0
+    for number, segment in enumerate(segments, start=1):
+        if column + len(segment) > length:
+            row, column = row + 1, 0
+        place = (row, slice(column, column + len(segment)))
+        item_seq[place], ids[place], positions[place] = segment, number, range(len(segment))
+        column += len(segment)
+    slots = np.flatnonzero(ids)
+    targets = np.zeros(len(slots)) if targets is None else np.asarray(targets)
+    arrays = (item_seq, ids, positions, slots, targets)
+    return TensorBatch(*(torch.from_numpy(a.astype(np.int64)) for a in arrays))
+
+
+def randomise(model: torch.nn.Module, seed: int = 0) -> None:
+    """Gives every parameter, biases and gates too, a value that matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+
+def to_numpy(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The state dict in float64."""
+    return {k: v.detach().double().numpy() for k, v in model.state_dict().items()}

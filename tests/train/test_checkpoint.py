@@ -1,0 +1,130 @@
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
+from tests.worlds import same_bits
+
+PROGRESS = {
+    "epoch": 7,
+    "best": 0.1 + 0.2,
+    "finished": False,
+    "history": [{"loss": 1e-45, "validation": {"NDCG@10": 1 / 3}}, {"loss": 3.0}],
+}
+
+
+def some_state(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "params": {
+            "table": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+            "blocks": {0: {"half": jnp.asarray(rng.normal(size=4), jnp.bfloat16)}},
+        },
+        "step": jnp.int32(12345),
+        "key": jnp.asarray([1, 2**32 - 1], jnp.uint32),
+        "special": jnp.asarray([np.nan, -0.0, np.inf, 1e-42], jnp.float32),
+    }
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_state_and_progress_come_back_bit_for_bit(tmp_path):
+    """A dtype widened, a float rounded, or leaves put back in another order."""
+    save_checkpoint(tmp_path / "run", 7, some_state(), PROGRESS)
+    state, progress = load_checkpoint(tmp_path / "run", some_state(seed=1))
+    assert same_bits(state, some_state())
+    assert progress == PROGRESS
+
+
+def test_nothing_saved_is_nothing_to_load(tmp_path):
+    """A first run with --resume must start from scratch, not stop with an error."""
+    assert load_checkpoint(tmp_path / "missing", some_state()) is None
+    (tmp_path / "notes.txt").write_text("mine")
+    assert load_checkpoint(tmp_path, some_state()) is None
+
+
+def test_only_the_last_checkpoint_stays(tmp_path):
+    """A disk filled by 200 epochs, the oldest loaded first, or epoch 10 sorted before 9."""
+    for epoch in (8, 9, 10):
+        save_checkpoint(tmp_path, epoch, some_state(epoch), {"epoch": epoch})
+        assert names(tmp_path) == [f"epoch_{epoch}"]
+    state, progress = load_checkpoint(tmp_path, some_state())
+    assert same_bits(state, some_state(10))
+    assert progress == {"epoch": 10}
+
+
+def test_an_epoch_saved_again_replaces_the_former(tmp_path):
+    """A second run in the same folder that stops, or keeps the former's state."""
+    save_checkpoint(tmp_path, 1, some_state(1), {"run": 1})
+    save_checkpoint(tmp_path, 2, some_state(1), {"run": 1})
+    save_checkpoint(tmp_path, 1, some_state(2), {"run": 2})
+    save_checkpoint(tmp_path, 1, some_state(3), {"run": 3})
+    state, progress = load_checkpoint(tmp_path, some_state())
+    assert same_bits(state, some_state(3))
+    assert progress == {"run": 3}
+
+
+def test_a_kill_before_the_old_one_is_removed_loads_the_new_one(tmp_path, monkeypatch):
+    """Two checkpoints after a kill: the older one would repeat an epoch."""
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    save_checkpoint(tmp_path, 9, some_state(9), {})
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, 10, some_state(10), {})
+    assert names(tmp_path) == ["epoch_10", "epoch_9"]
+    assert same_bits(load_checkpoint(tmp_path, some_state())[0], some_state(10))
+    save_checkpoint(tmp_path, 11, some_state(11), {})
+    assert names(tmp_path) == ["epoch_11"]
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path):
+    """Orbax's unfinished folders, or anything else that lies there, taken for a state."""
+    save_checkpoint(tmp_path, 3, some_state(3), {})
+    for name in ("epoch_4.orbax-checkpoint-tmp", "epoch_4.orbax-checkpoint-tmp-17", "epoch_best"):
+        (tmp_path / name).mkdir()
+    assert same_bits(load_checkpoint(tmp_path, some_state())[0], some_state(3))
+
+
+def test_what_is_saved_is_what_was_given(tmp_path):
+    """A save that goes on in the background reads buffers that the next step has reused."""
+    state = {"table": jnp.arange(4.0)}
+    save_checkpoint(tmp_path, 1, state, {})
+    state["table"].delete()
+    loaded, _ = load_checkpoint(tmp_path, {"table": jnp.zeros(4)})
+    np.testing.assert_array_equal(loaded["table"], [0, 1, 2, 3])
+
+
+def test_relative_folders_work(tmp_path, monkeypatch):
+    """Orbax takes absolute paths alone, and --output_dir is mostly relative."""
+    monkeypatch.chdir(tmp_path)
+    folder = (tmp_path / "runs" / "one").relative_to(tmp_path)
+    save_checkpoint(folder, 1, some_state(), {})
+    assert same_bits(load_checkpoint(folder, some_state(1))[0], some_state())
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ({"table": (4, 3), "bias": (3,)}, r"array 1: found float32 \[5, 3\], expected .* \[4, 3\]"),
+        ({"table": (5, 3), "bias": (2,)}, r"array 0: found float32 \[3\], expected .* \[2\]"),
+        ({"table": (5, 3)}, r"array 0: found float32 \[3\], expected float32 \[5, 3\]"),
+        ({"bias": (3,)}, "array 1: found float32 .*, expected None"),
+        ({"bias": (3,), "table": (5, 3), "zoom": (3,)}, "array 2: found None, expected float32"),
+    ],
+)
+def test_another_models_state_is_refused(tmp_path, like, message):
+    """A table cut, padded or left out in silence when the data have changed."""
+    save_checkpoint(tmp_path, 1, {"table": jnp.ones((5, 3)), "bias": jnp.ones(3)}, {})
+    with pytest.raises(UserError, match=message) as caught:
+        load_checkpoint(tmp_path, {name: jnp.zeros(shape) for name, shape in like.items()})
+    assert str(tmp_path / "epoch_1") in str(caught.value)
+    assert "\n" not in str(caught.value)

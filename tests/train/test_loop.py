@@ -1,0 +1,278 @@
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.evaluate.evaluator import Evaluator
+from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
+from prmkd_jax.students.registry import create_student
+from prmkd_jax.train import loop
+from prmkd_jax.train.checkpoint import load_checkpoint
+from prmkd_jax.train.config import TrainConfig
+from prmkd_jax.train.loop import Fitted, Run, fit
+from tests.worlds import (
+    cycle_world,
+    distilled,
+    make_run,
+    random_world,
+    same_bits,
+    student_config,
+)
+
+WORLD = random_world()
+KINDS = ("plain", "prmkd")
+
+
+def a_run(folder, kind="plain", train=None, **changes) -> Run:
+    run = make_run(WORLD, folder, **changes)
+    if kind == "prmkd":
+        run = dataclasses.replace(run, **distilled(run))
+    return dataclasses.replace(run, train=dataclasses.replace(run.train, **(train or {})))
+
+
+def everything(fitted: Fitted) -> dict[str, Any]:
+    """All that a run leaves behind, but for the seconds it took."""
+    fields = vars(fitted)
+    return {name: fields[name] for name in fields if not name.endswith("seconds")}
+
+
+def assert_same(one: Fitted, other: Fitted):
+    assert one.history == other.history
+    assert same_bits(everything(one), everything(other))
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> dict[str, tuple[Run, Fitted]]:
+    """A plain and a distilled student after 8 uninterrupted epochs."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    runs = {kind: a_run(folder / kind, kind) for kind in KINDS}
+    return {kind: (run, fit(run)) for kind, run in runs.items()}
+
+
+def test_one_seed_gives_one_student(fitted, tmp_path):
+    """Anything drawn from a clock, a global generator or the order of a set."""
+    assert_same(fit(a_run(tmp_path)), fitted["plain"][1])
+    other = fit(a_run(tmp_path / "other", train={"max_epochs": 1}, seed=4))
+    assert other.history[0] != fitted["plain"][1].history[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_after_four_epochs_and_resumed(fitted, tmp_path, kind):
+    """State that is not in the checkpoint: moments, keys, order of the batches, best epoch."""
+    epochs = []
+
+    def stop(record):
+        epochs.append(record["epoch"])
+        if record["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(a_run(tmp_path, kind), on_epoch=stop)
+    resumed = fit(a_run(tmp_path, kind, resume=True), on_epoch=stop)
+    assert epochs == list(range(1, 9))
+    run, whole = fitted[kind]
+    assert_same(resumed, whole)
+    assert same_bits(*(final_state(r, whole.params) for r in (run, a_run(tmp_path, kind))))
+
+
+def final_state(run: Run, params):
+    """Parameters, moments, step, key and best parameters of a run's last checkpoint."""
+    optimizer = loop.make_optimizer(run.train)
+    state = loop.init_state(params, optimizer, 0)
+    (state, best), _ = load_checkpoint(run.folder, (state, params))
+    assert int(state.step) > 0
+    return state, best
+
+
+def test_killed_amid_an_epoch_and_resumed(fitted, tmp_path):
+    """Half an epoch that counts, or is trained twice."""
+    steps = []
+
+    def stop(step, _):
+        steps.append(step)
+        if len(steps) == 57:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(a_run(tmp_path), on_step=stop)
+    assert steps[-1] > 1
+    assert_same(fit(a_run(tmp_path, resume=True)), fitted["plain"][1])
+
+
+def test_a_finished_run_trains_nothing_more(fitted):
+    """--resume of a finished study that goes on beyond its early stop."""
+
+    def never(*_):
+        raise AssertionError("trained")
+
+    run, whole = fitted["plain"]
+    again = fit(dataclasses.replace(run, resume=True), on_step=never, on_epoch=never)
+    assert_same(again, whole)
+    assert again.train_seconds == whole.train_seconds
+
+
+def test_without_resume_a_run_starts_afresh(fitted, tmp_path):
+    """A checkpoint of the last experiment taken for this one's."""
+    short = {"max_epochs": 1}
+    fit(a_run(tmp_path, train=short, seed=9))
+    again = fit(a_run(tmp_path, train=short))
+    assert again.history == fitted["plain"][1].history[:1]
+
+
+def test_base_and_distilled_student_are_one_architecture(fitted):
+    """A distilled student that costs more to serve: the paper's promise broken."""
+    (_, base), (_, other) = fitted["plain"], fitted["prmkd"]
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), f.params) for f in (base, other)]
+    assert shapes[0] == shapes[1]
+    assert base.parameters == other.parameters == sum(x.size for x in jax.tree.leaves(base.params))
+    assert not same_bits(base.params, other.params)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_record_of_an_epoch(fitted, tmp_path, kind):
+    """A clock in the history, a number JSON can't hold, or a mean over padded batches."""
+    run, whole = fitted[kind]
+    assert json.loads(json.dumps(whole.history)) == whole.history
+    assert [record["epoch"] for record in whole.history] == list(range(1, 9))
+    for record in whole.history:
+        measured = {"epoch", "loss", "cross_entropy", "distillation", "gradient_norm"}
+        assert set(record) - {"teachers"} == measured | {"validation"}
+        weight = run.distill.distill_weight if run.distill else 0
+        expected = record["cross_entropy"] + weight * record["distillation"]
+        assert record["loss"] == pytest.approx(expected, rel=1e-6)
+        assert tuple(record["validation"]) == METRICS
+        for teacher in record.get("teachers", {}).values():
+            assert 0 <= teacher["excluded"] <= 1
+            assert 0 < teacher["weight"] < 1
+    names = run.teachers.names if run.teachers else ()
+    assert tuple(whole.history[0].get("teachers", {})) == names
+    losses = [record["loss"] for record in whole.history]
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path):
+    """The last epoch's parameters returned, or a patience counted from the start."""
+    train = {"max_epochs": 40, "patience": 3, "learning_rate": 0.02}
+    run = a_run(tmp_path / "patient", train=train)
+    whole = fit(run)
+    scores = [record["validation"]["NDCG@10"] for record in whole.history]
+    assert whole.best_epoch == 1 + int(np.argmax(scores))
+    assert len(scores) == whole.best_epoch + 3 < 40
+    assert ranking_metrics(whole.validation.all_items) == (
+        whole.history[whole.best_epoch - 1]["validation"]
+    )
+    until_best = fit(a_run(tmp_path, train={**train, "max_epochs": whole.best_epoch}))
+    assert same_bits(until_best.params, whole.params)
+    np.testing.assert_array_equal(until_best.test.all_items, whole.test.all_items)
+
+
+def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, monkeypatch):
+    """A choice that has seen the test, or a test of the last epoch instead of the best."""
+    asked = []
+
+    class Watched(Evaluator):
+        def __init__(self, graphdef, dataset, instance_ids, *sizes):
+            super().__init__(graphdef, dataset, instance_ids, *sizes)
+            self.ids = instance_ids
+
+        def __call__(self, params):
+            asked.append(self.ids)
+            return super().__call__(params)
+
+    monkeypatch.setattr(loop, "Evaluator", Watched)
+    run = a_run(tmp_path, train={"max_epochs": 2})
+    whole = fit(run)
+    *before, last = [np.array_equal(ids, run.split.test) for ids in asked]
+    assert last
+    assert not any(before)
+    graphdef, _ = create_student(run.student, WORLD.num_items, run.max_seq_len, 0)
+    parts = {"validation": run.split.validation, "test": run.split.test}
+    for part, ids in parts.items():
+        ranks = Evaluator(graphdef, WORLD, ids, run.max_seq_len, 64, 32)(whole.params)
+        np.testing.assert_array_equal(getattr(whole, part).all_items, ranks.all_items)
+        np.testing.assert_array_equal(getattr(whole, part).unseen_items, ranks.unseen_items)
+
+
+def test_callbacks_tell_of_every_step_and_epoch(tmp_path):
+    """A progress bar that jumps, or a checkpoint that is not there when it is told of."""
+    steps, records = [], []
+
+    def on_epoch(record):
+        assert [path.name for path in tmp_path.iterdir()] == [f"epoch_{record['epoch']}"]
+        records.append(record)
+
+    run = a_run(tmp_path, train={"max_epochs": 2})
+    whole = fit(run, on_step=lambda *numbers: steps.append(numbers), on_epoch=on_epoch)
+    batches = loop.training_batches(run)
+    counts = [len(list(batches.epoch(epoch))) for epoch in range(2)]
+    expected = [(n, batches.steps_about) for count in counts for n in range(1, count + 1)]
+    assert steps == expected
+    for record, kept in zip(records, whole.history, strict=True):
+        assert set(record) - set(kept) == {"best_epoch", "seconds"}
+        assert {name: record[name] for name in kept} == kept
+        assert set(record["seconds"]) == {"train", "evaluate"}
+    assert whole.train_seconds == sum(record["seconds"]["train"] for record in records)
+
+
+class Probe:
+    """A number on the device that tells who reads it."""
+
+    def __init__(self, value, number, events):
+        self.value, self.number, self.events = value, number, events
+
+    def block_until_ready(self):
+        """Waits without reading."""
+        self.events.append(("wait", self.number))
+        self.value.block_until_ready()
+
+    def __array__(self, dtype=None, copy=None):
+        self.events.append(("read", self.number))
+        return np.asarray(self.value, dtype)
+
+
+def test_the_loop_reads_no_number_before_the_epoch_ends(tmp_path, monkeypatch):
+    """A loss fetched at every step leaves the device idle; unbounded steps fill its memory."""
+    events = []
+    make = loop.make_train_step
+
+    def watched(*arguments):
+        step = make(*arguments)
+
+        def run_step(state, batch, distill):
+            state, metrics = step(state, batch, distill)
+            number = sum(kind == "step" for kind, _ in events)
+            events.append(("step", number))
+            return state, metrics._replace(loss=Probe(metrics.loss, number, events))
+
+        return run_step
+
+    monkeypatch.setattr(loop, "make_train_step", watched)
+    with jax.transfer_guard_device_to_host("disallow"):
+        fit(a_run(tmp_path, train={"max_epochs": 1}))
+    kinds = [kind for kind, _ in events]
+    steps = kinds.count("step")
+    assert steps > 8
+    assert kinds.index("read") > max(n for n, kind in enumerate(kinds) if kind == "step")
+    waited = [number for kind, number in events if kind == "wait"]
+    assert waited == list(range(1, steps - 3))
+
+
+def test_a_student_that_can_learn_the_world_does(tmp_path):
+    """A loop that runs, converges and writes files, but teaches nothing."""
+    train = TrainConfig(
+        batch_size=64, learning_rate=1e-2, max_epochs=12, patience=12, eval_batch_size=32
+    )
+    student = student_config(hidden_size=16, inner_size=16, dropout=0.1)
+    whole = fit(make_run(cycle_world(), tmp_path, train=train, student=student))
+    untrained = whole.history[0]["validation"]["NDCG@10"]
+    assert untrained < 0.8
+    assert ranking_metrics(whole.validation.all_items)["NDCG@10"] > 0.97
+    assert ranking_metrics(whole.test.all_items)["NDCG@10"] > 0.95
+    assert ranking_metrics(whole.test.unseen_items)["NDCG@10"] > 0.95
+    graphdef, _ = create_student(student, 20, 6, 3)
+    model = nnx.merge(graphdef, nnx.State(whole.params))
+    assert model.items().shape == (20, 16)

@@ -1,0 +1,58 @@
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from prmkd_jax.students.registry import create_student
+from prmkd_jax.train.config import TrainConfig
+from prmkd_jax.train.optim import make_optimizer
+from tests.worlds import student_config
+
+CONFIG = TrainConfig(learning_rate=0.01, weight_decay=0.1)
+
+
+def test_two_steps_of_coupled_l2_by_hand():
+    """Decoupled decay (AdamW), a decay of biases, or Adam with other constants."""
+    params = {
+        "kernel": np.array([[2.0, -3.0], [0.5, 0.0]], np.float32),
+        "bias": np.array([4.0, -5.0], np.float32),
+    }
+    grads = [
+        {
+            "kernel": np.array([[0.1, 0.7], [-0.2, 0.2]], np.float32),
+            "bias": np.array([0.1, -0.2], np.float32),
+        },
+        {
+            "kernel": np.array([[-0.4, 0.1], [0.3, 0.0]], np.float32),
+            "bias": np.array([0.0, 0.6], np.float32),
+        },
+    ]
+    optimizer = make_optimizer(CONFIG)
+    state, found = optimizer.init(params), params
+    expected = {name: value.astype(float) for name, value in params.items()}
+    m = {name: 0.0 for name in params}
+    v = {name: 0.0 for name in params}
+    for t, grad in enumerate(grads, start=1):
+        updates, state = optimizer.update(grad, state, found)
+        found = optax.apply_updates(found, updates)
+        for name, p in expected.items():
+            g = grad[name] + (0.1 * p if name == "kernel" else 0.0)
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.999 * v[name] + 0.001 * g**2
+            step = (m[name] / (1 - 0.9**t)) / (np.sqrt(v[name] / (1 - 0.999**t)) + 1e-8)
+            expected[name] = p - 0.01 * step
+            np.testing.assert_allclose(found[name], expected[name], rtol=2e-6)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_which_of_the_students_parameters_decay(weight_decay):
+    """A LayerNorm or bias pulled to 0, a table that isn't, or decay that can't be switched off."""
+    _, state = create_student(student_config(), 7, 5, 0)
+    params = jax.tree.map(lambda leaf: leaf + 1.0, nnx.to_pure_dict(state))
+    optimizer = make_optimizer(TrainConfig(learning_rate=0.01, weight_decay=weight_decay))
+    nothing = jax.tree.map(np.zeros_like, params)
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        decays = path[-1].key in ("kernel", "table") and weight_decay > 0
+        np.testing.assert_allclose(update, -0.01 if decays else 0.0, rtol=1e-5)

@@ -1,0 +1,235 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students.registry import create_student
+from prmkd_jax.train.loop import distill_inputs, training_batches
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.step import init_state, make_train_step
+from tests.distill import reference as eq
+from tests.students import reference
+from tests.worlds import RandomTeachers, make_run, random_world, same_bits, student_config
+
+WORLD = random_world(users=24, items=16)
+KINDS = ("plain", "tables", "scores")
+THRESHOLD = 1.3
+
+
+def prepared(tmp_path, kind="plain", dropout=0.3, **distillation):
+    """A run, its compiled step, its first state and all its batches."""
+    run = make_run(WORLD, tmp_path, student=student_config(dropout=dropout))
+    if kind != "plain":
+        teachers = RandomTeachers(WORLD, side=kind)
+        config = DistillConfig(**distillation)
+        run = dataclasses.replace(run, distill=config, teachers=teachers, threshold=THRESHOLD)
+    graphdef, state = create_student(run.student, WORLD.num_items, run.max_seq_len, run.seed)
+    optimizer = make_optimizer(run.train)
+    params = reference.random_params(nnx.to_pure_dict(state), 1)
+    state = init_state(jax.tree.map(jax.numpy.asarray, params), optimizer, run.seed)
+    step = make_train_step(graphdef, optimizer, run.distill)
+    return run, step, state, list(distill_inputs(run, training_batches(run).epoch(0)))
+
+
+def trained(step, state, inputs):
+    for batch, distill in inputs:
+        state, _ = step(state, batch, distill)
+    return jax.device_get(state)
+
+
+def logits_by_hand(run, params, batch: Batch):
+    """The student's logits [V] of every real row, in float64: (row, logits)."""
+    histories = run.dataset.interactions
+    table = params["item_embedding"]["table"]
+    for row in np.flatnonzero(batch.real):
+        instance = int(batch.instance_ids[row])
+        first = histories.indptr[histories.users[instance]]
+        seen = histories.items[first:instance].tolist()
+        vector = reference.user_vector(params, seen, run.student.num_heads, run.max_seq_len)
+        yield row, table @ vector
+
+
+def columns_by_hand(run, batch: Batch, row: int) -> tuple[list[int], list[bool]]:
+    """The batch's distinct targets, and which of them the row's user leaves to the teachers."""
+    histories, split = run.dataset.interactions, run.split
+    distinct = sorted(set(batch.targets[batch.real].tolist()))
+    user = histories.users[batch.instance_ids[row]]
+    known = set(histories.items[histories.indptr[user] : split.train_end[user]].tolist())
+    return distinct, [item == batch.targets[row] or item not in known for item in distinct]
+
+
+def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
+    """A mean over padded rows, a missing target in the denominator, or a wrong gradient norm."""
+    run, step, state, inputs = prepared(tmp_path, dropout=0.0)
+    batch, _ = inputs[-1]
+    assert not batch.real.all()
+    params = reference.to_torch(jax.device_get(state.params))
+    losses = [
+        logits.logsumexp(0) - logits[batch.targets[row]]
+        for row, logits in logits_by_hand(run, params, batch)
+    ]
+    loss = sum(losses) / len(losses)
+    loss.backward()
+    squares = [np.square(g).sum() for g in jax.tree.leaves(reference.gradients(params))]
+    _, metrics = step(state, batch, None)
+    assert metrics.rows == len(losses) == batch.real.sum()
+    assert float(metrics.loss) == pytest.approx(loss.item(), rel=1e-5)
+    assert float(metrics.cross_entropy) == float(metrics.loss)
+    assert float(metrics.distillation) == 0
+    assert metrics.teachers is None
+    assert float(metrics.gradient_norm) == pytest.approx(np.sqrt(sum(squares)), rel=1e-4)
+
+
+def test_distilled_loss_equals_a_float64_computation(tmp_path):
+    """Teachers' columns, rows, masks or weights mixed up between the loop and eq. 1–6."""
+    run, step, state, inputs = prepared(tmp_path, "tables", dropout=0.0)
+    batch, distill = inputs[0]
+    assert not batch.real.all()
+    teachers, config = run.teachers, run.distill
+    params, rows = reference.to_torch(jax.device_get(state.params)), []
+    for row, logits in logits_by_hand(run, params, batch):
+        logits = logits.detach().tolist()
+        columns, valid = columns_by_hand(run, batch, row)
+        user = eq.distill_user(
+            student=[logits[item] for item in columns],
+            teachers=teachers.logits(batch.instance_ids[[row]], np.array(columns))[:, 0],
+            available=[True] * 3,
+            valid=valid,
+            target_column=columns.index(batch.targets[row]),
+            weights=teachers.default_weights,
+            threshold=THRESHOLD,
+            config=config,
+        )
+        rows.append((eq.cross_entropy(logits, batch.targets[row]), user))
+    ce = np.mean([row[0] for row in rows])
+    kd = np.mean([user["loss"] for _, user in rows])
+    _, metrics = step(state, batch, distill)
+    assert float(metrics.cross_entropy) == pytest.approx(ce, rel=1e-5)
+    assert float(metrics.distillation) == pytest.approx(kd, rel=1e-5)
+    assert float(metrics.loss) == pytest.approx(ce + 5.0 * kd, rel=1e-5)
+    for field in ("excluded", "weight", "kl"):
+        expected = np.mean([user[field] for _, user in rows], axis=0)
+        np.testing.assert_allclose(getattr(metrics.teachers, field), expected, rtol=1e-4)
+    assert 0.1 < metrics.teachers.excluded.sum() < 0.9
+
+
+def test_scores_from_elsewhere_train_the_same_student(tmp_path):
+    """Handed-over scores that are gathered again, or transposed."""
+    losses = []
+    for side in ("tables", "scores"):
+        _, step, state, inputs = prepared(tmp_path, side)
+        losses.append([])
+        for batch, distill in inputs:
+            state, metrics = step(state, batch, distill)
+            losses[-1].append(float(metrics.loss))
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_weight_zero_is_the_plain_student_bit_for_bit(tmp_path):
+    """The comparison of base and distilled would compare something else besides."""
+    plain = trained(*prepared(tmp_path)[1:])
+    distilled = trained(*prepared(tmp_path, "tables", distill_weight=0.0)[1:])
+    other = trained(*prepared(tmp_path, "tables")[1:])
+    assert same_bits(plain, distilled)
+    assert not same_bits(plain.params, other.params)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_program_serves_every_batch(tmp_path, kind):
+    """A compilation a batch, or another for the padded last one: training that crawls."""
+    run, step, state, inputs = prepared(tmp_path, kind)
+    assert not inputs[-1][0].real.all()
+    inputs += distill_inputs(run, training_batches(run).epoch(1))
+    assert len(inputs) > 4
+    trained(step, state, inputs)
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("kind", ["plain", "tables"])
+def test_padded_rows_influence_nothing(tmp_path, kind):
+    """Slots without an instance that reach the loss, a measurement or a gradient."""
+    _, step, state, inputs = prepared(tmp_path, kind)
+    batch, distill = inputs[-1]
+    rng = np.random.default_rng(0)
+    empty = ~batch.real
+    padding = batch.rows.segment_ids == 0
+    assert padding.any()
+
+    def scrambled(values, where, bound):
+        noise = rng.integers(0, bound, values.shape).astype(values.dtype)
+        return np.where(where.reshape(-1, *[1] * (values.ndim - 1)), noise, values)
+
+    rows = batch.rows._replace(
+        item_seq=np.where(padding, rng.integers(0, 16, padding.shape), batch.rows.item_seq),
+        positions=np.where(padding, 3, batch.rows.positions),
+    )
+    other = batch._replace(
+        rows=rows._replace(item_seq=rows.item_seq.astype(np.int32)),
+        instance_ids=scrambled(batch.instance_ids, empty, 50),
+        targets=scrambled(batch.targets, empty, 16),
+    )
+    changed = distill
+    if distill is not None:
+        columns = distill.columns
+        unused = ~columns.valid.any(axis=0)
+        assert unused.any()
+        changed = distill._replace(
+            columns=columns._replace(
+                candidates=scrambled(columns.candidates, unused, 16),
+                target_columns=scrambled(columns.target_columns, empty, 8),
+                valid=scrambled(columns.valid, empty, 2),
+            )
+        )
+    copy = jax.tree.map(jax.numpy.copy, state)
+    one, two = step(state, batch, distill), step(copy, other, changed)
+    assert same_bits(jax.device_get(one), jax.device_get(two))
+
+
+def test_state_is_donated(tmp_path):
+    """A second copy of parameters and moments on the device."""
+    _, step, state, inputs = prepared(tmp_path)
+    new, _ = step(state, *inputs[0])
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
+
+
+def test_dropout_keys_come_from_seed_and_step(tmp_path):
+    """The same masks at every step, or masks that a resumed run can't draw again."""
+    _, step, state, inputs = prepared(tmp_path)
+
+    def loss(**changes):
+        changed = jax.tree.map(jax.numpy.copy, state.replace(**changes))
+        return float(step(changed, *inputs[0])[1].loss)
+
+    other_key = jax.random.key_data(jax.random.key(99))
+    assert loss() == loss()
+    assert len({loss(), loss(step=jax.numpy.int32(1)), loss(key=other_key)}) == 3
+    after, _ = step(jax.tree.map(jax.numpy.copy, state), *inputs[0])
+    assert int(after.step) == 1
+    np.testing.assert_array_equal(after.key, state.key)
+    expected = jax.random.key_data(jax.random.key(3))
+    np.testing.assert_array_equal(state.key, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_step_moves_nothing_between_host_and_device(tmp_path, kind):
+    """A constant or number of the host that every step would send again."""
+    _, step, state, inputs = prepared(tmp_path, kind)
+    placed = [jax.device_put(each) for each in inputs[:3]]
+    state, _ = step(state, *placed[0])
+    with jax.transfer_guard("disallow"):
+        for batch, distill in placed[1:]:
+            state, metrics = step(state, batch, distill)
+    assert np.isfinite(metrics.loss)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_both_nnx_modes_train_the_same(tmp_path, graph):
+    """Something in the step that Flax's coming tree mode refuses."""
+    with nnx.set_graph_mode(graph):
+        found = trained(*prepared(tmp_path, "tables")[1:])
+    assert same_bits(found, trained(*prepared(tmp_path, "tables")[1:]))
