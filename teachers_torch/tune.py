@@ -74,7 +74,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
     epoch: int,
-    log: Log,
+    log: Callable[[dict[str, Any]], None],
 ) -> float:
     """One pass over the training instances; returns their mean loss."""
     model.train()

@@ -1,0 +1,161 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.evaluate import evaluator
+from prmkd_jax.evaluate.evaluator import Evaluator, distinct_histories
+from prmkd_jax.students.registry import create_student
+from tests.students import reference
+from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, from_histories, random_world, student_config
+
+WORLD = random_world(longest=18)
+HISTORIES, SPLIT = WORLD.interactions, leave_one_out(WORLD.interactions)
+GRAPHDEF, STATE = create_student(student_config(), WORLD.num_items, MAX_SEQ_LEN, 0)
+
+
+def with_twins(params):
+    """Two pairs of items that no score can tell apart: ranks with halves."""
+    table = params["item_embedding"]["table"].copy()
+    table[[7, 9]] = table[[8, 10]]
+    return {**params, "item_embedding": {"table": table}}
+
+
+PARAMS = with_twins(reference.random_params(nnx.to_pure_dict(STATE), 2))
+
+
+def make(ids, world=WORLD, batch_size=BATCH_SIZE, eval_batch_size=16):
+    return Evaluator(GRAPHDEF, world, ids, MAX_SEQ_LEN, batch_size, eval_batch_size)
+
+
+def prefix_of(instance: int) -> np.ndarray:
+    return HISTORIES.items[HISTORIES.indptr[HISTORIES.users[instance]] : instance]
+
+
+@pytest.fixture(scope="module")
+def ranks_by_hand():
+    """Instance → (rank among all items, among unseen ones), one user after the other."""
+
+    @jax.jit
+    def scores_of(rows, last):
+        student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
+        return student.score(student.queries(rows)[last][None], student.items())[0]
+
+    found = {}
+    for instance in np.concatenate([SPLIT.validation, SPLIT.test]).tolist():
+        history = prefix_of(instance)
+        seen = history[-MAX_SEQ_LEN:]
+        row = np.zeros((1, MAX_SEQ_LEN), np.int32)
+        items, segments, positions = row.copy(), row.copy(), row.copy()
+        items[0, : len(seen)], segments[0, : len(seen)] = seen, 1
+        positions[0, : len(seen)] = np.arange(len(seen))
+        scores = np.asarray(scores_of(PackedRows(items, segments, positions, row), len(seen) - 1))
+        target = int(HISTORIES.items[instance])
+        every = [item for item in range(WORLD.num_items) if item != target]
+        unseen = [item for item in every if item not in history]
+
+        def rank(rivals, scores=scores, target=target):
+            own = scores[target]
+            return sum(1.0 if scores[i] > own else 0.5 * (scores[i] == own) for i in rivals)
+
+        found[instance] = rank(every), np.inf if target in history else rank(unseen)
+    return found
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_ranks_equal_a_count_one_user_at_a_time(ranks_by_hand, part):
+    """Another prefix, target, tie rule or mask than the protocol's, or users mixed up."""
+    ids = getattr(SPLIT, part)
+    ranks = make(ids)(PARAMS)
+    expected = np.array([ranks_by_hand[instance] for instance in ids.tolist()])
+    np.testing.assert_array_equal(ranks.all_items, expected[:, 0])
+    np.testing.assert_array_equal(ranks.unseen_items, expected[:, 1])
+    assert ranks.all_items.dtype == ranks.unseen_items.dtype == np.float64
+    # The world has what the rules are for: ties, repeats, and prefixes beyond the window.
+    assert (expected[:, 0] % 1 == 0.5).any()
+    assert 0 < np.isinf(expected[:, 1]).sum() < len(ids)
+    assert (np.isfinite(expected[:, 1]) & (expected[:, 1] < expected[:, 0])).any()
+    assert max(len(prefix_of(instance)) for instance in ids) > MAX_SEQ_LEN
+
+
+@pytest.mark.parametrize(("batch_size", "eval_batch_size"), [(64, 1), (64, 7), (24, 1000)])
+def test_block_sizes_change_no_rank(ranks_by_hand, batch_size, eval_batch_size):
+    """Users lost at the end of a block, or padding users that are counted."""
+    ids = SPLIT.test[np.random.default_rng(0).permutation(len(SPLIT.test))]
+    ranks = make(ids, batch_size=batch_size, eval_batch_size=eval_batch_size)(PARAMS)
+    expected = [ranks_by_hand[instance] for instance in ids.tolist()]
+    np.testing.assert_array_equal(np.stack(ranks, axis=1), expected)
+
+
+def test_a_large_catalogue_shrinks_the_block(ranks_by_hand, monkeypatch):
+    """A block of users whose scores of all items don't fit the memory."""
+    seen = []
+
+    def watched(scores, targets, history):
+        seen.append(scores.shape)
+        return rank_targets(scores, targets, history)
+
+    rank_targets = evaluator.rank_targets
+    monkeypatch.setattr(evaluator, "rank_targets", watched)
+    monkeypatch.setattr(evaluator, "MOST_SCORES", 5 * WORLD.num_items + 3)
+    ranks = make(SPLIT.test)(PARAMS)
+    expected = [ranks_by_hand[instance] for instance in SPLIT.test.tolist()]
+    np.testing.assert_array_equal(np.stack(ranks, axis=1), expected)
+    assert set(seen) == {(5, WORLD.num_items)}
+    monkeypatch.setattr(evaluator, "MOST_SCORES", 1)
+    assert make(SPLIT.test[:2]).queries(PARAMS).shape[0] == 2
+
+
+def queries_after(change, ids) -> tuple[np.ndarray, np.ndarray]:
+    """User vectors before and after the items at the offsets `change` were replaced."""
+    items = HISTORIES.items.copy()
+    items[change] = (items[change] + 1) % WORLD.num_items
+    changed = dataclasses.replace(WORLD, interactions=Interactions(HISTORIES.indptr, items))
+    count = len(ids)
+    return tuple(np.asarray(make(ids, world).queries(PARAMS))[:count] for world in (WORLD, changed))
+
+
+def test_no_target_is_part_of_its_prefix():
+    """A model that is shown the item it is asked for, or what came after it."""
+    held_out = np.concatenate([SPLIT.validation, SPLIT.test])
+    np.testing.assert_array_equal(*queries_after(held_out, SPLIT.validation))
+    np.testing.assert_array_equal(*queries_after(SPLIT.test, SPLIT.test))
+
+
+def test_every_prefix_ends_with_the_item_before_the_target():
+    """A test prefix without the validation item, as some protocols have it."""
+    for ids in (SPLIT.validation, SPLIT.test):
+        before, after = queries_after(ids - 1, ids)
+        assert (before != after).any(axis=1).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_an_error(value):
+    """Comparisons with nan are all false: a broken model would be perfect."""
+    table = PARAMS["item_embedding"]["table"].copy()
+    table[5, 0] = value
+    with pytest.raises(FloatingPointError, match="users have a score that is not finite"):
+        make(SPLIT.test)({**PARAMS, "item_embedding": {"table": table}})
+
+
+def test_the_number_of_broken_users_is_told():
+    """A message that counts padding users or blocks."""
+    table = PARAMS["position_embedding"]["table"].copy()
+    table[1] = np.nan
+    lengths = np.array([min(len(prefix_of(instance)), MAX_SEQ_LEN) for instance in SPLIT.test])
+    assert 0 < (lengths >= 2).sum()
+    with pytest.raises(FloatingPointError, match=f"^{(lengths >= 2).sum()} of {len(lengths)} "):
+        make(SPLIT.test)({**PARAMS, "position_embedding": {"table": table}})
+
+
+def test_distinct_histories_by_hand():
+    """A repeat that is taken off twice, another user's item, or the target itself."""
+    histories = from_histories([[3, 1, 3, 2], [0, 4], [5, 5, 5]], 6).interactions
+    found = distinct_histories(histories, np.array([3, 8, 5, 1]))
+    assert found.tolist() == [[1, 3], [5, -1], [0, -1], [3, -1]]
+    assert found.dtype == np.int32

@@ -1,0 +1,90 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.train.calibrate import calibrate_threshold
+from prmkd_jax.train.loop import training_batches
+from tests.distill import reference as eq
+from tests.worlds import RandomTeachers, distilled, make_run, random_world
+
+WORLD = random_world(users=24, items=16)
+
+
+def a_run(tmp_path, side="tables", seed=3, **changes):
+    run = make_run(WORLD, tmp_path, seed=seed)
+    run = dataclasses.replace(run, **distilled(run, **changes))
+    return dataclasses.replace(run, teachers=RandomTeachers(WORLD, side=side))
+
+
+def largest_disagreements(run) -> np.ndarray:
+    """Every training instance's largest disagreement in the first epoch's batches, by hand."""
+    histories, config, found = WORLD.interactions, run.distill, []
+    for batch in training_batches(run).epoch(0):
+        distinct = set(batch.targets[batch.real].tolist())
+        for row in np.flatnonzero(batch.real):
+            user = histories.users[batch.instance_ids[row]]
+            known = histories.items[histories.indptr[user] : run.split.train_end[user]].tolist()
+            own = int(batch.targets[row])
+            columns = sorted(distinct - set(known) | {own})
+            logits = run.teachers.logits(batch.instance_ids[[row]], np.array(columns))[:, 0]
+            rows = [
+                eq.normalized_scores(one.tolist(), config.temperature, config.score_normalization)
+                for one in logits
+            ]
+            found.append(max(eq.disagreement(rows)))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("quantile", [0.25, 0.5, 0.9])
+def test_threshold_is_the_quantile_of_the_first_epoch(tmp_path, quantile):
+    """Padded rows that count, or a quantile over teachers instead of rows."""
+    run = a_run(tmp_path, consistency_quantile=quantile)
+    expected = largest_disagreements(run)
+    assert len(expected) == len(run.split.train)
+    threshold = calibrate_threshold(run)
+    assert isinstance(threshold, float)
+    assert threshold == pytest.approx(np.quantile(expected, quantile), rel=1e-5)
+    assert (expected > threshold * 1.00001).mean() == pytest.approx(1 - quantile, abs=0.02)
+
+
+def test_threshold_depends_on_the_run_alone(tmp_path):
+    """A threshold that feeds on the last one, or differs with where scores are made."""
+    run = a_run(tmp_path)
+    threshold = calibrate_threshold(run)
+    assert calibrate_threshold(dataclasses.replace(run, threshold=123.0)) == threshold
+    other_side = calibrate_threshold(a_run(tmp_path, side="scores"))
+    assert other_side == pytest.approx(threshold, rel=1e-5)
+    assert calibrate_threshold(a_run(tmp_path, seed=4)) != threshold
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"consistency_quantile": 0.0}, 0.0),
+        ({"consistency_quantile": 1.0}, float("inf")),
+        ({"consistency_threshold": 0.125}, 0.125),
+        ({"consistency_threshold": 0.0, "consistency_quantile": 1.0}, 0.0),
+    ],
+)
+def test_thresholds_that_need_no_measurement(tmp_path, changes, expected):
+    """Quantile 0 that spares the least contested row, 1 that drops one, a threshold ignored."""
+    assert calibrate_threshold(a_run(tmp_path, **changes)) == expected
+
+
+def test_quantile_semantics_reach_the_step(tmp_path):
+    """0 always drops a teacher where any differ, 1 never: what --consistency_quantile says."""
+    disagreements = largest_disagreements(a_run(tmp_path))
+    drop_all = calibrate_threshold(a_run(tmp_path, consistency_quantile=0.0))
+    drop_none = calibrate_threshold(a_run(tmp_path, consistency_quantile=1.0))
+    # Rows whose only column is the own target can't disagree.
+    assert ((disagreements > drop_all) == (disagreements > 1e-9)).all()
+    assert not (disagreements > drop_none).any()
+
+
+def test_a_plain_run_has_no_threshold(tmp_path):
+    """A threshold of nothing that is quietly 0 and excludes everywhere."""
+    with pytest.raises(ValueError, match="plain run"):
+        calibrate_threshold(make_run(WORLD, tmp_path))
+    assert DistillConfig().consistency_threshold is None
