@@ -66,7 +66,8 @@ def write_vectors(
     manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
     manifest["files"] = {}
     for file, array in zip(_FILES, (instances, items), strict=True):
-        half = array.astype(np.float16)
+        with np.errstate(over="ignore"):  # told below, with the file's name
+            half = array.astype(np.float16)
         if not np.isfinite(half).all():
             raise FloatingPointError(f"{name}: {file} holds values that float16 can't")
         beside = folder / f"{file}.part"
@@ -98,9 +99,10 @@ def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
     path = folder / _MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        arrays = [_open(folder / file, manifest["files"][file]) for file in _FILES]
+        instances, items = (_open(folder / file, manifest["files"][file]) for file in _FILES)
+        vectors = Vectors(manifest["name"], float(manifest["scale"]), instances, items)
         found = manifest["identity"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: unreadable ({error}); delete {folder} to encode anew") from error
     for field, expected in identity.items():
         if found.get(field) != expected:
@@ -108,7 +110,7 @@ def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
                 f"{path}: {field}: found {found.get(field)!r}, expected {expected!r}; "
                 f"delete {folder} to encode anew"
             )
-    return Vectors(manifest["name"], float(manifest["scale"]), arrays[0], arrays[1])
+    return vectors
 
 
 class TeacherBank:
@@ -120,12 +122,13 @@ class TeacherBank:
 
     Args:
         vectors: one a teacher, all over the same instances and items.
-        weights: default weights w_k; normalised here.
+        weights: default weights w_k; normalised here, equal shares where all are 0.
         side: `jax` or `torch`.
     """
 
     def __init__(self, vectors: Sequence[Vectors], weights: Sequence[float], side: str):
         self.names = tuple(v.name for v in vectors)
+        weights = weights if np.any(weights) else [1.0] * len(weights)
         self.default_weights = np.asarray(weights, dtype=float) / np.sum(weights)
         self._scales = [v.scale for v in vectors]
         self._instances = [_tensor(v.instances) for v in vectors]

@@ -1,6 +1,6 @@
 """Compiling is most of what JAX's tests take, so XLA compiles briefly, and nothing twice.
 
-PyTorch's threads cost more than they bring at the tests' sizes, so there is one. The environment is set before anything imports jax, and subprocesses of tests inherit it.
+All is set in the environment before anything imports jax or torch; subprocesses inherit it.
 """
 
 import os
@@ -8,6 +8,7 @@ import tempfile
 
 _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
 
+# At the tests' sizes PyTorch's threads wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What LLVM would make faster runs for milliseconds here.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"

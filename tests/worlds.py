@@ -28,7 +28,7 @@ def from_histories(histories: Sequence[Sequence[int]], num_items: int) -> Datase
     return Dataset(
         "hand-made",
         Interactions(indptr.astype(np.int64), items),
-        Catalogue({field: ("",) * num_items for field in TEXT_FIELDS}),
+        Catalogue(dict.fromkeys(TEXT_FIELDS, ("",) * num_items)),
         tuple(f"u{user}" for user in range(len(histories))),
         tuple(f"i{item}" for item in range(num_items)),
     )
@@ -41,7 +41,7 @@ def random_world(users: int = 60, items: int = 40, longest: int = 14, seed: int 
     return from_histories([rng.integers(0, items, n).tolist() for n in lengths], items)
 
 
-def cycle_world(users: int = 60, items: int = 20, length: int = 8) -> Dataset:
+def cycle_world(users: int = 120, items: int = 40, length: int = 8) -> Dataset:
     """Item i is always followed by item i + 1, so a model that learns ranks it first."""
     histories = [[(user + step) % items for step in range(length)] for user in range(users)]
     return from_histories(histories, items)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from prmkd_jax.data.batches import Batch, TrainingBatches, in_batch_columns
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.packing import row_length
 from prmkd_jax.data.splits import Split
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
@@ -22,6 +23,7 @@ from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import create_student
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.config import TrainConfig
+from prmkd_jax.train.mesh import make_mesh, place, replicate
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.step import (
     DistillInput,
@@ -146,16 +148,19 @@ def fit(
     )
     params = nnx.to_pure_dict(abstract)
     optimizer = make_optimizer(run.train)
-    state = init_state(params, optimizer, run.seed)
-    best_params, progress = jax.tree.map(jnp.copy, params), _Progress()
+    mesh = make_mesh(run.train.batch_size // row_length(run.train.batch_size, run.max_seq_len))
+    state = replicate(mesh, init_state(params, optimizer, run.seed))
+    best_params, progress = jax.tree.map(jnp.copy, state.params), _Progress()
     if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
-        (state, best_params), progress = saved[0], _Progress(**saved[1])
+        (state, best_params), progress = replicate(mesh, saved[0]), _Progress(**saved[1])
     step = make_train_step(graphdef, optimizer, run.distill)
     batches = training_batches(run)
     validate = _evaluator(run, graphdef, run.split.validation)
     while not progress.finished:
         started = time.perf_counter()
-        inputs = distill_inputs(run, batches.epoch(progress.epoch))
+        inputs = (
+            place(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch))
+        )
         state, metrics = _run_epoch(state, step, inputs, batches.steps_about, on_step)
         trained = time.perf_counter()
         scores = ranking_metrics(validate(state.params).all_items)

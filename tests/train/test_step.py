@@ -15,7 +15,7 @@ from tests.distill import reference as eq
 from tests.students import reference
 from tests.worlds import RandomTeachers, make_run, random_world, same_bits, student_config
 
-WORLD = random_world(users=24, items=16)
+WORLD = random_world()
 KINDS = ("plain", "tables", "scores")
 THRESHOLD = 1.3
 
@@ -164,13 +164,13 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
         return np.where(where.reshape(-1, *[1] * (values.ndim - 1)), noise, values)
 
     rows = batch.rows._replace(
-        item_seq=np.where(padding, rng.integers(0, 16, padding.shape), batch.rows.item_seq),
+        item_seq=np.where(padding, rng.integers(0, 40, padding.shape), batch.rows.item_seq),
         positions=np.where(padding, 3, batch.rows.positions),
     )
     other = batch._replace(
         rows=rows._replace(item_seq=rows.item_seq.astype(np.int32)),
         instance_ids=scrambled(batch.instance_ids, empty, 50),
-        targets=scrambled(batch.targets, empty, 16),
+        targets=scrambled(batch.targets, empty, 40),
     )
     changed = distill
     if distill is not None:
@@ -179,7 +179,7 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
         assert unused.any()
         changed = distill._replace(
             columns=columns._replace(
-                candidates=scrambled(columns.candidates, unused, 16),
+                candidates=scrambled(columns.candidates, unused, 40),
                 target_columns=scrambled(columns.target_columns, empty, 8),
                 valid=scrambled(columns.valid, empty, 2),
             )

@@ -1,0 +1,257 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bridge import teacher_bank
+from bridge.teacher_bank import TeacherBank, Vectors, has_vectors, read_vectors, write_vectors
+from prmkd_jax.data.batches import Batch, TrainingBatches, in_batch_columns
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.distill.teachers import TeacherScores, TeacherTables, score_columns
+from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world
+
+WORLD = random_world()
+HISTORIES, SPLIT = WORLD.interactions, leave_one_out(WORLD.interactions)
+IDENTITY = {"teacher": "unisrec", "data": "0f3a", "instances": len(HISTORIES.items), "version": 1}
+SCALES = (1 / 0.07, 1.0, 20.0)
+WIDTHS = (48, 5, 33)
+
+
+def drawn(teacher: int, rows: int) -> np.ndarray:
+    rng = np.random.default_rng([teacher, rows])
+    return rng.normal(size=(rows, WIDTHS[teacher])).astype(np.float32)
+
+
+def write(folder, teacher=0, **changes):
+    content = {
+        "name": f"teacher{teacher}",
+        "scale": SCALES[teacher],
+        "identity": IDENTITY,
+        "instances": drawn(teacher, len(HISTORIES.items)),
+        "items": drawn(teacher, WORLD.num_items),
+    }
+    write_vectors(folder, **{**content, **changes})
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A folder below one that doesn't exist yet, with the vectors of teacher 0."""
+    folder = tmp_path / "cache" / "teacher0"
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory) -> list[Vectors]:
+    """Three teachers of different widths, read back from disk."""
+    folder = tmp_path_factory.mktemp("teachers")
+    for teacher in range(3):
+        write(folder / str(teacher), teacher)
+    return [read_vectors(folder / str(teacher), IDENTITY) for teacher in range(3)]
+
+
+def some_batches():
+    batches = TrainingBatches(HISTORIES, SPLIT, MAX_SEQ_LEN, BATCH_SIZE, 0)
+    for batch in batches.epoch(0):
+        columns = in_batch_columns(HISTORIES, SPLIT.train_end, batch, mask_history=True)
+        yield batch, columns.candidates
+
+
+def scored(bank: TeacherBank, batch: Batch, candidates: np.ndarray) -> TeacherScores:
+    """The scores as the training step sees them."""
+    teachers = bank.for_batch(batch, candidates)
+    return jax.jit(score_columns)(teachers, batch.instance_ids, candidates)
+
+
+def test_vectors_come_back_as_their_float16_values(written):
+    """Rows moved, a scale rounded, or the whole table read into memory."""
+    assert has_vectors(written)
+    vectors = read_vectors(written, IDENTITY)
+    assert vectors.name == "teacher0"
+    assert vectors.scale == 1 / 0.07
+    for found, rows in ((vectors.instances, len(HISTORIES.items)), (vectors.items, 40)):
+        np.testing.assert_array_equal(found, drawn(0, rows).astype(np.float16))
+        assert found.dtype == np.float16
+        assert isinstance(found, np.memmap)
+    names = sorted(path.name for path in written.iterdir())
+    assert names == ["instances.npy", "items.npy", "manifest.json"]
+
+
+def test_vectors_written_again_replace_the_former(written):
+    """A cache that keeps the first teacher for ever."""
+    items = drawn(0, WORLD.num_items) + 1
+    write(written, items=items)
+    found = read_vectors(written, IDENTITY).items
+    np.testing.assert_array_equal(found, items.astype(np.float16))
+
+
+@pytest.mark.parametrize("file", ["instances.npy", "items.npy"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
+def test_damaged_files_are_named(written, file, damage):
+    """A broken disk or an interrupted copy that teaches noise."""
+    path = written / file
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-5] ^= 1
+    elif damage == "cut":
+        content = content[:-64]
+    elif damage == "grow":
+        content += b"\0"
+    path.write_bytes(content)
+    if damage == "remove":
+        path.unlink()
+    with pytest.raises(UserError, match=r"delete .* to encode anew") as caught:
+        read_vectors(written, IDENTITY)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", list(IDENTITY))
+def test_vectors_of_something_else_are_refused(written, field):
+    """A cache folder copied from another data set, setting or version."""
+    expected = {**IDENTITY, field: "another"}
+    with pytest.raises(UserError, match=r"found .*, expected 'another'") as caught:
+        read_vectors(written, expected)
+    assert f"manifest.json: {field}: found {IDENTITY[field]!r}" in str(caught.value)
+    with pytest.raises(UserError, match="new_field: found None, expected 3"):
+        read_vectors(written, {**IDENTITY, "new_field": 3})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "{}", '{"files": {}}', '{"name": "x", "scale": 1.0}']
+)
+def test_a_damaged_manifest_is_named(written, content):
+    """A traceback instead of one line that says which file to delete."""
+    (written / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json: unreadable .*delete") as caught:
+        read_vectors(written, IDENTITY)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["name", "scale", "identity", "files"])
+def test_a_manifest_without_a_field_is_named(written, field):
+    """The same for a manifest of an older version."""
+    path = written / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest[field]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"manifest.json: unreadable .*{field}"):
+        read_vectors(written, IDENTITY)
+
+
+def test_without_a_manifest_nothing_is_there(written):
+    """Vectors of a run that was killed while it wrote them."""
+    (written / "manifest.json").unlink()
+    assert not has_vectors(written)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        read_vectors(written, IDENTITY)
+    assert not has_vectors(written / "missing")
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_a_write_that_was_killed_does_not_count(tmp_path, monkeypatch, killed_at):
+    """The manifest written before the arrays, or an array under its own name half way."""
+    calls = []
+
+    def replace(source, target):
+        calls.append(target.name)
+        if len(calls) == killed_at:
+            raise KeyboardInterrupt
+        source.rename(target)
+
+    monkeypatch.setattr(teacher_bank.os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path)
+    assert not has_vectors(tmp_path)
+    monkeypatch.undo()
+    write(tmp_path)
+    assert read_vectors(tmp_path, IDENTITY).name == "teacher0"
+
+
+@pytest.mark.parametrize("value", [70_000.0, -1e30, np.nan, np.inf])
+@pytest.mark.parametrize("table", ["instances", "items"])
+def test_values_that_float16_cannot_hold_are_refused(tmp_path, table, value):
+    """Infinite scores that make every softmax of the distillation nan."""
+    rows = {"instances": len(HISTORIES.items), "items": WORLD.num_items}[table]
+    array = drawn(0, rows)
+    array[3, 2] = value
+    with pytest.raises(FloatingPointError, match=f"teacher0: {table}.npy"):
+        write(tmp_path, **{table: array})
+    assert not has_vectors(tmp_path)
+
+
+@pytest.mark.parametrize("side", ["torch", "jax"])
+def test_scores_equal_the_float64_product_of_the_stored_vectors(vectors, side):
+    """Rows or columns gathered wrongly, a scale left out, or a product in half precision."""
+    bank = TeacherBank(vectors, [1, 1, 1], side)
+    for batch, candidates in some_batches():
+        found = scored(bank, batch, candidates)
+        assert found.scores.dtype == np.float32
+        assert found.scores.shape == (3, BATCH_SIZE, BATCH_SIZE)
+        assert found.available.shape == (BATCH_SIZE, 3)
+        assert found.available.all()
+        for one, teacher in zip(found.scores, vectors, strict=True):
+            a = np.asarray(teacher.instances, float)[batch.instance_ids] * teacher.scale
+            b = np.asarray(teacher.items, float)[candidates]
+            size = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+            assert (np.abs(one - a @ b.T) <= 1e-6 * size).all()
+
+
+def test_both_sides_agree(vectors):
+    """Two defaults that train two students."""
+    sides = [TeacherBank(vectors, [1, 1, 1], side) for side in ("torch", "jax")]
+    for batch, candidates in some_batches():
+        one, other = (np.asarray(scored(bank, batch, candidates).scores) for bank in sides)
+        largest = np.abs(one).max(axis=(1, 2), keepdims=True)
+        assert (np.abs(one - other) <= 1e-6 * largest).all()
+
+
+def test_the_tables_cross_once(vectors, monkeypatch):
+    """Vectors handed over, or copied, at every batch."""
+    crossings = []
+    to_jax = teacher_bank.to_jax
+
+    def watched(tensor, **options):
+        crossings.append(tuple(tensor.shape))
+        return to_jax(tensor, **options)
+
+    monkeypatch.setattr(teacher_bank, "to_jax", watched)
+    bank = TeacherBank(vectors, [1, 1, 1], "jax")
+    tables = sorted(
+        (*shape, width) for shape in ((len(HISTORIES.items),), (40,)) for width in WIDTHS
+    )
+    assert sorted(shape for shape in crossings if shape[-1] in WIDTHS) == tables
+    before = list(crossings)
+    given = [bank.for_batch(batch, candidates) for batch, candidates in some_batches()]
+    assert crossings == before
+    assert all(one is given[0] for one in given)
+    assert isinstance(given[0], TeacherTables)
+    assert {leaf.dtype.name for leaf in (*given[0].instances, *given[0].items)} == {"float16"}
+
+
+def test_scores_made_in_pytorch_are_left_alone(vectors):
+    """A buffer reused for the next batch while JAX still reads the last one's scores."""
+    bank = TeacherBank(vectors, [1, 1, 1], "torch")
+    batches = list(some_batches())
+    first = bank.for_batch(*batches[0])
+    assert isinstance(first, TeacherScores)
+    before = np.array(first.scores)
+    kept = [bank.for_batch(*each) for each in batches[1:]]
+    np.testing.assert_array_equal(first.scores, before)
+    addresses = {scores.scores.unsafe_buffer_pointer() for scores in (first, *kept)}
+    assert len(addresses) == len(batches)
+
+
+def test_default_weights_are_shares(vectors):
+    """Weights that don't sum to 1 change the joint scores' meaning."""
+    bank = TeacherBank(vectors, [0.02, 0.05, 0.03], "torch")
+    np.testing.assert_allclose(bank.default_weights, [0.2, 0.5, 0.3], rtol=1e-12)
+    assert bank.names == ("teacher0", "teacher1", "teacher2")
+
+
+def test_teachers_without_any_strength_share_equally(vectors):
+    """0 / 0 where no teacher hits a target: weights of nan, and so a loss of nan."""
+    bank = TeacherBank(vectors, [0.0, 0.0, 0.0], "torch")
+    np.testing.assert_allclose(bank.default_weights, [1 / 3, 1 / 3, 1 / 3])
