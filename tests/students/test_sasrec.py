@@ -12,6 +12,7 @@ from tests.worlds import MAX_SEQ_LEN, random_world, student_config
 CONFIG = student_config(hidden_size=24, num_layers=2, num_heads=3, inner_size=20)
 WORLD = random_world()
 HISTORIES = WORLD.interactions
+SEGMENTS = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
 ROWS, LENGTH = 8, 8
 
 
@@ -37,11 +38,9 @@ def noisy_states(params, rows, key):
     return queries.reshape(*rows.item_seq.shape, -1)
 
 
-def batches(order=None, rows=ROWS, length=LENGTH):
+def batches(segments=SEGMENTS):
     """All instances of the world, packed."""
-    segments = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
-    segments = segments[np.arange(len(segments)) if order is None else order]
-    return list(pack(HISTORIES, segments, rows, length))
+    return list(pack(HISTORIES, segments, ROWS, LENGTH))
 
 
 def by_instance(packed_batches, params=PARAMS) -> dict[int, np.ndarray]:
@@ -59,9 +58,10 @@ def prefix(instance: int) -> list[int]:
 
 
 def one_batch() -> PackedRows:
-    """A packed batch that has padding, and rows with several segments."""
-    packed = batches()[-1]
+    """A packed batch that has padding, and several segments in every row."""
+    packed = batches()[0]
     assert (packed.segment_ids == 0).any()
+    assert all(len(set(row.tolist()) - {0}) > 1 for row in packed.segment_ids)
     return packed
 
 
@@ -119,13 +119,9 @@ def test_order_of_the_segments_changes_nothing():
     """A vector that depends on its batch, row or place."""
     vectors = by_instance(batches())
     for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(history_order()))
-        for instance, vector in by_instance(batches(order)).items():
+        order = np.random.default_rng(seed).permutation(len(SEGMENTS))
+        for instance, vector in by_instance(batches(SEGMENTS[order])).items():
             np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
-
-
-def history_order():
-    return history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
 
 
 def test_what_stands_in_padding_slots_changes_nothing():
