@@ -37,6 +37,12 @@ class EncoderConfig:
     adaptor_dropout: float = option(0.2, "Dropout of the features.", low=0, below=1)
     num_experts: int = option(8, "Whitening experts of an adaptor.", low=1)
     temperature: float = option(0.07, "A logit is the cosine divided by this.", above=0)
+    feature_norm: float = option(
+        15.0,
+        "Mean norm to which frozen features are scaled; 0 leaves them. The initialisation was "
+        "made for BERT's CLS vectors, whose norm is about 15; sentence vectors have norm 1.",
+        low=0,
+    )
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
     weight_decay: float = option(0.0, "L2 coefficient added to the gradients.", low=0)
     batch_size: int = option(2048, "Token slots of a training batch.", low=1)

@@ -18,7 +18,8 @@ from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.loop import Run
 
 MAX_SEQ_LEN = 6
-BATCH_SIZE = 64
+# 5 rows of 13 slots, so that even two of the longest segments share a row.
+BATCH_SIZE = 65
 
 
 def from_histories(histories: Sequence[Sequence[int]], num_items: int) -> Dataset:

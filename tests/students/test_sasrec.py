@@ -13,7 +13,7 @@ CONFIG = student_config(hidden_size=24, num_layers=2, num_heads=3, inner_size=20
 WORLD = random_world()
 HISTORIES = WORLD.interactions
 SEGMENTS = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
-ROWS, LENGTH = 8, 8
+ROWS, LENGTH = 5, 13
 
 
 def student(config=CONFIG, max_seq_len=MAX_SEQ_LEN, seed=0):

@@ -12,7 +12,7 @@ from prmkd_jax.students.registry import create_student
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import Fitted, Run, fit
-from tests.worlds import cycle_world, distilled, make_run, random_world, same_bits
+from tests.worlds import BATCH_SIZE, cycle_world, distilled, make_run, random_world, same_bits
 
 WORLD = random_world()
 KINDS = ("plain", "prmkd")
@@ -196,7 +196,7 @@ def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, m
     graphdef, _ = create_student(run.student, WORLD.num_items, run.max_seq_len, 0)
     parts = {"validation": run.split.validation, "test": run.split.test}
     for part, ids in parts.items():
-        ranks = Evaluator(graphdef, WORLD, ids, run.max_seq_len, 64, 32)(whole.params)
+        ranks = Evaluator(graphdef, WORLD, ids, run.max_seq_len, BATCH_SIZE, 32)(whole.params)
         np.testing.assert_array_equal(getattr(whole, part).all_items, ranks.all_items)
         np.testing.assert_array_equal(getattr(whole, part).unseen_items, ranks.unseen_items)
 
