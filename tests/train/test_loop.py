@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.evaluate.evaluator import Evaluator
 from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
 from prmkd_jax.students.registry import create_student
@@ -199,6 +200,25 @@ def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, m
         ranks = Evaluator(graphdef, WORLD, ids, run.max_seq_len, BATCH_SIZE, 32)(whole.params)
         np.testing.assert_array_equal(getattr(whole, part).all_items, ranks.all_items)
         np.testing.assert_array_equal(getattr(whole, part).unseen_items, ranks.unseen_items)
+
+
+def test_every_epoch_has_its_own_batches(tmp_path, monkeypatch):
+    """One order of the batches for all epochs, which resuming alone can't show."""
+    asked, epoch = [], TrainingBatches.epoch
+
+    def watched(self, number):
+        asked.append(number)
+        return epoch(self, number)
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingBatches, "epoch", watched)
+    with pytest.raises(KeyboardInterrupt):
+        fit(a_run(tmp_path), on_epoch=stop)
+    fit(a_run(tmp_path, resume=True, train={"max_epochs": 3}))
+    assert asked == [0, 1, 2]
 
 
 def test_callbacks_tell_of_every_step_and_epoch(tmp_path):
