@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -102,21 +102,6 @@ class Dataset:
         for strings in (self.user_ids, self.item_ids):
             digest.update("\0".join(strings).encode() + b"\1")
         return digest.hexdigest()[:16]
-
-
-def number(tokens: Sequence[str]) -> tuple[Int32[np.ndarray, "tokens"], tuple[str, ...]]:
-    """Numbers tokens by first appearance.
-
-    Returns:
-        The number of every token, and the distinct tokens in the order of their numbers.
-    """
-    unique, first, inverse = np.unique(
-        np.asarray(tokens, dtype=object), return_index=True, return_inverse=True
-    )
-    order = np.argsort(first)
-    rank = np.empty(len(order), dtype=np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    return rank[inverse], tuple(unique[order])
 
 
 def table_statistics(dataset: Dataset) -> dict[str, float]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Int32, Int64
 
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.errors import UserError
@@ -168,8 +168,3 @@ def _ranges(counts: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "total"]:
     """0 … counts[0] − 1, 0 … counts[1] − 1, and so on."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-
-
-def asked(packed: PackedRows) -> Bool[np.ndarray, "rows length"]:
-    """Where an instance is asked."""
-    return packed.instance_ids >= 0

@@ -158,9 +158,7 @@ def fit(
     validate = _evaluator(run, graphdef, run.split.validation)
     while not progress.finished:
         started = time.perf_counter()
-        inputs = (
-            place(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch))
-        )
+        inputs = (place(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch)))
         state, metrics = _run_epoch(state, step, inputs, batches.steps_about, on_step)
         trained = time.perf_counter()
         scores = ranking_metrics(validate(state.params).all_items)

@@ -2,10 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions, number, table_statistics
+from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions, table_statistics
 
 INTERACTIONS = Interactions(
     np.array([0, 3, 3, 5], dtype=np.int64), np.array([0, 1, 2, 1, 3], dtype=np.int32)
@@ -84,13 +82,3 @@ def test_fingerprint_ignores_name_and_order_of_fields():
     assert same.fingerprint == DATASET.fingerprint
     assert len(DATASET.fingerprint) == 16
     assert int(DATASET.fingerprint, 16) >= 0
-
-
-@given(st.lists(st.text("ab\0é", max_size=2)))
-def test_number_equals_a_dictionary_filled_in_order(tokens):
-    """Numbers that depend on the alphabet would change when an item is added."""
-    seen: dict[str, int] = {}
-    numbers, distinct = number(tokens)
-    assert numbers.tolist() == [seen.setdefault(token, len(seen)) for token in tokens]
-    assert distinct == tuple(seen)
-    assert numbers.dtype == np.int32

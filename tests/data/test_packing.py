@@ -7,7 +7,6 @@ from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.packing import (
     Segments,
-    asked,
     history_segments,
     instance_segments,
     pack,
@@ -107,7 +106,6 @@ def test_segments_of_a_long_history_by_hand():
     assert batch.instance_ids.tolist() == [[1, 3, 4, 5, -1, -1], [-1, -1, 6, -1, -1, 7]]
     assert batch.positions.tolist() == [[0, 0, 1, 2, 0, 0], [0, 1, 2, 0, 1, 2]]
     assert batch.segment_ids.tolist() == [[1, 2, 2, 2, 0, 0], [3, 3, 3, 4, 4, 4]]
-    assert asked(batch).sum() == 6
 
 
 def test_a_batch_is_closed_only_when_no_row_has_room():

@@ -15,7 +15,7 @@ def test_every_combination_of_the_values():
 @pytest.mark.parametrize("vary", ["dropout", "dropout=", "a=1;b"])
 def test_part_without_values_is_refused(vary):
     """A typing error that silently tries nothing."""
-    with pytest.raises(UserError, match="--vary: found '.*', expected name=value,value"):
+    with pytest.raises(UserError, match=r"--vary: found '.*', expected name=value,value"):
         list(combinations(vary))
 
 

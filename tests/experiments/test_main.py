@@ -54,9 +54,15 @@ def finished(folder) -> subprocess.CompletedProcess:
 def test_run_leaves_its_files_and_a_table(folder, finished):
     """A stage that is skipped, or a file that is not written."""
     output = folder / "first"
-    for name in (
-        "config.json flags.cfg log.jsonl results.json timing.json report.html ranks.npz".split()
-    ):
+    for name in [
+        "config.json",
+        "flags.cfg",
+        "log.jsonl",
+        "results.json",
+        "timing.json",
+        "report.html",
+        "ranks.npz",
+    ]:
         assert (output / name).stat().st_size > 0, name
     results = json.loads((output / "results.json").read_text())
     assert set(results["teachers"]) == {"unisrec-text", "unisrec", "unim2rec"}
@@ -106,14 +112,19 @@ def test_resume_with_other_settings_is_refused(folder, finished):
     """Going on with a state that belongs to another configuration."""
     done = run(folder, "first", "--resume", "--dropout=0.1")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: --dropout: found 0.1, expected 0.5 as in")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: --dropout: found 0.1, expected 0.5 as in"
+    )
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--no_such_flag=1"], "error: unknown flag --no_such_flag"),
-        (["--dropout=1.5"], "error: --dropout: found '1.5', expected a number, at least 0, below 1"),
+        (
+            ["--dropout=1.5"],
+            "error: --dropout: found '1.5', expected a number, at least 0, below 1",
+        ),
         (["--teachers=unisrec,oracle"], "error: --teachers: found 'oracle', expected"),
         (["--dataset=Nowhere", "--data_dir=missing"], "error: "),
         (["--num_heads=3"], "error: --num_heads: found 3, expected a divisor of --hidden_size=16"),
@@ -131,9 +142,7 @@ def test_mistake_ends_in_one_line_and_status_2(folder, flags, message):
 
 def test_flags_that_nothing_reads_are_warned_about(folder, finished):
     """A setting that the user believes in and that has no effect."""
-    done = run(
-        folder, "alone", "--teachers=", "--seeds=0", "--max_epochs=1", "--distill_weight=2"
-    )
+    done = run(folder, "alone", "--teachers=", "--seeds=0", "--max_epochs=1", "--distill_weight=2")
     assert done.returncode == 0, done.stderr
     assert "warning: --distill_weight has no effect" in done.stdout
     assert "prmkd" not in json.loads((folder / "alone" / "results.json").read_text())["students"]
