@@ -38,7 +38,7 @@ BENCH_GROUPS = (*GROUPS, Group("Benchmark", "", BenchConfig))
 def main(argv: Sequence[str]) -> None:
     """Measures, prints and writes."""
     *configs, bench = parse(argv, BENCH_GROUPS, "python -m experiments.bench").configs
-    settings = settings_from(configs)
+    settings = settings_from(tuple(configs))
     settle()
     from experiments.console import Reporter
 

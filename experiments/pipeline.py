@@ -168,7 +168,7 @@ def _write_files(
         for one in trained
     }
     beside = output / "ranks.part.npz"
-    np.savez_compressed(beside, **ranks)
+    np.savez_compressed(beside, allow_pickle=False, **ranks)
     beside.replace(files["test ranks"])
     write_json(files["results"], results)
     write_json(files["timing"], timing)

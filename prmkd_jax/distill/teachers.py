@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 
 class TeacherTables(NamedTuple):
@@ -36,8 +36,8 @@ class TeacherScores(NamedTuple):
 
 def score_columns(
     teachers: TeacherTables | TeacherScores,
-    instance_ids: Int[Array, "B"],
-    candidates: Int[Array, "C"],
+    instance_ids: Int[ArrayLike, "B"],
+    candidates: Int[ArrayLike, "C"],
 ) -> TeacherScores:
     """The teachers' logits of the batch's columns, float32.
 

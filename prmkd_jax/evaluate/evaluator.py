@@ -87,20 +87,22 @@ class Evaluator:
             parts.append(
                 self._rank(params, queries[block], self._targets[block], self._history[block])
             )
-        ranks = Ranks(*(np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)))
-        if not ranks.finite.all():
+        all_items, unseen_items, finite = (
+            np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)
+        )
+        if not finite.all():
             raise FloatingPointError(
-                f"{np.sum(~ranks.finite)} of {self._count} users have a score that is not finite; "
+                f"{np.sum(~finite)} of {self._count} users have a score that is not finite; "
                 "such a score has no rank"
             )
-        return UserRanks(ranks.all_items.astype(float), ranks.unseen_items.astype(float))
+        return UserRanks(all_items.astype(float), unseen_items.astype(float))
 
     def queries(self, params: dict) -> Float[Array, "padded D"]:
         """The instances' user vectors; the rows past their number are 0."""
-        out = None
+        out = jnp.zeros((self._padded, 0))
         for rows, places in self._batches:
             encoded = self._encode(params, rows)
-            if out is None:
+            if not out.size:  # the width is known from the first batch on
                 out = jnp.zeros((self._padded, encoded.shape[-1]), encoded.dtype)
             out = _scatter(out, encoded, places)
         return out

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 # Up to here the logits of a batch are kept for the backward pass; above, blocks of items
 # are scored again instead, so memory stays flat as the catalogue grows.
@@ -15,7 +15,7 @@ def cross_entropy(
     score: Callable[[Array, Array], Array],
     queries: Float[Array, "B D"],
     items: Float[Array, "V D"],
-    targets: Int[Array, "B"],
+    targets: Int[ArrayLike, "B"],
     block: int = BLOCK,
 ) -> Float[Array, "B"]:
     """−log softmax of each row's target over all items (eq. 4 of arXiv 2401.00797).
@@ -29,6 +29,7 @@ def cross_entropy(
         targets: item ids, 0 ≤ id < V.
         block: items scored at once.
     """
+    targets = jnp.asarray(targets)
     if len(items) <= block:
         logits = score(queries, items)
         own = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]

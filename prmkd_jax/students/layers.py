@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 INIT = nnx.initializers.normal(stddev=0.02)
 
@@ -14,9 +14,9 @@ class Embedding(nnx.Module):
     def __init__(self, rows: int, width: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(INIT(rngs.params(), (rows, width)))
 
-    def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+    def __call__(self, ids: Int[ArrayLike, "..."]) -> Float[Array, "... D"]:
         """The rows of `ids`."""
-        return self.table[...][ids]
+        return self.table[...][jnp.asarray(ids)]
 
 
 class TransformerBlock(nnx.Module):
@@ -68,11 +68,11 @@ class TransformerBlock(nnx.Module):
         return self.dropout(x, deterministic=rngs is None, rngs=rngs)
 
 
-def causal_segments(segment_ids: Int[Array, "R L"]) -> Bool[Array, "R L L"]:
+def causal_segments(segment_ids: Int[ArrayLike, "R L"]) -> Bool[Array, "R L L"]:
     """Slot i may look at slot j of the same segment with j ≤ i; padding sees only padding."""
-    length = segment_ids.shape[-1]
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return same & jnp.tri(length, dtype=bool)
+    ids = jnp.asarray(segment_ids)
+    same = ids[:, :, None] == ids[:, None, :]
+    return same & jnp.tri(ids.shape[-1], dtype=bool)
 
 
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:

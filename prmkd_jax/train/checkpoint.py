@@ -27,7 +27,8 @@ def save_checkpoint(folder: Path, epoch: int, state: Any, progress: dict[str, An
     """
     leaves = {str(index): leaf for index, leaf in enumerate(jax.tree.leaves(state))}
     # The caller donates its arrays to the next step, so the save must be over on return.
-    ocp.save(folder.absolute() / f"epoch_{epoch}", leaves, overwrite=True, custom_metadata=progress)
+    path = str(folder.absolute() / f"epoch_{epoch}")
+    ocp.save(path, leaves, overwrite=True, custom_metadata=progress)
     for other in _epochs(folder):
         if other != epoch:
             shutil.rmtree(folder / f"epoch_{other}")
@@ -52,9 +53,10 @@ def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | Non
         str(index): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
         for index, leaf in enumerate(leaves)
     }
-    metadata = ocp.metadata(path)
+    metadata = ocp.metadata(str(path))
     _require_same(path, _shapes(metadata.metadata), _shapes(abstract))
-    restored, progress = ocp.load(path, abstract), metadata.custom_metadata
+    restored: Any = ocp.load(str(path), abstract)
+    progress: Any = metadata.custom_metadata
     ordered = [restored[str(index)] for index in range(len(leaves))]
     return jax.tree.unflatten(structure, ordered), dict(progress or {})
 

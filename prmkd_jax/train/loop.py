@@ -216,8 +216,8 @@ def distill_inputs(
             DistillInput(
                 columns,
                 run.teachers.for_batch(batch, columns.candidates),
-                run.teachers.default_weights.astype(np.float32),
-                np.float32(run.threshold),
+                jnp.asarray(run.teachers.default_weights, jnp.float32),
+                jnp.asarray(run.threshold, jnp.float32),
             ),
         )
 

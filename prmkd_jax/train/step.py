@@ -102,8 +102,8 @@ def make_train_step(
             users = UserInput(
                 scored.scores.swapaxes(0, 1),
                 scored.available,
-                columns.valid,
-                columns.target_columns,
+                jnp.asarray(columns.valid),
+                jnp.asarray(columns.target_columns),
             )
             logits = student.score(queries, items[columns.candidates])
             per_row, measures = distill_batch(

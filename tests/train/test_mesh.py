@@ -30,7 +30,7 @@ print(len(jax.devices()), *(record["loss"] for record in fitted.history))
 
 
 def losses(devices: int, folder) -> tuple[int, list[float]]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder)],
         env={**os.environ, "XLA_FLAGS": flags},
