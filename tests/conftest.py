@@ -6,6 +6,8 @@ All is set in the environment before anything imports jax or torch; subprocesses
 import os
 import tempfile
 
+import hypothesis
+
 _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
 
 # At the tests' sizes PyTorch's threads wait for each other longer than they work.
@@ -15,6 +17,10 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# The same examples every time, however busy the machine is.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_unconfigure():
