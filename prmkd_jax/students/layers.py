@@ -16,7 +16,7 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: Int[ArrayLike, "..."]) -> Float[Array, "... D"]:
         """The rows of `ids`."""
-        return self.table[...][jnp.asarray(ids)]
+        return self.table[...][ids]
 
 
 class TransformerBlock(nnx.Module):

@@ -38,8 +38,6 @@ def place(
     The negatives are those of the whole batch, not of a device's share, so the loss is the
     same on any number of devices.
     """
-    if mesh.size == 1:
-        return batch, distill
     by_row = NamedSharding(mesh, PartitionSpec("data"))
     batch = jax.device_put(batch, by_row)
     if distill is None:
