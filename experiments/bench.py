@@ -58,8 +58,8 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
 
     from bridge.teacher_bank import TeacherBank, Vectors
     from experiments.pipeline import load_dataset
+    from experiments.training import plain_run
     from prmkd_jax.data.splits import leave_one_out
-    from prmkd_jax.train.loop import Run
 
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
@@ -74,15 +74,7 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
         )
         for name, width in zip(settings.run.teachers, widths, strict=True)
     ]
-    run = Run(
-        dataset=dataset,
-        split=split,
-        max_seq_len=settings.data.max_seq_len,
-        student=settings.student,
-        train=settings.train,
-        seed=settings.run.seeds[0],
-        folder=Path(),
-    )
+    run = plain_run(dataset, split, settings, settings.run.seeds[0], Path())
     measured = machine_speed()
     measured |= _steps("plain", run, repeats)
     for side in ("jax", "torch"):
