@@ -5,21 +5,27 @@ import dataclasses
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
+# Options that only the named students read.
+READ_BY = {"num_heads": ("sasrec",), "inner_size": ("sasrec",), "gru_size": ("gru4rec",)}
+
 
 @dataclasses.dataclass(frozen=True)
 class StudentConfig:
     """The student; the defaults are the paper's setting (models.md 4)."""
 
-    student: str = option("sasrec", "The model that is served.", choices=("sasrec",))
+    student: str = option("sasrec", "The model that is served.", choices=("sasrec", "gru4rec"))
     hidden_size: int = option(300, "Width D of the representations.", low=1)
-    num_layers: int = option(2, "Blocks.", low=1)
-    num_heads: int = option(2, "Attention heads; divide --hidden_size.", low=1)
-    inner_size: int = option(256, "Width of the feed-forward layer.", low=1)
-    dropout: float = option(0.5, "Dropout of hidden states and attention.", low=0, below=1)
+    num_layers: int = option(2, "Blocks, or recurrent layers.", low=1)
+    num_heads: int = option(2, "Attention heads of sasrec; divide --hidden_size.", low=1)
+    inner_size: int = option(256, "Width of sasrec's feed-forward layer.", low=1)
+    gru_size: int = option(0, "Width of gru4rec's state; 0 for --hidden_size.", low=0)
+    dropout: float = option(
+        0.5, "Dropout of hidden states and attention; gru4rec has it on its input.", low=0, below=1
+    )
 
     def __post_init__(self):
         validate(self)
-        if self.hidden_size % self.num_heads:
+        if self.student == "sasrec" and self.hidden_size % self.num_heads:
             raise UserError(
                 f"--num_heads: found {self.num_heads}, expected a divisor of "
                 f"--hidden_size={self.hidden_size}"

@@ -7,9 +7,10 @@ from jaxtyping import Array, Float
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.gru4rec import GRU4Rec
 from prmkd_jax.students.sasrec import SASRec
 
-STUDENTS = {"sasrec": SASRec}
+STUDENTS = {"sasrec": SASRec, "gru4rec": GRU4Rec}
 
 
 class Student(Protocol):
