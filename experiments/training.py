@@ -50,7 +50,7 @@ def plain_run(dataset: Dataset, split: Split, settings: Settings, seed: int, fol
     return Run(
         dataset=dataset,
         split=split,
-        max_seq_len=settings.data.max_seq_len,
+        max_seq_len=settings.student.window(settings.data.max_seq_len),
         student=settings.student,
         train=settings.train,
         seed=seed,

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.layers import Embedding
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.layers import Embedding, dot
 
 _XAVIER = nnx.initializers.xavier_uniform()
 
@@ -61,10 +62,10 @@ class GRULayer(nnx.Module):
 class GRU4Rec(nnx.Module):
     """Recurrent sequential recommendation."""
 
-    def __init__(self, config: StudentConfig, num_items: int, max_seq_len: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width, state = config.hidden_size, config.gru_size or config.hidden_size
         self.item_embedding = Embedding(
-            num_items, width, rngs=rngs, init=nnx.initializers.xavier_normal()
+            facts.num_items, width, rngs=rngs, init=nnx.initializers.xavier_normal()
         )
         self.dropout = nnx.Dropout(config.dropout)
         # RecBole initialises the first layer anew and leaves torch's own draw in the others.
@@ -109,7 +110,7 @@ class GRU4Rec(nnx.Module):
         self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
     ) -> Float[Array, "B C"]:
         """Dot products, float32."""
-        return jnp.matmul(queries, items.T, preferred_element_type=jnp.float32)
+        return dot(queries, items)
 
 
 def _torch_uniform(fan_in: int) -> nnx.initializers.Initializer:

@@ -77,6 +77,11 @@ def causal_segments(segment_ids: Int[ArrayLike, "R L"]) -> Bool[Array, "R L L"]:
     return same & jnp.tri(ids.shape[-1], dtype=bool)
 
 
+def dot(queries: Float[Array, "B D"], items: Float[Array, "C D"]) -> Float[Array, "B C"]:
+    """All dot products, float32."""
+    return jnp.matmul(queries, items.T, preferred_element_type=jnp.float32)
+
+
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """LayerNorm with BERT's epsilon."""
     return nnx.LayerNorm(width, epsilon=1e-12, rngs=rngs)

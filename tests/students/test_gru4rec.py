@@ -7,13 +7,13 @@ from flax import nnx
 from prmkd_jax.data.packing import history_segments, pack
 from prmkd_jax.students.registry import create_student
 from tests.students.reference import random_params
-from tests.worlds import MAX_SEQ_LEN, random_world, student_config
+from tests.worlds import MAX_SEQ_LEN, facts, from_histories, random_world, student_config
 
 CONFIG = student_config(student="gru4rec", hidden_size=12, gru_size=9, num_layers=2)
 WORLD = random_world()
 HISTORIES = WORLD.interactions
 SEGMENTS = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
-GRAPHDEF, STATE = create_student(CONFIG, WORLD.num_items, MAX_SEQ_LEN, 0)
+GRAPHDEF, STATE = create_student(CONFIG, facts(WORLD), 0)
 FRESH = nnx.to_pure_dict(STATE)
 PARAMS = random_params(FRESH, seed=5)
 
@@ -141,14 +141,16 @@ def test_number_of_parameters(width, state):
     config = student_config(student="gru4rec", hidden_size=width, gru_size=state, num_layers=2)
     hidden = state or width
     expected = 40 * width + 3 * hidden * (width + hidden) + 6 * hidden**2 + (hidden + 1) * width
-    shapes = jax.eval_shape(lambda: create_student(config, 40, 50, 0)[1])
+    shapes = jax.eval_shape(
+        lambda: create_student(config, facts(from_histories([[0, 1, 2]], 40)), 0)[1]
+    )
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == expected
 
 
 def test_initial_values_are_recboles():
     """Xavier in the table and the first layer, torch's own uniform draw elsewhere."""
     config = student_config(student="gru4rec", hidden_size=64, gru_size=48, num_layers=2)
-    params = nnx.to_pure_dict(create_student(config, 500, 50, 0)[1])
+    params = nnx.to_pure_dict(create_student(config, facts(from_histories([[0, 1, 2]], 500)), 0)[1])
     table = params["item_embedding"]["table"]
     assert table.std() == pytest.approx((2 / (500 + 64)) ** 0.5, rel=0.02)
     bounds = {
