@@ -71,17 +71,18 @@ def _tune_and_encode(
 ) -> None:
     """Tunes, unless a run that was killed while encoding did so, then encodes."""
     title, cache_dir = f"Teacher {name}", Path(settings.run.cache_dir)
+    encoding = False
 
     with reporter.stage(title, "parts") as stage:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "encode_texts":
                 stage.update(event["done"], event["total"], f"{title}: encoding texts")
-            elif event["event"] == "encode":
+            elif event["event"] == "encode" and not encoding:
                 stage.update(event["done"], event["total"], f"{title}: encoding tokens")
             elif event["event"] == "step":
                 stage.update(event["step"], event["steps"], f"{title}: epoch {event['epoch']}")
-            else:
+            elif event["event"] == "epoch":
                 reporter.say(
                     f"{title}: epoch {event['epoch']:3d}  loss {event['loss']:.4f}  "
                     f"validation NDCG@10 {event['NDCG@10']:.4f} (best at {event['best_epoch']})  "
@@ -109,7 +110,8 @@ def _tune_and_encode(
         def on_shard(done: int, total: int) -> None:
             stage.update(done, total, f"{title}: encoding instances")
 
-        started = time.perf_counter()
+        # From here on the bar counts instances.
+        started, encoding = time.perf_counter(), True
         instances = encode_in_shards(
             teacher, len(dataset.interactions.items), folder / "shards", on_shard
         )

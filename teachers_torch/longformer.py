@@ -6,7 +6,6 @@ which in turn sees all through projections of its own.
 """
 
 import dataclasses
-import math
 from typing import NamedTuple, cast
 
 import torch
@@ -14,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from teachers_torch.local_attention import local_attention
+
 TOKEN_TYPES = 4  # first token, attribute name, attribute value, padding
-# Above this length blocks of the band are cheaper than a mask over all pairs (on a CPU).
-DENSE_UP_TO = 384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,8 +211,7 @@ class SelfAttention(nn.Module):
         self, x: Float[Tensor, "rows length width"], real: Bool[Tensor, "rows length"]
     ) -> Float[Tensor, "rows length width"]:
         """Context vectors before the output projection; zero at padding."""
-        attend = dense_attention if x.shape[1] <= DENSE_UP_TO else banded_attention
-        local = attend(
+        local = local_attention(
             self._heads(self.query(x)),
             self._heads(self.key(x)),
             self._heads(self.value(x)),
@@ -243,60 +241,3 @@ class SelfAttention(nn.Module):
 
     def _heads(self, y: Tensor) -> Float[Tensor, "rows heads length size"]:
         return y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-def dense_attention(
-    query: Float[Tensor, "rows heads length size"],
-    key: Float[Tensor, "rows heads length size"],
-    value: Float[Tensor, "rows heads length size"],
-    real: Bool[Tensor, "rows length"],
-    reach: int,
-    dropout: float,
-) -> Float[Tensor, "rows heads length size"]:
-    """Local attention with a mask over all pairs.
-
-    Place i sees j iff real_j and (|i − j| ≤ reach or j = 0). What it gives at padding means
-    nothing.
-    """
-    places = torch.arange(query.shape[2], device=query.device)
-    near = (places[:, None] - places).abs() <= reach
-    near[:, 0] = True
-    mask = near & real[:, None, None, :]
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-
-
-def banded_attention(
-    query: Float[Tensor, "rows heads length size"],
-    key: Float[Tensor, "rows heads length size"],
-    value: Float[Tensor, "rows heads length size"],
-    real: Bool[Tensor, "rows length"],
-    reach: int,
-    dropout: float,
-) -> Float[Tensor, "rows heads length size"]:
-    """`dense_attention` at a cost linear in the length.
-
-    Queries stand in blocks of `reach`; a block sees the keys of itself, of the block before
-    and of the one after, and the first token's key, which is left out of its own block.
-    """
-    rows, _, length, _ = query.shape
-    blocks = math.ceil(length / reach)
-    spare = blocks * reach - length
-
-    def seen(x: Tensor) -> Float[Tensor, "rows_blocks heads seen size"]:
-        around = F.pad(x, (0, 0, reach, reach + spare)).unfold(2, 3 * reach, reach)
-        around = around.permute(0, 2, 1, 4, 3)
-        first = x[:, None, :, :1].expand(-1, blocks, -1, -1, -1)
-        return torch.cat([first, around], dim=3).flatten(0, 1)
-
-    own = F.pad(query, (0, 0, 0, spare)).unflatten(2, (blocks, reach))
-    own = own.transpose(1, 2).flatten(0, 1)
-    places = torch.arange(3 * reach, device=query.device)
-    near = (places[reach : 2 * reach, None] - places).abs() <= reach
-    others = real & (torch.arange(length, device=real.device) > 0)
-    others = F.pad(others, (reach, reach + spare)).unfold(1, 3 * reach, reach)
-    mask = F.pad(near & others.unsqueeze(2), (1, 0), value=True).flatten(0, 1).unsqueeze(1)
-    attended = F.scaled_dot_product_attention(
-        own, seen(key), seen(value), attn_mask=mask, dropout_p=dropout
-    )
-    attended = attended.unflatten(0, (rows, blocks)).transpose(1, 2).flatten(2, 3)
-    return attended[:, :, :length]

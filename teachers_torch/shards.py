@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float16
+from jaxtyping import Float32
 
 from teachers_torch.base import Teacher
 
@@ -18,7 +18,7 @@ def encode_in_shards(
     folder: Path,
     progress: Callable[[int, int], None],
     shard_size: int = SHARD_SIZE,
-) -> Float16[np.ndarray, "instances width"]:
+) -> Float32[np.ndarray, "instances width"]:
     """Encodes all instances, but for the shards that lie in `folder` already.
 
     Args:
@@ -34,7 +34,7 @@ def encode_in_shards(
         stop = min(start + shard_size, num_instances)
         path = folder / f"{start}-{stop}.npy"
         if not path.exists():
-            vectors = teacher.encode_instances(np.arange(start, stop)).astype(np.float16)
+            vectors = teacher.encode_instances(np.arange(start, stop))
             partial = folder / f"{path.name}.{os.getpid()}"
             with partial.open("wb") as file:
                 np.save(file, vectors)
