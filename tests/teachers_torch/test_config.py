@@ -6,6 +6,8 @@ from prmkd_jax.data.errors import UserError
 from teachers_torch.config import (
     EncoderConfig,
     PrecomputedConfig,
+    RecformerConfig,
+    RecformerPretrainConfig,
     TextConfig,
     UniM2RecConfig,
     UniSRecConfig,
@@ -20,6 +22,9 @@ from teachers_torch.config import (
         (UniSRecConfig, {"temperature": 0.0}, "--temperature: found 0.0, expected above 0"),
         (UniM2RecConfig, {"modality_dropout": 0.6}, "at least 0, at most 0.5"),
         (UniM2RecConfig, {"batch_size": 0}, "--batch_size: found 0, expected at least 1"),
+        (RecformerConfig, {"hidden_size": 10, "num_heads": 3}, "--num_heads: found 3, expected a"),
+        (RecformerConfig, {"precision": "float16"}, "expected one of float32, bfloat16"),
+        (RecformerPretrainConfig, {"batch_size": 1}, "--batch_size: found 1, expected at least 2"),
         (PrecomputedConfig, {"scale": 0.0}, "--scale: found 0.0, expected above 0"),
         (TextConfig, {"text_batch_size": 0}, "--text_batch_size: found 0"),
     ],
