@@ -61,8 +61,7 @@ def load_official(
     ]
     if problems:
         raise UserError(f"{source}: found {', '.join(problems)}, expected Recformer's parameters")
-    weights = {name: tensor.float() for name, tensor in found.items()}
-    model.load_state_dict({**model.state_dict(), **weights})
+    model.load_state_dict({**model.state_dict(), **found})
 
 
 def official_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
