@@ -120,14 +120,20 @@ class RecformerConfig:
     learning_rate: float = option(5e-5, "AdamW's largest learning rate.", above=0)
     warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.", low=0)
     batch_size: int = option(128, "Users of a training step; the official code: 16 × 8.", low=1)
-    max_epochs: int = option(128, "Most epochs of the first stage, one target a user each.", low=1)
+    max_epochs: int = option(
+        12, "Most epochs of the first stage, one target a user each; the official code: 128.", low=1
+    )
     fixed_table_epochs: int = option(
-        128,
-        "Most epochs of the second stage, whose item table is fixed; 0 for no such stage.",
+        3,
+        "Most epochs of the second stage, whose item table is fixed; 0 for no such stage; the "
+        "official code: 128.",
         low=0,
     )
     decay_epochs: int = option(
-        128, "Epochs, both stages together, after which the learning rate is 0.", low=1
+        15,
+        "Epochs, both stages together, after which the learning rate is 0 and tuning ends; the "
+        "official code: 128.",
+        low=1,
     )
     evaluate_every: int = option(3, "Epochs between two validations.", low=1)
     patience: int = option(
@@ -135,7 +141,10 @@ class RecformerConfig:
     )
     fixed_table_patience: int = option(3, "The same of the second stage.", low=1)
     tokens_at_once: int = option(
-        8192, "Tokens computed at once, padding included; larger batches are accumulated.", low=1
+        2048,
+        "Tokens computed at once, padding included; larger batches are accumulated. A GPU is "
+        "faster with 65536.",
+        low=1,
     )
     precision: str = option(
         "float32",

@@ -63,10 +63,9 @@ def load_start(config: RecformerConfig, max_items: int) -> Start:
     elif (path / CARD).is_file():
         start = Start(*read_start(path), load_tokenizer(str(path / TOKENIZER)))
     else:
-        tokenizer = load_tokenizer(config.tokenizer or config.start)
         encoder = load_encoder(hub_or_folder(config.start))
         converted = convert(encoder, config.num_layers, config.max_tokens, max_items)
-        start = Start(*converted, tokenizer)
+        start = Start(*converted, load_tokenizer(config.tokenizer or config.start))
     _check(start, config)
     return start
 

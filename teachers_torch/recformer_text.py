@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Int, Int32, Int64
 
 from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.data.errors import UserError
 from teachers_torch.longformer import Tokens
 
 if TYPE_CHECKING:
@@ -139,8 +140,14 @@ def item_tokens(
         tokenizer: a fast one.
         max_attribute_tokens: where an attribute is cut, its name's tokens included.
         cache_dir: tokens are kept in `tokens/<hash of texts and tokenizer>.npz` there.
+
+    Raises:
+        UserError: no item has any of the attributes.
     """
     texts = _attributes(catalogue)
+    if not texts:
+        fields = ", ".join(ATTRIBUTES.values())
+        raise UserError(f"found no text in any item's {fields}, expected some for recformer")
     content = json.dumps([_rules(tokenizer), max_attribute_tokens, texts])
     path = cache_dir / "tokens" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npz"
     if not path.exists():

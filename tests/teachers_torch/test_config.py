@@ -47,3 +47,16 @@ def test_defaults_are_the_official_fine_tuning():
     assert dataclasses.asdict(UniSRecConfig()) == {**shared, "pad_class": True}
     own = {"modality_dropout": 0.2, "align_weight": 0.1, "id_embedding": True}
     assert dataclasses.asdict(UniM2RecConfig()) == {**shared, **own}
+
+
+def test_recformers_defaults_are_official_where_two_cores_can_afford_them():
+    """A default of the official code that drifts."""
+    config = RecformerConfig()
+    assert (config.max_attribute_tokens, config.dropout, config.temperature) == (32, 0.1, 0.05)
+    assert (config.batch_size, config.warmup_steps) == (16 * 8, 100)
+    assert (config.evaluate_every, config.patience, config.fixed_table_patience) == (3, 5, 3)
+    pretraining = RecformerPretrainConfig()
+    assert (pretraining.learning_rate, pretraining.max_gradient_norm) == (5e-5, 1.0)
+    assert (pretraining.batch_size, pretraining.accumulate) == (16 * 4, 8)
+    assert (pretraining.mlm_weight, pretraining.mlm_share) == (0.1, 0.15)
+    assert (pretraining.max_epochs, pretraining.evaluate_every) == (32, 2000)

@@ -103,6 +103,8 @@ def test_what_does_not_go_together_is_refused(config, tmp_path):
             load_start(bad, 7)
     with pytest.raises(UserError, match="--recformer_tokenizer: found '/nowhere', expected a"):
         load_tokenizer("/nowhere")
+    with pytest.raises(UserError, match="--recformer_start: found '/nowhere', expected 'random'"):
+        load_start(dataclasses.replace(config, start="/nowhere", tokenizer=""), 7)
 
 
 def test_identity_follows_the_content(config, tokenizer, tmp_path):

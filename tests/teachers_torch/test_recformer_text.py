@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.data.errors import UserError
 from teachers_torch import recformer_text
 from teachers_torch.recformer_text import Reader, item_tokens, token_batches, tokenize
 from tests.teachers_torch.recformer_worlds import ids, tiny_tokenizer
@@ -102,3 +103,12 @@ def test_a_catalogue_is_tokenised_once(tmp_path, monkeypatch):
     item_tokens(Catalogue({**texts, "title": ("red", "red")}), tiny_tokenizer(), 32, tmp_path)
     assert len(calls) == 3
     assert len(list((tmp_path / "tokens").iterdir())) == 3
+
+
+def test_a_catalogue_without_texts_is_refused(tmp_path):
+    """An index error at the first history."""
+    texts = {"title": ("", " "), "description": ("long", "longer")}
+    with pytest.raises(
+        UserError, match="found no text in any item.s title, brand, categories, expected"
+    ):
+        item_tokens(Catalogue(texts), tiny_tokenizer(), 32, tmp_path)
