@@ -102,7 +102,7 @@ class RecformerConfig:
     )
     num_layers: int = option(
         2,
-        "Layers of a random start, or kept of a converted one from the bottom; 0 keeps all.",
+        "Layers of a random start, or kept of a converted one, evenly spread; 0 keeps all.",
         low=0,
     )
     hidden_size: int = option(128, "Width of a random start.", low=1)

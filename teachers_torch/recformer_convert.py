@@ -60,7 +60,7 @@ def convert(
 
     Args:
         model: from `load_encoder`.
-        num_layers: layers kept from the bottom; 0 keeps all, and a Longformer keeps all.
+        num_layers: layers kept, see `kept_layers`; 0 keeps all, and a Longformer keeps all.
         max_tokens: positions that are needed.
         max_items: items that get positions.
 
@@ -103,13 +103,32 @@ def convert(
     return architecture, weights
 
 
+def kept_layers(num_layers: int, kept: int) -> list[int]:
+    """Which layers stay where there are to be fewer: spread evenly, the last among them.
+
+    The lowest alone would not do: below the last layers BERT's first token is much the same
+    for all texts, so that all cosines are near 1 and hardly anything is left to learn from.
+
+    >>> kept_layers(6, 2), kept_layers(6, 3), kept_layers(6, 1)
+    ([0, 5], [0, 2, 5], [5])
+    """
+    if kept == 1:
+        return [num_layers - 1]
+    return [place * (num_layers - 1) // (kept - 1) for place in range(kept)]
+
+
 def _as_longformer(model: "PreTrainedModel", num_layers: int, max_tokens: int) -> dict[str, Tensor]:
+    kept = kept_layers(model.config.num_hidden_layers, num_layers)
     weights = {}
     for name, tensor in model.state_dict().items():
         name = f"longformer.{name}"
-        dropped = name.startswith(LAYER) and int(name[len(LAYER) :].split(".")[0]) >= num_layers
-        if dropped or name.startswith("longformer.pooler.") or name.endswith("_ids"):
+        if name.startswith("longformer.pooler.") or name.endswith("_ids"):
             continue
+        if name.startswith(LAYER):
+            layer, _, rest = name[len(LAYER) :].partition(".")
+            if int(layer) not in kept:
+                continue
+            name = f"{LAYER}{kept.index(int(layer))}.{rest}"
         weights[name] = tensor.clone()
         for twin in ("query", "key", "value"):
             if f".self.{twin}." in name:

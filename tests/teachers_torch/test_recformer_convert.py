@@ -76,14 +76,16 @@ def test_positions_are_repeated_beyond_the_last():
     torch.testing.assert_close(found, torch.cat([table, table, table])[:50])
 
 
-def test_fewer_layers_are_the_lowest():
-    """Layers dropped from the bottom, or left in the state dict."""
-    made = recformer(bert(), num_layers=1)
-    assert made.architecture.num_layers == 1
-    query = bert().encoder.layer[0].attention.self.query.weight
-    layer = made.longformer.encoder.layer[0].attention.self
-    assert torch.equal(layer.query.weight, query)
-    assert torch.equal(layer.query_global.weight, query)
+@pytest.mark.parametrize(("number", "layers"), [(1, [2]), (2, [0, 2])])
+def test_fewer_layers_are_spread_and_end_with_the_last(number, layers):
+    """The lowest layers alone, whose first token knows nothing; or layers in another order."""
+    made = recformer(bert(), num_layers=number)
+    assert made.architecture.num_layers == len(made.longformer.encoder.layer) == number
+    for place, layer in enumerate(layers):
+        query = bert().encoder.layer[layer].attention.self.query.weight
+        found = made.longformer.encoder.layer[place].attention.self
+        assert torch.equal(found.query.weight, query)
+        assert torch.equal(found.query_global.weight, query)
     with pytest.raises(UserError, match="--recformer_num_layers: found 4, expected at most 3"):
         convert(bert(), 4, 20, 5)
 
