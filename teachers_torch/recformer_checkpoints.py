@@ -13,10 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.longformer import Architecture
 from teachers_torch.recformer import Recformer
-from teachers_torch.recformer_convert import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.longformer import TOKEN_TYPES, Architecture
 
 if TYPE_CHECKING:
@@ -141,8 +141,3 @@ def _as_longformer(model: "PreTrainedModel", num_layers: int, max_tokens: int) -
         repeated = rows[torch.arange(max(max_tokens, len(rows))) % len(rows)]
         weights[key] = torch.cat([torch.zeros(pad + 1, rows.shape[1]), repeated])
     return weights
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong in one line, for an error of somebody else's making."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from torch import Tensor
 
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.config import RecformerConfig
 from teachers_torch.longformer import Architecture
 from teachers_torch.recformer import Recformer
@@ -18,7 +18,7 @@ from teachers_torch.recformer_checkpoints import (
     read_official,
     read_start,
 )
-from teachers_torch.recformer_convert import convert, first_line, load_encoder
+from teachers_torch.recformer_convert import convert, load_encoder
 from teachers_torch.recformer_text import Reader, item_tokens
 from teachers_torch.text import BUNDLED_ENCODER, bundled_folder, encoder_identity, file_sha256
 

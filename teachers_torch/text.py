@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.config import TextConfig
 
 if TYPE_CHECKING:
@@ -133,10 +133,9 @@ def load_encoder(encoder: str) -> "SentenceTransformer":
     try:
         return SentenceTransformer(folder)
     except Exception as error:  # the library fails in many ways, all of them the user's input
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--text_encoder: found {encoder!r}, expected {BUNDLED_ENCODER}, or a Hugging Face "
-            f"hub name or folder that sentence-transformers can load ({reason})"
+            f"hub name or folder that sentence-transformers can load ({first_line(error)})"
         ) from error
 
 
