@@ -11,7 +11,9 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
+    PRETRAINED,
     TEACHERS,
+    ImageConfig,
     PrecomputedConfig,
     TeacherConfigs,
     TextConfig,
@@ -35,6 +37,12 @@ class RunConfig:
         "Who teaches; empty for the student alone.",
         choices=TEACHERS,
     )
+    teacher_checkpoints: tuple[str, ...] = option(
+        (),
+        "What teachers start from: unisrec=PATH, unim2rec=PATH. A path is a folder of "
+        "experiments.pretrain or, for unisrec, an official .pth file; unisrec-text starts from "
+        "unisrec's.",
+    )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)
     teacher_scores: str = option(
         "jax",
@@ -53,6 +61,24 @@ class RunConfig:
                 raise UserError(f"--{name}: found {text!r}, expected each value once")
         if not self.seeds:
             raise UserError("--seeds: found none, expected at least one")
+        self.checkpoints()
+
+    def checkpoints(self) -> dict[str, str]:
+        """The path of every family of `--teacher_checkpoints`.
+
+        Raises:
+            UserError: an entry is not family=path, or a family comes twice.
+        """
+        paths: dict[str, str] = {}
+        for entry in self.teacher_checkpoints:
+            family, _, path = entry.partition("=")
+            if family not in PRETRAINED or not path or family in paths:
+                raise UserError(
+                    f"--teacher_checkpoints: found {entry!r}, expected NAME=PATH, each name of "
+                    f"{', '.join(PRETRAINED)} at most once"
+                )
+            paths[family] = path
+        return paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +106,8 @@ GROUPS = (
     Group("Student", "", StudentConfig),
     Group("Training", "", TrainConfig),
     Group("Distillation", "", DistillConfig),
-    Group("Text encoder of the teachers", "", TextConfig),
+    Group("Texts of the teachers", "", TextConfig),
+    Group("Pictures of the teachers", "", ImageConfig),
     Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
     Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
     Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
@@ -89,8 +116,16 @@ GROUPS = (
 
 def settings_from(configs: tuple) -> Settings:
     """Puts the configurations of `GROUPS`, in their order, together."""
-    run, data, student, train, distill, text, unisrec, unim2rec, precomputed = configs
-    teachers = TeacherConfigs(text, unisrec, unim2rec, precomputed, data.max_seq_len)
+    run, data, student, train, distill, text, image, unisrec, unim2rec, precomputed = configs
+    teachers = TeacherConfigs(
+        text=text,
+        image=image,
+        unisrec=unisrec,
+        unim2rec=unim2rec,
+        precomputed=precomputed,
+        max_seq_len=data.max_seq_len,
+        checkpoints=run.checkpoints(),
+    )
     return Settings(run, data, student, train, distill, teachers)
 
 
@@ -111,9 +146,11 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
     for config, users in (
         (UniSRecConfig, {"unisrec", "unisrec-text"}),
         (UniM2RecConfig, {"unim2rec"}),
+        (ImageConfig, {"unim2rec"}),
         (PrecomputedConfig, {"precomputed"}),
     ):
-        note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
+        prefix = getattr(config, "prefix", "")
+        note(config, prefix, not teachers & users, f"--teachers={named} does not use it")
     if settings.data.dataset != "synthetic":
         for field in dataclasses.fields(DataConfig):
             if field.name.startswith("synthetic_"):

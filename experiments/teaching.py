@@ -14,7 +14,7 @@ from experiments.config import Settings
 from experiments.console import Reporter
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
-from teachers_torch.base import ENCODER_VERSION, fingerprint, tune
+from teachers_torch.base import ENCODER_VERSION, fingerprint, tune, tuning_state
 from teachers_torch.checkpoints import CARD, save
 
 Log = Callable[[dict[str, Any]], None]
@@ -69,13 +69,15 @@ def _tune_and_encode(
     reporter: Reporter,
     log: Log,
 ) -> None:
-    title = f"Teacher {name}"
+    title, cache_dir = f"Teacher {name}", Path(settings.run.cache_dir)
 
     with reporter.stage(title, "parts") as stage:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "encode_texts":
                 stage.update(event["done"], event["total"], f"{title}: encoding texts")
+            elif event["event"] == "encode_images":
+                stage.update(event["done"], event["total"], f"{title}: encoding pictures")
             elif event["event"] == "step":
                 stage.update(event["step"], event["steps"], f"{title}: epoch {event['epoch']}")
             else:
@@ -91,7 +93,7 @@ def _tune_and_encode(
             dataset,
             split,
             settings.teachers,
-            cache_dir=Path(settings.run.cache_dir),
+            cache_dir=cache_dir,
             seed=settings.run.teacher_seed,
             log=on_event,
         )
@@ -108,3 +110,4 @@ def _tune_and_encode(
         instances=instances,
         items=items,
     )
+    tuning_state(cache_dir, name, identity["key"]).unlink(missing_ok=True)

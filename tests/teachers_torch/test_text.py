@@ -61,7 +61,7 @@ class FakeEncoder:
 @pytest.fixture
 def fake(monkeypatch):
     encoder = FakeEncoder()
-    monkeypatch.setattr(text, "load_encoder", lambda name: encoder)
+    monkeypatch.setattr(text, "load_encoder", lambda name, pooling: encoder)
     return encoder
 
 
@@ -83,7 +83,7 @@ def test_rows_follow_the_sentences_and_equal_ones_are_encoded_once(fake, tmp_pat
 def test_a_second_call_reads_the_cache_and_does_no_work(fake, tmp_path, monkeypatch):
     """The encoder loaded again, or vectors that change on the way through the file."""
     first = text.encode_texts(SENTENCES, TextConfig(), tmp_path)
-    monkeypatch.setattr(text, "load_encoder", lambda name: pytest.fail("loaded the encoder"))
+    monkeypatch.setattr(text, "load_encoder", lambda *_: pytest.fail("loaded the encoder"))
     other_batches = TextConfig(text_batch_size=7)
     np.testing.assert_array_equal(text.encode_texts(SENTENCES, other_batches, tmp_path), first)
     assert [path.suffix for path in (tmp_path / "texts").iterdir()] == [".npy"]

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from teachers_torch.config import UniM2RecConfig
+from teachers_torch.inputs import Modality
 from teachers_torch.unim2rec import UniM2Rec, alignment_loss
 from tests.teachers_torch.worlds import packed_batch, randomise, to_numpy
 
@@ -18,9 +19,10 @@ def build(has_text=HAS_TEXT, has_image=HAS_IMAGE, fill=0.0, **changes):
     for size, bits in ((TEXT, has_text), (IMAGE, has_image)):
         features = rng.normal(size=(ITEMS, size)).astype(np.float32)
         features[~bits] = fill
-        modalities.append((features, bits))
+        modalities.append(Modality(features, bits))
     settings = {"hidden_size": WIDTH, "num_layers": 1, "inner_size": 4, "num_experts": 2}
-    model = UniM2Rec(UniM2RecConfig(**{**settings, **changes}), modalities, max_seq_len=6)
+    config = UniM2RecConfig(**{**settings, **changes})
+    model = UniM2Rec(config, modalities, max_seq_len=6, has_ids=config.id_embedding)
     randomise(model)
     return model.eval(), modalities
 
@@ -98,10 +100,14 @@ def test_modality_dropout_in_training_only():
     """Items whose content changes from one evaluation to the next."""
     model, _ = build(modality_dropout=0.5, adaptor_dropout=0.0)
     fixed = torch.randn(ITEMS, 2, WIDTH)
-    assert torch.equal(model._fuse(fixed), model._fuse(fixed))
+
+    def fused():
+        return model._fuse(fixed, model._visible(model.available))
+
+    assert torch.equal(fused(), fused())
     torch.manual_seed(0)
     model.train()
-    draws = torch.stack([model._fuse(fixed) for _ in range(20)]).detach()
+    draws = torch.stack([fused() for _ in range(20)]).detach()
     varies = (draws.std(dim=0) > 1e-4).any(dim=1).numpy()
     np.testing.assert_array_equal(varies, HAS_TEXT & HAS_IMAGE)
 

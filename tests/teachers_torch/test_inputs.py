@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from teachers_torch.registry import scale_features
+from teachers_torch.inputs import scale_features
 
 
 def test_mean_norm_of_the_rows_that_are_not_zero_is_the_one_asked_for():
