@@ -14,7 +14,7 @@ from torch import Tensor
 
 from teachers_torch.encoder import SequenceEncoder
 
-AT_ONCE = 512  # sequences of like length that are encoded together
+AT_ONCE = 64  # sequences of like length that are encoded together, so that little is padded
 
 
 class PretrainBatch(NamedTuple):
@@ -69,7 +69,7 @@ def sequence_vectors(
 ) -> Float[Tensor, "batch width"]:
     """L2-normalised hidden states at the last item of left-aligned sequences.
 
-    Sequences of like length are encoded together, which changes nothing but the time.
+    Sequences are encoded in groups of like length, which changes nothing but the time.
 
     Args:
         model: the encoder.
