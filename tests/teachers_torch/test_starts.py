@@ -73,9 +73,8 @@ def test_encoder_is_trained_where_so_asked(ring, domain, tmp_path):
     configs = dataclasses.replace(configs, unisrec=free)
     teacher, _ = tuned("unisrec", ring, configs, tmp_path)
     start = safetensors.torch.load_file(out / "weights.safetensors")
-    moved = [
-        k for k, v in teacher.model.state_dict().items() if k in start and (v != start[k]).any()
-    ]
+    state = teacher.model.state_dict()
+    moved = [key for key in start if not torch.equal(state[key], start[key])]
     assert any(key.startswith("trm_encoder.") for key in moved)
     assert "position_embedding.weight" in moved
 
@@ -128,10 +127,9 @@ def test_official_file_starts_unisrec(ring, tmp_path):
     assert teacher.start.startswith("official official.pth (sha256 ")
     state = source.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in teacher.model.state_dict().items())
+    scaled = dataclasses.replace(CONFIGS, checkpoints=checkpoints)
     with pytest.raises(UserError, match="--unisrec_feature_norm: found 15, expected 0"):
-        build(
-            "unisrec", ring, dataclasses.replace(CONFIGS, checkpoints=checkpoints), tmp_path, print
-        )
+        build("unisrec", ring, scaled, tmp_path, print)
     wrong = dataclasses.replace(CONFIGS, checkpoints={"unim2rec": str(tmp_path / "official.pth")})
     with pytest.raises(UserError, match="expected a checkpoint folder"):
         build("unim2rec", ring, wrong, tmp_path, print)
@@ -140,14 +138,8 @@ def test_official_file_starts_unisrec(ring, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"unisrec": UniSRecConfig(**{**SMALL, "hidden_size": 16})},
-            "--unisrec_hidden_size: found",
-        ),
-        (
-            {"unisrec": UniSRecConfig(**SMALL, feature_norm=3.0)},
-            "--unisrec_feature_norm: found 3.0",
-        ),
+        ({"unisrec": UniSRecConfig(**{**SMALL, "inner_size": 16})}, "--unisrec_inner_size: found"),
+        ({"unisrec": UniSRecConfig(**SMALL, feature_norm=3.0)}, "--unisrec_feature_norm: found"),
         ({"max_seq_len": 12}, "--max_seq_len: found 12, expected 10 as in"),
         ({"text": TextConfig(text_pooling="cls")}, "--text_encoder: found"),
     ],
