@@ -54,7 +54,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
             "RecBole's configuration"
         )
     # A class of its own for each name: the reader tells them apart by name.
-    inert = [(type("Inert", (_Inert,), {}), name) for name in named]
+    inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in named]
     try:
         with torch.serialization.safe_globals(inert):
             content = torch.load(path, map_location="cpu", weights_only=True)
