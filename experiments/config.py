@@ -140,6 +140,9 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
             for field in dataclasses.fields(config):
                 unread[prefix + field.name] = why
 
+    started = {name.removesuffix("-text") for name in teachers}
+    if not started & set(settings.teachers.checkpoints):
+        unread["teacher_checkpoints"] = "none of its teachers teaches"
     named = ",".join(settings.run.teachers) or "none"
     note(DistillConfig, "", not teachers, "there is no teacher to distil from")
     note(TextConfig, "", not reads_text, f"no teacher reads texts (--teachers={named})")

@@ -13,7 +13,7 @@ from teachers_torch.encoder import SequenceEncoder, TensorBatch, cosine_cross_en
 
 
 class UniSRec(SequenceEncoder):
-    """UniSRec in tuning, inductive (text alone) or transductive (+ an ID embedding).
+    """UniSRec, inductive and in pre-training (text alone) or transductive (+ an ID embedding).
 
     Row 0 of the feature and ID tables is [PAD], as in the official state dict; item i has
     row i + 1. [PAD]'s features are zero. With `pad_class` its row is one more class of the
