@@ -8,15 +8,10 @@ from typing import ClassVar
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
-GROUP = "prmkd.teachers"
-"""Entry points of users' own teachers."""
-TEACHERS = (
-    "unisrec-text",
-    "unisrec",
-    "unim2rec",
-    "precomputed",
-    *sorted({entry.name for entry in entry_points(group=GROUP)}),
-)
+BUILT_IN = ("unisrec-text", "unisrec", "unim2rec", "precomputed")
+OWN_GROUP = "prmkd.teachers"
+"""The entry points of users' own teachers."""
+TEACHERS = (*BUILT_IN, *sorted({e.name for e in entry_points(group=OWN_GROUP)} - set(BUILT_IN)))
 PRETRAINED = ("unisrec", "unim2rec")
 """Whose checkpoints there are; that of unisrec starts unisrec-text too."""
 

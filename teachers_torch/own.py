@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int
 
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
-from teachers_torch.config import GROUP
+from teachers_torch.config import OWN_GROUP
 
 
 class OwnTeacher:
@@ -76,7 +76,7 @@ class OwnTeacher:
 
 def own_entry(name: str) -> EntryPoint:
     """The entry point of a teacher's name."""
-    return next(entry for entry in entry_points(group=GROUP) if entry.name == name)
+    return next(entry for entry in entry_points(group=OWN_GROUP) if entry.name == name)
 
 
 def own_identity(name: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Against the official formulas, typed once more in float64 in the official classes' own form."""
 
+import enum
 import os
 import pickle
 import sys
@@ -188,13 +189,20 @@ class Config:
     """Stands for recbole.config.configurator.Config while the file is written."""
 
     def __init__(self):
-        self.final_config_dict = {"lambda": 1e-3, "loader": Loader}
+        self.final_config_dict = {"lambda": 1e-3, "loader": Loader, "kind": Kind.SEQUENTIAL}
 
 
 class Loader:
     """Stands for a class that the configuration holds."""
 
 
+class Kind(enum.Enum):
+    """Stands for recbole.utils.enum_type.ModelType."""
+
+    SEQUENTIAL = 1
+
+
+Kind.__module__, Kind.__qualname__ = "recbole.utils.enum_type", "ModelType"
 Config.__module__, Config.__qualname__ = "recbole.config.configurator", "Config"
 Loader.__module__, Loader.__qualname__ = "yaml.loader", "FullLoader"
 
@@ -202,7 +210,7 @@ Loader.__module__, Loader.__qualname__ = "yaml.loader", "FullLoader"
 @pytest.fixture
 def recbole(monkeypatch):
     """Makes the names importable, for the writing alone."""
-    for made in (Config, Loader):
+    for made in (Config, Loader, Kind):
         parts = made.__module__.split(".")
         names = [".".join(parts[: end + 1]) for end in range(len(parts))]
         for name in names:
