@@ -81,21 +81,25 @@ def test_the_seed_decides_everything(name, ring, tmp_path):
 @pytest.mark.parametrize("name", ["unisrec", "unim2rec"])
 def test_a_killed_tuning_goes_on_by_itself(name, ring, tmp_path):
     """A teacher tuned from its first epoch again, or to other numbers than without the kill."""
-    whole, card = run(name, ring, tmp_path / "whole")
+    short = {**SMALL, "max_epochs": 4}
+    configs = dataclasses.replace(
+        CONFIGS, unisrec=UniSRecConfig(**short), unim2rec=UniM2RecConfig(**short)
+    )
+    whole, card = run(name, ring, tmp_path / "whole", configs=configs)
 
     def kill(event):
-        if event["event"] == "step" and event["epoch"] == 6:
+        if event["event"] == "step" and event["epoch"] == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(name, ring, tmp_path / "killed", log=kill)
+        run(name, ring, tmp_path / "killed", configs=configs, log=kill)
     events = []
-    again, its_card = run(name, ring, tmp_path / "killed", log=events.append)
-    assert min(event["epoch"] for event in events) == 6
+    again, its_card = run(name, ring, tmp_path / "killed", configs=configs, log=events.append)
+    assert min(event["epoch"] for event in events) == 3
     assert dataclasses.replace(its_card, seconds=card.seconds) == card
     np.testing.assert_array_equal(again.encode_items(), whole.encode_items())
     split = leave_one_out(ring.interactions)
-    key = fingerprint(name, ring, split, CONFIGS, 0)
+    key = fingerprint(name, ring, split, configs, 0)
     assert tuning_state(tmp_path / "killed", name, key).is_file()
 
 
