@@ -146,14 +146,13 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
     named = ",".join(settings.run.teachers) or "none"
     note(DistillConfig, "", not teachers, "there is no teacher to distil from")
     note(TextConfig, "", not reads_text, f"no teacher reads texts (--teachers={named})")
+    note(ImageConfig, "", "unim2rec" not in teachers, f"no teacher sees (--teachers={named})")
     for config, users in (
         (UniSRecConfig, {"unisrec", "unisrec-text"}),
         (UniM2RecConfig, {"unim2rec"}),
-        (ImageConfig, {"unim2rec"}),
         (PrecomputedConfig, {"precomputed"}),
     ):
-        prefix = getattr(config, "prefix", "")
-        note(config, prefix, not teachers & users, f"--teachers={named} does not use it")
+        note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
     student = settings.student.student
     for name, readers in READ_BY.items():
         if student not in readers:
