@@ -11,7 +11,9 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import READ_BY, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
+    CHECKPOINTED,
     TEACHERS,
+    ImageConfig,
     PrecomputedConfig,
     RecformerConfig,
     TeacherConfigs,
@@ -36,6 +38,12 @@ class RunConfig:
         "Who teaches; empty for the student alone.",
         choices=TEACHERS,
     )
+    teacher_checkpoints: tuple[str, ...] = option(
+        (),
+        "What teachers start from: unisrec=PATH, unim2rec=PATH. A path is a folder of "
+        "experiments.pretrain or, for unisrec, an official .pth file; unisrec-text starts from "
+        "unisrec's. Recformer has --recformer_start.",
+    )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)
     teacher_scores: str = option(
         "jax",
@@ -54,6 +62,24 @@ class RunConfig:
                 raise UserError(f"--{name}: found {text!r}, expected each value once")
         if not self.seeds:
             raise UserError("--seeds: found none, expected at least one")
+        self.checkpoints()
+
+    def checkpoints(self) -> dict[str, str]:
+        """The path of every family of `--teacher_checkpoints`.
+
+        Raises:
+            UserError: an entry is not family=path, or a family comes twice.
+        """
+        paths: dict[str, str] = {}
+        for entry in self.teacher_checkpoints:
+            family, _, path = entry.partition("=")
+            if family not in CHECKPOINTED or not path or family in paths:
+                raise UserError(
+                    f"--teacher_checkpoints: found {entry!r}, expected NAME=PATH, each name of "
+                    f"{', '.join(CHECKPOINTED)} at most once (recformer's: --recformer_start=PATH)"
+                )
+            paths[family] = path
+        return paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +107,8 @@ GROUPS = (
     Group("Student", "", StudentConfig),
     Group("Training", "", TrainConfig),
     Group("Distillation", "", DistillConfig),
-    Group("Text encoder of the teachers", "", TextConfig),
+    Group("Texts of the teachers", "", TextConfig),
+    Group("Pictures of the teachers", "", ImageConfig),
     Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
     Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
     Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
@@ -91,9 +118,19 @@ GROUPS = (
 
 def settings_from(configs: tuple) -> Settings:
     """Puts the configurations of `GROUPS`, in their order, together."""
-    run, data, student, train, distill, text, unisrec, unim2rec, recformer, precomputed = configs
-    teachers = TeacherConfigs(text, unisrec, unim2rec, recformer, precomputed, data.max_seq_len)
-    return Settings(run, data, student, train, distill, teachers)
+    run, data, student, train, distill, *teachers = configs
+    text, image, unisrec, unim2rec, recformer, precomputed = teachers
+    configured = TeacherConfigs(
+        text=text,
+        image=image,
+        unisrec=unisrec,
+        unim2rec=unim2rec,
+        recformer=recformer,
+        precomputed=precomputed,
+        max_seq_len=data.max_seq_len,
+        checkpoints=run.checkpoints(),
+    )
+    return Settings(run, data, student, train, distill, configured)
 
 
 def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
@@ -107,9 +144,13 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
             for field in dataclasses.fields(config):
                 unread[prefix + field.name] = why
 
+    started = {name.removesuffix("-text") for name in teachers}
+    if not started & set(settings.teachers.checkpoints):
+        unread["teacher_checkpoints"] = "none of its teachers teaches"
     named = ",".join(settings.run.teachers) or "none"
     note(DistillConfig, "", not teachers, "there is no teacher to distil from")
-    note(TextConfig, "", not reads_text, f"no teacher reads texts (--teachers={named})")
+    note(TextConfig, "", not reads_text, f"--teachers={named} does not use it")
+    note(ImageConfig, "", "unim2rec" not in teachers, f"--teachers={named} does not use it")
     for config, users in (
         (UniSRecConfig, {"unisrec", "unisrec-text"}),
         (UniM2RecConfig, {"unim2rec"}),

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +12,10 @@ from experiments.config import Settings
 from experiments.console import Reporter
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
-from teachers_torch.base import ENCODER_VERSION, fingerprint, tune
+from teachers_torch.base import ENCODER_VERSION, fingerprint, tune, tuning_state
 from teachers_torch.checkpoints import CARD, load, save, save_card
+from teachers_torch.inputs import Log
 from teachers_torch.shards import encode_in_shards
-
-Log = Callable[[dict[str, Any]], None]
 
 
 class ReadyTeacher(NamedTuple):
@@ -78,6 +76,8 @@ def _tune_and_encode(
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "encode_texts":
                 stage.update(event["done"], event["total"], f"{title}: encoding texts")
+            elif event["event"] == "encode_images":
+                stage.update(event["done"], event["total"], f"{title}: encoding pictures")
             elif event["event"] == "encode" and not encoding:
                 stage.update(event["done"], event["total"], f"{title}: encoding tokens")
             elif event["event"] == "step":
@@ -127,3 +127,4 @@ def _tune_and_encode(
         items=items,
     )
     shutil.rmtree(folder / "shards")
+    tuning_state(cache_dir, name, identity["key"]).unlink(missing_ok=True)

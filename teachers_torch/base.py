@@ -19,12 +19,17 @@ from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import PARTS, Split
 from teachers_torch.config import TeacherConfigs
 from teachers_torch.encode import TunedTeacher, rank_all
+from teachers_torch.image import files_digest
+from teachers_torch.inputs import Log
+from teachers_torch.own import own_identity
 from teachers_torch.precomputed import PrecomputedTeacher, content_digest
 from teachers_torch.recformer import RecformerTeacher
 from teachers_torch.recformer_start import start_identity
 from teachers_torch.recformer_tune import tune_recformer
-from teachers_torch.registry import RECIPES, Log, build, require_known
-from teachers_torch.text import encoder_identity
+from teachers_torch.registry import RECIPES, build, require_known
+from teachers_torch.starts import start_digest
+from teachers_torch.text import encoder_identity, text_identity
+from teachers_torch.text_files import features_digest
 from teachers_torch.tune import Tuning, tune_model
 
 # Part of every cache key: raise it when the same configuration gives other vectors.
@@ -105,7 +110,7 @@ class TeacherCard:
     encode_seconds: float = 0.0
 
 
-def settings(name: str, configs: TeacherConfigs) -> dict[str, Any]:
+def settings(name: str, dataset: Dataset, configs: TeacherConfigs) -> dict[str, Any]:
     """The settings that this teacher's vectors depend on, and no others; json values."""
     if name == PrecomputedTeacher.name:
         config = configs.precomputed
@@ -118,11 +123,23 @@ def settings(name: str, configs: TeacherConfigs) -> dict[str, Any]:
             **start_identity(configs.recformer),
             "max_seq_len": configs.max_seq_len,
         }
-    return {
-        **dataclasses.asdict(RECIPES[name].config(configs)),
+    if name not in RECIPES:
+        return dict(own_identity(name))
+    recipe, text = RECIPES[name], configs.text
+    found = {
+        **dataclasses.asdict(recipe.config(configs)),
         "max_seq_len": configs.max_seq_len,
-        "text_encoder": encoder_identity(configs.text.text_encoder),
+        "text_encoder": features_digest(text, dataset.name)
+        if text.text_features
+        else text_identity(text),
     }
+    paths = dataset.catalogue.image_paths
+    if name == "unim2rec" and paths is not None:
+        found["image_encoder"] = encoder_identity(configs.image.image_encoder)
+        found["images"] = files_digest(sorted(set(paths) - {""}))
+    if recipe.family in configs.checkpoints:
+        found["start"] = start_digest(Path(configs.checkpoints[recipe.family]))
+    return found
 
 
 def fingerprint(
@@ -144,8 +161,8 @@ def fingerprint(
         "teacher": name,
         "data": dataset.fingerprint,
         "split": parts.hexdigest(),
-        "settings": settings(name, configs),
-        "seed": None if name == PrecomputedTeacher.name else seed,
+        "settings": settings(name, dataset, configs),
+        "seed": seed if name in (*RECIPES, RecformerTeacher.name) else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -170,10 +187,11 @@ def tune(
         dataset: histories and catalogue.
         split: trained on `train`, selected on `validation`, reported on `test`.
         configs: all settings.
-        cache_dir: where encoded texts are kept.
+        cache_dir: where encoded texts and pictures are kept, and, but for Recformer, the state
+            of the tuning after each epoch (`tuning_state`): one that was killed goes on from it.
         seed: seed of weights, batches, dropout and noise.
-        log: told of progress as dicts with an `event`: `encode_texts` and `encode` (`done`,
-            `total`), and `step` and `epoch` (see `tune_model`).
+        log: told of progress as dicts with an `event`: `encode_texts`, `encode_images` and
+            `encode` (`done`, `total`), `step` and `epoch` (see `tune_model`).
 
     Raises:
         UserError: there is no such teacher, or its inputs are missing or wrong.
@@ -188,7 +206,6 @@ def tune(
 
     with seeded(seed):
         teacher = build(name, dataset, configs, cache_dir, tell)
-        started = time.perf_counter()
 
         def validate() -> dict[str, float]:
             return evaluate(teacher, dataset, split.validation)
@@ -197,31 +214,36 @@ def tune(
             batches = TrainingBatches(
                 dataset.interactions, split, configs.max_seq_len, teacher.config.batch_size, seed
             )
-            start = "random"
-            tuning = tune_model(teacher.model, batches, validate, teacher.config, tell)
+            key = fingerprint(name, dataset, split, configs, seed)
+            state_file = tuning_state(cache_dir, name, key)
+            tuning = tune_model(teacher.model, batches, validate, teacher.config, tell, state_file)
         elif isinstance(teacher, RecformerTeacher):
-            start = teacher.start
             tuning = tune_recformer(teacher, split, validate, seed)
         else:
-            start = "given vectors"
             tuning = Tuning(epochs=0, best_epoch=0, validation=validate())
+        started = time.perf_counter()
         test = evaluate(teacher, dataset, split.test)
     card = TeacherCard(
         name=name,
         dataset=dataset.name,
         data_fingerprint=dataset.fingerprint,
-        start=start,
+        start=teacher.start,
         seed=seed,
-        settings=settings(name, configs),
+        settings=settings(name, dataset, configs),
         validation=tuning.validation,
         test=test,
-        seconds=time.perf_counter() - started,
+        seconds=tuning.seconds + time.perf_counter() - started,
         num_parameters=teacher.num_parameters,
         epochs=tuning.epochs,
         best_epoch=tuning.best_epoch,
         table_bytes=teacher.table_bytes,
     )
     return teacher, card
+
+
+def tuning_state(cache_dir: Path, name: str, key: str) -> Path:
+    """Where a tuning under way keeps its state; whoever has saved the teacher deletes it."""
+    return cache_dir / "tuning" / f"{name}-{key}.pt"
 
 
 def evaluate(

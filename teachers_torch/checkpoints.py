@@ -14,8 +14,9 @@ from prmkd_jax.data.errors import UserError
 from teachers_torch.base import Teacher, TeacherCard, seeded
 from teachers_torch.config import TeacherConfigs
 from teachers_torch.encode import TunedTeacher
+from teachers_torch.inputs import Log
 from teachers_torch.recformer import RecformerTeacher
-from teachers_torch.registry import Log, build
+from teachers_torch.registry import build
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 

@@ -1,12 +1,21 @@
 """How each teacher is built and tuned; framework-free, so the command line can read it."""
 
 import dataclasses
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import ClassVar
 
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
-TEACHERS = ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
+BUILT_IN = ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
+OWN_GROUP = "prmkd.teachers"
+"""The entry points of users' own teachers."""
+TEACHERS = (*BUILT_IN, *sorted({e.name for e in entry_points(group=OWN_GROUP)} - set(BUILT_IN)))
+CHECKPOINTED = ("unisrec", "unim2rec")
+"""Who starts from `--teacher_checkpoints`; a checkpoint of unisrec starts unisrec-text too."""
+PRETRAINED = (*CHECKPOINTED, "recformer")
+"""Whose pre-training there is; Recformer starts from `RecformerConfig.start`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +26,32 @@ class TextConfig:
         "all-MiniLM-L6-v2",
         "Text encoder: the bundled all-MiniLM-L6-v2, else a Hugging Face hub name or a folder.",
     )
+    text_pooling: str = option(
+        "model",
+        "How a text becomes one vector: as the encoder's files say (a plain Hugging Face encoder "
+        "is averaged), or the last hidden state at [CLS], as UniSRec does.",
+        choices=("model", "cls"),
+    )
     text_batch_size: int = option(64, "Sentences encoded at once.", low=1)
+    text_features: str = option(
+        "",
+        "A .feat1CLS file with its .item2index (and .feat2CLS) beside it, read in place of "
+        "encoding; {dataset} in it stands for the data set's name.",
+    )
+
+    def __post_init__(self):
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """The frozen encoder of picture files (`image_path`), shared by all teachers that see."""
+
+    image_encoder: str = option(
+        "openai/clip-vit-base-patch32",
+        "Encoder of picture files: a Hugging Face hub name or a folder.",
+    )
+    image_batch_size: int = option(32, "Pictures encoded at once.", low=1)
 
     def __post_init__(self):
         validate(self)
@@ -48,6 +82,11 @@ class EncoderConfig:
     batch_size: int = option(2048, "Token slots of a training batch.", low=1)
     max_epochs: int = option(300, "Most epochs of the tuning.", low=1)
     patience: int = option(10, "Epochs without a better validation NDCG@10 before a stop.", low=1)
+    freeze_encoder: bool = option(
+        True,
+        "Tuning from a checkpoint leaves positions and Transformer as they are, as the official "
+        "code does; without a checkpoint nothing is frozen.",
+    )
 
     def __post_init__(self):
         validate(self)
@@ -200,8 +239,43 @@ class PrecomputedConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-training on other domains; the defaults are UniSRec's."""
+
+    prefix: ClassVar[str] = "pretrain_"
+
+    epochs: int = option(300, "Epochs; there is no early stopping.", low=1)
+    batch_size: int = option(8192, "Instances of a batch, each a negative of the others.", low=2)
+    learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
+    sequence_weight: float = option(1e-3, "Weight of the sequence-sequence loss.", low=0)
+    item_drop: float = option(
+        0.9,
+        "Probability that a batch is augmented by dropping items; else words are dropped "
+        "(unisrec) or modalities (unim2rec).",
+        low=0,
+        high=1,
+    )
+    drop: float = option(0.2, "Share of positions that an augmentation drops.", low=0, below=1)
+    word_drop: float = option(0.15, "Share of words missing in word-dropped texts.", low=0, below=1)
+    duplicates: str = option(
+        "zero",
+        "Unisrec's logit of another row with the same target: 0, which still adds exp(0) = 1 to "
+        "the denominator, as the official code has it, or left out. unim2rec leaves it out.",
+        choices=("zero", "left_out"),
+    )
+    save_every: int = option(50, "Epochs between two checkpoints.", low=1)
+
+    def __post_init__(self):
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class TeacherConfigs:
-    """Everything that teachers are configured by."""
+    """Everything that teachers are configured by.
+
+    `checkpoints` has the path that a family of teachers starts from, by the names of
+    `CHECKPOINTED`.
+    """
 
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
     unisrec: UniSRecConfig = dataclasses.field(default_factory=UniSRecConfig)
@@ -209,3 +283,5 @@ class TeacherConfigs:
     recformer: RecformerConfig = dataclasses.field(default_factory=RecformerConfig)
     precomputed: PrecomputedConfig = dataclasses.field(default_factory=PrecomputedConfig)
     max_seq_len: int = 50
+    image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
+    checkpoints: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -20,7 +20,8 @@ USERS_AT_ONCE = 1024
 class TunedTeacher:
     """A teacher that is a torch model over the histories of one data set.
 
-    Its vectors are L2-normalised, so `score_scale` is 1 / temperature.
+    Its vectors are L2-normalised, so `score_scale` is 1 / temperature. `start` says what its
+    tuning starts from.
     """
 
     name: str
@@ -28,6 +29,7 @@ class TunedTeacher:
     interactions: Interactions
     config: EncoderConfig
     max_seq_len: int
+    start: str = "random"
 
     @property
     def score_scale(self) -> float:

@@ -23,6 +23,7 @@ class PrecomputedTeacher:
     """
 
     name = "precomputed"
+    start = "given vectors"
     # Of the model behind the arrays nothing is known.
     num_parameters = 0
 

@@ -1,8 +1,7 @@
 """Recformer: histories and items as sentences, read by one Longformer (arXiv 2305.13731)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,11 +12,10 @@ from torch import Tensor, nn
 from prmkd_jax.data.dataset import Interactions
 from teachers_torch.config import RecformerConfig
 from teachers_torch.encoder import cosine_cross_entropy
+from teachers_torch.inputs import Log
 from teachers_torch.longformer import Architecture, Longformer
 from teachers_torch.recformer_text import Reader, TokenSequence, token_batches
-
-Log = Callable[[dict[str, Any]], None]
-Progress = Callable[[int, int], None]
+from teachers_torch.text import Progress
 
 
 class LanguageHead(nn.Module):

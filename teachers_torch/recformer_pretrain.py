@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
+from teachers_torch.inputs import Log
 from teachers_torch.recformer import (
     Recformer,
     autocast,
@@ -47,7 +48,7 @@ def pretrain(
     max_seq_len: int,
     cache_dir: Path,
     seed: int,
-    log: Callable[[dict[str, Any]], None],
+    log: Log,
     folder: Path,
 ) -> Pretraining:
     """Trains on the whole histories of some domains, a user of two domains being two.
@@ -127,7 +128,7 @@ def _train(
     config: RecformerConfig,
     pretraining: RecformerPretrainConfig,
     seed: int,
-    log: Callable[[dict[str, Any]], None],
+    log: Log,
     keep: Callable[[Pretraining], None],
 ) -> Pretraining:
     """The optimisation; `keep` is called whenever the weights are the best so far."""

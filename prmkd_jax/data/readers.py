@@ -2,11 +2,12 @@
 
     <data_dir>/<name>/interactions.parquet    user_id, item_id, and position or timestamp
     <data_dir>/<name>/items.parquet           item_id, title; optional brand, categories,
-                                              description, image_feature_row
+                                              description, image_feature_row, image_path
     <data_dir>/<name>/image_features.npy      [rows, d] float16, optional
     <data_dir>/<name>/clip_text_features.npy  [rows, d] float16, optional
 
-Ids and texts are strings, the rest whole numbers; other columns are passed over. Rows are
+Ids, texts and paths are strings, the rest whole numbers; `image_path` is relative to the data
+set's folder or absolute; other columns are passed over. Rows are
 counted from 0 in every message, as pandas and pyarrow count them.
 """
 
@@ -105,7 +106,8 @@ def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
 def _read_catalogue(folder: Path, item_ids: pa.Array) -> Catalogue:
     """Texts and pictures, one row an item of `item_ids`, in its order."""
     path = folder / ITEMS
-    table = _read_parquet(path, strings=("item_id", *TEXT_FIELDS), integers=("image_feature_row",))
+    strings = ("item_id", *TEXT_FIELDS, "image_path")
+    table = _read_parquet(path, strings=strings, integers=("image_feature_row",))
     _require(path, table, ("item_id", "title"))
     _refuse_empty(path, table, "item_id")
     numbers, distinct = _encode(table["item_id"])
@@ -128,9 +130,17 @@ def _read_catalogue(folder: Path, item_ids: pa.Array) -> Catalogue:
         for field in TEXT_FIELDS
     }
     if image_features is None:
-        return Catalogue(texts)
+        return Catalogue(texts, image_paths=_image_paths(folder, aligned))
     image_rows = aligned["image_feature_row"].fill_null(-1).to_numpy().astype(np.int32)
     return Catalogue(texts, image_features, image_rows, image_text_features)
+
+
+def _image_paths(folder: Path, table: pa.Table) -> tuple[str, ...] | None:
+    """Each item's picture file, "" where it has none; None where no item has one."""
+    if "image_path" not in table.column_names:
+        return None
+    paths = table["image_path"].fill_null("").to_pylist()
+    return tuple(str(folder / path) if path else "" for path in paths) if any(paths) else None
 
 
 def _check_pictures(

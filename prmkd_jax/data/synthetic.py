@@ -155,7 +155,7 @@ def make_domain(seed: int, name: str, config: WorldConfig) -> Domain:
     dataset = Dataset(
         name=f"synthetic-{name}",
         interactions=Interactions(indptr, items.astype(np.int32)),
-        catalogue=Catalogue(texts, pixels.reshape(-1, 16 * 16 * 3), image_rows),
+        catalogue=Catalogue(texts, pixels.reshape(-1, 768), image_rows, image_shape=(16, 16, 3)),
         user_ids=tuple(f"{name}-u{user}" for user in range(config.users)),
         item_ids=tuple(f"{name}-i{item}" for item in kept),
     )

@@ -1,7 +1,6 @@
 """Sums over a bipartite graph's edges."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import numpy as np
@@ -45,8 +44,7 @@ def normalized_graph(num_users: int, num_items: int, edges: Int32[np.ndarray, "2
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def propagate(
+def _propagate(
     users: Float[Array, "U D"], items: Float[Array, "V D"], graph: Graph
 ) -> tuple[Float[Array, "U D"], Float[Array, "V D"]]:
     """One step over the graph: each side becomes the weighted sum of its neighbours."""
@@ -54,6 +52,10 @@ def propagate(
         _sum(items, *graph.by_user, rows=graph.num_users),
         _sum(users, *graph.by_item, rows=graph.num_items),
     )
+
+
+# Called, not used as a decorator through `partial`, which would hide its type.
+propagate = jax.custom_vjp(_propagate, nondiff_argnums=(2,))
 
 
 def _sum(table, to, given, weights, *, rows):

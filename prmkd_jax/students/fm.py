@@ -11,6 +11,7 @@ depends on the user alone changes neither the softmax nor the ranking and is lef
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -31,7 +32,7 @@ class FM(nnx.Module):
         # Static, and by identity: which words an item has is no parameter.
         self.facts = facts
 
-        def table(rows: int, columns: int, init: nnx.initializers.Initializer) -> Embedding:
+        def table(rows: int, columns: int, init: nnx.Initializer) -> Embedding:
             return Embedding(rows, columns, rngs=rngs, init=init)
 
         self.user_embedding = table(facts.num_users, width, _XAVIER)
@@ -75,7 +76,7 @@ class FM(nnx.Module):
         ]
 
 
-def _mean(table: Float[Array, "words D"], words: Int[Array, "V most"]) -> Float[Array, "V D"]:
+def _mean(table: Float[Array, "words D"], words: Int[np.ndarray, "V most"]) -> Float[Array, "V D"]:
     """The mean of each item's words; zero where it has none."""
     known = jnp.asarray(words >= 0)
     total = jnp.where(known[..., None], table[jnp.maximum(words, 0)], 0.0).sum(1)

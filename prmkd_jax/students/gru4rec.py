@@ -25,9 +25,7 @@ class GRULayer(nnx.Module):
     n = tanh(W_in x + r * (W_hn h)); the new state is (1 - z) * n + z * h.
     """
 
-    def __init__(
-        self, inputs: int, width: int, init: nnx.initializers.Initializer, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, inputs: int, width: int, init: nnx.Initializer, *, rngs: nnx.Rngs):
         self.input_gates = nnx.Param(init(rngs.params(), (inputs, 3 * width), jnp.float32))
         self.state_gates = nnx.Param(init(rngs.params(), (width, 3 * width), jnp.float32))
 
@@ -113,7 +111,7 @@ class GRU4Rec(nnx.Module):
         return dot(queries, items)
 
 
-def _torch_uniform(fan_in: int) -> nnx.initializers.Initializer:
+def _torch_uniform(fan_in: int) -> nnx.Initializer:
     """U(−1/√n, 1/√n), what torch draws for linear and recurrent layers."""
     bound = fan_in**-0.5
 

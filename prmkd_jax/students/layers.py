@@ -11,9 +11,7 @@ INIT = nnx.initializers.normal(stddev=0.02)
 class Embedding(nnx.Module):
     """A table of vectors, N(0, 0.02) at the start unless the model says otherwise."""
 
-    def __init__(
-        self, rows: int, width: int, *, rngs: nnx.Rngs, init: nnx.initializers.Initializer = INIT
-    ):
+    def __init__(self, rows: int, width: int, *, rngs: nnx.Rngs, init: nnx.Initializer = INIT):
         self.table = nnx.Param(init(rngs.params(), (rows, width), jnp.float32))
 
     def __call__(self, ids: Int[ArrayLike, "..."]) -> Float[Array, "... D"]:

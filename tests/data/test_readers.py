@@ -318,3 +318,23 @@ def test_real_data(name, users, num_items, interactions, pictures):
     assert (0 if rows is None else int((rows >= 0).sum())) == pictures
     assert np.bincount(dataset.interactions.items).min() >= 1
     assert len(leave_one_out(dataset.interactions).test) == users
+
+
+def test_picture_files_stand_in_the_data_sets_folder(tmp_path):
+    """Paths relative to wherever the command runs, or given to other items."""
+    elsewhere = str(tmp_path / "elsewhere.png")
+    column = pa.array(["z.png", None, "pictures/a.jpg"])
+    dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
+    assert dataset.item_ids == ("b", "a", "c")
+    wanted = ("", str(tmp_path / "toy" / "pictures" / "a.jpg"), "")
+    assert dataset.catalogue.image_paths == wanted
+    column = pa.array(["", elsewhere, ""])
+    dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
+    assert dataset.catalogue.image_paths == (elsewhere, "", "")
+
+
+def test_without_a_picture_there_are_no_paths(tmp_path):
+    """A teacher of pictures that sets out to encode none."""
+    for column in (None, pa.array(["z.png", None, None])):
+        dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
+        assert dataset.catalogue.image_paths is None

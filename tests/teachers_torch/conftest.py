@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from teachers_torch import registry
+from teachers_torch import inputs
 from tests.teachers_torch.worlds import ring_world, text_vectors
 
 
@@ -17,5 +17,5 @@ def one_thread():
 @pytest.fixture
 def ring(monkeypatch):
     """The ring world, its texts encoded by hash in place of a language model."""
-    monkeypatch.setattr(registry, "encode_texts", text_vectors)
+    monkeypatch.setattr(inputs, "encode_texts", text_vectors)
     return ring_world()

@@ -9,7 +9,7 @@ import torch
 
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
-from teachers_torch.base import evaluate, fingerprint, tune
+from teachers_torch.base import evaluate, fingerprint, tune, tuning_state
 from teachers_torch.config import (
     PrecomputedConfig,
     RecformerConfig,
@@ -102,15 +102,40 @@ def test_the_seed_decides_everything(name, ring, tiny, tmp_path):
     )
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first, _ = run(name, ring, tmp_path, seed=3, configs=configs)
+    first, _ = run(name, ring, tmp_path / "a", seed=3, configs=configs)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    second, _ = run(name, ring, tmp_path, seed=3, configs=configs)
-    other, _ = run(name, ring, tmp_path, seed=4, configs=configs)
+    second, _ = run(name, ring, tmp_path / "b", seed=3, configs=configs)
+    other, _ = run(name, ring, tmp_path / "b", seed=4, configs=configs)
     ids = np.arange(len(ring.interactions.items))
     np.testing.assert_array_equal(first.encode_items(), second.encode_items())
     np.testing.assert_array_equal(first.encode_instances(ids), second.encode_instances(ids))
     assert np.abs(first.encode_items() - other.encode_items()).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["unisrec", "unim2rec"])
+def test_a_killed_tuning_goes_on_by_itself(name, ring, tmp_path):
+    """A teacher tuned from its first epoch again, or to other numbers than without the kill."""
+    short = {**SMALL, "max_epochs": 4}
+    configs = dataclasses.replace(
+        CONFIGS, unisrec=UniSRecConfig(**short), unim2rec=UniM2RecConfig(**short)
+    )
+    whole, card = run(name, ring, tmp_path / "whole", configs=configs)
+
+    def kill(event):
+        if event["event"] == "step" and event["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(name, ring, tmp_path / "killed", configs=configs, log=kill)
+    events = []
+    again, its_card = run(name, ring, tmp_path / "killed", configs=configs, log=events.append)
+    assert min(event["epoch"] for event in events) == 3
+    assert dataclasses.replace(its_card, seconds=card.seconds) == card
+    np.testing.assert_array_equal(again.encode_items(), whole.encode_items())
+    split = leave_one_out(ring.interactions)
+    key = fingerprint(name, ring, split, configs, 0)
+    assert tuning_state(tmp_path / "killed", name, key).is_file()
 
 
 def test_precomputed_is_measured_like_the_others(ring, tmp_path):

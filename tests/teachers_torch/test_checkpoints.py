@@ -39,7 +39,7 @@ def test_a_teacher_comes_back_as_it_went(name, ring, tmp_path):
     ids = np.arange(len(ring.interactions.items))
     np.testing.assert_array_equal(again.encode_instances(ids), teacher.encode_instances(ids))
     np.testing.assert_array_equal(again.encode_items(), teacher.encode_items())
-    assert {path.name for path in tmp_path.iterdir()} == {"saved"}
+    assert {path.name for path in tmp_path.iterdir()} == {"saved", "tuning"}
 
 
 def test_recformer_comes_back_with_its_table(ring, tmp_path):

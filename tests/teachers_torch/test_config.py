@@ -41,7 +41,7 @@ def test_defaults_are_the_official_fine_tuning():
         "hidden_size": 300, "num_layers": 2, "num_heads": 2, "inner_size": 256, "dropout": 0.5,
         "adaptor_dropout": 0.2, "num_experts": 8, "temperature": 0.07, "feature_norm": 15.0,
         "learning_rate": 1e-3, "weight_decay": 0.0, "batch_size": 2048, "max_epochs": 300,
-        "patience": 10,
+        "patience": 10, "freeze_encoder": True,
     }  # fmt: skip
     assert dataclasses.asdict(EncoderConfig()) == shared
     assert dataclasses.asdict(UniSRecConfig()) == {**shared, "pad_class": True}

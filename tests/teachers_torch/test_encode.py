@@ -7,6 +7,7 @@ from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.encode import TunedTeacher, encode_instances, encode_items, rank_all
 from teachers_torch.encoder import to_tensors
+from teachers_torch.inputs import Modality
 from teachers_torch.unim2rec import UniM2Rec
 from teachers_torch.unisrec import UniSRec
 from tests.teachers_torch.worlds import interactions_of, packed_batch, randomise
@@ -32,7 +33,8 @@ def model(request):
     else:
         bits = np.arange(ITEMS) % 3 > 0
         config = UniM2RecConfig(**SETTINGS, align_weight=0.0)
-        model = UniM2Rec(config, [(texts, ~bits[::-1]), (images, bits)], MAX_LEN)
+        inputs = [Modality(texts, ~bits[::-1]), Modality(images, bits)]
+        model = UniM2Rec(config, inputs, MAX_LEN, has_ids=True)
     randomise(model)
     return model
 

@@ -5,7 +5,9 @@ import pytest
 
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.data.errors import UserError
-from teachers_torch.image import image_features
+from teachers_torch import image
+from teachers_torch.config import ImageConfig
+from teachers_torch.image import encode_files, image_features
 from tests.teachers_torch.worlds import ring_world
 
 ROWS = np.array([2, -1, 0, 1, -1, 3, 3], dtype=np.int32)
@@ -72,3 +74,108 @@ def test_no_picture_at_all_is_refused(pictures):
     dataset = dataset_with(pictures, np.full(5, -1, dtype=np.int32))
     with pytest.raises(UserError, match="no item has image features"):
         image_features(dataset)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """A tiny ViT and a tiny CLIP with their processors, as folders."""
+    import torch
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessorPil,
+        CLIPModel,
+        ViTConfig,
+        ViTImageProcessorPil,
+        ViTModel,
+    )
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoders")
+    vision = {
+        "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 8, "image_size": 16, "patch_size": 8,
+    }  # fmt: skip
+    words = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    words |= {"intermediate_size": 8, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    size = {"height": 16, "width": 16}
+    vit = ViTModel(ViTConfig(**vision)).eval()
+    clip = CLIPModel(CLIPConfig(text_config=words, vision_config=vision, projection_dim=6)).eval()
+    models = {
+        "vit": (vit, ViTImageProcessorPil(size=size)),
+        "clip": (clip, CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size)),
+    }
+    for name, parts in models.items():
+        for part in parts:
+            part.save_pretrained(folder / name)
+    return folder, models
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    """Five items, of which two share a picture and one has none."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (20, 30)), ("b.jpg", (16, 16)), ("c.png", (9, 40))):
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    paths = [
+        str(tmp_path / name) if name else "" for name in ("b.jpg", "", "a.png", "c.png", "b.jpg")
+    ]
+    texts = {"title": tuple("abcde")}
+    catalogue = Catalogue(texts, image_paths=tuple(paths))
+    return dataclasses.replace(ring_world(), catalogue=catalogue, item_ids=tuple("abcde"))
+
+
+@pytest.mark.parametrize("name", ["vit", "clip"])
+def test_files_are_encoded_by_the_models_own_class(name, encoders, pictured, tmp_path):
+    """Another layer or token than the encoder's picture vector, rows of other items."""
+    import torch
+    from PIL import Image
+
+    folder, models = encoders
+    model, processor = models[name]
+    config = ImageConfig(image_encoder=str(folder / name), image_batch_size=2)
+    reports = []
+    encoded = encode_files(pictured, config, tmp_path, lambda *r: reports.append(r)).catalogue
+    assert reports == [(2, 3), (3, 3)]
+    assert encoded.image_rows.tolist() == [1, -1, 0, 2, 1]
+    for item in (0, 2, 3):
+        picture = Image.open(pictured.catalogue.image_paths[item]).convert("RGB")
+        pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            if name == "vit":
+                expected = model(pixels).last_hidden_state[0, 0]
+            else:
+                expected = model.visual_projection(model.vision_model(pixels).pooler_output)[0]
+        found = encoded.image_features[encoded.image_rows[item]]
+        np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
+    features, available = image_features(dataclasses.replace(pictured, catalogue=encoded))
+    assert available.tolist() == [True, False, True, True, True]
+    assert features.shape[1] == (8 if name == "vit" else 6)
+
+
+def test_encoded_pictures_come_from_the_cache(encoders, pictured, tmp_path, monkeypatch):
+    """Pictures encoded for every run, or old features of a picture that has changed."""
+    config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
+    first = encode_files(pictured, config, tmp_path).catalogue.image_features
+    monkeypatch.setattr(image, "_load_encoder", lambda name: pytest.fail("loaded the encoder"))
+    again = encode_files(pictured, config, tmp_path).catalogue.image_features
+    np.testing.assert_array_equal(first, again)
+    (tmp_path / "a.png").write_bytes((tmp_path / "c.png").read_bytes())
+    with pytest.raises(pytest.fail.Exception, match="loaded the encoder"):
+        encode_files(pictured, config, tmp_path)
+
+
+def test_pictures_and_encoders_that_cannot_be_read_are_one_line(encoders, pictured, tmp_path):
+    """A traceback from the middle of a library."""
+    config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
+    with pytest.raises(UserError, match=r"^--image_encoder: found ") as caught:
+        encode_files(pictured, ImageConfig(image_encoder=str(tmp_path)), tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "c.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"c\.png: found no readable picture"):
+        encode_files(pictured, config, tmp_path)
+    (tmp_path / "c.png").unlink()
+    with pytest.raises(UserError, match=r"c\.png: found no such file"):
+        encode_files(pictured, config, tmp_path)

@@ -61,7 +61,7 @@ class FakeEncoder:
 @pytest.fixture
 def fake(monkeypatch):
     encoder = FakeEncoder()
-    monkeypatch.setattr(text, "load_encoder", lambda name: encoder)
+    monkeypatch.setattr(text, "load_encoder", lambda name, pooling: encoder)
     return encoder
 
 
@@ -83,7 +83,7 @@ def test_rows_follow_the_sentences_and_equal_ones_are_encoded_once(fake, tmp_pat
 def test_a_second_call_reads_the_cache_and_does_no_work(fake, tmp_path, monkeypatch):
     """The encoder loaded again, or vectors that change on the way through the file."""
     first = text.encode_texts(SENTENCES, TextConfig(), tmp_path)
-    monkeypatch.setattr(text, "load_encoder", lambda name: pytest.fail("loaded the encoder"))
+    monkeypatch.setattr(text, "load_encoder", lambda *_: pytest.fail("loaded the encoder"))
     other_batches = TextConfig(text_batch_size=7)
     np.testing.assert_array_equal(text.encode_texts(SENTENCES, other_batches, tmp_path), first)
     assert [path.suffix for path in (tmp_path / "texts").iterdir()] == [".npy"]
@@ -165,8 +165,9 @@ def test_an_encoder_that_cannot_be_loaded_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_plain_hugging_face_encoder_is_mean_pooled(tmp_path):
-    """Pooling over padding, or another layer than the last."""
+@pytest.mark.parametrize("pooling", ["model", "cls"])
+def test_a_plain_hugging_face_encoder_is_mean_pooled_or_read_at_cls(tmp_path, pooling):
+    """Pooling over padding, another layer than the last, or BERT's pooler in place of [CLS]."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -185,13 +186,13 @@ def test_a_plain_hugging_face_encoder_is_mean_pooled(tmp_path):
     model = BertModel(config).eval()
     model.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    vectors = text.encode_texts(
-        ["bolt.", "steel nut bolt."], TextConfig(text_encoder=str(tmp_path / "bert")), tmp_path
-    )
+    encoder = TextConfig(text_encoder=str(tmp_path / "bert"), text_pooling=pooling)
+    vectors = text.encode_texts(["bolt.", "steel nut bolt."], encoder, tmp_path)
     for vector, ids in zip(vectors, ([2, 5, 8, 3], [2, 7, 6, 5, 8, 3]), strict=True):
         with torch.inference_mode():
             hidden = model(torch.tensor([ids])).last_hidden_state[0]
-        np.testing.assert_allclose(vector, hidden.mean(0).numpy(), atol=1e-5)
+        expected = hidden.mean(0) if pooling == "model" else hidden[0]
+        np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
 
 
 def test_the_bundled_encoder_knows_what_is_alike(tmp_path):
@@ -202,3 +203,24 @@ def test_the_bundled_encoder_knows_what_is_alike(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     cosines = vectors @ vectors.T
     assert cosines[0, 1] > cosines[0, 2] + 0.2
+
+
+def test_words_are_dropped_one_by_one_and_the_same_for_a_seed():
+    """Whole sentences dropped, another share, or a draw that a second run doesn't repeat."""
+    sentences = [" ".join(f"w{word}" for word in range(100))] * 50
+    dropped = text.drop_words(sentences, 0.15, seed=3)
+    assert dropped == text.drop_words(sentences, 0.15, seed=3)
+    assert dropped != text.drop_words(sentences, 0.15, seed=4)
+    kept = [sentence.split() for sentence in dropped]
+    assert np.mean([len(words) for words in kept]) == pytest.approx(85, abs=2)
+    assert len({len(words) for words in kept}) > 5
+    assert all(words == sorted(words, key=lambda word: int(word[1:])) for words in kept)
+
+
+def test_pooling_is_part_of_the_cache_key():
+    """Mean vectors out of the cache for a teacher that is to read [CLS]."""
+    config = TextConfig(text_encoder="org/name")
+    assert text.text_identity(config) == "hub:org/name"
+    assert text.text_identity(TextConfig(text_encoder="org/name", text_pooling="cls")) != (
+        text.text_identity(config)
+    )

@@ -1,12 +1,15 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import UniSRecConfig
 from teachers_torch.encode import TunedTeacher
-from teachers_torch.tune import tune_model
+from teachers_torch.tune import Tuning, tune_model
 from teachers_torch.unisrec import UniSRec
 from tests.teachers_torch.worlds import ring_world, text_vectors
 
@@ -102,3 +105,53 @@ def test_training_mode_is_on_in_training_even_after_a_validation(parts):
     tune_model(model, batches, validate, CONFIG, lambda event: None)
     assert len(modes) > 4
     assert all(modes)
+
+
+@pytest.mark.parametrize("stop_at", ["step", "epoch"])
+def test_stopped_and_taken_up_is_the_same_as_uninterrupted(parts, tmp_path, stop_at):
+    """A state without the optimiser's moments, the best weights or the random state."""
+    scores = [0.1, 0.3, 0.2, 0.25, 0.25]
+    tunings, models = [], []
+    for name, stops in (("whole", False), ("stopped", True)):
+        model, batches = copy.deepcopy(parts)
+        validate, _ = scripted(model, scores)
+        torch.manual_seed(5)
+
+        def log(event):
+            if event["event"] == stop_at and event["epoch"] == 4:
+                raise KeyboardInterrupt
+
+        state = tmp_path / name
+        if stops:
+            with pytest.raises(KeyboardInterrupt):
+                tune_model(model, batches, validate, CONFIG, log, state)
+            model, _ = copy.deepcopy(parts)
+            torch.manual_seed(77)
+            # What was validated before the stop is not validated again.
+            validate, _ = scripted(model, scores[3 if stop_at == "step" else 4 :])
+        tunings.append(tune_model(model, batches, validate, CONFIG, lambda event: None, state))
+        models.append(model.state_dict())
+    whole, stopped = (tuning._replace(seconds=0.0, validation={}) for tuning in tunings)
+    assert whole == stopped == Tuning(5, 2, {})
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_frozen_parameters_stay(parts):
+    """Weight decay or Adam moving what is not to be trained."""
+    model, batches = parts
+    model.trm_encoder.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    validate, _ = scripted(model, np.linspace(0.1, 1, 9))
+    tune_model(model, batches, validate, CONFIG, lambda event: None)
+    for name, value in model.state_dict().items():
+        frozen = name.startswith("trm_encoder")
+        assert torch.equal(value, before[name]) is frozen or name.endswith("w_noise"), name
+
+
+def test_a_damaged_state_is_told_in_one_line(parts, tmp_path):
+    """A traceback from inside a zip reader."""
+    model, batches = parts
+    (tmp_path / "state").write_bytes(b"no state")
+    with pytest.raises(UserError, match="found no readable training state") as caught:
+        tune_model(model, batches, dict, CONFIG, print, tmp_path / "state")
+    assert "\n" not in str(caught.value)

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from teachers_torch.config import UniM2RecConfig
+from teachers_torch.config import PretrainConfig, UniM2RecConfig
+from teachers_torch.contrast import PretrainBatch
+from teachers_torch.inputs import Modality
 from teachers_torch.unim2rec import UniM2Rec, alignment_loss
 from tests.teachers_torch.worlds import packed_batch, randomise, to_numpy
 
@@ -18,9 +20,10 @@ def build(has_text=HAS_TEXT, has_image=HAS_IMAGE, fill=0.0, **changes):
     for size, bits in ((TEXT, has_text), (IMAGE, has_image)):
         features = rng.normal(size=(ITEMS, size)).astype(np.float32)
         features[~bits] = fill
-        modalities.append((features, bits))
+        modalities.append(Modality(features, bits))
     settings = {"hidden_size": WIDTH, "num_layers": 1, "inner_size": 4, "num_experts": 2}
-    model = UniM2Rec(UniM2RecConfig(**{**settings, **changes}), modalities, max_seq_len=6)
+    config = UniM2RecConfig(**{**settings, **changes})
+    model = UniM2Rec(config, modalities, max_seq_len=6, has_ids=config.id_embedding)
     randomise(model)
     return model.eval(), modalities
 
@@ -98,10 +101,14 @@ def test_modality_dropout_in_training_only():
     """Items whose content changes from one evaluation to the next."""
     model, _ = build(modality_dropout=0.5, adaptor_dropout=0.0)
     fixed = torch.randn(ITEMS, 2, WIDTH)
-    assert torch.equal(model._fuse(fixed), model._fuse(fixed))
+
+    def fused():
+        return model._fuse(fixed, model._visible(model.available))
+
+    assert torch.equal(fused(), fused())
     torch.manual_seed(0)
     model.train()
-    draws = torch.stack([model._fuse(fixed) for _ in range(20)]).detach()
+    draws = torch.stack([fused() for _ in range(20)]).detach()
     varies = (draws.std(dim=0) > 1e-4).any(dim=1).numpy()
     np.testing.assert_array_equal(varies, HAS_TEXT & HAS_IMAGE)
 
@@ -138,3 +145,59 @@ def test_no_item_with_both_means_no_alignment_and_finite_gradients(batch):
     assert bool(loss.isfinite())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     assert float(alignment_loss(torch.zeros(0, 3), torch.zeros(0, 3))) == 0.0
+
+
+def test_pretrain_loss_is_the_formula():
+    """Items read by another row's content, a variant without the wrong modality, a lost term."""
+    rows = torch.tensor([[4, 1, 6, 2], [7, 8, 0, 0], [5, 0, 0, 0]])
+    lengths, targets = torch.tensor([4, 2, 1]), torch.tensor([6, 1, 6])
+    # Row r + 8 is item r without its text, r + 16 without its image; 4 and 7 keep what they have.
+    changed = torch.tensor([[4, 9, 6 + 16, 2], [7, 8 + 8, 0, 0], [5 + 16, 0, 0, 0]])
+    both = HAS_TEXT & HAS_IMAGE
+    tables = []
+    model, _ = build(id_embedding=False)
+    for no_text, no_image in ((False, False), (True, False), (False, True)):
+        seen = np.stack([HAS_TEXT & ~(both & no_text), HAS_IMAGE & ~(both & no_image)], axis=1)
+        tables.append(model._fuse(model._adapt(), torch.from_numpy(seen)))
+    table = torch.cat(tables)
+
+    def encode(sequences):
+        vectors = []
+        for row, length in zip(sequences, lengths.tolist(), strict=True):
+            positions = torch.arange(length)[None]
+            hidden = model(table[row[:length] - 1][None], positions * 0 + 1, positions)[0, -1]
+            vectors.append((hidden / hidden.norm()).detach().double().numpy())
+        return np.stack(vectors)
+
+    queries, augmented = encode(rows), encode(changed)
+    keys = table[targets - 1].detach().double().numpy()
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    expected = 0.0
+    for weight, others in ((1.0, keys), (0.5, augmented)):
+        for i in range(3):
+            # Rows 0 and 2 have the same target.
+            rivals = [j for j in range(3) if j == i or targets[i] != targets[j]]
+            logits = others[rivals] @ queries[i] / 0.07
+            expected += weight * (np.log(np.exp(logits).sum()) - queries[i] @ others[i] / 0.07) / 3
+    items = [0, 3, 5, 1, 6, 7, 4]
+    pairs = sorted(item for item in items if both[item])
+    contents = model._adapt()
+    aligned = alignment_loss(contents[pairs, 0], contents[pairs, 1])
+    batch = PretrainBatch(rows, lengths, targets, changed, lengths)
+    found = model.pretrain_loss(batch, PretrainConfig(sequence_weight=0.5))
+    assert float(found.detach()) == pytest.approx(
+        expected + 0.1 * float(aligned.detach()), rel=1e-5
+    )
+
+
+def test_one_modality_is_enough():
+    """Pre-training domains without pictures: dropout or alignment of what isn't there."""
+    _, modalities = build()
+    config = UniM2RecConfig(hidden_size=WIDTH, num_layers=1, inner_size=4, num_experts=2)
+    model = UniM2Rec(config, modalities[:1], max_seq_len=6, has_ids=False)
+    rows, lengths = torch.tensor([[5, 1], [2, 0]]), torch.tensor([2, 1])
+    batch = PretrainBatch(rows, lengths, torch.tensor([6, 1]), rows, lengths)
+    loss = model.train().pretrain_loss(batch, PretrainConfig())
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert torch.equal(model._hide(model.available), model.available)

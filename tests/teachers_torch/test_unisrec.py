@@ -64,7 +64,7 @@ def test_item_vectors_are_adapted_text_plus_id():
     ids = both.item_embedding.weight[1:]
     assert text.item_reprs().shape == (ITEMS, WIDTH)
     torch.testing.assert_close(both.item_reprs(), text.item_reprs() + ids)
-    torch.testing.assert_close(both._read(torch.tensor([[2]]))[0], both.item_reprs()[1:2])
+    torch.testing.assert_close(both.read(torch.tensor([[2]]))[0], both.item_reprs()[1:2])
 
 
 def test_pad_gets_a_gradient_only_as_a_class(batch):

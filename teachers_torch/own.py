@@ -1,0 +1,86 @@
+"""A user's own recommender as a teacher: a class found by its entry point."""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.errors import UserError
+from teachers_torch.config import OWN_GROUP
+
+
+class OwnTeacher:
+    """Wraps a class of the entry-point group `prmkd.teachers`.
+
+    The class is called with the data set and has two methods, `encode_instances(ids)` and
+    `encode_items()`, each returning one row a request. It may say its `score_scale` (its
+    training logit is score_scale · instance · item; 1 otherwise).
+    """
+
+    start = "own class"
+    num_parameters = 0  # of the model behind the class nothing is known
+
+    def __init__(self, name: str, dataset: Dataset):
+        """Makes the user's object.
+
+        Raises:
+            UserError: its class can't be imported.
+        """
+        self.name = name
+        self._origin = own_entry(name).value
+        self._num_items = dataset.num_items
+        try:
+            made_by = own_entry(name).load()
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"--teachers: {name}: {self._origin} can't be imported ({error})"
+            ) from error
+        self._model = made_by(dataset)
+        self.score_scale = float(getattr(self._model, "score_scale", 1.0))
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the item vectors in float32."""
+        return self.encode_items().nbytes
+
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, "instances"]
+    ) -> Float32[np.ndarray, "instances width"]:
+        """The class's vectors of these instances.
+
+        Raises:
+            UserError: they are no finite rows, one an instance.
+        """
+        vectors = self._model.encode_instances(instance_ids)
+        return self._checked("encode_instances", vectors, len(instance_ids))
+
+    def encode_items(self) -> Float32[np.ndarray, "items width"]:
+        """The class's vectors of all items.
+
+        Raises:
+            UserError: they are no finite rows, one an item.
+        """
+        return self._checked("encode_items", self._model.encode_items(), self._num_items)
+
+    def _checked(self, method: str, vectors: Any, rows: int) -> Float32[np.ndarray, "rows width"]:
+        array = np.asarray(vectors, dtype=np.float32)
+        if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():
+            raise UserError(
+                f"--teachers: {self.name}: {self._origin}.{method} returned shape "
+                f"{list(array.shape)}, expected [{rows}, d] of finite numbers"
+            )
+        return array
+
+
+def own_entry(name: str) -> EntryPoint:
+    """The entry point of a teacher's name."""
+    return next(entry for entry in entry_points(group=OWN_GROUP) if entry.name == name)
+
+
+def own_identity(name: str) -> dict[str, str]:
+    """What tells one version of a user's teacher from another: class, package, version."""
+    entry = own_entry(name)
+    package = (entry.dist.name, entry.dist.version) if entry.dist is not None else ("", "")
+    return {"class": entry.value, "package": package[0], "version": package[1]}

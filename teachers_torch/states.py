@@ -1,0 +1,46 @@
+"""The state of a training on disk, from which it goes on after a kill with the same numbers."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prmkd_jax.data.errors import UserError
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes numbers, strings and tensors, and torch's random state, beside and renames.
+
+    Args:
+        path: replaced if it is there.
+        state: what `load_state` returns.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    torch.save({"state": state, "random": random}, partial)
+    os.replace(partial, path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Reads what `save_state` wrote and sets torch's random state, or None without a file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        state, random = content["state"], content["random"]
+    except Exception as error:  # a damaged archive fails in many ways
+        raise UserError(
+            f"{path}: found no readable training state, expected one (delete it to start over)"
+        ) from error
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+    return state

@@ -1,0 +1,101 @@
+"""Text vectors that were computed elsewhere, in the files of UniSRec's release."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.errors import UserError
+from teachers_torch.config import TextConfig
+
+WIDTH = 768
+PLAIN, DROPPED, NUMBERING = ".feat1CLS", ".feat2CLS", ".item2index"
+
+
+def read_text_features(
+    config: TextConfig, dataset: Dataset, *, dropped: bool = False
+) -> Float32[np.ndarray, "items 768"]:
+    """Reads `<name>.feat1CLS` in the data set's own numbering.
+
+    The file is headerless little-endian float32, one row of 768 numbers an item; the item's
+    row is its number in `<name>.item2index` beside it (lines `item<TAB>number`).
+
+    Args:
+        config: its `text_features`, in which `{dataset}` stands for the data set's name.
+        dataset: whose items, found by their own ids.
+        dropped: read `<name>.feat2CLS`, the texts with words dropped.
+
+    Raises:
+        UserError: a file is missing or damaged, or lacks an item.
+    """
+    path = features_path(config, dataset.name)
+    if dropped:
+        path = path.with_suffix(DROPPED)
+    rows = _read_numbering(path.with_suffix(NUMBERING))
+    try:
+        flat = np.fromfile(path, dtype="<f4")
+    except OSError as error:
+        raise UserError(f"--text_features: {path}: found no such file, expected it") from error
+    if flat.size != len(rows) * WIDTH:
+        raise UserError(
+            f"{path}: found {flat.size} numbers, expected {len(rows)} × {WIDTH}, one row for "
+            f"each item of {path.with_suffix(NUMBERING).name}"
+        )
+    missing = [item for item in dataset.item_ids if item not in rows]
+    if missing:
+        raise UserError(
+            f"{path.with_suffix(NUMBERING)}: found no item {missing[0]!r} ({len(missing)} missing "
+            f"in all), expected every item of data set {dataset.name}"
+        )
+    features = flat.reshape(-1, WIDTH)[[rows[item] for item in dataset.item_ids]]
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        item = dataset.item_ids[bad[0]]
+        raise UserError(f"{path}, item {item!r}: found nan or inf, expected finite numbers")
+    return features.astype(np.float32)
+
+
+def features_path(config: TextConfig, name: str) -> Path:
+    """The file that `--text_features` names for a data set.
+
+    Raises:
+        UserError: it does not end in `.feat1CLS`.
+    """
+    path = Path(config.text_features.replace("{dataset}", name))
+    if path.suffix != PLAIN:
+        raise UserError(f"--text_features: found {str(path)!r}, expected a {PLAIN} file")
+    return path
+
+
+def features_digest(config: TextConfig, name: str) -> str:
+    """SHA-256 over the file's and its numbering's content.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    path, digest = features_path(config, name), hashlib.sha256()
+    for part in (path, path.with_suffix(NUMBERING)):
+        try:
+            digest.update(part.read_bytes())
+        except OSError as error:
+            raise UserError(f"--text_features: {part}: found no such file, expected it") from error
+    return digest.hexdigest()
+
+
+def _read_numbering(path: Path) -> dict[str, int]:
+    """Item → row; the rows are 0, 1, … without a gap."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: found no readable file, expected the items' rows") from error
+    rows: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        item, tab, row = line.rpartition("\t")
+        if not tab or not row.isdecimal() or item in rows:
+            raise UserError(f"{path}, line {number}: found {line!r}, expected item<TAB>row")
+        rows[item] = int(row)
+    if sorted(rows.values()) != list(range(len(rows))):
+        raise UserError(f"{path}: found rows with a gap or twice, expected 0 to {len(rows) - 1}")
+    return rows
