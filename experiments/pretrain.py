@@ -23,7 +23,6 @@ from prmkd_jax.data.synthetic import DOMAINS, TARGET, WorldConfig, make_domain
 from teachers_torch.config import PRETRAINED, PretrainConfig, RecformerPretrainConfig
 
 SYNTHETIC = "synthetic"
-RECFORMER = "recformer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         for name in names:
             folder = Path(where.checkpoint_dir) / name
-            config = recformer if name == RECFORMER else general
+            config = recformer if name == "recformer" else general
             pretrain_one(name, domains, settings, config, folder, reporter)
     except KeyboardInterrupt:
         reporter.say("interrupted; the same command goes on from here, recformer from its start")

@@ -45,6 +45,7 @@ def test_stages_evaluations_and_patience(run):
     """A stage too short or too long, or validations at other epochs."""
     # Epochs 2, 4, 6 of the first stage, 8 and 10 of the second.
     _, tuning, seen, events = run([0.1, 0.3, 0.2, 0.1, 0.2])
+    assert tuning.seconds >= sum(event["seconds"] for event in events) > 0
     assert [event["epoch"] for event in events] == [2, 4, 6, 8, 10]
     assert [event["best_epoch"] for event in events] == [2, 4, 4, 4, 4]
     assert (tuning.epochs, tuning.best_epoch, tuning.validation) == (10, 4, {"NDCG@10": 0.3})
