@@ -67,7 +67,7 @@ class DistillConfig:
         "How the student learns from the teachers: PRM-KD; its rivals average, weighted (no "
         "exclusion), best_teacher, rank_ensemble, rd, rrd and unkd; or the controls "
         "label_smoothing (the own item, as uncertain as PRM-KD's target) and permuted.",
-        choices=METHODS,
+        choices=tuple(METHODS),
     )
     distill_weight: float = option(5.0, "Weight lambda of the distillation loss, eq. 6.", low=0)
     temperature: float = option(
