@@ -83,6 +83,8 @@ def run_study(
     program = f"python -m experiments.{name}"
     *configs, study = parse(argv, STUDY_GROUPS, program).configs
     settings = settings_from(tuple(configs))
+    if not settings.run.teachers:
+        raise UserError("--teachers: found none, expected at least one to distil from")
     variants = choose_variants(list_variants(settings), study)
     # Mistakes in any variant are told before the first is run.
     parsed = [parse([*argv, *each.flags], STUDY_GROUPS, program).configs[:-1] for each in variants]
