@@ -26,9 +26,9 @@ from prmkd_jax.distill.losses import DIVERGENCES, entropy, log_student, target_d
 from prmkd_jax.distill.rivals import ranking_distillation, relaxed_ranking, unbiased_pairs
 from prmkd_jax.distill.scores import normalize_scores, rank_scores
 
-# Teacher scores held at once in every intermediate array: 64 MiB in float32. In-batch columns
-# stay far below; of three teachers' scores of 21,000 items this is 266 users.
-MOST_SCORES = 2**24
+# Teacher scores held at once in every intermediate array: 128 MiB in float32. Three teachers'
+# scores of 21,000 items for 512 users just fit; larger catalogues go in blocks of users.
+MOST_SCORES = 2**25
 
 
 class UserInput(NamedTuple):

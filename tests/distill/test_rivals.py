@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from prmkd_jax.distill import distill
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.controls import item_permutation, label_target
 from prmkd_jax.distill.distill import UserInput, distill_batch
@@ -185,6 +186,24 @@ def test_what_is_masked_has_no_influence_and_all_stays_finite():
         # Only its target, no teacher, no column: nothing to learn.
         assert not losses[1:4].any()
         assert not gradients[1:4].any()
+
+
+def test_blocks_of_users_change_nothing(monkeypatch):
+    """Breaks if a whole catalogue's users are mixed up, dropped or given no gradient in blocks."""
+    case = random_case(8, 3)
+
+    def total(logits, config):
+        losses, measures = distill_batch(logits, *case[1:], config)
+        return losses.sum(), (losses, measures)
+
+    def run(most: int):
+        monkeypatch.setattr(distill, "MOST_SCORES", most)
+        return quick_jit(jax.grad(total, has_aux=True), static_argnums=1)(
+            case.logits, CONFIGS["prmkd"]
+        )
+
+    # Blocks of two users, and the seventh alone.
+    chex.assert_trees_all_close(run(2 * 3 * COLUMNS), run(10**9), rtol=1e-6, atol=1e-6)
 
 
 def test_ranks_by_hand():

@@ -57,17 +57,20 @@ def assert_same(one, other):
 def test_nothing_is_run_twice(tmp_path, reporter, trained):
     """A finished seed that costs its hours again, or one read back for another setting."""
     runs = tmp_path / "runs"
-    (first,) = finished_runs(configs(tmp_path), runs, reporter, rank_test=True)
-    again = finished_runs(configs(tmp_path, "--seeds=0,1"), runs, reporter, rank_test=True)
+    short = ("--max_epochs=1",)
+    (first,) = finished_runs(configs(tmp_path, *short), runs, reporter, rank_test=True)
+    again = finished_runs(configs(tmp_path, *short, "--seeds=0,1"), runs, reporter, rank_test=True)
     assert trained == [((0,), False), ((1,), False)]
     assert [run.seed for run in again] == [0, 1]
     assert_same(first, again[0])
     assert first.validation != again[1].validation
     # Where things lie, and what no student alone reads, is no other setting.
-    same = configs(tmp_path, "--output_dir=elsewhere", "--distill_weight=9", "--unisrec_dropout=0")
+    unread = ("--output_dir=elsewhere", "--distill_weight=9", "--unisrec_dropout=0")
+    same = configs(tmp_path, *short, *unread)
     assert_same(first, finished_runs(same, runs, reporter, rank_test=True)[0])
     assert len(trained) == 2
-    finished_runs(configs(tmp_path, "--dropout=0.1"), runs, reporter, rank_test=True)
+    other = configs(tmp_path, *short, "--learning_rate=0.1")
+    finished_runs(other, runs, reporter, rank_test=True)
     assert len(trained) == 3
     assert not list(runs.rglob("checkpoints"))
 
