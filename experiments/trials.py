@@ -1,7 +1,9 @@
 """Finished runs on disk: one configuration, one seed, run once and then read back.
 
-A run's folder is named by a hash of all settings it depends on and of its data, so nothing is
-run twice, nothing stale is read, and a run that was stopped goes on from its last epoch.
+A run's folder is named by a hash of the settings it depends on, its data and its teachers, so
+nothing is run twice, no other setting's result is read, and a run that was stopped goes on from
+its last epoch. The version of the code is no part of it: a change of the numerics wants another
+folder.
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from experiments.config import GROUPS, RunConfig, Settings, settings_from
+from experiments.config import GROUPS, Settings, settings_from
 from experiments.console import Reporter
 from experiments.files import append_json_line, write_json
 from experiments.flags import as_dict
@@ -27,15 +29,16 @@ from experiments.training import Trained, make_bank, train_students
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
+from teachers_torch.base import fingerprint
 
 _RESULT, _RANKS = "run.json", "ranks.npy"
-# Where things lie doesn't change them; a seed has a run of its own.
-_FREE = ("output_dir", "cache_dir", "data_dir", "resume", "seeds")
-_PLAIN = (RunConfig, DataConfig, StudentConfig, TrainConfig)
-_TEACHING = ("teachers", "teacher_seed", "teacher_scores")
+_READ = (DataConfig, StudentConfig, TrainConfig)
+# Where the data lie doesn't change them.
+_FREE = ("data_dir",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +80,10 @@ def finished_runs(
     settings = settings_from(tuple(configs))
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
-    flags = _identity(configs, settings)
+    common = {**_identity(configs, settings, dataset, split), "test": rank_test}
     runs, teachers = [], None
     for seed in settings.run.seeds:
-        identity = {**flags, "seed": seed, "data": dataset.fingerprint, "test": rank_test}
+        identity = {**common, "seed": seed}
         place = folder / digest(identity)
         if not (place / _RESULT).is_file():
             if teachers is None:
@@ -106,16 +109,25 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _identity(configs: Sequence[Any], settings: Settings) -> dict[str, Any]:
-    """The flags that a run depends on: a student alone depends on no teacher's."""
+def _identity(
+    configs: Sequence[Any], settings: Settings, dataset: Dataset, split: Split
+) -> dict[str, Any]:
+    """What a run depends on; a student alone depends on no teacher and no distillation."""
+    names = settings.run.teachers
     read = [
         (group, config)
         for group, config in zip(GROUPS, configs, strict=True)
-        if settings.run.teachers or group.config in _PLAIN
+        if group.config in _READ or (names and group.config is DistillConfig)
     ]
     flags = as_dict(*zip(*read, strict=True))
-    unread = _FREE if settings.run.teachers else (*_FREE, *_TEACHING)
-    return {name: value for name, value in flags.items() if name not in unread}
+    seed = settings.run.teacher_seed
+    teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
+    return {
+        **{name: value for name, value in flags.items() if name not in _FREE},
+        "data": dataset.fingerprint,
+        "teachers": teachers,
+        "teacher_scores": settings.run.teacher_scores if names else None,
+    }
 
 
 def _run(

@@ -56,7 +56,10 @@ class VariantsConfig:
         "Flags of single variants, such as their own weights chosen on validation: "
         "name: flag=value flag=value; name: flag=value.",
     )
-    runs_dir: str = option("runs/finished", "Folder of finished runs, shared by all studies.")
+    runs_dir: str = option(
+        "runs/finished",
+        "Folder of finished runs, shared by all studies; take another after changing the code.",
+    )
 
     def __post_init__(self):
         validate(self)

@@ -40,8 +40,8 @@ def label_target(
 def item_permutation(num_items: int, teacher: int, seed: int) -> Int64[np.ndarray, "V"]:
     """Whose score a teacher's item gets under `--method=permuted`.
 
-    It is fixed for all users, so a permuted teacher is as sharp and as consistent as the true
-    one, and its scores say nothing of the items.
+    It is fixed for all users: a permuted teacher is as sharp as the true one, and gives similar
+    users similar scores, but they say nothing of the items, nor what the other teachers say.
 
     Args:
         num_items: items of the catalogue.

@@ -148,8 +148,8 @@ def over_users(function: Callable[..., Any], *arguments: Any) -> Any:
     if users <= block:
         return jax.vmap(function)(*arguments)
     # Without the checkpoint the backward pass would keep the intermediates of all blocks.
-    each = jax.checkpoint(lambda each: function(*each))
-    return jax.lax.map(each, arguments, batch_size=block)
+    one = jax.checkpoint(lambda user: function(*user))
+    return jax.lax.map(one, arguments, batch_size=block)
 
 
 def _loss(logits, log_p, joint, valid, user, config) -> Float[Array, ""]:

@@ -21,10 +21,10 @@ def calibrate_threshold(run: Run) -> float:
     Args:
         run: a distilled run; its `threshold` is not read.
     """
-    config = run.distill
-    if config is None:
+    config, teachers = run.distill, run.teachers
+    if config is None or teachers is None:
         raise ValueError("a plain run has no threshold")
-    if not METHODS[config.method].exclusion:
+    if not METHODS[config.method].exclusion or len(teachers.names) < 3:
         return float("inf")
     if config.consistency_threshold is not None:
         return config.consistency_threshold

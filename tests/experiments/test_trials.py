@@ -130,3 +130,8 @@ def test_teachers_make_another_run_and_permuted_ones_another_still(tmp_path, rep
     assert_same(found[0], found[2])
     assert found[0].validation != found[1].validation
     assert found[0].threshold is None
+    # Other vectors under the same path are another teacher.
+    np.save(tmp_path / "items.npy", rng.normal(size=(world.num_items, 4)).astype(np.float32))
+    again = configs(tmp_path, *flags, "--method=prmkd")
+    finished_runs(again, tmp_path / "runs", reporter, rank_test=True)
+    assert len(trained) == 3
