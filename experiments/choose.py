@@ -109,7 +109,8 @@ def _try(configs: Sequence[Any], choice: ChooseConfig, reporter: Any) -> list[di
         seed = str(settings.run.teacher_seed)
         return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
     runs = finished_runs(configs, folder, reporter, rank_test=False)
-    model = f"{settings.student.student} {choice.choose_for}"
+    taught = settings.distill.method if settings.run.teachers else "base"
+    model = f"{settings.student.student} {taught}"
     return [_row(model, ",".join(map(str, settings.run.seeds)), [vars(run) for run in runs])]
 
 
