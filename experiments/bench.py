@@ -58,8 +58,8 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
 
     from bridge.teacher_bank import TeacherBank, Vectors
     from experiments.pipeline import load_dataset
+    from experiments.training import plain_run
     from prmkd_jax.data.splits import leave_one_out
-    from prmkd_jax.train.loop import Run
 
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
@@ -74,15 +74,7 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
         )
         for name, width in zip(settings.run.teachers, widths, strict=True)
     ]
-    run = Run(
-        dataset=dataset,
-        split=split,
-        max_seq_len=settings.data.max_seq_len,
-        student=settings.student,
-        train=settings.train,
-        seed=settings.run.seeds[0],
-        folder=Path(),
-    )
+    run = plain_run(dataset, split, settings, settings.run.seeds[0], Path())
     measured = machine_speed()
     measured |= _steps("plain", run, repeats)
     for side in ("jax", "torch"):
@@ -116,18 +108,14 @@ def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
     import itertools
 
     import jax
-    from flax import nnx
 
-    from prmkd_jax.students.registry import create_student
-    from prmkd_jax.train.loop import distill_inputs, training_batches
+    from prmkd_jax.train.loop import distill_inputs, fresh_student, training_batches
     from prmkd_jax.train.optim import make_optimizer
     from prmkd_jax.train.step import init_state, make_train_step
 
-    graphdef, abstract = create_student(
-        run.student, run.dataset.num_items, run.max_seq_len, run.seed
-    )
+    graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
-    state = init_state(nnx.to_pure_dict(abstract), optimizer, run.seed)
+    state = init_state(params, optimizer, run.seed)
     step = make_train_step(graphdef, optimizer, run.distill)
     inputs = itertools.cycle(distill_inputs(run, training_batches(run).epoch(0)))
     started = time.perf_counter()
@@ -157,15 +145,10 @@ def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
 
 
 def _ranking(run: Any) -> dict[str, float]:
-    from flax import nnx
-
     from prmkd_jax.evaluate.evaluator import Evaluator
-    from prmkd_jax.students.registry import create_student
+    from prmkd_jax.train.loop import fresh_student
 
-    graphdef, abstract = create_student(
-        run.student, run.dataset.num_items, run.max_seq_len, run.seed
-    )
-    params = nnx.to_pure_dict(abstract)
+    graphdef, params = fresh_student(run)
     evaluator = Evaluator(
         graphdef,
         run.dataset,

@@ -8,7 +8,7 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import READ_BY, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
     TEACHERS,
@@ -120,6 +120,10 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
         (PrecomputedConfig, {"precomputed"}),
     ):
         note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
+    student = settings.student.student
+    for name, readers in READ_BY.items():
+        if student not in readers:
+            unread[name] = f"--student={student} does not use it"
     if settings.data.dataset != "synthetic":
         for field in dataclasses.fields(DataConfig):
             if field.name.startswith("synthetic_"):

@@ -50,6 +50,20 @@ def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBa
     return TeacherBank(vectors, default_weights(config, strengths), settings.run.teacher_scores)
 
 
+def plain_run(dataset: Dataset, split: Split, settings: Settings, seed: int, folder: Path) -> Run:
+    """The run of the student that is trained alone."""
+    return Run(
+        dataset=dataset,
+        split=split,
+        max_seq_len=settings.student.window(settings.data.max_seq_len),
+        student=settings.student,
+        train=settings.train,
+        seed=seed,
+        folder=folder,
+        resume=settings.run.resume,
+    )
+
+
 def train_students(
     dataset: Dataset,
     split: Split,
@@ -77,17 +91,8 @@ def train_students(
     trained = []
     for seed in settings.run.seeds:
         name = f"{settings.student.student}-{variant}-seed{seed}"
-        run = Run(
-            dataset=dataset,
-            split=split,
-            max_seq_len=settings.data.max_seq_len,
-            student=settings.student,
-            train=settings.train,
-            seed=seed,
-            folder=folder / name,
-            resume=settings.run.resume,
-            rank_test=rank_test,
-        )
+        run = plain_run(dataset, split, settings, seed, folder / name)
+        run = dataclasses.replace(run, rank_test=rank_test)
         if bank is not None:
             run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
             run = dataclasses.replace(run, threshold=calibrate_threshold(run))

@@ -14,6 +14,7 @@ from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
 from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.loop import Run
 
@@ -52,6 +53,11 @@ def student_config(**changes: Any) -> StudentConfig:
     """A student that compiles in a moment."""
     small = {"hidden_size": 12, "num_layers": 1, "num_heads": 2, "inner_size": 10, "dropout": 0.3}
     return StudentConfig(**{**small, **changes})
+
+
+def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN) -> Facts:
+    """What a student may know of a data set."""
+    return Facts(dataset, leave_one_out(dataset.interactions), max_seq_len)
 
 
 def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:

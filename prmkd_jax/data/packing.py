@@ -43,12 +43,14 @@ class PackedRows(NamedTuple):
         item_seq: item id read at the slot; 0 at padding.
         segment_ids: positive and distinct within a batch; 0 at padding.
         positions: place in the segment, counted from its oldest item; 0 at padding.
+        users: user whose history is read; 0 at padding.
         instance_ids: instance asked at the slot (CSR offset of its target); −1 for none.
     """
 
     item_seq: Int32[np.ndarray, "rows length"]
     segment_ids: Int32[np.ndarray, "rows length"]
     positions: Int32[np.ndarray, "rows length"]
+    users: Int32[np.ndarray, "rows length"]
     instance_ids: Int32[np.ndarray, "rows length"]
 
 
@@ -160,6 +162,7 @@ def _place(
         item_seq=rows_of(interactions.items[offsets], 0),
         segment_ids=rows_of(numbers, 0),
         positions=rows_of(within, 0),
+        users=rows_of(interactions.users[offsets], 0),
         instance_ids=rows_of(np.where(asked, offsets + 1, -1), -1),
     )
 

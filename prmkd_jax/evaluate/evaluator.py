@@ -68,11 +68,16 @@ class Evaluator:
         def encode(params: dict, rows: PackedRows) -> Array:
             return nnx.merge(graphdef, nnx.State(params)).queries(rows)
 
-        def rank(params: dict, queries: Array, targets: Array, history: Array) -> Ranks:
-            student = nnx.merge(graphdef, nnx.State(params))
-            return rank_targets(student.score(queries, student.items()), targets, history)
+        def items(params: dict) -> Array:
+            return nnx.merge(graphdef, nnx.State(params)).items()
 
-        self._encode, self._rank = jax.jit(encode), jax.jit(rank)
+        def rank(
+            params: dict, queries: Array, items: Array, targets: Array, history: Array
+        ) -> Ranks:
+            student = nnx.merge(graphdef, nnx.State(params))
+            return rank_targets(student.score(queries, items), targets, history)
+
+        self._encode, self._items, self._rank = jax.jit(encode), jax.jit(items), jax.jit(rank)
 
     def __call__(self, params: dict) -> UserRanks:
         """Ranks every instance.
@@ -80,12 +85,14 @@ class Evaluator:
         Raises:
             FloatingPointError: if a score is nan or infinite; such a row has no rank.
         """
-        queries = self.queries(params)
+        queries, items = self.queries(params), self._items(params)
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
             parts.append(
-                self._rank(params, queries[block], self._targets[block], self._history[block])
+                self._rank(
+                    params, queries[block], items, self._targets[block], self._history[block]
+                )
             )
         all_items, unseen_items, finite = (
             np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)

@@ -9,10 +9,12 @@ INIT = nnx.initializers.normal(stddev=0.02)
 
 
 class Embedding(nnx.Module):
-    """A table of vectors, N(0, 0.02) at the start (models.md 1.4)."""
+    """A table of vectors, N(0, 0.02) at the start unless the model says otherwise."""
 
-    def __init__(self, rows: int, width: int, *, rngs: nnx.Rngs):
-        self.table = nnx.Param(INIT(rngs.params(), (rows, width)))
+    def __init__(
+        self, rows: int, width: int, *, rngs: nnx.Rngs, init: nnx.initializers.Initializer = INIT
+    ):
+        self.table = nnx.Param(init(rngs.params(), (rows, width), jnp.float32))
 
     def __call__(self, ids: Int[ArrayLike, "..."]) -> Float[Array, "... D"]:
         """The rows of `ids`."""
@@ -73,6 +75,11 @@ def causal_segments(segment_ids: Int[ArrayLike, "R L"]) -> Bool[Array, "R L L"]:
     ids = jnp.asarray(segment_ids)
     same = ids[:, :, None] == ids[:, None, :]
     return same & jnp.tri(ids.shape[-1], dtype=bool)
+
+
+def dot(queries: Float[Array, "B D"], items: Float[Array, "C D"]) -> Float[Array, "B C"]:
+    """All dot products, float32."""
+    return jnp.matmul(queries, items.T, preferred_element_type=jnp.float32)
 
 
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -7,9 +7,13 @@ from jaxtyping import Array, Float
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.fm import FM
+from prmkd_jax.students.gru4rec import GRU4Rec
+from prmkd_jax.students.lightgcn import LightGCN
 from prmkd_jax.students.sasrec import SASRec
 
-STUDENTS = {"sasrec": SASRec}
+STUDENTS = {"sasrec": SASRec, "gru4rec": GRU4Rec, "fm": FM, "lightgcn": LightGCN}
 
 
 class Student(Protocol):
@@ -31,8 +35,7 @@ class Student(Protocol):
 
 
 def create_student(
-    config: StudentConfig, num_items: int, max_seq_len: int, seed: int
+    config: StudentConfig, facts: Facts, seed: int
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """A freshly initialised student, split into its structure and its parameters."""
-    model = STUDENTS[config.student](config, num_items, max_seq_len, rngs=nnx.Rngs(params=seed))
-    return nnx.split(model)
+    return nnx.split(STUDENTS[config.student](config, facts, rngs=nnx.Rngs(params=seed)))

@@ -5,22 +5,28 @@ last item, so one pass over packed rows answers all prefixes of a history. The s
 raw dot product with the input embedding table.
 """
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.layers import Embedding, TransformerBlock, causal_segments, layer_norm
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.layers import (
+    Embedding,
+    TransformerBlock,
+    causal_segments,
+    dot,
+    layer_norm,
+)
 
 
 class SASRec(nnx.Module):
     """Self-attentive sequential recommendation."""
 
-    def __init__(self, config: StudentConfig, num_items: int, max_seq_len: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width = config.hidden_size
-        self.item_embedding = Embedding(num_items, width, rngs=rngs)
-        self.position_embedding = Embedding(max_seq_len, width, rngs=rngs)
+        self.item_embedding = Embedding(facts.num_items, width, rngs=rngs)
+        self.position_embedding = Embedding(facts.max_seq_len, width, rngs=rngs)
         self.input_norm = layer_norm(width, rngs)
         self.dropout = nnx.Dropout(config.dropout)
         self.blocks = nnx.List(
@@ -50,4 +56,4 @@ class SASRec(nnx.Module):
         self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
     ) -> Float[Array, "B C"]:
         """Dot products, float32."""
-        return jnp.matmul(queries, items.T, preferred_element_type=jnp.float32)
+        return dot(queries, items)

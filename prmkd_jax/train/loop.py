@@ -27,6 +27,7 @@ from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
 from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.config import TrainConfig
@@ -154,10 +155,7 @@ def fit(
         on_step: called with (step of the epoch, about how many there are).
         on_epoch: called with the epoch's record.
     """
-    graphdef, abstract = create_student(
-        run.student, run.dataset.num_items, run.max_seq_len, run.seed
-    )
-    params = nnx.to_pure_dict(abstract)
+    graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
     mesh = make_mesh(run.train.batch_size // row_length(run.train.batch_size, run.max_seq_len))
     state = replicate(mesh, init_state(params, optimizer, run.seed))
@@ -199,6 +197,13 @@ def fit(
         train_seconds=progress.train_seconds,
         evaluate_seconds=progress.evaluate_seconds,
     )
+
+
+def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    """The run's student before its first step: its structure and its parameters."""
+    facts = Facts(run.dataset, run.split, run.max_seq_len)
+    graphdef, state = create_student(run.student, facts, run.seed)
+    return graphdef, nnx.to_pure_dict(state)
 
 
 def training_batches(run: Run) -> TrainingBatches:

@@ -12,11 +12,18 @@ from prmkd_jax.evaluate import evaluator
 from prmkd_jax.evaluate.evaluator import Evaluator, distinct_histories
 from prmkd_jax.students.registry import create_student
 from tests.students import reference
-from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, from_histories, random_world, student_config
+from tests.worlds import (
+    BATCH_SIZE,
+    MAX_SEQ_LEN,
+    facts,
+    from_histories,
+    random_world,
+    student_config,
+)
 
 WORLD = random_world(longest=18)
 HISTORIES, SPLIT = WORLD.interactions, leave_one_out(WORLD.interactions)
-GRAPHDEF, STATE = create_student(student_config(), WORLD.num_items, MAX_SEQ_LEN, 0)
+GRAPHDEF, STATE = create_student(student_config(), facts(WORLD), 0)
 
 
 def with_twins(params):
@@ -54,7 +61,7 @@ def ranks_by_hand():
         items, segments, positions = row.copy(), row.copy(), row.copy()
         items[0, : len(seen)], segments[0, : len(seen)] = seen, 1
         positions[0, : len(seen)] = np.arange(len(seen))
-        packed = PackedRows(items, segments, positions, row)
+        packed = PackedRows(items, segments, positions, users=row, instance_ids=row)
         scores = np.asarray(scores_of(PARAMS, packed, len(seen) - 1))
         target = int(HISTORIES.items[instance])
         every = [item for item in range(WORLD.num_items) if item != target]

@@ -7,7 +7,7 @@ from flax import nnx
 from prmkd_jax.data.packing import PackedRows, history_segments, instance_segments, pack
 from prmkd_jax.students.registry import create_student
 from tests.students import reference
-from tests.worlds import MAX_SEQ_LEN, random_world, student_config
+from tests.worlds import MAX_SEQ_LEN, facts, from_histories, random_world, student_config
 
 CONFIG = student_config(hidden_size=24, num_layers=2, num_heads=3, inner_size=20)
 WORLD = random_world()
@@ -17,7 +17,7 @@ ROWS, LENGTH = 5, 13
 
 
 def student(config=CONFIG, max_seq_len=MAX_SEQ_LEN, seed=0):
-    graphdef, state = create_student(config, WORLD.num_items, max_seq_len, seed)
+    graphdef, state = create_student(config, facts(WORLD, max_seq_len), seed)
     return graphdef, nnx.to_pure_dict(state)
 
 
@@ -198,7 +198,9 @@ def test_dropout_stands_where_recbole_has_it(monkeypatch):
 def test_number_of_parameters(width, layers, inner, items):
     """A padding row, a second item table, a final LayerNorm or a forgotten bias."""
     config = student_config(hidden_size=width, num_layers=layers, inner_size=inner)
-    state = jax.eval_shape(lambda: create_student(config, items, 50, 0)[1])
+    state = jax.eval_shape(
+        lambda: create_student(config, facts(from_histories([[0, 1, 2]], items), 50), 0)[1]
+    )
     block = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * 2 * width
     expected = (items + 50) * width + 2 * width + layers * block
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == expected

@@ -13,7 +13,15 @@ from prmkd_jax.students.registry import create_student
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import Fitted, Run, fit
-from tests.worlds import BATCH_SIZE, cycle_world, distilled, make_run, random_world, same_bits
+from tests.worlds import (
+    BATCH_SIZE,
+    cycle_world,
+    distilled,
+    facts,
+    make_run,
+    random_world,
+    same_bits,
+)
 
 WORLD = random_world()
 KINDS = ("plain", "prmkd")
@@ -202,7 +210,7 @@ def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, m
     *before, last = [np.array_equal(ids, run.split.test) for ids in asked]
     assert last
     assert not any(before)
-    graphdef, _ = create_student(run.student, WORLD.num_items, run.max_seq_len, 0)
+    graphdef, _ = create_student(run.student, facts(WORLD), 0)
     parts = {"validation": run.split.validation, "test": run.split.test}
     for part, ids in parts.items():
         ranks = Evaluator(graphdef, WORLD, ids, run.max_seq_len, BATCH_SIZE, 32)(whole.params)

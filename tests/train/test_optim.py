@@ -7,7 +7,7 @@ from flax import nnx
 from prmkd_jax.students.registry import create_student
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.optim import make_optimizer
-from tests.worlds import student_config
+from tests.worlds import facts, from_histories, student_config
 
 CONFIG = TrainConfig(learning_rate=0.01, weight_decay=0.1)
 
@@ -48,7 +48,7 @@ def test_two_steps_of_coupled_l2_by_hand():
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_which_of_the_students_parameters_decay(weight_decay):
     """A LayerNorm or bias pulled to 0, a table that isn't, or decay that can't be switched off."""
-    _, state = create_student(student_config(), 7, 5, 0)
+    _, state = create_student(student_config(), facts(from_histories([[0, 1, 2]], 7)), 0)
     params = jax.tree.map(lambda leaf: leaf + 1.0, nnx.to_pure_dict(state))
     optimizer = make_optimizer(TrainConfig(learning_rate=0.01, weight_decay=weight_decay))
     nothing = jax.tree.map(np.zeros_like, params)

@@ -14,7 +14,7 @@ from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.step import init_state, make_train_step
 from tests.distill import reference as eq
 from tests.students import reference
-from tests.worlds import RandomTeachers, make_run, random_world, same_bits, student_config
+from tests.worlds import RandomTeachers, facts, make_run, random_world, same_bits, student_config
 
 WORLD = random_world()
 MESH = make_mesh(5)
@@ -29,7 +29,7 @@ def prepared(tmp_path, kind="plain", dropout=0.3, **distillation):
         teachers = RandomTeachers(WORLD, side=kind)
         config = DistillConfig(**distillation)
         run = dataclasses.replace(run, distill=config, teachers=teachers, threshold=THRESHOLD)
-    graphdef, state = create_student(run.student, WORLD.num_items, run.max_seq_len, run.seed)
+    graphdef, state = create_student(run.student, facts(WORLD), run.seed)
     optimizer = make_optimizer(run.train)
     params = reference.random_params(nnx.to_pure_dict(state), 1)
     state = replicate(MESH, init_state(params, optimizer, run.seed))

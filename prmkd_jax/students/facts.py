@@ -1,0 +1,87 @@
+"""What a student may know of a data set before it is trained."""
+
+import dataclasses
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.splits import Split
+
+# Of the catalogue's texts those that are words of a vocabulary, and what parts their words.
+ITEM_FIELDS = {"brand": None, "categories": ","}
+
+
+class Field(NamedTuple):
+    """A categorical field of the items.
+
+    Attributes:
+        size: its distinct words.
+        words: each item's words, padded with −1.
+    """
+
+    size: int
+    words: Int32[np.ndarray, "items most"]
+
+
+# Compared by identity: it is part of a model's static structure, and holds arrays.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Facts:
+    """Sizes, the catalogue's categorical fields and the training part; nothing later.
+
+    Attributes:
+        dataset: histories and catalogue.
+        split: its parts.
+        max_seq_len: longest prefix that a model sees.
+    """
+
+    dataset: Dataset
+    split: Split
+    max_seq_len: int
+
+    @property
+    def num_users(self) -> int:
+        """Users with a history."""
+        return self.dataset.num_users
+
+    @property
+    def num_items(self) -> int:
+        """Rows of every item table."""
+        return self.dataset.num_items
+
+    @cached_property
+    def edges(self) -> Int32[np.ndarray, "2 edges"]:
+        """Distinct (user, item) pairs of the training part, sorted."""
+        interactions = self.dataset.interactions
+        offsets = np.arange(len(interactions.items))
+        trained = offsets < self.split.train_end[interactions.users]
+        pairs = np.stack([interactions.users[trained], interactions.items[trained]])
+        return np.unique(pairs, axis=1).astype(np.int32)
+
+    @cached_property
+    def item_fields(self) -> dict[str, Field]:
+        """The catalogue's categorical fields by name; only those that some item has."""
+        fields = {
+            name: _field(self.dataset.catalogue.texts[name], separator)
+            for name, separator in ITEM_FIELDS.items()
+        }
+        return {name: field for name, field in fields.items() if field.size}
+
+
+def _field(texts: tuple[str, ...], separator: str | None) -> Field:
+    rows = [
+        # dict: distinct words in the order in which they stand.
+        list(dict.fromkeys(word.strip() for word in text.split(separator) if word.strip()))
+        if separator
+        else [text.strip()][: bool(text.strip())]
+        for text in texts
+    ]
+    vocabulary = {
+        word: number for number, word in enumerate(sorted({w for row in rows for w in row}))
+    }
+    words = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int32)
+    for out, row in zip(words, rows, strict=True):
+        out[: len(row)] = [vocabulary[word] for word in row]
+    return Field(len(vocabulary), words)

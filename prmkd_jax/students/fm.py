@@ -1,0 +1,82 @@
+"""Factorisation machine (Rendle, 2010) over five fields, ranked as one inner product.
+
+An instance is (user and prefix, next item). Fields of the user side: the user's id and the
+bag of the prefix's items; of the item side: the item's id, its brand and its categories. A
+field of several words is the mean of their vectors, an unknown one is the zero vector.
+
+With V_U and V_i the sums of the two sides' field vectors, all terms that tell items apart
+are ⟨V_U, V_i⟩ + b_i, where b_i holds the item side's linear and pairwise terms. So the
+user vector is [V_U, 1], the item vector [V_i, b_i], and the score their dot product. What
+depends on the user alone changes neither the softmax nor the ranking and is left out.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.layers import Embedding, causal_segments, dot
+
+_XAVIER = nnx.initializers.xavier_normal()
+_ZEROS = nnx.initializers.zeros
+
+
+class FM(nnx.Module):
+    """Second-order factorisation machine."""
+
+    def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
+        width = config.hidden_size
+        # Static, and by identity: which words an item has is no parameter.
+        self.facts = facts
+
+        def table(rows: int, columns: int, init: nnx.initializers.Initializer) -> Embedding:
+            return Embedding(rows, columns, rngs=rngs, init=init)
+
+        self.user_embedding = table(facts.num_users, width, _XAVIER)
+        self.recent_embedding = table(facts.num_items, width, _XAVIER)
+        sizes = {"item": facts.num_items}
+        sizes |= {name: field.size for name, field in facts.item_fields.items()}
+        self.vectors = nnx.Dict({name: table(n, width, _XAVIER) for name, n in sizes.items()})
+        self.linear = nnx.Dict({name: table(n, 1, _ZEROS) for name, n in sizes.items()})
+
+    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D_plus_1"]:
+        """[V_U, 1] at all B = R × L slots; those of padding slots mean nothing.
+
+        Args:
+            rows: packed histories.
+            rngs: not needed: nothing is dropped.
+        """
+        prefix = causal_segments(rows.segment_ids).astype(jnp.float32)
+        recent = (prefix / prefix.sum(-1, keepdims=True)) @ self.recent_embedding(rows.item_seq)
+        vectors = self.user_embedding(rows.users) + recent
+        vectors = vectors.reshape(-1, vectors.shape[-1])
+        return jnp.concatenate([vectors, jnp.ones_like(vectors[:, :1])], axis=-1)
+
+    def items(self) -> Float[Array, "V D_plus_1"]:
+        """[V_i, b_i]; row = item id."""
+        vectors = jnp.stack(self._item_side(self.vectors))
+        total = vectors.sum(0)
+        pairs = 0.5 * (jnp.square(total) - jnp.square(vectors).sum(0)).sum(-1, keepdims=True)
+        return jnp.concatenate([total, pairs + sum(self._item_side(self.linear))], axis=-1)
+
+    def score(
+        self, queries: Float[Array, "B D_plus_1"], items: Float[Array, "C D_plus_1"]
+    ) -> Float[Array, "B C"]:
+        """Dot products, float32."""
+        return dot(queries, items)
+
+    def _item_side(self, tables: nnx.Dict) -> list[Float[Array, "V D"]]:
+        """One array a field: what its words say of each item."""
+        fields = self.facts.item_fields
+        return [tables["item"].table[...]] + [
+            _mean(tables[name].table[...], field.words) for name, field in fields.items()
+        ]
+
+
+def _mean(table: Float[Array, "words D"], words: Int[Array, "V most"]) -> Float[Array, "V D"]:
+    """The mean of each item's words; zero where it has none."""
+    known = jnp.asarray(words >= 0)
+    total = jnp.where(known[..., None], table[jnp.maximum(words, 0)], 0.0).sum(1)
+    return total / jnp.maximum(known.sum(1, keepdims=True), 1)

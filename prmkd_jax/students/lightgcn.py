@@ -1,0 +1,60 @@
+"""LightGCN (He et al., 2020): embeddings smoothed over the graph of the training part.
+
+An instance is (user, next item). The user vector is the mean of the user's embeddings over
+all layers; it does not depend on the prefix, which only decides what the teachers say of
+the instance. The score is the raw dot product, the loss the softmax of all students.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.graph import normalized_graph, propagate
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.layers import Embedding, dot
+
+_XAVIER = nnx.initializers.xavier_uniform()
+
+
+class LightGCN(nnx.Module):
+    """Light graph convolution: no weights but the embeddings, no activations."""
+
+    def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
+        self.user_embedding = Embedding(
+            facts.num_users, config.hidden_size, rngs=rngs, init=_XAVIER
+        )
+        self.item_embedding = Embedding(
+            facts.num_items, config.hidden_size, rngs=rngs, init=_XAVIER
+        )
+        self.num_layers = config.num_layers
+        self.graph = normalized_graph(facts.num_users, facts.num_items, facts.edges)
+
+    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
+        """User vectors at all B = R × L slots; those of padding slots mean nothing.
+
+        Args:
+            rows: packed histories.
+            rngs: not needed: nothing is dropped.
+        """
+        return self._smoothed()[0][jnp.asarray(rows.users).reshape(-1)]
+
+    def items(self) -> Float[Array, "V D"]:
+        """Item vectors; row = item id."""
+        return self._smoothed()[1]
+
+    def score(
+        self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
+    ) -> Float[Array, "B C"]:
+        """Dot products, float32."""
+        return dot(queries, items)
+
+    def _smoothed(self) -> tuple[Float[Array, "U D"], Float[Array, "V D"]]:
+        """Means of layers 0 … K (eq. 7 of arXiv 2002.02126 with equal weights)."""
+        users, items = self.user_embedding.table[...], self.item_embedding.table[...]
+        user_sum, item_sum = users, items
+        for _ in range(self.num_layers):
+            users, items = propagate(users, items, self.graph)
+            user_sum, item_sum = user_sum + users, item_sum + items
+        return user_sum / (self.num_layers + 1), item_sum / (self.num_layers + 1)

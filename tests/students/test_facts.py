@@ -1,0 +1,40 @@
+import dataclasses
+
+import numpy as np
+
+from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue
+from tests.worlds import facts, from_histories
+
+WORLD = from_histories([[0, 1, 0, 2, 3], [3, 3, 1], [2], [2, 0]], 4)
+
+
+def with_texts(**texts):
+    catalogue = Catalogue({field: texts.get(field, ("",) * 4) for field in TEXT_FIELDS})
+    return facts(dataclasses.replace(WORLD, catalogue=catalogue))
+
+
+def test_edges_are_the_distinct_pairs_of_the_training_part():
+    """A validation or test item in the graph, or an item counted as often as it was bought."""
+    # Users with fewer than three items train on all of them.
+    expected = [(0, 0), (0, 1), (1, 3), (2, 2), (3, 0), (3, 2)]
+    edges = facts(WORLD).edges
+    assert edges.dtype == np.int32
+    assert list(map(tuple, edges.T.tolist())) == expected
+
+
+def test_item_fields_are_vocabularies_of_distinct_words():
+    """A category taken for its whole path, a word counted twice, or '' taken for a word."""
+    found = with_texts(
+        brand=("Acme, Inc.", "", "Bolt", "Acme, Inc."),
+        categories=("Tools, Saws", "Saws,Tools,Saws", " ", "Glue"),
+    ).item_fields
+    assert found["brand"].size == 2
+    assert found["brand"].words.tolist() == [[0], [-1], [1], [0]]
+    assert found["categories"].size == 3  # Glue, Saws, Tools
+    assert found["categories"].words.tolist() == [[2, 1], [1, 2], [-1, -1], [0, -1]]
+
+
+def test_a_field_that_no_item_has_is_no_field():
+    """A table with no rows."""
+    assert with_texts(brand=("a", "", "", "")).item_fields.keys() == {"brand"}
+    assert facts(WORLD).item_fields == {}

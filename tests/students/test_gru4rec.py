@@ -1,0 +1,167 @@
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from prmkd_jax.data.packing import history_segments, pack
+from prmkd_jax.students.registry import create_student
+from tests.students.reference import random_params
+from tests.worlds import MAX_SEQ_LEN, facts, from_histories, random_world, student_config
+
+CONFIG = student_config(student="gru4rec", hidden_size=12, gru_size=9, num_layers=2)
+WORLD = random_world()
+HISTORIES = WORLD.interactions
+SEGMENTS = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
+GRAPHDEF, STATE = create_student(CONFIG, facts(WORLD), 0)
+FRESH = nnx.to_pure_dict(STATE)
+PARAMS = random_params(FRESH, seed=5)
+
+
+@jax.jit
+def states(params, rows):
+    """User vectors [R, L, D] without dropout."""
+    queries = nnx.merge(GRAPHDEF, nnx.State(params)).queries(rows)
+    return queries.reshape(*rows.item_seq.shape, -1)
+
+
+def batches(order=slice(None)):
+    return list(pack(HISTORIES, SEGMENTS[order], 5, 13))
+
+
+def by_instance(packed_batches) -> dict[int, np.ndarray]:
+    vectors = {}
+    for packed in packed_batches:
+        values = np.asarray(states(PARAMS, packed))
+        for row, column in np.argwhere(packed.instance_ids >= 0):
+            vectors[int(packed.instance_ids[row, column])] = values[row, column]
+    return vectors
+
+
+def torch_model() -> tuple[torch.nn.GRU, dict[str, torch.Tensor]]:
+    """torch's GRU in float64 with our parameters; its matrices are transposed ours."""
+    gru = torch.nn.GRU(12, 9, num_layers=2, bias=False, batch_first=True, dtype=torch.float64)
+    state = {}
+    for number, layer in PARAMS["layers"].items():
+        state[f"weight_ih_l{number}"] = torch.tensor(layer["input_gates"].T)
+        state[f"weight_hh_l{number}"] = torch.tensor(layer["state_gates"].T)
+    gru.load_state_dict(state)
+    others = {
+        "table": PARAMS["item_embedding"]["table"],
+        "kernel": PARAMS["out"]["kernel"],
+        "bias": PARAMS["out"]["bias"],
+    }
+    return gru, {
+        name: torch.tensor(x, dtype=torch.float64, requires_grad=True) for name, x in others.items()
+    }
+
+
+def torch_vector(gru, others, instance: int) -> torch.Tensor:
+    """RecBole's user vector of one unpadded prefix."""
+    first = max(HISTORIES.indptr[HISTORIES.users[instance]], instance - MAX_SEQ_LEN)
+    items = HISTORIES.items[first:instance].tolist()
+    output, _ = gru(others["table"][items][None])
+    return output[0, -1] @ others["kernel"] + others["bias"]
+
+
+def test_every_prefix_of_every_user_equals_torchs_gru():
+    """Another gate order, a bias, a state carried over a segment's border, or the wrong slot."""
+    gru, others = torch_model()
+    vectors = by_instance(batches())
+    first_items = HISTORIES.indptr[HISTORIES.users]
+    assert sorted(vectors) == np.flatnonzero(np.arange(len(first_items)) > first_items).tolist()
+    for instance, vector in vectors.items():
+        expected = torch_vector(gru, others, instance).detach()
+        np.testing.assert_allclose(vector, expected, atol=1e-5, rtol=0)
+
+
+def test_gradients_equal_torchs():
+    """A gradient stopped at a segment's border or leaked over it."""
+    packed = batches()[0]
+    asked = packed.instance_ids >= 0
+    weights = np.random.default_rng(1).normal(size=(*asked.shape, 12))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return (states(params, packed) * np.where(asked[..., None], weights, 0)).sum()
+
+    gru, others = torch_model()
+    loss = sum(
+        torch_vector(gru, others, packed.instance_ids[row, column])
+        @ torch.tensor(weights[row, column])
+        for row, column in np.argwhere(asked)
+    )
+    loss.backward()
+    found = jax.device_get(gradient(PARAMS))
+    pairs = [
+        (found["item_embedding"]["table"], others["table"].grad),
+        (found["out"]["kernel"], others["kernel"].grad),
+        (found["out"]["bias"], others["bias"].grad),
+    ]
+    for number, layer in found["layers"].items():
+        pairs.append((layer["input_gates"].T, getattr(gru, f"weight_ih_l{number}").grad))
+        pairs.append((layer["state_gates"].T, getattr(gru, f"weight_hh_l{number}").grad))
+    for ours, theirs in pairs:
+        assert theirs.abs().max() > 1e-3
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * float(theirs.abs().max()), rtol=0)
+
+
+def test_order_of_the_segments_and_padding_change_nothing():
+    """A vector that depends on its batch, its row, its place or on what stands in padding."""
+    vectors = by_instance(batches())
+    order = np.random.default_rng(3).permutation(len(SEGMENTS))
+    for instance, vector in by_instance(batches(order)).items():
+        np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
+    packed = batches()[0]
+    padding = packed.segment_ids == 0
+    assert padding.any()
+    scrambled = packed._replace(item_seq=np.where(padding, 7, packed.item_seq))
+    before, after = states(PARAMS, packed), states(PARAMS, scrambled)
+    np.testing.assert_array_equal(before[~padding], after[~padding])
+
+
+def test_dropout_stands_on_the_input_alone(monkeypatch):
+    """RecBole drops the embeddings, not the states between layers."""
+    dropped = []
+
+    def record(self, x, *, deterministic, rngs):
+        dropped.append((self.rate, x.shape, deterministic))
+        return x
+
+    monkeypatch.setattr(nnx.Dropout, "__call__", record)
+    model, packed = nnx.merge(GRAPHDEF, nnx.State(PARAMS)), batches()[0]
+    jax.eval_shape(lambda key: model.queries(packed, nnx.Rngs(key)), jax.random.key(0))
+    assert dropped == [(CONFIG.dropout, (5, 13, 12), False)]
+
+
+@pytest.mark.parametrize(("width", "state"), [(12, 9), (300, 0)])
+def test_number_of_parameters(width, state):
+    """A bias in the recurrence, a second item table or a padding row."""
+    config = student_config(student="gru4rec", hidden_size=width, gru_size=state, num_layers=2)
+    hidden = state or width
+    expected = 40 * width + 3 * hidden * (width + hidden) + 6 * hidden**2 + (hidden + 1) * width
+    shapes = jax.eval_shape(
+        lambda: create_student(config, facts(from_histories([[0, 1, 2]], 40)), 0)[1]
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == expected
+
+
+def test_initial_values_are_recboles():
+    """Xavier in the table and the first layer, torch's own uniform draw elsewhere."""
+    config = student_config(student="gru4rec", hidden_size=64, gru_size=48, num_layers=2)
+    params = nnx.to_pure_dict(create_student(config, facts(from_histories([[0, 1, 2]], 500)), 0)[1])
+    table = params["item_embedding"]["table"]
+    assert table.std() == pytest.approx((2 / (500 + 64)) ** 0.5, rel=0.02)
+    bounds = {
+        ("0", "input_gates"): (6 / (64 + 3 * 48)) ** 0.5,
+        ("0", "state_gates"): (6 / (48 + 3 * 48)) ** 0.5,
+        ("1", "input_gates"): 48**-0.5,
+        ("1", "state_gates"): 48**-0.5,
+    }
+    for (number, name), bound in bounds.items():
+        drawn = params["layers"][int(number)][name]
+        assert np.abs(drawn).max() <= bound
+        assert drawn.std() == pytest.approx(bound / 3**0.5, rel=0.03)
+    for name in ("kernel", "bias"):
+        assert 0.9 * 48**-0.5 < np.abs(params["out"][name]).max() <= 48**-0.5

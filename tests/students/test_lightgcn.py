@@ -1,0 +1,82 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.data.packing import history_segments, pack
+from prmkd_jax.students.registry import create_student
+from tests.students.reference import random_params
+from tests.worlds import facts, random_world, student_config
+
+CONFIG = student_config(student="lightgcn", hidden_size=6, num_layers=2)
+WORLD = random_world()
+HISTORIES = WORLD.interactions
+FACTS = facts(WORLD, CONFIG.window(50))
+GRAPHDEF, STATE = create_student(CONFIG, FACTS, 0)
+PARAMS = random_params(nnx.to_pure_dict(STATE), seed=5)
+
+
+def smoothed() -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the layers with the dense (U + V)² adjacency matrix, in float64."""
+    users, items = WORLD.num_users, WORLD.num_items
+    adjacency = np.zeros((users + items, users + items))
+    for user in range(users):
+        trained = HISTORIES.items[HISTORIES.indptr[user] : FACTS.split.train_end[user]]
+        adjacency[user, users + trained] = adjacency[users + trained, user] = 1
+    degrees = np.maximum(adjacency.sum(0), 1)
+    normalized = adjacency / np.sqrt(np.outer(degrees, degrees))
+    tables = [np.asarray(PARAMS[f"{x}_embedding"]["table"], dtype=float) for x in ("user", "item")]
+    layers = [np.concatenate(tables)]
+    for _ in range(CONFIG.num_layers):
+        layers.append(normalized @ layers[-1])
+    mean = np.mean(layers, axis=0)
+    return mean[:users], mean[users:]
+
+
+def test_vectors_are_the_mean_of_the_layers():
+    """Another normalisation, layer 0 left out, self loops, or an edge of the held-out part."""
+    student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
+    users, items = smoothed()
+    np.testing.assert_allclose(student.items(), items, atol=1e-5)
+    segments = history_segments(HISTORIES, HISTORIES.indptr[1:], 1)
+    for packed in pack(HISTORIES, segments, 32, 1):
+        asked = packed.instance_ids.reshape(-1) >= 0
+        owners = HISTORIES.users[packed.instance_ids.reshape(-1)[asked]]
+        np.testing.assert_allclose(student.queries(packed)[asked], users[owners], atol=1e-5)
+
+
+def test_one_slot_an_instance_is_enough():
+    """Slots spent on prefixes that the user vector doesn't depend on."""
+    assert CONFIG.window(50) == 1
+    assert student_config().window(50) == 50
+    segments = history_segments(HISTORIES, FACTS.split.train_end, 1)
+    assert len(segments) == len(FACTS.split.train) == (segments.stop - segments.start).sum()
+
+
+def test_parameters_and_initial_values_are_recboles():
+    """Weights beside the embeddings, or another draw than Xavier's uniform one."""
+    config = student_config(student="lightgcn", hidden_size=64, num_layers=2)
+    params = nnx.to_pure_dict(create_student(config, FACTS, 0)[1])
+    assert {name: x["table"].shape for name, x in params.items()} == {
+        "user_embedding": (60, 64),
+        "item_embedding": (40, 64),
+    }
+    for name, rows in (("user_embedding", 60), ("item_embedding", 40)):
+        bound = (6 / (rows + 64)) ** 0.5
+        table = params[name]["table"]
+        assert np.abs(table).max() <= bound
+        assert table.std() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_gradient_reaches_neighbours_neighbours():
+    """A graph that gradients don't pass learns layer 0 alone."""
+
+    @jax.grad
+    def gradient(params):
+        return nnx.merge(GRAPHDEF, nnx.State(params)).items()[3].sum()
+
+    reached = np.abs(gradient(PARAMS)["item_embedding"]["table"]).sum(1) > 0
+    adjacency = np.zeros((WORLD.num_users, WORLD.num_items), dtype=bool)
+    adjacency[tuple(FACTS.edges)] = True
+    assert reached.tolist() == (adjacency.T @ adjacency[:, 3] > 0).tolist()
+    assert 3 < reached.sum() < WORLD.num_items
