@@ -13,6 +13,7 @@ from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
     TEACHERS,
     PrecomputedConfig,
+    RecformerConfig,
     TeacherConfigs,
     TextConfig,
     UniM2RecConfig,
@@ -89,14 +90,15 @@ GROUPS = (
     Group("Text encoder of the teachers", "", TextConfig),
     Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
     Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
+    Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
     Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
 )
 
 
 def settings_from(configs: tuple) -> Settings:
     """Puts the configurations of `GROUPS`, in their order, together."""
-    run, data, student, train, distill, text, unisrec, unim2rec, precomputed = configs
-    teachers = TeacherConfigs(text, unisrec, unim2rec, precomputed, data.max_seq_len)
+    run, data, student, train, distill, text, unisrec, unim2rec, recformer, precomputed = configs
+    teachers = TeacherConfigs(text, unisrec, unim2rec, recformer, precomputed, data.max_seq_len)
     return Settings(run, data, student, train, distill, teachers)
 
 
@@ -117,6 +119,7 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
     for config, users in (
         (UniSRecConfig, {"unisrec", "unisrec-text"}),
         (UniM2RecConfig, {"unim2rec"}),
+        (RecformerConfig, {"recformer"}),
         (PrecomputedConfig, {"precomputed"}),
     ):
         note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")

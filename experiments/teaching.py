@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from bridge.teacher_bank import Vectors, has_vectors, read_vectors, write_vectors
 from experiments.config import Settings
@@ -15,7 +14,8 @@ from experiments.console import Reporter
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
 from teachers_torch.base import ENCODER_VERSION, fingerprint, tune
-from teachers_torch.checkpoints import CARD, save
+from teachers_torch.checkpoints import CARD, load, save, save_card
+from teachers_torch.shards import encode_in_shards
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -69,16 +69,20 @@ def _tune_and_encode(
     reporter: Reporter,
     log: Log,
 ) -> None:
-    title = f"Teacher {name}"
+    """Tunes, unless a run that was killed while encoding did so, then encodes."""
+    title, cache_dir = f"Teacher {name}", Path(settings.run.cache_dir)
+    encoding = False
 
     with reporter.stage(title, "parts") as stage:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "encode_texts":
                 stage.update(event["done"], event["total"], f"{title}: encoding texts")
+            elif event["event"] == "encode" and not encoding:
+                stage.update(event["done"], event["total"], f"{title}: encoding tokens")
             elif event["event"] == "step":
                 stage.update(event["step"], event["steps"], f"{title}: epoch {event['epoch']}")
-            else:
+            elif event["event"] == "epoch":
                 reporter.say(
                     f"{title}: epoch {event['epoch']:3d}  loss {event['loss']:.4f}  "
                     f"validation NDCG@10 {event['NDCG@10']:.4f} (best at {event['best_epoch']})  "
@@ -86,20 +90,34 @@ def _tune_and_encode(
                 )
                 log({"stage": "teacher", **event})
 
-        teacher, card = tune(
-            name,
-            dataset,
-            split,
-            settings.teachers,
-            cache_dir=Path(settings.run.cache_dir),
-            seed=settings.run.teacher_seed,
-            log=on_event,
+        if (folder / CARD).is_file():
+            reporter.say(f"{title}: tuned before, in {folder}")
+            teacher, card = load(
+                name, folder, dataset, settings.teachers, cache_dir=cache_dir, log=on_event
+            )
+        else:
+            teacher, card = tune(
+                name,
+                dataset,
+                split,
+                settings.teachers,
+                cache_dir=cache_dir,
+                seed=settings.run.teacher_seed,
+                log=on_event,
+            )
+            save(teacher, card, folder)
+
+        def on_shard(done: int, total: int) -> None:
+            stage.update(done, total, f"{title}: encoding instances")
+
+        # From here on the bar counts instances.
+        started, encoding = time.perf_counter(), True
+        instances = encode_in_shards(
+            teacher, len(dataset.interactions.items), folder / "shards", on_shard
         )
-    started = time.perf_counter()
-    instances = teacher.encode_instances(np.arange(len(dataset.interactions.items)))
-    items = teacher.encode_items()
+        items = teacher.encode_items()
     card = dataclasses.replace(card, encode_seconds=time.perf_counter() - started)
-    save(teacher, card, folder)
+    save_card(card, folder)
     write_vectors(
         folder,
         name=name,
@@ -108,3 +126,4 @@ def _tune_and_encode(
         instances=instances,
         items=items,
     )
+    shutil.rmtree(folder / "shards")

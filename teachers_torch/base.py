@@ -20,6 +20,9 @@ from prmkd_jax.data.splits import PARTS, Split
 from teachers_torch.config import TeacherConfigs
 from teachers_torch.encode import TunedTeacher, rank_all
 from teachers_torch.precomputed import PrecomputedTeacher, content_digest
+from teachers_torch.recformer import RecformerTeacher
+from teachers_torch.recformer_start import start_identity
+from teachers_torch.recformer_tune import tune_recformer
 from teachers_torch.registry import RECIPES, Log, build, require_known
 from teachers_torch.text import encoder_identity
 from teachers_torch.tune import Tuning, tune_model
@@ -109,6 +112,12 @@ def settings(name: str, configs: TeacherConfigs) -> dict[str, Any]:
         # Where the arrays lie doesn't matter, what is in them does.
         content = content_digest(config)
         return {"content": content, "scale": config.scale, "normalize": config.normalize}
+    if name == RecformerTeacher.name:
+        return {
+            **dataclasses.asdict(configs.recformer),
+            **start_identity(configs.recformer),
+            "max_seq_len": configs.max_seq_len,
+        }
     return {
         **dataclasses.asdict(RECIPES[name].config(configs)),
         "max_seq_len": configs.max_seq_len,
@@ -136,7 +145,7 @@ def fingerprint(
         "data": dataset.fingerprint,
         "split": parts.hexdigest(),
         "settings": settings(name, configs),
-        "seed": seed if name in RECIPES else None,
+        "seed": None if name == PrecomputedTeacher.name else seed,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -163,8 +172,8 @@ def tune(
         configs: all settings.
         cache_dir: where encoded texts are kept.
         seed: seed of weights, batches, dropout and noise.
-        log: told of progress as dicts with an `event`: `encode_texts` (`done`, `total`), and
-            `step` and `epoch` (see `tune_model`).
+        log: told of progress as dicts with an `event`: `encode_texts` and `encode` (`done`,
+            `total`), and `step` and `epoch` (see `tune_model`).
 
     Raises:
         UserError: there is no such teacher, or its inputs are missing or wrong.
@@ -188,15 +197,20 @@ def tune(
             batches = TrainingBatches(
                 dataset.interactions, split, configs.max_seq_len, teacher.config.batch_size, seed
             )
+            start = "random"
             tuning = tune_model(teacher.model, batches, validate, teacher.config, tell)
+        elif isinstance(teacher, RecformerTeacher):
+            start = teacher.start
+            tuning = tune_recformer(teacher, split, validate, seed)
         else:
+            start = "given vectors"
             tuning = Tuning(epochs=0, best_epoch=0, validation=validate())
         test = evaluate(teacher, dataset, split.test)
     card = TeacherCard(
         name=name,
         dataset=dataset.name,
         data_fingerprint=dataset.fingerprint,
-        start="random" if isinstance(teacher, TunedTeacher) else "given vectors",
+        start=start,
         seed=seed,
         settings=settings(name, configs),
         validation=tuning.validation,

@@ -14,6 +14,7 @@ from prmkd_jax.data.errors import UserError
 from teachers_torch.base import Teacher, TeacherCard, seeded
 from teachers_torch.config import TeacherConfigs
 from teachers_torch.encode import TunedTeacher
+from teachers_torch.recformer import RecformerTeacher
 from teachers_torch.registry import Log, build
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
@@ -27,14 +28,21 @@ def save(teacher: Teacher, card: TeacherCard, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if isinstance(teacher, TunedTeacher):
+    if isinstance(teacher, TunedTeacher | RecformerTeacher):
         weights = {key: value.contiguous() for key, value in teacher.model.state_dict().items()}
         safetensors.torch.save_file(weights, partial / WEIGHTS)
-    text = json.dumps(dataclasses.asdict(card), indent=2, sort_keys=True)
-    (partial / CARD).write_text(text + "\n", encoding="utf-8")
+    save_card(card, partial)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)
+
+
+def save_card(card: TeacherCard, folder: Path) -> None:
+    """Replaces the card of a saved teacher."""
+    partial = folder / f"{CARD}.partial-{os.getpid()}"
+    text = json.dumps(dataclasses.asdict(card), indent=2, sort_keys=True)
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, folder / CARD)
 
 
 def load(
@@ -58,7 +66,7 @@ def load(
     # The weights drawn here are overwritten; the caller's random state is not to notice.
     with seeded(0):
         teacher = build(name, dataset, configs, cache_dir, log)
-    if isinstance(teacher, TunedTeacher):
+    if isinstance(teacher, TunedTeacher | RecformerTeacher):
         try:
             teacher.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, RuntimeError) as error:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
-TEACHERS = ("unisrec-text", "unisrec", "unim2rec", "precomputed")
+TEACHERS = ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +84,108 @@ class UniM2RecConfig(EncoderConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class RecformerConfig:
+    """Recformer; official settings where two cores can afford them (arXiv 2305.13731)."""
+
+    prefix: ClassVar[str] = "recformer_"
+
+    start: str = option(
+        "all-MiniLM-L6-v2",
+        "Where weights come from: the bundled all-MiniLM-L6-v2, 'random', a file of the official "
+        "code (.bin, .ckpt), a folder made by pre-training, or a Hugging Face name or folder of a "
+        "Longformer or of a BERT-like encoder, which is converted.",
+    )
+    tokenizer: str = option(
+        "",
+        "Hugging Face name or folder of the tokenizer; empty takes the start's own, for an "
+        "official file allenai/longformer-base-4096, for a random start all-MiniLM-L6-v2.",
+    )
+    num_layers: int = option(
+        2,
+        "Layers of a random start, or kept of a converted one, evenly spread; 0 keeps all.",
+        low=0,
+    )
+    hidden_size: int = option(128, "Width of a random start.", low=1)
+    num_heads: int = option(4, "Attention heads of a random start; divide the width.", low=1)
+    inner_size: int = option(512, "Width of a random start's feed-forward layer.", low=1)
+    max_tokens: int = option(128, "Where a sequence is cut; the official code: 1024.", low=2)
+    max_attribute_tokens: int = option(
+        32, "Where an attribute is cut, its name's tokens included.", low=1
+    )
+    dropout: float = option(0.1, "Dropout of hidden states and attention.", low=0, below=1)
+    temperature: float = option(0.05, "A logit is the cosine divided by this.", above=0)
+    fix_word_embeddings: bool = option(
+        True, "Keep the word embeddings as they are: most of a small start's weights."
+    )
+    learning_rate: float = option(5e-5, "AdamW's largest learning rate.", above=0)
+    warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.", low=0)
+    batch_size: int = option(128, "Users of a training step; the official code: 16 × 8.", low=1)
+    max_epochs: int = option(
+        12, "Most epochs of the first stage, one target a user each; the official code: 128.", low=1
+    )
+    fixed_table_epochs: int = option(
+        3,
+        "Most epochs of the second stage, whose item table is fixed; 0 for no such stage; the "
+        "official code: 128.",
+        low=0,
+    )
+    decay_epochs: int = option(
+        15,
+        "Epochs, both stages together, after which the learning rate is 0 and tuning ends; the "
+        "official code: 128.",
+        low=1,
+    )
+    evaluate_every: int = option(3, "Epochs between two validations.", low=1)
+    patience: int = option(
+        5, "Validations of the first stage without a better NDCG@10 before it stops.", low=1
+    )
+    fixed_table_patience: int = option(3, "The same of the second stage.", low=1)
+    tokens_at_once: int = option(
+        2048,
+        "Tokens computed at once, padding included; larger batches are accumulated. A GPU is "
+        "faster with 65536.",
+        low=1,
+    )
+    precision: str = option(
+        "float32",
+        "Matrix products: bfloat16 is faster on a GPU or a processor with avx512_bf16.",
+        choices=("float32", "bfloat16"),
+    )
+
+    def __post_init__(self):
+        validate(self)
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"--num_heads: found {self.num_heads}, expected a divisor of "
+                f"--hidden_size={self.hidden_size}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RecformerPretrainConfig:
+    """Recformer's pre-training on other domains; the model itself is `RecformerConfig`'s."""
+
+    prefix: ClassVar[str] = "recformer_pretrain_"
+
+    learning_rate: float = option(
+        5e-5, "AdamW's learning rate, which falls linearly to 0.", above=0
+    )
+    batch_size: int = option(64, "Sequences whose items are each other's negatives.", low=2)
+    accumulate: int = option(8, "Batches whose gradients make one step.", low=1)
+    max_epochs: int = option(32, "Epochs.", low=1)
+    evaluate_every: int = option(2000, "Batches between two validations.", low=1)
+    validation_share: float = option(
+        0.02, "Share of the sequences that choose the weights kept.", above=0, below=1
+    )
+    mlm_weight: float = option(0.1, "Weight of each masked-language loss.", low=0)
+    mlm_share: float = option(0.15, "Share of the tokens that are masked.", above=0, below=1)
+    max_gradient_norm: float = option(1.0, "Where gradients are clipped.", above=0)
+
+    def __post_init__(self):
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class PrecomputedConfig:
     """A user's own recommender, given as arrays of vectors."""
 
@@ -104,5 +206,6 @@ class TeacherConfigs:
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
     unisrec: UniSRecConfig = dataclasses.field(default_factory=UniSRecConfig)
     unim2rec: UniM2RecConfig = dataclasses.field(default_factory=UniM2RecConfig)
+    recformer: RecformerConfig = dataclasses.field(default_factory=RecformerConfig)
     precomputed: PrecomputedConfig = dataclasses.field(default_factory=PrecomputedConfig)
     max_seq_len: int = 50

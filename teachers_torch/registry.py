@@ -16,6 +16,8 @@ from teachers_torch.encode import TunedTeacher
 from teachers_torch.encoder import SequenceEncoder
 from teachers_torch.image import image_features
 from teachers_torch.precomputed import PrecomputedTeacher
+from teachers_torch.recformer import RecformerTeacher
+from teachers_torch.recformer_start import build_model, load_start, make_reader
 from teachers_torch.text import encode_texts, item_sentences
 from teachers_torch.unim2rec import UniM2Rec
 from teachers_torch.unisrec import UniSRec
@@ -32,7 +34,7 @@ class Recipe(NamedTuple):
 
 def build(
     name: str, dataset: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log
-) -> TunedTeacher | PrecomputedTeacher:
+) -> TunedTeacher | RecformerTeacher | PrecomputedTeacher:
     """A teacher before tuning, its weights drawn from torch's global generator.
 
     Raises:
@@ -41,6 +43,8 @@ def build(
     require_known(name)
     if name == PrecomputedTeacher.name:
         return PrecomputedTeacher(configs.precomputed, dataset)
+    if name == RecformerTeacher.name:
+        return _build_recformer(dataset, configs, cache_dir, log)
     recipe = RECIPES[name]
     config = recipe.config(configs)
     if config.batch_size < configs.max_seq_len:
@@ -107,6 +111,19 @@ def _build_unim2rec(
         for features, available in ((vectors, has_text), images)
     ]
     return UniM2Rec(configs.unim2rec, modalities, configs.max_seq_len)
+
+
+def _build_recformer(
+    dataset: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log
+) -> RecformerTeacher:
+    config = configs.recformer
+    start = load_start(config, configs.max_seq_len)
+    model = build_model(start, config, num_items=dataset.num_items)
+    reader = make_reader(start, dataset.catalogue, config, configs.max_seq_len, cache_dir)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return RecformerTeacher(
+        model.to(device), dataset.interactions, reader, config, config.start, log
+    )
 
 
 RECIPES = {

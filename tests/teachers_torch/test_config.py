@@ -6,6 +6,8 @@ from prmkd_jax.data.errors import UserError
 from teachers_torch.config import (
     EncoderConfig,
     PrecomputedConfig,
+    RecformerConfig,
+    RecformerPretrainConfig,
     TextConfig,
     UniM2RecConfig,
     UniSRecConfig,
@@ -20,6 +22,9 @@ from teachers_torch.config import (
         (UniSRecConfig, {"temperature": 0.0}, "--temperature: found 0.0, expected above 0"),
         (UniM2RecConfig, {"modality_dropout": 0.6}, "at least 0, at most 0.5"),
         (UniM2RecConfig, {"batch_size": 0}, "--batch_size: found 0, expected at least 1"),
+        (RecformerConfig, {"hidden_size": 10, "num_heads": 3}, "--num_heads: found 3, expected a"),
+        (RecformerConfig, {"precision": "float16"}, "expected one of float32, bfloat16"),
+        (RecformerPretrainConfig, {"batch_size": 1}, "--batch_size: found 1, expected at least 2"),
         (PrecomputedConfig, {"scale": 0.0}, "--scale: found 0.0, expected above 0"),
         (TextConfig, {"text_batch_size": 0}, "--text_batch_size: found 0"),
     ],
@@ -42,3 +47,16 @@ def test_defaults_are_the_official_fine_tuning():
     assert dataclasses.asdict(UniSRecConfig()) == {**shared, "pad_class": True}
     own = {"modality_dropout": 0.2, "align_weight": 0.1, "id_embedding": True}
     assert dataclasses.asdict(UniM2RecConfig()) == {**shared, **own}
+
+
+def test_recformers_defaults_are_official_where_two_cores_can_afford_them():
+    """A default of the official code that drifts."""
+    config = RecformerConfig()
+    assert (config.max_attribute_tokens, config.dropout, config.temperature) == (32, 0.1, 0.05)
+    assert (config.batch_size, config.warmup_steps) == (16 * 8, 100)
+    assert (config.evaluate_every, config.patience, config.fixed_table_patience) == (3, 5, 3)
+    pretraining = RecformerPretrainConfig()
+    assert (pretraining.learning_rate, pretraining.max_gradient_norm) == (5e-5, 1.0)
+    assert (pretraining.batch_size, pretraining.accumulate) == (16 * 4, 8)
+    assert (pretraining.mlm_weight, pretraining.mlm_share) == (0.1, 0.15)
+    assert (pretraining.max_epochs, pretraining.evaluate_every) == (32, 2000)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from teachers_torch.shards import encode_in_shards
+
+
+class Counting:
+    """A teacher whose vectors tell the instance, and that notes what it was asked for."""
+
+    def __init__(self, killed_at=None):
+        self.asked, self.killed_at = [], killed_at
+
+    def encode_instances(self, instance_ids):
+        """Vectors; is killed at one of them."""
+        if self.killed_at in instance_ids:
+            raise KeyboardInterrupt
+        self.asked.extend(instance_ids)
+        return np.stack([instance_ids, instance_ids / 3], axis=1).astype(np.float32)
+
+
+def encode(teacher, folder, progress=lambda done, total: None):
+    return encode_in_shards(teacher, 25, folder, progress, shard_size=10)
+
+
+def test_all_instances_in_order(tmp_path):
+    """Instances lost or repeated between two shards."""
+    teacher, told = Counting(), []
+    found = encode(teacher, tmp_path / "shards", lambda done, total: told.append((done, total)))
+    expected = np.stack([np.arange(25), np.arange(25) / 3], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+    assert teacher.asked == list(range(25))
+    assert told == [(10, 25), (20, 25), (25, 25)]
+
+
+def test_finished_shards_are_not_encoded_again(tmp_path):
+    """Hours of encoding lost to a kill, or a shard left half written that counts."""
+    first = Counting(killed_at=17)
+    with pytest.raises(KeyboardInterrupt):
+        encode(first, tmp_path)
+    assert first.asked == list(range(10))
+    second = Counting()
+    found = encode(second, tmp_path)
+    assert second.asked == list(range(10, 25))
+    np.testing.assert_array_equal(found, encode(Counting(killed_at=0), tmp_path))
+    np.testing.assert_array_equal(found[:, 0], np.arange(25))
