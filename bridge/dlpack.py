@@ -13,8 +13,7 @@
 |           | to it: pass `copy=True` for a buffer that will be used again                      |
 | streams   | what produced the values is waited for before the other side can read them        |
 
-JAX by itself narrows int64 and copies unaligned buffers without a word; here both are said
-(anchors.md, section 5, items 14 and 15).
+JAX by itself narrows int64 and copies unaligned buffers without a word; here both are said.
 """
 
 from typing import Generic, NamedTuple, TypeVar

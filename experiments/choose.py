@@ -5,18 +5,16 @@ combination of the values is run with every seed, and what is finished is not ru
 """
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bridge.runtime import settle
-from experiments.config import GROUPS, Settings, settings_from
-from experiments.files import append_json_line, write_json, write_text
-from experiments.flags import Group, as_dict, parse, run_command
+from experiments.config import GROUPS, settings_from
+from experiments.files import write_json, write_text
+from experiments.flags import Group, parse, run_command
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
@@ -48,13 +46,17 @@ def main(argv: Sequence[str]) -> None:
     *configs, choice = parse(argv, CHOOSE_GROUPS, program).configs
     settle(compilation_cache=Path(configs[0].cache_dir) / "jax")
     from experiments.console import Reporter
+    from experiments.trials import digest
 
     reporter, rows = Reporter(), []
+    alone = ["--teachers="] if choice.choose_for == "base" else []
     for changes in combinations(choice.vary):
-        parsed = parse([*argv, *changes], CHOOSE_GROUPS, program)
-        rows += _trial(changes, parsed.configs, choice, reporter)
+        *configs, _ = parse([*argv, *changes, *alone], CHOOSE_GROUPS, program).configs
+        setting = " ".join(change.removeprefix("--") for change in changes) or "as given"
+        reporter.say(f"Trial: {setting}")
+        rows += [{**row, "setting": setting} for row in _try(configs, choice, reporter)]
     folder = Path(choice.choice_dir)
-    name = _digest({"vary": choice.vary, "for": choice.choose_for, "rows": rows})
+    name = digest({"vary": choice.vary, "for": choice.choose_for, "rows": rows})
     table = markdown(rows)
     write_json(folder / f"choice-{name}.json", {"vary": choice.vary, "rows": rows})
     write_text(folder / f"choice-{name}.md", table)
@@ -93,65 +95,26 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _trial(
-    changes: Sequence[str], configs: tuple, choice: ChooseConfig, reporter: Any
-) -> list[dict[str, Any]]:
-    """One combination: read back if it has been run, else run."""
-    settings = settings_from(configs[: len(GROUPS)])
-    flags = as_dict(GROUPS, configs[: len(GROUPS)])
-    # Where things lie doesn't change them.
-    for name in ("output_dir", "cache_dir", "data_dir", "resume"):
-        del flags[name]
-    key = _digest({**flags, "choose_for": choice.choose_for})
-    path = Path(choice.choice_dir) / "trials" / f"{key}.json"
-    if path.is_file():
-        return json.loads(path.read_text())["rows"]
-    setting = " ".join(change.removeprefix("--") for change in changes) or "as given"
-    reporter.say(f"Trial: {setting}")
-    rows = [
-        {**row, "setting": setting}
-        for row in _run(settings, choice.choose_for, path.parent / key, reporter)
-    ]
-    write_json(path, {"rows": rows, "settings": flags})
-    return rows
-
-
-def _run(
-    settings: Settings, choose_for: str, folder: Path, reporter: Any
-) -> Iterator[dict[str, Any]]:
+def _try(configs: Sequence[Any], choice: ChooseConfig, reporter: Any) -> list[dict[str, Any]]:
+    """One combination's rows: of the student, or one a teacher."""
     from experiments.pipeline import load_dataset
-    from experiments.teaching import prepare_teacher
-    from experiments.training import make_bank, train_students
+    from experiments.trials import finished_runs, ready_teachers
     from prmkd_jax.data.splits import leave_one_out
-    from prmkd_jax.evaluate.metrics import ranking_metrics
 
-    def log(event: dict[str, Any]) -> None:
-        append_json_line(folder / "log.jsonl", event)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    dataset = load_dataset(settings)
-    split = leave_one_out(dataset.interactions)
-    names = settings.run.teachers if choose_for != "base" else ()
-    teachers = [prepare_teacher(name, dataset, split, settings, reporter, log) for name in names]
-    if choose_for == "teachers":
-        for teacher in teachers:
-            seeds = str(settings.run.teacher_seed)
-            yield _row(teacher.vectors.name, seeds, [teacher.card])
-        return
-    bank = make_bank(teachers, settings)
-    trained = train_students(dataset, split, bank, settings, folder, reporter, log, rank_test=False)
-    runs = [
-        {
-            "validation": ranking_metrics(one.fitted.validation.all_items),
-            "best_epoch": one.fitted.best_epoch,
-        }
-        for one in trained
-    ]
-    model = f"{settings.student.student} {choose_for}"
-    yield _row(model, ",".join(map(str, settings.run.seeds)), runs)
+    settings, folder = settings_from(tuple(configs)), Path(choice.choice_dir) / "trials"
+    if choice.choose_for == "teachers":
+        dataset = load_dataset(settings)
+        split = leave_one_out(dataset.interactions)
+        teachers = ready_teachers(settings, dataset, split, folder, reporter)
+        seed = str(settings.run.teacher_seed)
+        return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
+    runs = finished_runs(configs, folder, reporter, rank_test=False)
+    taught = settings.distill.method if settings.run.teachers else "base"
+    model = f"{settings.student.student} {taught}"
+    return [_row(model, ",".join(map(str, settings.run.seeds)), [vars(run) for run in runs])]
 
 
-def _row(model: str, seeds: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _row(model: str, seeds: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "model": model,
         "seeds": seeds,
@@ -161,11 +124,6 @@ def _row(model: str, seeds: str, runs: Sequence[dict[str, Any]]) -> dict[str, An
         },
         "best_epoch": statistics.fmean(run["best_epoch"] for run in runs),
     }
-
-
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ def main(argv: Sequence[str]) -> None:
     reporter = Reporter()
     for warning in ignored_flags(settings, parsed.explicit):
         reporter.warn(warning)
+    if settings.run.teachers and settings.distill.method != "prmkd":
+        reporter.warn(
+            f"--method={settings.distill.method} stands under PRM-KD's name in the tables here; "
+            "experiments.rivals names each"
+        )
     try:
         run_pipeline(settings, parsed.configs, reporter, runtime.lines())
     except KeyboardInterrupt:

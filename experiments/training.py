@@ -11,6 +11,8 @@ from experiments.console import Reporter
 from experiments.teaching import ReadyTeacher
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
+from prmkd_jax.distill.config import METHODS, default_weights
+from prmkd_jax.distill.controls import item_permutation
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.loop import SELECTION_METRIC, Fitted, Run, fit
 
@@ -33,16 +35,19 @@ class Trained:
 
 
 def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBank | None:
-    """The teachers' vectors and default weights; None without teachers.
-
-    A weight is the teacher's validation NDCG@10 to a power (models.md 6.6).
-    """
+    """The teachers' vectors and default weights; None without teachers."""
     if not teachers:
         return None
-    power = settings.distill.teacher_weight_power
-    strengths = [teacher.card["validation"][SELECTION_METRIC] ** power for teacher in teachers]
+    config = settings.distill
+    strengths = [teacher.card["validation"][SELECTION_METRIC] for teacher in teachers]
     vectors = [teacher.vectors for teacher in teachers]
-    return TeacherBank(vectors, strengths, settings.run.teacher_scores)
+    if METHODS[config.method].permuted:
+        vectors = [
+            dataclasses.replace(v, items=v.items[item_permutation(len(v.items), k, seed)])
+            for seed in (config.permutation_seed,)
+            for k, v in enumerate(vectors)
+        ]
+    return TeacherBank(vectors, default_weights(config, strengths), settings.run.teacher_scores)
 
 
 def plain_run(dataset: Dataset, split: Split, settings: Settings, seed: int, folder: Path) -> Run:
@@ -82,7 +87,7 @@ def train_students(
         log: takes one event an epoch.
         rank_test: False where the run only serves to choose a setting.
     """
-    variant = "base" if bank is None else "prmkd"
+    variant = "base" if bank is None else settings.distill.method
     trained = []
     for seed in settings.run.seeds:
         name = f"{settings.student.student}-{variant}-seed{seed}"

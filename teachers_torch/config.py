@@ -59,7 +59,7 @@ class ImageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """What UniSRec and UniM²Rec have in common; the defaults are UniSRec's (models.md 1)."""
+    """What UniSRec and UniM²Rec have in common; the defaults are UniSRec's."""
 
     prefix: ClassVar[str] = ""
 
@@ -99,7 +99,7 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class UniSRecConfig(EncoderConfig):
-    """UniSRec, inductive and transductive (models.md 1.6)."""
+    """UniSRec, inductive and transductive."""
 
     prefix: ClassVar[str] = "unisrec_"
 
@@ -110,7 +110,7 @@ class UniSRecConfig(EncoderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class UniM2RecConfig(EncoderConfig):
-    """The UniM²Rec-style teacher, this project's own design (models.md 3.3)."""
+    """The UniM²Rec-style teacher, this project's own design."""
 
     prefix: ClassVar[str] = "unim2rec_"
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.packing import PackedRows, history_segments, pack, row_length
 from prmkd_jax.data.splits import Split
 
@@ -29,10 +29,11 @@ class Batch(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The in-batch items that the distillation scores (models.md 6.1, 6.9).
+    """The items that the distillation scores, and for whom.
 
     Attributes:
-        candidates: distinct targets of the batch, padded with item 0 to C = B.
+        candidates: item ids; of the batch's targets C = B, padded with item 0, of the whole
+            catalogue C = V.
         target_columns: column of each row's own target.
         valid: columns of each row that count: real candidates, without the other items of
             the user's training history if so asked; the own target always counts.
@@ -88,31 +89,85 @@ def in_batch_columns(
     batch: Batch,
     *,
     mask_history: bool,
+    deduplicate: bool = True,
 ) -> Columns:
-    """Distinct targets of the batch as columns, and which of them count in which row.
+    """The batch's targets as columns, and which of them count in which row.
 
     Args:
         interactions: the histories.
         train_end: `Split.train_end`; later items of a user are never looked at.
         batch: the batch.
         mask_history: take the other items of the user's training history out of the row.
+        deduplicate: one column an item, in the order of the ids; else one a row, in the order
+            of the rows, so that an item may count several times, the row's own target too.
     """
-    size = len(batch.targets)
     distinct, inverse = np.unique(batch.targets[batch.real], return_inverse=True)
-    candidates = np.zeros(size, dtype=np.int32)
-    candidates[: len(distinct)] = distinct
-    target_columns = np.zeros(size, dtype=np.int32)
-    target_columns[batch.real] = inverse
+    columns = _columns(interactions, train_end, batch, distinct, inverse, mask_history)
+    size = len(batch.targets)
+    if deduplicate:
+        missing = size - len(distinct)
+        return columns._replace(
+            candidates=np.pad(columns.candidates, (0, missing)),
+            valid=np.pad(columns.valid, ((0, 0), (0, missing))),
+        )
     valid = np.zeros((size, size), dtype=bool)
-    valid[batch.real, : len(distinct)] = True
+    valid[:, batch.real] = columns.valid[:, inverse]
+    return Columns(batch.targets, np.arange(size, dtype=np.int32), valid)
+
+
+def catalogue_columns(
+    interactions: Interactions,
+    train_end: Int64[np.ndarray, "users"],
+    batch: Batch,
+    num_items: int,
+    *,
+    mask_history: bool,
+) -> Columns:
+    """All items as columns, under the same masks as `in_batch_columns`."""
+    items = np.arange(num_items, dtype=np.int32)
+    own = batch.targets[batch.real]
+    return _columns(interactions, train_end, batch, items, own, mask_history)
+
+
+def _columns(
+    interactions: Interactions,
+    train_end: np.ndarray,
+    batch: Batch,
+    items: Int32[np.ndarray, "C"],
+    own: np.ndarray,
+    mask_history: bool,
+) -> Columns:
+    """Ascending items as columns; `own` is the column of each real row's target."""
+    size = len(batch.targets)
+    target_columns = np.zeros(size, dtype=np.int32)
+    target_columns[batch.real] = own
+    valid = np.zeros((size, len(items)), dtype=bool)
+    valid[batch.real] = True
     if mask_history:
-        rows, items = _history_pairs(interactions, train_end, batch)
-        place = np.searchsorted(distinct, items)
-        place[place == len(distinct)] = 0
-        found = distinct[place] == items
+        rows, known = _history_pairs(interactions, train_end, batch)
+        place = np.searchsorted(items, known)
+        place[place == len(items)] = 0
+        found = items[place] == known
         valid[rows[found], place[found]] = False
-        valid[batch.real, target_columns[batch.real]] = True
-    return Columns(candidates, target_columns, valid)
+        valid[batch.real, own] = True
+    return Columns(items, target_columns, valid)
+
+
+def popularity_groups(dataset: Dataset, split: Split, groups: int) -> Int32[np.ndarray, "V"]:
+    """Every item's group, 0 the least popular; all have about equally many interactions.
+
+    As UnKD (Chen et al., 2023) divides the items: in the order of their training interactions
+    (equal ones in the order of their ids), cut where the running sum passes an equal share.
+    """
+    interactions = dataset.interactions
+    in_train = np.arange(len(interactions.items)) < split.train_end[interactions.users]
+    counts = np.bincount(interactions.items[in_train], minlength=dataset.num_items)
+    order = np.argsort(counts, kind="stable")
+    # The middle of its own interactions decides which share of the sum an item falls in.
+    middle = np.cumsum(counts[order]) - counts[order] / 2
+    group = np.empty(dataset.num_items, dtype=np.int32)
+    group[order] = np.minimum(groups * middle // max(counts.sum(), 1), groups - 1)
+    return group
 
 
 def _history_pairs(

@@ -30,7 +30,7 @@ class Split:
 def leave_one_out(interactions: Interactions) -> Split:
     """Last item for the test, the one before it for validation, the rest for training.
 
-    As UniSRec and Recformer split (models.md 7). A user with fewer than three items has
+    As UniSRec and Recformer split. A user with fewer than three items has
     no item left to learn from under this rule: all of the history is training data.
     """
     start, end = interactions.indptr[:-1], interactions.indptr[1:]

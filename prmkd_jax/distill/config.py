@@ -1,7 +1,10 @@
-"""The readings of the paper's eq. 1–6 that can be chosen (models.md 6)."""
+"""Which distillation, and the readings of the paper's eq. 1–6 that can be chosen."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
 NORMALIZATIONS = ("zscore_softmax", "sum", "minmax", "l2")
@@ -9,9 +12,63 @@ KL_DIRECTIONS = ("reverse", "forward", "js")
 
 
 @dataclasses.dataclass(frozen=True)
-class DistillConfig:
-    """Distillation options; every default is the reading that models.md 6 recommends."""
+class Method:
+    """A way to distil, as what it does at the five places where the ways differ.
 
+    Attributes:
+        scores: what a teacher says of a column: its `softened` score (eq. 1), or exp(−rank / T)
+            of its `ranks`, the importance that HetComp (Kang et al., 2023) adds up.
+        weights: the teachers' default weights: as `configured`, `uniform`, or all on the `best`
+            one on validation.
+        exclusion: whether the consistency rule (eq. 2–3) may leave a teacher out.
+        loss: how the student follows the teachers' joint scores: a `divergence` from their
+            distribution (eq. 5), the same divergence from a `label` of equal entropy, or a loss
+            of their order: `rd`, `rrd`, `unkd`. Orders are those of unobserved items, as their
+            papers have it, so the row's own target is left out there.
+        permuted: whether each teacher's scores are shuffled over the items beforehand.
+    """
+
+    scores: str = "softened"
+    weights: str = "configured"
+    exclusion: bool = True
+    loss: str = "divergence"
+    permuted: bool = False
+
+    @property
+    def lists(self) -> bool:
+        """Whether the student learns an order instead of a distribution."""
+        return self.loss in ("rd", "rrd", "unkd")
+
+
+def _ranked(loss: str) -> Method:
+    return Method(scores="ranks", weights="uniform", exclusion=False, loss=loss)
+
+
+METHODS = {
+    "prmkd": Method(),
+    "average": Method(weights="uniform", exclusion=False),
+    "weighted": Method(exclusion=False),
+    "best_teacher": Method(weights="best", exclusion=False),
+    "rank_ensemble": _ranked("divergence"),
+    "rd": _ranked("rd"),
+    "rrd": _ranked("rrd"),
+    "unkd": _ranked("unkd"),
+    "label_smoothing": Method(loss="label"),
+    "permuted": Method(permuted=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """Distillation options; the defaults are this project's readings of the paper."""
+
+    method: str = option(
+        "prmkd",
+        "How the student learns from the teachers: PRM-KD; its rivals average, weighted (no "
+        "exclusion), best_teacher, rank_ensemble, rd, rrd and unkd; or the controls "
+        "label_smoothing (the own item, as uncertain as PRM-KD's target) and permuted.",
+        choices=tuple(METHODS),
+    )
     distill_weight: float = option(5.0, "Weight lambda of the distillation loss, eq. 6.", low=0)
     temperature: float = option(
         0.5,
@@ -42,8 +99,25 @@ class DistillConfig:
         "How an excluded teacher's weight goes to the others.",
         choices=("equal", "proportional"),
     )
+    teacher_weights: str = option(
+        "validation",
+        "The teachers' weights: validation (NDCG@10 to --teacher_weight_power), uniform, or one "
+        "number a teacher, separated by commas, in the order of --teachers.",
+    )
     teacher_weight_power: float = option(
         1.0, "Teacher weights are validation NDCG@10 to this power; 0 is uniform.", low=0
+    )
+    negatives: str = option(
+        "in_batch",
+        "The columns of the distillation: in_batch targets, or the whole catalogue, whose "
+        "scores take about 4 * batch_size * (teachers + 5) bytes an item: 70 MiB for 4,385 items, "
+        "three teachers and a batch of 512, 330 MiB for 21,000.",
+        choices=("in_batch", "catalogue"),
+    )
+    deduplicate_columns: bool = option(
+        True,
+        "Give items that are targets of several rows of the batch one column; off, every row's "
+        "target is a column of its own.",
     )
     kd_include_positive: bool = option(True, "Keep the row's own target among the KD columns.")
     mask_history: bool = option(True, "Take the user's other training items out of the columns.")
@@ -51,6 +125,76 @@ class DistillConfig:
     smoothing: float = option(
         1e-3, "Share of a uniform distribution mixed into the teachers' target.", low=0, below=1
     )
+    rank_temperature: float = option(
+        10.0, "T of exp(-rank/T) in rank_ensemble and in the order behind rd, rrd, unkd.", above=0
+    )
+    rd_top: int = option(10, "rd: length K of the teachers' ranking.", low=1)
+    rd_position: float = option(1.0, "rd: lambda of the position weight exp(-r/lambda).", above=0)
+    rd_discrepancy: float = option(
+        0.1, "rd: mu of the weight tanh(mu * (student's rank - teachers' rank)).", above=0
+    )
+    rrd_top: int = option(40, "rrd: number K of interesting items.", low=1)
+    unkd_groups: int = option(2, "unkd: groups of items of similar popularity.", low=1)
+    unkd_temperature: float = option(
+        20.0, "unkd: T of the chance exp(-rank/T) that an item is in a pair.", above=0
+    )
+    permutation_seed: int = option(0, "permuted: seed of the teachers' permutations.", low=0)
 
     def __post_init__(self):
         validate(self)
+        given_weights(self.teacher_weights)
+        if METHODS[self.method].loss == "label" and not self.kd_include_positive:
+            raise UserError(
+                f"--kd_include_positive: found False, expected True with --method={self.method}"
+            )
+
+
+def given_weights(text: str) -> tuple[float, ...] | None:
+    """The numbers in `--teacher_weights`; None where it names a rule.
+
+    >>> given_weights("0.5, 2"), given_weights("uniform")
+    ((0.5, 2.0), None)
+
+    Raises:
+        UserError: if it is neither a rule nor usable numbers.
+    """
+    if text in ("validation", "uniform"):
+        return None
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        weights = ()
+    usable = all(math.isfinite(weight) and weight >= 0 for weight in weights)
+    if not usable or not any(weights):
+        raise UserError(
+            f"--teacher_weights: found {text!r}, expected validation, uniform, or one number a "
+            "teacher, at least 0 and not all 0"
+        )
+    return weights
+
+
+def default_weights(config: DistillConfig, strengths: Sequence[float]) -> list[float]:
+    """The teachers' default weights w, not yet divided by their sum.
+
+    Nothing of the paper's w⟨i,j,k⟩ depends on the user or the item, so it is one number a
+    teacher: its "empirical strength".
+
+    Args:
+        config: the options.
+        strengths: each teacher's validation NDCG@10.
+
+    Raises:
+        ValueError: if the options give numbers for another number of teachers.
+    """
+    rule = METHODS[config.method].weights
+    given = given_weights(config.teacher_weights)
+    if rule == "best":
+        best = max(range(len(strengths)), key=lambda k: strengths[k])
+        return [float(k == best) for k in range(len(strengths))]
+    if rule == "uniform" or config.teacher_weights == "uniform":
+        return [1.0] * len(strengths)
+    if given is None:
+        return [strength**config.teacher_weight_power for strength in strengths]
+    if len(given) != len(strengths):
+        raise ValueError(f"{len(given)} weights for {len(strengths)} teachers")
+    return list(given)

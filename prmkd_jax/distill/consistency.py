@@ -1,7 +1,7 @@
 """Eq. 2–3: who disagrees, who is left out, and the teachers' joint scores; for one user.
 
 The paper calls eq. 2 a "confidence" although a high value marks the teacher that is *not*
-convincing; here it is the `disagreement` (models.md 6.4).
+convincing; here it is the `disagreement`.
 """
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ def disagreement(scores: Float[Array, "K C"], available: Bool[Array, "K"]) -> Fl
     """Sum over the other teachers of the squared distance between score rows (eq. 2).
 
     The differences are squared directly: ‖a‖² + ‖b‖² − 2ab loses near-identical teachers
-    to rounding in float32 (models.md 6.5).
+    to rounding in float32.
 
     Args:
         scores: normalised scores s̃, 0 outside the valid columns.
@@ -39,7 +39,7 @@ def excluded_teacher(
 
     The highest disagreement is dropped iff it is above the threshold. Two teachers or
     fewer are always tied, and the rule is inactive. Ties drop the smaller default weight,
-    then the larger index (models.md 6.5).
+    then the larger index.
     """
     contested = jnp.where(available, disagreements, -jnp.inf)
     worst = jnp.max(contested)

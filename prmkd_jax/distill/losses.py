@@ -10,7 +10,7 @@ def target_distribution(
 ) -> Float[Array, "C"]:
     """q of eq. 5: the joint scores divided by their sum, mixed with a uniform share.
 
-    The share (models.md 6.2) keeps every valid column above 0, which KL(p || q) needs.
+    The share keeps every valid column above 0, which KL(p || q) needs.
     Joint scores that are all 0 (no teacher knows the instance) give the uniform q.
     """
     uniform = valid / jnp.maximum(valid.sum(), 1)

@@ -35,8 +35,8 @@ def normalize_scores(
 ) -> Float[Array, "C"]:
     """Normalised scores s̃ of one teacher for one user; 0 outside the valid columns.
 
-    Implements eq. 1 of arXiv 2401.00797 over the in-batch items, the row's own target
-    included (models.md 6.1), and the paper's unnamed normalisation (6.2):
+    Implements eq. 1 of arXiv 2401.00797 over the valid columns, the row's own target
+    included, and the paper's unnamed normalisation:
 
     * `zscore_softmax`: standardise the logits, then softmax(· / temperature); sums to 1.
     * `sum`: softmax(logits / temperature) as it stands; sums to 1.
@@ -61,3 +61,18 @@ def normalize_scores(
     if method == "l2":
         return softened / jnp.maximum(jnp.linalg.norm(softened), TINY)
     raise ValueError(f"unknown normalisation {method!r}")
+
+
+def rank_scores(
+    logits: Float[Array, "C"], valid: Bool[Array, "C"], temperature: float
+) -> Float[Array, "C"]:
+    """exp(−rank / temperature) of one teacher's ranking of one user's columns, 0 elsewhere.
+
+    HetComp (Kang et al., 2023) adds these up over its teachers. Ranks count from 0 at the
+    highest valid logit; of equal ones the earlier column comes first.
+    """
+    # Negated, not reversed: a stable sort keeps equal ones in their order.
+    order = jnp.argsort(jnp.where(valid, -logits, jnp.inf), stable=True)
+    places = jnp.arange(len(logits), dtype=jnp.int32)
+    rank = places.at[order].set(places)
+    return jnp.where(valid, jnp.exp(-rank / temperature), 0.0)

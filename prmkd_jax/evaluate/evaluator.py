@@ -21,7 +21,7 @@ class UserRanks(NamedTuple):
     """Expected 0-based ranks, one an instance, in the order of the instance ids given.
 
     Attributes:
-        all_items: primary protocol (models.md 7): history not masked.
+        all_items: primary protocol: history not masked.
         unseen_items: history masked; infinite where the target is in the history.
     """
 

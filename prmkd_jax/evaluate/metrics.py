@@ -1,4 +1,4 @@
-"""Ranks in, metrics out: numpy alone, for students and teachers alike (models.md 7)."""
+"""Ranks in, metrics out: numpy alone, for students and teachers alike."""
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -13,8 +13,8 @@ def expected_ranks(
     """Every target's 0-based rank among all items, in expectation over the order of ties.
 
     rank = #greater + ½ · #equal, the target's own column left out by its index; the target's
-    score is read from the same matrix as its rivals' (architecture, decision 5). A model that
-    gives every item the same score so ranks the target in the middle, never first.
+    score is read from the same matrix as its rivals'. A model that gives every item the same
+    score so ranks the target in the middle, never first.
 
     Args:
         scores: one row a user, one column an item, all finite.

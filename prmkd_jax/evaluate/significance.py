@@ -1,6 +1,7 @@
-"""Is the distilled student better than the plain one, over users (architecture, decision 5)?"""
+"""Is one student better than another, over users?"""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -60,6 +61,22 @@ def signed_rank_test(differences: Float64[np.ndarray, "users"]) -> float:
         return 1.0
     _, p_value = np.asarray(stats.wilcoxon(differences, zero_method="wilcox"))
     return float(p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p-values that bound the chance of any false finding.
+
+    The smallest of n is multiplied by n, the next by n − 1, and so on; none falls below the one
+    before it, none exceeds 1 (Holm, 1979).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
 
 
 def compare(

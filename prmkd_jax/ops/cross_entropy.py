@@ -20,7 +20,7 @@ def cross_entropy(
 ) -> Float[Array, "B"]:
     """−log softmax of each row's target over all items (eq. 4 of arXiv 2401.00797).
 
-    The target is part of the denominator (models.md 6.7).
+    The target is part of the denominator.
 
     Args:
         score: (queries, items) → float32 logits.

@@ -28,7 +28,7 @@ def rank_targets(
 
     The target's score is read from the same product as its rivals': one computed apart
     differs in the last bits. A tie is worth half a place, so a model that gives everything
-    one score is ranked in the middle, not first (models.md 7).
+    one score is ranked in the middle, not first.
 
     Args:
         scores: score of every item.

@@ -19,7 +19,7 @@ READ_BY = {
 
 @dataclasses.dataclass(frozen=True)
 class StudentConfig:
-    """The student; the defaults are the paper's setting (models.md 4)."""
+    """The student; the defaults are the paper's setting where it gives one."""
 
     student: str = option("sasrec", "The model that is served.", choices=STUDENT_NAMES)
     hidden_size: int = option(300, "Width D of the representations.", low=1)

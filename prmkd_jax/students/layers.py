@@ -20,7 +20,7 @@ class Embedding(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Post-LN self-attention and feed-forward block with exact GELU (models.md 1.4)."""
+    """Post-LN self-attention and feed-forward block with exact GELU, as RecBole has it."""
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float, *, rngs: nnx.Rngs):
         self.heads = heads

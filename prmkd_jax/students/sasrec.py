@@ -1,4 +1,4 @@
-"""SASRec (Kang & McAuley, 2018) in RecBole's form (models.md 1.4, 4.1).
+"""SASRec (Kang & McAuley, 2018) in RecBole's form: post-LN blocks, full softmax.
 
 An instance is (prefix, next item); the user vector is the hidden state at the prefix's
 last item, so one pass over packed rows answers all prefixes of a history. The score is the

@@ -3,25 +3,29 @@
 import jax
 import numpy as np
 
-from prmkd_jax.distill.distill import UserInput, largest_disagreement
-from prmkd_jax.distill.teachers import score_columns
+from prmkd_jax.distill.config import METHODS
+from prmkd_jax.distill.distill import largest_disagreement, over_users
 from prmkd_jax.train.loop import Run, distill_inputs, training_batches
+from prmkd_jax.train.step import user_inputs
 
 
 def calibrate_threshold(run: Run) -> float:
     """The threshold that a run uses throughout, fixed before its first step.
 
     Eq. 2 is a sum over columns, so a useful threshold depends on the batch size and on the
-    normalisation; a quantile does not (models.md 6.3). It is taken over the rows' largest
-    disagreement in the run's first epoch of batches. Quantile 0 gives 0, so that every row
-    whose teachers differ at all drops one; quantile 1 gives infinity.
+    normalisation; a quantile does not. It is taken over the rows' largest disagreement in the
+    run's first epoch of batches; rows that two teachers or fewer know don't count, for the rule
+    is inactive there. Quantile 0 gives 0, so that every row whose teachers differ at all drops
+    one; quantile 1 gives infinity, and so do methods and teachers for which the rule never acts.
 
     Args:
         run: a distilled run; its `threshold` is not read.
     """
-    config = run.distill
-    if config is None:
+    config, teachers = run.distill, run.teachers
+    if config is None or teachers is None:
         raise ValueError("a plain run has no threshold")
+    if not METHODS[config.method].exclusion or len(teachers.names) < 3:
+        return float("inf")
     if config.consistency_threshold is not None:
         return config.consistency_threshold
     if config.consistency_quantile in (0.0, 1.0):
@@ -29,17 +33,13 @@ def calibrate_threshold(run: Run) -> float:
 
     @jax.jit
     def measure(batch, distill):
-        scored = score_columns(distill.teachers, batch.instance_ids, distill.columns.candidates)
-        users = UserInput(
-            scored.scores.swapaxes(0, 1),
-            scored.available,
-            distill.columns.valid,
-            distill.columns.target_columns,
-        )
-        return jax.vmap(lambda user: largest_disagreement(user, config))(users)
+        users = user_inputs(batch, distill)
+        largest = over_users(lambda user: largest_disagreement(user, config), users)
+        return largest, users.available.sum(-1) > 2
 
-    values = [
-        np.asarray(measure(batch, distill))[batch.real]
-        for batch, distill in distill_inputs(run, training_batches(run).epoch(0))
-    ]
-    return float(np.quantile(np.concatenate(values), config.consistency_quantile))
+    values = []
+    for batch, distill in distill_inputs(run, training_batches(run).epoch(0)):
+        largest, contested = (np.asarray(each) for each in measure(batch, distill))
+        values.append(largest[batch.real & contested])
+    values = np.concatenate(values)
+    return float(np.quantile(values, config.consistency_quantile)) if len(values) else float("inf")

@@ -11,11 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from prmkd_jax.data.batches import Batch, TrainingBatches, in_batch_columns
+from prmkd_jax.data.batches import (
+    Batch,
+    Columns,
+    TrainingBatches,
+    catalogue_columns,
+    in_batch_columns,
+    popularity_groups,
+)
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.packing import row_length
 from prmkd_jax.data.splits import Split
-from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
 from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import ranking_metrics
@@ -89,6 +96,10 @@ class Run:
     threshold: float = float("inf")
     resume: bool = False
     rank_test: bool = True
+
+    def __post_init__(self):
+        if (self.distill is None) != (self.teachers is None):
+            raise ValueError("a run has both teachers and a distillation, or neither")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,25 +217,34 @@ def distill_inputs(
     run: Run, batches: Iterable[Batch]
 ) -> Iterator[tuple[Batch, DistillInput | None]]:
     """Adds to each batch what a distilled step needs; None for the plain student."""
+    config, teachers = run.distill, run.teachers
+    if config is None or teachers is None:
+        yield from ((batch, None) for batch in batches)
+        return
+    groups = None
+    if METHODS[config.method].loss == "unkd":
+        groups = jnp.asarray(popularity_groups(run.dataset, run.split, config.unkd_groups))
     for batch in batches:
-        if run.distill is None or run.teachers is None:
-            yield batch, None
-            continue
-        columns = in_batch_columns(
-            run.dataset.interactions,
-            run.split.train_end,
-            batch,
-            mask_history=run.distill.mask_history,
-        )
+        columns = _columns(run, config, batch)
         yield (
             batch,
             DistillInput(
                 columns,
-                run.teachers.for_batch(batch, columns.candidates),
-                jnp.asarray(run.teachers.default_weights, jnp.float32),
+                teachers.for_batch(batch, columns.candidates),
+                jnp.asarray(teachers.default_weights, jnp.float32),
                 jnp.asarray(run.threshold, jnp.float32),
+                groups,
             ),
         )
+
+
+def _columns(run: Run, config: DistillConfig, batch: Batch) -> Columns:
+    histories, end, masked = run.dataset.interactions, run.split.train_end, config.mask_history
+    if config.negatives == "catalogue":
+        items = run.dataset.num_items
+        return catalogue_columns(histories, end, batch, items, mask_history=masked)
+    deduplicate = config.deduplicate_columns
+    return in_batch_columns(histories, end, batch, mask_history=masked, deduplicate=deduplicate)
 
 
 def _run_epoch(

@@ -7,7 +7,7 @@ from prmkd_jax.train.config import TrainConfig
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam with coupled L2: the decay joins the gradient before the moments (models.md 4).
+    """Adam with coupled L2: the decay joins the gradient before the moments.
 
     Biases and LayerNorm parameters, the arrays with one axis, are not decayed.
     """

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from prmkd_jax.data.batches import Batch, Columns
 from prmkd_jax.distill.config import DistillConfig
@@ -43,12 +43,14 @@ class DistillInput(NamedTuple):
         teachers: cached vectors, or this batch's scores.
         default_weights: w, summing to 1.
         threshold: epsilon.
+        item_groups: every item's group of popularity, for UnKD alone.
     """
 
     columns: Columns
     teachers: TeacherTables | TeacherScores
     default_weights: Float[Array, "K"]
     threshold: Float[Array, ""]
+    item_groups: Int[Array, "V"] | None = None
 
 
 class StepMetrics(NamedTuple):
@@ -60,6 +62,22 @@ class StepMetrics(NamedTuple):
     gradient_norm: Float[Array, ""]
     rows: Float[Array, ""]
     teachers: TeacherMeasures | None
+
+
+def user_inputs(batch: Batch, distill: DistillInput) -> UserInput:
+    """The distillation's view of a batch: the teachers score the columns, user by user."""
+    columns = distill.columns
+    scored = score_columns(distill.teachers, batch.instance_ids, columns.candidates)
+    group = None
+    if distill.item_groups is not None:
+        group = jnp.broadcast_to(distill.item_groups[columns.candidates], columns.valid.shape)
+    return UserInput(
+        scored.scores.swapaxes(0, 1),
+        scored.available,
+        jnp.asarray(columns.valid),
+        jnp.asarray(columns.target_columns),
+        group,
+    )
 
 
 TrainStep = Callable[[TrainState, Batch, DistillInput | None], tuple[TrainState, StepMetrics]]
@@ -96,16 +114,11 @@ def make_train_step(
 
         ce = mean(cross_entropy(student.score, queries, items, batch.targets))
         kd, measures = jnp.float32(0.0), None
-        if config is not None and distill is not None:
-            columns = distill.columns
-            scored = score_columns(distill.teachers, batch.instance_ids, columns.candidates)
-            users = UserInput(
-                scored.scores.swapaxes(0, 1),
-                scored.available,
-                jnp.asarray(columns.valid),
-                jnp.asarray(columns.target_columns),
-            )
-            logits = student.score(queries, items[columns.candidates])
+        if config is not None:
+            if distill is None:
+                raise ValueError("a distilled step needs its teachers")
+            users = user_inputs(batch, distill)
+            logits = student.score(queries, items[distill.columns.candidates])
             per_row, measures = distill_batch(
                 logits, users, distill.default_weights, distill.threshold, config
             )

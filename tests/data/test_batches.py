@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prmkd_jax.data.batches import TrainingBatches, as_batch, in_batch_columns
+from prmkd_jax.data.batches import (
+    TrainingBatches,
+    as_batch,
+    catalogue_columns,
+    in_batch_columns,
+    popularity_groups,
+)
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import history_segments, pack
 from prmkd_jax.data.splits import leave_one_out
@@ -139,3 +145,58 @@ def test_columns_of_a_small_batch_by_hand():
     every = in_batch_columns(histories, split.train_end, batch, mask_history=False)
     assert every.valid[:5, :3].all()
     assert every.valid.sum() == 15
+
+
+@given(WORLDS, st.booleans())
+def test_catalogue_columns_equal_a_search_by_hand(worlds, mask_history):
+    """A column that isn't its item, other masks than in the batch, an own target left out."""
+    world = from_histories(worlds, 9)
+    histories, split = world.interactions, leave_one_out(world.interactions)
+    for batch in stream(histories=histories).epoch(0):
+        columns = catalogue_columns(
+            histories, split.train_end, batch, world.num_items, mask_history=mask_history
+        )
+        assert columns.candidates.tolist() == list(range(9))
+        assert columns.candidates.dtype == columns.target_columns.dtype == np.int32
+        for row in np.flatnonzero(batch.real):
+            own = int(batch.targets[row])
+            assert columns.target_columns[row] == own
+            counted = set(range(9))
+            if mask_history:
+                user = int(histories.users[batch.instance_ids[row]])
+                known = histories.items[histories.indptr[user] : split.train_end[user]]
+                counted -= set(known.tolist())
+            assert set(np.flatnonzero(columns.valid[row])) == counted | {own}
+        assert not columns.valid[~batch.real].any()
+
+
+@given(WORLDS, st.booleans())
+def test_without_deduplication_every_rows_target_is_a_column(worlds, mask_history):
+    """A duplicate dropped, a padded row's target that counts, another mask for a duplicate."""
+    histories = from_histories(worlds, 9).interactions
+    split = leave_one_out(histories)
+    for batch in stream(histories=histories).epoch(0):
+        columns = in_batch_columns(
+            histories, split.train_end, batch, mask_history=mask_history, deduplicate=False
+        )
+        assert columns.candidates.tolist() == batch.targets.tolist()
+        assert columns.target_columns.tolist() == list(range(BATCH_SIZE))
+        assert columns.target_columns.dtype == np.int32
+        for row in range(BATCH_SIZE):
+            counted = columns_by_hand(histories, split, batch, row, mask_history)
+            expected = [
+                bool(batch.real[other]) and int(batch.targets[other]) in counted
+                for other in range(BATCH_SIZE)
+            ]
+            assert columns.valid[row].tolist() == expected
+
+
+def test_popularity_groups_by_hand():
+    """Held-out items that count, groups of equal size instead of equal popularity."""
+    # Training counts: item 0 six, 1 three, 2 two, 3 one, 4 none; 4 and 5 are held out.
+    world = from_histories([[0, 0, 0, 1, 2, 4, 5], [0, 0, 0, 1, 1, 2, 3, 5, 4]], 6)
+    split = leave_one_out(world.interactions)
+    assert popularity_groups(world, split, 1).tolist() == [0] * 6
+    assert popularity_groups(world, split, 2).tolist() == [1, 0, 0, 0, 0, 0]
+    assert popularity_groups(world, split, 3).tolist() == [2, 1, 0, 0, 0, 0]
+    assert popularity_groups(world, split, 3).dtype == np.int32

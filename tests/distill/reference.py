@@ -1,6 +1,6 @@
 """Eq. 1–6 of the paper in float64, one user at a time, with plain loops.
 
-Typed by hand from the paper's section 3 and models.md 6, not from `prmkd_jax.distill`, whose
+Typed by hand from the paper's section 3 and docs/readings.md, not from `prmkd_jax.distill`, whose
 results the tests compare with these. Masked columns and missing teachers are left out before
 anything is computed, so they can't influence a result.
 """
@@ -124,13 +124,103 @@ def divergence_gradient(p, q, kl):
     return [a * (slope - mean) for a, slope in zip(p, slopes, strict=True)]
 
 
+def rank_scores(scores, temperature):
+    """exp(−rank / T), ranks from 0 at the highest; of equal scores the earlier comes first."""
+    order = sorted(range(len(scores)), key=lambda j: (-scores[j], j))
+    return [math.exp(-order.index(j) / temperature) for j in range(len(scores))]
+
+
+def top_columns(joint, number):
+    """The highest columns; logarithms equal to four decimals are a tie of the earlier column."""
+    order = sorted(range(len(joint)), key=lambda j: (-round(math.log(joint[j]), 4), j))
+    return order[:number]
+
+
+def softplus(x):
+    """log(1 + exp x)."""
+    return max(x, 0) + math.log1p(math.exp(-abs(x)))
+
+
+def sigmoid(x):
+    """1 / (1 + exp −x)."""
+    return math.exp(min(x, 0)) / (1 + math.exp(-abs(x)))
+
+
+def ranking_distillation(z, joint, top, position, discrepancy):
+    """RD: Σ_r w_r · −log σ(s_r), and its gradient; w is no function of s for the gradient."""
+    loss, slopes = 0.0, [0.0] * len(z)
+    total = math.fsum(math.exp(-r / position) for r in range(1, top + 1))
+    for place, j in enumerate(top_columns(joint, top)):
+        above = sum(other > z[j] for other in z)
+        weight = math.exp(-(place + 1) / position) / total
+        weight *= math.tanh(max(discrepancy * (above - place), 0))
+        loss += weight * softplus(-z[j])
+        slopes[j] -= weight * sigmoid(-z[j])
+    return loss, slopes
+
+
+def relaxed_ranking(z, joint, top):
+    """RRD: −Σ_k [s_k − log(Σ_{l≥k} exp s_l + Σ_others exp s)], and its gradient."""
+    loss, slopes = 0.0, [0.0] * len(z)
+    order = top_columns(joint, top)
+    others = [j for j in range(len(z)) if j not in order]
+    for place, j in enumerate(order):
+        below = order[place:] + others
+        shares = softmax([z[i] for i in below])
+        loss -= math.log(shares[0])
+        slopes[j] -= 1
+        for i, share in zip(below, shares, strict=True):
+            slopes[i] += share
+    return loss, slopes
+
+
+def unbiased_pairs(z, joint, group, groups, temperature):
+    """UnKD: the mean over groups of −log σ(s_a − s_b) over pairs a before b, and its gradient."""
+    loss, slopes = 0.0, [0.0] * len(z)
+    for number in range(groups):
+        columns = [j for j in range(len(z)) if group[j] == number]
+        order = [columns[j] for j in top_columns([joint[j] for j in columns], len(columns))]
+        pairs = {
+            (a, b): math.exp(-first / temperature) * math.exp(-second / temperature)
+            for first, a in enumerate(order)
+            for second, b in enumerate(order)
+            if first < second
+        }
+        total = math.fsum(pairs.values())
+        for (a, b), chance in pairs.items():
+            share = chance / total / groups
+            loss += share * softplus(z[b] - z[a])
+            slopes[a] -= share * sigmoid(z[b] - z[a])
+            slopes[b] += share * sigmoid(z[b] - z[a])
+    return loss, slopes
+
+
+def label_target(q, own):
+    """The own column's share p and equal shares of the rest, with the entropy of q."""
+    if len(q) == 1:
+        return [1.0]
+    low, high = 1 / len(q), 1.0
+    for _ in range(200):
+        p = (low + high) / 2
+        target = [p if j == own else (1 - p) / (len(q) - 1) for j in range(len(q))]
+        low, high = (p, high) if entropy(target) > entropy(q) else (low, p)
+    return target
+
+
 def entropy(q):
     """−Σ q log q."""
     return -math.fsum(value * math.log(value) for value in q if value > 0)
 
 
-def distill_user(student, teachers, available, valid, target_column, weights, threshold, config):
-    """Eq. 1–5 for one user.
+ORDERS = ("rd", "rrd", "unkd")
+RANKS = ("rank_ensemble", *ORDERS)
+EXCLUDING = ("prmkd", "label_smoothing", "permuted")
+
+
+def distill_user(
+    student, teachers, available, valid, target_column, weights, threshold, config, group=None
+):
+    """Eq. 1–5 for one user, or what a rival or a control has in their place.
 
     Args:
         student: [C] the student's logits.
@@ -141,6 +231,7 @@ def distill_user(student, teachers, available, valid, target_column, weights, th
         weights: [K] default weights.
         threshold: ε.
         config: a DistillConfig.
+        group: [C] each column's group of popularity, for UnKD.
 
     Returns:
         A dictionary with `loss`; `gradient` [C] with respect to the student's logits;
@@ -149,7 +240,9 @@ def distill_user(student, teachers, available, valid, target_column, weights, th
     """
     columns = [
         j for j in range(len(student))
-        if valid[j] and (config.kd_include_positive or j != target_column)
+        if valid[j] and (
+            (config.kd_include_positive and config.method not in ORDERS) or j != target_column
+        )
     ]  # fmt: skip
     here = [k for k in range(len(teachers)) if available[k]]
     result = {
@@ -163,16 +256,16 @@ def distill_user(student, teachers, available, valid, target_column, weights, th
     }
     if not here:
         return result
-    rows = [
-        normalized_scores(
-            [float(teachers[k][j]) for j in columns],
-            config.temperature,
-            config.score_normalization,
-        )
-        for k in here
-    ]
+    rows = []
+    for k in here:
+        scores = [float(teachers[k][j]) for j in columns]
+        if config.method in RANKS:
+            rows.append(rank_scores(scores, config.rank_temperature))
+        else:
+            method = config.score_normalization
+            rows.append(normalized_scores(scores, config.temperature, method))
     conf, known = disagreement(rows), [float(weights[k]) for k in here]
-    excluded = excluded_teacher(conf, known, threshold)
+    excluded = excluded_teacher(conf, known, threshold) if config.method in EXCLUDING else None
     changed = adjusted_weights(known, excluded, config.redistribute)
     result["disagreement"][here], result["weight"][here] = conf, changed
     if excluded is not None:
@@ -185,9 +278,23 @@ def distill_user(student, teachers, available, valid, target_column, weights, th
     ]
     q = target_distribution(joint, config.smoothing)
     p = softmax([float(student[j]) / config.student_temperature for j in columns])
-    result["loss"] = divergence(p, q, config.kl)
-    slopes = divergence_gradient(p, q, config.kl)
-    result["gradient"][columns] = [slope / config.student_temperature for slope in slopes]
+    if config.method in ORDERS:
+        z = [float(student[j]) for j in columns]
+        if config.method == "rd":
+            numbers = config.rd_top, config.rd_position, config.rd_discrepancy
+            result["loss"], slopes = ranking_distillation(z, joint, *numbers)
+        elif config.method == "rrd":
+            result["loss"], slopes = relaxed_ranking(z, joint, config.rrd_top)
+        else:
+            numbers = config.unkd_groups, config.unkd_temperature
+            result["loss"], slopes = unbiased_pairs(z, joint, [group[j] for j in columns], *numbers)
+        result["gradient"][columns] = slopes
+    else:
+        if config.method == "label_smoothing":
+            q = label_target(q, columns.index(target_column))
+        result["loss"] = divergence(p, q, config.kl)
+        slopes = divergence_gradient(p, q, config.kl)
+        result["gradient"][columns] = [slope / config.student_temperature for slope in slopes]
     targets = [target_distribution(row, config.smoothing) for row in rows]
     result["entropy"][here] = [entropy(one) for one in targets]
     result["kl"][here] = [reverse_kl(p, one) for one in targets]

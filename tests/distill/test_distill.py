@@ -67,7 +67,7 @@ def random_case(seed: int, teachers: int, config: DistillConfig) -> Case:
 def expected(case: Case, config: DistillConfig) -> list[dict]:
     return [
         reference.distill_user(logits, *user, case.weights, float(case.threshold), config)
-        for logits, *user in zip(case.logits, *case.users, strict=True)
+        for logits, *user in zip(case.logits, *case.users[:4], strict=True)
     ]
 
 
@@ -108,6 +108,7 @@ def run_combinations(case: Case, method: str, temperature, student_temperature, 
     for kl, rule, positive in combinations(method, len(case.weights)):
         # Not a DistillConfig, which takes numbers only: one program serves all of them.
         config = types.SimpleNamespace(
+            method="prmkd",
             score_normalization=method,
             kl=kl,
             redistribute=rule,
@@ -336,7 +337,7 @@ def test_a_batch_equals_its_users_one_by_one():
     one = quick_jit(functools.partial(distill_user, config=DEFAULT))
     each = [
         one(logits, UserInput(*user), case.weights, case.threshold)
-        for logits, *user in zip(case.logits, *case.users, strict=True)
+        for logits, *user in zip(case.logits, *case.users[:4], strict=True)
     ]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     chex.assert_trees_all_close(run(case, DEFAULT)[:2], stacked, rtol=1e-6, atol=1e-6)

@@ -108,7 +108,7 @@ def test_an_unreachable_target_gives_nothing():
 
 @given(st.lists(st.integers(0, 80).map(lambda r: r / 2), min_size=1, max_size=30))
 def test_ndcg_grows_as_recall_allows(values):
-    """Breaks if NDCG and Recall are not of the same ranking (models.md 6.17 finds such)."""
+    """Breaks if NDCG and Recall are not of the same ranking."""
     metrics = ranking_metrics(np.array(values))
     for low, high in ((5, 10), (10, 20)):
         recall = metrics[f"Recall@{high}"] - metrics[f"Recall@{low}"]

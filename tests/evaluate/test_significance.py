@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from prmkd_jax.evaluate.metrics import METRICS
-from prmkd_jax.evaluate.significance import compare, paired_t_test, signed_rank_test
+from prmkd_jax.evaluate.significance import compare, holm, paired_t_test, signed_rank_test
 
 
 def some_ranks(seed: int, seeds: int, users: int, high: int) -> np.ndarray:
@@ -107,3 +107,21 @@ def test_users_must_be_the_same():
         compare(np.zeros((2, 5)), np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"\[seeds, users\]"):
         compare(np.zeros(5), np.zeros(5))
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects():
+    """Breaks if p-values are multiplied by the wrong number, or a later one becomes smaller."""
+    rng = np.random.default_rng(0)
+    for tests in (1, 2, 7):
+        for _ in range(20):
+            p = rng.random(tests) ** 3
+            corrected = holm(p.tolist())
+            for level in (0.01, 0.05, 0.2):
+                rejected = np.zeros(tests, bool)
+                for step, place in enumerate(np.argsort(p)):
+                    if p[place] > level / (tests - step):
+                        break
+                    rejected[place] = True
+                np.testing.assert_array_equal(np.array(corrected) <= level, rejected)
+    assert holm([]) == []
+    assert holm([0.5, 0.9, 0.5]) == [1.0, 1.0, 1.0]

@@ -1,4 +1,4 @@
-"""SASRec for one user in PyTorch's plain operations and float64, typed from models.md 1.4."""
+"""SASRec for one user in PyTorch's plain operations and float64, typed from RecBole's formulas."""
 
 import math
 from collections.abc import Sequence

@@ -68,7 +68,7 @@ def one_batch() -> PackedRows:
 # The small values of a fresh student tell the epsilons apart, the large ones everything else.
 @pytest.mark.parametrize("params", [PARAMS, FRESH], ids=["random", "fresh"])
 def test_every_prefix_of_every_user_equals_the_float64_reference(params):
-    """Another block order, GELU, epsilon, mask, position or window than models.md 1.4's."""
+    """Another block order, GELU, epsilon, mask, position or window than RecBole's."""
     vectors, params = by_instance(batches(), params), reference.to_torch(params)
     first_items = HISTORIES.indptr[HISTORIES.users]
     assert sorted(vectors) == np.flatnonzero(np.arange(len(first_items)) > first_items).tolist()

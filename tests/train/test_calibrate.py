@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -81,6 +82,47 @@ def test_quantile_semantics_reach_the_step(tmp_path):
     # Rows whose only column is the own target can't disagree.
     assert ((disagreements > drop_all) == (disagreements > 1e-9)).all()
     assert not (disagreements > drop_none).any()
+
+
+def test_rows_that_two_teachers_know_do_not_count(tmp_path):
+    """A quantile over rows where the rule is inactive: fewer teachers dropped than asked for."""
+    run = a_run(tmp_path)
+    disagreements = largest_disagreements(run)
+    order = np.concatenate([b.instance_ids[b.real] for b in training_batches(run).epoch(0)])
+    tables = run.teachers.for_batch(None, None)
+    known = np.ones(tables.available.shape, bool)
+    known[order[::2], 1] = False
+    run.teachers._tables = tables._replace(available=jnp.asarray(known))
+    want = np.quantile(disagreements[1::2], 0.5)
+    assert calibrate_threshold(run) == pytest.approx(want, rel=1e-5)
+    known[:, 2] = False
+    run.teachers._tables = tables._replace(available=jnp.asarray(known))
+    assert calibrate_threshold(run) == float("inf")
+
+
+@pytest.mark.parametrize("method", ["average", "weighted", "best_teacher", "rd"])
+def test_methods_without_exclusion_have_no_threshold(tmp_path, method):
+    """A pass over the data for a number that nothing is compared with."""
+    run = a_run(tmp_path, method=method, consistency_threshold=0.1)
+    assert calibrate_threshold(run) == float("inf")
+
+
+def test_the_catalogues_threshold_is_measured_on_the_catalogue(tmp_path):
+    """A threshold of in-batch sums, which sums over all items exceed nearly always."""
+    run = a_run(tmp_path, negatives="catalogue")
+    config, histories, found = run.distill, WORLD.interactions, []
+    for instance in run.split.train:
+        user = histories.users[instance]
+        known = histories.items[histories.indptr[user] : run.split.train_end[user]].tolist()
+        own = int(histories.items[instance])
+        columns = np.array(sorted(set(range(WORLD.num_items)) - set(known) | {own}))
+        logits = run.teachers.logits(np.array([instance]), columns)[:, 0]
+        rows = [
+            eq.normalized_scores(one.tolist(), config.temperature, config.score_normalization)
+            for one in logits
+        ]
+        found.append(max(eq.disagreement(rows)))
+    assert calibrate_threshold(run) == pytest.approx(np.quantile(found, 0.5), rel=1e-5)
 
 
 def test_a_plain_run_has_no_threshold(tmp_path):

@@ -53,6 +53,14 @@ def fitted(tmp_path_factory) -> dict[str, tuple[Run, Fitted]]:
     return {kind: (run, fit(run)) for kind, run in runs.items()}
 
 
+@pytest.mark.parametrize("kept", ["distill", "teachers"])
+def test_a_distillation_without_teachers_is_refused(tmp_path, kept):
+    """A run that silently trains the plain student under the name of the distilled one."""
+    run = make_run(WORLD, tmp_path)
+    with pytest.raises(ValueError, match="both teachers and a distillation, or neither"):
+        dataclasses.replace(run, **{kept: distilled(run)[kept]})
+
+
 @pytest.fixture
 def steps_made(monkeypatch) -> list:
     """The compiled steps of the runs that a test makes."""

@@ -1,0 +1,58 @@
+"""Methods and teachers' weights: what stands in the configuration alone."""
+
+import pytest
+
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.distill.config import METHODS, DistillConfig, default_weights, given_weights
+
+STRENGTHS = [0.06, 0.08, 0.07]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, STRENGTHS),
+        ({"teacher_weight_power": 2.0}, [0.0036, 0.0064, 0.0049]),
+        ({"teacher_weight_power": 0.0}, [1, 1, 1]),
+        ({"teacher_weights": "uniform"}, [1, 1, 1]),
+        ({"teacher_weights": "1, 0,3"}, [1, 0, 3]),
+        ({"method": "weighted"}, STRENGTHS),
+        ({"method": "average", "teacher_weights": "1,0,3"}, [1, 1, 1]),
+        ({"method": "best_teacher"}, [0, 1, 0]),
+        ({"method": "rrd"}, [1, 1, 1]),
+        ({"method": "permuted", "teacher_weights": "1,0,3"}, [1, 0, 3]),
+        ({"method": "label_smoothing"}, STRENGTHS),
+    ],
+)
+def test_default_weights_by_hand(changes, expected):
+    """Breaks if a rule is passed over, or a control gets other weights than PRM-KD."""
+    weights = default_weights(DistillConfig(**changes), STRENGTHS)
+    assert weights == pytest.approx(expected)
+
+
+def test_numbers_for_other_teachers_are_a_bug():
+    """Breaks if the first two of three teachers silently get two numbers."""
+    with pytest.raises(ValueError, match="2 weights for 3 teachers"):
+        default_weights(DistillConfig(teacher_weights="1,2"), STRENGTHS)
+
+
+@pytest.mark.parametrize("text", ["", "1,", "0,0", "-1,2", "nan,1", "inf,1", "equal", "1;2"])
+def test_weights_that_are_neither_rule_nor_numbers_are_refused(text):
+    """Breaks if a typing error trains with weights that nobody asked for."""
+    with pytest.raises(UserError, match=r"--teacher_weights: found '.*', expected validation"):
+        DistillConfig(teacher_weights=text)
+    assert given_weights("2,1") == (2.0, 1.0)
+
+
+def test_the_smoothed_label_needs_its_label():
+    """Breaks if the control's mass falls on a column that is masked."""
+    with pytest.raises(UserError, match="--kd_include_positive: found False, expected True"):
+        DistillConfig(method="label_smoothing", kd_include_positive=False)
+
+
+def test_controls_differ_from_prmkd_in_one_thing():
+    """Breaks if a control also loses the exclusion or the weights, so that it shows nothing."""
+    plain = vars(METHODS["prmkd"])
+    for name, field in (("label_smoothing", "loss"), ("permuted", "permuted")):
+        other = vars(METHODS[name])
+        assert [key for key in plain if plain[key] != other[key]] == [field]

@@ -1,0 +1,61 @@
+"""Settings that don't fit together, and flags that nothing reads."""
+
+import pytest
+
+from experiments.config import GROUPS, ignored_flags, settings_from
+from experiments.flags import parse
+from prmkd_jax.data.errors import UserError
+
+TWO = "--teachers=unisrec,unim2rec"
+
+
+def warnings(*flags):
+    parsed = parse(["--flagfile=demo.cfg", *flags], GROUPS)
+    return ignored_flags(settings_from(parsed.configs), parsed.explicit)
+
+
+@pytest.mark.parametrize("weights", ["1,2,3", "1"])
+def test_weights_for_other_teachers_are_refused(weights):
+    """A teacher that trains with its neighbour's weight."""
+    with pytest.raises(UserError) as error:
+        warnings(TWO, f"--teacher_weights={weights}")
+    expected = f"--teacher_weights: found '{weights}', expected 2 numbers, one each for {TWO}"
+    assert str(error.value) == expected
+    assert not warnings(TWO, "--teacher_weights=1,2")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--method=average", "--redistribute=equal"], "--method=average excludes no teacher"),
+        (["--method=rd", "--temperature=1"], "--method=rd reads ranks"),
+        (["--method=rrd", "--kl=js"], "--method=rrd learns an order of unobserved items"),
+        (["--method=unkd", "--teacher_weights=uniform"], "--method=unkd sets the teachers'"),
+        (["--rrd_top=9"], "--method=prmkd does not read it"),
+        (["--method=rrd", "--rd_top=9"], "--method=rrd does not read it"),
+        (["--permutation_seed=2"], "--method=prmkd does not read it"),
+        (["--teacher_weights=uniform", "--teacher_weight_power=2"], "--teacher_weights replaces"),
+        (["--negatives=catalogue", "--nodeduplicate_columns"], "the catalogue has each once"),
+        ([TWO, "--consistency_threshold=1"], "the consistency rule needs three teachers"),
+        (["--consistency_threshold=1", "--consistency_quantile=1"], "--consistency_threshold repl"),
+    ],
+)
+def test_options_that_this_distillation_does_not_read_are_told(flags, why):
+    """A setting that the user believes in and that has no effect."""
+    name = flags[-1].split("=")[0].removeprefix("--").removeprefix("no")
+    (warning,) = (line for line in warnings(*flags) if line.startswith(f"--{name} "))
+    assert why in warning
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method=rd", "--rd_top=9", "--rank_temperature=3", "--distill_weight=1"],
+        ["--method=permuted", "--permutation_seed=1", "--consistency_quantile=0.2"],
+        ["--method=rank_ensemble", "--kl=forward", "--smoothing=0.1"],
+        ["--negatives=catalogue", "--nomask_history", "--teacher_weights=1,2,3"],
+    ],
+)
+def test_options_that_are_read_raise_no_warning(flags):
+    """A warning that makes the user drop a setting that counts."""
+    assert not [line for line in warnings(*flags) if not line.startswith("--method")]
