@@ -1,4 +1,4 @@
-"""Parametric whitening, mixed by a gate (UniSRec; models.md 1.3)."""
+"""Parametric whitening, mixed by a gate (UniSRec, arXiv 2206.05941)."""
 
 from typing import cast
 

@@ -1,4 +1,4 @@
-"""UniSRec's sequence encoder (RecBole's SASRec, models.md 1.4) on packed rows."""
+"""UniSRec's sequence encoder (RecBole's SASRec) on packed rows."""
 
 from typing import NamedTuple
 
@@ -116,7 +116,7 @@ class SequenceEncoder(nn.Module):
     """Item vectors of packed histories in, one causal vector a slot out.
 
     UniSRec and UniM²Rec extend it, so that its parameters stand at the top level of their
-    state dicts as in the official checkpoints (models.md 1.7), and add `item_reprs` and
+    state dicts as in the official checkpoints, and add `item_reprs` and
     `loss`. Where RecBole adds −10000 to a masked score, a masked slot is left out here; real
     slots agree to float precision.
     """
@@ -168,7 +168,7 @@ def cosine_cross_entropy(
     targets: Int64[Tensor, "asked"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy over all classes of cosine / temperature (models.md 1.6).
+    """Mean cross-entropy over all classes of cosine / temperature.
 
     Args:
         user_vectors: L2-normalised.

@@ -1,6 +1,6 @@
 """A UniM²Rec-style teacher: texts and pictures, fused where they are available.
 
-The design is this project's own (models.md 3.3): of UniM²Rec (arXiv 2311.01831) no code is
+The design is this project's own: of UniM²Rec (arXiv 2311.01831) no code is
 public, so this is no reproduction of it. UniSRec's parts are used throughout, that the two
 teachers differ in what they read and not in how.
 """
@@ -201,7 +201,7 @@ def alignment_loss(
     """Symmetric InfoNCE: each item's text finds its picture and its picture finds its text.
 
     Mean of both directions' cross-entropy of cosine / 0.07 over the items given; zero
-    without any (models.md 3.3, point 6).
+    without any.
     """
     if not len(text):
         return text.new_zeros(())

@@ -1,4 +1,4 @@
-"""UniSRec: item texts, whitened by a mixture of experts, read by SASRec (models.md 1)."""
+"""UniSRec: item texts, whitened by a mixture of experts, read by SASRec (arXiv 2206.05941)."""
 
 import numpy as np
 import torch

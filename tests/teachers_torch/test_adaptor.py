@@ -15,7 +15,7 @@ def adaptor():
 
 
 def reference(state, x):
-    """models.md 1.3 in float64, one expert after the other."""
+    """Formulas of the official code in float64, one expert after the other."""
     logits = x @ state["w_gate"]
     gates = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     experts = [

@@ -36,7 +36,7 @@ def test_impossible_values_are_refused(config, values, message):
 
 
 def test_defaults_are_the_official_fine_tuning():
-    """A default of models.md 1 that drifts."""
+    """A default of the official code's that drifts."""
     shared = {
         "hidden_size": 300, "num_layers": 2, "num_heads": 2, "inner_size": 256, "dropout": 0.5,
         "adaptor_dropout": 0.2, "num_experts": 8, "temperature": 0.07, "feature_norm": 15.0,

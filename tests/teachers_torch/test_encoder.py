@@ -32,7 +32,7 @@ def layer_norm(x, state, name):
 
 
 def reference(state, vectors):
-    """models.md 1.4 for one sequence, padded to MAX_LEN with zeros at its end, in float64."""
+    """RecBole's SASRec for one sequence, padded to MAX_LEN with zeros at its end, in float64."""
     length = len(vectors)
     x = np.zeros((MAX_LEN, WIDTH))
     x[:length] = vectors

@@ -29,7 +29,7 @@ from teachers_torch.config import TextConfig
     ],
 )
 def test_cleaning(raw, cleaned):
-    """Any departure from models.md 1.1 changes the teacher's input."""
+    """Any departure from the official cleaning changes the teacher's input."""
     assert text.clean(raw) == cleaned
 
 

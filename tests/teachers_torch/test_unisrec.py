@@ -107,7 +107,7 @@ def test_official_parameter_names():
 
 
 def test_trained_parameters_of_the_adaptor_side_match_the_official_count():
-    """1,862,232 trained parameters with positions and Transformer frozen (models.md 1.6)."""
+    """1,862,232 trained parameters with positions and Transformer frozen."""
     vectors = np.zeros((3, 768), dtype=np.float32)
     model = UniSRec(UniSRecConfig(), vectors, max_seq_len=50, transductive=False)
     frozen = ("position_embedding", "trm_encoder")
