@@ -20,12 +20,13 @@ from teachers_torch.encoder import TensorBatch
 from teachers_torch.unisrec import UniSRec
 
 PLM, IDS = "plm_embedding.weight", "item_embedding.weight"
-# Classes that RecBole's pickled configuration names; none is needed, all become `_Inert`.
-IGNORED = ("recbole.", "unisrec.", "yaml.", "numpy.")
+# What RecBole's pickled configuration names; none is needed, all become `_Inert`. Some Pythons
+# (3.11.2, for one) write a member of an enumeration as a call of getattr.
+IGNORED = ("recbole.", "unisrec.", "yaml.", "numpy.", "builtins.getattr")
 
 
 class _Inert:
-    """Stands in for a class that isn't needed: takes everything, does nothing."""
+    """Stands in for a class or function that isn't needed: takes everything, does nothing."""
 
     def __init__(self, *_: Any, **__: Any):
         pass

@@ -190,6 +190,7 @@ class Config:
 
     def __init__(self):
         self.final_config_dict = {"lambda": 1e-3, "loader": Loader, "kind": Kind.SEQUENTIAL}
+        self.final_config_dict["written by Python 3.11.2"] = ByName()
 
 
 class Loader:
@@ -200,6 +201,13 @@ class Kind(enum.Enum):
     """Stands for recbole.utils.enum_type.ModelType."""
 
     SEQUENTIAL = 1
+
+
+class ByName:
+    """Is written as a member of an enumeration is by some Pythons, whichever runs this."""
+
+    def __reduce__(self):
+        return getattr, (Kind, "SEQUENTIAL")
 
 
 Kind.__module__, Kind.__qualname__ = "recbole.utils.enum_type", "ModelType"
