@@ -65,19 +65,7 @@ class Evaluator:
         self._targets = _pad(interactions.items[instance_ids], self._padded, 0)
         self._history = _pad(distinct_histories(interactions, instance_ids), self._padded, -1)
 
-        def encode(params: dict, rows: PackedRows) -> Array:
-            return nnx.merge(graphdef, nnx.State(params)).queries(rows)
-
-        def items(params: dict) -> Array:
-            return nnx.merge(graphdef, nnx.State(params)).items()
-
-        def rank(
-            params: dict, queries: Array, items: Array, targets: Array, history: Array
-        ) -> Ranks:
-            student = nnx.merge(graphdef, nnx.State(params))
-            return rank_targets(student.score(queries, items), targets, history)
-
-        self._encode, self._items, self._rank = jax.jit(encode), jax.jit(items), jax.jit(rank)
+        self._graphdef = graphdef
 
     def __call__(self, params: dict) -> UserRanks:
         """Ranks every instance.
@@ -85,13 +73,18 @@ class Evaluator:
         Raises:
             FloatingPointError: if a score is nan or infinite; such a row has no rank.
         """
-        queries, items = self.queries(params), self._items(params)
+        queries, items = self.queries(params), _items(self._graphdef, params)
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
             parts.append(
-                self._rank(
-                    params, queries[block], items, self._targets[block], self._history[block]
+                _rank(
+                    self._graphdef,
+                    params,
+                    queries[block],
+                    items,
+                    self._targets[block],
+                    self._history[block],
                 )
             )
         all_items, unseen_items, finite = (
@@ -108,7 +101,7 @@ class Evaluator:
         """The instances' user vectors; the rows past their number are 0."""
         out = jnp.zeros((self._padded, 0))
         for rows, places in self._batches:
-            encoded = self._encode(params, rows)
+            encoded = _encode(self._graphdef, params, rows)
             if not out.size:  # the width is known from the first batch on
                 out = jnp.zeros((self._padded, encoded.shape[-1]), encoded.dtype)
             out = _scatter(out, encoded, places)
@@ -128,6 +121,30 @@ def distinct_histories(
     for row, history in zip(out, histories, strict=True):
         row[: len(history)] = history
     return out
+
+
+# The structure is static: students that differ in their parameters alone share the compiled code.
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(graphdef: nnx.GraphDef, params: dict, rows: PackedRows) -> Array:
+    return nnx.merge(graphdef, nnx.State(params)).queries(rows)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _items(graphdef: nnx.GraphDef, params: dict) -> Array:
+    return nnx.merge(graphdef, nnx.State(params)).items()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _rank(
+    graphdef: nnx.GraphDef,
+    params: dict,
+    queries: Array,
+    items: Array,
+    targets: Array,
+    history: Array,
+) -> Ranks:
+    student = nnx.merge(graphdef, nnx.State(params))
+    return rank_targets(student.score(queries, items), targets, history)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -1,12 +1,16 @@
 """The threshold epsilon of the consistency rule, from a quantile of real disagreements."""
 
+import functools
+
 import jax
 import numpy as np
+from jaxtyping import Array
 
-from prmkd_jax.distill.config import METHODS
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.distill import largest_disagreement, over_users
 from prmkd_jax.train.loop import Run, distill_inputs, training_batches
-from prmkd_jax.train.step import user_inputs
+from prmkd_jax.train.step import DistillInput, user_inputs
 
 
 def calibrate_threshold(run: Run) -> float:
@@ -31,15 +35,17 @@ def calibrate_threshold(run: Run) -> float:
     if config.consistency_quantile in (0.0, 1.0):
         return float("inf") if config.consistency_quantile else 0.0
 
-    @jax.jit
-    def measure(batch, distill):
-        users = user_inputs(batch, distill)
-        largest = over_users(lambda user: largest_disagreement(user, config), users)
-        return largest, users.available.sum(-1) > 2
-
     values = []
     for batch, distill in distill_inputs(run, training_batches(run).epoch(0)):
-        largest, contested = (np.asarray(each) for each in measure(batch, distill))
+        largest, contested = (np.asarray(each) for each in _measure(config, batch, distill))
         values.append(largest[batch.real & contested])
     values = np.concatenate(values)
     return float(np.quantile(values, config.consistency_quantile)) if len(values) else float("inf")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _measure(config: DistillConfig, batch: Batch, distill: DistillInput) -> tuple[Array, Array]:
+    """Every row's largest disagreement, and whether the rule is active there."""
+    users = user_inputs(batch, distill)
+    largest = over_users(lambda user: largest_disagreement(user, config), users)
+    return largest, users.available.sum(-1) > 2

@@ -1,5 +1,6 @@
 """One training step, pure: eq. 6 of arXiv 2401.00797, its gradient, Adam."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -93,12 +94,13 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, seed: in
     )
 
 
+@functools.cache
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     config: DistillConfig | None,
 ) -> TrainStep:
-    """Compiles the step of the plain (`config` None) or of the distilled student.
+    """Compiles the step of the plain (`config` None) or of the distilled student, once.
 
     The state is donated: the caller must not touch the old one again.
     """

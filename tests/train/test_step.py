@@ -158,8 +158,11 @@ def test_weight_zero_is_the_plain_student_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_program_serves_every_batch(tmp_path, kind):
-    """A compilation a batch, or another for the padded last one: training that crawls."""
+    """A compilation a batch, a seed, or another for the padded last one: training that crawls."""
     run, step, state, inputs = prepared(tmp_path, kind)
+    other_seed = create_student(run.student, facts(WORLD), run.seed + 1)[0]
+    assert make_train_step(other_seed, make_optimizer(run.train), run.distill) is step
+    step.clear_cache()  # other tests share it
     assert not inputs[-1][0].real.all()
     inputs += distill_inputs(run, training_batches(run).epoch(1))
     assert len(inputs) > 4
