@@ -63,7 +63,12 @@ def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN) -> Facts:
 def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:
     """A plain run; `changes` are fields of `Run`."""
     train = TrainConfig(
-        batch_size=BATCH_SIZE, learning_rate=3e-3, max_epochs=8, patience=8, eval_batch_size=32
+        batch_size=BATCH_SIZE,
+        learning_rate=3e-3,
+        max_epochs=8,
+        patience=8,
+        eval_batch_size=32,
+        checkpoint_seconds=0,
     )
     fields: dict[str, Any] = {
         "dataset": dataset,

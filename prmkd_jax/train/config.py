@@ -17,6 +17,11 @@ class TrainConfig:
     max_epochs: int = option(200, "Most epochs of a run.", low=1)
     patience: int = option(10, "Epochs without a better validation NDCG@10 before a stop.", low=1)
     eval_batch_size: int = option(1024, "Users ranked at once.", low=1)
+    checkpoint_seconds: float = option(
+        10.0,
+        "Least time between two checkpoints, which are written at the ends of epochs.",
+        low=0,
+    )
 
     def __post_init__(self):
         validate(self)

@@ -148,7 +148,7 @@ def fit(
     """Trains until validation NDCG@10 has not risen for `patience` epochs.
 
     The best epoch's parameters are kept, on validation; the test instances are ranked once
-    with them. A checkpoint is written after every epoch.
+    with them. A checkpoint is written after an epoch, at most every `checkpoint_seconds`.
 
     Args:
         run: what to train.
@@ -165,6 +165,7 @@ def fit(
     step = make_train_step(graphdef, optimizer, run.distill)
     batches = training_batches(run)
     validate = _evaluator(run, graphdef, run.split.validation)
+    saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
         inputs = (place(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch)))
@@ -182,9 +183,11 @@ def fit(
         progress.history.append(record)
         stale = progress.epoch - progress.best_epoch
         progress.finished = stale >= run.train.patience or progress.epoch >= run.train.max_epochs
-        save_checkpoint(
-            run.folder, progress.epoch, (state, best_params), dataclasses.asdict(progress)
-        )
+        # Writing one takes as long as a short epoch.
+        if progress.finished or time.perf_counter() - saved_at >= run.train.checkpoint_seconds:
+            contents = (state, best_params), dataclasses.asdict(progress)
+            save_checkpoint(run.folder, progress.epoch, *contents)
+            saved_at = time.perf_counter()
         seconds = {"train": trained - started, "evaluate": evaluated - trained}
         on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
     return Fitted(

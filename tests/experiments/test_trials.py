@@ -100,9 +100,10 @@ def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, reporter, monkeypat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(trials, "append_json_line", stopping)
+    settings = configs(tmp_path, "--checkpoint_seconds=0")
     with pytest.raises(KeyboardInterrupt):
-        finished_runs(configs(tmp_path), tmp_path / "runs", reporter, rank_test=True)
-    resumed = finished_runs(configs(tmp_path), tmp_path / "runs", reporter, rank_test=True)
+        finished_runs(settings, tmp_path / "runs", reporter, rank_test=True)
+    resumed = finished_runs(settings, tmp_path / "runs", reporter, rank_test=True)
     assert epochs == [1, 2, 3]
     assert_same(whole[0], resumed[0])
 
