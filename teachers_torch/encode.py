@@ -11,7 +11,7 @@ from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import Segments, history_segments, pack, row_length
 from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
 from teachers_torch.config import EncoderConfig
-from teachers_torch.encoder import SequenceEncoder, to_tensors
+from teachers_torch.encoder import SequenceModel, to_tensors
 
 USERS_AT_ONCE = 1024
 
@@ -25,7 +25,7 @@ class TunedTeacher:
     """
 
     name: str
-    model: SequenceEncoder
+    model: SequenceModel
     interactions: Interactions
     config: EncoderConfig
     max_seq_len: int
@@ -62,7 +62,7 @@ class TunedTeacher:
 
 
 @torch.inference_mode()
-def encode_items(model: SequenceEncoder) -> Float32[np.ndarray, "items width"]:
+def encode_items(model: SequenceModel) -> Float32[np.ndarray, "items width"]:
     """L2-normalised vectors of all items, in eval mode."""
     model.eval()
     return torch.nn.functional.normalize(model.item_reprs(), dim=-1).cpu().numpy()
@@ -70,7 +70,7 @@ def encode_items(model: SequenceEncoder) -> Float32[np.ndarray, "items width"]:
 
 @torch.inference_mode()
 def encode_instances(
-    model: SequenceEncoder,
+    model: SequenceModel,
     interactions: Interactions,
     instance_ids: Int[np.ndarray, "instances"],
     max_seq_len: int,

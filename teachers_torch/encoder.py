@@ -1,5 +1,6 @@
 """UniSRec's sequence encoder (RecBole's SASRec) on packed rows."""
 
+import abc
 from typing import NamedTuple
 
 import numpy as np
@@ -115,13 +116,10 @@ class TransformerEncoder(nn.Module):
 class SequenceEncoder(nn.Module):
     """Item vectors of packed histories in, one causal vector a slot out.
 
-    UniSRec and UniM²Rec extend it, so that its parameters stand at the top level of their
-    state dicts as in the official checkpoints, and add `item_reprs` and
-    `loss`. Where RecBole adds −10000 to a masked score, a masked slot is left out here; real
-    slots agree to float precision.
+    Teachers' models extend it (`SequenceModel`), so that its parameters stand at the top level
+    of their state dicts as in the official checkpoints. Where RecBole adds −10000 to a masked
+    score, a masked slot is left out here; real slots agree to float precision.
     """
-
-    item_embedding: nn.Embedding | None
 
     def __init__(self, config: EncoderConfig, max_seq_len: int):
         super().__init__()
@@ -146,20 +144,26 @@ class SequenceEncoder(nn.Module):
         x = self.LayerNorm(item_vectors + self.position_embedding(positions))
         return self.trm_encoder(F.dropout(x, self.dropout, self.training), mask)
 
-    def item_reprs(self) -> Float[Tensor, "items width"]:
-        """Vectors of all items, not normalised: what is read at a slot and what is ranked."""
-        raise NotImplementedError
-
-    def loss(self, batch: TensorBatch) -> Float[Tensor, ""]:
-        """Training loss of a batch."""
-        raise NotImplementedError
-
     def user_vectors(
         self, batch: TensorBatch, item_vectors: Float[Tensor, "rows length width"]
     ) -> Float[Tensor, "asked width"]:
         """L2-normalised vectors of the instances that the batch asks for."""
         hidden = self(item_vectors, batch.segment_ids, batch.positions)
         return F.normalize(hidden.flatten(0, 1)[batch.slots], dim=-1)
+
+
+class SequenceModel(SequenceEncoder, abc.ABC):
+    """The encoder with items of its own and a loss: what is tuned and encoded."""
+
+    item_embedding: nn.Embedding | None
+
+    @abc.abstractmethod
+    def item_reprs(self) -> Float[Tensor, "items width"]:
+        """Vectors of all items, not normalised: what is read at a slot and what is ranked."""
+
+    @abc.abstractmethod
+    def loss(self, batch: TensorBatch) -> Float[Tensor, ""]:
+        """Training loss of a batch."""
 
 
 def cosine_cross_entropy(

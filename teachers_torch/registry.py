@@ -11,7 +11,7 @@ from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from teachers_torch.config import TEACHERS, EncoderConfig, TeacherConfigs
 from teachers_torch.encode import TunedTeacher
-from teachers_torch.encoder import SequenceEncoder
+from teachers_torch.encoder import SequenceModel
 from teachers_torch.inputs import Log, Modality, image_inputs, pixel_inputs, text_inputs
 from teachers_torch.own import OwnTeacher
 from teachers_torch.precomputed import PrecomputedTeacher
@@ -37,7 +37,7 @@ class Recipe(NamedTuple):
     family: str
     config: Callable[[TeacherConfigs], EncoderConfig]
     inputs: Callable[[Dataset, TeacherConfigs, PixelEncoder | None, Path, Log], list[Modality]]
-    model: Callable[[TeacherConfigs, Sequence[Modality]], SequenceEncoder]
+    model: Callable[[TeacherConfigs, Sequence[Modality]], SequenceModel]
 
 
 def build(

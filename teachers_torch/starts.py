@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prmkd_jax.data.errors import UserError
 from teachers_torch.config import EncoderConfig, TeacherConfigs
-from teachers_torch.encoder import SequenceEncoder
+from teachers_torch.encoder import SequenceModel
 from teachers_torch.official import IDS, PLM, load_weights, read_official
 from teachers_torch.text import text_identity
 from teachers_torch.vision import PixelEncoder
@@ -106,7 +106,7 @@ def read_start(family: str, config: EncoderConfig, configs: TeacherConfigs) -> S
     return Start(description, weights, vision)
 
 
-def begin_from(model: SequenceEncoder, start: Start, *, freeze: bool) -> None:
+def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:
     """Copies a start's weights into a model that is to be tuned.
 
     IDs are fresh: they are the target's. So is the image adaptor where no pre-training domain

@@ -9,7 +9,7 @@ import torch
 
 from prmkd_jax.data.batches import TrainingBatches
 from teachers_torch.config import EncoderConfig
-from teachers_torch.encoder import SequenceEncoder, to_tensors
+from teachers_torch.encoder import SequenceModel, to_tensors
 from teachers_torch.states import load_state, save_state
 
 SELECTION_METRIC = "NDCG@10"
@@ -25,7 +25,7 @@ class Tuning(NamedTuple):
 
 
 def tune_model(
-    model: SequenceEncoder,
+    model: SequenceModel,
     batches: TrainingBatches,
     validate: Callable[[], dict[str, float]],
     config: EncoderConfig,
@@ -94,7 +94,7 @@ def tune_model(
 
 
 def _train_epoch(
-    model: SequenceEncoder,
+    model: SequenceModel,
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
     epoch: int,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from teachers_torch.adaptor import MoEAdaptor
 from teachers_torch.config import PretrainConfig, UniM2RecConfig
 from teachers_torch.contrast import PretrainBatch, contrastive_loss, sequence_vectors
-from teachers_torch.encoder import SequenceEncoder, TensorBatch, cosine_cross_entropy
+from teachers_torch.encoder import SequenceModel, TensorBatch, cosine_cross_entropy
 from teachers_torch.inputs import Modality
 from teachers_torch.vision import PixelEncoder
 
@@ -24,7 +24,7 @@ ALIGN_TEMPERATURE = 0.07
 IMAGE = 1  # index of the second modality
 
 
-class UniM2Rec(SequenceEncoder):
+class UniM2Rec(SequenceModel):
     """Content = attention over an item's available modalities (+ an ID embedding).
 
     e = Σ_m a_m h_m, a = softmax over the *available* modalities of w·tanh(U h_m), with

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from teachers_torch.adaptor import MoEAdaptor
 from teachers_torch.config import PretrainConfig, UniSRecConfig
 from teachers_torch.contrast import PretrainBatch, contrastive_loss, sequence_vectors
-from teachers_torch.encoder import SequenceEncoder, TensorBatch, cosine_cross_entropy
+from teachers_torch.encoder import SequenceModel, TensorBatch, cosine_cross_entropy
 
 
-class UniSRec(SequenceEncoder):
+class UniSRec(SequenceModel):
     """UniSRec, inductive and in pre-training (text alone) or transductive (+ an ID embedding).
 
     Row 0 of the feature and ID tables is [PAD], as in the official state dict; item i has
