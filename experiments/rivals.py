@@ -1,7 +1,7 @@
 """python -m experiments.rivals --flagfile=scientific.cfg: PRM-KD against its rivals and controls.
 
-The same student, data, budget and stopping for all. RD, RRD and UnKD start from the weights of
-their papers, which stand beside other losses there; `--variant_flags` sets weights that were
+The same student, data, budget and stopping for all. RD, RRD and UnKD have losses of another size,
+and starting values for their weights; `--variant_flags` sets weights that were
 chosen on validation (`experiments.choose --method=rrd --vary="distill_weight=..."`).
 """
 
