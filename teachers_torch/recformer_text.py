@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int, Int32, Int64
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.data.errors import UserError
 from teachers_torch.longformer import Tokens
+from teachers_torch.text import spoken
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -193,8 +194,8 @@ def tokenize(
 
 def _attributes(catalogue: Catalogue) -> dict[str, list[str]]:
     """The attributes that any item has, by their names."""
-    columns = {name: catalogue.texts.get(field, ()) for name, field in ATTRIBUTES.items()}
-    return {name: list(column) for name, column in columns.items() if any(map(str.strip, column))}
+    columns = {name: spoken(catalogue, field) for name, field in ATTRIBUTES.items()}
+    return {name: column for name, column in columns.items() if any(map(str.strip, column))}
 
 
 def _rules(tokenizer: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.data.dataset import Catalogue, category_names
 from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.config import TextConfig
 
@@ -45,12 +45,18 @@ def clean(text: str) -> str:
     return text if len(text) < LONGEST_FIELD else ""
 
 
+def spoken(catalogue: Catalogue, field: str) -> list[str]:
+    """One text an item; categories are joined by spaces, as UniSRec and Recformer read them."""
+    texts = catalogue.texts.get(field, ())
+    return [" ".join(category_names(text)) for text in texts] if field == "categories" else [*texts]
+
+
 def item_sentences(catalogue: Catalogue) -> list[str]:
     """One sentence an item: title, categories, brand, each cleaned and followed by a space.
 
     A missing field is skipped; an item without any has the sentence "".
     """
-    columns = [catalogue.texts[field] for field in SENTENCE_FIELDS if field in catalogue.texts]
+    columns = filter(None, (spoken(catalogue, field) for field in SENTENCE_FIELDS))
     return [
         "".join(clean(text) + " " for text in texts if text.strip())
         for texts in zip(*columns, strict=True)

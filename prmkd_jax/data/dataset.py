@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -109,6 +110,22 @@ class Dataset:
         for strings in (self.user_ids, self.item_ids):
             digest.update("\0".join(strings).encode() + b"\1")
         return digest.hexdigest()[:16]
+
+
+def category_names(text: str) -> list[str]:
+    """The names in an item's `categories`, in their order.
+
+    A comma parts two names. Where some comma has no space after it, one that has stands
+    within a name.
+
+    >>> category_names("Tapes, Adhesives & Sealants,Urethane Adhesives")
+    ['Tapes, Adhesives & Sealants', 'Urethane Adhesives']
+    >>> category_names("Beauty, Hair Care")
+    ['Beauty', 'Hair Care']
+    """
+    tight = r",(?=\S)"
+    names = re.split(tight if re.search(tight, text) else ",", text)
+    return [name.strip() for name in names if name.strip()]
 
 
 def table_statistics(dataset: Dataset) -> dict[str, float]:

@@ -1,17 +1,18 @@
 """What a student may know of a data set before it is trained."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
-from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.dataset import Dataset, category_names
 from prmkd_jax.data.splits import Split
 
-# Of the catalogue's texts those that are words of a vocabulary, and what parts their words.
-ITEM_FIELDS = {"brand": None, "categories": ","}
+# Of the catalogue's texts those that are words of a vocabulary, and how to find the words.
+ITEM_FIELDS = {"brand": lambda text: [text.strip()], "categories": category_names}
 
 
 class Field(NamedTuple):
@@ -64,20 +65,15 @@ class Facts:
     def item_fields(self) -> dict[str, Field]:
         """The catalogue's categorical fields by name; only those that some item has."""
         fields = {
-            name: _field(self.dataset.catalogue.texts[name], separator)
-            for name, separator in ITEM_FIELDS.items()
+            name: _field(self.dataset.catalogue.texts[name], words)
+            for name, words in ITEM_FIELDS.items()
         }
         return {name: field for name, field in fields.items() if field.size}
 
 
-def _field(texts: tuple[str, ...], separator: str | None) -> Field:
-    rows = [
-        # dict: distinct words in the order in which they stand.
-        list(dict.fromkeys(word.strip() for word in text.split(separator) if word.strip()))
-        if separator
-        else [text.strip()][: bool(text.strip())]
-        for text in texts
-    ]
+def _field(texts: tuple[str, ...], words_of: Callable[[str], list[str]]) -> Field:
+    # dict: distinct words in the order in which they stand.
+    rows = [list(dict.fromkeys(filter(None, words_of(text)))) for text in texts]
     vocabulary = {
         word: number for number, word in enumerate(sorted({w for row in rows for w in row}))
     }

@@ -34,16 +34,16 @@ def test_cleaning(raw, cleaned):
 
 
 def test_sentences_join_title_categories_and_brand():
-    """Another order, a placeholder for what is missing, or a cut field in place of none."""
+    """Another order, a placeholder for what is missing, a cut field, or commas of the file."""
     catalogue = Catalogue(
         {
             "title": ("Bolt", "", "x" * 3000, ""),
             "brand": ("ACME", "Foo", "Bar", " "),
-            "categories": ("Tools,Bolts", "", "", ""),
+            "categories": ("Tools, Hand,Bolts", "", "", ""),
             "description": ("never read", "never read", "", "never read"),
         }
     )
-    assert text.item_sentences(catalogue) == ["Bolt. Tools,Bolts. ACME. ", "Foo. ", " Bar. ", ""]
+    assert text.item_sentences(catalogue) == ["Bolt. Tools, Hand Bolts. ACME. ", "Foo. ", " Bar. ", ""]
 
 
 class FakeEncoder:
