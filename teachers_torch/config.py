@@ -119,6 +119,12 @@ class UniM2RecConfig(EncoderConfig):
         0.2, "Probability that training hides a modality of an item that has both.", low=0, high=0.5
     )
     align_weight: float = option(0.1, "Weight of the text-image alignment loss.", low=0)
+    hide_images: float = option(
+        0.0,
+        "Share of the pictures that it is not shown, in tuning or after: what are they worth?",
+        low=0,
+        high=1,
+    )
     id_embedding: bool = option(True, "Add a learned ID embedding to the fused content.")
 
 

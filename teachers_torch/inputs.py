@@ -110,6 +110,15 @@ def pixel_inputs(dataset: Dataset) -> Modality:
     return Modality(features, catalogue.image_rows >= 0)
 
 
+def hide(modality: Modality, share: float) -> Modality:
+    """Makes this share of the items that have the modality lack it, always in the same order."""
+    shown = np.flatnonzero(modality.available)
+    hidden = np.random.default_rng(0).permutation(shown)[: round(share * len(shown))]
+    available = modality.available.copy()
+    available[hidden] = False
+    return Modality(modality.features, available)
+
+
 def join(parts: Sequence[Modality]) -> Modality:
     """One modality of several domains, one domain's items after the other's.
 

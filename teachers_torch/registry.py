@@ -12,7 +12,7 @@ from prmkd_jax.data.errors import UserError
 from teachers_torch.config import TEACHERS, EncoderConfig, TeacherConfigs
 from teachers_torch.encode import TunedTeacher
 from teachers_torch.encoder import SequenceModel
-from teachers_torch.inputs import Log, Modality, image_inputs, pixel_inputs, text_inputs
+from teachers_torch.inputs import Log, Modality, hide, image_inputs, pixel_inputs, text_inputs
 from teachers_torch.own import OwnTeacher
 from teachers_torch.precomputed import PrecomputedTeacher
 from teachers_torch.recformer import RecformerTeacher
@@ -103,6 +103,7 @@ def _read_texts_and_images(
     else:
         pixels, available = pixel_inputs(dataset)
         images = Modality(encode_pixels(vision, pixels), available)
+    images = hide(images, configs.unim2rec.hide_images)
     return [text_inputs(dataset, configs.text, norm, cache_dir, log), images]
 
 

@@ -10,6 +10,7 @@ from teachers_torch.config import TextConfig
 from teachers_torch.inputs import (
     Modality,
     WordDrop,
+    hide,
     join,
     pixel_inputs,
     scale_features,
@@ -52,6 +53,24 @@ def test_files_take_the_encoders_place(ring, tmp_path):
     config = TextConfig(text_features=str(tmp_path / "ring.feat1CLS"))
     found = text_inputs(ring, config, 0.0, tmp_path, lambda event: pytest.fail("encoded"))
     np.testing.assert_array_equal(found.features, rows)
+
+
+@pytest.mark.parametrize(("share", "left"), [(0, 8), (0.25, 6), (0.5, 4), (1, 0)])
+def test_a_share_of_the_pictures_is_hidden(share, left):
+    """Items without a picture counted in the share, or the given arrays changed."""
+    available = np.arange(10) % 5 > 0
+    modality = Modality(np.ones((10, 3), np.float32), available)
+    found = hide(modality, share)
+    assert found.available.sum() == left
+    assert not (found.available & ~available).any()
+    assert available.sum() == 8
+
+
+def test_more_hidden_is_the_same_and_more():
+    """Other items hidden at every share: steps of a curve that can't be compared."""
+    modality = Modality(np.ones((99, 3), np.float32), np.ones(99, bool))
+    half, most = (hide(modality, share).available for share in (0.5, 0.75))
+    assert not (most & ~half).any()
 
 
 def test_domains_without_a_modality_have_rows_that_are_not_available():
