@@ -43,7 +43,12 @@ def test_sentences_join_title_categories_and_brand():
             "description": ("never read", "never read", "", "never read"),
         }
     )
-    assert text.item_sentences(catalogue) == ["Bolt. Tools, Hand Bolts. ACME. ", "Foo. ", " Bar. ", ""]
+    assert text.item_sentences(catalogue) == [
+        "Bolt. Tools, Hand Bolts. ACME. ",
+        "Foo. ",
+        " Bar. ",
+        "",
+    ]
 
 
 class FakeEncoder:
