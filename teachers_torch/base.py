@@ -187,8 +187,8 @@ def tune(
         dataset: histories and catalogue.
         split: trained on `train`, selected on `validation`, reported on `test`.
         configs: all settings.
-        cache_dir: where encoded texts and pictures are kept, and, but for Recformer, the state
-            of the tuning after each epoch (`tuning_state`): one that was killed goes on from it.
+        cache_dir: where encoded texts and pictures are kept, and the state of the tuning after
+            each epoch (`tuning_state`): one that was killed goes on from it.
         seed: seed of weights, batches, dropout and noise.
         log: told of progress as dicts with an `event`: `encode_texts`, `encode_images` and
             `encode` (`done`, `total`), `step` and `epoch` (see `tune_model`).
@@ -210,15 +210,15 @@ def tune(
         def validate() -> dict[str, float]:
             return evaluate(teacher, dataset, split.validation)
 
+        key = fingerprint(name, dataset, split, configs, seed)
+        state_file = tuning_state(cache_dir, name, key)
         if isinstance(teacher, TunedTeacher):
             batches = TrainingBatches(
                 dataset.interactions, split, configs.max_seq_len, teacher.config.batch_size, seed
             )
-            key = fingerprint(name, dataset, split, configs, seed)
-            state_file = tuning_state(cache_dir, name, key)
             tuning = tune_model(teacher.model, batches, validate, teacher.config, tell, state_file)
         elif isinstance(teacher, RecformerTeacher):
-            tuning = tune_recformer(teacher, split, validate, seed)
+            tuning = tune_recformer(teacher, split, validate, seed, state_file)
         else:
             tuning = Tuning(epochs=0, best_epoch=0, validation=validate())
         started = time.perf_counter()

@@ -1,20 +1,75 @@
 """Tuning Recformer in two stages, as its official code does (arXiv 2305.13731, section 2.4)."""
 
+import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 
 from prmkd_jax.data.splits import Split
-from teachers_torch.recformer import RecformerTeacher, autocast, tuning_loss
+from teachers_torch.recformer import Recformer, RecformerTeacher, autocast, tuning_loss
 from teachers_torch.recformer_text import token_batches
+from teachers_torch.states import load_state, save_state
 from teachers_torch.tune import SELECTION_METRIC, Tuning
 
 
+@dataclasses.dataclass
+class _Course:
+    """A tuning under way: all that changes.
+
+    Attributes:
+        model: its item table included.
+        optimizer: over the parameters that are trained.
+        schedule: the learning rate's.
+        best: of both stages.
+        last: the stage's last epoch at the most.
+        stage: 1 or 2.
+        epoch: the last one done, counted over both stages.
+        waited: validations since the best one of this stage.
+        best_weights: the model's there.
+        seconds: of all epochs.
+    """
+
+    model: Recformer
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    best: Tuning
+    last: int
+    stage: int = 1
+    epoch: int = 0
+    waited: int = 0
+    best_weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as numbers and tensors."""
+        fields = {name: value for name, value in vars(self).items() if name not in _STATEFUL}
+        parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        return {**fields, **parts, "best": self.best._asdict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state` was taken."""
+        for name, value in state.items():
+            if name in _STATEFUL:
+                getattr(self, name).load_state_dict(value)
+            else:
+                setattr(self, name, value)
+        self.best = Tuning(**state["best"])
+
+
+_STATEFUL = ("model", "optimizer", "schedule")
+
+
 def tune_recformer(
-    teacher: RecformerTeacher, split: Split, validate: Callable[[], dict[str, float]], seed: int
+    teacher: RecformerTeacher,
+    split: Split,
+    validate: Callable[[], dict[str, float]],
+    seed: int,
+    state_file: Path | None = None,
 ) -> Tuning:
     """Trains a teacher in place; it ends with the weights and the item table of its best epoch.
 
@@ -31,6 +86,11 @@ def tune_recformer(
         split: trained on the training part.
         validate: metrics over all validation users, `NDCG@10` among them.
         seed: of targets and batches.
+        state_file: where everything is noted after each epoch. Where it is there already, the
+            tuning goes on from it and ends as if it had never stopped.
+
+    Raises:
+        UserError: the state file is damaged.
     """
     config, model = teacher.config, teacher.model
     words = model.longformer.embeddings.word_embeddings
@@ -41,40 +101,63 @@ def tune_recformer(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_share(step, config.warmup_steps, steps)
     )
-    best, best_weights, epoch = Tuning(0, 0, {SELECTION_METRIC: -1.0}), {}, 0
-    began = time.perf_counter()
-    stages = (
-        (config.max_epochs, config.patience),
-        (config.fixed_table_epochs, config.fixed_table_patience),
-    )
-    for stage, (most, patience) in enumerate(stages, start=1):
-        last, waited, started = epoch + most, 0, time.perf_counter()
-        while epoch < last and waited < patience and epoch < config.decay_epochs:
-            epoch += 1
-            if stage == 1:
-                teacher.refresh_items()
-            targets = _targets(teacher, split, seed, epoch)
-            loss = _train_epoch(teacher, optimizer, schedule, targets, epoch)
-            if epoch % config.evaluate_every and epoch not in (last, config.decay_epochs):
-                continue
-            metrics = validate()
-            waited += 1
-            if metrics[SELECTION_METRIC] > best.validation[SELECTION_METRIC]:
-                best, waited = Tuning(epoch, epoch, metrics), 0
-                best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            teacher.log(
-                {
-                    "event": "epoch",
-                    "epoch": epoch,
-                    "loss": loss,
-                    SELECTION_METRIC: metrics[SELECTION_METRIC],
-                    "best_epoch": best.best_epoch,
-                    "seconds": time.perf_counter() - started,
-                }
-            )
-            started = time.perf_counter()
-        model.load_state_dict(best_weights)
-    return best._replace(epochs=epoch, seconds=time.perf_counter() - began)
+    untuned = Tuning(0, 0, {SELECTION_METRIC: -1.0})
+    course = _Course(model, optimizer, schedule, untuned, last=config.max_epochs)
+    if state_file is not None and (state := load_state(state_file)) is not None:
+        course.restore(state)
+    for stage, patience in ((1, config.patience), (2, config.fixed_table_patience)):
+        if course.stage < stage:
+            model.load_state_dict(course.best_weights)
+            course.stage, course.waited = stage, 0
+            course.last = course.epoch + config.fixed_table_epochs
+        while (
+            course.stage == stage
+            and course.waited < patience
+            and course.epoch < min(course.last, config.decay_epochs)
+        ):
+            event = _next_epoch(course, teacher, split, validate, seed)
+            if state_file is not None:
+                save_state(state_file, course.state())
+            if event is not None:
+                teacher.log(event)
+    model.load_state_dict(course.best_weights)
+    return course.best._replace(epochs=course.epoch, seconds=course.seconds)
+
+
+def _next_epoch(
+    course: _Course,
+    teacher: RecformerTeacher,
+    split: Split,
+    validate: Callable[[], dict[str, float]],
+    seed: int,
+) -> dict[str, Any] | None:
+    """One epoch and, where one is due, its validation, which is returned as an event."""
+    config, started = teacher.config, time.perf_counter()
+    course.epoch += 1
+    if course.stage == 1:
+        teacher.refresh_items()
+    targets = _targets(teacher, split, seed, course.epoch)
+    loss = _train_epoch(teacher, course.optimizer, course.schedule, targets, course.epoch)
+    ends = (course.last, config.decay_epochs)
+    if course.epoch % config.evaluate_every and course.epoch not in ends:
+        course.seconds += time.perf_counter() - started
+        return None
+    metrics = validate()
+    course.waited += 1
+    if metrics[SELECTION_METRIC] > course.best.validation[SELECTION_METRIC]:
+        course.best, course.waited = Tuning(course.epoch, course.epoch, metrics), 0
+        weights = course.model.state_dict()
+        course.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+    took = time.perf_counter() - started
+    course.seconds += took
+    return {
+        "event": "epoch",
+        "epoch": course.epoch,
+        "loss": loss,
+        SELECTION_METRIC: metrics[SELECTION_METRIC],
+        "best_epoch": course.best.best_epoch,
+        "seconds": took,
+    }
 
 
 def learning_rate_share(step: int, warmup: int, total: int) -> float:

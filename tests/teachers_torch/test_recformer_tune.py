@@ -21,7 +21,7 @@ SETTINGS = {
 def run():
     """Runs a tuning on the ring with scripted validations."""
 
-    def start(values, **changes):
+    def start(values, state_file=None, **changes):
         dataset = ring_world()
         events, seen, script = [], [], iter(values)
         teacher = make_teacher(dataset, **{**SETTINGS, **changes})
@@ -32,7 +32,9 @@ def run():
             return {"NDCG@10": next(script)}
 
         torch.manual_seed(0)
-        tuning = tune_recformer(teacher, leave_one_out(dataset.interactions), validate, seed=0)
+        tuning = tune_recformer(
+            teacher, leave_one_out(dataset.interactions), validate, 0, state_file
+        )
         return teacher, tuning, seen, [e for e in events if e["event"] == "epoch"]
 
     return start
@@ -138,6 +140,29 @@ def test_word_embeddings_stay_where_they_are_to(run, fixed):
     before = make_teacher(ring_world()).model.state_dict()[name]
     teacher, _, _, _ = run([0.1, 0.2], fix_word_embeddings=fixed, decay_epochs=2)
     assert torch.equal(teacher.model.state_dict()[name], before) is fixed
+
+
+@pytest.mark.parametrize("epoch", [3, 4, 6, 7])
+def test_a_stopped_tuning_ends_as_if_it_had_not_been(run, monkeypatch, tmp_path, epoch):
+    """A state without the moments, the learning rate, the table, dropout's or the stage."""
+    values = [0.1, 0.3, 0.2, 0.1, 0.2]
+    whole, expected, _, _ = run(values)
+    real, done = recformer_tune._train_epoch, {"validations": 0}
+
+    def killed(*args):
+        if args[-1] > epoch:
+            raise KeyboardInterrupt
+        done["validations"] += not args[-1] % 2
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recformer_tune, "_train_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(values, tmp_path / "state.pt")
+    teacher, found, _, _ = run(values[done["validations"] :], tmp_path / "state.pt")
+    assert found._replace(seconds=0) == expected._replace(seconds=0)
+    for name, value in teacher.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
 
 
 def test_training_mode_is_on_after_an_encoding(run, monkeypatch):
