@@ -29,7 +29,8 @@ class Vectors:
     Attributes:
         name: the teacher's name.
         scale: its training logit is scale × (instance vector · item vector).
-        instances: row = instance id (CSR offset of the target).
+        instances: row = instance id (CSR offset of the target); zeros where the teacher doesn't
+            know the instance.
         items: row = item id.
     """
 
@@ -133,6 +134,7 @@ class TeacherBank:
         self._scales = [v.scale for v in vectors]
         self._instances = [_tensor(v.instances) for v in vectors]
         self._items = [_tensor(v.items) for v in vectors]
+        self._known = torch.stack([x.any(dim=1) for x in self._instances], dim=1)
         self._tables = self._cross() if side == "jax" else None
 
     def for_batch(
@@ -148,17 +150,15 @@ class TeacherBank:
             scores, self._instances, self._items, self._scales, strict=True
         ):
             torch.matmul(instances[rows].float() * scale, items[columns].float().T, out=out)
-        available = torch.ones((len(rows), len(self.names)), dtype=torch.bool)
-        crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
+        crossed = TeacherScores(to_jax(scores).array, to_jax(self._known[rows]).array)
         return jax.device_put(crossed, jax.devices()[0])
 
     def _cross(self) -> TeacherTables:
-        available = torch.ones((len(self._instances[0]), len(self.names)), dtype=torch.bool)
         tables = TeacherTables(
             instances=tuple(to_jax(x).array for x in self._instances),
             items=tuple(to_jax(x).array for x in self._items),
             scales=to_jax(torch.tensor(self._scales)).array,
-            available=to_jax(available).array,
+            available=to_jax(self._known).array,
         )
         # Said, not hidden: where the student has a GPU, the tables move there, once.
         return jax.device_put(tables, jax.devices()[0])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -197,6 +198,21 @@ def test_scores_equal_the_float64_product_of_the_stored_vectors(vectors, side):
             b = np.asarray(teacher.items, float)[candidates]
             size = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
             assert (np.abs(one - a @ b.T) <= 1e-6 * size).all()
+
+
+@pytest.mark.parametrize("side", ["torch", "jax"])
+def test_a_row_of_zeros_is_an_instance_that_the_teacher_does_not_know(vectors, side):
+    """Teachers that count, with scores that say nothing, where they have none."""
+    instances = np.array(vectors[1].instances)
+    unknown = np.arange(len(instances)) % 3 == 0
+    instances[unknown] = 0
+    one, _, other = vectors
+    partial = dataclasses.replace(vectors[1], instances=instances)
+    bank = TeacherBank([one, partial, other], [1, 1, 1], side)
+    for batch, candidates in some_batches():
+        found = np.asarray(scored(bank, batch, candidates).available)
+        assert found[:, [0, 2]].all()
+        np.testing.assert_array_equal(found[:, 1], ~unknown[batch.instance_ids])
 
 
 def test_both_sides_agree(vectors):
