@@ -73,6 +73,7 @@ def pretrain(
             return done
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
         epoch, seconds, losses = _resume(folder / STATE, facts, model, optimizer)
+        facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
         while epoch < config.epochs:
             epoch += 1
             started = time.perf_counter()
@@ -225,6 +226,11 @@ def _resume(
         raise UserError(
             f"{path}: found a pre-training of other settings or data, expected the same to go "
             "on with (delete it to start over)"
+        )
+    if state["epoch"] > facts["pretraining"]["epochs"]:
+        raise UserError(
+            f"--pretrain_epochs: found {facts['pretraining']['epochs']}, expected at least the "
+            f"{state['epoch']} that are done in {path}"
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -141,6 +141,22 @@ def test_state_of_another_pretraining_is_refused(domain, tmp_path):
         run("unisrec", [without_pictures(domain), ring_world(users=9)], tmp_path)
 
 
+def test_a_stopped_pretraining_can_end_with_the_epochs_that_are_done(domain, tmp_path):
+    """A checkpoint without its facts, or one that names fewer epochs than it had."""
+
+    def stop(event):
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("unisrec", [domain], tmp_path, log=stop)
+    with pytest.raises(UserError, match="--pretrain_epochs: found 1, expected at least the 2"):
+        run("unisrec", [domain], tmp_path, config=dataclasses.replace(PRETRAIN, epochs=1))
+    facts = run("unisrec", [domain], tmp_path, config=dataclasses.replace(PRETRAIN, epochs=2))
+    assert facts["epochs"] == len(facts["losses"]) == 2
+    assert facts["seconds"] > 0
+
+
 def test_domains_are_joined_without_mixing_users_or_items():
     """A user of two domains, or an item that two domains share by its number."""
     first, second = ring_world(users=3, items=5, length=4), ring_world(users=2, items=6, length=3)
