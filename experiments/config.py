@@ -8,7 +8,7 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
-from prmkd_jax.students.config import READ_BY, StudentConfig
+from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
     CHECKPOINTED,
@@ -166,7 +166,7 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
         note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
     student = settings.student.student
     for name, readers in READ_BY.items():
-        if student not in readers:
+        if student in BUILT_IN and student not in readers:
             unread[name] = f"--student={student} does not use it"
     if settings.data.dataset != "synthetic":
         for field in dataclasses.fields(DataConfig):

@@ -28,10 +28,11 @@ from experiments.teaching import ReadyTeacher, prepare_teacher
 from experiments.training import Trained, make_bank, train_students
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.own import own_identity
 from prmkd_jax.data.splits import Split, leave_one_out
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.evaluate.metrics import ranking_metrics
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.base import fingerprint
 
@@ -120,13 +121,16 @@ def _identity(
         if group.config in _READ or (names and group.config is DistillConfig)
     ]
     flags = as_dict(*zip(*read, strict=True))
-    seed = settings.run.teacher_seed
+    seed, student = settings.run.teacher_seed, settings.student.student
+    # A key of its own, so that what was run before there were such students is found again.
+    own = {} if student in BUILT_IN else {"student_class": own_identity(OWN_GROUP, student)}
     teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,
         "teachers": teachers,
         "teacher_scores": settings.run.teacher_scores if names else None,
+        **own,
     }
 
 

@@ -4,10 +4,14 @@ import dataclasses
 
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
+from prmkd_jax.data.own import own_names
 
-STUDENT_NAMES = ("sasrec", "gru4rec", "fm", "lightgcn")
+BUILT_IN = ("sasrec", "gru4rec", "fm", "lightgcn")
+OWN_GROUP = "prmkd.students"
+"""The entry points of users' own students."""
+STUDENT_NAMES = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
 
-# Options that only the named students read.
+# Options that of the built-in students only the named ones read.
 READ_BY = {
     "num_layers": ("sasrec", "gru4rec", "lightgcn"),
     "num_heads": ("sasrec",),

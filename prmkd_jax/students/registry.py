@@ -2,11 +2,15 @@
 
 from typing import Protocol
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.own import own_class
 from prmkd_jax.data.packing import PackedRows
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import OWN_GROUP, StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
 from prmkd_jax.students.gru4rec import GRU4Rec
@@ -37,5 +41,34 @@ class Student(Protocol):
 def create_student(
     config: StudentConfig, facts: Facts, seed: int
 ) -> tuple[nnx.GraphDef, nnx.State]:
-    """A freshly initialised student, split into its structure and its parameters."""
-    return nnx.split(STUDENTS[config.student](config, facts, rngs=nnx.Rngs(params=seed)))
+    """A freshly initialised student, split into its structure and its parameters.
+
+    Raises:
+        UserError: a user's own class can't be imported, or gives arrays of other shapes than
+            the protocol's.
+    """
+    rngs = nnx.Rngs(params=seed)
+    if config.student in STUDENTS:
+        return nnx.split(STUDENTS[config.student](config, facts, rngs=rngs))
+    student = own_class(OWN_GROUP, config.student, "student")(config, facts, rngs=rngs)
+    _require_protocol(student, config.student, facts)
+    return nnx.split(student)
+
+
+def _require_protocol(student: Student, name: str, facts: Facts) -> None:
+    """Checks a user's own student's shapes: a table with a padding row ranks other items."""
+    slots = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+
+    def ask(rows: PackedRows) -> tuple[Array, Array, Array]:
+        queries, items = student.queries(rows), student.items()
+        return queries, items, student.score(queries, items)
+
+    rows = PackedRows(*[slots] * len(PackedRows._fields))
+    found = [[*array.shape] for array in jax.eval_shape(ask, rows)]
+    width = found[0][-1]
+    expected = [[6, width], [facts.num_items, width], [6, facts.num_items]]
+    if found != expected:
+        raise UserError(
+            f"--student: {name}: found queries, items and scores of shape {found} for 6 slots and "
+            f"{facts.num_items} items, expected {expected}"
+        )
