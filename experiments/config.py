@@ -52,6 +52,14 @@ class RunConfig:
         choices=("jax", "torch"),
     )
     seeds: tuple[int, ...] = option((0,), "Seeds of the students.", low=0)
+    student_init: str = option(
+        "",
+        "What the students start from, plain and distilled: the folder of an exported student, "
+        "or a .pth file of RecBole's. By default every seed draws its own start.",
+    )
+    export_recbole: bool = option(
+        False, "Write the trained students under RecBole's keys too, for RecBole to serve."
+    )
     resume: bool = option(False, "Continue the run that was stopped in --output_dir.")
 
     def __post_init__(self):

@@ -28,6 +28,7 @@ from experiments.results import (
 from experiments.tables import dataset_lines, print_results
 from experiments.teaching import prepare_teacher
 from experiments.training import Trained, make_bank, train_students
+from experiments.weights import export, student_start
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.readers import read_dataset
@@ -63,6 +64,7 @@ def run_pipeline(
     facts = describe_dataset(dataset, split)
     for line in dataset_lines(facts):
         reporter.say(line)
+    start = student_start(settings, dataset, split)
     _open_output(output, flags, as_flagfile(GROUPS, configs), settings.run.resume)
 
     def log(event: dict[str, Any]) -> None:
@@ -80,9 +82,17 @@ def run_pipeline(
         if variant == "base" or source is not None:
             with _timed(seconds, variant):
                 students[variant] = train_students(
-                    dataset, split, source, settings, output / "checkpoints", reporter, log
+                    dataset,
+                    split,
+                    source,
+                    settings,
+                    output / "checkpoints",
+                    reporter,
+                    log,
+                    start=None if start is None else start.params,
                 )
     name = settings.student.student
+    export(output / "students", students, settings, dataset, split, start)
     results = {
         "schema_version": SCHEMA_VERSION,
         "dataset": facts,
@@ -160,6 +170,7 @@ def _write_files(
         "results": output / "results.json",
         "timing": output / "timing.json",
         "test ranks": output / "ranks.npz",
+        "students": output / "students",
     }
     # Every user's expected test rank, for anybody's own tests.
     ranks = {

@@ -73,6 +73,7 @@ def train_students(
     reporter: Reporter,
     log: Log,
     *,
+    start: dict[str, Any] | None = None,
     rank_test: bool = True,
 ) -> list[Trained]:
     """Trains one student a seed: the distilled one if there is a bank, else the plain one.
@@ -85,6 +86,7 @@ def train_students(
         folder: checkpoints go to a folder of it a seed.
         reporter: shows progress.
         log: takes one event an epoch.
+        start: parameters to begin with; None draws them from each seed.
         rank_test: False where the run only serves to choose a setting.
     """
     variant = "base" if bank is None else settings.distill.method
@@ -92,7 +94,7 @@ def train_students(
     for seed in settings.run.seeds:
         name = f"{settings.student.student}-{variant}-seed{seed}"
         run = plain_run(dataset, split, settings, seed, folder / name)
-        run = dataclasses.replace(run, rank_test=rank_test)
+        run = dataclasses.replace(run, start=start, rank_test=rank_test)
         if bank is not None:
             run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
             run = dataclasses.replace(run, threshold=calibrate_threshold(run))

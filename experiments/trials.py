@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from bridge.weights import Start
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.console import Reporter
 from experiments.files import append_json_line, write_json
@@ -26,6 +27,7 @@ from experiments.flags import as_dict
 from experiments.pipeline import load_dataset
 from experiments.teaching import ReadyTeacher, prepare_teacher
 from experiments.training import Trained, make_bank, train_students
+from experiments.weights import start_digest, student_start
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.own import own_identity
@@ -81,6 +83,7 @@ def finished_runs(
     settings = settings_from(tuple(configs))
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
+    start = student_start(settings, dataset, split)
     common = {**_identity(configs, settings, dataset, split), "test": rank_test}
     runs, teachers = [], None
     for seed in settings.run.seeds:
@@ -91,7 +94,7 @@ def finished_runs(
                 teachers = ready_teachers(settings, dataset, split, place, reporter)
             run = dataclasses.replace(settings.run, seeds=(seed,), resume=True)
             one = dataclasses.replace(settings, run=run)
-            _run(one, dataset, split, teachers, place, reporter, rank_test, identity)
+            _run(one, dataset, split, start, teachers, place, reporter, rank_test, identity)
         runs.append(_read(place))
     return runs
 
@@ -122,15 +125,19 @@ def _identity(
     ]
     flags = as_dict(*zip(*read, strict=True))
     seed, student = settings.run.teacher_seed, settings.student.student
-    # A key of its own, so that what was run before there were such students is found again.
-    own = {} if student in BUILT_IN else {"student_class": own_identity(OWN_GROUP, student)}
+    # Keys that only some runs have, so that what was run before there were such is found again.
+    more: dict[str, Any] = {}
+    if student not in BUILT_IN:
+        more["student_class"] = own_identity(OWN_GROUP, student)
+    if settings.run.student_init:
+        more["student_init"] = start_digest(settings)
     teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,
         "teachers": teachers,
         "teacher_scores": settings.run.teacher_scores if names else None,
-        **own,
+        **more,
     }
 
 
@@ -138,6 +145,7 @@ def _run(
     settings: Settings,
     dataset: Dataset,
     split: Split,
+    start: Start | None,
     teachers: list[ReadyTeacher],
     place: Path,
     reporter: Reporter,
@@ -145,8 +153,17 @@ def _run(
     identity: dict[str, Any],
 ) -> None:
     bank, checkpoints, log = make_bank(teachers, settings), place / "checkpoints", _log_in(place)
+    params = None if start is None else start.params
     (trained,) = train_students(
-        dataset, split, bank, settings, checkpoints, reporter, log, rank_test=rank_test
+        dataset,
+        split,
+        bank,
+        settings,
+        checkpoints,
+        reporter,
+        log,
+        start=params,
+        rank_test=rank_test,
     )
     if trained.fitted.test is not None:
         beside = place / f"part.{_RANKS}"

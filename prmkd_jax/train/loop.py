@@ -79,6 +79,7 @@ class Run:
         teachers: None for the plain student.
         threshold: epsilon, calibrated beforehand.
         folder: where checkpoints go.
+        start: parameters to begin with; None draws them from the seed.
         resume: continue from the folder's newest checkpoint.
         rank_test: rank the test instances at the end; a run that only serves to choose a
             setting must not.
@@ -91,6 +92,7 @@ class Run:
     train: TrainConfig
     seed: int
     folder: Path
+    start: dict[str, Any] | None = None
     distill: DistillConfig | None = None
     teachers: TeacherSource | None = None
     threshold: float = float("inf")
@@ -206,7 +208,10 @@ def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The run's student before its first step: its structure and its parameters."""
     facts = Facts(run.dataset, run.split, run.max_seq_len)
     graphdef, state = create_student(run.student, facts, run.seed)
-    return graphdef, nnx.to_pure_dict(state)
+    if run.start is None:
+        return graphdef, nnx.to_pure_dict(state)
+    # A copy: the first step writes over what it is given.
+    return graphdef, jax.tree.map(jnp.array, run.start)
 
 
 def training_batches(run: Run) -> TrainingBatches:
