@@ -38,7 +38,7 @@ from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.base import fingerprint
 
-_RESULT, _RANKS = "run.json", "ranks.npy"
+_RESULT, _RANKS, _LOG = "run.json", "ranks.npy", "log.jsonl"
 _READ = (DataConfig, StudentConfig, TrainConfig)
 # Where the data lie doesn't change them.
 _FREE = ("data_dir",)
@@ -57,6 +57,7 @@ class FinishedRun:
         parameters: the student's size.
         threshold: epsilon of the consistency rule; None where it never acts.
         ranks: every user's test rank; None like `test`.
+        epoch_seconds: what each epoch's training took, out of the run's log.
     """
 
     seed: int
@@ -67,6 +68,7 @@ class FinishedRun:
     parameters: int
     threshold: float | None
     ranks: Float[np.ndarray, "users"] | None
+    epoch_seconds: tuple[float, ...]
 
 
 def finished_runs(
@@ -176,7 +178,7 @@ def _run(
 
 def _log_in(folder: Path) -> Callable[[dict[str, Any]], None]:
     folder.mkdir(parents=True, exist_ok=True)
-    return functools.partial(append_json_line, folder / "log.jsonl")
+    return functools.partial(append_json_line, folder / _LOG)
 
 
 def _describe(trained: Trained) -> dict[str, Any]:
@@ -196,4 +198,12 @@ def _describe(trained: Trained) -> dict[str, Any]:
 def _read(place: Path) -> FinishedRun:
     result = json.loads((place / _RESULT).read_text())["result"]
     ranks = None if result["test"] is None else np.load(place / _RANKS)
-    return FinishedRun(**result, ranks=ranks)
+    return FinishedRun(**result, ranks=ranks, epoch_seconds=_epoch_seconds(place / _LOG))
+
+
+def _epoch_seconds(log: Path) -> tuple[float, ...]:
+    """The training seconds of every epoch; one that was done again after a kill counts once."""
+    events = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    students = [event for event in events if event.get("stage") == "student"]
+    taken = {event["epoch"]: event["seconds"]["train"] for event in students}
+    return tuple(taken[epoch] for epoch in sorted(taken))

@@ -17,7 +17,7 @@ from bridge.runtime import settle
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.files import write_json, write_text
 from experiments.flags import Group, as_dict, parse
-from experiments.wording import ALPHA, decimals, model_name, p_value, percent
+from experiments.wording import ALPHA, count, decimals, model_name, p_value, percent, seconds
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 from prmkd_jax.evaluate.metrics import METRICS
@@ -26,7 +26,6 @@ from prmkd_jax.evaluate.significance import compare, holm
 if TYPE_CHECKING:
     from experiments.trials import FinishedRun
 
-REFERENCE = "prmkd"
 SHOWN = "NDCG@10"
 
 
@@ -37,11 +36,15 @@ class Variant(NamedTuple):
         name: short, as `--variants` takes it.
         label: as tables and figures call it.
         flags: what it changes, as on the command line.
+        reference: the name of the variant that it is compared with, None for none.
+        kind: "base", "prmkd" or "other": its colour in the figure.
     """
 
     name: str
     label: str
     flags: tuple[str, ...]
+    reference: str | None = "prmkd"
+    kind: str = "other"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,8 @@ class VariantsConfig:
     """Which variants are run, and where their runs are kept."""
 
     variants: tuple[str, ...] = option(
-        (), "Names of the variants to run; empty runs all. prmkd, the reference, always runs."
+        (),
+        "Names of the variants to run; empty runs all. What one is compared with runs as well.",
     )
     variant_flags: str = option(
         "",
@@ -72,16 +76,20 @@ def run_study(
     argv: Sequence[str],
     name: str,
     title: str,
+    versus: str,
     list_variants: Callable[[Settings], Sequence[Variant]],
 ) -> None:
     """Runs the variants; leaves `<output_dir>/<name>.json`, `.md` and `.svg`.
+
+    The seconds, which the table shows too, stand in `<name>_timing.json`, so that equal runs
+    give equal bytes.
 
     Args:
         argv: the command line, without the program's name.
         name: of the command and of its files.
         title: of the table.
-        list_variants: the variants of a configuration, in the table's order; one of them is
-            the reference.
+        versus: what the variants are compared with, in words.
+        list_variants: the variants of a configuration, in the table's order.
     """
     program = f"python -m experiments.{name}"
     *configs, study = parse(argv, STUDY_GROUPS, program).configs
@@ -91,8 +99,7 @@ def run_study(
     variants = choose_variants(list_variants(settings), study)
     # Mistakes in any variant are told before the first is run.
     parsed = [parse([*argv, *each.flags], STUDY_GROUPS, program).configs[:-1] for each in variants]
-    for each in parsed:
-        settings_from(each)
+    students = dict.fromkeys(settings_from(each).student.student for each in parsed)
     settle(compilation_cache=Path(settings.run.cache_dir) / "jax")
     from experiments.console import Reporter
     from experiments.environment import describe_environment
@@ -109,21 +116,24 @@ def run_study(
         sys.exit(130)
     results = {
         "title": title,
-        "reference": REFERENCE,
+        "versus": versus,
+        "students": list(students),
         "environment": describe_environment(),
         "settings": as_dict(GROUPS, configs),
         "variants": describe(variants, runs),
     }
+    timing = {name: describe_timing(each) for name, each in runs.items()}
     files = Path(settings.run.output_dir) / name
     write_json(files.with_suffix(".json"), results)
-    write_text(files.with_suffix(".md"), markdown(results))
+    write_json(files.with_name(f"{name}_timing.json"), timing)
+    write_text(files.with_suffix(".md"), markdown(results, timing))
     write_text(files.with_suffix(".svg"), figure(results))
-    reporter.say(markdown(results))
+    reporter.say(markdown(results, timing))
     reporter.say(f"Written to {files}.json, .md and .svg")
 
 
 def choose_variants(variants: Sequence[Variant], study: VariantsConfig) -> list[Variant]:
-    """The variants that `--variants` names, each with its flags out of `--variant_flags`.
+    """The variants that `--variants` names and their references, with `--variant_flags`.
 
     Raises:
         UserError: if a name is unknown, or the flags aren't written as they should be.
@@ -141,7 +151,8 @@ def choose_variants(variants: Sequence[Variant], study: VariantsConfig) -> list[
     for name in study.variants:
         if name not in names:
             raise UserError(f"--variants: found {name!r}, expected some of {', '.join(names)}")
-    wanted = {REFERENCE, *(study.variants or names)}
+    wanted = {*(study.variants or names)}
+    wanted |= {v.reference for v in variants if v.name in wanted and v.reference is not None}
     return [
         variant._replace(flags=variant.flags + more.get(variant.name, ()))
         for variant in variants
@@ -152,7 +163,7 @@ def choose_variants(variants: Sequence[Variant], study: VariantsConfig) -> list[
 def describe(
     variants: Sequence[Variant], runs: Mapping[str, Sequence["FinishedRun"]]
 ) -> list[dict[str, Any]]:
-    """Every variant's results, and what its difference from the reference is worth.
+    """Every variant's results, and what its difference from its reference is worth.
 
     Each user's metric is averaged over the seeds, then one paired test runs over the users. The
     p-values of a metric are corrected together, over all variants, by Holm's method.
@@ -165,13 +176,15 @@ def describe(
         name: np.stack([run.ranks for run in each if run.ranks is not None])
         for name, each in runs.items()
     }
-    others = [variant.name for variant in variants if variant.name != REFERENCE]
-    compared = {name: compare(ranks[REFERENCE], ranks[name]) for name in others}
-    against: dict[str, dict[str, Any]] = {name: {} for name in others}
+    references = {v.name: v.reference for v in variants if v.reference is not None}
+    compared = {
+        name: compare(ranks[reference], ranks[name]) for name, reference in references.items()
+    }
+    against: dict[str, dict[str, Any]] = {name: {} for name in references}
     for metric in METRICS:
-        t_holm = holm([compared[name][metric].t_p for name in others])
-        wilcoxon_holm = holm([compared[name][metric].wilcoxon_p for name in others])
-        for name, t, wilcoxon in zip(others, t_holm, wilcoxon_holm, strict=True):
+        t_holm = holm([compared[name][metric].t_p for name in references])
+        wilcoxon_holm = holm([compared[name][metric].wilcoxon_p for name in references])
+        for name, t, wilcoxon in zip(references, t_holm, wilcoxon_holm, strict=True):
             against[name][metric] = {
                 "change": compared[name][metric].improvement,
                 "t_p": compared[name][metric].t_p,
@@ -185,19 +198,38 @@ def describe(
     ]
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The variants as a Markdown table."""
+def describe_timing(runs: Sequence["FinishedRun"]) -> dict[str, float] | None:
+    """Training seconds of an epoch and until the best one, means over the seeds.
+
+    None where a run has left no log of them.
+    """
+    if not all(len(run.epoch_seconds) == run.epochs for run in runs):
+        return None
+    return {
+        "seconds_per_epoch": statistics.fmean(s for run in runs for s in run.epoch_seconds),
+        "seconds_to_best": statistics.fmean(
+            sum(run.epoch_seconds[: run.best_epoch]) for run in runs
+        ),
+    }
+
+
+def markdown(results: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+    """The variants as a Markdown table.
+
+    Args:
+        results: as in `<name>.json`.
+        timing: as in `<name>_timing.json`.
+    """
     settings, rows = results["settings"], results["variants"]
-    reference = next(row["label"] for row in rows if row["name"] == results["reference"])
-    student, seeds = model_name(settings["student"]), len(settings["seeds"])
+    students, seeds = ", ".join(map(model_name, results["students"])), len(settings["seeds"])
     lines = [
-        f"{results['title']}: {student} on {settings['dataset']}, test part, mean of {seeds} "
-        f"seed{'s' if seeds > 1 else ''}; p-values against {reference}, over users, "
-        "Holm-corrected.",
+        f"{results['title']}: {students} on {settings['dataset']}, test part, mean of {seeds} "
+        f"seed{'s' if seeds > 1 else ''}; change and p-values against {results['versus']}, over "
+        "users, Holm-corrected; seconds of training, without the validations.",
         "",
-        f"| variant | Recall@10 | NDCG@10 | NDCG@10 against {reference} | p, t-test | "
-        "p, Wilcoxon | validation NDCG@10 | best epoch |",
-        "|---|---|---|---|---|---|---|---|",
+        "| variant | Recall@10 | NDCG@10 | change of NDCG@10 | p, t-test | p, Wilcoxon | "
+        "validation NDCG@10 | best epoch | an epoch | to the best epoch | parameters |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [row["label"], decimals(row["test"]["Recall@10"]), decimals(row["test"][SHOWN])]
@@ -208,19 +240,22 @@ def markdown(results: Mapping[str, Any]) -> str:
         else:
             cells += ["", "", ""]
         cells += [decimals(row["validation"][SHOWN]), f"{row['best_epoch']:.0f}"]
+        took = timing[row["name"]] or {}
+        cells += [seconds(took.get(key)) for key in ("seconds_per_epoch", "seconds_to_best")]
+        cells += [count(row["parameters"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def figure(results: Mapping[str, Any]) -> str:
-    """The variants' test NDCG@10 as bars; hollow ones don't differ from the reference."""
+    """The variants' test NDCG@10 as bars; hollow ones don't differ from their reference."""
     from matplotlib.axes import Axes
 
     from experiments.plotting import BASE, PRMKD, TEACHER, draw_svg, horizontal_bars
 
     rows = results["variants"]
     values = [row["test"][SHOWN] for row in rows]
-    colours = {"base": BASE, results["reference"]: PRMKD}
+    colours = {"base": BASE, "prmkd": PRMKD, "other": TEACHER}
     sure = [not row["against"] or row["against"][SHOWN]["t_p_holm"] < ALPHA for row in rows]
 
     def draw(axes: Axes) -> None:
@@ -229,7 +264,7 @@ def figure(results: Mapping[str, Any]) -> str:
             [row["label"] for row in rows],
             values,
             [*map(decimals, values)],
-            [colours.get(row["name"], TEACHER) for row in rows],
+            [colours[row["kind"]] for row in rows],
             [row["test_std"][SHOWN] for row in rows],
             filled=sure,
         )
@@ -248,7 +283,9 @@ def _describe_variant(variant: Variant, runs: Sequence["FinishedRun"]) -> dict[s
     def spread(values: list[float]) -> float:
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
-    per_seed = [{key: value for key, value in vars(run).items() if key != "ranks"} for run in runs]
+    kept = [field.name for field in dataclasses.fields(runs[0])]
+    kept = [name for name in kept if name not in ("ranks", "epoch_seconds")]
+    per_seed = [{name: getattr(run, name) for name in kept} for run in runs]
     return {
         **variant._asdict(),
         "validation": over_seeds("validation", statistics.fmean),
