@@ -30,8 +30,8 @@ def scores_of(params, rows):
     return scores.reshape(*rows.item_seq.shape, -1)
 
 
-def batches(order=slice(None)):
-    return list(pack(HISTORIES, SEGMENTS[order], 5, 13))
+def batches():
+    return list(pack(HISTORIES, SEGMENTS, 5, 13))
 
 
 def words_of(item: int) -> dict[str, list[int]]:
@@ -74,19 +74,6 @@ def test_scores_are_rendles_equation():
             np.testing.assert_allclose(scores[row, column], expected, atol=2e-5, rtol=0)
             checked += 1
     assert checked > 20
-
-
-def test_order_of_the_segments_and_padding_change_nothing():
-    """A bag that holds a neighbour's items, later items or padding."""
-    packed = batches()[0]
-    padding = packed.segment_ids == 0
-    assert padding.any()
-    scrambled = packed._replace(
-        item_seq=np.where(padding, 7, packed.item_seq), users=np.where(padding, 5, packed.users)
-    )
-    before, after = scores_of(PARAMS, packed), scores_of(PARAMS, scrambled)
-    np.testing.assert_array_equal(before[~padding], after[~padding])
-    assert np.isfinite(before).all()
 
 
 def test_parameters_are_the_tables():
