@@ -11,18 +11,11 @@ import pytest
 from scipy import stats
 
 from experiments import ablation, rivals, universality
+from experiments.comparison import describe, describe_timing, figure, markdown
 from experiments.config import GROUPS, settings_from
 from experiments.flags import parse
 from experiments.trials import FinishedRun
-from experiments.variants import (
-    Variant,
-    VariantsConfig,
-    choose_variants,
-    describe,
-    describe_timing,
-    figure,
-    markdown,
-)
+from experiments.variants import Variant, VariantsConfig, choose_variants
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
