@@ -212,7 +212,12 @@ def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
 def training_batches(run: Run) -> TrainingBatches:
     """The batches that a run trains on."""
     return TrainingBatches(
-        run.dataset.interactions, run.split, run.max_seq_len, run.train.batch_size, run.seed
+        run.dataset.interactions,
+        run.split,
+        run.max_seq_len,
+        run.train.batch_size,
+        run.seed,
+        run.student.one_by_one,
     )
 
 
