@@ -52,7 +52,7 @@ class HasAuxiliary(Protocol):
         """The further loss on a batch's rows, weighted; padding slots must not count.
 
         Args:
-            rows: what `queries` read, its dropout masks drawn from `rngs` before.
+            rows: the packed rows that `queries` answered.
             rngs: source of everything random.
         """
         ...

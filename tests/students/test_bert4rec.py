@@ -6,7 +6,6 @@ from flax import nnx
 from transformers import BertConfig, BertForMaskedLM
 
 from prmkd_jax.data.packing import instance_segments, pack
-from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.students.bert4rec import choose_slots
 from prmkd_jax.students.registry import create_student
 from tests.students.reference import random_params
@@ -239,16 +238,6 @@ def test_a_share_of_the_real_slots_is_masked_anew_each_time():
     one[3, 3] = True
     slots, counted = choose_slots(jax.numpy.asarray(one), 0.3, jax.random.key(0))
     assert np.asarray(slots)[np.asarray(counted)].tolist() == [33]
-
-
-def test_training_reads_prefixes_whose_targets_lie_in_the_training_part():
-    """A held-out item that a cloze masks, or a target that its own prefix shows."""
-    split = leave_one_out(HISTORIES)
-    segments = instance_segments(HISTORIES, split.train, WINDOW)
-    users = HISTORIES.users[segments.start]
-    assert (segments.stop <= split.train_end[users] - 1).all()
-    assert (segments.stop == split.train).all()
-    assert (segments.first_asked == segments.stop - 1).all()
 
 
 def test_number_of_parameters():
