@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.config import GROUPS, Settings
 from experiments.console import Reporter
+from experiments.domains import second_domain
 from experiments.environment import describe_environment
 from experiments.figures import save_figures
 from experiments.files import append_json_line, write_json, write_text
@@ -60,6 +61,8 @@ def run_pipeline(
     with _timed(seconds, "data"):
         dataset = load_dataset(settings)
         split = leave_one_out(dataset.interactions)
+        # A wrong name is told now, not when the teachers are tuned.
+        second_domain(settings, dataset)
     facts = describe_dataset(dataset, split)
     for line in dataset_lines(facts):
         reporter.say(line)
@@ -82,7 +85,7 @@ def run_pipeline(
                 students[variant] = train_students(
                     dataset, split, source, settings, output / "checkpoints", reporter, log
                 )
-    name = settings.student.student
+    name = settings.student.label
     results = {
         "schema_version": SCHEMA_VERSION,
         "dataset": facts,

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.console import Reporter
+from experiments.domains import second_domain
 from experiments.files import append_json_line, write_json
 from experiments.flags import as_dict
 from experiments.pipeline import load_dataset
@@ -119,12 +120,13 @@ def _identity(
         for group, config in zip(GROUPS, configs, strict=True)
         if group.config in _READ or (names and group.config is DistillConfig)
     ]
-    flags = as_dict(*zip(*read, strict=True))
+    flags, domain = as_dict(*zip(*read, strict=True)), second_domain(settings, dataset)
     seed = settings.run.teacher_seed
     teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,
+        "second_domain": None if domain is None else domain.fingerprint,
         "teachers": teachers,
         "teacher_scores": settings.run.teacher_scores if names else None,
     }

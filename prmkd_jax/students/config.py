@@ -5,21 +5,22 @@ import dataclasses
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
-STUDENT_NAMES = ("sasrec", "gru4rec", "bert4rec", "fm", "lightgcn")
+STUDENT_NAMES = ("sasrec", "gru4rec", "bert4rec", "recguru", "fm", "lightgcn")
 
 # They see a prefix whole, followed by a token of their own, so each is encoded by itself.
-BIDIRECTIONAL = ("bert4rec",)
+BIDIRECTIONAL = ("bert4rec", "recguru")
 
 # Options that only the named students read.
 READ_BY = {
-    "num_layers": ("sasrec", "gru4rec", "bert4rec", "lightgcn"),
-    "num_heads": ("sasrec", "bert4rec"),
-    "inner_size": ("sasrec", "bert4rec"),
+    "num_layers": ("sasrec", "gru4rec", "bert4rec", "recguru", "lightgcn"),
+    "num_heads": ("sasrec", "bert4rec", "recguru"),
+    "inner_size": ("sasrec", "bert4rec", "recguru"),
     "sasrec_form": ("sasrec",),
     "gru_size": ("gru4rec",),
     "mask_probability": ("bert4rec",),
-    "auxiliary_weight": ("bert4rec",),
-    "dropout": ("sasrec", "gru4rec", "bert4rec"),
+    "second_domain": ("recguru",),
+    "auxiliary_weight": ("bert4rec", "recguru"),
+    "dropout": ("sasrec", "gru4rec", "bert4rec", "recguru"),
 }
 
 
@@ -42,8 +43,16 @@ class StudentConfig:
     mask_probability: float = option(
         0.2, "Share of the items that bert4rec's cloze masks.", above=0, high=1
     )
+    second_domain: str = option(
+        "",
+        "Data set, as --dataset, whose users recguru learns not to tell from its own; empty for "
+        "its autoencoder alone.",
+    )
     auxiliary_weight: float = option(
-        1.0, "Weight of the student's own further loss: bert4rec's cloze.", low=0
+        1.0,
+        "Weight of a student's own further loss: bert4rec's cloze, recguru's reconstruction "
+        "and adversarial term.",
+        low=0,
     )
     dropout: float = option(
         0.5, "Dropout of hidden states and attention; gru4rec has it on its input.", low=0, below=1
@@ -64,6 +73,12 @@ class StudentConfig:
             return 1
         # The token that follows the prefix has a position as well.
         return max_seq_len - 1 if self.one_by_one else max_seq_len
+
+    @property
+    def label(self) -> str:
+        """The name that results go by; RecGURU without a second domain is another model."""
+        alone = self.student == "recguru" and not self.second_domain
+        return "recguru-ae" if alone else self.student
 
     @property
     def one_by_one(self) -> bool:

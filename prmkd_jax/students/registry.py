@@ -12,12 +12,14 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
 from prmkd_jax.students.gru4rec import GRU4Rec
 from prmkd_jax.students.lightgcn import LightGCN
+from prmkd_jax.students.recguru import RecGURU
 from prmkd_jax.students.sasrec import SASRec
 
 STUDENTS = {
     "sasrec": SASRec,
     "gru4rec": GRU4Rec,
     "bert4rec": BERT4Rec,
+    "recguru": RecGURU,
     "fm": FM,
     "lightgcn": LightGCN,
 }

@@ -82,6 +82,7 @@ class Run:
         resume: continue from the folder's newest checkpoint.
         rank_test: rank the test instances at the end; a run that only serves to choose a
             setting must not.
+        second_domain: a data set that the student learns from besides.
     """
 
     dataset: Dataset
@@ -96,6 +97,7 @@ class Run:
     threshold: float = float("inf")
     resume: bool = False
     rank_test: bool = True
+    second_domain: Dataset | None = None
 
     def __post_init__(self):
         if (self.distill is None) != (self.teachers is None):
@@ -204,7 +206,7 @@ def fit(
 
 def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The run's student before its first step: its structure and its parameters."""
-    facts = Facts(run.dataset, run.split, run.max_seq_len)
+    facts = Facts(run.dataset, run.split, run.max_seq_len, run.second_domain)
     graphdef, state = create_student(run.student, facts, run.seed)
     return graphdef, nnx.to_pure_dict(state)
 
