@@ -41,7 +41,7 @@ def list_variants(settings: Settings) -> list[Variant]:
         *(without if len(teachers) > 2 else ()),
         Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
         Variant("without_wa", "w/o WA: average", (*uniform, "--consistency_threshold=none")),
-        Variant("base", model_name(settings.student.student), ("--teachers=",), kind="base"),
+        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
     ]
 
 

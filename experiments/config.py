@@ -107,6 +107,11 @@ class Settings:
                 f"--batch_size: found {self.train.batch_size}, expected at least "
                 f"--max_seq_len={self.data.max_seq_len}"
             )
+        if self.student.window(self.data.max_seq_len) < 1:
+            raise UserError(
+                f"--max_seq_len: found {self.data.max_seq_len}, expected at least 2: "
+                f"--student={self.student.student} adds a token to each prefix"
+            )
         given, names = given_weights(self.distill.teacher_weights), self.run.teachers
         if given is not None and names and len(given) != len(names):
             raise UserError(

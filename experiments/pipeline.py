@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.config import GROUPS, Settings
 from experiments.console import Reporter
+from experiments.domains import second_domain
 from experiments.environment import describe_environment
 from experiments.figures import save_figures
 from experiments.files import append_json_line, write_json, write_text
@@ -61,6 +62,8 @@ def run_pipeline(
     with _timed(seconds, "data"):
         dataset = load_dataset(settings)
         split = leave_one_out(dataset.interactions)
+        # A wrong name is told now, not when the teachers are tuned.
+        second_domain(settings, dataset)
     facts = describe_dataset(dataset, split)
     for line in dataset_lines(facts):
         reporter.say(line)
@@ -91,7 +94,7 @@ def run_pipeline(
                     log,
                     start=None if start is None else start.params,
                 )
-    name = settings.student.student
+    name = settings.student.label
     export(output / "students", students, settings, dataset, split, start)
     results = {
         "schema_version": SCHEMA_VERSION,

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
 def list_variants(settings: Settings) -> list[Variant]:
     """The plain student, PRM-KD, other distillations, and what only looks like one."""
     return [
-        Variant("base", model_name(settings.student.student), ("--teachers=",), kind="base"),
+        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
         Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
         Variant("average", "uniform average", ("--method=average",)),
         Variant("weighted", "weighted, no exclusion", ("--method=weighted",)),

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from bridge.weights import Start
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.console import Reporter
+from experiments.domains import second_domain
 from experiments.files import append_json_line, write_json
 from experiments.flags import as_dict
 from experiments.pipeline import load_dataset
@@ -125,7 +126,7 @@ def _identity(
         for group, config in zip(GROUPS, configs, strict=True)
         if group.config in _READ or (names and group.config is DistillConfig)
     ]
-    flags = as_dict(*zip(*read, strict=True))
+    flags, domain = as_dict(*zip(*read, strict=True)), second_domain(settings, dataset)
     seed, student = settings.run.teacher_seed, settings.student.student
     # Keys that only some runs have, so that what was run before there were such is found again.
     more: dict[str, Any] = {}
@@ -137,6 +138,7 @@ def _identity(
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,
+        "second_domain": None if domain is None else domain.fingerprint,
         "teachers": teachers,
         "teacher_scores": settings.run.teacher_scores if names else None,
         **more,

@@ -1,6 +1,7 @@
 """python -m experiments.universality --flagfile=scientific.cfg: the paper's Fig. 4.
 
-Every student alone and with PRM-KD, under one set of teachers and settings.
+Every student alone and with PRM-KD, under one set of teachers and settings; not RecGURU, which is
+a baseline in the paper.
 `--variants=fm-prmkd,lightgcn-prmkd` runs a part, and `--variant_flags` gives a student settings
 of its own.
 """
@@ -25,6 +26,7 @@ def list_variants(_: Settings) -> list[Variant]:
     return [
         variant
         for name in STUDENT_NAMES
+        if name != "recguru"
         for variant in (
             Variant(
                 f"{name}-base",

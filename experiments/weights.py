@@ -11,7 +11,7 @@ import torch
 from bridge.recbole import layout
 from bridge.weights import Start, read_start, to_recbole
 from experiments.config import Settings
-from experiments.training import Trained
+from experiments.training import Trained, plain_run
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import Split
@@ -74,7 +74,7 @@ def export(
     recbole = None if start is None else start.recbole
     for variant, trained in students.items():
         for one in trained:
-            place = folder / f"{config.student}-{variant}-seed{one.seed}"
+            place = folder / f"{config.label}-{variant}-seed{one.seed}"
             export_student(place, one.fitted.params, config, facts)
             if settings.run.export_recbole:
                 weights = to_recbole(one.fitted.params, config, facts, recbole)
@@ -101,4 +101,4 @@ def _start_path(settings: Settings) -> Path:
 
 
 def _facts(settings: Settings, dataset: Dataset, split: Split) -> Facts:
-    return Facts(dataset, split, settings.student.window(settings.data.max_seq_len))
+    return plain_run(dataset, split, settings, settings.run.seeds[0], Path()).facts

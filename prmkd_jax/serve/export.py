@@ -25,7 +25,7 @@ USER_TABLE = "user_embedding.table"
 """A student with weights of this name serves the users that it was trained for, and no others."""
 
 # Settings under which weights may be read that were trained under others.
-_FREE = ("dropout",)
+_FREE = ("dropout", "mask_probability", "auxiliary_weight")
 
 Params = dict[str, Any]
 

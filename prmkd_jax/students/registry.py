@@ -1,6 +1,6 @@
 """The light models that are served: the protocol they share, and who they are."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -10,14 +10,23 @@ from jaxtyping import Array, Float
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.own import own_class
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.students.bert4rec import BERT4Rec
 from prmkd_jax.students.config import OWN_GROUP, StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
 from prmkd_jax.students.gru4rec import GRU4Rec
 from prmkd_jax.students.lightgcn import LightGCN
+from prmkd_jax.students.recguru import RecGURU
 from prmkd_jax.students.sasrec import SASRec
 
-STUDENTS = {"sasrec": SASRec, "gru4rec": GRU4Rec, "fm": FM, "lightgcn": LightGCN}
+STUDENTS = {
+    "sasrec": SASRec,
+    "gru4rec": GRU4Rec,
+    "bert4rec": BERT4Rec,
+    "recguru": RecGURU,
+    "fm": FM,
+    "lightgcn": LightGCN,
+}
 
 
 class Student(Protocol):
@@ -35,6 +44,23 @@ class Student(Protocol):
         self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
     ) -> Float[Array, "B C"]:
         """The score of every query with every item, float32."""
+        ...
+
+
+@runtime_checkable
+class HasAuxiliary(Protocol):
+    """A student that also learns from a loss of its own; the method is optional.
+
+    The step adds it to the loss of the plain and of the distilled student alike.
+    """
+
+    def auxiliary(self, rows: PackedRows, rngs: nnx.Rngs) -> Float[Array, ""]:
+        """The further loss on a batch's rows, weighted; padding slots must not count.
+
+        Args:
+            rows: the packed rows that `queries` answered.
+            rngs: source of everything random.
+        """
         ...
 
 

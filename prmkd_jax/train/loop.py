@@ -83,6 +83,7 @@ class Run:
         resume: continue from the folder's newest checkpoint.
         rank_test: rank the test instances at the end; a run that only serves to choose a
             setting must not.
+        second_domain: a data set that the student learns from besides.
     """
 
     dataset: Dataset
@@ -98,10 +99,16 @@ class Run:
     threshold: float = float("inf")
     resume: bool = False
     rank_test: bool = True
+    second_domain: Dataset | None = None
 
     def __post_init__(self):
         if (self.distill is None) != (self.teachers is None):
             raise ValueError("a run has both teachers and a distillation, or neither")
+
+    @property
+    def facts(self) -> Facts:
+        """What the student may know of its data."""
+        return Facts(self.dataset, self.split, self.max_seq_len, self.second_domain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,8 +213,7 @@ def fit(
 
 def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The run's student before its first step: its structure and its parameters."""
-    facts = Facts(run.dataset, run.split, run.max_seq_len)
-    graphdef, state = create_student(run.student, facts, run.seed)
+    graphdef, state = create_student(run.student, run.facts, run.seed)
     if run.start is None:
         return graphdef, nnx.to_pure_dict(state)
     # A copy: the first step writes over what it is given.
@@ -217,7 +223,12 @@ def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
 def training_batches(run: Run) -> TrainingBatches:
     """The batches that a run trains on."""
     return TrainingBatches(
-        run.dataset.interactions, run.split, run.max_seq_len, run.train.batch_size, run.seed
+        run.dataset.interactions,
+        run.split,
+        run.max_seq_len,
+        run.train.batch_size,
+        run.seed,
+        run.student.one_by_one,
     )
 
 

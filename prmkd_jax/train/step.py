@@ -16,6 +16,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.distill import TeacherMeasures, UserInput, distill_batch
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables, score_columns
 from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.students.registry import HasAuxiliary
 
 Params = dict[str, Any]
 
@@ -106,8 +107,8 @@ def make_train_step(
     """
 
     def loss_fn(params: Params, batch: Batch, distill: DistillInput | None, key: Array):
-        student = nnx.merge(graphdef, nnx.State(params))
-        queries, items = student.queries(batch.rows, nnx.Rngs(key)), student.items()
+        student, rngs = nnx.merge(graphdef, nnx.State(params)), nnx.Rngs(key)
+        queries, items = student.queries(batch.rows, rngs), student.items()
         rows = jnp.maximum(batch.real.sum(), 1).astype(jnp.float32)
 
         def mean(per_row: Array) -> Array:
@@ -127,6 +128,8 @@ def make_train_step(
             kd, measures = mean(per_row), jax.tree.map(mean, measures)
         # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
         loss = ce + config.distill_weight * kd if config and config.distill_weight else ce
+        if isinstance(student, HasAuxiliary):
+            loss = loss + student.auxiliary(batch.rows, rngs)
         return loss, (ce, kd, rows, measures)
 
     def train_step(state: TrainState, batch: Batch, distill: DistillInput | None = None):

@@ -117,7 +117,7 @@ def test_nothing_of_validation_or_test_reaches_the_parameters(name, tmp_path, st
 
 SMALL = random_world()
 # Of the central difference: float32's rounding and the curvature both leave 1 in 1,000.
-STEP = 2e-3
+STEP = 5e-4
 
 
 @cache
@@ -163,7 +163,8 @@ def test_scores_depend_on_no_neighbour_and_no_padding(name):
         np.testing.assert_allclose(values, other[instance], atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+# RecGURU detaches its user vector, as the authors' code does; its gradients have their own test.
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "recguru"])
 def test_gradient_is_the_slope(name):
     """A gradient that is stopped, scaled, or of another function than the one computed."""
     params, scores = model(name)
