@@ -120,15 +120,17 @@ def _identity(
         for group, config in zip(GROUPS, configs, strict=True)
         if group.config in _READ or (names and group.config is DistillConfig)
     ]
-    flags, domain = as_dict(*zip(*read, strict=True)), second_domain(settings, dataset)
+    flags = as_dict(*zip(*read, strict=True))
+    domain = second_domain(settings, dataset)
     seed = settings.run.teacher_seed
     teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,
-        "second_domain": None if domain is None else domain.fingerprint,
         "teachers": teachers,
         "teacher_scores": settings.run.teacher_scores if names else None,
+        # Only for the runs that have one: the others' folders keep their names.
+        **({} if domain is None else {"second_domain_data": domain.fingerprint}),
     }
 
 
