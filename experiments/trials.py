@@ -134,11 +134,12 @@ def _identity(
         more["student_class"] = own_identity(OWN_GROUP, student)
     if settings.run.student_init:
         more["student_init"] = start_digest(settings)
+    if domain is not None:
+        more["second_domain_data"] = domain.fingerprint
     teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,
-        "second_domain": None if domain is None else domain.fingerprint,
         "teachers": teachers,
         "teacher_scores": settings.run.teacher_scores if names else None,
         **more,

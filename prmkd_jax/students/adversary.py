@@ -55,7 +55,7 @@ def asked_first(rows: PackedRows, vectors: Float[Array, "R L D"]) -> Users:
     return Users(vectors.reshape(-1, vectors.shape[-1])[order], asked[order])
 
 
-def adversarial_loss(critic: Critic, own: Users, second: Users, rngs: nnx.Rngs) -> Array:
+def adversarial_loss(critic: Critic, own: Users, second: Users, rngs: nnx.Rngs) -> Float[Array, ""]:
     """One step of both sides: the critic's loss moves it alone, the encoder's the users alone.
 
     The critic learns to tell the own domain (label 1) from the second (label 0), with a
@@ -80,14 +80,14 @@ def adversarial_loss(critic: Critic, own: Users, second: Users, rngs: nnx.Rngs) 
     )
 
 
-def _telling_apart(critic: Critic, ones: Users, zeros: Users, rngs: nnx.Rngs) -> Array:
+def _telling_apart(critic: Critic, ones: Users, zeros: Users, rngs: nnx.Rngs) -> Float[Array, ""]:
     """Binary cross-entropies of both labels, each a mean over its real users."""
     of_ones = jax.nn.softplus(-critic(ones.vectors, rngs))
     of_zeros = jax.nn.softplus(critic(zeros.vectors, rngs))
     return _mean(of_ones, ones.real) + _mean(of_zeros, zeros.real)
 
 
-def _slope_penalty(critic: Critic, own: Users, second: Users, key: Array) -> Array:
+def _slope_penalty(critic: Critic, own: Users, second: Users, key: Array) -> Float[Array, ""]:
     """0.1 · mean (‖∇ critic‖ − 1)² at random places between paired users."""
     share = jax.random.uniform(key, (len(own.real), 1))
     between = share * own.vectors + (1 - share) * second.vectors
@@ -97,5 +97,5 @@ def _slope_penalty(critic: Critic, own: Users, second: Users, key: Array) -> Arr
     return _GRADIENT_PENALTY * _mean(jnp.square(norms - 1), own.real & second.real)
 
 
-def _mean(values: Float[Array, "N"], real: Bool[Array, "N"]) -> Array:
+def _mean(values: Float[Array, "N"], real: Bool[Array, "N"]) -> Float[Array, ""]:
     return values.sum(where=real) / jnp.maximum(real.sum(), 1)

@@ -4,14 +4,14 @@ An instance is (prefix, next item), each encoded by itself: an end token is appe
 prefix, and the bidirectional encoder's state there is the autoencoder's user vector. A
 causal decoder, the head, reads it beside the prefix; the student's user vector is the head's
 state at the prefix's last item. The score is the raw dot product with the input embedding
-table, the loss the softmax of all students; it doesn't reach the encoder, which learns from
-the student's own further terms:
+table. Cross-entropy and distillation train the head and the items alone; the encoder learns
+from the student's own further terms:
 
 * reconstruction: another causal decoder tells each item of the prefix from the items before
   it and the autoencoder's user vector;
 * with a second domain, the same for histories drawn from it at every step, with items and a
   decoder of their own, and the adversarial term: a critic tells the two domains' users apart
-  and the encoder learns from flipped labels. Without, the model is `recguru-ae`.
+  and the encoder learns from flipped labels. Without one the model is called `recguru-ae`.
 
 As the authors' code (Chain123/RecGURU) but for: the softmax over all items instead of 30
 sampled ones and of BPR; learned positions; one training phase in which critic and encoder
@@ -49,8 +49,9 @@ class RecGURU(nnx.Module):
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width = config.hidden_size
         sizes = width, config.num_heads, config.inner_size, config.dropout
-        # Static, and by identity: the second domain's histories are no parameters.
-        self.facts = facts
+        # Static, and by identity: the second domain's histories are no parameters. Without one
+        # nothing is kept, so that seeds share what is compiled.
+        self.facts = None if facts.second_domain is None else facts
         self.auxiliary_weight = config.auxiliary_weight
 
         def domain(items: int) -> Domain:
@@ -98,21 +99,13 @@ class RecGURU(nnx.Module):
         """
         users = self._encode(self.own, rows, rngs)
         loss = self._reconstruct(self.own, rows, users, rngs)
-        if self.facts.second_domain is not None:
-            drawn = self._draw(rows, rngs)
+        if self.facts is not None:
+            drawn = draw_rows(self.facts.second_rows, rows.item_seq.size, rngs)
             others = self._encode(self.second, drawn, rngs)
             loss = loss + self._reconstruct(self.second, drawn, others, rngs)
             pairs = asked_first(rows, users), asked_first(drawn, others)
             loss = loss + adversarial_loss(self.critic, *pairs, rngs)
         return self.auxiliary_weight * loss
-
-    def _draw(self, rows: PackedRows, rngs: nnx.Rngs) -> PackedRows:
-        """As many slots of the second domain as the batch has, at random."""
-        known = self.facts.second_rows
-        count, length = known.item_seq.shape
-        number = max(1, rows.item_seq.size // length)
-        chosen = jax.random.randint(rngs(), (number,), 0, count)
-        return jax.tree.map(lambda field: jnp.asarray(field)[chosen], known)
 
     def _encode(
         self, domain: "Domain", rows: PackedRows, rngs: nnx.Rngs | None
@@ -161,6 +154,13 @@ class RecGURU(nnx.Module):
         )
         # A batch whose prefixes all have one item has nothing to reconstruct.
         return losses.sum(where=follows.reshape(-1)) / jnp.maximum(follows.sum(), 1)
+
+
+def draw_rows(known: PackedRows, slots: int, rngs: nnx.Rngs) -> PackedRows:
+    """Random rows of `known` that have about as many slots, at least one."""
+    count, length = known.item_seq.shape
+    chosen = jax.random.randint(rngs(), (max(1, slots // length),), 0, count)
+    return jax.tree.map(lambda field: jnp.asarray(field)[chosen], known)
 
 
 class Domain(nnx.Module):

@@ -9,6 +9,7 @@ from flax import nnx
 from prmkd_jax.data.packing import instance_segments, pack
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.recguru import draw_rows
 from prmkd_jax.students.registry import create_student
 from tests.students import reference
 from tests.worlds import from_histories, random_world, student_config
@@ -28,6 +29,10 @@ WINDOW = CONFIG.window(7)
 FIRST = HISTORIES.indptr[HISTORIES.users]
 ALL = np.flatnonzero(np.arange(len(FIRST)) > FIRST)
 SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW)
+
+
+def second_rows(second):
+    return Facts(WORLD, leave_one_out(HISTORIES), WINDOW, second).second_rows
 
 
 def made(second=None):
@@ -203,10 +208,9 @@ def test_order_of_the_prefixes_and_padding_change_nothing():
     np.testing.assert_array_equal(before[asked], after[asked])
 
 
-def test_second_domain_is_drawn_from_its_training_part_anew_each_step(monkeypatch):
+def test_second_domain_is_drawn_from_its_training_part_anew_each_step():
     """Held-out items of the second domain, always the same users, or users of the own one."""
-    student = nnx.merge(PAIR, nnx.State(PAIR_PARAMS))
-    known, histories = student.facts.second_rows, OTHER.interactions
+    known, histories = second_rows(OTHER), OTHER.interactions
     split = leave_one_out(histories)
     assert known.item_seq.shape[1] == WINDOW
     asked = known.instance_ids[known.instance_ids >= 0]
@@ -216,22 +220,24 @@ def test_second_domain_is_drawn_from_its_training_part_anew_each_step(monkeypatc
         end = known.instance_ids[row, column]
         first = max(histories.indptr[histories.users[end]], end - WINDOW)
         np.testing.assert_array_equal(known.item_seq[row, own], histories.items[first:end])
-    rows = batches()[0]
-    draws = [student._draw(rows, nnx.Rngs(seed)) for seed in range(2)]
-    assert draws[0].item_seq.shape == (rows.item_seq.size // WINDOW, WINDOW)
+    draws = [draw_rows(known, 65, nnx.Rngs(seed)) for seed in range(2)]
+    assert draws[0].item_seq.shape == (65 // WINDOW, WINDOW)
+    of_row = {row.tobytes(): n for n, row in enumerate(known.instance_ids)}
+    for drawn in draws:
+        numbers = [of_row[np.asarray(row).tobytes()] for row in drawn.instance_ids]
+        assert all(map(np.array_equal, drawn, (field[numbers] for field in known)))
     assert (draws[0].users != draws[1].users).any()
 
 
 def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
     """A term left out, or the second domain read with the first one's items or decoder."""
-    student = nnx.merge(PAIR, nnx.State(PAIR_PARAMS))
-    packed, drawn = batches()[0], jax.tree.map(lambda x: x[:8], student.facts.second_rows)
+    packed, drawn = batches()[0], jax.tree.map(lambda x: x[:8], second_rows(OTHER))
 
     def adversary(critic, own, second, rngs):
         first, other = (x.vectors.sum(where=x.real[:, None]) for x in (own, second))
         return 0.01 * first + 0.02 * other + critic.out.bias[...].sum()
 
-    monkeypatch.setattr("prmkd_jax.students.recguru.RecGURU._draw", lambda *_: drawn)
+    monkeypatch.setattr("prmkd_jax.students.recguru.draw_rows", lambda *_: drawn)
     monkeypatch.setattr("prmkd_jax.students.recguru.adversarial_loss", adversary)
 
     def auxiliary(params):
@@ -289,6 +295,14 @@ def test_a_name_for_each_model():
 
 
 def test_a_domain_of_one_user_will_do():
-    """A draw out of range."""
-    student = nnx.merge(*made(from_histories([[0, 1, 2, 3]], 4)))
-    assert student._draw(batches()[0], nnx.Rngs(0)).item_seq.shape == (65 // WINDOW, WINDOW)
+    """A draw out of range, or none."""
+    drawn = draw_rows(second_rows(from_histories([[0, 1, 2, 3]], 4)), WINDOW - 1, nnx.Rngs(0))
+    assert drawn.item_seq.shape == (1, WINDOW)
+    assert drawn.item_seq[0, :2].tolist() == [0, 1]
+
+
+def test_seeds_of_the_autoencoder_share_a_structure():
+    """A compilation for every seed."""
+    same = create_student(CONFIG, Facts(WORLD, leave_one_out(HISTORIES), WINDOW), 1)[0]
+    assert same == GRAPHDEF
+    assert hash(same) == hash(GRAPHDEF)
