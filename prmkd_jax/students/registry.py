@@ -7,13 +7,20 @@ from jaxtyping import Array, Float
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.deepfm import DeepFM
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
 from prmkd_jax.students.gru4rec import GRU4Rec
 from prmkd_jax.students.lightgcn import LightGCN
 from prmkd_jax.students.sasrec import SASRec
 
-STUDENTS = {"sasrec": SASRec, "gru4rec": GRU4Rec, "fm": FM, "lightgcn": LightGCN}
+STUDENTS = {
+    "sasrec": SASRec,
+    "gru4rec": GRU4Rec,
+    "fm": FM,
+    "deepfm": DeepFM,
+    "lightgcn": LightGCN,
+}
 
 
 class Student(Protocol):
