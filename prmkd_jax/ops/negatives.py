@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int, Int32
 
-from prmkd_jax.data.errors import UserError
-
 
 class Popularity(NamedTuple):
     """Items' chances in proportion to how often each was trained on, plus one.
@@ -47,19 +45,10 @@ def popularity(counts: Int[np.ndarray, "V"]) -> Popularity:
     return Popularity(np.cumsum(counts).astype(np.int32), log_q.astype(np.float32))
 
 
-def seen_items(num_users: int, num_items: int, pairs: Int32[np.ndarray, "2 pairs"]) -> Seen:
-    """Prepares distinct (user, item) pairs, sorted.
-
-    Raises:
-        UserError: if a user has all items, so that none is left to be drawn.
-    """
+def seen_items(num_users: int, pairs: Int32[np.ndarray, "2 pairs"]) -> Seen:
+    """Prepares distinct (user, item) pairs, sorted; no user may have all items."""
     users, items = pairs
     count = np.bincount(users, minlength=num_users)
-    if (count >= num_items).any():
-        raise UserError(
-            f"--loss=bpr: user {int(count.argmax())} (counted from 0): found all {num_items} "
-            "items in the training history, expected at least one that is not"
-        )
     first = np.cumsum(count) - count
     gaps = items - (np.arange(len(items)) - first[users])
     return Seen(first.astype(np.int32), count.astype(np.int32), gaps.astype(np.int32))

@@ -1,5 +1,6 @@
 """The student's own loss: eq. 4 of arXiv 2401.00797, or one that draws its negatives."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from prmkd_jax.data.batches import Batch, training_counts
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.ops.negatives import (
     Popularity,
@@ -40,12 +42,19 @@ def known_items(config: StudentConfig, facts: Facts) -> Popularity | Seen | None
     """What the loss knows of the training part when it draws; None where it needs nothing.
 
     Raises:
-        UserError: if a user leaves no item to be drawn.
+        UserError: if BPR finds a user who leaves no item to be drawn.
     """
     if config.objective == "sampled_softmax":
         return popularity(training_counts(facts.dataset, facts.split))
     if config.objective == "bpr":
-        return seen_items(facts.num_users, facts.num_items, facts.edges)
+        seen = seen_items(facts.num_users, facts.edges)
+        most = int(seen.count.argmax())
+        if seen.count[most] >= facts.num_items:
+            raise UserError(
+                f"--loss=bpr: user {facts.dataset.user_ids[most]!r}: found all {facts.num_items} "
+                "items in the training history, expected one to draw as the negative"
+            )
+        return seen
     return None
 
 
@@ -69,31 +78,34 @@ def row_losses(
         queries: user vectors.
         items: item vectors.
         batch: what is asked.
-        known: of `known_items`.
+        known: what `known_items` says of this loss.
         key: the step's.
     """
-    targets = jnp.asarray(batch.targets)
+    targets, size = jnp.asarray(batch.targets), config.num_negatives
     if config.objective == "softmax":
         return cross_entropy(student.score, queries, items, targets)
     key = jax.random.fold_in(key, _NEGATIVES)
     positive = _paired(student, queries, items[targets])
-    if isinstance(known, Seen):
-        users = jnp.asarray(batch.rows.users).reshape(-1)
-        drawn = unseen_items(key, known, users, len(items))
-        losses = bpr(positive, _paired(student, queries, items[drawn]))
-        if isinstance(student, Regularized):
-            norms = student.embedding_norms(users, targets, drawn)
-            losses = losses + config.embedding_l2 * norms
-        return losses
-    size = config.num_negatives
+
+    def shared(drawn: Array) -> tuple[Array, Array]:
+        return student.score(queries, items[drawn]), drawn == targets[:, None]
+
+    if config.objective == "gbce":
+        scores, hits = shared(jax.random.randint(key, (size,), 0, len(items)))
+        return generalized_bce(positive, scores, hits, len(items), config.gbce_t)
     if isinstance(known, Popularity):
         drawn = popular_items(key, known, size)
-        log_expected = jnp.asarray(known.log_q)[drawn] + jnp.log(size)
-        scores, hits = student.score(queries, items[drawn]), drawn == targets[:, None]
+        scores, hits = shared(drawn)
+        log_expected = jnp.asarray(known.log_q)[drawn] + math.log(size)
         return sampled_cross_entropy(positive, scores, log_expected, hits)
-    drawn = jax.random.randint(key, (size,), 0, len(items))
-    scores, hits = student.score(queries, items[drawn]), drawn == targets[:, None]
-    return generalized_bce(positive, scores, hits, len(items), config.gbce_t)
+    if known is None:
+        raise ValueError(f"{config.objective} needs what `known_items` gives")
+    users = jnp.asarray(batch.rows.users).reshape(-1)
+    drawn = unseen_items(key, known, users, len(items))
+    losses = bpr(positive, _paired(student, queries, items[drawn]))
+    if isinstance(student, Regularized):
+        losses += config.embedding_l2 * student.embedding_norms(users, targets, drawn)
+    return losses
 
 
 def _paired(
