@@ -35,14 +35,15 @@ class DeepFM(nnx.Module):
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         self.fm = FM(config, facts, rngs=rngs)
-        fields = 3 + len(facts.item_fields)
-        sizes = (fields * config.hidden_size, *config.mlp_sizes)
+        inputs, sizes = (3 + len(facts.item_fields)) * config.hidden_size, config.mlp_sizes
+        self.user_inputs = 2 * config.hidden_size
+        self.kernel = nnx.Param(_XAVIER(rngs.params(), (inputs, sizes[0]), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(sizes[0]))
         self.layers = nnx.List(
-            nnx.Linear(inputs, outputs, kernel_init=_XAVIER, rngs=rngs)
-            for inputs, outputs in itertools.pairwise(sizes)
+            nnx.Linear(width, following, kernel_init=_XAVIER, rngs=rngs)
+            for width, following in itertools.pairwise(sizes)
         )
         self.out = nnx.Linear(sizes[-1], 1, use_bias=False, kernel_init=_XAVIER, rngs=rngs)
-        self.user_inputs = 2 * config.hidden_size
         self.dropout = nnx.Dropout(config.dropout)
 
     def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B Q"]:
@@ -55,18 +56,16 @@ class DeepFM(nnx.Module):
             rows: packed histories.
             rngs: source of the dropout masks; None switches dropout off.
         """
-        fields = jnp.concatenate(self.fm.user_fields(rows), axis=-1)
-        fields = self._drop(fields, rngs)
-        side = fields @ self.layers[0].kernel[...][: self.user_inputs] + self.layers[0].bias[...]
-        masks = [
-            self._drop(jnp.ones((len(side), layer.in_features)), rngs) for layer in self.layers[1:]
-        ]
+        fields = self._drop(jnp.concatenate(self.fm.user_fields(rows), axis=-1), rngs)
+        side = fields @ self.kernel[...][: self.user_inputs] + self.bias[...]
+        ones = (jnp.ones((len(side), layer.in_features)) for layer in self.layers)
+        masks = [self._drop(mask, rngs) for mask in ones]
         return jnp.concatenate([self.fm.queries(rows), side, *masks], axis=-1)
 
     def items(self) -> Float[Array, "V E"]:
         """[V_i, b_i, W_i x_i]; row = item id."""
         fields = jnp.concatenate(self.fm.item_fields(), axis=-1)
-        side = fields @ self.layers[0].kernel[...][self.user_inputs :]
+        side = fields @ self.kernel[...][self.user_inputs :]
         return jnp.concatenate([self.fm.items(), side], axis=-1)
 
     def score(
@@ -83,17 +82,15 @@ class DeepFM(nnx.Module):
         return scores.swapaxes(0, 1).reshape(len(queries), -1)[:, : len(items)]
 
     def _block(self, queries, items):
-        first = self.layers[0].out_features
-        start = items.shape[-1] - first
-        hidden = queries[:, None, start : start + first] + items[:, start:]
-        start += first
-        for layer in self.layers[1:]:
-            mask = queries[:, None, start : start + layer.in_features]
-            start += layer.in_features
+        place = items.shape[-1] - len(self.bias[...])  # where the MLP's share starts
+        shallow = dot(queries[:, :place], items[:, :place])
+        hidden = queries[:, None, place : items.shape[-1]] + items[:, place:]
+        place = items.shape[-1]
+        for layer in self.layers:
+            mask = queries[:, None, place : place + layer.in_features]
+            place += layer.in_features
             hidden = layer(jax.nn.relu(hidden) * mask)
-        width = items.shape[-1] - first
-        deep = self.out(jax.nn.relu(hidden))[..., 0]
-        return dot(queries[:, :width], items[:, :width]) + deep.astype(jnp.float32)
+        return shallow + self.out(jax.nn.relu(hidden))[..., 0].astype(jnp.float32)
 
     def _drop(self, x, rngs):
         return self.dropout(x, deterministic=rngs is None, rngs=rngs)

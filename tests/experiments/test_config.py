@@ -59,3 +59,20 @@ def test_options_that_this_distillation_does_not_read_are_told(flags, why):
 def test_options_that_are_read_raise_no_warning(flags):
     """A warning that makes the user drop a setting that counts."""
     assert not [line for line in warnings(*flags) if not line.startswith("--method")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "unread"),
+    [
+        (["--num_negatives=9", "--gbce_t=0.5"], ["gbce_t", "num_negatives"]),
+        (["--loss=gbce", "--num_negatives=9", "--gbce_t=0.5"], []),
+        (["--student=deepfm", "--num_negatives=9", "--mlp_sizes=8,8", "--dropout=0.2"], []),
+        (["--student=deepfm", "--loss=softmax", "--num_negatives=9"], ["num_negatives"]),
+        (["--student=lightgcn", "--loss=bpr", "--embedding_l2=1e-5"], []),
+        (["--student=lightgcn", "--embedding_l2=1e-5"], ["embedding_l2"]),
+        (["--loss=bpr", "--embedding_l2=1e-5", "--mlp_sizes=8"], ["embedding_l2", "mlp_sizes"]),
+    ],
+)
+def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread):
+    """A number of negatives that the user tunes and that nothing draws."""
+    assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]

@@ -25,7 +25,7 @@ def scored(params, rows, rngs=None, choice=slice(None)):
 
 def mlp(params, inputs: np.ndarray) -> float:
     """The MLP on one pair's field vectors, its first layer whole."""
-    hidden = inputs
+    hidden = np.maximum(inputs @ params["kernel"] + params["bias"], 0)
     for number in sorted(params["layers"]):
         layer = params["layers"][number]
         hidden = np.maximum(hidden @ layer["kernel"] + layer["bias"], 0)
@@ -126,18 +126,19 @@ def test_scoring_a_catalogue_keeps_no_pair_for_the_backward_pass():
 
 def test_parameters_are_the_fms_and_the_layers():
     """A second set of embeddings, or a first layer stored in two parts."""
-    shapes = jax.tree.map(jnp.shape, {name: PARAMS[name] for name in ("layers", "out")})
+    shapes = {name: jax.tree.map(jnp.shape, x) for name, x in PARAMS.items() if name != "fm"}
     assert shapes == {
+        "kernel": (35, 6),
+        "bias": (6,),
         "layers": {
-            0: {"kernel": (35, 6), "bias": (6,)},
-            1: {"kernel": (6, 5), "bias": (5,)},
-            2: {"kernel": (5, 4), "bias": (4,)},
+            0: {"kernel": (6, 5), "bias": (5,)},
+            1: {"kernel": (5, 4), "bias": (4,)},
         },
         "out": {"kernel": (4, 1)},
     }
-    assert PARAMS.keys() == {"fm", "layers", "out"}
+    assert PARAMS.keys() == {"fm", *shapes}
     bare = create_student(CONFIG, facts(PLAIN), 0)[1]
-    assert nnx.to_pure_dict(bare)["layers"][0]["kernel"].shape == (21, 6)
+    assert nnx.to_pure_dict(bare)["kernel"].shape == (21, 6)
 
 
 def test_an_mlp_without_layers_is_refused():
