@@ -78,7 +78,7 @@ class DeepFM(nnx.Module):
         count = -(-len(items) // block)
         padded = jnp.pad(items, ((0, count * block - len(items)), (0, 0)))
         blocks = padded.reshape(count, block, -1)
-        scores = jax.lax.map(jax.checkpoint(lambda block: self._block(queries, block)), blocks)
+        scores = jax.lax.map(jax.checkpoint(lambda table: self._block(queries, table)), blocks)
         return scores.swapaxes(0, 1).reshape(len(queries), -1)[:, : len(items)]
 
     def _block(self, queries, items):
