@@ -8,7 +8,7 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
-from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
+from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
     CHECKPOINTED,
@@ -177,7 +177,10 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
         (PrecomputedConfig, {"precomputed"}),
     ):
         note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
-    student = settings.student.student
+    student, loss = settings.student.student, settings.student.objective
+    for name, readers in READ_BY_LOSS.items():
+        if loss not in readers:
+            unread[name] = f"--loss={loss} does not use it"
     for name, readers in READ_BY.items():
         if student in BUILT_IN and student not in readers:
             unread[name] = f"--student={student} does not use it"

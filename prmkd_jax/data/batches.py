@@ -175,15 +175,20 @@ def _columns(
     return Columns(items, target_columns, valid)
 
 
+def training_counts(dataset: Dataset, split: Split) -> Int64[np.ndarray, "V"]:
+    """How often each item stands in the training part."""
+    interactions = dataset.interactions
+    in_train = np.arange(len(interactions.items)) < split.train_end[interactions.users]
+    return np.bincount(interactions.items[in_train], minlength=dataset.num_items)
+
+
 def popularity_groups(dataset: Dataset, split: Split, groups: int) -> Int32[np.ndarray, "V"]:
     """Every item's group, 0 the least popular; all have about equally many interactions.
 
     As UnKD (Chen et al., 2023) divides the items: in the order of their training interactions
     (equal ones in the order of their ids), cut where the running sum passes an equal share.
     """
-    interactions = dataset.interactions
-    in_train = np.arange(len(interactions.items)) < split.train_end[interactions.users]
-    counts = np.bincount(interactions.items[in_train], minlength=dataset.num_items)
+    counts = training_counts(dataset, split)
     order = np.argsort(counts, kind="stable")
     # The middle of its own interactions decides which share of the sum an item falls in.
     middle = np.cumsum(counts[order]) - counts[order] / 2

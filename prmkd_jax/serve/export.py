@@ -25,7 +25,15 @@ USER_TABLE = "user_embedding.table"
 """A student with weights of this name serves the users that it was trained for, and no others."""
 
 # Settings under which weights may be read that were trained under others.
-_FREE = ("dropout", "mask_probability", "auxiliary_weight")
+_FREE = (
+    "dropout",
+    "mask_probability",
+    "auxiliary_weight",
+    "loss",
+    "num_negatives",
+    "gbce_t",
+    "embedding_l2",
+)
 
 Params = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Which student is served and how large it is."""
+"""Which student is served, how large it is and what loss it learns by."""
 
 import dataclasses
 
@@ -6,10 +6,11 @@ from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 from prmkd_jax.data.own import own_names
 
-BUILT_IN = ("sasrec", "gru4rec", "bert4rec", "recguru", "fm", "lightgcn")
+BUILT_IN = ("sasrec", "gru4rec", "bert4rec", "recguru", "fm", "deepfm", "lightgcn")
 OWN_GROUP = "prmkd.students"
 """The entry points of users' own students."""
 STUDENT_NAMES = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
+LOSSES = ("softmax", "sampled_softmax", "gbce", "bpr")
 
 # They see a prefix whole, followed by a token of their own, so each is encoded by itself.
 BIDIRECTIONAL = ("bert4rec", "recguru")
@@ -24,7 +25,16 @@ READ_BY = {
     "mask_probability": ("bert4rec",),
     "second_domain": ("recguru",),
     "auxiliary_weight": ("bert4rec", "recguru"),
-    "dropout": ("sasrec", "gru4rec", "bert4rec", "recguru"),
+    "dropout": ("sasrec", "gru4rec", "bert4rec", "recguru", "deepfm"),
+    "mlp_sizes": ("deepfm",),
+    "embedding_l2": ("lightgcn",),
+}
+
+# Options that only the named losses read.
+READ_BY_LOSS = {
+    "num_negatives": ("sampled_softmax", "gbce"),
+    "gbce_t": ("gbce",),
+    "embedding_l2": ("bpr",),
 }
 
 
@@ -61,6 +71,25 @@ class StudentConfig:
     dropout: float = option(
         0.5, "Dropout of hidden states and attention; gru4rec has it on its input.", low=0, below=1
     )
+    mlp_sizes: tuple[int, ...] = option(
+        (128, 128, 128), "Widths of the hidden layers of deepfm's MLP.", low=1
+    )
+    loss: str | None = option(
+        None,
+        "What the student learns by, alone and distilled: softmax over all items; "
+        "sampled_softmax over drawn ones with logQ correction; gbce; bpr. By default softmax, "
+        "for deepfm, whose scores cost an MLP a pair, sampled_softmax.",
+        choices=LOSSES,
+    )
+    num_negatives: int = option(
+        256, "Items drawn a batch by sampled_softmax and gbce, the same for all its rows.", low=1
+    )
+    gbce_t: float = option(
+        0.75, "Calibration t of gbce: 0 is the ordinary binary cross-entropy.", low=0, high=1
+    )
+    embedding_l2: float = option(
+        1e-4, "L2 coefficient of a batch's embeddings when lightgcn learns by bpr.", low=0
+    )
 
     def __post_init__(self):
         validate(self)
@@ -69,6 +98,14 @@ class StudentConfig:
                 f"--num_heads: found {self.num_heads}, expected a divisor of "
                 f"--hidden_size={self.hidden_size}"
             )
+
+        if not self.mlp_sizes:
+            raise UserError("--mlp_sizes: found none, expected at least one")
+
+    @property
+    def objective(self) -> str:
+        """The loss: the one that was asked for, else the student's own."""
+        return self.loss or ("sampled_softmax" if self.student == "deepfm" else "softmax")
 
     def window(self, max_seq_len: int) -> int:
         """How many items before its target an instance needs to be shown."""

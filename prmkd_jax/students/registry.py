@@ -12,6 +12,7 @@ from prmkd_jax.data.own import own_class
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.bert4rec import BERT4Rec
 from prmkd_jax.students.config import OWN_GROUP, StudentConfig
+from prmkd_jax.students.deepfm import DeepFM
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
 from prmkd_jax.students.gru4rec import GRU4Rec
@@ -25,6 +26,7 @@ STUDENTS = {
     "bert4rec": BERT4Rec,
     "recguru": RecGURU,
     "fm": FM,
+    "deepfm": DeepFM,
     "lightgcn": LightGCN,
 }
 

@@ -26,12 +26,14 @@ from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
 from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.ops.negatives import Popularity, Seen
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.mesh import make_mesh, place, replicate
+from prmkd_jax.train.objective import known_items
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.step import (
     DistillInput,
@@ -171,13 +173,17 @@ def fit(
     best_params, progress = jax.tree.map(jnp.copy, state.params), _Progress()
     if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
         (state, best_params), progress = replicate(mesh, saved[0]), _Progress(**saved[1])
-    step = make_train_step(graphdef, optimizer, run.distill)
+    step = make_train_step(graphdef, optimizer, run.distill, run.student)
+    known = replicate(mesh, drawing_input(run))
     batches = training_batches(run)
     validate = _evaluator(run, graphdef, run.split.validation)
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
-        inputs = (place(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch)))
+        inputs = (
+            (*place(mesh, *each), known)
+            for each in distill_inputs(run, batches.epoch(progress.epoch))
+        )
         state, metrics = _run_epoch(state, step, inputs, batches.steps_about, on_step)
         trained = time.perf_counter()
         scores = ranking_metrics(validate(state.params).all_items)
@@ -218,6 +224,11 @@ def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
         return graphdef, nnx.to_pure_dict(state)
     # A copy: the first step writes over what it is given.
     return graphdef, jax.tree.map(jnp.array, run.start)
+
+
+def drawing_input(run: Run) -> Popularity | Seen | None:
+    """What a step knows of the training part when its loss draws items."""
+    return known_items(run.student, run.facts)
 
 
 def training_batches(run: Run) -> TrainingBatches:
@@ -269,13 +280,13 @@ def _columns(run: Run, config: DistillConfig, batch: Batch) -> Columns:
 def _run_epoch(
     state: TrainState,
     step: Callable,
-    inputs: Iterator[tuple[Batch, DistillInput | None]],
+    inputs: Iterator[tuple],
     steps: int,
     on_step: Callable[[int, int], None],
 ) -> tuple[TrainState, list[StepMetrics]]:
     metrics: list[StepMetrics] = []
-    for number, (batch, distill) in enumerate(inputs, start=1):
-        state, measured = step(state, batch, distill)
+    for number, each in enumerate(inputs, start=1):
+        state, measured = step(state, *each)
         metrics.append(measured)
         if number > _IN_FLIGHT:
             metrics[number - _IN_FLIGHT].loss.block_until_ready()

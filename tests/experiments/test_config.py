@@ -91,3 +91,20 @@ def test_a_token_behind_the_prefix_needs_a_place_of_its_own(student):
     )
     assert not warnings(f"--student={student}", "--max_seq_len=2")
     assert not warnings("--max_seq_len=1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "unread"),
+    [
+        (["--num_negatives=9", "--gbce_t=0.5"], ["gbce_t", "num_negatives"]),
+        (["--loss=gbce", "--num_negatives=9", "--gbce_t=0.5"], []),
+        (["--student=deepfm", "--num_negatives=9", "--mlp_sizes=8,8", "--dropout=0.2"], []),
+        (["--student=deepfm", "--loss=softmax", "--num_negatives=9"], ["num_negatives"]),
+        (["--student=lightgcn", "--loss=bpr", "--embedding_l2=1e-5"], []),
+        (["--student=lightgcn", "--embedding_l2=1e-5"], ["embedding_l2"]),
+        (["--loss=bpr", "--embedding_l2=1e-5", "--mlp_sizes=8"], ["embedding_l2", "mlp_sizes"]),
+    ],
+)
+def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread):
+    """A number of negatives that the user tunes and that nothing draws."""
+    assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]

@@ -34,7 +34,7 @@ def prepared(tmp_path, kind="plain", dropout=0.3, **distillation):
     optimizer = make_optimizer(run.train)
     params = reference.random_params(nnx.to_pure_dict(state), 1)
     state = replicate(MESH, init_state(params, optimizer, run.seed))
-    step = make_train_step(graphdef, optimizer, run.distill)
+    step = make_train_step(graphdef, optimizer, run.distill, run.student)
     return run, step, state, list(distill_inputs(run, training_batches(run).epoch(0)))
 
 
@@ -186,7 +186,8 @@ def test_one_program_serves_every_batch(tmp_path, kind):
     """A compilation a batch, a seed, or another for the padded last one: training that crawls."""
     run, step, state, inputs = prepared(tmp_path, kind)
     other_seed = create_student(run.student, facts(WORLD), run.seed + 1)[0]
-    assert make_train_step(other_seed, make_optimizer(run.train), run.distill) is step
+    again = make_train_step(other_seed, make_optimizer(run.train), run.distill, run.student)
+    assert again is step
     step.clear_cache()  # other tests share it
     assert not inputs[-1][0].real.all()
     inputs += distill_inputs(run, training_batches(run).epoch(1))
