@@ -160,7 +160,7 @@ def test_a_students_own_loss_is_added_once(tmp_path, monkeypatch, kind):
     with_it = type("WithAuxiliary", (SASRec,), {"auxiliary": auxiliary})
     monkeypatch.setitem(STUDENTS, "sasrec", with_it)
     graphdef = create_student(run.student, facts(WORLD), run.seed)[0]
-    other_step = make_train_step(graphdef, make_optimizer(run.train), run.distill)
+    other_step = make_train_step(graphdef, make_optimizer(run.train), run.distill, run.student)
     table = np.asarray(state.params["position_embedding"]["table"], dtype=float)
     copy = jax.tree.map(jax.numpy.copy, state)
     (before, plain), (after, found) = (
