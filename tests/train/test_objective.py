@@ -11,12 +11,8 @@ import pytest
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import LOSSES, StudentConfig
-from prmkd_jax.train.loop import (
-    distill_inputs,
-    drawing_input,
-    fresh_student,
-    training_batches,
-)
+from prmkd_jax.train import objective
+from prmkd_jax.train.loop import distill_inputs, drawing_input, fresh_student, training_batches
 from prmkd_jax.train.objective import known_items, row_losses
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.step import init_state, make_train_step
@@ -70,14 +66,15 @@ def a_batch() -> Rows:
 
 
 BATCH = a_batch()
+USERS = BATCH.rows.users.reshape(-1)
 QUERIES = RNG.normal(size=(8, 5)).astype(np.float32)
 ITEMS = RNG.normal(size=(25, 5)).astype(np.float32)
 LOGITS = np.asarray(Scorer().score(QUERIES, ITEMS), dtype=float)
 
 
-def losses(loss, student=None, key=KEY, known=None, **changes):
+def losses(loss, student=None, key=KEY, **changes):
     config = StudentConfig(loss=loss, num_negatives=DRAWN, **changes)
-    known = known or known_items(config, FACTS)
+    known = known_items(config, FACTS)
 
     @jax.jit
     def run(queries, items):
@@ -86,10 +83,13 @@ def losses(loss, student=None, key=KEY, known=None, **changes):
     return np.asarray(run(QUERIES, ITEMS))
 
 
+def trained_on(user: int) -> set[int]:
+    histories = WORLD.interactions
+    return set(histories.items[histories.indptr[user] : FACTS.split.train_end[user]].tolist())
+
+
 def draws(loss, monkeypatch):
     """The losses and which items they drew."""
-    from prmkd_jax.train import objective
-
     seen = []
     for name in ("popular_items", "unseen_items"):
         function = getattr(objective, name)
@@ -136,15 +136,13 @@ def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypat
     for row, logits in enumerate(LOGITS):
         margin = logits[BATCH.targets[row]] - logits[drawn[row]]
         assert values[row] == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-5)
-    config = StudentConfig(loss="bpr")
-    seen = known_items(config, FACTS)
-    for user in range(WORLD.num_users):
-        start, end = WORLD.interactions.indptr[user], FACTS.split.train_end[user]
-        assert seen.count[user] == len(set(WORLD.interactions.items[start:end].tolist()))
+        assert drawn[row] not in trained_on(USERS[row])
+    seen = known_items(StudentConfig(loss="bpr"), FACTS)
+    assert seen.count.tolist() == [len(trained_on(user)) for user in range(WORLD.num_users)]
 
 
 def test_gbce_has_the_rate_of_its_draws():
-    """β of another number of draws or items, and draws that follow popularity."""
+    """β of another number of draws or items, or a hit that counts."""
     flat = np.zeros_like(QUERIES)
     config = StudentConfig(loss="gbce", num_negatives=DRAWN, gbce_t=0.6)
     found = row_losses(config, Scorer(), flat, ITEMS, BATCH, None, KEY)
@@ -171,9 +169,8 @@ def test_bpr_adds_a_students_own_l2():
         def embedding_norms(self, users, positives, negatives):
             return 100.0 * users + positives
 
-    users = BATCH.rows.users.reshape(-1)
     extra = losses("bpr", Heavy(), embedding_l2=0.01) - losses("bpr")
-    np.testing.assert_allclose(extra, 0.01 * (100 * users + BATCH.targets), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(extra, 0.01 * (100 * USERS + BATCH.targets), rtol=1e-3, atol=1e-4)
     for loss in ("softmax", "sampled_softmax", "gbce"):
         np.testing.assert_array_equal(losses(loss, Heavy()), losses(loss))
 
@@ -239,15 +236,10 @@ def test_every_loss_puts_the_targets_first(loss):
     def descend(logits, key):
         return logits - jax.grad(loss_of)(logits, key), None
 
-    start = jnp.asarray(RNG.normal(size=(8, 25)), jnp.float32)
+    start = jax.random.normal(jax.random.key(1), (8, 25))
     end = jax.jit(lambda x: jax.lax.scan(descend, x, jax.random.split(KEY, 300))[0])(start)
-    instances = FACTS.split.train[:8]
-    for row, instance in enumerate(instances):
-        user = WORLD.interactions.users[instance]
-        own = WORLD.interactions.items[
-            WORLD.interactions.indptr[user] : FACTS.split.train_end[user]
-        ]
+    for row, (user, target) in enumerate(zip(USERS, BATCH.targets, strict=True)):
         # BPR says nothing of what the user has trained on.
-        ignored = [item for item in own if item != BATCH.targets[row] and loss == "bpr"]
-        rivals = np.delete(np.arange(25), [BATCH.targets[row], *ignored])
-        assert (np.asarray(end)[row, rivals] < end[row, BATCH.targets[row]]).all()
+        left_out = [target, *(trained_on(user) if loss == "bpr" else ())]
+        rivals = np.delete(np.arange(25), left_out)
+        assert (np.asarray(end)[row, rivals] < end[row, target]).all()
