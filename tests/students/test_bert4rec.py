@@ -35,8 +35,8 @@ def scores_of(params, rows):
     return scores.reshape(*rows.item_seq.shape, -1)
 
 
-def batches(order=slice(None)):
-    return list(pack(HISTORIES, SEGMENTS[order], ROWS, LENGTH))
+def batches():
+    return list(pack(HISTORIES, SEGMENTS, ROWS, LENGTH))
 
 
 def by_instance(packed_batches) -> dict[int, np.ndarray]:
@@ -168,24 +168,6 @@ def test_gradients_equal_transformers():
     for ours, theirs in pairs:
         assert theirs.abs().max() > 1e-3
         np.testing.assert_allclose(ours, theirs, atol=2e-5 * float(theirs.abs().max()), rtol=0)
-
-
-def test_order_of_the_prefixes_and_padding_change_nothing():
-    """A mask that sees a neighbour, or that stands in another prefix's place."""
-    found = by_instance(batches())
-    order = np.random.default_rng(3).permutation(len(SEGMENTS))
-    for instance, scores in by_instance(batches(order)).items():
-        np.testing.assert_allclose(found[instance], scores, atol=1e-5, rtol=0)
-    packed = batches()[0]
-    padding, asked = packed.segment_ids == 0, packed.instance_ids >= 0
-    assert padding.any()
-    scrambled = packed._replace(
-        item_seq=np.where(padding, 7, packed.item_seq),
-        positions=np.where(padding, 3, packed.positions),
-    )
-    before, after = scores_of(PARAMS, packed), scores_of(PARAMS, scrambled)
-    np.testing.assert_array_equal(before[asked], after[asked])
-    assert np.isfinite(before).all()
 
 
 def chosen_by(monkeypatch, packed, chosen: list[int]) -> None:

@@ -54,8 +54,8 @@ def states(params, rows):
     return queries.reshape(*rows.item_seq.shape, -1)
 
 
-def batches(order=slice(None)):
-    return list(pack(HISTORIES, SEGMENTS[order], 5, 13))
+def batches():
+    return list(pack(HISTORIES, SEGMENTS, 5, 13))
 
 
 def by_instance(packed_batches) -> dict[int, np.ndarray]:
@@ -184,20 +184,6 @@ def test_cross_entropy_and_distillation_do_not_reach_the_encoder():
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient["encoder"]))
     assert not gradient["own"]["end_embedding"]["table"].any()
     assert np.abs(gradient["head"][0]["memory_value"]["kernel"]).max() > 1e-3
-
-
-def test_order_of_the_prefixes_and_padding_change_nothing():
-    """A user vector of a neighbour, or one that depends on what stands in padding."""
-    found = by_instance(batches())
-    order = np.random.default_rng(3).permutation(len(SEGMENTS))
-    for instance, vector in by_instance(batches(order)).items():
-        np.testing.assert_allclose(found[instance], vector, atol=3e-6, rtol=0)
-    packed = batches()[0]
-    padding, asked = packed.segment_ids == 0, packed.instance_ids >= 0
-    assert padding.any()
-    scrambled = packed._replace(item_seq=np.where(padding, 7, packed.item_seq))
-    before, after = (states(PARAMS, rows) for rows in (packed, scrambled))
-    np.testing.assert_array_equal(before[asked], after[asked])
 
 
 def test_second_domain_is_drawn_from_its_training_part_anew_each_step():
