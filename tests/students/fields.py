@@ -18,8 +18,8 @@ HISTORIES = WORLD.interactions
 SEGMENTS = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
 
 
-def batches(order=slice(None)):
-    return list(pack(HISTORIES, SEGMENTS[order], 5, 13))
+def batches():
+    return list(pack(HISTORIES, SEGMENTS, 5, 13))
 
 
 def words_of(item: int) -> dict[str, list[int]]:

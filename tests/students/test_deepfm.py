@@ -73,16 +73,6 @@ def test_a_pair_alone_scores_as_among_others():
     np.testing.assert_allclose(alone, together[np.arange(40), np.arange(40)], rtol=1e-5, atol=1e-5)
 
 
-def test_padding_changes_nothing():
-    """A bag that holds padding."""
-    padding = ROWS.segment_ids == 0
-    assert padding.any()
-    scrambled = ROWS._replace(
-        item_seq=np.where(padding, 7, ROWS.item_seq), users=np.where(padding, 5, ROWS.users)
-    )
-    np.testing.assert_array_equal(scored(PARAMS, ROWS)[ASKED], scored(PARAMS, scrambled)[ASKED])
-
-
 def test_dropout_is_the_mlps_alone_and_one_mask_a_row():
     """An FM that is dropped, a mask that forgets its scale, or columns that don't belong together.
 
