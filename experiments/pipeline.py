@@ -36,6 +36,7 @@ from prmkd_jax.data.readers import read_dataset
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.synthetic import synthetic_dataset
 
+STUDENTS = "students"
 # What may differ between a stopped run and the one that resumes it.
 _FREE = ("resume", "output_dir", "cache_dir", "data_dir")
 
@@ -95,7 +96,7 @@ def run_pipeline(
                     start=None if start is None else start.params,
                 )
     name = settings.student.label
-    export(output / "students", students, settings, dataset, split, start)
+    export(output / STUDENTS, students, settings, dataset, split, start)
     results = {
         "schema_version": SCHEMA_VERSION,
         "dataset": facts,
@@ -154,8 +155,9 @@ def _open_output(output: Path, flags: dict[str, Any], flagfile: str, resume: boo
                     f"as in {path}, the run to be resumed"
                 )
     else:
-        # A later --resume must not find the states of an earlier run.
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+        # A later --resume must not find the states of an earlier run, nor a reader its students.
+        for folder in ("checkpoints", STUDENTS):
+            shutil.rmtree(output / folder, ignore_errors=True)
         (output / "log.jsonl").unlink(missing_ok=True)
     write_json(path, flags)
     write_text(output / "flags.cfg", flagfile)
@@ -173,7 +175,7 @@ def _write_files(
         "results": output / "results.json",
         "timing": output / "timing.json",
         "test ranks": output / "ranks.npz",
-        "students": output / "students",
+        "students": output / STUDENTS,
     }
     # Every user's expected test rank, for anybody's own tests.
     ranks = {
