@@ -155,9 +155,8 @@ def _open_output(output: Path, flags: dict[str, Any], flagfile: str, resume: boo
                     f"as in {path}, the run to be resumed"
                 )
     else:
-        # A later --resume must not find the states of an earlier run, nor a reader its students.
-        for folder in ("checkpoints", STUDENTS):
-            shutil.rmtree(output / folder, ignore_errors=True)
+        # A later --resume must not find the states of an earlier run.
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
         (output / "log.jsonl").unlink(missing_ok=True)
     write_json(path, flags)
     write_text(output / "flags.cfg", flagfile)
