@@ -36,6 +36,7 @@ from prmkd_jax.data.readers import read_dataset
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.synthetic import synthetic_dataset
 
+STUDENTS = "students"
 # What may differ between a stopped run and the one that resumes it.
 _FREE = ("resume", "output_dir", "cache_dir", "data_dir")
 
@@ -95,7 +96,7 @@ def run_pipeline(
                     start=None if start is None else start.params,
                 )
     name = settings.student.label
-    export(output / "students", students, settings, dataset, split, start)
+    export(output / STUDENTS, students, settings, dataset, split, start)
     results = {
         "schema_version": SCHEMA_VERSION,
         "dataset": facts,
@@ -173,7 +174,7 @@ def _write_files(
         "results": output / "results.json",
         "timing": output / "timing.json",
         "test ranks": output / "ranks.npz",
-        "students": output / "students",
+        "students": output / STUDENTS,
     }
     # Every user's expected test rank, for anybody's own tests.
     ranks = {

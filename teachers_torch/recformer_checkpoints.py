@@ -52,8 +52,8 @@ def load_official(
         if not all(any(name.startswith(group) for name in side) for side in (found, wanted)):
             found = {name: t for name, t in found.items() if not name.startswith(group)}
             wanted = {name: t for name, t in wanted.items() if not name.startswith(group)}
-    shapes = [{name: tensor.shape for name, tensor in side.items()} for side in (found, wanted)]
-    require_weights(*shapes, source)
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    require_weights({name: tensor.shape for name, tensor in found.items()}, shapes, source)
     model.load_state_dict({**model.state_dict(), **found})
 
 
