@@ -15,7 +15,7 @@ from prmkd_jax.distill.config import given_weights
 
 def main(argv: Sequence[str]) -> None:
     """Runs all of them and writes one table."""
-    run_study(argv, "ablation", "Ablations of PRM-KD", list_variants)
+    run_study(argv, "ablation", "Ablations of PRM-KD", "PRM-KD", list_variants)
 
 
 def list_variants(settings: Settings) -> list[Variant]:
@@ -35,13 +35,13 @@ def list_variants(settings: Settings) -> list[Variant]:
     ]
     uniform = ("--teacher_weights=uniform", "--consistency_quantile=1")
     return [
-        Variant("prmkd", "PRM-KD", ("--method=prmkd",)),
+        Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
         *only,
         # Of two teachers, being without the one is having only the other.
         *(without if len(teachers) > 2 else ()),
         Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
         Variant("without_wa", "w/o WA: average", (*uniform, "--consistency_threshold=none")),
-        Variant("base", model_name(settings.student.student), ("--teachers=",)),
+        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
     ]
 
 

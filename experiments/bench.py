@@ -109,29 +109,35 @@ def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
 
     import jax
 
-    from prmkd_jax.train.loop import distill_inputs, fresh_student, training_batches
+    from prmkd_jax.train.loop import (
+        distill_inputs,
+        drawing_input,
+        fresh_student,
+        training_batches,
+    )
     from prmkd_jax.train.optim import make_optimizer
     from prmkd_jax.train.step import init_state, make_train_step
 
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
     state = init_state(params, optimizer, run.seed)
-    step = make_train_step(graphdef, optimizer, run.distill)
+    step = make_train_step(graphdef, optimizer, run.distill, run.student)
+    known = drawing_input(run)
     inputs = itertools.cycle(distill_inputs(run, training_batches(run).epoch(0)))
     started = time.perf_counter()
-    compiled = step.lower(state, *next(inputs)).compile()
+    compiled = step.lower(state, *next(inputs), known).compile()
     compile_seconds = time.perf_counter() - started
     costs = compiled.cost_analysis() or {}
     times = []
     for _ in range(repeats + 1):
         batch = next(inputs)
         started = time.perf_counter()
-        state, metrics = step(state, *batch)
+        state, metrics = step(state, *batch, known)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - started)
     started = time.perf_counter()
     for batch in distill_inputs(run, training_batches(run).epoch(1)):
-        state, metrics = step(state, *batch)
+        state, metrics = step(state, *batch, known)
     jax.block_until_ready((state, metrics))
     quartiles = statistics.quantiles(times[1:], n=4)
     return {

@@ -110,7 +110,7 @@ def _try(configs: Sequence[Any], choice: ChooseConfig, reporter: Any) -> list[di
         return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
     runs = finished_runs(configs, folder, reporter, rank_test=False)
     taught = settings.distill.method if settings.run.teachers else "base"
-    model = f"{settings.student.student} {taught}"
+    model = f"{settings.student.label} {taught}"
     return [_row(model, ",".join(map(str, settings.run.seeds)), [vars(run) for run in runs])]
 
 

@@ -8,7 +8,7 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
-from prmkd_jax.students.config import READ_BY, StudentConfig
+from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
     CHECKPOINTED,
@@ -52,6 +52,14 @@ class RunConfig:
         choices=("jax", "torch"),
     )
     seeds: tuple[int, ...] = option((0,), "Seeds of the students.", low=0)
+    student_init: str = option(
+        "",
+        "What the students start from, plain and distilled: the folder of an exported student, "
+        "or a .pth file of RecBole's. By default every seed draws its own start.",
+    )
+    export_recbole: bool = option(
+        False, "Write the trained students under RecBole's keys too, for RecBole to serve."
+    )
     resume: bool = option(False, "Continue the run that was stopped in --output_dir.")
 
     def __post_init__(self):
@@ -98,6 +106,11 @@ class Settings:
             raise UserError(
                 f"--batch_size: found {self.train.batch_size}, expected at least "
                 f"--max_seq_len={self.data.max_seq_len}"
+            )
+        if self.student.window(self.data.max_seq_len) < 1:
+            raise UserError(
+                f"--max_seq_len: found {self.data.max_seq_len}, expected at least 2: "
+                f"--student={self.student.student} adds a token to each prefix"
             )
         given, names = given_weights(self.distill.teacher_weights), self.run.teachers
         if given is not None and names and len(given) != len(names):
@@ -164,9 +177,12 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
         (PrecomputedConfig, {"precomputed"}),
     ):
         note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
-    student = settings.student.student
+    student, loss = settings.student.student, settings.student.objective
+    for name, readers in READ_BY_LOSS.items():
+        if loss not in readers:
+            unread[name] = f"--loss={loss} does not use it"
     for name, readers in READ_BY.items():
-        if student not in readers:
+        if student in BUILT_IN and student not in readers:
             unread[name] = f"--student={student} does not use it"
     if settings.data.dataset != "synthetic":
         for field in dataclasses.fields(DataConfig):

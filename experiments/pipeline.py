@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.config import GROUPS, Settings
 from experiments.console import Reporter
+from experiments.domains import second_domain
 from experiments.environment import describe_environment
 from experiments.figures import save_figures
 from experiments.files import append_json_line, write_json, write_text
@@ -28,12 +29,14 @@ from experiments.results import (
 from experiments.tables import dataset_lines, print_results
 from experiments.teaching import prepare_teacher
 from experiments.training import Trained, make_bank, train_students
+from experiments.weights import export, student_start
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.readers import read_dataset
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.synthetic import synthetic_dataset
 
+STUDENTS = "students"
 # What may differ between a stopped run and the one that resumes it.
 _FREE = ("resume", "output_dir", "cache_dir", "data_dir")
 
@@ -60,9 +63,12 @@ def run_pipeline(
     with _timed(seconds, "data"):
         dataset = load_dataset(settings)
         split = leave_one_out(dataset.interactions)
+        # A wrong name is told now, not when the teachers are tuned.
+        second_domain(settings, dataset)
     facts = describe_dataset(dataset, split)
     for line in dataset_lines(facts):
         reporter.say(line)
+    start = student_start(settings, dataset, split)
     _open_output(output, flags, as_flagfile(GROUPS, configs), settings.run.resume)
 
     def log(event: dict[str, Any]) -> None:
@@ -80,9 +86,17 @@ def run_pipeline(
         if variant == "base" or source is not None:
             with _timed(seconds, variant):
                 students[variant] = train_students(
-                    dataset, split, source, settings, output / "checkpoints", reporter, log
+                    dataset,
+                    split,
+                    source,
+                    settings,
+                    output / "checkpoints",
+                    reporter,
+                    log,
+                    start=None if start is None else start.params,
                 )
-    name = settings.student.student
+    name = settings.student.label
+    export(output / STUDENTS, students, settings, dataset, split, start)
     results = {
         "schema_version": SCHEMA_VERSION,
         "dataset": facts,
@@ -160,6 +174,7 @@ def _write_files(
         "results": output / "results.json",
         "timing": output / "timing.json",
         "test ranks": output / "ranks.npz",
+        "students": output / STUDENTS,
     }
     # Every user's expected test rank, for anybody's own tests.
     ranks = {

@@ -14,15 +14,13 @@ from typing import Any
 
 from bridge.runtime import settle
 from experiments.config import GROUPS, Settings, settings_from
+from experiments.domains import SYNTHETIC, load_domain
 from experiments.flags import Group, parse, run_command
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
-from prmkd_jax.data.readers import read_dataset
-from prmkd_jax.data.synthetic import DOMAINS, TARGET, WorldConfig, make_domain
+from prmkd_jax.data.synthetic import DOMAINS, TARGET
 from teachers_torch.config import PRETRAINED, PretrainConfig, RecformerPretrainConfig
-
-SYNTHETIC = "synthetic"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,7 @@ def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
     for name in names:
         if name == settings.data.dataset:
             raise _is_target(name)
-        domain = _load_domain(settings, name)
+        domain = load_domain(settings.data, name)
         if domain.name == target.name or domain.fingerprint == target.fingerprint:
             raise _is_target(name)
         domains.append(domain)
@@ -156,15 +154,6 @@ def pretrain_one(
             pretrain.pretrain(name, domains, teachers, config, folder, **common)
             start = f"--teacher_checkpoints={name}={folder}"
     reporter.say(f"{title}: done, {start}")
-
-
-def _load_domain(settings: Settings, name: str) -> Dataset:
-    kind, _, domain = name.partition("-")
-    if kind == SYNTHETIC and domain in DOMAINS:
-        data = settings.data
-        world = WorldConfig(users=data.synthetic_users, items=data.synthetic_items)
-        return make_domain(data.synthetic_seed, domain, world).dataset
-    return read_dataset(Path(settings.data.data_dir), name)
 
 
 def _is_target(name: str) -> UserError:

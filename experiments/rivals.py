@@ -15,14 +15,14 @@ from experiments.wording import model_name
 
 def main(argv: Sequence[str]) -> None:
     """Runs all of them and writes one table."""
-    run_study(argv, "rivals", "PRM-KD, its rivals and its controls", list_variants)
+    run_study(argv, "rivals", "PRM-KD, its rivals and its controls", "PRM-KD", list_variants)
 
 
 def list_variants(settings: Settings) -> list[Variant]:
     """The plain student, PRM-KD, other distillations, and what only looks like one."""
     return [
-        Variant("base", model_name(settings.student.student), ("--teachers=",)),
-        Variant("prmkd", "PRM-KD", ("--method=prmkd",)),
+        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
+        Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
         Variant("average", "uniform average", ("--method=average",)),
         Variant("weighted", "weighted, no exclusion", ("--method=weighted",)),
         Variant("best_teacher", "best teacher alone", ("--method=best_teacher",)),

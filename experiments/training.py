@@ -8,6 +8,7 @@ from typing import Any
 from bridge.teacher_bank import TeacherBank
 from experiments.config import Settings
 from experiments.console import Reporter
+from experiments.domains import second_domain
 from experiments.teaching import ReadyTeacher
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
@@ -61,6 +62,7 @@ def plain_run(dataset: Dataset, split: Split, settings: Settings, seed: int, fol
         seed=seed,
         folder=folder,
         resume=settings.run.resume,
+        second_domain=second_domain(settings, dataset),
     )
 
 
@@ -73,6 +75,7 @@ def train_students(
     reporter: Reporter,
     log: Log,
     *,
+    start: dict[str, Any] | None = None,
     rank_test: bool = True,
 ) -> list[Trained]:
     """Trains one student a seed: the distilled one if there is a bank, else the plain one.
@@ -85,14 +88,15 @@ def train_students(
         folder: checkpoints go to a folder of it a seed.
         reporter: shows progress.
         log: takes one event an epoch.
+        start: parameters to begin with; None draws them from each seed.
         rank_test: False where the run only serves to choose a setting.
     """
     variant = "base" if bank is None else settings.distill.method
     trained = []
     for seed in settings.run.seeds:
-        name = f"{settings.student.student}-{variant}-seed{seed}"
+        name = f"{settings.student.label}-{variant}-seed{seed}"
         run = plain_run(dataset, split, settings, seed, folder / name)
-        run = dataclasses.replace(run, rank_test=rank_test)
+        run = dataclasses.replace(run, start=start, rank_test=rank_test)
         if bank is not None:
             run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
             run = dataclasses.replace(run, threshold=calibrate_threshold(run))

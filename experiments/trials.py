@@ -19,23 +19,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from bridge.weights import Start
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.console import Reporter
+from experiments.domains import second_domain
 from experiments.files import append_json_line, write_json
 from experiments.flags import as_dict
 from experiments.pipeline import load_dataset
 from experiments.teaching import ReadyTeacher, prepare_teacher
 from experiments.training import Trained, make_bank, train_students
+from experiments.weights import start_digest, student_start
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.own import own_identity
 from prmkd_jax.data.splits import Split, leave_one_out
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.evaluate.metrics import ranking_metrics
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.base import fingerprint
 
-_RESULT, _RANKS = "run.json", "ranks.npy"
+_RESULT, _RANKS, _LOG = "run.json", "ranks.npy", "log.jsonl"
 _READ = (DataConfig, StudentConfig, TrainConfig)
 # Where the data lie doesn't change them.
 _FREE = ("data_dir",)
@@ -54,6 +58,7 @@ class FinishedRun:
         parameters: the student's size.
         threshold: epsilon of the consistency rule; None where it never acts.
         ranks: every user's test rank; None like `test`.
+        epoch_seconds: what each epoch's training took, out of the run's log.
     """
 
     seed: int
@@ -64,6 +69,7 @@ class FinishedRun:
     parameters: int
     threshold: float | None
     ranks: Float[np.ndarray, "users"] | None
+    epoch_seconds: tuple[float, ...]
 
 
 def finished_runs(
@@ -80,6 +86,7 @@ def finished_runs(
     settings = settings_from(tuple(configs))
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
+    start = student_start(settings, dataset, split)
     common = {**_identity(configs, settings, dataset, split), "test": rank_test}
     runs, teachers = [], None
     for seed in settings.run.seeds:
@@ -90,7 +97,7 @@ def finished_runs(
                 teachers = ready_teachers(settings, dataset, split, place, reporter)
             run = dataclasses.replace(settings.run, seeds=(seed,), resume=True)
             one = dataclasses.replace(settings, run=run)
-            _run(one, dataset, split, teachers, place, reporter, rank_test, identity)
+            _run(one, dataset, split, start, teachers, place, reporter, rank_test, identity)
         runs.append(_read(place))
     return runs
 
@@ -119,14 +126,23 @@ def _identity(
         for group, config in zip(GROUPS, configs, strict=True)
         if group.config in _READ or (names and group.config is DistillConfig)
     ]
-    flags = as_dict(*zip(*read, strict=True))
-    seed = settings.run.teacher_seed
+    flags, domain = as_dict(*zip(*read, strict=True)), second_domain(settings, dataset)
+    seed, student = settings.run.teacher_seed, settings.student.student
+    # Keys that only some runs have, so that what was run before there were such is found again.
+    more: dict[str, Any] = {}
+    if student not in BUILT_IN:
+        more["student_class"] = own_identity(OWN_GROUP, student)
+    if settings.run.student_init:
+        more["student_init"] = start_digest(settings)
+    if domain is not None:
+        more["second_domain_data"] = domain.fingerprint
     teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,
         "teachers": teachers,
         "teacher_scores": settings.run.teacher_scores if names else None,
+        **more,
     }
 
 
@@ -134,6 +150,7 @@ def _run(
     settings: Settings,
     dataset: Dataset,
     split: Split,
+    start: Start | None,
     teachers: list[ReadyTeacher],
     place: Path,
     reporter: Reporter,
@@ -141,8 +158,17 @@ def _run(
     identity: dict[str, Any],
 ) -> None:
     bank, checkpoints, log = make_bank(teachers, settings), place / "checkpoints", _log_in(place)
+    params = None if start is None else start.params
     (trained,) = train_students(
-        dataset, split, bank, settings, checkpoints, reporter, log, rank_test=rank_test
+        dataset,
+        split,
+        bank,
+        settings,
+        checkpoints,
+        reporter,
+        log,
+        start=params,
+        rank_test=rank_test,
     )
     if trained.fitted.test is not None:
         beside = place / f"part.{_RANKS}"
@@ -155,7 +181,7 @@ def _run(
 
 def _log_in(folder: Path) -> Callable[[dict[str, Any]], None]:
     folder.mkdir(parents=True, exist_ok=True)
-    return functools.partial(append_json_line, folder / "log.jsonl")
+    return functools.partial(append_json_line, folder / _LOG)
 
 
 def _describe(trained: Trained) -> dict[str, Any]:
@@ -175,4 +201,12 @@ def _describe(trained: Trained) -> dict[str, Any]:
 def _read(place: Path) -> FinishedRun:
     result = json.loads((place / _RESULT).read_text())["result"]
     ranks = None if result["test"] is None else np.load(place / _RANKS)
-    return FinishedRun(**result, ranks=ranks)
+    return FinishedRun(**result, ranks=ranks, epoch_seconds=_epoch_seconds(place / _LOG))
+
+
+def _epoch_seconds(log: Path) -> tuple[float, ...]:
+    """The training seconds of every epoch; one that was done again after a kill counts once."""
+    events = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    students = [event for event in events if event.get("stage") == "student"]
+    taken = {event["epoch"]: event["seconds"]["train"] for event in students}
+    return tuple(taken[epoch] for epoch in sorted(taken))

@@ -1,33 +1,21 @@
-"""Variants of one configuration, run with every seed and compared with one of them.
+"""Variants of one configuration, each run with every seed and compared with another.
 
 A table or a figure of the paper is a list of variants; `run_study` does the rest. Finished runs
 are never repeated, and a command that was stopped goes on where it was.
 """
 
 import dataclasses
-import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from bridge.runtime import settle
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.files import write_json, write_text
 from experiments.flags import Group, as_dict, parse
-from experiments.wording import ALPHA, decimals, model_name, p_value, percent
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
-from prmkd_jax.evaluate.metrics import METRICS
-from prmkd_jax.evaluate.significance import compare, holm
-
-if TYPE_CHECKING:
-    from experiments.trials import FinishedRun
-
-REFERENCE = "prmkd"
-SHOWN = "NDCG@10"
 
 
 class Variant(NamedTuple):
@@ -37,11 +25,15 @@ class Variant(NamedTuple):
         name: short, as `--variants` takes it.
         label: as tables and figures call it.
         flags: what it changes, as on the command line.
+        reference: the name of the variant that it is compared with, None for none.
+        kind: "base", "prmkd" or "other": its colour in the figure.
     """
 
     name: str
     label: str
     flags: tuple[str, ...]
+    reference: str | None = "prmkd"
+    kind: str = "other"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +41,8 @@ class VariantsConfig:
     """Which variants are run, and where their runs are kept."""
 
     variants: tuple[str, ...] = option(
-        (), "Names of the variants to run; empty runs all. prmkd, the reference, always runs."
+        (),
+        "Names of the variants to run; empty runs all. What one is compared with runs as well.",
     )
     variant_flags: str = option(
         "",
@@ -72,16 +65,20 @@ def run_study(
     argv: Sequence[str],
     name: str,
     title: str,
+    versus: str,
     list_variants: Callable[[Settings], Sequence[Variant]],
 ) -> None:
     """Runs the variants; leaves `<output_dir>/<name>.json`, `.md` and `.svg`.
+
+    The seconds, which the table shows too, stand in `<name>_timing.json`, so that equal runs
+    give equal bytes.
 
     Args:
         argv: the command line, without the program's name.
         name: of the command and of its files.
         title: of the table.
-        list_variants: the variants of a configuration, in the table's order; one of them is
-            the reference.
+        versus: what the variants are compared with, in words.
+        list_variants: the variants of a configuration, in the table's order.
     """
     program = f"python -m experiments.{name}"
     *configs, study = parse(argv, STUDY_GROUPS, program).configs
@@ -91,9 +88,9 @@ def run_study(
     variants = choose_variants(list_variants(settings), study)
     # Mistakes in any variant are told before the first is run.
     parsed = [parse([*argv, *each.flags], STUDY_GROUPS, program).configs[:-1] for each in variants]
-    for each in parsed:
-        settings_from(each)
+    students = dict.fromkeys(settings_from(each).student.student for each in parsed)
     settle(compilation_cache=Path(settings.run.cache_dir) / "jax")
+    from experiments.comparison import describe, describe_timing, figure, markdown
     from experiments.console import Reporter
     from experiments.environment import describe_environment
     from experiments.trials import finished_runs
@@ -109,21 +106,24 @@ def run_study(
         sys.exit(130)
     results = {
         "title": title,
-        "reference": REFERENCE,
+        "versus": versus,
+        "students": list(students),
         "environment": describe_environment(),
         "settings": as_dict(GROUPS, configs),
         "variants": describe(variants, runs),
     }
+    timing = {name: describe_timing(each) for name, each in runs.items()}
     files = Path(settings.run.output_dir) / name
     write_json(files.with_suffix(".json"), results)
-    write_text(files.with_suffix(".md"), markdown(results))
+    write_json(files.with_name(f"{name}_timing.json"), timing)
+    write_text(files.with_suffix(".md"), markdown(results, timing))
     write_text(files.with_suffix(".svg"), figure(results))
-    reporter.say(markdown(results))
+    reporter.say(markdown(results, timing))
     reporter.say(f"Written to {files}.json, .md and .svg")
 
 
 def choose_variants(variants: Sequence[Variant], study: VariantsConfig) -> list[Variant]:
-    """The variants that `--variants` names, each with its flags out of `--variant_flags`.
+    """The variants that `--variants` names and their references, with `--variant_flags`.
 
     Raises:
         UserError: if a name is unknown, or the flags aren't written as they should be.
@@ -141,120 +141,10 @@ def choose_variants(variants: Sequence[Variant], study: VariantsConfig) -> list[
     for name in study.variants:
         if name not in names:
             raise UserError(f"--variants: found {name!r}, expected some of {', '.join(names)}")
-    wanted = {REFERENCE, *(study.variants or names)}
+    wanted = {*(study.variants or names)}
+    wanted |= {v.reference for v in variants if v.name in wanted and v.reference is not None}
     return [
         variant._replace(flags=variant.flags + more.get(variant.name, ()))
         for variant in variants
         if variant.name in wanted
     ]
-
-
-def describe(
-    variants: Sequence[Variant], runs: Mapping[str, Sequence["FinishedRun"]]
-) -> list[dict[str, Any]]:
-    """Every variant's results, and what its difference from the reference is worth.
-
-    Each user's metric is averaged over the seeds, then one paired test runs over the users. The
-    p-values of a metric are corrected together, over all variants, by Holm's method.
-
-    Args:
-        variants: in the table's order.
-        runs: name → its runs, one a seed.
-    """
-    ranks = {
-        name: np.stack([run.ranks for run in each if run.ranks is not None])
-        for name, each in runs.items()
-    }
-    others = [variant.name for variant in variants if variant.name != REFERENCE]
-    compared = {name: compare(ranks[REFERENCE], ranks[name]) for name in others}
-    against: dict[str, dict[str, Any]] = {name: {} for name in others}
-    for metric in METRICS:
-        t_holm = holm([compared[name][metric].t_p for name in others])
-        wilcoxon_holm = holm([compared[name][metric].wilcoxon_p for name in others])
-        for name, t, wilcoxon in zip(others, t_holm, wilcoxon_holm, strict=True):
-            against[name][metric] = {
-                "change": compared[name][metric].improvement,
-                "t_p": compared[name][metric].t_p,
-                "t_p_holm": t,
-                "wilcoxon_p": compared[name][metric].wilcoxon_p,
-                "wilcoxon_p_holm": wilcoxon,
-            }
-    return [
-        {**_describe_variant(variant, runs[variant.name]), "against": against.get(variant.name)}
-        for variant in variants
-    ]
-
-
-def markdown(results: Mapping[str, Any]) -> str:
-    """The variants as a Markdown table."""
-    settings, rows = results["settings"], results["variants"]
-    reference = next(row["label"] for row in rows if row["name"] == results["reference"])
-    student, seeds = model_name(settings["student"]), len(settings["seeds"])
-    lines = [
-        f"{results['title']}: {student} on {settings['dataset']}, test part, mean of {seeds} "
-        f"seed{'s' if seeds > 1 else ''}; p-values against {reference}, over users, "
-        "Holm-corrected.",
-        "",
-        f"| variant | Recall@10 | NDCG@10 | NDCG@10 against {reference} | p, t-test | "
-        "p, Wilcoxon | validation NDCG@10 | best epoch |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [row["label"], decimals(row["test"]["Recall@10"]), decimals(row["test"][SHOWN])]
-        against = row["against"] and row["against"][SHOWN]
-        if against:
-            cells += [percent(against["change"]), p_value(against["t_p_holm"])]
-            cells += [p_value(against["wilcoxon_p_holm"])]
-        else:
-            cells += ["", "", ""]
-        cells += [decimals(row["validation"][SHOWN]), f"{row['best_epoch']:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def figure(results: Mapping[str, Any]) -> str:
-    """The variants' test NDCG@10 as bars; hollow ones don't differ from the reference."""
-    from matplotlib.axes import Axes
-
-    from experiments.plotting import BASE, PRMKD, TEACHER, draw_svg, horizontal_bars
-
-    rows = results["variants"]
-    values = [row["test"][SHOWN] for row in rows]
-    colours = {"base": BASE, results["reference"]: PRMKD}
-    sure = [not row["against"] or row["against"][SHOWN]["t_p_holm"] < ALPHA for row in rows]
-
-    def draw(axes: Axes) -> None:
-        horizontal_bars(
-            axes,
-            [row["label"] for row in rows],
-            values,
-            [*map(decimals, values)],
-            [colours.get(row["name"], TEACHER) for row in rows],
-            [row["test_std"][SHOWN] for row in rows],
-            filled=sure,
-        )
-        axes.set_xlabel(f"{SHOWN}, test set")
-
-    svg = draw_svg(0.9 + 0.34 * len(rows), draw)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n'
-
-
-def _describe_variant(variant: Variant, runs: Sequence["FinishedRun"]) -> dict[str, Any]:
-    def over_seeds(part: str, summarise: Callable[[list[float]], float]) -> dict[str, float]:
-        return {
-            metric: summarise([getattr(run, part)[metric] for run in runs]) for metric in METRICS
-        }
-
-    def spread(values: list[float]) -> float:
-        return statistics.stdev(values) if len(values) > 1 else 0.0
-
-    per_seed = [{key: value for key, value in vars(run).items() if key != "ranks"} for run in runs]
-    return {
-        **variant._asdict(),
-        "validation": over_seeds("validation", statistics.fmean),
-        "test": over_seeds("test", statistics.fmean),
-        "test_std": over_seeds("test", spread),
-        "best_epoch": statistics.fmean(run.best_epoch for run in runs),
-        "parameters": runs[0].parameters,
-        "per_seed": per_seed,
-    }

@@ -14,6 +14,7 @@ NAMES = {
     "gru4rec": "GRU4Rec",
     "bert4rec": "BERT4Rec",
     "recguru": "RecGURU",
+    "recguru-ae": "RecGURU-AE",
     "fm": "FM",
     "deepfm": "DeepFM",
     "lightgcn": "LightGCN",

@@ -16,12 +16,12 @@ from jaxtyping import Float32, Int
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.own import own_identity
 from prmkd_jax.data.splits import PARTS, Split
-from teachers_torch.config import TeacherConfigs
+from teachers_torch.config import OWN_GROUP, TeacherConfigs
 from teachers_torch.encode import TunedTeacher, rank_all
 from teachers_torch.image import files_digest
 from teachers_torch.inputs import Log
-from teachers_torch.own import own_identity
 from teachers_torch.precomputed import PrecomputedTeacher, content_digest
 from teachers_torch.recformer import RecformerTeacher
 from teachers_torch.recformer_start import start_identity
@@ -124,7 +124,7 @@ def settings(name: str, dataset: Dataset, configs: TeacherConfigs) -> dict[str, 
             "max_seq_len": configs.max_seq_len,
         }
     if name not in RECIPES:
-        return dict(own_identity(name))
+        return dict(own_identity(OWN_GROUP, name))
     recipe, text = RECIPES[name], configs.text
     found = {
         **dataclasses.asdict(recipe.config(configs)),

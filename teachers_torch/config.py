@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import ClassVar
 
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
+from prmkd_jax.data.own import own_names
 
 BUILT_IN = ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
 OWN_GROUP = "prmkd.teachers"
 """The entry points of users' own teachers."""
-TEACHERS = (*BUILT_IN, *sorted({e.name for e in entry_points(group=OWN_GROUP)} - set(BUILT_IN)))
+TEACHERS = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
 CHECKPOINTED = ("unisrec", "unim2rec")
 """Who starts from `--teacher_checkpoints`; a checkpoint of unisrec starts unisrec-text too."""
 PRETRAINED = (*CHECKPOINTED, "recformer")

@@ -1,4 +1,4 @@
-"""UniSRec's official checkpoints: read without running what is in them, mapped, written back.
+"""UniSRec's official checkpoints, mapped to the model here and written back.
 
 The official tables have a row for [PAD]: item i of a data set here is row i + 1 there, and an
 official `item_seq` holds those rows, oldest item first, 0 behind the end.
@@ -7,65 +7,29 @@ official `item_seq` holds those rows, oldest item first, 0 behind the end.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.weights import require_weights
 from teachers_torch.config import PretrainConfig, UniSRecConfig
 from teachers_torch.contrast import PretrainBatch
 from teachers_torch.encoder import TensorBatch
+from teachers_torch.recbole import read_recbole
 from teachers_torch.unisrec import UniSRec
 
 PLM, IDS = "plm_embedding.weight", "item_embedding.weight"
-# What RecBole's pickled configuration names; none is needed, all become `_Inert`. Some Pythons
-# (3.11.2, for one) write a member of an enumeration as a call of getattr.
-IGNORED = ("recbole.", "unisrec.", "yaml.", "numpy.", "builtins.getattr")
-
-
-class _Inert:
-    """Stands in for a class or function that isn't needed: takes everything, does nothing."""
-
-    def __init__(self, *_: Any, **__: Any):
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
 
 
 def read_official(path: Path) -> dict[str, Tensor]:
-    """The `state_dict` of an official checkpoint file.
-
-    PyTorch's weights-only reader takes the pickle apart: classes of RecBole's configuration
-    become inert, any other that is no tensor's is refused, and no code of the file runs.
+    """The `state_dict` of an official checkpoint file, which is one of RecBole's trainer.
 
     Raises:
         UserError: it is no such file, or it names something that has no place in one.
     """
-    try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception as error:  # no zip archive, no pickle in it, not readable, …
-        raise UserError(f"{path}: found no checkpoint of torch.save, expected one") from error
-    refused = sorted(name for name in named if not name.startswith(IGNORED))
-    if refused:
-        raise UserError(
-            f"{path}: found {', '.join(refused)}, which no checkpoint needs, expected tensors and "
-            "RecBole's configuration"
-        )
-    # A class of its own for each name: the reader tells them apart by name.
-    inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in named]
-    try:
-        with torch.serialization.safe_globals(inert):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        weights = dict(content["state_dict"])
-    except Exception as error:  # a damaged archive fails in many ways
-        raise UserError(f"{path}: found no readable state_dict, expected one") from error
-    wrong = sorted(key for key, value in weights.items() if not isinstance(value, Tensor))
-    if wrong:
-        raise UserError(f"{path}: state_dict: found no tensor at {wrong}, expected one")
-    return weights
+    return read_recbole(path).weights
 
 
 def from_official(
@@ -130,23 +94,8 @@ def load_weights(
     Raises:
         UserError: keys are missing, surplus or of another shape; all of them are listed.
     """
-    wanted = model.state_dict()
-    missing = sorted(set(wanted) - set(weights))
-    told = [
-        ("missing", [key for key in missing if not key.startswith(fresh)]),
-        ("surplus", sorted(set(weights) - set(wanted))),
-        (
-            "of another shape",
-            [
-                f"{key} {list(weights[key].shape)} in place of {list(wanted[key].shape)}"
-                for key in sorted(set(weights) & set(wanted))
-                if weights[key].shape != wanted[key].shape
-            ],
-        ),
-    ]
-    if any(keys for _, keys in told):
-        lists = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in told if keys)
-        raise UserError(f"{source}: found weights that don't fit ({lists}), expected this model's")
+    wanted = {key: value.shape for key, value in model.state_dict().items()}
+    require_weights({key: w.shape for key, w in weights.items()}, wanted, source, fresh=fresh)
     model.load_state_dict(weights, strict=False)
 
 

@@ -1,6 +1,5 @@
 """A user's own recommender as a teacher: a class found by its entry point."""
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import Float32, Int
 
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.own import own_class, own_entry
 from teachers_torch.config import OWN_GROUP
 
 
@@ -29,15 +29,9 @@ class OwnTeacher:
             UserError: its class can't be imported.
         """
         self.name = name
-        self._origin = own_entry(name).value
+        self._origin = own_entry(OWN_GROUP, name).value
         self._num_items = dataset.num_items
-        try:
-            made_by = own_entry(name).load()
-        except (ImportError, AttributeError) as error:
-            raise UserError(
-                f"--teachers: {name}: {self._origin} can't be imported ({error})"
-            ) from error
-        self._model = made_by(dataset)
+        self._model = own_class(OWN_GROUP, name, "teachers")(dataset)
         self.score_scale = float(getattr(self._model, "score_scale", 1.0))
 
     @property
@@ -72,15 +66,3 @@ class OwnTeacher:
                 f"{list(array.shape)}, expected [{rows}, d] of finite numbers"
             )
         return array
-
-
-def own_entry(name: str) -> EntryPoint:
-    """The entry point of a teacher's name."""
-    return next(entry for entry in entry_points(group=OWN_GROUP) if entry.name == name)
-
-
-def own_identity(name: str) -> dict[str, str]:
-    """What tells one version of a user's teacher from another: class, package, version."""
-    entry = own_entry(name)
-    package = (entry.dist.name, entry.dist.version) if entry.dist is not None else ("", "")
-    return {"class": entry.value, "package": package[0], "version": package[1]}

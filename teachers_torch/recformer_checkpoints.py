@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prmkd_jax.data.errors import UserError, first_line
+from prmkd_jax.data.weights import require_weights
 from teachers_torch.longformer import Architecture
 from teachers_torch.recformer import Recformer
 
@@ -51,15 +52,8 @@ def load_official(
         if not all(any(name.startswith(group) for name in side) for side in (found, wanted)):
             found = {name: t for name, t in found.items() if not name.startswith(group)}
             wanted = {name: t for name, t in wanted.items() if not name.startswith(group)}
-    problems = [f"missing {name}" for name in wanted if name not in found]
-    problems += [f"surplus {name}" for name in found if name not in wanted]
-    problems += [
-        f"{name} {list(found[name].shape)} in place of {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    if problems:
-        raise UserError(f"{source}: found {', '.join(problems)}, expected Recformer's parameters")
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    require_weights({name: tensor.shape for name, tensor in found.items()}, shapes, source)
     model.load_state_dict({**model.state_dict(), **found})
 
 

@@ -1,5 +1,6 @@
 """Small data sets, teachers and runs that several tests share."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,25 @@ def cycle_world(users: int = 120, items: int = 40, length: int = 8) -> Dataset:
     """Item i is always followed by item i + 1, so a model that learns ranks it first."""
     histories = [[(user + step) % items for step in range(length)] for user in range(users)]
     return from_histories(histories, items)
+
+
+def shelf_world(users: int = 90, shelves: int = 6, size: int = 8, length: int = 9) -> Dataset:
+    """Users walk around one shelf each, some shelves more visited than others.
+
+    A shelf's items have one brand and two categories in turn. Who knows the shelf alone ranks
+    the target within `size` places, who knows the last item ranks it first.
+    """
+    rng = np.random.default_rng(0)
+    shares = np.arange(shelves, 0, -1) / np.arange(shelves, 0, -1).sum()
+    walks = zip(rng.choice(shelves, users, p=shares), rng.integers(size, size=users), strict=True)
+    histories = [[shelf * size + (at + n) % size for n in range(length)] for shelf, at in walks]
+    world = from_histories(histories, shelves * size)
+    brands = tuple(f"brand {item // size}" for item in range(world.num_items))
+    kinds = tuple(
+        f"shelf {item // size}, {'odd' if item % 2 else 'even'}" for item in range(world.num_items)
+    )
+    texts = {**world.catalogue.texts, "brand": brands, "categories": kinds}
+    return dataclasses.replace(world, catalogue=Catalogue(texts))
 
 
 def student_config(**changes: Any) -> StudentConfig:

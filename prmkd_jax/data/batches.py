@@ -8,7 +8,14 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from prmkd_jax.data.dataset import Dataset, Interactions
-from prmkd_jax.data.packing import PackedRows, history_segments, pack, row_length
+from prmkd_jax.data.packing import (
+    PackedRows,
+    Segments,
+    history_segments,
+    instance_segments,
+    pack,
+    row_length,
+)
 from prmkd_jax.data.splits import Split
 
 
@@ -50,6 +57,15 @@ class TrainingBatches:
 
     The batches of epoch e depend on (seed, e) alone, so a resumed run sees what an
     uninterrupted one would.
+
+    Attributes:
+        interactions: the histories.
+        split: whose training part it is.
+        max_seq_len: longest prefix that a model sees.
+        batch_size: token slots of a batch.
+        seed: of the order.
+        one_by_one: a segment for each instance, for models that see prefixes whole; else a
+            history's instances share one.
     """
 
     interactions: Interactions
@@ -57,10 +73,11 @@ class TrainingBatches:
     max_seq_len: int
     batch_size: int
     seed: int
+    one_by_one: bool = False
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch; the last one is padded."""
-        segments = history_segments(self.interactions, self.split.train_end, self.max_seq_len)
+        segments = self._segments()
         order = np.random.default_rng([self.seed, epoch]).permutation(len(segments))
         length = row_length(self.batch_size, self.max_seq_len)
         rows = self.batch_size // length
@@ -70,8 +87,13 @@ class TrainingBatches:
     @property
     def steps_about(self) -> int:
         """Steps of an epoch if every slot were filled; packing adds a few in a hundred."""
-        segments = history_segments(self.interactions, self.split.train_end, self.max_seq_len)
+        segments = self._segments()
         return -(-int((segments.stop - segments.start).sum()) // self.batch_size)
+
+    def _segments(self) -> Segments:
+        if self.one_by_one:
+            return instance_segments(self.interactions, self.split.train, self.max_seq_len)
+        return history_segments(self.interactions, self.split.train_end, self.max_seq_len)
 
 
 def as_batch(interactions: Interactions, packed: PackedRows) -> Batch:
@@ -153,15 +175,20 @@ def _columns(
     return Columns(items, target_columns, valid)
 
 
+def training_counts(dataset: Dataset, split: Split) -> Int64[np.ndarray, "V"]:
+    """How often each item stands in the training part."""
+    interactions = dataset.interactions
+    in_train = np.arange(len(interactions.items)) < split.train_end[interactions.users]
+    return np.bincount(interactions.items[in_train], minlength=dataset.num_items)
+
+
 def popularity_groups(dataset: Dataset, split: Split, groups: int) -> Int32[np.ndarray, "V"]:
     """Every item's group, 0 the least popular; all have about equally many interactions.
 
     As UnKD (Chen et al., 2023) divides the items: in the order of their training interactions
     (equal ones in the order of their ids), cut where the running sum passes an equal share.
     """
-    interactions = dataset.interactions
-    in_train = np.arange(len(interactions.items)) < split.train_end[interactions.users]
-    counts = np.bincount(interactions.items[in_train], minlength=dataset.num_items)
+    counts = training_counts(dataset, split)
     order = np.argsort(counts, kind="stable")
     # The middle of its own interactions decides which share of the sum an item falls in.
     middle = np.cumsum(counts[order]) - counts[order] / 2

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from prmkd_jax.data.dataset import Dataset, category_names
-from prmkd_jax.data.splits import Split
+from prmkd_jax.data.packing import PackedRows, instance_segments, pack
+from prmkd_jax.data.splits import Split, leave_one_out
 
 # Of the catalogue's texts those that are words of a vocabulary, and how to find the words.
 ITEM_FIELDS = {"brand": lambda text: [text.strip()], "categories": category_names}
@@ -36,11 +37,13 @@ class Facts:
         dataset: histories and catalogue.
         split: its parts.
         max_seq_len: longest prefix that a model sees.
+        second_domain: another data set, for a model that learns from two.
     """
 
     dataset: Dataset
     split: Split
     max_seq_len: int
+    second_domain: Dataset | None = None
 
     @property
     def num_users(self) -> int:
@@ -69,6 +72,19 @@ class Facts:
             for name, words in ITEM_FIELDS.items()
         }
         return {name: field for name, field in fields.items() if field.size}
+
+    @cached_property
+    def second_rows(self) -> PackedRows:
+        """The second domain's training histories in rows of `max_seq_len` slots.
+
+        Each is cut to its newest items and asked at its last slot, as a prefix is.
+        """
+        assert self.second_domain is not None
+        histories = self.second_domain.interactions
+        held_out = leave_one_out(histories).validation
+        segments = instance_segments(histories, held_out, self.max_seq_len)
+        packed = pack(histories, segments, 1, self.max_seq_len)
+        return PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
 
 
 def _field(texts: tuple[str, ...], words_of: Callable[[str], list[str]]) -> Field:

@@ -49,15 +49,13 @@ class FM(nnx.Module):
             rows: packed histories.
             rngs: not needed: nothing is dropped.
         """
-        prefix = causal_segments(rows.segment_ids).astype(jnp.float32)
-        recent = (prefix / prefix.sum(-1, keepdims=True)) @ self.recent_embedding(rows.item_seq)
-        vectors = self.user_embedding(rows.users) + recent
-        vectors = vectors.reshape(-1, vectors.shape[-1])
+        user, recent = self.user_fields(rows)
+        vectors = user + recent
         return jnp.concatenate([vectors, jnp.ones_like(vectors[:, :1])], axis=-1)
 
     def items(self) -> Float[Array, "V D_plus_1"]:
         """[V_i, b_i]; row = item id."""
-        vectors = jnp.stack(self._item_side(self.vectors))
+        vectors = jnp.stack(self.item_fields())
         total = vectors.sum(0)
         pairs = 0.5 * (jnp.square(total) - jnp.square(vectors).sum(0)).sum(-1, keepdims=True)
         return jnp.concatenate([total, pairs + sum(self._item_side(self.linear))], axis=-1)
@@ -67,6 +65,17 @@ class FM(nnx.Module):
     ) -> Float[Array, "B C"]:
         """Dot products, float32."""
         return dot(queries, items)
+
+    def user_fields(self, rows: PackedRows) -> list[Float[Array, "B D"]]:
+        """What the user's id and the prefix say at every slot, one array a field."""
+        prefix = causal_segments(rows.segment_ids).astype(jnp.float32)
+        recent = (prefix / prefix.sum(-1, keepdims=True)) @ self.recent_embedding(rows.item_seq)
+        user = self.user_embedding(rows.users)
+        return [field.reshape(-1, field.shape[-1]) for field in (user, recent)]
+
+    def item_fields(self) -> list[Float[Array, "V D"]]:
+        """What the id, the brand and the categories say of every item, one array a field."""
+        return self._item_side(self.vectors)
 
     def _item_side(self, tables: nnx.Dict) -> list[Float[Array, "V D"]]:
         """One array a field: what its words say of each item."""

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from prmkd_jax.data.packing import PackedRows
+
 INIT = nnx.initializers.normal(stddev=0.02)
 
 
@@ -20,16 +22,30 @@ class Embedding(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Post-LN self-attention and feed-forward block with exact GELU, as RecBole has it."""
+    """Self-attention and feed-forward block with exact GELU.
 
-    def __init__(self, width: int, heads: int, inner: int, dropout: float, *, rngs: nnx.Rngs):
+    Post-LN as RecBole has it; with `norm_first` each LayerNorm stands before its sublayer
+    instead of after the sum.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        *,
+        norm_first: bool = False,
+        rngs: nnx.Rngs,
+    ):
         self.heads = heads
+        self.norm_first = norm_first
         # Query, key and value in one product: the same numbers, a third of the calls.
-        self.qkv = _linear(width, 3 * width, rngs)
-        self.out = _linear(width, width, rngs)
+        self.qkv = linear(width, 3 * width, rngs)
+        self.out = linear(width, width, rngs)
         self.attention_norm = layer_norm(width, rngs)
-        self.wide = _linear(width, inner, rngs)
-        self.narrow = _linear(inner, width, rngs)
+        self.wide = linear(width, inner, rngs)
+        self.narrow = linear(inner, width, rngs)
         self.output_norm = layer_norm(width, rngs)
         self.dropout = nnx.Dropout(dropout)
 
@@ -46,33 +62,88 @@ class TransformerBlock(nnx.Module):
             allowed: whether slot i may look at slot j.
             rngs: source of the dropout masks; None switches dropout off.
         """
-        hidden = self.attention_norm(hidden + self._drop(self._attend(hidden, allowed, rngs), rngs))
-        inner = self.narrow(jax.nn.gelu(self.wide(hidden), approximate=False))
-        return self.output_norm(hidden + self._drop(inner, rngs))
+        if self.norm_first:
+            hidden = hidden + self._attend(self.attention_norm(hidden), allowed, rngs)
+            return hidden + self._feed(self.output_norm(hidden), rngs)
+        hidden = self.attention_norm(hidden + self._attend(hidden, allowed, rngs))
+        return self.output_norm(hidden + self._feed(hidden, rngs))
 
     def _attend(self, hidden, allowed, rngs):
-        rows, length, width = hidden.shape
         query, key, value = jnp.split(self.qkv(hidden), 3, axis=-1)
-        query, key, value = (
-            x.reshape(rows, length, self.heads, -1).transpose(0, 2, 1, 3)
-            for x in (query, key, value)
-        )
-        logits = (query @ key.swapaxes(-1, -2)).astype(jnp.float32)
-        logits = logits / jnp.sqrt(width // self.heads)
-        logits = jnp.where(allowed[:, None], logits, jnp.finfo(logits.dtype).min)
-        weights = self._drop(jax.nn.softmax(logits, axis=-1).astype(hidden.dtype), rngs)
-        mixed = (weights @ value).transpose(0, 2, 1, 3).reshape(rows, length, width)
-        return self.out(mixed)
+        mixed = attention(query, key, value, allowed, self.heads, self.dropout, rngs)
+        return self._drop(self.out(mixed), rngs)
+
+    def _feed(self, hidden, rngs):
+        inner = self.narrow(jax.nn.gelu(self.wide(hidden), approximate=False))
+        return self._drop(inner, rngs)
 
     def _drop(self, x, rngs):
         return self.dropout(x, deterministic=rngs is None, rngs=rngs)
 
 
+def attention(
+    query: Float[Array, "R L D"],
+    key: Float[Array, "R L D"],
+    value: Float[Array, "R L D"],
+    allowed: Bool[Array, "R L L"],
+    heads: int,
+    dropout: nnx.Dropout,
+    rngs: nnx.Rngs | None,
+) -> Float[Array, "R L D"]:
+    """Scaled dot-product attention, its heads beside each other in D; softmax in float32.
+
+    Args:
+        query: what slot i looks for.
+        key: what slot j is found by.
+        value: what slot j gives.
+        allowed: whether slot i may look at slot j.
+        heads: divides D.
+        dropout: applied to the weights.
+        rngs: source of its mask; None switches it off.
+    """
+    rows, length, width = query.shape
+    query, key, value = (
+        x.reshape(rows, length, heads, -1).transpose(0, 2, 1, 3) for x in (query, key, value)
+    )
+    logits = (query @ key.swapaxes(-1, -2)).astype(jnp.float32)
+    logits = logits / jnp.sqrt(width // heads)
+    logits = jnp.where(allowed[:, None], logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    weights = dropout(weights, deterministic=rngs is None, rngs=rngs)
+    return (weights @ value).transpose(0, 2, 1, 3).reshape(rows, length, width)
+
+
+def whole_segments(segment_ids: Int[ArrayLike, "R L"]) -> Bool[Array, "R L L"]:
+    """Slot i may look at every slot of its segment; padding sees only padding."""
+    ids = jnp.asarray(segment_ids)
+    return ids[:, :, None] == ids[:, None, :]
+
+
+def append_slots(
+    rows: PackedRows,
+) -> tuple[Int[Array, "R 2L"], Bool[Array, "R 2L 2L"]]:
+    """Room for a token of the model's own after every prefix that is asked.
+
+    The rows grow to 2 L slots: the end slot of slot i is L + i. It stands for anything only
+    where an instance is asked; the others are padding. So every query has a slot of its own,
+    whatever the batch. Prefixes are seen whole, so a segment must be asked at its last slot
+    alone (`instance_segments`).
+
+    Returns:
+        positions of all slots, and whether slot i may look at slot j: all of its segment,
+        its end slot included.
+    """
+    segment_ids, positions = jnp.asarray(rows.segment_ids), jnp.asarray(rows.positions)
+    asked = jnp.asarray(rows.instance_ids) >= 0
+    end_ids, end_positions = (jnp.where(asked, x, 0) for x in (segment_ids, positions + 1))
+    allowed = whole_segments(jnp.concatenate([segment_ids, end_ids], axis=-1))
+    return jnp.concatenate([positions, end_positions], axis=-1), allowed
+
+
 def causal_segments(segment_ids: Int[ArrayLike, "R L"]) -> Bool[Array, "R L L"]:
     """Slot i may look at slot j of the same segment with j ≤ i; padding sees only padding."""
-    ids = jnp.asarray(segment_ids)
-    same = ids[:, :, None] == ids[:, None, :]
-    return same & jnp.tri(ids.shape[-1], dtype=bool)
+    same = whole_segments(segment_ids)
+    return same & jnp.tri(same.shape[-1], dtype=bool)
 
 
 def dot(queries: Float[Array, "B D"], items: Float[Array, "C D"]) -> Float[Array, "B C"]:
@@ -80,10 +151,11 @@ def dot(queries: Float[Array, "B D"], items: Float[Array, "C D"]) -> Float[Array
     return jnp.matmul(queries, items.T, preferred_element_type=jnp.float32)
 
 
-def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with BERT's epsilon."""
-    return nnx.LayerNorm(width, epsilon=1e-12, rngs=rngs)
+def layer_norm(width: int, rngs: nnx.Rngs, epsilon: float = 1e-12) -> nnx.LayerNorm:
+    """LayerNorm, with BERT's epsilon unless the model says otherwise."""
+    return nnx.LayerNorm(width, epsilon=epsilon, rngs=rngs)
 
 
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer, N(0, 0.02) at the start, its bias 0."""
     return nnx.Linear(inputs, outputs, kernel_init=INIT, rngs=rngs)

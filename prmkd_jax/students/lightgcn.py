@@ -2,12 +2,13 @@
 
 An instance is (user, next item). The user vector is the mean of the user's embeddings over
 all layers; it does not depend on the prefix, which only decides what the teachers say of
-the instance. The score is the raw dot product, the loss the softmax of all students.
+the instance. The score is the raw dot product. The loss is the softmax of all students;
+`--loss=bpr --weight_decay=0` trains it as published, with its L2 on a batch's embeddings.
 """
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.graph import normalized_graph, propagate
@@ -49,6 +50,14 @@ class LightGCN(nnx.Module):
     ) -> Float[Array, "B C"]:
         """Dot products, float32."""
         return dot(queries, items)
+
+    def embedding_norms(
+        self, users: Int[Array, "B"], positives: Int[Array, "B"], negatives: Int[Array, "B"]
+    ) -> Float[Array, "B"]:
+        """½(‖e_u‖² + ‖e_i‖² + ‖e_j‖²) of the embeddings before any smoothing, for BPR's L2."""
+        item = self.item_embedding
+        triples = jnp.stack([self.user_embedding(users), item(positives), item(negatives)])
+        return 0.5 * jnp.square(triples).sum((0, -1))
 
     def _smoothed(self) -> tuple[Float[Array, "U D"], Float[Array, "V D"]]:
         """Means of layers 0 … K (eq. 7 of arXiv 2002.02126 with equal weights)."""

@@ -26,12 +26,14 @@ from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
 from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.ops.negatives import Popularity, Seen
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.mesh import make_mesh, place, replicate
+from prmkd_jax.train.objective import known_items
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.step import (
     DistillInput,
@@ -79,9 +81,11 @@ class Run:
         teachers: None for the plain student.
         threshold: epsilon, calibrated beforehand.
         folder: where checkpoints go.
+        start: parameters to begin with; None draws them from the seed.
         resume: continue from the folder's newest checkpoint.
         rank_test: rank the test instances at the end; a run that only serves to choose a
             setting must not.
+        second_domain: a data set that the student learns from besides.
     """
 
     dataset: Dataset
@@ -91,15 +95,22 @@ class Run:
     train: TrainConfig
     seed: int
     folder: Path
+    start: dict[str, Any] | None = None
     distill: DistillConfig | None = None
     teachers: TeacherSource | None = None
     threshold: float = float("inf")
     resume: bool = False
     rank_test: bool = True
+    second_domain: Dataset | None = None
 
     def __post_init__(self):
         if (self.distill is None) != (self.teachers is None):
             raise ValueError("a run has both teachers and a distillation, or neither")
+
+    @property
+    def facts(self) -> Facts:
+        """What the student may know of its data."""
+        return Facts(self.dataset, self.split, self.max_seq_len, self.second_domain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,13 +173,17 @@ def fit(
     best_params, progress = jax.tree.map(jnp.copy, state.params), _Progress()
     if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
         (state, best_params), progress = replicate(mesh, saved[0]), _Progress(**saved[1])
-    step = make_train_step(graphdef, optimizer, run.distill)
+    step = make_train_step(graphdef, optimizer, run.distill, run.student)
+    known = replicate(mesh, drawing_input(run))
     batches = training_batches(run)
     validate = _evaluator(run, graphdef, run.split.validation)
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
-        inputs = (place(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch)))
+        inputs = (
+            (*place(mesh, *each), known)
+            for each in distill_inputs(run, batches.epoch(progress.epoch))
+        )
         state, metrics = _run_epoch(state, step, inputs, batches.steps_about, on_step)
         trained = time.perf_counter()
         scores = ranking_metrics(validate(state.params).all_items)
@@ -204,15 +219,27 @@ def fit(
 
 def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The run's student before its first step: its structure and its parameters."""
-    facts = Facts(run.dataset, run.split, run.max_seq_len)
-    graphdef, state = create_student(run.student, facts, run.seed)
-    return graphdef, nnx.to_pure_dict(state)
+    graphdef, state = create_student(run.student, run.facts, run.seed)
+    if run.start is None:
+        return graphdef, nnx.to_pure_dict(state)
+    # A copy: the first step writes over what it is given.
+    return graphdef, jax.tree.map(jnp.array, run.start)
+
+
+def drawing_input(run: Run) -> Popularity | Seen | None:
+    """What a step knows of the training part when its loss draws items."""
+    return known_items(run.student, run.facts)
 
 
 def training_batches(run: Run) -> TrainingBatches:
     """The batches that a run trains on."""
     return TrainingBatches(
-        run.dataset.interactions, run.split, run.max_seq_len, run.train.batch_size, run.seed
+        run.dataset.interactions,
+        run.split,
+        run.max_seq_len,
+        run.train.batch_size,
+        run.seed,
+        run.student.one_by_one,
     )
 
 
@@ -253,13 +280,13 @@ def _columns(run: Run, config: DistillConfig, batch: Batch) -> Columns:
 def _run_epoch(
     state: TrainState,
     step: Callable,
-    inputs: Iterator[tuple[Batch, DistillInput | None]],
+    inputs: Iterator[tuple],
     steps: int,
     on_step: Callable[[int, int], None],
 ) -> tuple[TrainState, list[StepMetrics]]:
     metrics: list[StepMetrics] = []
-    for number, (batch, distill) in enumerate(inputs, start=1):
-        state, measured = step(state, batch, distill)
+    for number, each in enumerate(inputs, start=1):
+        state, measured = step(state, *each)
         metrics.append(measured)
         if number > _IN_FLIGHT:
             metrics[number - _IN_FLIGHT].loss.block_until_ready()

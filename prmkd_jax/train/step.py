@@ -15,7 +15,10 @@ from prmkd_jax.data.batches import Batch, Columns
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.distill import TeacherMeasures, UserInput, distill_batch
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables, score_columns
-from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.ops.negatives import Popularity, Seen
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import HasAuxiliary
+from prmkd_jax.train.objective import row_losses
 
 Params = dict[str, Any]
 
@@ -55,7 +58,10 @@ class DistillInput(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """Means over the batch's real rows; they stay on the device until a log line is due."""
+    """Means over the batch's real rows; they stay on the device until a log line is due.
+
+    `cross_entropy` is the student's own loss, whichever `--loss` is.
+    """
 
     loss: Float[Array, ""]
     cross_entropy: Float[Array, ""]
@@ -81,7 +87,8 @@ def user_inputs(batch: Batch, distill: DistillInput) -> UserInput:
     )
 
 
-TrainStep = Callable[[TrainState, Batch, DistillInput | None], tuple[TrainState, StepMetrics]]
+# The state, the batch, the distillation's input, what the loss knows of the training part.
+TrainStep = Callable[..., tuple[TrainState, StepMetrics]]
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -99,22 +106,29 @@ def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     config: DistillConfig | None,
+    student_config: StudentConfig,
 ) -> TrainStep:
     """Compiles the step of the plain (`config` None) or of the distilled student, once.
 
     The state is donated: the caller must not touch the old one again.
     """
 
-    def loss_fn(params: Params, batch: Batch, distill: DistillInput | None, key: Array):
-        student = nnx.merge(graphdef, nnx.State(params))
-        queries, items = student.queries(batch.rows, nnx.Rngs(key)), student.items()
+    def loss_fn(
+        params: Params,
+        batch: Batch,
+        distill: DistillInput | None,
+        known: Popularity | Seen | None,
+        key: Array,
+    ):
+        student, rngs = nnx.merge(graphdef, nnx.State(params)), nnx.Rngs(key)
+        queries, items = student.queries(batch.rows, rngs), student.items()
         rows = jnp.maximum(batch.real.sum(), 1).astype(jnp.float32)
 
         def mean(per_row: Array) -> Array:
             real = batch.real.reshape(-1, *[1] * (per_row.ndim - 1))
             return jnp.where(real, per_row, 0.0).sum(0) / rows
 
-        ce = mean(cross_entropy(student.score, queries, items, batch.targets))
+        ce = mean(row_losses(student_config, student, queries, items, batch, known, key))
         kd, measures = jnp.float32(0.0), None
         if config is not None:
             if distill is None:
@@ -127,12 +141,19 @@ def make_train_step(
             kd, measures = mean(per_row), jax.tree.map(mean, measures)
         # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
         loss = ce + config.distill_weight * kd if config and config.distill_weight else ce
+        if isinstance(student, HasAuxiliary):
+            loss = loss + student.auxiliary(batch.rows, rngs)
         return loss, (ce, kd, rows, measures)
 
-    def train_step(state: TrainState, batch: Batch, distill: DistillInput | None = None):
+    def train_step(
+        state: TrainState,
+        batch: Batch,
+        distill: DistillInput | None = None,
+        known: Popularity | Seen | None = None,
+    ):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         (loss, (ce, kd, rows, measures)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, batch, distill, key
+            state.params, batch, distill, known, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -23,9 +23,9 @@ HISTORIES, SPLIT = WORLD.interactions, leave_one_out(WORLD.interactions)
 WORLDS = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=9), min_size=1, max_size=8)
 
 
-def stream(seed=0, histories=HISTORIES):
+def stream(seed=0, histories=HISTORIES, one_by_one=False):
     split = leave_one_out(histories)
-    return TrainingBatches(histories, split, MAX_SEQ_LEN, BATCH_SIZE, seed)
+    return TrainingBatches(histories, split, MAX_SEQ_LEN, BATCH_SIZE, seed, one_by_one)
 
 
 def flat(batches):
@@ -37,10 +37,10 @@ def equal(one, other):
     return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 17])
-def test_an_epoch_asks_every_training_instance_once(epoch):
+@pytest.mark.parametrize(("epoch", "one_by_one"), [(0, False), (1, False), (17, False), (1, True)])
+def test_an_epoch_asks_every_training_instance_once(epoch, one_by_one):
     """An instance lost in the shuffle or at the end, or a held-out one that is trained on."""
-    batches = list(stream().epoch(epoch))
+    batches = list(stream(one_by_one=one_by_one).epoch(epoch))
     asked = np.concatenate([batch.instance_ids[batch.real] for batch in batches])
     np.testing.assert_array_equal(np.sort(asked), SPLIT.train)
     for batch in batches:
@@ -51,13 +51,28 @@ def test_an_epoch_asks_every_training_instance_once(epoch):
         assert batch.instance_ids.shape == (BATCH_SIZE,) == (batch.rows.item_seq.size,)
 
 
-def test_no_held_out_item_is_read():
+def test_one_by_one_each_instance_has_a_segment_that_ends_before_its_target():
+    """A model that sees its segment whole and finds the target, or a later item, in it."""
+    for batch in stream(one_by_one=True).epoch(0):
+        rows = batch.rows
+        for row, column in np.argwhere(rows.segment_ids > 0):
+            segment = rows.segment_ids[row] == rows.segment_ids[row, column]
+            asked = rows.instance_ids[row, segment]
+            assert (asked[:-1] == -1).all()
+            first = max(HISTORIES.indptr[HISTORIES.users[asked[-1]]], asked[-1] - MAX_SEQ_LEN)
+            prefix = HISTORIES.items[first : asked[-1]]
+            np.testing.assert_array_equal(rows.item_seq[row, segment], prefix)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_no_held_out_item_is_read(one_by_one):
     """Validation or test items among a batch's inputs or targets."""
     items = HISTORIES.items.copy()
     held_out = np.concatenate([SPLIT.validation, SPLIT.test])
     items[held_out] = 999
-    batches = list(stream(histories=Interactions(HISTORIES.indptr, items)).epoch(0))
-    assert equal(batches, list(stream().epoch(0)))
+    changed = Interactions(HISTORIES.indptr, items)
+    batches = list(stream(histories=changed, one_by_one=one_by_one).epoch(0))
+    assert equal(batches, list(stream(one_by_one=one_by_one).epoch(0)))
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -72,9 +87,10 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert not any(equal(a, b) for a, b in itertools.combinations(orders, 2))
 
 
-def test_about_how_many_steps_there_are():
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_about_how_many_steps_there_are(one_by_one):
     """A progress bar that ends at half, or never."""
-    batches = stream()
+    batches = stream(one_by_one=one_by_one)
     filled = sum((batch.rows.segment_ids > 0).sum() for batch in batches.epoch(0))
     assert batches.steps_about == -(-filled // BATCH_SIZE)
     assert batches.steps_about <= len(list(batches.epoch(0))) <= 1.5 * batches.steps_about

@@ -59,3 +59,52 @@ def test_options_that_this_distillation_does_not_read_are_told(flags, why):
 def test_options_that_are_read_raise_no_warning(flags):
     """A warning that makes the user drop a setting that counts."""
     assert not [line for line in warnings(*flags) if not line.startswith("--method")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "read"),
+    [
+        (["--student=bert4rec", "--mask_probability=0.4", "--num_heads=4"], True),
+        (["--student=recguru", "--second_domain=Arts", "--auxiliary_weight=2"], True),
+        (["--student=sasrec", "--sasrec_form=original"], True),
+        (["--student=sasrec", "--mask_probability=0.4"], False),
+        (["--student=bert4rec", "--second_domain=Arts"], False),
+        (["--student=gru4rec", "--sasrec_form=pre-ln"], False),
+    ],
+)
+def test_students_say_which_options_they_do_not_read(flags, read):
+    """A setting of another student that the user believes in."""
+    expected = [] if read else [f"{flags[-1].split('=')[0]} has no effect: {flags[0]} does not"]
+    found = warnings(*flags)
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("student", ["bert4rec", "recguru"])
+def test_a_token_behind_the_prefix_needs_a_place_of_its_own(student):
+    """A prefix of no items at all."""
+    with pytest.raises(UserError) as error:
+        warnings(f"--student={student}", "--max_seq_len=1")
+    assert str(error.value) == (
+        f"--max_seq_len: found 1, expected at least 2: --student={student} adds a token to "
+        "each prefix"
+    )
+    assert not warnings(f"--student={student}", "--max_seq_len=2")
+    assert not warnings("--max_seq_len=1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "unread"),
+    [
+        (["--num_negatives=9", "--gbce_t=0.5"], ["gbce_t", "num_negatives"]),
+        (["--loss=gbce", "--num_negatives=9", "--gbce_t=0.5"], []),
+        (["--student=deepfm", "--num_negatives=9", "--mlp_sizes=8,8", "--dropout=0.2"], []),
+        (["--student=deepfm", "--loss=softmax", "--num_negatives=9"], ["num_negatives"]),
+        (["--student=lightgcn", "--loss=bpr", "--embedding_l2=1e-5"], []),
+        (["--student=lightgcn", "--embedding_l2=1e-5"], ["embedding_l2"]),
+        (["--loss=bpr", "--embedding_l2=1e-5", "--mlp_sizes=8"], ["embedding_l2", "mlp_sizes"]),
+    ],
+)
+def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread):
+    """A number of negatives that the user tunes and that nothing draws."""
+    assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]

@@ -62,6 +62,12 @@ def test_run_leaves_its_files_and_a_table(folder, finished):
         "timing.json",
         "report.html",
         "ranks.npz",
+        *(
+            f"students/sasrec-{variant}-seed{seed}/{file}"
+            for variant in ("base", "prmkd")
+            for seed in (0, 1)
+            for file in ("weights.safetensors", "student.json")
+        ),
     ]:
         assert (output / name).stat().st_size > 0, name
     results = json.loads((output / "results.json").read_text())

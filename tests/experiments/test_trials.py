@@ -51,6 +51,10 @@ def configs(folder, *flags):
 
 def assert_same(one, other):
     for field in dataclasses.fields(one):
+        if field.name == "epoch_seconds":
+            # The clock differs where it was run twice, the epochs don't.
+            assert len(one.epoch_seconds) == len(other.epoch_seconds) == one.epochs
+            continue
         np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name))
 
 

@@ -1,5 +1,6 @@
 """Variants of one configuration: which are run, and what their differences are worth."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,26 +10,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import ablation, rivals
+from experiments import ablation, rivals, universality
+from experiments.comparison import describe, describe_timing, figure, markdown
 from experiments.config import GROUPS, settings_from
 from experiments.flags import parse
 from experiments.trials import FinishedRun
-from experiments.variants import (
-    Variant,
-    VariantsConfig,
-    choose_variants,
-    describe,
-    figure,
-    markdown,
-)
+from experiments.variants import Variant, VariantsConfig, choose_variants
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm
+from prmkd_jax.students.config import STUDENT_NAMES
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [
-    Variant(name, name.upper(), (f"--method={name}",)) for name in ("prmkd", "rd", "average")
+    Variant(name, name.upper(), (f"--method={name}",), reference)
+    for name, reference in (("prmkd", None), ("rd", "prmkd"), ("average", "prmkd"))
 ]
 
 
@@ -38,7 +35,7 @@ def settings(*flags):
 
 def finished(seed, ranks) -> FinishedRun:
     metrics = ranking_metrics(ranks)
-    return FinishedRun(seed, metrics, metrics, 3 + seed, 9, 100, None, ranks)
+    return FinishedRun(seed, metrics, metrics, 3 + seed, 4, 100, None, ranks, (4.0, 1, 1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +53,14 @@ def runs():
 
 @pytest.fixture(scope="module")
 def results(runs):
-    flags = {"student": "sasrec", "dataset": "Scientific", "seeds": [0, 1]}
-    rows = describe(VARIANTS, runs)
-    return {"title": "Rivals", "reference": "prmkd", "settings": flags, "variants": rows}
+    flags = {"dataset": "Scientific", "seeds": [0, 1]}
+    results = {"title": "Rivals", "versus": "PRM-KD", "students": ["sasrec"], "settings": flags}
+    return {**results, "variants": describe(VARIANTS, runs)}
+
+
+@pytest.fixture(scope="module")
+def timing(runs):
+    return {name: describe_timing(each) for name, each in runs.items()}
 
 
 def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs, results):
@@ -77,21 +79,47 @@ def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs
     change = means["rd"].mean() / means["prmkd"].mean() - 1
     assert found[0]["change"] == pytest.approx(change)
     assert others[0]["best_epoch"] == 3.5
+    assert "epoch_seconds" not in others[0]["per_seed"][0]
     assert [run["seed"] for run in others[0]["per_seed"]] == [0, 1]
     json.dumps(results, allow_nan=False)
 
 
-def test_table_and_figure_show_every_variant(results):
+def test_seconds_are_those_of_an_epoch_and_until_the_best(runs, timing):
+    """The patience counted as cost, or a mean over something else than epochs."""
+    assert timing["rd"] == {"seconds_per_epoch": 2.0, "seconds_to_best": 7.0}
+    without = [dataclasses.replace(runs["rd"][0], epoch_seconds=()), runs["rd"][1]]
+    assert describe_timing(without) is None
+
+
+def test_table_and_figure_show_every_variant(results, timing):
     """A row left out, or a comparison of the reference with itself."""
-    lines = markdown(results).splitlines()
+    lines = markdown(results, {**timing, "average": None}).splitlines()
     assert [line.split(" | ")[0] for line in lines[4:]] == ["| PRMKD", "| RD", "| AVERAGE"]
     assert "|  |  |  |" in lines[4]
-    assert "p-values against PRMKD" in lines[0]
+    assert lines[5].endswith(" | 4 | 2.00 s | 7.00 s | 100 |")
+    assert lines[6].endswith(" | 4 | – | – | 100 |")
+    assert "SASRec on Scientific" in lines[0]
+    assert "p-values against PRM-KD" in lines[0]
     assert "mean of 2 seeds" in lines[0]
     drawn = figure(results)
     for row in results["variants"]:
         assert row["label"] in drawn
         assert f"{row['test']['NDCG@10']:.4f}" in drawn
+
+
+def test_every_student_is_compared_with_itself():
+    """A gain over another student, or a student that the figure forgets."""
+    variants = universality.list_variants(settings())
+    names = [each.name.removesuffix("-base") for each in variants[::2]]
+    assert names == [name for name in STUDENT_NAMES if name != "recguru"]
+    for base, prmkd in zip(variants[::2], variants[1::2], strict=True):
+        assert (base.reference, prmkd.reference) == (None, base.name)
+        alone, taught = settings(*base.flags), settings("--student=fm", *prmkd.flags)
+        assert alone.student == taught.student
+        assert alone.run.teachers == ()
+        assert (taught.run.teachers, taught.distill.method) == (settings().run.teachers, "prmkd")
+    (one, other) = choose_variants(variants, VariantsConfig(variants=("fm-prmkd",)))
+    assert (one.name, other.name) == ("fm-base", "fm-prmkd")
 
 
 def test_the_reference_always_runs_and_single_variants_take_flags():
@@ -179,7 +207,10 @@ def test_the_command_leaves_its_files(tmp_path):
     assert "| SASRec | " in table
     assert "| PRM-KD | " in table
     assert (tmp_path / "out" / "rivals.svg").is_file()
-    assert json.loads((tmp_path / "out" / "rivals.json").read_text())["reference"] == "prmkd"
+    rows = json.loads((tmp_path / "out" / "rivals.json").read_text())["variants"]
+    assert [row["reference"] for row in rows] == ["prmkd", None]
+    timing = json.loads((tmp_path / "out" / "rivals_timing.json").read_text())
+    assert timing["base"]["seconds_to_best"] > 0
 
 
 @pytest.mark.parametrize(

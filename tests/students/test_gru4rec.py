@@ -25,8 +25,8 @@ def states(params, rows):
     return queries.reshape(*rows.item_seq.shape, -1)
 
 
-def batches(order=slice(None)):
-    return list(pack(HISTORIES, SEGMENTS[order], 5, 13))
+def batches():
+    return list(pack(HISTORIES, SEGMENTS, 5, 13))
 
 
 def by_instance(packed_batches) -> dict[int, np.ndarray]:
@@ -105,20 +105,6 @@ def test_gradients_equal_torchs():
     for ours, theirs in pairs:
         assert theirs.abs().max() > 1e-3
         np.testing.assert_allclose(ours, theirs, atol=2e-5 * float(theirs.abs().max()), rtol=0)
-
-
-def test_order_of_the_segments_and_padding_change_nothing():
-    """A vector that depends on its batch, its row, its place or on what stands in padding."""
-    vectors = by_instance(batches())
-    order = np.random.default_rng(3).permutation(len(SEGMENTS))
-    for instance, vector in by_instance(batches(order)).items():
-        np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
-    packed = batches()[0]
-    padding = packed.segment_ids == 0
-    assert padding.any()
-    scrambled = packed._replace(item_seq=np.where(padding, 7, packed.item_seq))
-    before, after = states(PARAMS, packed), states(PARAMS, scrambled)
-    np.testing.assert_array_equal(before[~padding], after[~padding])
 
 
 def test_dropout_stands_on_the_input_alone(monkeypatch):

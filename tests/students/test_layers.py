@@ -1,22 +1,31 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 from flax import nnx
 
-from prmkd_jax.students.layers import Embedding, TransformerBlock, causal_segments
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.students.layers import (
+    Embedding,
+    TransformerBlock,
+    append_slots,
+    causal_segments,
+    whole_segments,
+)
 
 
-def test_block_equals_pytorchs_own_encoder_layer():
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_block_equals_pytorchs_own_encoder_layer(norm_first):
     """A head split, residual or normalisation in another order than every library's."""
     rng = np.random.default_rng(0)
-    block = TransformerBlock(12, 3, 20, 0.5, rngs=nnx.Rngs(0))
+    block = TransformerBlock(12, 3, 20, 0.5, norm_first=norm_first, rngs=nnx.Rngs(0))
     for _, variable in nnx.iter_graph(block):
         if isinstance(variable, nnx.Param):
             noise = rng.normal(size=variable[...].shape).astype(np.float32) * 0.4
             variable[...] = variable[...] + noise
     other = torch.nn.TransformerEncoderLayer(
-        12, 3, 20, 0.5, "gelu", layer_norm_eps=1e-12, batch_first=True, dtype=torch.float64
+        12, 3, 20, 0.5, "gelu", 1e-12, batch_first=True, norm_first=norm_first, dtype=torch.float64
     ).eval()
     pairs = {
         "self_attn.in_proj_weight": block.qkv.kernel[...].T,
@@ -48,7 +57,28 @@ def test_causal_segments_by_hand():
         ["#....", "##...", "..#..", "..##.", "....#"],
         ["#....", "##...", "###..", "...#.", "...##"],
     ]
-    assert [["".join(".#"[int(x)] for x in row) for row in rows] for rows in allowed] == expected
+    assert drawn(allowed) == expected
+
+
+def drawn(allowed) -> list[list[str]]:
+    return [["".join(".#"[int(x)] for x in row) for row in rows] for rows in allowed]
+
+
+def test_whole_segments_by_hand():
+    """A slot that sees another segment, or not all of its own."""
+    allowed = whole_segments(jnp.array([[2, 2, 1, 0]]))
+    assert drawn(allowed) == [["##..", "##..", "..#.", "...#"]]
+
+
+def test_appended_slots_by_hand():
+    """An end slot of a slot that is not asked, or one that another segment sees."""
+    ids = np.array([[2, 2, 1, 0]])
+    asked, places = np.array([[-1, 5, 9, -1]]), np.array([[0, 1, 0, 0]])
+    positions, allowed = append_slots(PackedRows(ids, ids, places, ids, asked))
+    assert positions.tolist() == [[0, 1, 0, 0, 0, 2, 1, 0]]
+    first, second, padding = "##...#..", "..#...#.", "...##..#"
+    rows = [first, first, second, padding, padding, first, second, padding]
+    assert drawn(allowed) == [rows]
 
 
 def test_embedding_returns_the_rows_asked_for():

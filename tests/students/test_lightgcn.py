@@ -5,6 +5,7 @@ from flax import nnx
 
 from prmkd_jax.data.packing import history_segments, pack
 from prmkd_jax.students.registry import create_student
+from prmkd_jax.train.objective import Regularized
 from tests.students.reference import random_params
 from tests.worlds import facts, random_world, student_config
 
@@ -80,3 +81,16 @@ def test_gradient_reaches_neighbours_neighbours():
     adjacency[tuple(FACTS.edges)] = True
     assert reached.tolist() == (adjacency.T @ adjacency[:, 3] > 0).tolist()
     assert 3 < reached.sum() < WORLD.num_items
+
+
+def test_the_l2_is_of_the_embeddings_before_smoothing():
+    """A penalty of smoothed vectors, of norms that are not squared, or without the half."""
+    users, positives, negatives = np.array([3, 3, 9]), np.array([1, 2, 0]), np.array([5, 1, 1])
+    tables = [np.asarray(PARAMS[f"{x}_embedding"]["table"], dtype=float) for x in ("user", "item")]
+    student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
+    assert isinstance(student, Regularized)
+    found = student.embedding_norms(users, positives, negatives)
+    for row, (user, positive, negative) in enumerate(zip(users, positives, negatives, strict=True)):
+        vectors = tables[0][user], tables[1][positive], tables[1][negative]
+        expected = sum(float(vector @ vector) for vector in vectors) / 2
+        assert found[row] == pytest.approx(expected, rel=1e-5)

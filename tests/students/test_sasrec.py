@@ -115,29 +115,6 @@ def test_packed_rows_equal_one_user_a_row():
         np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
 
 
-def test_order_of_the_segments_changes_nothing():
-    """A vector that depends on its batch, row or place."""
-    vectors = by_instance(batches())
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(SEGMENTS))
-        for instance, vector in by_instance(batches(SEGMENTS[order])).items():
-            np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
-
-
-def test_what_stands_in_padding_slots_changes_nothing():
-    """Padding told by item id 0, which is a real item, or not masked at all."""
-    packed, rng = one_batch(), np.random.default_rng(2)
-    padding = packed.segment_ids == 0
-    scrambled = packed._replace(
-        item_seq=np.where(padding, rng.integers(0, 40, padding.shape), packed.item_seq),
-        positions=np.where(padding, rng.integers(0, MAX_SEQ_LEN, padding.shape), packed.positions),
-    )
-    before, after = states(PARAMS, packed), states(PARAMS, scrambled)
-    np.testing.assert_array_equal(before[~padding], after[~padding])
-    assert not np.array_equal(before[padding], after[padding])
-    assert np.isfinite(before).all()
-
-
 def test_no_query_sees_a_later_item():
     """A mask with j ≤ i + 1 shows every target to its own query."""
     packed = one_batch()

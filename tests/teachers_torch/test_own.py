@@ -5,7 +5,9 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-from teachers_torch import own
+from prmkd_jax.data import own
+from teachers_torch.config import OWN_GROUP
+from tests.packages import install
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "own_teacher.md"
@@ -34,19 +36,6 @@ print(json.dumps(cards))
 """
 
 
-def install(folder: Path, code: str, version: str = "1.0", **entries: str) -> None:
-    """Lays a package out as pip would."""
-    package, facts = folder / "my_package", folder / f"my_package-{version}.dist-info"
-    package.mkdir(exist_ok=True)
-    facts.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "teacher.py").write_text(code)
-    described = ["Metadata-Version: 2.1", "Name: my-package", f"Version: {version}"]
-    (facts / "METADATA").write_text("\n".join(described))
-    lines = [f"{name} = {value}" for name, value in entries.items()]
-    (facts / "entry_points.txt").write_text("\n".join(["[prmkd.teachers]", *lines]))
-
-
 def tuned(folder: Path, *names: str) -> dict:
     code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]\n{TUNE}"
     done = subprocess.run(
@@ -61,9 +50,9 @@ def test_the_pages_teacher_teaches(tmp_path):
     """A page whose code has gone stale, or that takes more than it promises."""
     page = PAGE.read_text()
     code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
-    entry = re.search(r'^(\w+) = "(my_package\.teacher:\w+)"$', page, re.MULTILINE)
+    entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', page, re.MULTILINE)
     assert len(code.splitlines()) <= 32
-    install(tmp_path, code, **{entry[1]: entry[2]})
+    install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
     found = tuned(tmp_path, entry[1])
     card, scale = found[entry[1]]
     assert found["known"][-1] == entry[1]
@@ -87,12 +76,14 @@ class Nan(Short):
 def test_mistakes_of_the_class_are_told_in_one_line(tmp_path):
     """A ranking of the wrong items, or a broadcast that fits by chance."""
     names = {"short": "Short", "nan": "Nan", "gone": "Gone"}
-    install(tmp_path, BAD, **{name: f"my_package.teacher:{cls}" for name, cls in names.items()})
+    install(
+        tmp_path, OWN_GROUP, BAD, **{name: f"my_package.own:{cls}" for name, cls in names.items()}
+    )
     found = tuned(tmp_path, *names)
-    told = "my_package.teacher:Short.encode_items returned shape [19, 2], expected [20, d]"
+    told = "my_package.own:Short.encode_items returned shape [19, 2], expected [20, d]"
     assert told in found["short"]
     assert "returned shape [20, 2], expected [20, d] of finite numbers" in found["nan"]
-    assert "my_package.teacher:Gone can't be imported" in found["gone"]
+    assert "my_package.own:Gone can't be imported" in found["gone"]
 
 
 def test_the_packages_version_tells_two_teachers_apart(tmp_path, monkeypatch):
@@ -100,11 +91,11 @@ def test_the_packages_version_tells_two_teachers_apart(tmp_path, monkeypatch):
     identities = []
     for folder, version in (("a", "1.0"), ("b", "1.0"), ("c", "1.1")):
         (tmp_path / folder).mkdir()
-        install(tmp_path / folder, BAD, version, short="my_package.teacher:Short")
+        install(tmp_path / folder, OWN_GROUP, BAD, version, short="my_package.own:Short")
         (package,) = distributions(path=[str(tmp_path / folder)])
         monkeypatch.setattr(own, "entry_points", lambda group, found=package: found.entry_points)
-        identities.append(own.own_identity("short"))
+        identities.append(own.own_identity(OWN_GROUP, "short"))
     assert identities[0] == identities[1] != identities[2]
     assert identities[0] == {
-        "class": "my_package.teacher:Short", "package": "my-package", "version": "1.0",
+        "class": "my_package.own:Short", "package": "my-package", "version": "1.0",
     }  # fmt: skip

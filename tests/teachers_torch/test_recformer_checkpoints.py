@@ -101,11 +101,11 @@ def test_what_does_not_fit_is_listed_in_one_line():
     with pytest.raises(UserError) as error:
         load_official(model, state, "some.bin")
     assert str(error.value) == (
-        "some.bin: found missing longformer.embeddings.word_embeddings.weight, "
-        "missing longformer.encoder.layer.1.attention.self.key_global.bias, "
-        "surplus longformer.encoder.layer.2.output.dense.bias, "
-        "longformer.embeddings.LayerNorm.bias [3] in place of [128], "
-        "expected Recformer's parameters"
+        "some.bin: found weights that don't fit (missing: "
+        "longformer.embeddings.word_embeddings.weight, "
+        "longformer.encoder.layer.1.attention.self.key_global.bias; "
+        "surplus: longformer.encoder.layer.2.output.dense.bias; of another shape: "
+        "longformer.embeddings.LayerNorm.bias [3] in place of [128]), expected this model's"
     )
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
 

@@ -81,6 +81,19 @@ def test_one_seed_gives_one_student(fitted, tmp_path):
     assert other.history[0] != fitted["plain"][1].history[0]
 
 
+def test_a_given_start_is_where_every_seed_begins(fitted, tmp_path):
+    """A start that one seed's first step writes over, or that is not read at all."""
+    start = jax.device_get(fitted["plain"][1].params)
+    kept = jax.tree.map(np.copy, start)
+    losses = []
+    for seed in (3, 4):
+        run = a_run(tmp_path / str(seed), train={"max_epochs": 1}, seed=seed, start=start)
+        assert same_bits(jax.device_get(loop.fresh_student(run)[1]), kept)
+        losses.append(fit(run).history[0]["loss"])
+        assert same_bits(start, kept)
+    assert max(losses) < fitted["plain"][1].history[1]["loss"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_after_four_epochs_and_resumed(fitted, tmp_path, steps_made, kind):
     """State that is not in the checkpoint: moments, keys, order of the batches, best epoch."""
@@ -282,8 +295,8 @@ def test_the_loop_reads_no_number_before_the_epoch_ends(tmp_path, monkeypatch):
     def watched(*arguments):
         step = make(*arguments)
 
-        def run_step(state, batch, distill):
-            state, metrics = step(state, batch, distill)
+        def run_step(state, *given):
+            state, metrics = step(state, *given)
             number = sum(kind == "step" for kind, _ in events)
             events.append(("step", number))
             return state, metrics._replace(loss=Probe(metrics.loss, number, events))

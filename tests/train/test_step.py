@@ -7,7 +7,8 @@ from flax import nnx
 
 from prmkd_jax.data.batches import Batch, popularity_groups
 from prmkd_jax.distill.config import DistillConfig
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import STUDENTS, create_student
+from prmkd_jax.students.sasrec import SASRec
 from prmkd_jax.train.loop import distill_inputs, training_batches
 from prmkd_jax.train.mesh import make_mesh, place, replicate
 from prmkd_jax.train.optim import make_optimizer
@@ -33,7 +34,7 @@ def prepared(tmp_path, kind="plain", dropout=0.3, **distillation):
     optimizer = make_optimizer(run.train)
     params = reference.random_params(nnx.to_pure_dict(state), 1)
     state = replicate(MESH, init_state(params, optimizer, run.seed))
-    step = make_train_step(graphdef, optimizer, run.distill)
+    step = make_train_step(graphdef, optimizer, run.distill, run.student)
     return run, step, state, list(distill_inputs(run, training_batches(run).epoch(0)))
 
 
@@ -147,6 +148,30 @@ def test_scores_from_elsewhere_train_the_same_student(tmp_path):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["plain", "tables"])
+def test_a_students_own_loss_is_added_once(tmp_path, monkeypatch, kind):
+    """A further loss that the distilled student lacks, that counts twice or has no gradient."""
+
+    def auxiliary(self, rows, rngs):
+        return 0.25 * jax.numpy.square(self.position_embedding.table[...]).sum()
+
+    run, step, state, inputs = prepared(tmp_path, kind, dropout=0.0)
+    placed = place(MESH, *inputs[0])
+    with_it = type("WithAuxiliary", (SASRec,), {"auxiliary": auxiliary})
+    monkeypatch.setitem(STUDENTS, "sasrec", with_it)
+    graphdef = create_student(run.student, facts(WORLD), run.seed)[0]
+    other_step = make_train_step(graphdef, make_optimizer(run.train), run.distill, run.student)
+    table = np.asarray(state.params["position_embedding"]["table"], dtype=float)
+    copy = jax.tree.map(jax.numpy.copy, state)
+    (before, plain), (after, found) = (
+        one(s, *placed) for one, s in ((step, state), (other_step, copy))
+    )
+    assert float(found.loss - plain.loss) == pytest.approx(0.25 * (table**2).sum(), rel=1e-4)
+    assert float(found.cross_entropy) == pytest.approx(float(plain.cross_entropy), rel=1e-6)
+    moments = [s.opt_state[1][0].mu["position_embedding"]["table"] for s in (before, after)]
+    np.testing.assert_allclose((moments[1] - moments[0]) / 0.1, 0.5 * table, atol=1e-4)
+
+
 def test_weight_zero_is_the_plain_student_bit_for_bit(tmp_path):
     """The comparison of base and distilled would compare something else besides."""
     plain = trained(*prepared(tmp_path)[1:])
@@ -161,7 +186,8 @@ def test_one_program_serves_every_batch(tmp_path, kind):
     """A compilation a batch, a seed, or another for the padded last one: training that crawls."""
     run, step, state, inputs = prepared(tmp_path, kind)
     other_seed = create_student(run.student, facts(WORLD), run.seed + 1)[0]
-    assert make_train_step(other_seed, make_optimizer(run.train), run.distill) is step
+    again = make_train_step(other_seed, make_optimizer(run.train), run.distill, run.student)
+    assert again is step
     step.clear_cache()  # other tests share it
     assert not inputs[-1][0].real.all()
     inputs += distill_inputs(run, training_batches(run).epoch(1))

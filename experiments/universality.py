@@ -1,0 +1,50 @@
+"""python -m experiments.universality --flagfile=scientific.cfg: the paper's Fig. 4.
+
+Every student alone and with PRM-KD, under one set of teachers and settings; not RecGURU, which is
+a baseline in the paper.
+`--variants=fm-prmkd,lightgcn-prmkd` runs a part, and `--variant_flags` gives a student settings
+of its own.
+"""
+
+from collections.abc import Sequence
+
+from experiments.config import Settings
+from experiments.flags import run_command
+from experiments.variants import Variant, run_study
+from experiments.wording import model_name
+from prmkd_jax.students.config import STUDENT_NAMES
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs all of them and writes one table."""
+    title = "PRM-KD on every student"
+    run_study(argv, "universality", title, "the same student alone", list_variants)
+
+
+def list_variants(_: Settings) -> list[Variant]:
+    """Two rows a student: it alone, and it with PRM-KD."""
+    return [
+        variant
+        for name in STUDENT_NAMES
+        if name != "recguru"
+        for variant in (
+            Variant(
+                f"{name}-base",
+                model_name(name),
+                (f"--student={name}", "--teachers="),
+                reference=None,
+                kind="base",
+            ),
+            Variant(
+                f"{name}-prmkd",
+                f"PRM-KD ({model_name(name)})",
+                (f"--student={name}", "--method=prmkd"),
+                reference=f"{name}-base",
+                kind="prmkd",
+            ),
+        )
+    ]
+
+
+if __name__ == "__main__":
+    run_command(main)

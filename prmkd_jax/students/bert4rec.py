@@ -1,0 +1,140 @@
+"""BERT4Rec (Sun et al., 2019): a bidirectional encoder that fills in masked items.
+
+An instance is (prefix, next item), each encoded by itself: [MASK] is appended to the prefix
+and the user vector is the projected state at it, so inference, cross-entropy and
+distillation ask in one and the same way. The cloze, items masked at random within the
+prefixes, is a further term of the loss. The score is the dot product with the input
+embedding table plus the item's bias: the user vector is [h, 1], the item vector [e_i, b_i].
+
+The prefix and its [MASK] have `max_seq_len` positions together, so a longer prefix keeps as
+many of its newest items as fit beside the mask, and a shorter one all.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.layers import (
+    Embedding,
+    TransformerBlock,
+    append_slots,
+    dot,
+    layer_norm,
+    linear,
+    whole_segments,
+)
+
+
+class BERT4Rec(nnx.Module):
+    """Bidirectional self-attention, with the head of BERT's masked language model."""
+
+    def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
+        width = config.hidden_size
+        self.mask_probability = config.mask_probability
+        self.auxiliary_weight = config.auxiliary_weight
+        self.item_embedding = Embedding(facts.num_items, width, rngs=rngs)
+        self.mask_embedding = Embedding(1, width, rngs=rngs)
+        # The position after the longest prefix is the mask's.
+        self.position_embedding = Embedding(facts.max_seq_len + 1, width, rngs=rngs)
+        self.input_norm = layer_norm(width, rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.blocks = nnx.List(
+            TransformerBlock(width, config.num_heads, config.inner_size, config.dropout, rngs=rngs)
+            for _ in range(config.num_layers)
+        )
+        self.projection = linear(width, width, rngs)
+        self.output_norm = layer_norm(width, rngs)
+        self.item_bias = nnx.Param(jnp.zeros(facts.num_items))
+
+    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D_plus_1"]:
+        """[h, 1] of the masks of all B = R × L slots; only the asked ones mean anything.
+
+        Args:
+            rows: packed prefixes, each asked at its last slot alone.
+            rngs: source of the dropout masks; None switches dropout off.
+        """
+        items = self.item_embedding(rows.item_seq)
+        vectors = jnp.concatenate([items, jnp.broadcast_to(self._mask(), items.shape)], axis=1)
+        hidden = self._encode(vectors, *append_slots(rows), rngs)
+        return self._head(hidden[:, items.shape[1] :].reshape(-1, items.shape[-1]))
+
+    def items(self) -> Float[Array, "V D_plus_1"]:
+        """[e_i, b_i]; row = item id."""
+        return jnp.concatenate(
+            [self.item_embedding.table[...], self.item_bias[...][:, None]], axis=-1
+        )
+
+    def score(
+        self, queries: Float[Array, "B D_plus_1"], items: Float[Array, "C D_plus_1"]
+    ) -> Float[Array, "B C"]:
+        """Dot products, float32."""
+        return dot(queries, items)
+
+    def auxiliary(self, rows: PackedRows, rngs: nnx.Rngs) -> Float[Array, ""]:
+        """The cloze: mean cross-entropy of masked items, seen from both sides.
+
+        Args:
+            rows: packed prefixes.
+            rngs: source of the choice of slots and of the dropout masks.
+        """
+        segment_ids = jnp.asarray(rows.segment_ids)
+        slots, counted = choose_slots(segment_ids > 0, self.mask_probability, rngs())
+        masked = jnp.zeros(segment_ids.size, bool).at[slots].set(counted)
+        vectors = jnp.where(
+            masked.reshape(*segment_ids.shape, 1), self._mask(), self.item_embedding(rows.item_seq)
+        )
+        hidden = self._encode(vectors, rows.positions, whole_segments(segment_ids), rngs)
+        queries = self._head(hidden.reshape(-1, hidden.shape[-1])[slots])
+        targets = jnp.asarray(rows.item_seq).reshape(-1)[slots]
+        losses = cross_entropy(self.score, queries, self.items(), targets)
+        return self.auxiliary_weight * losses.mean(where=counted)
+
+    def _mask(self) -> Float[Array, "D"]:
+        return self.mask_embedding.table[0]
+
+    def _encode(
+        self,
+        vectors: Float[Array, "R S D"],
+        positions: Int[ArrayLike, "R S"],
+        allowed: Bool[Array, "R S S"],
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "R S D"]:
+        """The states at all slots."""
+        hidden = self.input_norm(vectors + self.position_embedding(positions))
+        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        for block in self.blocks:
+            hidden = block(hidden, allowed, rngs)
+        return hidden
+
+    def _head(self, hidden: Float[Array, "N D"]) -> Float[Array, "N D_plus_1"]:
+        projected = jax.nn.gelu(self.projection(hidden), approximate=False)
+        hidden = self.output_norm(projected)
+        return jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=-1)
+
+
+def choose_slots(
+    real: Bool[Array, "R L"], share: float, key: Array
+) -> tuple[Int[Array, "N"], Bool[Array, "N"]]:
+    """A random share of the real slots, at least one; N depends on the batch's shape alone.
+
+    So only the masked slots' logits are computed.
+
+    Args:
+        real: the slots that may be chosen.
+        share: of them.
+        key: decides which.
+
+    Returns:
+        slots, numbered row by row, and which of them count.
+    """
+    real = real.reshape(-1)
+    order = jax.lax.top_k(
+        jnp.where(real, jax.random.uniform(key, real.shape), -1.0), max(1, round(share * real.size))
+    )[1]
+    wanted = jnp.maximum(1, jnp.round(share * real.sum()))
+    return order, jnp.arange(order.size) < wanted

@@ -1,0 +1,218 @@
+"""RecGURU (Li et al., 2022): a user vector from an autoencoder that can't tell two domains.
+
+An instance is (prefix, next item), each encoded by itself: an end token is appended to the
+prefix, and the bidirectional encoder's state there is the autoencoder's user vector. A
+causal decoder, the head, reads it beside the prefix; the student's user vector is the head's
+state at the prefix's last item. The score is the raw dot product with the input embedding
+table. Cross-entropy and distillation train the head and the items alone; the encoder learns
+from the student's own further terms:
+
+* reconstruction: another causal decoder tells each item of the prefix from the items before
+  it and the autoencoder's user vector;
+* with a second domain, the same for histories drawn from it at every step, with items and a
+  decoder of their own, and the adversarial term: a critic tells the two domains' users apart
+  and the encoder learns from flipped labels. Without one the model is called `recguru-ae`.
+
+As the authors' code (Chain123/RecGURU) but for: the softmax over all items instead of 30
+sampled ones and of BPR; learned positions; one training phase in which critic and encoder
+take their steps together, where the code alternates phases and five steps of the critic with
+one of the encoder; no term for users of both domains. An instance never shows its target:
+the code trains the head on user vectors of whole histories. The second domain's parts and
+the critic only serve the training, though they count as parameters.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.students.adversary import Critic, adversarial_loss, asked_first
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.layers import (
+    Embedding,
+    TransformerBlock,
+    append_slots,
+    causal_segments,
+    dot,
+    layer_norm,
+    linear,
+    whole_segments,
+)
+
+
+class RecGURU(nnx.Module):
+    """Transformer autoencoder with a recommending head and, for two domains, a critic."""
+
+    def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
+        width = config.hidden_size
+        sizes = width, config.num_heads, config.inner_size, config.dropout
+        # Static, and by identity: the second domain's histories are no parameters. Without one
+        # nothing is kept, so that seeds share what is compiled.
+        self.facts = None if facts.second_domain is None else facts
+        self.auxiliary_weight = config.auxiliary_weight
+
+        def domain(items: int) -> Domain:
+            return Domain(items, config.num_layers, *sizes, rngs=rngs)
+
+        self.own = domain(facts.num_items)
+        # The position after the longest prefix is the end token's.
+        self.position_embedding = Embedding(facts.max_seq_len + 1, width, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.encoder = nnx.List(
+            TransformerBlock(*sizes, rngs=rngs) for _ in range(config.num_layers)
+        )
+        self.head = nnx.List(DecoderBlock(*sizes, rngs=rngs) for _ in range(config.num_layers))
+        if facts.second_domain is not None:
+            self.second = domain(facts.second_domain.num_items)
+            self.critic = Critic(width, rngs=rngs)
+
+    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
+        """User vectors at all B = R × L slots; only those of the asked ones mean anything.
+
+        Args:
+            rows: packed prefixes, each asked at its last slot alone.
+            rngs: source of the dropout masks; None switches dropout off.
+        """
+        users = jax.lax.stop_gradient(self._encode(self.own, rows, rngs))
+        hidden = self._decode(self.own, self.head, rows, users, rngs)
+        return hidden.reshape(-1, hidden.shape[-1])
+
+    def items(self) -> Float[Array, "V D"]:
+        """Item vectors; row = item id."""
+        return self.own.item_embedding.table[...]
+
+    def score(
+        self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
+    ) -> Float[Array, "B C"]:
+        """Dot products, float32."""
+        return dot(queries, items)
+
+    def auxiliary(self, rows: PackedRows, rngs: nnx.Rngs) -> Float[Array, ""]:
+        """Reconstruction, of both domains if there are two, and then the adversarial term.
+
+        Args:
+            rows: packed prefixes, each asked at its last slot alone.
+            rngs: source of the second domain's histories and of the dropout masks.
+        """
+        users = self._encode(self.own, rows, rngs)
+        loss = self._reconstruct(self.own, rows, users, rngs)
+        if self.facts is not None:
+            drawn = draw_rows(self.facts.second_rows, rows.item_seq.size, rngs)
+            others = self._encode(self.second, drawn, rngs)
+            loss = loss + self._reconstruct(self.second, drawn, others, rngs)
+            pairs = asked_first(rows, users), asked_first(drawn, others)
+            loss = loss + adversarial_loss(self.critic, *pairs, rngs)
+        return self.auxiliary_weight * loss
+
+    def _encode(
+        self, domain: "Domain", rows: PackedRows, rngs: nnx.Rngs | None
+    ) -> Float[Array, "R L D"]:
+        """The autoencoder's user vectors, at the asked slots."""
+        items = domain.item_embedding(rows.item_seq)
+        ends = jnp.broadcast_to(domain.end_embedding.table[0], items.shape)
+        positions, allowed = append_slots(rows)
+        hidden = jnp.concatenate([items, ends], axis=1) + self.position_embedding(positions)
+        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        for block in self.encoder:
+            hidden = block(hidden, allowed, rngs)
+        return hidden[:, items.shape[1] :]
+
+    def _decode(
+        self,
+        domain: "Domain",
+        decoder: nnx.List,
+        rows: PackedRows,
+        users: Float[Array, "R L D"],
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "R L D"]:
+        """A causal decoder's states, each segment with the user vector of its asked slot."""
+        asked = jnp.asarray(rows.instance_ids) >= 0
+        owner = whole_segments(rows.segment_ids) & asked[:, None]
+        memory = owner.astype(users.dtype) @ users
+        hidden = domain.item_embedding(rows.item_seq) + self.position_embedding(rows.positions)
+        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        allowed = causal_segments(rows.segment_ids)
+        for block in decoder:
+            hidden = block.decode(hidden, memory, allowed, rngs)
+        return hidden
+
+    def _reconstruct(
+        self, domain: "Domain", rows: PackedRows, users: Float[Array, "R L D"], rngs: nnx.Rngs
+    ) -> Float[Array, ""]:
+        """Mean cross-entropy of every item of a segment but its first."""
+        hidden = self._decode(domain, domain.decoder, rows, users, rngs)
+        targets, ids = jnp.asarray(rows.item_seq), jnp.asarray(rows.segment_ids)
+        follows = (ids[:, :-1] == ids[:, 1:]) & (ids[:, 1:] > 0)
+        losses = cross_entropy(
+            self.score,
+            hidden[:, :-1].reshape(-1, hidden.shape[-1]),
+            domain.item_embedding.table[...],
+            targets[:, 1:].reshape(-1),
+        )
+        # A batch whose prefixes all have one item has nothing to reconstruct.
+        return losses.sum(where=follows.reshape(-1)) / jnp.maximum(follows.sum(), 1)
+
+
+def draw_rows(known: PackedRows, slots: int, rngs: nnx.Rngs) -> PackedRows:
+    """Random rows of `known` that have about as many slots, at least one."""
+    count, length = known.item_seq.shape
+    chosen = jax.random.randint(rngs(), (max(1, slots // length),), 0, count)
+    return jax.tree.map(lambda field: jnp.asarray(field)[chosen], known)
+
+
+class Domain(nnx.Module):
+    """What a domain has of its own: items, the end token, the decoder of its histories."""
+
+    def __init__(
+        self,
+        items: int,
+        layers: int,
+        width: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.item_embedding = Embedding(items, width, rngs=rngs)
+        self.end_embedding = Embedding(1, width, rngs=rngs)
+        self.decoder = nnx.List(
+            DecoderBlock(width, heads, inner, dropout, rngs=rngs) for _ in range(layers)
+        )
+
+
+class DecoderBlock(TransformerBlock):
+    """A post-LN block that also reads a memory between attention and feed-forward layer.
+
+    The memory is one vector repeated, and attention over copies is their value whatever the
+    weights, so query and key are left out; so is the dropout of single copies.
+    """
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float, *, rngs: nnx.Rngs):
+        super().__init__(width, heads, inner, dropout, rngs=rngs)
+        self.memory_value = linear(width, width, rngs)
+        self.memory_out = linear(width, width, rngs)
+        self.memory_norm = layer_norm(width, rngs)
+
+    def decode(
+        self,
+        hidden: Float[Array, "R L D"],
+        memory: Float[Array, "R L D"],
+        allowed: Bool[Array, "R L L"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "R L D"]:
+        """Applies the block.
+
+        Args:
+            hidden: input states.
+            memory: what each slot reads.
+            allowed: whether slot i may look at slot j.
+            rngs: source of the dropout masks; None switches dropout off.
+        """
+        hidden = self.attention_norm(hidden + self._attend(hidden, allowed, rngs))
+        given = self.memory_out(self.memory_value(memory))
+        hidden = self.memory_norm(hidden + self._drop(given, rngs))
+        return self.output_norm(hidden + self._feed(hidden, rngs))

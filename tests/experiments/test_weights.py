@@ -1,0 +1,119 @@
+"""Weights in and out of a study: --student_init and --export_recbole."""
+
+import jax
+import pytest
+import torch
+from rich.console import Console
+
+from experiments import trials
+from experiments.config import GROUPS, settings_from
+from experiments.console import Reporter
+from experiments.flags import parse
+from experiments.pipeline import load_dataset
+from experiments.training import train_students
+from experiments.trials import finished_runs
+from experiments.weights import export, student_start
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.splits import leave_one_out
+from tests.experiments.test_trials import SMALL
+from tests.worlds import same_bits
+
+
+def configs(folder, *flags):
+    cache = f"--cache_dir={folder / 'cache'}"
+    return parse([*SMALL, cache, "--teachers=", "--max_epochs=1", *flags], GROUPS).configs
+
+
+def started(folder, *flags):
+    """What the flags' student starts from."""
+    settings = settings_from(configs(folder, *flags))
+    dataset = load_dataset(settings)
+    return student_start(settings, dataset, leave_one_out(dataset.interactions))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A trained student's folder, and its parameters."""
+    folder = tmp_path_factory.mktemp("exported")
+    settings = settings_from(configs(folder, "--export_recbole"))
+    dataset, reporter = load_dataset(settings), Reporter(Console(quiet=True))
+    split = leave_one_out(dataset.interactions)
+    trained = train_students(
+        dataset, split, None, settings, folder / "checkpoints", reporter, lambda _: None
+    )
+    export(folder, {"base": trained}, settings, dataset, split, None)
+    return folder / "sasrec-base-seed0", jax.device_get(trained[0].fitted.params)
+
+
+@pytest.mark.parametrize("file", ["", "weights.safetensors", "recbole.pth"])
+def test_what_was_exported_is_where_the_next_one_starts(exported, tmp_path, file):
+    """Weights that a study writes and can't read."""
+    folder, params = exported
+    assert same_bits(started(tmp_path, f"--student_init={folder / file}").params, params)
+    files = {"weights.safetensors", "student.json", "recbole.pth"}
+    assert {path.name for path in folder.iterdir()} == files
+    assert started(tmp_path) is None
+
+
+def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_path):
+    """Tokens that get lost on the way, so that the file fits RecBole's data no more."""
+    content = torch.load(exported[0] / "recbole.pth", weights_only=True)
+    settings = settings_from(configs(tmp_path))
+    dataset = load_dataset(settings)
+    tokens = ["[PAD]", *reversed(dataset.item_ids)]
+    table = content["state_dict"]["item_embedding.weight"]
+    content["state_dict"]["item_embedding.weight"] = torch.cat([table[:1], table[1:].flip(0)])
+    content["field2id_token"] = {"item_id": tokens}
+    torch.save(content, tmp_path / "theirs.pth")
+    flags = (f"--student_init={tmp_path / 'theirs.pth'}", "--export_recbole", "--seeds=4")
+    start = started(tmp_path, *flags)
+    assert same_bits(start.params, exported[1])
+    settings, split = settings_from(configs(tmp_path, *flags)), leave_one_out(dataset.interactions)
+    reporter = Reporter(Console(quiet=True))
+    trained = train_students(
+        dataset, split, None, settings, tmp_path, reporter, lambda _: None, start=start.params
+    )
+    export(tmp_path, {"base": trained}, settings, dataset, split, start)
+    found = torch.load(tmp_path / "sasrec-base-seed4" / "recbole.pth", weights_only=True)
+    assert found["field2id_token"] == content["field2id_token"]
+    theirs = found["state_dict"]["item_embedding.weight"][1:].flip(0)
+    ours = trained[0].fitted.params["item_embedding"]["table"]
+    assert torch.equal(theirs, torch.tensor(jax.device_get(ours)))
+    # One epoch from the start is not one epoch from a seed's own draw.
+    moved = abs(ours - exported[1]["item_embedding"]["table"]).max()
+    assert 0 < moved < 0.03
+
+
+def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, monkeypatch):
+    """A finished run of other weights under the same path, read back for these."""
+    started_from, train = [], trials.train_students
+
+    def watched(*arguments, start, **named):
+        started_from.append(start is not None)
+        return train(*arguments, start=start, **named)
+
+    monkeypatch.setattr(trials, "train_students", watched)
+    path, reporter = tmp_path / "model.pth", Reporter(Console(quiet=True))
+    content = torch.load(exported[0] / "recbole.pth", weights_only=True)
+    for scale in (1.0, 1.0, 2.0):
+        content["state_dict"]["LayerNorm.bias"] += scale - 1.0
+        torch.save(content, path)
+        flags = configs(tmp_path, f"--student_init={path}")
+        finished_runs(flags, tmp_path / "runs", reporter, rank_test=False)
+    finished_runs(configs(tmp_path), tmp_path / "runs", reporter, rank_test=False)
+    assert started_from == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--student_init=nowhere.pth"], "--student_init: found no weights at nowhere.pth"),
+        (["--student_init=."], "--student_init: found no weights at ., expected the folder"),
+        (["--student=fm", "--export_recbole"], "--export_recbole: found fm, expected one of"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
+    """An export that fails after the hours of training."""
+    with pytest.raises(UserError) as error:
+        started(tmp_path, *flags)
+    assert str(error.value).startswith(message)

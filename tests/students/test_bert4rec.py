@@ -1,0 +1,232 @@
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import BertConfig, BertForMaskedLM
+
+from prmkd_jax.data.packing import instance_segments, pack
+from prmkd_jax.students.bert4rec import choose_slots
+from prmkd_jax.students.registry import create_student
+from tests.students.reference import random_params
+from tests.worlds import facts, random_world, student_config
+
+CONFIG = student_config(
+    student="bert4rec", hidden_size=12, num_layers=2, num_heads=3, mask_probability=0.3
+)
+WORLD = random_world()
+HISTORIES = WORLD.interactions
+WINDOW = CONFIG.window(7)
+FIRST = HISTORIES.indptr[HISTORIES.users]
+ALL = np.flatnonzero(np.arange(len(FIRST)) > FIRST)
+SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW)
+ROWS, LENGTH = 5, 13
+GRAPHDEF, STATE = create_student(CONFIG, facts(WORLD, WINDOW), 0)
+FRESH = nnx.to_pure_dict(STATE)
+PARAMS = random_params(FRESH, seed=5)
+MASK = WORLD.num_items
+
+
+@jax.jit
+def scores_of(params, rows):
+    """Scores [R, L, V] without dropout."""
+    student = nnx.merge(GRAPHDEF, nnx.State(params))
+    scores = student.score(student.queries(rows), student.items())
+    return scores.reshape(*rows.item_seq.shape, -1)
+
+
+def batches():
+    return list(pack(HISTORIES, SEGMENTS, ROWS, LENGTH))
+
+
+def by_instance(packed_batches) -> dict[int, np.ndarray]:
+    vectors = {}
+    for packed in packed_batches:
+        values = np.asarray(scores_of(PARAMS, packed))
+        for row, column in np.argwhere(packed.instance_ids >= 0):
+            vectors[int(packed.instance_ids[row, column])] = values[row, column]
+    return vectors
+
+
+def prefix(instance: int) -> list[int]:
+    """As many of the newest items as fit beside the mask."""
+    return HISTORIES.items[max(FIRST[instance], instance - WINDOW) : instance].tolist()
+
+
+def bert() -> BertForMaskedLM:
+    """The Transformers library's BERT in float64 with our parameters; [MASK] is its last word."""
+    config = BertConfig(
+        vocab_size=MASK + 1,
+        hidden_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=10,
+        hidden_act="gelu",
+        layer_norm_eps=1e-12,
+        max_position_embeddings=WINDOW + 1,
+        type_vocab_size=1,
+        attn_implementation="eager",
+    )
+    model = BertForMaskedLM(config).double().eval()
+
+    def put(theirs, ours):
+        scale = ours.get("kernel", ours.get("scale"))
+        assert theirs.weight.shape == scale.T.shape
+        theirs.weight.data = torch.tensor(scale.T, dtype=torch.float64)
+        theirs.bias.data = torch.tensor(ours["bias"], dtype=torch.float64)
+
+    tables = [PARAMS[f"{name}_embedding"]["table"] for name in ("item", "mask")]
+    embeddings, head = model.bert.embeddings, model.cls.predictions
+    embeddings.word_embeddings.weight.data = torch.tensor(np.concatenate(tables)).double()
+    places = torch.tensor(PARAMS["position_embedding"]["table"]).double()
+    assert embeddings.position_embeddings.weight.shape == places.shape
+    embeddings.position_embeddings.weight.data = places
+    embeddings.token_type_embeddings.weight.data.zero_()
+    put(embeddings.LayerNorm, PARAMS["input_norm"])
+    for number, layer in enumerate(model.bert.encoder.layer):
+        ours = PARAMS["blocks"][number]
+        kernels = np.split(ours["qkv"]["kernel"], 3, axis=1)
+        biases = np.split(ours["qkv"]["bias"], 3)
+        for name, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
+            put(getattr(layer.attention.self, name), {"kernel": kernel, "bias": bias})
+        put(layer.attention.output.dense, ours["out"])
+        put(layer.attention.output.LayerNorm, ours["attention_norm"])
+        put(layer.intermediate.dense, ours["wide"])
+        put(layer.output.dense, ours["narrow"])
+        put(layer.output.LayerNorm, ours["output_norm"])
+    put(head.transform.dense, PARAMS["projection"])
+    put(head.transform.LayerNorm, PARAMS["output_norm"])
+    model.tie_weights()
+    bias = np.append(PARAMS["item_bias"], 0.0)
+    head.bias.data = head.decoder.bias.data = torch.tensor(bias, dtype=torch.float64)
+    return model
+
+
+def logits(model, items: list[int]) -> torch.Tensor:
+    """Logits [length, V] of all places of one sequence."""
+    return model(torch.tensor([items])).logits[0, :, :MASK]
+
+
+def test_every_prefix_and_its_mask_equal_transformers_bert():
+    """Another block, head, bias, position or window, or an oldest item shifted out."""
+    model, found = bert(), by_instance(batches())
+    assert sorted(found) == ALL.tolist()
+    assert sum(i - FIRST[i] > WINDOW for i in ALL) > 50
+    for instance, scores in found.items():
+        with torch.no_grad():
+            expected = logits(model, [*prefix(instance), MASK])[-1]
+        np.testing.assert_allclose(scores, expected, atol=2e-5, rtol=0)
+
+
+def test_a_prefix_keeps_as_many_items_as_fit_beside_the_mask():
+    """A short prefix that loses its oldest item, or a mask without a position."""
+    assert WINDOW == 6
+    assert PARAMS["position_embedding"]["table"].shape[0] == 7
+    assert len(prefix(max(ALL, key=lambda i: i - FIRST[i]))) == 6
+    short = next(i for i in ALL if i - FIRST[i] == 6)
+    packed = next(pack(HISTORIES, instance_segments(HISTORIES, np.array([short]), WINDOW), 1, 6))
+    before = np.asarray(scores_of(PARAMS, packed))
+    item_seq = packed.item_seq.copy()
+    item_seq[0, 0] = (item_seq[0, 0] + 1) % WORLD.num_items
+    after = np.asarray(scores_of(PARAMS, packed._replace(item_seq=item_seq)))
+    assert (before[0, -1] != after[0, -1]).any()
+
+
+def test_gradients_equal_transformers():
+    """A gradient stopped at the mask or the bias, or leaked between prefixes."""
+    packed = batches()[0]
+    asked = packed.instance_ids >= 0
+    weights = np.random.default_rng(1).normal(size=(ROWS, LENGTH, WORLD.num_items))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return (scores_of(params, packed) * np.where(asked[..., None], weights, 0)).sum()
+
+    model = bert()
+    model.zero_grad()
+    loss = sum(
+        logits(model, [*prefix(packed.instance_ids[row, column]), MASK])[-1]
+        @ torch.tensor(weights[row, column])
+        for row, column in np.argwhere(asked)
+    )
+    loss.backward()
+    found = jax.device_get(gradient(PARAMS))
+    head, first = model.cls.predictions, model.bert.encoder.layer[0]
+    words, places = (
+        getattr(model.bert.embeddings, f"{name}_embeddings").weight.grad
+        for name in ("word", "position")
+    )
+    pairs = [
+        (found["item_embedding"]["table"], words[:MASK]),
+        (found["mask_embedding"]["table"], words[MASK:]),
+        (found["item_bias"], head.decoder.bias.grad[:MASK]),
+        (found["projection"]["kernel"].T, head.transform.dense.weight.grad),
+        (found["blocks"][0]["wide"]["bias"], first.intermediate.dense.bias.grad),
+        (found["position_embedding"]["table"], places),
+    ]
+    for ours, theirs in pairs:
+        assert theirs.abs().max() > 1e-3
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * float(theirs.abs().max()), rtol=0)
+
+
+def chosen_by(monkeypatch, packed, chosen: list[int]) -> None:
+    """Makes the cloze mask these slots, and one more that doesn't count."""
+    slots = np.array([*chosen, int(np.flatnonzero(packed.segment_ids == 0)[0])])
+    counted = np.arange(len(slots)) < len(chosen)
+    monkeypatch.setattr(
+        "prmkd_jax.students.bert4rec.choose_slots", lambda *_: (slots, jax.numpy.asarray(counted))
+    )
+
+
+def test_cloze_is_the_mean_cross_entropy_of_the_masked_items(monkeypatch):
+    """A masked item that is seen, a loss at another slot, or a slot of no prefix counted."""
+    config = student_config(**{**vars(CONFIG), "dropout": 0.0, "auxiliary_weight": 0.7})
+    graphdef = create_student(config, facts(WORLD, WINDOW), 0)[0]
+    packed, model = batches()[0], bert()
+    real = np.flatnonzero(packed.segment_ids.reshape(-1))
+    chosen = np.random.default_rng(0).permutation(real)[:12].tolist()
+    chosen_by(monkeypatch, packed, chosen)
+    student = nnx.merge(graphdef, nnx.State(PARAMS))
+    found = jax.jit(lambda key: student.auxiliary(packed, nnx.Rngs(key)))(jax.random.key(0))
+    losses, ids = [], packed.segment_ids.reshape(-1)
+    for segment in set(ids[chosen]):
+        places = np.flatnonzero(ids == segment)
+        items = packed.item_seq.reshape(-1)[places]
+        hidden = [
+            MASK if place in chosen else item for place, item in zip(places, items, strict=True)
+        ]
+        with torch.no_grad():
+            rows = torch.log_softmax(logits(model, hidden), dim=-1)
+        losses += [-rows[n, items[n]] for n, place in enumerate(places) if place in chosen]
+    assert len(losses) == 12
+    assert float(found) == pytest.approx(0.7 * float(np.mean(losses)), rel=1e-5)
+
+
+def test_a_share_of_the_real_slots_is_masked_anew_each_time():
+    """Padding masked, always the same slots, or a share of all slots in a half-empty batch."""
+    real = np.zeros((4, 10), dtype=bool)
+    real[:2] = True
+    times = np.zeros(40)
+    for seed in range(300):
+        slots, counted = choose_slots(jax.numpy.asarray(real), 0.3, jax.random.key(seed))
+        assert slots.shape == counted.shape == (12,)
+        taken = np.asarray(slots)[np.asarray(counted)]
+        assert len(set(taken.tolist())) == len(taken) == 6
+        times[taken] += 1
+    assert not times[20:].any()
+    np.testing.assert_allclose(times[:20] / 300, 0.3, atol=0.11)
+    one = np.zeros((4, 10), dtype=bool)
+    one[3, 3] = True
+    slots, counted = choose_slots(jax.numpy.asarray(one), 0.3, jax.random.key(0))
+    assert np.asarray(slots)[np.asarray(counted)].tolist() == [33]
+
+
+def test_number_of_parameters():
+    """A second item table, an output matrix of its own, or a head without its LayerNorm."""
+    width, inner, items, places = 12, 10, WORLD.num_items, WINDOW + 1
+    block = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * 2 * width
+    head = width * width + width + 2 * width + items
+    expected = (items + 1 + places) * width + 2 * width + 2 * block + head
+    assert sum(leaf.size for leaf in jax.tree.leaves(FRESH)) == expected
+    assert not FRESH["item_bias"].any()

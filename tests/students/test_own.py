@@ -1,0 +1,93 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from prmkd_jax.students.config import OWN_GROUP
+from tests.packages import install
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "own_student.md"
+
+# Trains the student named on the command line, alone and distilled, where the next item is certain.
+TRAIN = """
+import dataclasses, json, sys
+from pathlib import Path
+from experiments.config import GROUPS
+from experiments.flags import parse
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.train.loop import fit
+from tests.worlds import cycle_world, distilled, make_run, same_bits
+folder, *names = sys.argv[1:]
+found = {}
+for name in names:
+    parse([f"--student={name}"], GROUPS)
+    run = make_run(cycle_world(), Path(folder) / name)
+    run = dataclasses.replace(run, student=dataclasses.replace(run.student, student=name))
+    train = dataclasses.replace(run.train, learning_rate=0.03, max_epochs=3, checkpoint_seconds=60)
+    run = dataclasses.replace(run, train=train)
+    try:
+        fitted = [fit(run), fit(dataclasses.replace(run, **distilled(run, distill_weight=0.1)))]
+        found[name] = [[ranking_metrics(f.test.all_items)["NDCG@10"], f.parameters] for f in fitted]
+        found[name].append(same_bits(*(f.params for f in fitted)))
+    except UserError as error:
+        found[name] = str(error)
+print(json.dumps(found))
+"""
+
+
+def trained(folder: Path, *names: str) -> dict:
+    code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]\n{TRAIN}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), *names],
+        capture_output=True, text=True, timeout=120, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_pages_student_learns_alone_and_from_teachers(tmp_path):
+    """A page whose code has gone stale, or that takes more than it promises."""
+    page = PAGE.read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', page, re.MULTILINE)
+    assert len(code.splitlines()) <= 40
+    install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
+    (plain, parameters), (taught, as_many), same = trained(tmp_path, entry[1])[entry[1]]
+    # Popularity would give about 0.1: all 40 items are equally popular.
+    assert plain > 0.9
+    assert taught > 0.9
+    assert not same
+    assert parameters == as_many == 2 * 40 * 12
+
+
+BAD = """
+import jax.numpy as jnp
+from flax import nnx
+class Padded(nnx.Module):
+    rows = 1
+    def __init__(self, config, facts, *, rngs):
+        self.table = nnx.Param(jnp.zeros((facts.num_items + self.rows, 3)))
+    def queries(self, rows, rngs=None): return self.table[...][rows.item_seq].reshape(-1, 3)
+    def items(self): return self.table[...]
+    def score(self, queries, items): return queries @ items.T
+class Shaped(Padded):
+    rows = 0
+    def queries(self, rows, rngs=None): return self.table[...][rows.item_seq]
+"""
+
+
+def test_other_shapes_than_the_protocols_are_told_in_one_line(tmp_path):
+    """A padding row that shifts the ranking by one, or a broadcast that fits by chance."""
+    names = {"padded": "Padded", "shaped": "Shaped", "gone": "Gone"}
+    entries = {name: f"my_package.own:{cls}" for name, cls in names.items()}
+    install(tmp_path, OWN_GROUP, BAD, **entries)
+    found = trained(tmp_path, *names)
+    assert found["padded"].startswith(
+        "--student: padded: found queries, items and scores of shape [[6, 3], [41, 3], [6, 41]]"
+    )
+    assert "expected [[6, 3], [40, 3], [6, 40]]" in found["padded"]
+    assert "of shape [[2, 3, 3], [40, 3], [2, 3, 40]]" in found["shaped"]
+    assert found["gone"].startswith("--student: gone: my_package.own:Gone can't be imported")

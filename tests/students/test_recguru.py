@@ -1,0 +1,289 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from prmkd_jax.data.packing import instance_segments, pack
+from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.recguru import draw_rows
+from prmkd_jax.students.registry import create_student
+from tests.students import reference
+from tests.worlds import from_histories, random_world, student_config
+
+WIDTH, HEADS, INNER, LAYERS = 12, 3, 10, 2
+CONFIG = student_config(
+    student="recguru",
+    hidden_size=WIDTH,
+    num_layers=LAYERS,
+    num_heads=HEADS,
+    inner_size=INNER,
+    dropout=0.0,
+)
+WORLD, OTHER = random_world(), random_world(users=30, items=23, seed=8)
+HISTORIES = WORLD.interactions
+WINDOW = CONFIG.window(7)
+FIRST = HISTORIES.indptr[HISTORIES.users]
+ALL = np.flatnonzero(np.arange(len(FIRST)) > FIRST)
+SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW)
+
+
+def second_rows(second):
+    return Facts(WORLD, leave_one_out(HISTORIES), WINDOW, second).second_rows
+
+
+def made(second=None):
+    facts = Facts(WORLD, leave_one_out(HISTORIES), WINDOW, second)
+    # Two domains compile for long.
+    config = CONFIG if second is None else dataclasses.replace(CONFIG, num_layers=1)
+    graphdef, state = create_student(config, facts, 0)
+    return graphdef, reference.random_params(nnx.to_pure_dict(state), seed=5)
+
+
+GRAPHDEF, PARAMS = made()
+PAIR, PAIR_PARAMS = made(OTHER)
+
+
+@jax.jit
+def states(params, rows):
+    """User vectors [R, L, D]."""
+    queries = nnx.merge(GRAPHDEF, nnx.State(params)).queries(rows)
+    return queries.reshape(*rows.item_seq.shape, -1)
+
+
+def batches():
+    return list(pack(HISTORIES, SEGMENTS, 5, 13))
+
+
+def by_instance(packed_batches) -> dict[int, np.ndarray]:
+    vectors = {}
+    for packed in packed_batches:
+        values = np.asarray(states(PARAMS, packed))
+        for row, column in np.argwhere(packed.instance_ids >= 0):
+            vectors[int(packed.instance_ids[row, column])] = values[row, column]
+    return vectors
+
+
+def prefix(instance: int) -> list[int]:
+    return HISTORIES.items[max(FIRST[instance], instance - WINDOW) : instance].tolist()
+
+
+def weights_of(block, names) -> dict[str, torch.Tensor]:
+    """A torch layer's weights from our block's."""
+    state = {}
+    for theirs, ours in names.items():
+        weights = block[ours]
+        state[f"{theirs}weight"] = weights.get("kernel", weights.get("scale")).t()
+        state[f"{theirs}bias"] = weights["bias"]
+    return state
+
+
+def encoder_layer(block, x: torch.Tensor) -> torch.Tensor:
+    layer = torch.nn.TransformerEncoderLayer(
+        WIDTH, HEADS, INNER, 0.0, "gelu", 1e-12, True, dtype=torch.float64
+    )
+    names = {
+        "self_attn.in_proj_": "qkv",
+        "self_attn.out_proj.": "out",
+        "linear1.": "wide",
+        "linear2.": "narrow",
+        "norm1.": "attention_norm",
+        "norm2.": "output_norm",
+    }
+    return torch.func.functional_call(layer, weights_of(block, names), (x[None],))[0]
+
+
+def decoder_layer(block, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """PyTorch's own decoder layer, its query and key of the memory drawn at random."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerDecoderLayer(
+        WIDTH, HEADS, INNER, 0.0, "gelu", 1e-12, True, dtype=torch.float64
+    )
+    names = {
+        "self_attn.in_proj_": "qkv",
+        "self_attn.out_proj.": "out",
+        "multihead_attn.out_proj.": "memory_out",
+        "linear1.": "wide",
+        "linear2.": "narrow",
+        "norm1.": "attention_norm",
+        "norm2.": "memory_norm",
+        "norm3.": "output_norm",
+    }
+    state = weights_of(block, names)
+    drawn, value = torch.randn(2 * WIDTH, WIDTH + 1).double(), block["memory_value"]
+    joined = torch.cat([drawn[:, :-1], value["kernel"].t()])
+    state["multihead_attn.in_proj_weight"] = joined
+    state["multihead_attn.in_proj_bias"] = torch.cat([drawn[:, -1], value["bias"]])
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(len(x), dtype=torch.float64)
+    return torch.func.functional_call(layer, state, (x[None], memory[None], mask))[0]
+
+
+def encode(params, domain: str, items: list[int]) -> torch.Tensor:
+    """The autoencoder's user vector: the state at the end token."""
+    own = params[domain]
+    x = torch.cat([own["item_embedding"]["table"][items], own["end_embedding"]["table"]])
+    x = x + params["position_embedding"]["table"][: len(x)]
+    for number in sorted(params["encoder"]):
+        x = encoder_layer(params["encoder"][number], x)
+    return x[-1]
+
+
+def decode(params, domain: str, blocks, items: list[int], user: torch.Tensor) -> torch.Tensor:
+    """A decoder's states; the memory is the user vector once a place."""
+    x = params[domain]["item_embedding"]["table"][items]
+    x = x + params["position_embedding"]["table"][: len(items)]
+    for number in sorted(blocks):
+        x = decoder_layer(blocks[number], x, user.expand(len(items), -1))
+    return x
+
+
+def test_every_prefix_equals_pytorchs_encoder_and_decoder():
+    """Another mask, memory, position or end, a user who sees the target, or the wrong slot."""
+    params, found = reference.to_torch(PARAMS), by_instance(batches())
+    assert sorted(found) == ALL.tolist()
+    for instance in ALL[::3]:
+        items = prefix(instance)
+        user = encode(params, "own", items)
+        expected = decode(params, "own", params["head"], items, user)[-1].detach()
+        np.testing.assert_allclose(found[instance], expected, atol=2e-5, rtol=0)
+
+
+def reconstruction(params, domain: str, rows) -> torch.Tensor:
+    """Mean over all slots but the first of each segment."""
+    losses = []
+    table = params[domain]["item_embedding"]["table"]
+    for row in range(len(rows.item_seq)):
+        for segment in sorted(set(rows.segment_ids[row].tolist()) - {0}):
+            items = rows.item_seq[row][rows.segment_ids[row] == segment].tolist()
+            user = encode(params, domain, items)
+            hidden = decode(params, domain, params[domain]["decoder"], items, user)
+            logits = torch.log_softmax(hidden @ table.T, dim=-1)
+            losses += [-logits[n, item] for n, item in enumerate(items[1:])]
+    return torch.stack(losses).mean()
+
+
+def test_the_autoencoder_alone_learns_by_reconstruction():
+    """An item told from itself, or the next user's items."""
+    packed = batches()[1]
+
+    def auxiliary(params):
+        return nnx.merge(GRAPHDEF, nnx.State(params)).auxiliary(packed, nnx.Rngs(0))
+
+    expected = reconstruction(reference.to_torch(PARAMS), "own", packed)
+    assert float(jax.jit(auxiliary)(PARAMS)) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_cross_entropy_and_distillation_do_not_reach_the_encoder():
+    """The authors fix the encoder while the head learns."""
+    packed = batches()[0]
+    asked = packed.instance_ids[..., None] >= 0
+    gradient = jax.jit(jax.grad(lambda p: (states(p, packed) ** 2).sum(where=asked)))(PARAMS)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient["encoder"]))
+    assert not gradient["own"]["end_embedding"]["table"].any()
+    assert np.abs(gradient["head"][0]["memory_value"]["kernel"]).max() > 1e-3
+
+
+def test_second_domain_is_drawn_from_its_training_part_anew_each_step():
+    """Held-out items of the second domain, always the same users, or users of the own one."""
+    known, histories = second_rows(OTHER), OTHER.interactions
+    split = leave_one_out(histories)
+    assert known.item_seq.shape[1] == WINDOW
+    asked = known.instance_ids[known.instance_ids >= 0]
+    assert sorted(asked) == sorted(split.validation)
+    for row, column in np.argwhere(known.instance_ids >= 0):
+        own = known.segment_ids[row] == known.segment_ids[row, column]
+        end = known.instance_ids[row, column]
+        first = max(histories.indptr[histories.users[end]], end - WINDOW)
+        np.testing.assert_array_equal(known.item_seq[row, own], histories.items[first:end])
+    draws = [draw_rows(known, 65, nnx.Rngs(seed)) for seed in range(2)]
+    assert draws[0].item_seq.shape == (65 // WINDOW, WINDOW)
+    of_row = {row.tobytes(): n for n, row in enumerate(known.instance_ids)}
+    for drawn in draws:
+        numbers = [of_row[np.asarray(row).tobytes()] for row in drawn.instance_ids]
+        assert all(map(np.array_equal, drawn, (field[numbers] for field in known)))
+    assert (draws[0].users != draws[1].users).any()
+
+
+def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
+    """A term left out, the second domain read with the first one's items or decoder, or an
+    encoder that does not learn."""
+    packed, drawn = batches()[0], jax.tree.map(lambda x: x[:8], second_rows(OTHER))
+
+    def adversary(critic, own, second, rngs):
+        first, other = (x.vectors.sum(where=x.real[:, None]) for x in (own, second))
+        return 0.01 * first + 0.02 * other + critic.out.bias[...].sum()
+
+    monkeypatch.setattr("prmkd_jax.students.recguru.draw_rows", lambda *_: drawn)
+    monkeypatch.setattr("prmkd_jax.students.recguru.adversarial_loss", adversary)
+
+    def auxiliary(params):
+        return nnx.merge(PAIR, nnx.State(params)).auxiliary(packed, nnx.Rngs(0))
+
+    loss, gradients = jax.jit(jax.value_and_grad(auxiliary))(PAIR_PARAMS)
+    params = reference.to_torch(PAIR_PARAMS)
+    expected = reconstruction(params, "own", packed) + reconstruction(params, "second", drawn)
+    expected = expected + params["critic"]["out"]["bias"].sum()
+    for domain, rows, weight in (("own", packed, 0.01), ("second", drawn, 0.02)):
+        for row, column in np.argwhere(rows.instance_ids >= 0):
+            own = rows.segment_ids[row] == rows.segment_ids[row, column]
+            user = encode(params, domain, rows.item_seq[row][own].tolist())
+            expected = expected + weight * user.sum()
+    expected.backward()
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
+    theirs = reference.gradients(params)
+    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-5 * max(np.abs(b).max(), 1), rtol=0)
+    assert np.abs(theirs["encoder"][0]["qkv"]["kernel"]).max() > 1e-3
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients["head"]))
+
+
+def test_prefixes_of_one_item_have_nothing_to_reconstruct():
+    """A mean over no item is nan and ends the training."""
+    packed = next(pack(HISTORIES, instance_segments(HISTORIES, ALL[:20], 1), 5, 13))
+
+    def auxiliary(params):
+        return nnx.merge(GRAPHDEF, nnx.State(params)).auxiliary(packed, nnx.Rngs(0))
+
+    assert float(jax.jit(auxiliary)(PARAMS)) == 0
+
+
+def test_number_of_parameters():
+    """A second domain's table without one, or a head shared with the decoder."""
+    linear = WIDTH * WIDTH + WIDTH
+    block = 4 * linear + 2 * WIDTH * INNER + INNER + WIDTH + 4 * WIDTH
+    decoder = block + 2 * linear + 2 * WIDTH
+    sizes = {name: sum(x.size for x in jax.tree.leaves(PAIR_PARAMS[name])) for name in PAIR_PARAMS}
+    critic = sizes.pop("critic")
+    assert critic == 60 * 13 + 120 * 61 + 60 * 121 + 61
+    assert sizes == {
+        "own": 41 * WIDTH + decoder,
+        "second": 24 * WIDTH + decoder,
+        "position_embedding": (WINDOW + 1) * WIDTH,
+        "encoder": block,
+        "head": decoder,
+    }
+    assert set(PARAMS) == set(sizes) - {"second"}
+
+
+def test_a_name_for_each_model():
+    """Results of the autoencoder alone that go by the cross-domain model's name."""
+    assert CONFIG.label == "recguru-ae"
+    assert student_config(student="recguru", second_domain="Arts").label == "recguru"
+    assert student_config(second_domain="Arts").label == "sasrec"
+
+
+def test_a_domain_of_one_user_will_do():
+    """A draw out of range, or none."""
+    drawn = draw_rows(second_rows(from_histories([[0, 1, 2, 3]], 4)), WINDOW - 1, nnx.Rngs(0))
+    assert drawn.item_seq.shape == (1, WINDOW)
+    assert drawn.item_seq[0, :2].tolist() == [0, 1]
+
+
+def test_seeds_of_the_autoencoder_share_a_structure():
+    """A compilation for every seed."""
+    same = create_student(CONFIG, Facts(WORLD, leave_one_out(HISTORIES), WINDOW), 1)[0]
+    assert same == GRAPHDEF
+    assert hash(same) == hash(GRAPHDEF)

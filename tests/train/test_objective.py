@@ -1,0 +1,245 @@
+import dataclasses
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.students.config import LOSSES, StudentConfig
+from prmkd_jax.train import objective
+from prmkd_jax.train.loop import distill_inputs, drawing_input, fresh_student, training_batches
+from prmkd_jax.train.objective import known_items, row_losses
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.step import init_state, make_train_step
+from tests.worlds import (
+    distilled,
+    facts,
+    from_histories,
+    make_run,
+    random_world,
+    same_bits,
+    student_config,
+)
+
+WORLD = random_world(users=30, items=25)
+FACTS = facts(WORLD)
+KEY = jax.random.key(7)
+RNG = np.random.default_rng(0)
+DRAWN = 6
+SMALL = {"num_negatives": 16, "mlp_sizes": (8, 6)}
+
+
+class Scorer:
+    """A student that is its score alone."""
+
+    def score(self, queries, items):
+        """Not a dot product, so that nobody takes it for one."""
+        return queries @ items.T + jnp.sin(queries.sum(-1))[:, None] * items[:, 0]
+
+
+class Dot:
+    """A student that is a dot product."""
+
+    def score(self, queries, items):
+        """All of them."""
+        return queries @ items.T
+
+
+class Rows(NamedTuple):
+    """The parts of a batch that a loss may read."""
+
+    rows: PackedRows
+    targets: np.ndarray
+
+
+def a_batch() -> Rows:
+    """The first eight training instances."""
+    instances = FACTS.split.train[:8]
+    users = WORLD.interactions.users[instances].reshape(2, 4)
+    none = np.zeros_like(users)
+    return Rows(PackedRows(none, none, none, users, none), WORLD.interactions.items[instances])
+
+
+BATCH = a_batch()
+USERS = BATCH.rows.users.reshape(-1)
+QUERIES = RNG.normal(size=(8, 5)).astype(np.float32)
+ITEMS = RNG.normal(size=(25, 5)).astype(np.float32)
+LOGITS = np.asarray(Scorer().score(QUERIES, ITEMS), dtype=float)
+
+
+def losses(loss, student=None, key=KEY, **changes):
+    config = StudentConfig(loss=loss, num_negatives=DRAWN, **changes)
+    known = known_items(config, FACTS)
+
+    @jax.jit
+    def run(queries, items):
+        return row_losses(config, student or Scorer(), queries, items, BATCH, known, key)
+
+    return np.asarray(run(QUERIES, ITEMS))
+
+
+def trained_on(user: int) -> set[int]:
+    histories = WORLD.interactions
+    return set(histories.items[histories.indptr[user] : FACTS.split.train_end[user]].tolist())
+
+
+def draws(loss, monkeypatch):
+    """The losses and which items they drew."""
+    seen = []
+    for name in ("popular_items", "unseen_items"):
+        function = getattr(objective, name)
+
+        def watched(*arguments, function=function):
+            jax.debug.callback(lambda x: seen.append(np.asarray(x)), found := function(*arguments))
+            return found
+
+        monkeypatch.setattr(objective, name, watched)
+    values = losses(loss)
+    jax.effects_barrier()
+    return values, seen[0]
+
+
+def test_softmax_is_over_all_items():
+    """A default that draws."""
+    for row, logits in enumerate(LOGITS):
+        expected = math.log(math.fsum(np.exp(logits))) - logits[BATCH.targets[row]]
+        assert losses("softmax")[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_sampled_softmax_equals_float64(monkeypatch):
+    """Chances of validation or test items, a correction by other chances, or others' scores."""
+    values, drawn = draws("sampled_softmax", monkeypatch)
+    trained = (
+        np.arange(len(WORLD.interactions.items)) < FACTS.split.train_end[WORLD.interactions.users]
+    )
+    counts = 1 + np.bincount(WORLD.interactions.items[trained], minlength=25)
+    assert drawn.shape == (DRAWN,)
+    assert (drawn == BATCH.targets[:, None]).any()
+    for row, logits in enumerate(LOGITS):
+        target = BATCH.targets[row]
+        others = [
+            math.exp(logits[j]) / (DRAWN * counts[j] / counts.sum()) for j in drawn if j != target
+        ]
+        own = math.exp(logits[target])
+        expected = -math.log(own / (own + math.fsum(others)))
+        assert values[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypatch):
+    """A negative that the user likes, or one that is left out because it is a test item."""
+    values, drawn = draws("bpr", monkeypatch)
+    for row, logits in enumerate(LOGITS):
+        margin = logits[BATCH.targets[row]] - logits[drawn[row]]
+        assert values[row] == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-5)
+        assert drawn[row] not in trained_on(USERS[row])
+    seen = known_items(StudentConfig(loss="bpr"), FACTS)
+    assert seen.count.tolist() == [len(trained_on(user)) for user in range(WORLD.num_users)]
+
+
+def test_gbce_has_the_rate_of_its_draws():
+    """β of another number of draws or items, or a hit that counts."""
+    flat = np.zeros_like(QUERIES)
+    config = StudentConfig(loss="gbce", num_negatives=DRAWN, gbce_t=0.6)
+    found = row_losses(config, Scorer(), flat, ITEMS, BATCH, None, KEY)
+    # All scores 0: (β + N) log 2 / (1 + N), less a draw where it hits the row's target.
+    beta = 1 - 0.6 * (1 - DRAWN / 24)
+    possible = [(beta + n) * math.log(2) / (1 + n) for n in range(DRAWN + 1)]
+    for value in np.asarray(found):
+        assert min(abs(value - p) for p in possible) < 1e-6
+    assert np.isclose(found, possible[-1]).any()
+
+
+def test_draws_come_from_the_key():
+    """The same negatives at every step, or others in a run that is repeated."""
+    for loss in ("sampled_softmax", "gbce", "bpr"):
+        first = losses(loss)
+        np.testing.assert_array_equal(first, losses(loss))
+        assert (first != losses(loss, key=jax.random.key(8))).any()
+
+
+def test_bpr_adds_a_students_own_l2():
+    """LightGCN as it is not published."""
+
+    class Heavy(Scorer):
+        def embedding_norms(self, users, positives, negatives):
+            return 100.0 * users + positives
+
+    extra = losses("bpr", Heavy(), embedding_l2=0.01) - losses("bpr")
+    np.testing.assert_allclose(extra, 0.01 * (100 * USERS + BATCH.targets), rtol=1e-3, atol=1e-4)
+    for loss in ("softmax", "sampled_softmax", "gbce"):
+        np.testing.assert_array_equal(losses(loss, Heavy()), losses(loss))
+
+
+def test_a_loss_without_its_knowledge_is_an_error():
+    """A step that silently trains by another loss."""
+    config = StudentConfig(loss="sampled_softmax")
+    with pytest.raises(ValueError, match="sampled_softmax needs"):
+        row_losses(config, Scorer(), QUERIES, ITEMS, BATCH, None, KEY)
+
+
+def test_a_user_who_has_everything_is_refused():
+    """A negative that is none, or a traceback."""
+    world = from_histories([[0, 1, 2, 0, 0], [2, 1, 0, 1, 2]], 3)
+    with pytest.raises(UserError) as error:
+        known_items(StudentConfig(loss="bpr"), facts(world))
+    assert str(error.value) == (
+        "--loss=bpr: user 'u0': found all 3 items in the training history, expected one to draw "
+        "as the negative"
+    )
+
+
+def test_the_default_is_the_students_own():
+    """A DeepFM whose softmax never ends, or another default than the paper's for the rest."""
+    for name, expected in (("sasrec", "softmax"), ("fm", "softmax"), ("deepfm", "sampled_softmax")):
+        assert StudentConfig(student=name).objective == expected
+        assert StudentConfig(student=name, loss="bpr").objective == "bpr"
+
+
+@pytest.mark.parametrize(
+    ("student", "loss"),
+    [("lightgcn", "bpr"), ("deepfm", None)],
+)
+def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss):
+    """A compilation a batch, or a distilled student that learns by another loss than the plain."""
+    run = make_run(WORLD, tmp_path, student=student_config(student=student, loss=loss, **SMALL))
+    own = []
+    for changes in ({}, distilled(run, distill_weight=0.0)):
+        one = dataclasses.replace(run, **changes)
+        graphdef, params = fresh_student(one)
+        optimizer = make_optimizer(one.train)
+        step = make_train_step(graphdef, optimizer, one.distill, one.student)
+        state, known = init_state(params, optimizer, one.seed), drawing_input(one)
+        for inputs in distill_inputs(one, training_batches(one).epoch(0)):
+            state, metrics = step(state, *inputs, known)
+        assert step._cache_size() == 1
+        chex.assert_tree_all_finite(metrics)
+        own.append(jax.device_get(state))
+    assert same_bits(*own)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_puts_the_targets_first(loss):
+    """A loss that falls, but by something else than the target's rank."""
+    config = StudentConfig(loss=loss, num_negatives=DRAWN)
+    known = known_items(config, FACTS)
+
+    def loss_of(logits, key):
+        # Items are unit vectors, so the queries are the logits.
+        items = jnp.eye(25, dtype=jnp.float32)
+        return row_losses(config, Dot(), logits, items, BATCH, known, key).sum()
+
+    def descend(logits, key):
+        return logits - jax.grad(loss_of)(logits, key), None
+
+    start = jax.random.normal(jax.random.key(1), (8, 25))
+    end = jax.jit(lambda x: jax.lax.scan(descend, x, jax.random.split(KEY, 300))[0])(start)
+    for row, (user, target) in enumerate(zip(USERS, BATCH.targets, strict=True)):
+        # BPR says nothing of what the user has trained on.
+        left_out = [target, *(trained_on(user) if loss == "bpr" else ())]
+        rivals = np.delete(np.arange(25), left_out)
+        assert (np.asarray(end)[row, rivals] < end[row, target]).all()
