@@ -12,7 +12,7 @@ class DataConfig:
 
     dataset: str = option("synthetic", "Data set: a folder of --data_dir, or 'synthetic'.")
     data_dir: str = option(
-        os.environ.get("PRMKD_DATA_DIR", "data"),
+        os.environ.get("PRMKD_DATA_DIR") or "data",
         "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
     )
     max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1)

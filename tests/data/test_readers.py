@@ -295,7 +295,7 @@ def test_missing_data_says_how_to_get_it(tmp_path):
 
 
 @pytest.mark.skipif(
-    "PRMKD_DATA_DIR" not in os.environ, reason="PRMKD_DATA_DIR names no folder with real data"
+    not os.environ.get("PRMKD_DATA_DIR"), reason="PRMKD_DATA_DIR names no folder with real data"
 )
 @pytest.mark.parametrize(
     ("name", "users", "num_items", "interactions", "pictures"),
