@@ -1,6 +1,12 @@
 """Users' packages with entry points, laid out as pip would."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
 
 
 def install(folder: Path, group: str, code: str, version: str = "1.0", **entries: str) -> None:
@@ -22,3 +28,20 @@ def install(folder: Path, group: str, code: str, version: str = "1.0", **entries
     (facts / "METADATA").write_text("\n".join(described))
     lines = [f"{name} = {value}" for name, value in entries.items()]
     (facts / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+
+
+def run_beside(folder: Path, code: str, *arguments: str) -> Any:
+    """Runs code in a new interpreter that sees the folder's package; what its last line says.
+
+    Args:
+        folder: as in `install`.
+        code: prints JSON last.
+        arguments: the code's, after the folder.
+    """
+    code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), *arguments],
+        capture_output=True, text=True, timeout=120, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,12 +1,14 @@
 """SASRec for one user in PyTorch's plain operations and float64, typed from RecBole's formulas."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import torch
+
+from prmkd_jax.data.packing import PackedRows
 
 EPSILON = 1e-12
 
@@ -35,6 +37,18 @@ def random_params(params: Any, seed: int) -> Any:
         return (np.asarray(leaf) * (leaf.ndim == 1) + noise).astype(np.float32)
 
     return jax.tree.map(draw, params)
+
+
+def by_instance(
+    answer: Callable[[PackedRows], Any], packed_batches: Iterable[PackedRows]
+) -> dict[int, np.ndarray]:
+    """What stands at each asked slot of `answer`'s [R, L, …], by the instance asked there."""
+    found = {}
+    for packed in packed_batches:
+        values = np.asarray(answer(packed))
+        for row, column in np.argwhere(packed.instance_ids >= 0):
+            found[int(packed.instance_ids[row, column])] = values[row, column]
+    return found
 
 
 def layer_norm(params, x):

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForMaskedLM
 from prmkd_jax.data.packing import instance_segments, pack
 from prmkd_jax.students.bert4rec import choose_slots
 from prmkd_jax.students.registry import create_student
-from tests.students.reference import random_params
+from tests.students import reference
 from tests.worlds import facts, random_world, student_config
 
 CONFIG = student_config(
@@ -23,7 +23,7 @@ SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW)
 ROWS, LENGTH = 5, 13
 GRAPHDEF, STATE = create_student(CONFIG, facts(WORLD, WINDOW), 0)
 FRESH = nnx.to_pure_dict(STATE)
-PARAMS = random_params(FRESH, seed=5)
+PARAMS = reference.random_params(FRESH, seed=5)
 MASK = WORLD.num_items
 
 
@@ -40,12 +40,7 @@ def batches():
 
 
 def by_instance(packed_batches) -> dict[int, np.ndarray]:
-    vectors = {}
-    for packed in packed_batches:
-        values = np.asarray(scores_of(PARAMS, packed))
-        for row, column in np.argwhere(packed.instance_ids >= 0):
-            vectors[int(packed.instance_ids[row, column])] = values[row, column]
-    return vectors
+    return reference.by_instance(lambda packed: scores_of(PARAMS, packed), packed_batches)
 
 
 def prefix(instance: int) -> list[int]:

@@ -6,7 +6,7 @@ from flax import nnx
 
 from prmkd_jax.data.packing import history_segments, pack
 from prmkd_jax.students.registry import create_student
-from tests.students.reference import random_params
+from tests.students import reference
 from tests.worlds import MAX_SEQ_LEN, facts, from_histories, random_world, student_config
 
 CONFIG = student_config(student="gru4rec", hidden_size=12, gru_size=9, num_layers=2)
@@ -15,7 +15,7 @@ HISTORIES = WORLD.interactions
 SEGMENTS = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
 GRAPHDEF, STATE = create_student(CONFIG, facts(WORLD), 0)
 FRESH = nnx.to_pure_dict(STATE)
-PARAMS = random_params(FRESH, seed=5)
+PARAMS = reference.random_params(FRESH, seed=5)
 
 
 @jax.jit
@@ -30,12 +30,7 @@ def batches():
 
 
 def by_instance(packed_batches) -> dict[int, np.ndarray]:
-    vectors = {}
-    for packed in packed_batches:
-        values = np.asarray(states(PARAMS, packed))
-        for row, column in np.argwhere(packed.instance_ids >= 0):
-            vectors[int(packed.instance_ids[row, column])] = values[row, column]
-    return vectors
+    return reference.by_instance(lambda packed: states(PARAMS, packed), packed_batches)
 
 
 def torch_model() -> tuple[torch.nn.GRU, dict[str, torch.Tensor]]:

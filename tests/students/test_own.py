@@ -1,13 +1,9 @@
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from prmkd_jax.students.config import OWN_GROUP
-from tests.packages import install
+from tests.packages import ROOT, install, run_beside
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "own_student.md"
 
 # Trains the student named on the command line, alone and distilled, where the next item is certain.
@@ -39,13 +35,7 @@ print(json.dumps(found))
 
 
 def trained(folder: Path, *names: str) -> dict:
-    code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]\n{TRAIN}"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), *names],
-        capture_output=True, text=True, timeout=120, cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_beside(folder, TRAIN, *names)
 
 
 def test_the_pages_student_learns_alone_and_from_teachers(tmp_path):

@@ -59,12 +59,7 @@ def batches():
 
 
 def by_instance(packed_batches) -> dict[int, np.ndarray]:
-    vectors = {}
-    for packed in packed_batches:
-        values = np.asarray(states(PARAMS, packed))
-        for row, column in np.argwhere(packed.instance_ids >= 0):
-            vectors[int(packed.instance_ids[row, column])] = values[row, column]
-    return vectors
+    return reference.by_instance(lambda packed: states(PARAMS, packed), packed_batches)
 
 
 def prefix(instance: int) -> list[int]:

@@ -44,12 +44,7 @@ def batches(segments=SEGMENTS):
 
 
 def by_instance(packed_batches, params=PARAMS) -> dict[int, np.ndarray]:
-    vectors = {}
-    for packed in packed_batches:
-        values = np.asarray(states(params, packed))
-        for row, column in np.argwhere(packed.instance_ids >= 0):
-            vectors[int(packed.instance_ids[row, column])] = values[row, column]
-    return vectors
+    return reference.by_instance(lambda packed: states(params, packed), packed_batches)
 
 
 def prefix(instance: int) -> list[int]:

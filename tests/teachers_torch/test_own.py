@@ -1,15 +1,11 @@
-import json
 import re
-import subprocess
-import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
 from prmkd_jax.data import own
 from teachers_torch.config import OWN_GROUP
-from tests.packages import install
+from tests.packages import ROOT, install, run_beside
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "own_teacher.md"
 
 # Tunes the teachers named on the command line over a ring of items, and prints their cards.
@@ -37,13 +33,7 @@ print(json.dumps(cards))
 
 
 def tuned(folder: Path, *names: str) -> dict:
-    code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]\n{TUNE}"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), *names],
-        capture_output=True, text=True, timeout=120, cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_beside(folder, TUNE, *names)
 
 
 def test_the_pages_teacher_teaches(tmp_path):
