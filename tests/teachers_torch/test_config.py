@@ -45,7 +45,7 @@ def test_defaults_are_the_official_fine_tuning():
     }  # fmt: skip
     assert dataclasses.asdict(EncoderConfig()) == shared
     assert dataclasses.asdict(UniSRecConfig()) == {**shared, "pad_class": True}
-    own = {"modality_dropout": 0.2, "align_weight": 0.1, "id_embedding": True}
+    own = {"modality_dropout": 0.2, "align_weight": 0.1, "id_embedding": True, "hide_images": 0.0}
     assert dataclasses.asdict(UniM2RecConfig()) == {**shared, **own}
 
 
