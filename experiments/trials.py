@@ -102,6 +102,18 @@ def finished_runs(
     return runs
 
 
+def require_start(configs: Sequence[Any]) -> None:
+    """Tells what is wrong with a configuration's `--student_init` before anything is trained.
+
+    Raises:
+        UserError: as `student_start`.
+    """
+    settings = settings_from(tuple(configs))
+    if settings.run.student_init or settings.run.export_recbole:
+        dataset = load_dataset(settings)
+        student_start(settings, dataset, leave_one_out(dataset.interactions))
+
+
 def ready_teachers(
     settings: Settings, dataset: Dataset, split: Split, folder: Path, reporter: Reporter
 ) -> list[ReadyTeacher]:

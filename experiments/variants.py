@@ -93,9 +93,11 @@ def run_study(
     from experiments.comparison import describe, describe_timing, figure, markdown
     from experiments.console import Reporter
     from experiments.environment import describe_environment
-    from experiments.trials import finished_runs
+    from experiments.trials import finished_runs, require_start
 
     reporter, runs = Reporter(), {}
+    for each in parsed:
+        require_start(each)
     try:
         for variant, each in zip(variants, parsed, strict=True):
             reporter.say(f"{variant.label}: {' '.join(variant.flags)}")

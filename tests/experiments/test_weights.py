@@ -113,7 +113,10 @@ def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, 
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
-    """An export that fails after the hours of training."""
+    """An export that fails after the hours of training, of a study's last variant too."""
     with pytest.raises(UserError) as error:
         started(tmp_path, *flags)
     assert str(error.value).startswith(message)
+    with pytest.raises(UserError) as of_a_study:
+        trials.require_start(configs(tmp_path, *flags))
+    assert str(of_a_study.value) == str(error.value)
