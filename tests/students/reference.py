@@ -1,4 +1,4 @@
-"""SASRec for one user in PyTorch's plain operations and float64, typed from RecBole's formulas."""
+"""What tests of students share; SASRec for one user in plain PyTorch and float64, from RecBole's formulas."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from flax import nnx
 
 from prmkd_jax.data.packing import PackedRows
 
@@ -37,6 +38,17 @@ def random_params(params: Any, seed: int) -> Any:
         return (np.asarray(leaf) * (leaf.ndim == 1) + noise).astype(np.float32)
 
     return jax.tree.map(draw, params)
+
+
+def states_of(graphdef: nnx.GraphDef) -> Callable[[Any, PackedRows], jax.Array]:
+    """A student's user vectors [R, L, D] without dropout, of its parameters and packed rows."""
+
+    @jax.jit
+    def states(params, rows):
+        queries = nnx.merge(graphdef, nnx.State(params)).queries(rows)
+        return queries.reshape(*rows.item_seq.shape, -1)
+
+    return states
 
 
 def by_instance(

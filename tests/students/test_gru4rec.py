@@ -16,13 +16,7 @@ SEGMENTS = history_segments(HISTORIES, HISTORIES.indptr[1:], MAX_SEQ_LEN)
 GRAPHDEF, STATE = create_student(CONFIG, facts(WORLD), 0)
 FRESH = nnx.to_pure_dict(STATE)
 PARAMS = reference.random_params(FRESH, seed=5)
-
-
-@jax.jit
-def states(params, rows):
-    """User vectors [R, L, D] without dropout."""
-    queries = nnx.merge(GRAPHDEF, nnx.State(params)).queries(rows)
-    return queries.reshape(*rows.item_seq.shape, -1)
+states = reference.states_of(GRAPHDEF)
 
 
 def batches():

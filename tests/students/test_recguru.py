@@ -45,13 +45,7 @@ def made(second=None):
 
 GRAPHDEF, PARAMS = made()
 PAIR, PAIR_PARAMS = made(OTHER)
-
-
-@jax.jit
-def states(params, rows):
-    """User vectors [R, L, D]."""
-    queries = nnx.merge(GRAPHDEF, nnx.State(params)).queries(rows)
-    return queries.reshape(*rows.item_seq.shape, -1)
+states = reference.states_of(GRAPHDEF)
 
 
 def batches():

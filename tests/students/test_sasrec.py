@@ -23,13 +23,7 @@ def student(config=CONFIG, max_seq_len=MAX_SEQ_LEN, seed=0):
 
 GRAPHDEF, FRESH = student()
 PARAMS = reference.random_params(FRESH, seed=5)
-
-
-@jax.jit
-def states(params, rows):
-    """States [R, L, D] without dropout."""
-    queries = nnx.merge(GRAPHDEF, nnx.State(params)).queries(rows)
-    return queries.reshape(*rows.item_seq.shape, -1)
+states = reference.states_of(GRAPHDEF)
 
 
 @jax.jit
