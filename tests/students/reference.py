@@ -1,4 +1,4 @@
-"""What tests of students share; SASRec for one user in plain PyTorch and float64, from RecBole's formulas."""
+"""What tests of students share; SASRec for one user in plain PyTorch and float64 (RecBole)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
