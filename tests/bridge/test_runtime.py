@@ -1,5 +1,7 @@
 import json
 import os
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +169,26 @@ def test_frameworks_obey_in_either_order(tmp_path):
     # XLA starts its pools with its first computation: their size is seen in the difference.
     assert answers[3][2] - answers[1][2] >= 2
     assert any(tmp_path.iterdir())
+
+
+TOUCH_TWICE = (
+    "import resource, threading\n"
+    "from bridge.runtime import settle\n"
+    "settle()\n"
+    "def touch(): b'x' * 2**27\n"
+    "def elsewhere():\n"
+    "    thread = threading.Thread(target=touch); thread.start(); thread.join()\n"
+    "touch()\n"
+    "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+    "touch(); elsewhere()\n"
+    "print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))"
+)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is settled")
+def test_freed_memory_serves_again():
+    """Broken if 128 MiB are faulted in anew (32,768 pages), in the same or in another thread."""
+    pages = 2**27 // resource.getpagesize()
+    assert run(TOUCH_TWICE) < pages / 10
+    # What the user decided stays: here every block of this size is a mapping of its own.
+    assert run(TOUCH_TWICE, MALLOC_MMAP_THRESHOLD_="100000") > pages
