@@ -26,10 +26,10 @@ from experiments.results import (
     describe_timing,
     test_ranks,
 )
+from experiments.student_files import export, student_start
 from experiments.tables import dataset_lines, print_results
 from experiments.teaching import prepare_teacher
 from experiments.training import Trained, make_bank, train_students
-from experiments.weights import export, student_start
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.readers import read_dataset

@@ -26,9 +26,9 @@ from experiments.domains import second_domain
 from experiments.files import append_json_line, write_json
 from experiments.flags import as_dict
 from experiments.pipeline import load_dataset
+from experiments.student_files import start_digest, student_start
 from experiments.teaching import ReadyTeacher, prepare_teacher
 from experiments.training import Trained, make_bank, train_students
-from experiments.weights import start_digest, student_start
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.own import own_identity

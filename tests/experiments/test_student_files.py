@@ -10,9 +10,9 @@ from experiments.config import GROUPS, settings_from
 from experiments.console import Reporter
 from experiments.flags import parse
 from experiments.pipeline import load_dataset
+from experiments.student_files import export, student_start
 from experiments.training import train_students
 from experiments.trials import finished_runs
-from experiments.weights import export, student_start
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from tests.experiments.test_trials import SMALL
