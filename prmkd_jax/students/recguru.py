@@ -17,8 +17,7 @@ As the authors' code (Chain123/RecGURU) but for: the softmax over all items inst
 sampled ones and of BPR; learned positions; one training phase in which critic and encoder
 take their steps together, where the code alternates phases and five steps of the critic with
 one of the encoder; no term for users of both domains. An instance never shows its target:
-the code trains the head on user vectors of whole histories. The second domain's parts and
-the critic only serve the training, though they count as parameters.
+the code trains the head on user vectors of whole histories.
 """
 
 import jax
@@ -45,6 +44,8 @@ from prmkd_jax.students.layers import (
 
 class RecGURU(nnx.Module):
     """Transformer autoencoder with a recommending head and, for two domains, a critic."""
+
+    training_only = ("own.decoder", "second", "critic")
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width = config.hidden_size

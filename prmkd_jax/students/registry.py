@@ -1,6 +1,6 @@
 """The light models that are served: the protocol they share, and who they are."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -81,6 +81,26 @@ def create_student(
     student = own_class(OWN_GROUP, config.student, "student")(config, facts, rngs=rngs)
     _require_protocol(student, config.student, facts)
     return nnx.split(student)
+
+
+def served_parameters(student: str, params: dict[str, Any]) -> int:
+    """How many numbers serving needs: all parameters but those that only training reads.
+
+    Args:
+        student: its name; a class says what only training reads by `training_only`, names of
+            its parts.
+        params: the student's, as nested dictionaries.
+    """
+    unread = getattr(STUDENTS.get(student), "training_only", ())
+    sizes = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    return sum(
+        size
+        for name, size in sizes.items()
+        if not any(name.startswith(f"{part}.") for part in unread)
+    )
 
 
 def _require_protocol(student: Student, name: str, facts: Facts) -> None:

@@ -29,7 +29,7 @@ from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.ops.negatives import Popularity, Seen
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import create_student, served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.mesh import make_mesh, place, replicate
@@ -123,7 +123,7 @@ class Fitted:
         test: ranks of the test instances, computed once; None if not asked for.
         history: one record an epoch.
         best_epoch: the epoch that was kept, counted from 1.
-        parameters: numbers in `params`.
+        parameters: how many numbers of `params` serving needs.
         train_seconds: wall-clock time of all training epochs, compilation included.
         evaluate_seconds: wall-clock time of all validations.
     """
@@ -211,7 +211,7 @@ def fit(
         test=_evaluator(run, graphdef, run.split.test)(best_params) if run.rank_test else None,
         history=progress.history,
         best_epoch=progress.best_epoch,
-        parameters=sum(x.size for x in jax.tree.leaves(best_params)),
+        parameters=served_parameters(run.student.student, best_params),
         train_seconds=progress.train_seconds,
         evaluate_seconds=progress.evaluate_seconds,
     )

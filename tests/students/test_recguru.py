@@ -10,7 +10,7 @@ from prmkd_jax.data.packing import instance_segments, pack
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.recguru import draw_rows
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import create_student, served_parameters
 from tests.students import reference
 from tests.worlds import from_histories, random_world, student_config
 
@@ -255,6 +255,25 @@ def test_number_of_parameters():
         "head": decoder,
     }
     assert set(PARAMS) == set(sizes) - {"second"}
+
+
+def test_what_is_served_is_what_the_user_vectors_read():
+    """Parts that serve nobody in the count of served parameters, or served ones left out."""
+    rows = batches()[0]
+
+    def user_vectors(params):
+        student = nnx.merge(PAIR, nnx.State(params))
+        return np.asarray(student.queries(rows)), np.asarray(student.items())
+
+    before, read = user_vectors(PAIR_PARAMS), 0
+    leaves, structure = jax.tree.flatten(PAIR_PARAMS)
+    for i, leaf in enumerate(leaves):
+        after = user_vectors(structure.unflatten([*leaves[:i], leaf + 1.5, *leaves[i + 1 :]]))
+        changed = any(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
+        read += leaf.size * changed
+    # Shifting all keys of an attention shifts its logits alike and changes nothing.
+    biases = served_parameters("recguru", PAIR_PARAMS) - read
+    assert 0 <= biases <= 4 * WIDTH
 
 
 def test_a_name_for_each_model():
