@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Bool, Float32
+
 from bridge.teacher_bank import Vectors, has_vectors, read_vectors, write_vectors
 from experiments.config import Settings
 from experiments.console import Reporter
@@ -55,6 +58,13 @@ def prepare_teacher(
         _tune_and_encode(name, dataset, split, settings, folder, identity, reporter, log)
     vectors = read_vectors(folder, identity)
     return ReadyTeacher(vectors, json.loads((folder / CARD).read_text()))
+
+
+def same_vectors(items: Float32[np.ndarray, "items d"]) -> Bool[np.ndarray, "items"]:
+    """Whether another item has the very same vector, as stored in float16: their scores tie."""
+    stored = items.astype(np.float16)
+    _, group, count = np.unique(stored, axis=0, return_inverse=True, return_counts=True)
+    return count[group.reshape(-1)] > 1
 
 
 def _tune_and_encode(
@@ -116,7 +126,15 @@ def _tune_and_encode(
             teacher, len(dataset.interactions.items), folder / "shards", on_shard
         )
         items = teacher.encode_items()
-    card = dataclasses.replace(card, encode_seconds=time.perf_counter() - started)
+    tied = same_vectors(items)
+    if tied.any():
+        share = np.mean(tied[dataset.interactions.items])
+        reporter.say(
+            f"{title}: can't tell {tied.sum():,} of {len(tied):,} items from another one (equal "
+            f"vectors); {100 * share:.1f} % of the interactions are with them"
+        )
+    seconds = time.perf_counter() - started
+    card = dataclasses.replace(card, encode_seconds=seconds, tied_items=int(tied.sum()))
     save_card(card, folder)
     write_vectors(
         folder,

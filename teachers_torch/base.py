@@ -92,6 +92,8 @@ class TeacherCard:
         best_epoch: the epoch whose weights were kept.
         table_bytes: bytes held for the items, see `Teacher`.
         encode_seconds: wall-clock time of encoding all instances and items; 0 before that.
+        tied_items: items whose vector is another item's as well, which it can't tell apart; 0
+            before they are encoded.
     """
 
     name: str
@@ -108,6 +110,7 @@ class TeacherCard:
     best_epoch: int
     table_bytes: int
     encode_seconds: float = 0.0
+    tied_items: int = 0
 
 
 def settings(name: str, dataset: Dataset, configs: TeacherConfigs) -> dict[str, Any]:

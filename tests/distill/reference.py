@@ -1,8 +1,8 @@
 """Eq. 1–6 of the paper in float64, one user at a time, with plain loops.
 
-Typed by hand from the paper's section 3 and docs/readings.md, not from `prmkd_jax.distill`, whose
-results the tests compare with these. Masked columns and missing teachers are left out before
-anything is computed, so they can't influence a result.
+Typed by hand from the paper's section 3 and the README's table of readings, not from
+`prmkd_jax.distill`, whose results the tests compare with these. Masked columns and missing
+teachers are left out before anything is computed, so they can't influence a result.
 """
 
 import math

@@ -91,3 +91,20 @@ def test_epochs_are_told_and_the_cache_is_used(prepare, tmp_path, capsys):
     np.testing.assert_array_equal(first.vectors.instances, again.vectors.instances)
     card = json.loads((folder(tmp_path) / "card.json").read_text())
     assert (card["name"], card["start"], card["epochs"]) == ("recformer", "random", 1)
+
+
+def test_items_with_equal_vectors_are_counted(prepare, monkeypatch):
+    """Ties that nobody is told of, or items that are only alike in some columns."""
+    real = RecformerTeacher.encode_items
+
+    def alike(self):
+        items = real(self)
+        items[7] = items[2]
+        return items
+
+    monkeypatch.setattr(RecformerTeacher, "encode_items", alike)
+    tied = teaching.same_vectors(np.array([[1, 2], [1, 3], [1, 2], [2, 2]], np.float32))
+    assert tied.tolist() == [True, False, True, False]
+    ready, said, _ = prepare()
+    assert ready.card["tied_items"] >= 2
+    assert f"can't tell {ready.card['tied_items']} of " in said
