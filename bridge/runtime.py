@@ -95,7 +95,7 @@ def keep_freed_memory() -> bool:
     """Has the C library keep freed memory for the next allocation instead of returning it.
 
     The temporaries of a step, tens of megabytes, would otherwise be mapped, faulted in page by
-    page, zeroed and unmapped again in every step: up to half of a small model's time on a CPU.
+    page, zeroed and unmapped again in every step, a good part of its time on a CPU.
     All threads share one heap, so that what one has freed serves the others. The process stays
     as large as it ever was.
 
