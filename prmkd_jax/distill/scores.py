@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 TINY = 1e-12
 
@@ -68,11 +68,17 @@ def rank_scores(
 ) -> Float[Array, "C"]:
     """exp(−rank / temperature) of one teacher's ranking of one user's columns, 0 elsewhere.
 
-    HetComp (Kang et al., 2023) adds these up over its teachers. Ranks count from 0 at the
-    highest valid logit; of equal ones the earlier column comes first.
+    HetComp (Kang et al., 2023) adds these up over its teachers. A rank is the number of higher
+    valid logits: equal ones share it.
     """
-    # Negated, not reversed: a stable sort keeps equal ones in their order.
-    order = jnp.argsort(jnp.where(valid, -logits, jnp.inf), stable=True)
-    places = jnp.arange(len(logits), dtype=jnp.int32)
-    rank = places.at[order].set(places)
+    # On a CPU, XLA sorts integers five times as fast as floats and as pairs of key and column.
+    keys = _integers_in_order(jnp.where(valid, -logits, jnp.inf))
+    rank = jnp.searchsorted(jnp.sort(keys, stable=False), keys)
     return jnp.where(valid, jnp.exp(-rank / temperature), 0.0)
+
+
+def _integers_in_order(values: Float[Array, "C"]) -> Int[Array, "C"]:
+    """Integers that compare as the float32 values do."""
+    # 0 instead of -0; bits of negative floats rise where the floats fall.
+    bits = jax.lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(jnp.int32).max, bits)

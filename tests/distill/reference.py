@@ -125,9 +125,8 @@ def divergence_gradient(p, q, kl):
 
 
 def rank_scores(scores, temperature):
-    """exp(−rank / T), ranks from 0 at the highest; of equal scores the earlier comes first."""
-    order = sorted(range(len(scores)), key=lambda j: (-scores[j], j))
-    return [math.exp(-order.index(j) / temperature) for j in range(len(scores))]
+    """exp(−rank / T); a rank is the number of higher scores."""
+    return [math.exp(-sum(other > own for other in scores) / temperature) for own in scores]
 
 
 def top_columns(joint, number):

@@ -207,11 +207,12 @@ def test_blocks_of_users_change_nothing(monkeypatch):
 
 
 def test_ranks_by_hand():
-    """Breaks if ranks count from 1, run upwards, or count masked columns."""
-    logits = jnp.array([2.0, 9.0, 5.0, 2.0, 7.0])
-    valid = jnp.array([True, False, True, True, True])
-    want = np.exp(-np.array([2, np.inf, 1, 3, 0]) / 10)
-    np.testing.assert_allclose(rank_scores(logits, valid, 10.0), want, rtol=1e-6)
+    """Breaks if ranks run upwards, count masked columns, or take −0, −1 and 0 in another order."""
+    logits = jnp.array([2.0, 9.0, 5.0, 2.0, 0.0, -1.0, -0.0, -2.0, -1e30])
+    valid = jnp.arange(9) != 1
+    want = np.exp(-np.array([1, np.inf, 0, 1, 3, 5, 3, 6, 7]) / 10)
+    ranks = jax.jit(rank_scores)(logits, valid, 10.0)
+    np.testing.assert_allclose(ranks, want, rtol=1e-6)
 
 
 def test_exact_ties_of_the_ensemble_go_to_the_earlier_column():
