@@ -21,15 +21,18 @@ class RuntimeSettings:
     Attributes:
         chosen: variable → value that `settle` set.
         kept: variable → value that was there before and was left alone.
+        keeps_memory: whether freed memory stays with the process.
     """
 
     chosen: dict[str, str]
     kept: dict[str, str]
+    keeps_memory: bool
 
     def lines(self) -> list[str]:
-        """One short line per variable, for the log."""
+        """One short line per setting, for the log."""
         chosen = [f"{name}={value}" for name, value in self.chosen.items()]
-        return chosen + [f"{name}={value} (already set)" for name, value in self.kept.items()]
+        kept = [f"{name}={value} (already set)" for name, value in self.kept.items()]
+        return [*chosen, *kept, *["freed memory stays with the process"] * self.keeps_memory]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +90,7 @@ def settle(
         )
     chosen = {name: setting.value for name, setting in chosen.items()}
     os.environ.update(chosen)
-    keep_freed_memory()
-    return RuntimeSettings(chosen, kept)
+    return RuntimeSettings(chosen, kept, keep_freed_memory())
 
 
 def keep_freed_memory() -> bool:

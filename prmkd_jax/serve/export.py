@@ -18,7 +18,7 @@ from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.weights import require_weights
 from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import create_student, dotted
 
 WEIGHTS, CARD = "weights.safetensors", "student.json"
 USER_TABLE = "user_embedding.table"
@@ -41,13 +41,13 @@ Params = dict[str, Any]
 def named(params: Params) -> dict[str, np.ndarray]:
     """The parameters by dotted name, such as `blocks.0.qkv.kernel`."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+    return {dotted(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def shapes(params: Params) -> dict[str, tuple[int, ...]]:
     """The shapes by the same names."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {_name(path): leaf.shape for path, leaf in leaves}
+    return {dotted(path): leaf.shape for path, leaf in leaves}
 
 
 def blank(config: StudentConfig, facts: Facts) -> Params:
@@ -58,7 +58,7 @@ def blank(config: StudentConfig, facts: Facts) -> Params:
 def unnamed(weights: dict[str, np.ndarray], like: Params) -> Params:
     """The inverse of `named`, for parameters of this structure; float32 as they are."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: np.array(weights[_name(path)], leaf.dtype), like
+        lambda path, leaf: np.array(weights[dotted(path)], leaf.dtype), like
     )
 
 
@@ -111,10 +111,6 @@ def read_export(folder: Path, config: StudentConfig, facts: Facts) -> Params:
     like = blank(config, facts)
     require_weights(shapes(weights), shapes(like), str(folder / WEIGHTS))
     return unnamed(weights, like)
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _require_settings(folder: Path, found: dict[str, Any], config: StudentConfig) -> None:

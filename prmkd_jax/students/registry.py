@@ -92,15 +92,16 @@ def served_parameters(student: str, params: dict[str, Any]) -> int:
         params: the student's, as nested dictionaries.
     """
     unread = getattr(STUDENTS.get(student), "training_only", ())
-    sizes = {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf.size
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
     return sum(
-        size
-        for name, size in sizes.items()
-        if not any(name.startswith(f"{part}.") for part in unread)
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if not any(dotted(path).startswith(f"{part}.") for part in unread)
     )
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    """A parameter's name, such as `blocks.0.qkv.kernel`, from its path in the tree."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _require_protocol(student: Student, name: str, facts: Facts) -> None:

@@ -59,7 +59,8 @@ def test_defaults_are_set_and_told():
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / "some/cache"),
     }
     assert {name: environment[name] for name in VARIABLES if name in environment} == expected
-    assert lines == [f"{name}={value}" for name, value in expected.items()]
+    told = ["freed memory stays with the process"] if platform.libc_ver()[0] == "glibc" else []
+    assert lines == [f"{name}={value}" for name, value in expected.items()] + told
     assert loaded == []
     assert not (ROOT / "some").exists()
 
