@@ -1,8 +1,8 @@
 """python -m experiments.rivals --flagfile=scientific.cfg: PRM-KD against its rivals and controls.
 
-The same student, data, budget and stopping for all. RD, RRD and UnKD have losses of another size,
-and starting values for their weights; `--variant_flags` sets weights that were
-chosen on validation (`experiments.choose --method=rrd --vary="distill_weight=..."`).
+The same student, data, budget and stopping for all. RD, RRD and UnKD have losses of another size
+than a KL, so each has a weight of its own, chosen on Scientific's validation part (docs/choices.md);
+`--variant_flags` sets others.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ def list_variants(settings: Settings) -> list[Variant]:
         Variant("weighted", "weighted, no exclusion", ("--method=weighted",)),
         Variant("best_teacher", "best teacher alone", ("--method=best_teacher",)),
         Variant("rank_ensemble", "rank ensemble", ("--method=rank_ensemble",)),
-        Variant("rd", "RD", ("--method=rd", "--distill_weight=1")),
-        Variant("rrd", "RRD", ("--method=rrd", "--distill_weight=0.001")),
-        Variant("unkd", "UnKD", ("--method=unkd", "--distill_weight=1")),
+        Variant("rd", "RD", ("--method=rd", "--distill_weight=10")),
+        Variant("rrd", "RRD", ("--method=rrd", "--distill_weight=0.1")),
+        Variant("unkd", "UnKD", ("--method=unkd", "--distill_weight=30")),
         Variant("label_smoothing", "control: smoothed label", ("--method=label_smoothing",)),
         Variant("permuted", "control: permuted teachers", ("--method=permuted",)),
     ]
