@@ -111,6 +111,11 @@ def figure(results: Mapping[str, Any]) -> str:
     values = [row["test"][SHOWN] for row in rows]
     colours = {"base": BASE, "prmkd": PRMKD, "other": TEACHER}
     sure = [not row["against"] or row["against"][SHOWN]["t_p_holm"] < ALPHA for row in rows]
+    words = [f"{SHOWN}, test set"]
+    if any(row["test_std"][SHOWN] for row in rows):
+        words.append("whiskers: ±1 standard deviation over seeds")
+    if not all(sure):
+        words.append(f"hollow: p ≥ {ALPHA:g} against {results['versus']}")
 
     def draw(axes: Axes) -> None:
         horizontal_bars(
@@ -122,9 +127,9 @@ def figure(results: Mapping[str, Any]) -> str:
             [row["test_std"][SHOWN] for row in rows],
             filled=sure,
         )
-        axes.set_xlabel(f"{SHOWN}, test set")
+        axes.set_xlabel("\n".join(words))
 
-    svg = draw_svg(0.9 + 0.34 * len(rows), draw)
+    svg = draw_svg(0.9 + 0.34 * len(rows) + 0.2 * (len(words) - 1), draw)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n'
 
 

@@ -1,8 +1,8 @@
 """python -m experiments.rivals --flagfile=scientific.cfg: PRM-KD against its rivals and controls.
 
 The same student, data, budget and stopping for all. RD, RRD and UnKD have losses of another size
-than a KL, so each has a weight of its own, chosen on Scientific's validation part (docs/choices.md);
-`--variant_flags` sets others.
+than a KL, so each has a weight of its own, chosen on Scientific's validation part
+(docs/choices.md); `--variant_flags` sets others.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """Variants of one configuration: which are run, and what their differences are worth."""
 
+import copy
 import dataclasses
 import json
 import subprocess
@@ -105,6 +106,15 @@ def test_table_and_figure_show_every_variant(results, timing):
     for row in results["variants"]:
         assert row["label"] in drawn
         assert f"{row['test']['NDCG@10']:.4f}" in drawn
+
+
+def test_figure_says_what_a_hollow_bar_is(results):
+    """A legend without a hollow bar, or a hollow bar without one."""
+    for p, told in ((0.2, True), (0.01, False)):
+        copied = copy.deepcopy(results)
+        for row in copied["variants"][1:]:
+            row["against"]["NDCG@10"]["t_p_holm"] = p
+        assert ("hollow: p ≥ 0.05 against PRM-KD" in figure(copied)) is told
 
 
 def test_every_student_is_compared_with_itself():
