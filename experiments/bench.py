@@ -1,9 +1,10 @@
 """python -m experiments.bench --flagfile=scientific.cfg: what a step and a ranking cost.
 
-Measures the plain and the distilled training step (cached teachers, both ways of scoring),
-one epoch and the ranking of all users, beside two floors: the operations that the step needs
-at the machine's own matrix-product speed, and the bytes at its own copy speed. The teachers'
-vectors are random ones of the configured widths, since the time doesn't depend on what is in them.
+Measures the plain and the distilled training step (cached teachers, both ways of scoring, and
+live ones), one epoch and the ranking of all users, beside two floors: the operations that the step
+needs at the machine's own matrix-product speed, and the bytes at its own copy speed. The cached
+vectors are random ones of the configured widths and the live teachers are not tuned, since the time
+doesn't depend on what is in them.
 """
 
 import dataclasses
@@ -11,7 +12,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bridge.runtime import settle
 from experiments.config import GROUPS, Settings, settings_from
@@ -19,6 +22,13 @@ from experiments.environment import describe_environment
 from experiments.files import write_json
 from experiments.flags import Group, as_dict, parse, run_command
 from prmkd_jax.data.option import option, validate
+
+if TYPE_CHECKING:  # torch and jax must not be imported before settle()
+    from prmkd_jax.data.batches import Batch
+    from prmkd_jax.distill.teachers import TeacherScores
+    from teachers_torch.base import Teacher
+
+LIVE_BATCHES = 5  # Recformer takes many seconds for one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +64,6 @@ def main(argv: Sequence[str]) -> None:
 
 def measure(settings: Settings, repeats: int) -> dict[str, float]:
     """All measurements; seconds unless the name says otherwise."""
-    import numpy as np
-
     from bridge.teacher_bank import TeacherBank, Vectors
     from experiments.pipeline import load_dataset
     from experiments.training import plain_run
@@ -83,8 +91,60 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
         measured |= _steps(f"distilled ({side})", distilled, repeats)
         ratio = measured[f"distilled ({side}) step"] / measured["plain step"]
         measured[f"distilled ({side}) / plain step"] = ratio
+    live = dataclasses.replace(run, distill=settings.distill, threshold=1.0)
+    measured["distilled (live) input"] = _live_input(live, settings)
+    with_input = measured["distilled (torch) step"] + measured["distilled (live) input"]
+    measured["distilled (live) with input / plain step"] = with_input / measured["plain step"]
     measured |= _ranking(run)
     return measured
+
+
+class LiveTeachers:
+    """Teachers that encode every batch's instances anew: the source of scores without a cache.
+
+    Only the items' vectors are kept, as whoever serves such a model does.
+    """
+
+    def __init__(self, teachers: Sequence["Teacher"]):
+        self.names = tuple(teacher.name for teacher in teachers)
+        self.default_weights = np.full(len(teachers), 1 / len(teachers))
+        self._teachers = teachers
+        self._items = [teacher.encode_items() for teacher in teachers]
+
+    def for_batch(self, batch: "Batch", candidates: np.ndarray) -> "TeacherScores":
+        """This batch's scores [K, B, C]; a row that asks for nothing is known to nobody."""
+        import torch
+
+        from bridge.dlpack import to_jax
+        from prmkd_jax.distill.teachers import TeacherScores
+
+        asked = np.flatnonzero(batch.real)
+        shape = (len(self._teachers), len(batch.real), len(candidates))
+        scores, available = torch.zeros(shape), torch.zeros(shape[1::-1], dtype=torch.bool)
+        for k, (teacher, items) in enumerate(zip(self._teachers, self._items, strict=True)):
+            users = teacher.encode_instances(batch.instance_ids[asked])
+            scores[k, asked] = torch.from_numpy(teacher.score_scale * users @ items[candidates].T)
+            available[asked, k] = torch.from_numpy(users.any(axis=1))
+        return TeacherScores(to_jax(scores).array, to_jax(available).array)
+
+
+def _live_input(run: Any, settings: Settings) -> float:
+    """Seconds to make a batch's input with teachers that are not cached."""
+    from prmkd_jax.train.loop import distill_inputs, training_batches
+    from teachers_torch.registry import build
+
+    teachers = LiveTeachers(
+        [
+            build(
+                name, run.dataset, settings.teachers, Path(settings.run.cache_dir), lambda _: None
+            )
+            for name in settings.run.teachers
+        ]
+    )
+    inputs = distill_inputs(
+        dataclasses.replace(run, teachers=teachers), training_batches(run).epoch(0)
+    )
+    return _median(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
 
 
 def machine_speed() -> dict[str, float]:
@@ -104,7 +164,9 @@ def machine_speed() -> dict[str, float]:
 
 
 def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
-    """Compile time, step time and its floors, and a whole epoch with the host's work."""
+    """Compile time, seconds to make a step's input on the host (which training does meanwhile),
+    step time and its floors, and a whole epoch with the host's work.
+    """
     import itertools
 
     import jax
@@ -128,9 +190,11 @@ def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
     compiled = step.lower(state, *next(inputs), known).compile()
     compile_seconds = time.perf_counter() - started
     costs = compiled.cost_analysis() or {}
-    times = []
+    times, waits = [], []
     for _ in range(repeats + 1):
+        started = time.perf_counter()
         batch = next(inputs)
+        waits.append(time.perf_counter() - started)
         started = time.perf_counter()
         state, metrics = step(state, *batch, known)
         jax.block_until_ready((state, metrics))
@@ -142,6 +206,7 @@ def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
     quartiles = statistics.quantiles(times[1:], n=4)
     return {
         f"{name} compile": compile_seconds,
+        f"{name} input": statistics.median(waits[1:]),
         f"{name} step": statistics.median(times[1:]),
         f"{name} step interquartile range": quartiles[2] - quartiles[0],
         f"{name} step GFLOP": costs.get("flops", 0.0) / 1e9,
