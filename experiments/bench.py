@@ -91,8 +91,7 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
         measured |= _steps(f"distilled ({side})", distilled, repeats)
         ratio = measured[f"distilled ({side}) step"] / measured["plain step"]
         measured[f"distilled ({side}) / plain step"] = ratio
-    live = dataclasses.replace(run, distill=settings.distill, threshold=1.0)
-    measured["distilled (live) input"] = _live_input(live, settings)
+    measured["distilled (live) input"] = _live_input(run, settings)
     with_input = measured["distilled (torch) step"] + measured["distilled (live) input"]
     measured["distilled (live) with input / plain step"] = with_input / measured["plain step"]
     measured |= _ranking(run)
@@ -133,17 +132,15 @@ def _live_input(run: Any, settings: Settings) -> float:
     from prmkd_jax.train.loop import distill_inputs, training_batches
     from teachers_torch.registry import build
 
-    teachers = LiveTeachers(
-        [
-            build(
-                name, run.dataset, settings.teachers, Path(settings.run.cache_dir), lambda _: None
-            )
-            for name in settings.run.teachers
-        ]
+    cache_dir = Path(settings.run.cache_dir)
+    teachers = [
+        build(name, run.dataset, settings.teachers, cache_dir, lambda _: None)
+        for name in settings.run.teachers
+    ]
+    live = dataclasses.replace(
+        run, distill=settings.distill, teachers=LiveTeachers(teachers), threshold=1.0
     )
-    inputs = distill_inputs(
-        dataclasses.replace(run, teachers=teachers), training_batches(run).epoch(0)
-    )
+    inputs = distill_inputs(live, training_batches(live).epoch(0))
     return _median(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
 
 
