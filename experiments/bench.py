@@ -112,6 +112,7 @@ class LiveTeachers:
 
     def for_batch(self, batch: "Batch", candidates: np.ndarray) -> "TeacherScores":
         """This batch's scores [K, B, C]; a row that asks for nothing is known to nobody."""
+        import jax
         import torch
 
         from bridge.dlpack import to_jax
@@ -124,7 +125,8 @@ class LiveTeachers:
             users = teacher.encode_instances(batch.instance_ids[asked])
             scores[k, asked] = torch.from_numpy(teacher.score_scale * users @ items[candidates].T)
             available[asked, k] = torch.from_numpy(users.any(axis=1))
-        return TeacherScores(to_jax(scores).array, to_jax(available).array)
+        crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
+        return jax.device_put(crossed, jax.devices()[0])  # as the bank does
 
 
 def _live_input(run: Any, settings: Settings) -> float:

@@ -71,7 +71,7 @@ def rank_scores(
     HetComp (Kang et al., 2023) adds these up over its teachers. A rank is the number of higher
     valid logits: equal ones share it.
     """
-    # On a CPU, XLA sorts integers five times as fast as floats and as pairs of key and column.
+    # On a CPU, XLA sorts integers several times as fast as floats or pairs of key and column.
     keys = _integers_in_order(jnp.where(valid, -logits, jnp.inf))
     rank = jnp.searchsorted(jnp.sort(keys, stable=False), keys)
     return jnp.where(valid, jnp.exp(-rank / temperature), 0.0)

@@ -46,9 +46,8 @@ def test_live_teachers_score_as_cached_ones():
     np.testing.assert_allclose(live.default_weights, bank.default_weights)
     split = leave_one_out(histories.interactions)
     candidates = np.array([25, 0, 3])
-    for batch in TrainingBatches(histories.interactions, split, MAX_SEQ_LEN, BATCH_SIZE, 0).epoch(
-        0
-    ):
+    batches = TrainingBatches(histories.interactions, split, MAX_SEQ_LEN, BATCH_SIZE, 0)
+    for batch in batches.epoch(0):
         cached, found = (source.for_batch(batch, candidates) for source in (bank, live))
         real = np.asarray(batch.real)
         assert not np.asarray(found.available)[~real].any()
