@@ -2,9 +2,9 @@
 
 Measures the plain and the distilled training step (cached teachers, both ways of scoring, and
 live ones), one epoch and the ranking of all users, beside two floors: the operations that the step
-needs at the machine's own matrix-product speed, and the bytes at its own copy speed. The cached
-vectors are random ones of the configured widths and the live teachers are not tuned, since the time
-doesn't depend on what is in them.
+needs at the machine's own matrix-product speed, and the bytes at its own copy speed. Where
+Recformer teaches, also how fast it reads. The cached vectors are random ones of the configured
+widths and the live teachers are not tuned, since the time doesn't depend on what is in them.
 """
 
 import dataclasses
@@ -27,8 +27,10 @@ if TYPE_CHECKING:  # torch and jax must not be imported before settle()
     from prmkd_jax.data.batches import Batch
     from prmkd_jax.distill.teachers import TeacherScores
     from teachers_torch.base import Teacher
+    from teachers_torch.recformer import RecformerTeacher
 
 LIVE_BATCHES = 5  # Recformer takes many seconds for one
+INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +93,14 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
         measured |= _steps(f"distilled ({side})", distilled, repeats)
         ratio = measured[f"distilled ({side}) step"] / measured["plain step"]
         measured[f"distilled ({side}) / plain step"] = ratio
-    measured["distilled (live) input"] = _live_input(run, settings)
+    teachers = _untuned_teachers(run, settings)
+    measured["distilled (live) input"] = _live_input(run, settings, teachers)
     with_input = measured["distilled (torch) step"] + measured["distilled (live) input"]
     measured["distilled (live) with input / plain step"] = with_input / measured["plain step"]
     measured |= _ranking(run)
+    for teacher in teachers:
+        if teacher.name == "recformer":
+            measured |= recformer_speed(teacher, split.train_end, settings.run.seeds[0])
     return measured
 
 
@@ -129,21 +135,54 @@ class LiveTeachers:
         return jax.device_put(crossed, jax.devices()[0])  # as the bank does
 
 
-def _live_input(run: Any, settings: Settings) -> float:
-    """Seconds to make a batch's input with teachers that are not cached."""
-    from prmkd_jax.train.loop import distill_inputs, training_batches
+def _untuned_teachers(run: Any, settings: Settings) -> list[Any]:
     from teachers_torch.registry import build
 
     cache_dir = Path(settings.run.cache_dir)
-    teachers = [
+    return [
         build(name, run.dataset, settings.teachers, cache_dir, lambda _: None)
         for name in settings.run.teachers
     ]
+
+
+def _live_input(run: Any, settings: Settings, teachers: Sequence["Teacher"]) -> float:
+    """Seconds to make a batch's input with teachers that are not cached."""
+    from prmkd_jax.train.loop import distill_inputs, training_batches
+
     live = dataclasses.replace(
         run, distill=settings.distill, teachers=LiveTeachers(teachers), threshold=1.0
     )
     inputs = distill_inputs(live, training_batches(live).epoch(0))
     return _median(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
+
+
+def recformer_speed(
+    teacher: "RecformerTeacher", train_end: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Tokens a second, padding not counted, that Recformer encodes and that a tuning step reads.
+
+    Args:
+        teacher: need not be tuned.
+        train_end: where each user's training part ends [users].
+        seed: of the users, whose last training instance is read.
+    """
+    from teachers_torch.recformer_tune import add_gradients
+
+    users = np.random.default_rng(seed).permutation(len(train_end))[:INSTANCES_READ]
+    encoded = train_end[users]
+    tuned = encoded[: teacher.config.batch_size]
+
+    def tokens(instances: np.ndarray) -> int:
+        return sum(len(teacher.reader.sequence(teacher.history(i)).ids) for i in instances)
+
+    encoding = _median(lambda: teacher.encode_instances(encoded), repeats=LIVE_BATCHES)
+    teacher.model.train()
+    tuning = _median(lambda: add_gradients(teacher, tuned), repeats=LIVE_BATCHES)
+    return {
+        "recformer tokens an instance": tokens(encoded) / len(encoded),
+        "recformer encoding tokens/s": tokens(encoded) / encoding,
+        "recformer tuning tokens/s": tokens(tuned) / tuning,
+    }
 
 
 def machine_speed() -> dict[str, float]:

@@ -202,14 +202,14 @@ def _train_epoch(
     steps = -(-len(targets) // size)
     for step in range(1, steps + 1):
         optimizer.zero_grad()
-        total += _add_gradients(teacher, targets[(step - 1) * size : step * size])
+        total += add_gradients(teacher, targets[(step - 1) * size : step * size])
         optimizer.step()
         schedule.step()
         teacher.log({"event": "step", "epoch": epoch, "step": step, "steps": steps})
     return total / len(targets)
 
 
-def _add_gradients(teacher: RecformerTeacher, targets: Int64[np.ndarray, "users"]) -> float:
+def add_gradients(teacher: RecformerTeacher, targets: Int64[np.ndarray, "users"]) -> float:
     """Adds the gradients of these targets' mean loss; returns the sum of their losses.
 
     Histories of like length are computed together, some at a time.

@@ -5,9 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from bridge.teacher_bank import TeacherBank, Vectors
-from experiments.bench import LiveTeachers
+from experiments import bench
+from experiments.bench import LiveTeachers, recformer_speed
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.splits import leave_one_out
+from tests.teachers_torch.recformer_worlds import make_teacher
+from tests.teachers_torch.worlds import ring_world
 from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world
 
 
@@ -57,3 +60,25 @@ def test_live_teachers_score_as_cached_ones():
         np.testing.assert_allclose(
             np.asarray(found.scores)[:, real], np.asarray(cached.scores)[:, real], rtol=1e-5
         )
+
+
+def test_recformers_speed_counts_real_tokens(monkeypatch):
+    """Broken if padding counts, tokens beyond the cut do, or held-out items are read."""
+    monkeypatch.setattr(bench, "_median", lambda call, **_: 0.5 if call() is not None else 0)
+    dataset = ring_world()
+    teacher = make_teacher(dataset, max_tokens=12, batch_size=4)
+    items, starts = dataset.interactions.items, dataset.interactions.indptr[:-1]
+    train_end = starts + 1 + np.arange(len(starts)) % 6
+    measured = recformer_speed(teacher, train_end, seed=0)
+    sizes = np.diff(teacher.reader.tokens.indptr)
+    lengths = [
+        min(12, 1 + sizes[items[start:end]].sum())
+        for start, end in zip(starts, train_end, strict=True)
+    ]
+    assert min(lengths) < 12 == max(lengths)
+    first = np.random.default_rng(0).permutation(len(lengths))[:4]
+    assert measured == {
+        "recformer tokens an instance": np.mean(lengths),
+        "recformer encoding tokens/s": 2 * sum(lengths),
+        "recformer tuning tokens/s": 2 * sum(lengths[user] for user in first),
+    }

@@ -119,7 +119,7 @@ def test_gradients_are_those_of_one_batch(tokens_at_once):
     teacher = make_teacher(dataset, tokens_at_once=tokens_at_once)
     teacher.refresh_items()
     targets = np.array([0, 5, 11, 20, 33])
-    total = recformer_tune._add_gradients(teacher, targets)
+    total = recformer_tune.add_gradients(teacher, targets)
     found = {k: p.grad.clone() for k, p in teacher.model.named_parameters() if p.grad is not None}
     teacher.model.zero_grad()
     tokens = teacher.reader.batch([teacher.reader.sequence(teacher.history(t)) for t in targets])
@@ -167,13 +167,13 @@ def test_a_stopped_tuning_ends_as_if_it_had_not_been(run, monkeypatch, tmp_path,
 
 def test_training_mode_is_on_after_an_encoding(run, monkeypatch):
     """Dropout lost because encoding turns training off."""
-    modes, real = [], recformer_tune._add_gradients
+    modes, real = [], recformer_tune.add_gradients
 
     def spy(teacher, targets):
         modes.append(teacher.model.training)
         return real(teacher, targets)
 
-    monkeypatch.setattr(recformer_tune, "_add_gradients", spy)
+    monkeypatch.setattr(recformer_tune, "add_gradients", spy)
     run([0.1, 0.2], decay_epochs=2)
     assert len(modes) == 8
     assert all(modes)
