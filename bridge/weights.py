@@ -12,7 +12,7 @@ from prmkd_jax.data.weights import require_weights
 from prmkd_jax.serve.export import Params, blank, named, read_export, shapes, unnamed
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from teachers_torch.recbole import Checkpoint, read_recbole
+from teachers_torch.recbole import Checkpoint, read_recbole, require_settings
 
 
 class Start(NamedTuple):
@@ -57,9 +57,10 @@ def from_recbole(
         source: how an error names the file.
 
     Raises:
-        UserError: keys are missing, surplus or of another shape (all of them are listed), or an
-            item or user is missing.
+        UserError: keys are missing, surplus or of another shape (all of them are listed), the
+            file's configuration says otherwise, or an item or user is missing.
     """
+    require_settings(checkpoint, _untold(config), source)
     like = blank(config, facts)
     placed = layout(config.student, shapes(like), facts.dataset, checkpoint.tokens, source)
     found = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
@@ -74,6 +75,16 @@ def from_recbole(
             table = name.endswith(".table")
             ours[name] = parts[0] if table else np.concatenate([x.T for x in parts], axis=-1)
     return unnamed(ours, like)
+
+
+def _untold(config: StudentConfig) -> dict[str, tuple[int | float | str, str]]:
+    """What RecBole's shapes don't tell, by its names: the value here and its flag."""
+    if config.student == "lightgcn":
+        return {"n_layers": (config.num_layers, "--num_layers")}
+    if config.student == "gru4rec":
+        return {}
+    heads = (config.num_heads, "--num_heads")
+    return {"n_heads": heads, "hidden_act": ("gelu", ""), "layer_norm_eps": (1e-12, "")}
 
 
 def to_recbole(

@@ -182,7 +182,7 @@ def cosine_cross_entropy(
     """
     # Dividing the vectors rather than the logits saves two passes over the largest array.
     logits = (user_vectors / temperature) @ F.normalize(item_table, dim=-1).T
-    return F.cross_entropy(logits.float(), targets)
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
 
 
 def _initialise(module: nn.Module) -> None:

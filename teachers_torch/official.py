@@ -69,10 +69,20 @@ def to_official(model: UniSRec) -> dict[str, Tensor]:
     return {**weights, PLM: model.features.cpu().clone()}
 
 
-def write_official(model: UniSRec, path: Path) -> None:
-    """Writes a file that the official fine-tuning reads, beside and renamed."""
+def write_official(model: UniSRec, path: Path, dataset: str = "prmkd") -> None:
+    """Writes a file that the official `finetune.py -p` reads, beside and renamed.
+
+    As its pre-training leaves it: without tables, which are of one catalogue. A whole
+    `state_dict` is `to_official`.
+
+    Args:
+        model: with the weights.
+        path: of the file.
+        dataset: what it was pre-trained on; the official log names it.
+    """
+    weights = {k: v for k, v in to_official(model).items() if k not in (PLM, IDS)}
     partial = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save({"state_dict": to_official(model)}, partial)
+    torch.save({"config": {"dataset": dataset}, "epoch": 0, "state_dict": weights}, partial)
     os.replace(partial, path)
 
 

@@ -1,5 +1,9 @@
 """RecBole's checkpoint files, UniSRec's among them: read without running what is in them."""
 
+import pickle
+import types
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +13,22 @@ from torch import Tensor
 
 from prmkd_jax.data.errors import UserError
 
-# What RecBole's pickled configuration names; none is needed, all become `_Inert`. Some Pythons
-# (3.11.2, for one) write a member of an enumeration as a call of getattr.
-IGNORED = ("recbole.", "unisrec.", "yaml.", "numpy.", "builtins.getattr")
+# What RecBole's pickled configuration names, UniSRec's own for several processes ("config.")
+# included; none is needed, all become `_Inert`. Some Pythons (3.11.2, for one) write a member of an
+# enumeration as a call of getattr, which has another name in old protocols.
+GETATTR = ("builtins.getattr", "__builtin__.getattr")
+IGNORED = ("recbole.", "unisrec.", "config.", "yaml.", "numpy.", "_codecs.", *GETATTR)
+# What tensors are made by.
+NEEDED = {
+    f"{part.__module__}.{part.__name__}": part
+    for part in (
+        OrderedDict,
+        torch._utils._rebuild_tensor_v2,
+        torch._utils._rebuild_parameter,
+        torch.Size,
+        torch.device,
+    )
+}
 
 
 class Checkpoint(NamedTuple):
@@ -21,55 +38,126 @@ class Checkpoint(NamedTuple):
         weights: its `state_dict`.
         tokens: field → the id of every row, [PAD]'s first, where the file has a
             `field2id_token` (RecBole's name for it; RecBole itself keeps it with the data set).
+        settings: the numbers and words of its `config`, where it has one.
     """
 
     weights: dict[str, Tensor]
     tokens: dict[str, list[str]]
+    settings: dict[str, int | float | str]
 
 
 class _Inert:
-    """Stands in for a class or function that isn't needed: takes everything, does nothing."""
+    """Stands in for a class or function that isn't needed: keeps its attributes, does nothing."""
 
     def __init__(self, *_: Any, **__: Any):
-        pass
+        self.attributes: Any = {}
 
-    def __setstate__(self, _: Any) -> None:
-        pass
+    def __setstate__(self, attributes: Any) -> None:
+        self.attributes = attributes
 
 
 def read_recbole(path: Path) -> Checkpoint:
     """Reads a file of RecBole's trainer, or a `state_dict` that was saved alone.
 
-    PyTorch's weights-only reader takes the pickle apart: classes of RecBole's configuration
-    become inert, any other that is no tensor's is refused, and no code of the file runs.
+    Only what tensors are made by is called; classes of RecBole's configuration become inert,
+    anything else is refused, and no code of the file runs. (PyTorch's own weights-only reader
+    can't read the pickle protocol of RecBole 1.1 and later.)
 
     Raises:
         UserError: it is no such file, or it names something that has no place in one.
     """
+    refused: set[str] = set()
     try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception as error:  # no zip archive, no pickle in it, not readable, …
+        with zipfile.ZipFile(path) as archive:
+            names = [Path(name).name for name in archive.namelist()]
+        if "data.pkl" not in names or "constants.pkl" in names:  # the latter is TorchScript's
+            raise ValueError(names)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: found no checkpoint of torch.save, expected one") from error
-    refused = sorted(name for name in named if not name.startswith(IGNORED))
-    if refused:
-        raise UserError(
-            f"{path}: found {', '.join(refused)}, which no checkpoint needs, expected tensors and "
-            "RecBole's configuration"
-        )
-    # A class of its own for each name: the reader tells them apart by name.
-    inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in named]
     try:
-        with torch.serialization.safe_globals(inert):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(
+            path, map_location="cpu", weights_only=False, pickle_module=_pickle_module(refused)
+        )
         alone = bool(content) and all(torch.is_tensor(value) for value in content.values())
         weights = dict(content if alone else content["state_dict"])
         tokens = {} if alone else content.get("field2id_token", {})
+        settings = {} if alone else _settings(content.get("config", {}))
     except Exception as error:  # a damaged archive fails in many ways
+        _require_none(refused, path)
         raise UserError(f"{path}: found no readable state_dict, expected one") from error
+    _require_none(refused, path)
     wrong = sorted(key for key, value in weights.items() if not isinstance(value, Tensor))
     if wrong:
         raise UserError(f"{path}: state_dict: found no tensor at {wrong}, expected one")
-    return Checkpoint(weights, _tokens(tokens, path))
+    return Checkpoint(weights, _tokens(tokens, path), settings)
+
+
+def require_settings(
+    checkpoint: Checkpoint, expected: Mapping[str, tuple[int | float | str, str]], source: str
+) -> None:
+    """Compares what the weights' shapes don't tell; a setting that the file lacks isn't compared.
+
+    Args:
+        checkpoint: the file's content.
+        expected: RecBole's name of a setting → its value here, and the flag to change it by, ""
+            where there is none.
+        source: how an error names the file.
+
+    Raises:
+        UserError: the model was made with other settings; all of them are listed.
+    """
+    wrong = [
+        f"{name}={checkpoint.settings[name]} in place of {value}{f' ({flag})' if flag else ''}"
+        for name, (value, flag) in expected.items()
+        if checkpoint.settings.get(name, value) != value
+    ]
+    if wrong:
+        raise UserError(
+            f"{source}: config: found {', '.join(wrong)}, expected the settings that it is read with"
+        )
+
+
+def _pickle_module(refused: set[str]) -> Any:
+    """A stand-in for Python's `pickle` that knows nothing but `NEEDED`.
+
+    Args:
+        refused: gets the names of what has no place in a checkpoint; it is never called.
+    """
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            found = f"{module}.{name}"
+            if found in NEEDED:
+                made = NEEDED[found]
+                # A function of its own each time: what a file writes into it stays there.
+                return made if isinstance(made, type) else lambda *given: made(*given)
+            dtype = getattr(torch, name, None) if module == "torch" else None
+            if isinstance(dtype, torch.dtype):
+                return dtype
+            if not found.startswith(IGNORED):
+                refused.add(found)
+            return type("Inert", (_Inert,), {})
+
+    return types.SimpleNamespace(
+        __name__="pickle",
+        Unpickler=Unpickler,
+        load=lambda file, **options: Unpickler(file, **options).load(),
+    )
+
+
+def _require_none(refused: set[str], path: Path) -> None:
+    if refused:
+        raise UserError(
+            f"{path}: found {', '.join(sorted(refused))}, which no checkpoint needs, expected "
+            "tensors and RecBole's configuration"
+        )
+
+
+def _settings(config: Any) -> dict[str, int | float | str]:
+    """The plain values of RecBole's configuration, which keeps them in one dictionary."""
+    values = config.attributes if isinstance(config, _Inert) else config
+    values = values.get("final_config_dict", values)
+    return {key: value for key, value in values.items() if isinstance(value, int | float | str)}
 
 
 def _tokens(tokens: Any, path: Path) -> dict[str, list[str]]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from prmkd_jax.data.errors import UserError
 from teachers_torch.config import EncoderConfig, TeacherConfigs
 from teachers_torch.encoder import SequenceModel
-from teachers_torch.official import IDS, PLM, load_weights, read_official
+from teachers_torch.official import IDS, PLM, load_weights
+from teachers_torch.recbole import read_recbole, require_settings
 from teachers_torch.text import text_identity
 from teachers_torch.vision import PixelEncoder
 
@@ -140,6 +141,14 @@ def _official_start(path: Path, digest: str, family: str, config: EncoderConfig)
             f"--{config.prefix}feature_norm: found {config.feature_norm:g}, expected 0: official "
             "checkpoints read text vectors as they are"
         )
+    checkpoint = read_recbole(path)
+    expected: dict[str, tuple[int | float | str, str]] = {
+        "n_heads": (config.num_heads, f"--{config.prefix}num_heads"),
+        "temperature": (config.temperature, f"--{config.prefix}temperature"),
+        "hidden_act": ("gelu", ""),
+        "layer_norm_eps": (1e-12, ""),
+    }
+    require_settings(checkpoint, expected, str(path))
     # A fine-tuned file's tables are of its own items.
-    weights = {k: v for k, v in read_official(path).items() if k not in (PLM, IDS)}
+    weights = {k: v for k, v in checkpoint.weights.items() if k not in (PLM, IDS)}
     return Start(f"official {path.name} (sha256 {digest[:16]})", weights)

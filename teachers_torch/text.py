@@ -35,13 +35,14 @@ def clean(text: str) -> str:
     """Cleans one field as UniSRec does.
 
     HTML entities are decoded, double quotes and line breaks removed, the text ends in
-    exactly one dot, and a text that then has 2000 characters or more is dropped whole.
+    exactly one dot (a dot that is its first character stays as well), and a text that then has
+    2000 characters or more is dropped whole.
 
     >>> clean('Nuts &amp; "Bolts"...')
     'Nuts & Bolts.'
     """
-    text = re.sub(r'["\r\n]', "", html.unescape(text.strip()))
-    text = text.rstrip(".") + "."
+    text = re.sub(r'["\r\n]', "", html.unescape(text))
+    text = text[:1] + text[1:].rstrip(".") + "."
     return text if len(text) < LONGEST_FIELD else ""
 
 

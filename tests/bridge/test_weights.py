@@ -52,7 +52,8 @@ def saved(student: str, path, tokens: dict) -> torch.nn.Module:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.4 + 0.5 * (parameter.dim() == 1))
     content = {"state_dict": model.state_dict(), "epoch": 3}
-    torch.save(content | ({"field2id_token": tokens} if tokens else {}), path)
+    content |= {"field2id_token": tokens} if tokens else {}
+    torch.save(content, path, pickle_protocol=4)  # as RecBole's trainer does
     if student == "lightgcn":
         users, items = facts(WORLD).edges
         edges = rows_of("user_id", tokens)[users], rows_of("item_id", tokens)[items]
@@ -146,6 +147,29 @@ def test_what_does_not_fit_is_listed_at_once(tmp_path):
     ):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("student", "settings", "found"),
+    [
+        ("sasrec", {"n_heads": 1, "hidden_act": "relu"},
+         f"n_heads=1 in place of {HEADS} (--num_heads), hidden_act=relu in place of gelu"),
+        ("bert4rec", {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05 in place of 1e-12"),
+        ("lightgcn", {"n_layers": 9, "n_heads": 9}, f"n_layers=9 in place of {LAYERS} (--num_layers)"),
+    ],
+)  # fmt: skip
+def test_what_shapes_do_not_tell_is_compared(tmp_path, student, settings, found):
+    """A model that is read with other heads, another activation or another depth, in silence."""
+    model, config = saved(student, tmp_path / "model.pth", {}), config_of(student)
+    for values in (settings, {}):
+        content = {"state_dict": model.float().state_dict(), "config": values}
+        torch.save(content, tmp_path / "model.pth")
+        if values:
+            with pytest.raises(UserError) as error:
+                read_start(tmp_path / "model.pth", config, facts_of(config))
+            assert f"model.pth: config: found {found}, expected" in str(error.value)
+        else:
+            read_start(tmp_path / "model.pth", config, facts_of(config))
 
 
 def test_items_that_the_file_lacks_are_told(tmp_path):

@@ -1,6 +1,7 @@
 """Against the official formulas, typed once more in float64 in the official classes' own form."""
 
 import enum
+import io
 import os
 import pickle
 import sys
@@ -22,6 +23,7 @@ from teachers_torch.official import (
     to_official,
     write_official,
 )
+from teachers_torch.recbole import read_recbole
 
 ROWS, TEXT, WIDTH, INNER, LENGTH, LAYERS, EXPERTS = 9, 6, 8, 5, 5, 2, 3
 SEQ = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [8, 0, 0, 0, 0], [7, 2, 3, 0, 0]])
@@ -227,20 +229,33 @@ def recbole(monkeypatch):
     return monkeypatch
 
 
-def test_official_file_is_read_without_recbole(tmp_path, table, recbole):
+@pytest.mark.parametrize("protocol", [2, 4])  # torch.save's own, and RecBole's since 1.1
+def test_official_file_is_read_without_recbole(tmp_path, table, recbole, protocol):
     """RecBole needed to read its configuration, or weights that change on the way."""
     state = random_state(ids=True) | {"plm_embedding.weight": table}
+    state["LayerNorm.weight"] = torch.nn.Parameter(state["LayerNorm.weight"])
     content = {"config": Config(), "epoch": 300, "state_dict": state, "optimizer": {"state": {}}}
-    torch.save(content, tmp_path / "official.pth")
+    content["other_parameter"] = {"device": torch.device("cpu"), "dtype": torch.float16}
+    torch.save(content, tmp_path / "official.pth", pickle_protocol=protocol)
     recbole.undo()
+    assert read_recbole(tmp_path / "official.pth").settings == {"lambda": 1e-3}
     found = read_official(tmp_path / "official.pth")
     assert set(found) == set(state)
     assert all(torch.equal(found[key], state[key]) for key in state)
-    model = from_official(found)
-    write_official(model, tmp_path / "ours.pth")
-    again = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
-    assert set(again) == set(state) == set(to_official(model))
+    again = to_official(from_official(found))
+    assert set(again) == set(state)
     assert all(torch.equal(again[key], state[key]) for key in state)
+
+
+def test_written_file_is_what_the_official_tuning_reads(tmp_path, table):
+    """A table of one catalogue, which another's doesn't fit, or a file without a data set."""
+    state = random_state()
+    model = from_official(state | {"item_embedding.weight": torch.zeros(ROWS, WIDTH)}, table)
+    write_official(model, tmp_path / "ours.pth", "Garden")
+    content = torch.load(tmp_path / "ours.pth", weights_only=True)
+    assert content["config"]["dataset"] == "Garden"
+    assert set(content["state_dict"]) == set(state)
+    assert all(torch.equal(content["state_dict"][key], state[key]) for key in state)
 
 
 class Malice:
@@ -253,19 +268,37 @@ class Malice:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_a_malicious_file_runs_nothing(tmp_path, plain):
+@pytest.mark.parametrize("protocol", [None, 2, 4])
+def test_a_malicious_file_runs_nothing(tmp_path, protocol):
     """Code of a downloaded checkpoint that runs on the user's machine."""
     path, evidence = tmp_path / "evil.pth", tmp_path / "evidence"
     content = {"config": Malice(evidence), "state_dict": random_state()}
-    if plain:
+    if protocol is None:
         path.write_bytes(pickle.dumps({"state_dict": Malice(evidence)}))
+        message = "no checkpoint of torch.save"
     else:
-        torch.save(content, path)
+        torch.save(content, path, pickle_protocol=protocol)
         assert zipfile.is_zipfile(path)
-    with pytest.raises(UserError, match=r"no checkpoint of torch.save" if plain else "mkdir"):
+        message = "mkdir, which no checkpoint needs"
+    with pytest.raises(UserError, match=message):
         read_official(path)
     assert not evidence.exists()
+
+
+def test_a_file_changes_nothing_of_torchs(tmp_path):
+    """A pickle that gives the function that tensors are made by other defaults."""
+    attack = b"ctorch._utils\n_rebuild_tensor_v2\n(N}X\x0c\x00\x00\x00__defaults__(I7\ntstb."
+    with zipfile.ZipFile(tmp_path / "evil.pth", "w") as archive:
+        archive.writestr("evil/data.pkl", attack)
+        archive.writestr("evil/version", "3")
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    with pytest.raises(UserError, match="found no readable state_dict"):
+        read_official(tmp_path / "evil.pth")
+    assert torch._utils._rebuild_tensor_v2.__defaults__ is before
+    unguarded = types.FunctionType(torch._utils._rebuild_tensor_v2.__code__, {}, "rebuild")
+    loader = type("Loader", (pickle.Unpickler,), {"find_class": lambda *_: unguarded})
+    loader(io.BytesIO(attack)).load()
+    assert unguarded.__defaults__ == (7,)  # so the attack is one
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,15 @@ def test_official_file_starts_unisrec(ring, tmp_path):
     scaled = dataclasses.replace(CONFIGS, checkpoints=checkpoints)
     with pytest.raises(UserError, match="--unisrec_feature_norm: found 15, expected 0"):
         build("unisrec", ring, scaled, tmp_path, print)
+    weights = torch.load(tmp_path / "official.pth")["state_dict"]
+    config = {"n_heads": 2, "hidden_act": "relu", "temperature": 0.1}
+    torch.save({"config": config, "state_dict": weights}, tmp_path / "other.pth")
+    other = dataclasses.replace(raw, checkpoints={"unisrec": str(tmp_path / "other.pth")})
+    message = (
+        r"temperature=0.1 in place of 0.07 \(--unisrec_temperature\), hidden_act=relu in place"
+    )
+    with pytest.raises(UserError, match=message):
+        build("unisrec", ring, other, tmp_path, print)
     wrong = dataclasses.replace(CONFIGS, checkpoints={"unim2rec": str(tmp_path / "official.pth")})
     with pytest.raises(UserError, match="expected a checkpoint folder"):
         build("unim2rec", ring, wrong, tmp_path, print)

@@ -14,7 +14,7 @@ from teachers_torch.config import TextConfig
     ("raw", "cleaned"),
     [
         ("Steel Bolt", "Steel Bolt."),
-        ("  padded \t", "padded."),
+        ("  padded \t", "  padded \t."),
         ("Ends in a dot.", "Ends in a dot."),
         ("Dots inside 1.5 mm...", "Dots inside 1.5 mm."),
         ("Nuts &amp; Bolts &quot;M4&quot;", "Nuts & Bolts M4."),
@@ -25,7 +25,9 @@ from teachers_torch.config import TextConfig
         ("x" * 1999, ""),
         ("x" * 1999 + ".", ""),
         ("x" * 1998 + "....", "x" * 1998 + "."),
-        ("...", "."),
+        ("...", ".."),
+        (".5 mm", ".5 mm."),
+        ("two. ", "two. ."),
     ],
 )
 def test_cleaning(raw, cleaned):
