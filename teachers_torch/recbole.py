@@ -113,7 +113,7 @@ def require_settings(
     ]
     if wrong:
         raise UserError(
-            f"{source}: config: found {', '.join(wrong)}, expected the settings that it is read with"
+            f"{source}: config: found {', '.join(wrong)}, expected the settings it is read with"
         )
 
 

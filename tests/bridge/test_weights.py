@@ -155,7 +155,8 @@ def test_what_does_not_fit_is_listed_at_once(tmp_path):
         ("sasrec", {"n_heads": 1, "hidden_act": "relu"},
          f"n_heads=1 in place of {HEADS} (--num_heads), hidden_act=relu in place of gelu"),
         ("bert4rec", {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05 in place of 1e-12"),
-        ("lightgcn", {"n_layers": 9, "n_heads": 9}, f"n_layers=9 in place of {LAYERS} (--num_layers)"),
+        ("lightgcn", {"n_layers": 9, "n_heads": 9},
+         f"n_layers=9 in place of {LAYERS} (--num_layers)"),
     ],
 )  # fmt: skip
 def test_what_shapes_do_not_tell_is_compared(tmp_path, student, settings, found):
