@@ -254,18 +254,10 @@ def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
 
 
 def _ranking(run: Any) -> dict[str, float]:
-    from prmkd_jax.evaluate.evaluator import Evaluator
-    from prmkd_jax.train.loop import fresh_student
+    from prmkd_jax.train.loop import fresh_student, make_evaluator
 
     graphdef, params = fresh_student(run)
-    evaluator = Evaluator(
-        graphdef,
-        run.dataset,
-        run.split.test,
-        run.max_seq_len,
-        run.train.batch_size,
-        run.train.eval_batch_size,
-    )
+    evaluator = make_evaluator(run, graphdef, run.split.test)
     return {"ranking of all users": _median(evaluator, params, repeats=3)}
 
 

@@ -16,8 +16,8 @@ from prmkd_jax.data.errors import UserError
 # What RecBole's pickled configuration names, UniSRec's own for several processes ("config.")
 # included; none is needed, all become `_Inert`. Some Pythons (3.11.2, for one) write a member of an
 # enumeration as a call of getattr, which has another name in old protocols.
-GETATTR = ("builtins.getattr", "__builtin__.getattr")
-IGNORED = ("recbole.", "unisrec.", "config.", "yaml.", "numpy.", "_codecs.", *GETATTR)
+BUILTINS = ("builtins.getattr", "__builtin__.getattr", "builtins.set", "__builtin__.set")
+IGNORED = ("recbole.", "unisrec.", "config.", "yaml.", "numpy.", "_codecs.", *BUILTINS)
 # What tensors are made by.
 NEEDED = {
     f"{part.__module__}.{part.__name__}": part
@@ -81,7 +81,7 @@ def read_recbole(path: Path) -> Checkpoint:
         alone = bool(content) and all(torch.is_tensor(value) for value in content.values())
         weights = dict(content if alone else content["state_dict"])
         tokens = {} if alone else content.get("field2id_token", {})
-        settings = {} if alone else _settings(content.get("config", {}))
+        settings = {} if alone else _settings(content.get("config") or {})
     except Exception as error:  # a damaged archive fails in many ways
         _require_none(refused, path)
         raise UserError(f"{path}: found no readable state_dict, expected one") from error

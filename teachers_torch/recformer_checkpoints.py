@@ -80,10 +80,12 @@ def official_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_official(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     """Reads a `.bin` or `.ckpt` file of the official code; no code from the file runs.
 
-    The sizes are read off the tensors. An item table is another data set's and is left out.
+    The sizes are read off the tensors; what they don't tell is Longformer's: heads of width 64,
+    window 64, LayerNorm's epsilon 1e-5, padding 1. An item table is another data set's and is
+    left out.
 
     Raises:
-        UserError: it is no such file.
+        UserError: it is no such file, or of a width that heads of 64 don't divide.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -154,13 +156,18 @@ def _architecture_of(weights: Mapping[str, Tensor], path: Path) -> Architecture:
             "convert_pretrain_ckpt.py puts them back)"
         )
     words, positions, item_positions, inner = (weights[name] for name in names)
+    if words.shape[1] % OFFICIAL_HEAD_SIZE:
+        raise UserError(
+            f"{path}: found width {words.shape[1]}, expected a multiple of {OFFICIAL_HEAD_SIZE}, a "
+            "head's width in all official models (the file doesn't say how many heads there are)"
+        )
     prefix = "longformer.encoder.layer."
     layers = {name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)}
     return Architecture(
         vocab_size=len(words),
         hidden_size=words.shape[1],
         num_layers=len(layers),
-        num_heads=max(1, words.shape[1] // OFFICIAL_HEAD_SIZE),
+        num_heads=words.shape[1] // OFFICIAL_HEAD_SIZE,
         intermediate_size=len(inner),
         num_positions=len(positions),
         num_item_positions=len(item_positions),

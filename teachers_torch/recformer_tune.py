@@ -27,6 +27,7 @@ class _Course:
         schedule: the learning rate's.
         best: of both stages.
         last: the stage's last epoch at the most.
+        before: epochs done before the stage.
         stage: 1 or 2.
         epoch: the last one done, counted over both stages.
         waited: validations since the best one of this stage.
@@ -39,6 +40,7 @@ class _Course:
     schedule: torch.optim.lr_scheduler.LRScheduler
     best: Tuning
     last: int
+    before: int = 0
     stage: int = 1
     epoch: int = 0
     waited: int = 0
@@ -108,7 +110,7 @@ def tune_recformer(
     for stage, patience in ((1, config.patience), (2, config.fixed_table_patience)):
         if course.stage < stage:
             model.load_state_dict(course.best_weights)
-            course.stage, course.waited = stage, 0
+            course.stage, course.waited, course.before = stage, 0, course.epoch
             course.last = course.epoch + config.fixed_table_epochs
         while (
             course.stage == stage
@@ -139,7 +141,7 @@ def _next_epoch(
     targets = _targets(teacher, split, seed, course.epoch)
     loss = _train_epoch(teacher, course.optimizer, course.schedule, targets, course.epoch)
     ends = (course.last, config.decay_epochs)
-    if course.epoch % config.evaluate_every and course.epoch not in ends:
+    if (course.epoch - course.before) % config.evaluate_every and course.epoch not in ends:
         course.seconds += time.perf_counter() - started
         return None
     metrics = validate()

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Array, Bool, Int32, Int64, Shaped
 
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.packing import (
@@ -20,19 +21,26 @@ from prmkd_jax.data.splits import Split
 
 
 class Batch(NamedTuple):
-    """B token slots in packed rows, and the instances asked there, slot by slot.
+    """Token slots in packed rows, and B instances that are asked there.
 
     Attributes:
-        rows: what a causal model reads, R × L = B slots.
-        instance_ids: instance asked at the slot; 0 where none is.
-        targets: its target item; 0 where none is.
+        rows: what a model reads, R × L slots.
+        instance_ids: the instances; 0 where there is none.
+        targets: their target items; 0 where there is none.
         real: where an instance is asked; everything else is masked everywhere.
+        slots: where each is asked, as a number in the flattened rows; None where every slot
+            asks, B = R × L.
     """
 
     rows: PackedRows
     instance_ids: Int32[np.ndarray, "B"]
     targets: Int32[np.ndarray, "B"]
     real: Bool[np.ndarray, "B"]
+    slots: Int32[np.ndarray, "B"] | None = None
+
+    def asked(self, values: Shaped[Array, "slots ..."]) -> Shaped[Array, "B ..."]:
+        """What stands at the asked slots, of an array over all of them."""
+        return values if self.slots is None else values[self.slots]
 
 
 class Columns(NamedTuple):
@@ -62,10 +70,11 @@ class TrainingBatches:
         interactions: the histories.
         split: whose training part it is.
         max_seq_len: longest prefix that a model sees.
-        batch_size: token slots of a batch.
+        batch_size: B, the instances of a batch.
         seed: of the order.
-        one_by_one: a segment for each instance, for models that see prefixes whole; else a
-            history's instances share one.
+        one_by_one: a segment for each instance and a slot for a token of the model's own behind
+            it, for models that see prefixes whole; else a history's instances share a segment,
+            nearly every slot asks, and B is the number of slots.
     """
 
     interactions: Interactions
@@ -77,32 +86,56 @@ class TrainingBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch; the last one is padded."""
-        segments = self._segments()
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(segments))
-        length = row_length(self.batch_size, self.max_seq_len)
-        rows = self.batch_size // length
-        for packed in pack(self.interactions, segments[order], rows, length):
-            yield as_batch(self.interactions, packed)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self._segments))
+        segments, most = self._segments[order], self.batch_size
+        for packed in pack(self.interactions, segments, self.rows, self._length, most):
+            yield as_batch(self.interactions, packed, most if self.one_by_one else None)
+
+    @property
+    def rows(self) -> int:
+        """Packed rows of a batch: one by one, as many as B prefixes need on average."""
+        if not self.one_by_one:
+            return self.batch_size // self._length
+        slots = self._segments.sizes.mean() if len(self._segments) else 0.0
+        return max(1, round(self.batch_size * slots / self._length))
 
     @property
     def steps_about(self) -> int:
         """Steps of an epoch if every slot were filled; packing adds a few in a hundred."""
-        segments = self._segments()
-        return -(-int((segments.stop - segments.start).sum()) // self.batch_size)
+        return -(-int(self._segments.sizes.sum()) // (self.rows * self._length))
 
+    @property
+    def _length(self) -> int:
+        if self.one_by_one:
+            return self.max_seq_len + 1
+        return row_length(self.batch_size, self.max_seq_len)
+
+    @cached_property
     def _segments(self) -> Segments:
         if self.one_by_one:
-            return instance_segments(self.interactions, self.split.train, self.max_seq_len)
+            return instance_segments(
+                self.interactions, self.split.train, self.max_seq_len, own_slot=True
+            )
         return history_segments(self.interactions, self.split.train_end, self.max_seq_len)
 
 
-def as_batch(interactions: Interactions, packed: PackedRows) -> Batch:
-    """Reads the targets of packed rows and flattens what is asked to one row a slot."""
-    instance_ids = packed.instance_ids.reshape(-1)
+def as_batch(interactions: Interactions, packed: PackedRows, size: int | None = None) -> Batch:
+    """Reads the targets of packed rows.
+
+    Args:
+        interactions: the histories.
+        packed: the rows.
+        size: B, at least as many as are asked; None for one a slot.
+    """
+    instance_ids, slots = packed.instance_ids.reshape(-1), None
+    if size is not None:
+        (places,) = np.nonzero(instance_ids >= 0)
+        slots = np.pad(places, (0, size - len(places))).astype(np.int32)
+        instance_ids = np.pad(instance_ids[places], (0, size - len(places)), constant_values=-1)
     real = instance_ids >= 0
     instance_ids = np.where(real, instance_ids, 0)
     targets = np.where(real, interactions.items[instance_ids], 0)
-    return Batch(packed, instance_ids, targets, real)
+    return Batch(packed, instance_ids, targets, real, slots)
 
 
 def in_batch_columns(

@@ -22,25 +22,37 @@ class Segments:
 
     Segment s reads the items at CSR offsets `start[s] … stop[s] − 1`. Reading offset o it
     has seen the prefix of instance o + 1, and it is asked for that instance where
-    o ≥ `first_asked[s]`.
+    o ≥ `first_asked[s]`. With `own_slot` it is asked one slot later: behind every segment stands
+    a slot for a token of the model's own.
     """
 
     start: Int64[np.ndarray, "segments"]
     stop: Int64[np.ndarray, "segments"]
     first_asked: Int64[np.ndarray, "segments"]
+    own_slot: bool = False
 
     def __len__(self) -> int:
         return len(self.start)
 
     def __getitem__(self, index: np.ndarray) -> "Segments":
-        return Segments(self.start[index], self.stop[index], self.first_asked[index])
+        return dataclasses.replace(
+            self,
+            start=self.start[index],
+            stop=self.stop[index],
+            first_asked=self.first_asked[index],
+        )
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, "segments"]:
+        """Slots of each."""
+        return self.stop - self.start + self.own_slot
 
 
 class PackedRows(NamedTuple):
     """Rows of token slots; several segments a row. A slot with segment id 0 is padding.
 
     Attributes:
-        item_seq: item id read at the slot; 0 at padding.
+        item_seq: item id read at the slot; 0 at padding and where the token is the model's own.
         segment_ids: positive and distinct within a batch; 0 at padding.
         positions: place in the segment, counted from its oldest item; 0 at padding.
         users: user whose history is read; 0 at padding.
@@ -82,37 +94,45 @@ def history_segments(
 
 
 def instance_segments(
-    interactions: Interactions, instance_ids: Int64[np.ndarray, "instances"], max_seq_len: int
+    interactions: Interactions,
+    instance_ids: Int64[np.ndarray, "instances"],
+    max_seq_len: int,
+    *,
+    own_slot: bool = False,
 ) -> Segments:
-    """One segment an instance, asked at its last slot only (evaluation, serving)."""
+    """One segment an instance, asked at its last slot only; `max_seq_len` counts its items."""
     begin = interactions.indptr[interactions.users[instance_ids]]
     start = np.maximum(begin, instance_ids - max_seq_len)
-    return Segments(start=start, stop=instance_ids, first_asked=instance_ids - 1)
+    return Segments(start, instance_ids, first_asked=instance_ids - 1, own_slot=own_slot)
 
 
 def pack(
-    interactions: Interactions, segments: Segments, rows: int, length: int
+    interactions: Interactions,
+    segments: Segments,
+    rows: int,
+    length: int,
+    most: float = float("inf"),
 ) -> Iterator[PackedRows]:
     """Fills batches of `rows` × `length` slots with segments, in the order given.
 
-    A segment goes into the first row of the open batch that has room; where none has, the
-    batch is closed. The last batch is padded. No segment is split.
+    A segment goes into the first row of the open batch that has room; where none has, or where
+    the batch has `most` segments, it is closed. The last batch is padded. No segment is split.
 
     Raises:
         ValueError: if a segment is longer than a row, or empty: the instance of a user's
             first item has no prefix, and no slot could ask for it.
     """
-    sizes = segments.stop - segments.start
+    sizes = segments.sizes
     if len(sizes) and sizes.max() > length:
-        raise ValueError(f"a segment of {sizes.max()} items does not fit rows of {length}")
-    if len(sizes) and sizes.min() < 1:
+        raise ValueError(f"a segment of {sizes.max()} slots does not fit rows of {length}")
+    if len(sizes) and sizes.min() < 1 + segments.own_slot:
         raise ValueError(f"segment {sizes.argmin()} is empty")
     fill = [0] * rows
     placed: list[tuple[int, int]] = []
     first = 0
     for index, size in enumerate(sizes.tolist()):
         row = next((row for row in range(rows) if fill[row] + size <= length), None)
-        if row is None:
+        if row is None or len(placed) == most:
             yield _place(interactions, segments, first, placed, rows, length)
             fill, placed, first, row = [0] * rows, [], index, 0
         placed.append((row, fill[row]))
@@ -145,13 +165,16 @@ def _place(
     """Writes the segments `first …` into fresh rows at the (row, column) in `placed`."""
     chosen = segments[np.arange(first, first + len(placed))]
     row, column = np.array(placed, dtype=np.int64).T
-    sizes = chosen.stop - chosen.start
+    sizes = chosen.sizes
     within = _ranges(sizes)
     offsets = np.repeat(chosen.start, sizes) + within
     slots = np.repeat(row * length + column, sizes) + within
     # Segments are numbered 1, 2, … per batch; within a row that is still distinct.
     numbers = np.repeat(np.arange(1, len(placed) + 1), sizes)
-    asked = offsets >= np.repeat(chosen.first_asked, sizes)
+    # The last item that has been read; of the model's own slot, the offset is the target's.
+    read = offsets - chosen.own_slot
+    asked = read >= np.repeat(chosen.first_asked, sizes)
+    item_seq = np.where(asked & chosen.own_slot, 0, interactions.items[offsets])
 
     def rows_of(values: np.ndarray, fill: int) -> Int32[np.ndarray, "rows length"]:
         flat = np.full(rows * length, fill, dtype=np.int32)
@@ -159,11 +182,11 @@ def _place(
         return flat.reshape(rows, length)
 
     return PackedRows(
-        item_seq=rows_of(interactions.items[offsets], 0),
+        item_seq=rows_of(item_seq, 0),
         segment_ids=rows_of(numbers, 0),
         positions=rows_of(within, 0),
         users=rows_of(interactions.users[offsets], 0),
-        instance_ids=rows_of(np.where(asked, offsets + 1, -1), -1),
+        instance_ids=rows_of(np.where(asked, read + 1, -1), -1),
     )
 
 

@@ -39,6 +39,7 @@ class Evaluator:
         max_seq_len: longest prefix that the student sees.
         batch_size: token slots encoded at once.
         eval_batch_size: users ranked at once, fewer where the catalogue is large.
+        own_slot: whether the student has a token of its own behind every prefix.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Evaluator:
         max_seq_len: int,
         batch_size: int,
         eval_batch_size: int,
+        *,
+        own_slot: bool = False,
     ):
         interactions, self._count = dataset.interactions, len(instance_ids)
         self._block = max(1, min(eval_batch_size, MOST_SCORES // dataset.num_items))
         self._padded = -(-self._count // self._block) * self._block
-        length = row_length(batch_size, max_seq_len)
-        segments = instance_segments(interactions, instance_ids, max_seq_len)
+        length = row_length(batch_size, max_seq_len + own_slot)
+        segments = instance_segments(interactions, instance_ids, max_seq_len, own_slot=own_slot)
         # Where a slot's query goes; past the end, so dropped, where nothing is asked.
         place = np.full(len(interactions.items) + 1, self._padded, dtype=np.int32)
         place[instance_ids] = np.arange(self._count)

@@ -1,6 +1,6 @@
 """BERT4Rec (Sun et al., 2019): a bidirectional encoder that fills in masked items.
 
-An instance is (prefix, next item), each encoded by itself: [MASK] is appended to the prefix
+An instance is (prefix, next item), each encoded by itself: [MASK] stands behind the prefix
 and the user vector is the projected state at it, so inference, cross-entropy and
 distillation ask in one and the same way. The cloze, items masked at random within the
 prefixes, is a further term of the loss. The score is the dot product with the input
@@ -13,7 +13,7 @@ many of its newest items as fit beside the mask, and a shorter one all.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.cross_entropy import cross_entropy
@@ -22,7 +22,6 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import (
     Embedding,
     TransformerBlock,
-    append_slots,
     dot,
     layer_norm,
     linear,
@@ -52,16 +51,15 @@ class BERT4Rec(nnx.Module):
         self.item_bias = nnx.Param(jnp.zeros(facts.num_items))
 
     def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D_plus_1"]:
-        """[h, 1] of the masks of all B = R × L slots; only the asked ones mean anything.
+        """[h, 1] at all R × L slots; only those of the asked ones, the masks', mean anything.
 
         Args:
-            rows: packed prefixes, each asked at its last slot alone.
+            rows: packed prefixes, each with a slot for its mask.
             rngs: source of the dropout masks; None switches dropout off.
         """
-        items = self.item_embedding(rows.item_seq)
-        vectors = jnp.concatenate([items, jnp.broadcast_to(self._mask(), items.shape)], axis=1)
-        hidden = self._encode(vectors, *append_slots(rows), rngs)
-        return self._head(hidden[:, items.shape[1] :].reshape(-1, items.shape[-1]))
+        asked = jnp.asarray(rows.instance_ids) >= 0
+        hidden = self._encode(rows, jnp.asarray(rows.segment_ids), asked, rngs)
+        return self._head(hidden.reshape(-1, hidden.shape[-1]))
 
     def items(self) -> Float[Array, "V D_plus_1"]:
         """[e_i, b_i]; row = item id."""
@@ -82,31 +80,29 @@ class BERT4Rec(nnx.Module):
             rows: packed prefixes.
             rngs: source of the choice of slots and of the dropout masks.
         """
-        segment_ids = jnp.asarray(rows.segment_ids)
-        slots, counted = choose_slots(segment_ids > 0, self.mask_probability, rngs())
-        masked = jnp.zeros(segment_ids.size, bool).at[slots].set(counted)
-        vectors = jnp.where(
-            masked.reshape(*segment_ids.shape, 1), self._mask(), self.item_embedding(rows.item_seq)
-        )
-        hidden = self._encode(vectors, rows.positions, whole_segments(segment_ids), rngs)
+        # The slots behind the prefixes stay out.
+        read = jnp.where(jnp.asarray(rows.instance_ids) >= 0, 0, rows.segment_ids)
+        slots, counted = choose_slots(read > 0, self.mask_probability, rngs())
+        masked = jnp.zeros(read.size, bool).at[slots].set(counted)
+        hidden = self._encode(rows, read, masked.reshape(read.shape), rngs)
         queries = self._head(hidden.reshape(-1, hidden.shape[-1])[slots])
         targets = jnp.asarray(rows.item_seq).reshape(-1)[slots]
         losses = cross_entropy(self.score, queries, self.items(), targets)
         return self.auxiliary_weight * losses.mean(where=counted)
 
-    def _mask(self) -> Float[Array, "D"]:
-        return self.mask_embedding.table[0]
-
     def _encode(
         self,
-        vectors: Float[Array, "R S D"],
-        positions: Int[ArrayLike, "R S"],
-        allowed: Bool[Array, "R S S"],
+        rows: PackedRows,
+        segment_ids: Int[Array, "R L"],
+        masked: Bool[Array, "R L"],
         rngs: nnx.Rngs | None,
-    ) -> Float[Array, "R S D"]:
-        """The states at all slots."""
-        hidden = self.input_norm(vectors + self.position_embedding(positions))
+    ) -> Float[Array, "R L D"]:
+        """The states at all slots, [MASK] at some; each sees its segment whole."""
+        mask, items = self.mask_embedding.table[0], self.item_embedding(rows.item_seq)
+        vectors = jnp.where(masked[..., None], mask, items)
+        hidden = self.input_norm(vectors + self.position_embedding(rows.positions))
         hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        allowed = whole_segments(segment_ids)
         for block in self.blocks:
             hidden = block(hidden, allowed, rngs)
         return hidden

@@ -22,12 +22,10 @@ from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
-from prmkd_jax.students.layers import dot
+from prmkd_jax.students.layers import XAVIER_NORMAL, dot
 
 # Pairs that go through the MLP at once: 16 MiB a layer of width 128, in float32.
 MOST_PAIRS = 2**15
-
-_XAVIER = nnx.initializers.xavier_normal()
 
 
 class DeepFM(nnx.Module):
@@ -37,13 +35,13 @@ class DeepFM(nnx.Module):
         self.fm = FM(config, facts, rngs=rngs)
         inputs, sizes = (3 + len(facts.item_fields)) * config.hidden_size, config.mlp_sizes
         self.user_inputs = 2 * config.hidden_size
-        self.kernel = nnx.Param(_XAVIER(rngs.params(), (inputs, sizes[0]), jnp.float32))
+        self.kernel = nnx.Param(XAVIER_NORMAL(rngs.params(), (inputs, sizes[0]), jnp.float32))
         self.bias = nnx.Param(jnp.zeros(sizes[0]))
         self.layers = nnx.List(
-            nnx.Linear(width, following, kernel_init=_XAVIER, rngs=rngs)
+            nnx.Linear(width, following, kernel_init=XAVIER_NORMAL, rngs=rngs)
             for width, following in itertools.pairwise(sizes)
         )
-        self.out = nnx.Linear(sizes[-1], 1, use_bias=False, kernel_init=_XAVIER, rngs=rngs)
+        self.out = nnx.Linear(sizes[-1], 1, use_bias=False, kernel_init=XAVIER_NORMAL, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
     def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B Q"]:

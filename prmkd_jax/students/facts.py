@@ -75,15 +75,15 @@ class Facts:
 
     @cached_property
     def second_rows(self) -> PackedRows:
-        """The second domain's training histories in rows of `max_seq_len` slots.
+        """The second domain's training histories, each cut to its newest items as a prefix is.
 
-        Each is cut to its newest items and asked at its last slot, as a prefix is.
+        They stand in rows of `max_seq_len` slots and one for a token of the model's own.
         """
         assert self.second_domain is not None
         histories = self.second_domain.interactions
         held_out = leave_one_out(histories).validation
-        segments = instance_segments(histories, held_out, self.max_seq_len)
-        packed = pack(histories, segments, 1, self.max_seq_len)
+        segments = instance_segments(histories, held_out, self.max_seq_len, own_slot=True)
+        packed = pack(histories, segments, 1, self.max_seq_len + 1)
         return PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
 
 

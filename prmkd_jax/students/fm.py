@@ -2,7 +2,8 @@
 
 An instance is (user and prefix, next item). Fields of the user side: the user's id and the
 bag of the prefix's items; of the item side: the item's id, its brand and its categories. A
-field of several words is the mean of their vectors, an unknown one is the zero vector.
+field of several words is the mean of their vectors and of their linear terms (RecBole adds the
+latter up), an unknown one is the zero vector.
 
 With V_U and V_i the sums of the two sides' field vectors, all terms that tell items apart
 are ⟨V_U, V_i⟩ + b_i, where b_i holds the item side's linear and pairwise terms. So the
@@ -18,9 +19,8 @@ from jaxtyping import Array, Float, Int
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.layers import Embedding, causal_segments, dot
+from prmkd_jax.students.layers import XAVIER_NORMAL, Embedding, causal_segments, dot
 
-_XAVIER = nnx.initializers.xavier_normal()
 _ZEROS = nnx.initializers.zeros
 
 
@@ -35,11 +35,11 @@ class FM(nnx.Module):
         def table(rows: int, columns: int, init: nnx.Initializer) -> Embedding:
             return Embedding(rows, columns, rngs=rngs, init=init)
 
-        self.user_embedding = table(facts.num_users, width, _XAVIER)
-        self.recent_embedding = table(facts.num_items, width, _XAVIER)
+        self.user_embedding = table(facts.num_users, width, XAVIER_NORMAL)
+        self.recent_embedding = table(facts.num_items, width, XAVIER_NORMAL)
         sizes = {"item": facts.num_items}
         sizes |= {name: field.size for name, field in facts.item_fields.items()}
-        self.vectors = nnx.Dict({name: table(n, width, _XAVIER) for name, n in sizes.items()})
+        self.vectors = nnx.Dict({name: table(n, width, XAVIER_NORMAL) for name, n in sizes.items()})
         self.linear = nnx.Dict({name: table(n, 1, _ZEROS) for name, n in sizes.items()})
 
     def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D_plus_1"]:

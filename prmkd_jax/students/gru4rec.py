@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.layers import Embedding, dot
+from prmkd_jax.students.layers import XAVIER_NORMAL, Embedding, dot
 
 _XAVIER = nnx.initializers.xavier_uniform()
 
@@ -62,9 +62,7 @@ class GRU4Rec(nnx.Module):
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width, state = config.hidden_size, config.gru_size or config.hidden_size
-        self.item_embedding = Embedding(
-            facts.num_items, width, rngs=rngs, init=nnx.initializers.xavier_normal()
-        )
+        self.item_embedding = Embedding(facts.num_items, width, rngs=rngs, init=XAVIER_NORMAL)
         self.dropout = nnx.Dropout(config.dropout)
         # RecBole initialises the first layer anew and leaves torch's own draw in the others.
         self.layers = nnx.List(

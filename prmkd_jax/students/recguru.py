@@ -1,6 +1,6 @@
 """RecGURU (Li et al., 2022): a user vector from an autoencoder that can't tell two domains.
 
-An instance is (prefix, next item), each encoded by itself: an end token is appended to the
+An instance is (prefix, next item), each encoded by itself: an end token stands behind the
 prefix, and the bidirectional encoder's state there is the autoencoder's user vector. A
 causal decoder, the head, reads it beside the prefix; the student's user vector is the head's
 state at the prefix's last item. The score is the raw dot product with the input embedding
@@ -33,7 +33,6 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import (
     Embedding,
     TransformerBlock,
-    append_slots,
     causal_segments,
     dot,
     layer_norm,
@@ -71,14 +70,16 @@ class RecGURU(nnx.Module):
             self.critic = Critic(width, rngs=rngs)
 
     def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
-        """User vectors at all B = R × L slots; only those of the asked ones mean anything.
+        """User vectors at all R × L slots; only those of the asked ones mean anything.
 
         Args:
-            rows: packed prefixes, each asked at its last slot alone.
+            rows: packed prefixes, each with a slot for its end token.
             rngs: source of the dropout masks; None switches dropout off.
         """
         users = jax.lax.stop_gradient(self._encode(self.own, rows, rngs))
         hidden = self._decode(self.own, self.head, rows, users, rngs)
+        # It is the end token's slot that asks; the prefix's last item stands before it.
+        hidden = jnp.roll(hidden, 1, axis=1)
         return hidden.reshape(-1, hidden.shape[-1])
 
     def items(self) -> Float[Array, "V D"]:
@@ -95,7 +96,7 @@ class RecGURU(nnx.Module):
         """Reconstruction, of both domains if there are two, and then the adversarial term.
 
         Args:
-            rows: packed prefixes, each asked at its last slot alone.
+            rows: packed prefixes, each with a slot for its end token.
             rngs: source of the second domain's histories and of the dropout masks.
         """
         users = self._encode(self.own, rows, rngs)
@@ -112,14 +113,14 @@ class RecGURU(nnx.Module):
         self, domain: "Domain", rows: PackedRows, rngs: nnx.Rngs | None
     ) -> Float[Array, "R L D"]:
         """The autoencoder's user vectors, at the asked slots."""
-        items = domain.item_embedding(rows.item_seq)
-        ends = jnp.broadcast_to(domain.end_embedding.table[0], items.shape)
-        positions, allowed = append_slots(rows)
-        hidden = jnp.concatenate([items, ends], axis=1) + self.position_embedding(positions)
+        asked = jnp.asarray(rows.instance_ids) >= 0
+        end, items = domain.end_embedding.table[0], domain.item_embedding(rows.item_seq)
+        hidden = jnp.where(asked[..., None], end, items) + self.position_embedding(rows.positions)
         hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        allowed = whole_segments(rows.segment_ids)
         for block in self.encoder:
             hidden = block(hidden, allowed, rngs)
-        return hidden[:, items.shape[1] :]
+        return hidden
 
     def _decode(
         self,
@@ -145,7 +146,8 @@ class RecGURU(nnx.Module):
     ) -> Float[Array, ""]:
         """Mean cross-entropy of every item of a segment but its first."""
         hidden = self._decode(domain, domain.decoder, rows, users, rngs)
-        targets, ids = jnp.asarray(rows.item_seq), jnp.asarray(rows.segment_ids)
+        targets, asked = jnp.asarray(rows.item_seq), jnp.asarray(rows.instance_ids) >= 0
+        ids = jnp.where(asked, 0, rows.segment_ids)
         follows = (ids[:, :-1] == ids[:, 1:]) & (ids[:, 1:] > 0)
         losses = cross_entropy(
             self.score,

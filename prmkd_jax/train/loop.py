@@ -1,6 +1,7 @@
 """The one training loop: the plain and the distilled student go through the same lines."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,6 @@ from prmkd_jax.data.batches import (
     popularity_groups,
 )
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.packing import row_length
 from prmkd_jax.data.splits import Split
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
@@ -168,15 +168,15 @@ def fit(
     """
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
-    mesh = make_mesh(run.train.batch_size // row_length(run.train.batch_size, run.max_seq_len))
+    batches = training_batches(run)
+    mesh = make_mesh(math.gcd(batches.rows, run.train.batch_size))
     state = replicate(mesh, init_state(params, optimizer, run.seed))
     best_params, progress = jax.tree.map(jnp.copy, state.params), _Progress()
     if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
         (state, best_params), progress = replicate(mesh, saved[0]), _Progress(**saved[1])
     step = make_train_step(graphdef, optimizer, run.distill, run.student)
     known = replicate(mesh, drawing_input(run))
-    batches = training_batches(run)
-    validate = _evaluator(run, graphdef, run.split.validation)
+    validate = make_evaluator(run, graphdef, run.split.validation)
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
@@ -208,7 +208,7 @@ def fit(
     return Fitted(
         params=best_params,
         validation=validate(best_params),
-        test=_evaluator(run, graphdef, run.split.test)(best_params) if run.rank_test else None,
+        test=make_evaluator(run, graphdef, run.split.test)(best_params) if run.rank_test else None,
         history=progress.history,
         best_epoch=progress.best_epoch,
         parameters=served_parameters(run.student.student, best_params),
@@ -294,7 +294,8 @@ def _run_epoch(
     return state, jax.device_get(metrics)
 
 
-def _evaluator(run: Run, graphdef: nnx.GraphDef, instance_ids: np.ndarray) -> Evaluator:
+def make_evaluator(run: Run, graphdef: nnx.GraphDef, instance_ids: np.ndarray) -> Evaluator:
+    """What ranks these instances under the run's student."""
     return Evaluator(
         graphdef,
         run.dataset,
@@ -302,6 +303,7 @@ def _evaluator(run: Run, graphdef: nnx.GraphDef, instance_ids: np.ndarray) -> Ev
         run.max_seq_len,
         run.train.batch_size,
         run.train.eval_batch_size,
+        own_slot=run.student.one_by_one,
     )
 
 

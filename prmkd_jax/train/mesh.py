@@ -16,7 +16,7 @@ def make_mesh(rows: int) -> Mesh:
     Parameters are replicated; the `model` axis has one device until tables outgrow one.
 
     Args:
-        rows: packed rows of a batch.
+        rows: packed rows of a batch, or a divisor of theirs that divides its instances too.
     """
     devices = jax.local_devices()
     count = math.gcd(len(devices), rows)

@@ -100,7 +100,7 @@ def row_losses(
         return sampled_cross_entropy(positive, scores, log_expected, hits)
     if known is None:
         raise ValueError(f"{config.objective} needs what `known_items` gives")
-    users = jnp.asarray(batch.rows.users).reshape(-1)
+    users = batch.asked(jnp.asarray(batch.rows.users).reshape(-1))
     drawn = unseen_items(key, known, users, len(items))
     losses = bpr(positive, _paired(student, queries, items[drawn]))
     if isinstance(student, Regularized):

@@ -121,7 +121,7 @@ def make_train_step(
         key: Array,
     ):
         student, rngs = nnx.merge(graphdef, nnx.State(params)), nnx.Rngs(key)
-        queries, items = student.queries(batch.rows, rngs), student.items()
+        queries, items = batch.asked(student.queries(batch.rows, rngs)), student.items()
         rows = jnp.maximum(batch.real.sum(), 1).astype(jnp.float32)
 
         def mean(per_row: Array) -> Array:

@@ -46,9 +46,13 @@ def test_an_epoch_asks_every_training_instance_once(epoch, one_by_one):
     for batch in batches:
         targets = HISTORIES.items[batch.instance_ids]
         np.testing.assert_array_equal(batch.targets, np.where(batch.real, targets, 0))
-        np.testing.assert_array_equal(batch.real, batch.rows.instance_ids.reshape(-1) >= 0)
         assert (batch.instance_ids[~batch.real] == 0).all()
-        assert batch.instance_ids.shape == (BATCH_SIZE,) == (batch.rows.item_seq.size,)
+        assert batch.instance_ids.shape == (BATCH_SIZE,)
+        found = batch.asked(batch.rows.instance_ids.reshape(-1))
+        np.testing.assert_array_equal(found[batch.real], batch.instance_ids[batch.real])
+        assert batch.rows.item_seq.shape == batches[0].rows.item_seq.shape
+        if not one_by_one:
+            np.testing.assert_array_equal(batch.real, found >= 0)
 
 
 def test_one_by_one_each_instance_has_a_segment_that_ends_before_its_target():
@@ -61,7 +65,16 @@ def test_one_by_one_each_instance_has_a_segment_that_ends_before_its_target():
             assert (asked[:-1] == -1).all()
             first = max(HISTORIES.indptr[HISTORIES.users[asked[-1]]], asked[-1] - MAX_SEQ_LEN)
             prefix = HISTORIES.items[first : asked[-1]]
-            np.testing.assert_array_equal(rows.item_seq[row, segment], prefix)
+            np.testing.assert_array_equal(rows.item_seq[row, segment], [*prefix, 0])
+
+
+def test_one_by_one_nearly_all_of_a_batchs_instances_are_there():
+    """Slots for one prefix in ten, or softmax rows that mostly ask for nothing."""
+    world = random_world(users=400)
+    split = leave_one_out(world.interactions)
+    batches = TrainingBatches(world.interactions, split, 30, 64, 0, one_by_one=True)
+    real = [batch.real.sum() for batch in batches.epoch(0)]
+    assert np.mean(real[:-1]) > 0.9 * 64
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
@@ -91,8 +104,9 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 def test_about_how_many_steps_there_are(one_by_one):
     """A progress bar that ends at half, or never."""
     batches = stream(one_by_one=one_by_one)
-    filled = sum((batch.rows.segment_ids > 0).sum() for batch in batches.epoch(0))
-    assert batches.steps_about == -(-filled // BATCH_SIZE)
+    epoch = list(batches.epoch(0))
+    filled = sum((batch.rows.segment_ids > 0).sum() for batch in epoch)
+    assert batches.steps_about == -(-filled // epoch[0].rows.item_seq.size)
     assert batches.steps_about <= len(list(batches.epoch(0))) <= 1.5 * batches.steps_about
 
 

@@ -78,6 +78,30 @@ def test_history_segments_equal_prefix_enumeration(lengths, max_seq_len, spare, 
     assert visible_prefixes(batches) == enumerate_prefixes(interactions, end, max_seq_len)
 
 
+def test_own_slots_by_hand():
+    """The target in the model's own slot, a slot that another token takes, or none for padding."""
+    interactions = Interactions(np.array([0, 2, 6]), np.array([9, 8, 10, 11, 12, 13]))
+    segments = instance_segments(interactions, np.array([1, 5, 4]), 2, own_slot=True)
+    (batch,) = pack(interactions, segments, rows=2, length=6)
+    assert batch.item_seq.tolist() == [[9, 0, 11, 12, 0, 0], [10, 11, 0, 0, 0, 0]]
+    assert batch.segment_ids.tolist() == [[1, 1, 2, 2, 2, 0], [3, 3, 3, 0, 0, 0]]
+    assert batch.positions.tolist() == [[0, 1, 0, 1, 2, 0], [0, 1, 2, 0, 0, 0]]
+    assert batch.instance_ids.tolist() == [[-1, 1, -1, -1, 5, -1], [-1, -1, 4, -1, -1, -1]]
+    assert batch.users.tolist() == [[0, 0, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]]
+    first = instance_segments(interactions, np.array([2]), 2, own_slot=True)
+    with pytest.raises(ValueError, match="segment 0 is empty"):
+        list(pack(interactions, first, 2, 6))
+
+
+def test_a_batch_has_at_most_so_many_segments():
+    """More questions than a batch has room for."""
+    interactions = from_lengths([50])
+    segments = instance_segments(interactions, np.array([1, 2, 3, 4, 5]), 3)
+    batches = list(pack(interactions, segments, 3, 9, most=2))
+    asked = [batch.instance_ids[batch.instance_ids >= 0].tolist() for batch in batches]
+    assert asked == [[1, 2], [3, 4], [5]]
+
+
 @given(LENGTHS, st.integers(1, 5), st.integers(0, 4), st.integers(1, 4), st.data())
 def test_instance_segments_ask_only_the_given_instances(lengths, max_seq_len, spare, rows, data):
     """Evaluation that asks for another instance, or leaks the target into the prefix."""
@@ -156,7 +180,7 @@ def test_segments_that_cannot_be_placed_are_refused():
     """Cut to the row's length, or dropped, they would change the training data in silence."""
     interactions = from_lengths([6, 3])
     segments = history_segments(interactions, interactions.indptr[1:], 5)
-    with pytest.raises(ValueError, match="5 items does not fit rows of 4"):
+    with pytest.raises(ValueError, match="5 slots does not fit rows of 4"):
         list(pack(interactions, segments, 2, 4))
     first_items = instance_segments(interactions, np.array([3, 6]), 5)
     with pytest.raises(ValueError, match="segment 1 is empty"):

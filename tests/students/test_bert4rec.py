@@ -19,7 +19,7 @@ HISTORIES = WORLD.interactions
 WINDOW = CONFIG.window(7)
 FIRST = HISTORIES.indptr[HISTORIES.users]
 ALL = np.flatnonzero(np.arange(len(FIRST)) > FIRST)
-SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW)
+SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW, own_slot=True)
 ROWS, LENGTH = 5, 13
 GRAPHDEF, STATE = create_student(CONFIG, facts(WORLD, WINDOW), 0)
 FRESH = nnx.to_pure_dict(STATE)
@@ -119,7 +119,8 @@ def test_a_prefix_keeps_as_many_items_as_fit_beside_the_mask():
     assert PARAMS["position_embedding"]["table"].shape[0] == 7
     assert len(prefix(max(ALL, key=lambda i: i - FIRST[i]))) == 6
     short = next(i for i in ALL if i - FIRST[i] == 6)
-    packed = next(pack(HISTORIES, instance_segments(HISTORIES, np.array([short]), WINDOW), 1, 6))
+    segments = instance_segments(HISTORIES, np.array([short]), WINDOW, own_slot=True)
+    packed = next(pack(HISTORIES, segments, 1, WINDOW + 1))
     before = np.asarray(scores_of(PARAMS, packed))
     item_seq = packed.item_seq.copy()
     item_seq[0, 0] = (item_seq[0, 0] + 1) % WORLD.num_items
@@ -179,12 +180,12 @@ def test_cloze_is_the_mean_cross_entropy_of_the_masked_items(monkeypatch):
     config = student_config(**{**vars(CONFIG), "dropout": 0.0, "auxiliary_weight": 0.7})
     graphdef = create_student(config, facts(WORLD, WINDOW), 0)[0]
     packed, model = batches()[0], bert()
-    real = np.flatnonzero(packed.segment_ids.reshape(-1))
+    real = np.flatnonzero((packed.segment_ids > 0) & (packed.instance_ids < 0))
     chosen = np.random.default_rng(0).permutation(real)[:12].tolist()
     chosen_by(monkeypatch, packed, chosen)
     student = nnx.merge(graphdef, nnx.State(PARAMS))
     found = jax.jit(lambda key: student.auxiliary(packed, nnx.Rngs(key)))(jax.random.key(0))
-    losses, ids = [], packed.segment_ids.reshape(-1)
+    losses, ids = [], np.where(packed.instance_ids < 0, packed.segment_ids, 0).reshape(-1)
     for segment in set(ids[chosen]):
         places = np.flatnonzero(ids == segment)
         items = packed.item_seq.reshape(-1)[places]
@@ -196,6 +197,21 @@ def test_cloze_is_the_mean_cross_entropy_of_the_masked_items(monkeypatch):
         losses += [-rows[n, items[n]] for n, place in enumerate(places) if place in chosen]
     assert len(losses) == 12
     assert float(found) == pytest.approx(0.7 * float(np.mean(losses)), rel=1e-5)
+
+
+def test_cloze_draws_from_the_items_alone(monkeypatch):
+    """A slot of a mask, which has no item to be told, among those that may be masked."""
+    seen = []
+
+    def choose(real, *_):
+        seen.append(np.asarray(real))
+        return jax.numpy.zeros(1, int), jax.numpy.ones(1, bool)
+
+    monkeypatch.setattr("prmkd_jax.students.bert4rec.choose_slots", choose)
+    packed = batches()[0]
+    nnx.merge(GRAPHDEF, nnx.State(PARAMS)).auxiliary(packed, nnx.Rngs(0))
+    expected = (packed.segment_ids > 0) & (packed.instance_ids < 0)
+    np.testing.assert_array_equal(seen[0], expected)
 
 
 def test_a_share_of_the_real_slots_is_masked_anew_each_time():

@@ -5,11 +5,9 @@ import pytest
 import torch
 from flax import nnx
 
-from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.layers import (
     Embedding,
     TransformerBlock,
-    append_slots,
     causal_segments,
     whole_segments,
 )
@@ -68,17 +66,6 @@ def test_whole_segments_by_hand():
     """A slot that sees another segment, or not all of its own."""
     allowed = whole_segments(jnp.array([[2, 2, 1, 0]]))
     assert drawn(allowed) == [["##..", "##..", "..#.", "...#"]]
-
-
-def test_appended_slots_by_hand():
-    """An end slot of a slot that is not asked, or one that another segment sees."""
-    ids = np.array([[2, 2, 1, 0]])
-    asked, places = np.array([[-1, 5, 9, -1]]), np.array([[0, 1, 0, 0]])
-    positions, allowed = append_slots(PackedRows(ids, ids, places, ids, asked))
-    assert positions.tolist() == [[0, 1, 0, 0, 0, 2, 1, 0]]
-    first, second, padding = "##...#..", "..#...#.", "...##..#"
-    rows = [first, first, second, padding, padding, first, second, padding]
-    assert drawn(allowed) == [rows]
 
 
 def test_embedding_returns_the_rows_asked_for():

@@ -28,7 +28,7 @@ HISTORIES = WORLD.interactions
 WINDOW = CONFIG.window(7)
 FIRST = HISTORIES.indptr[HISTORIES.users]
 ALL = np.flatnonzero(np.arange(len(FIRST)) > FIRST)
-SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW)
+SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW, own_slot=True)
 
 
 def second_rows(second):
@@ -140,13 +140,19 @@ def test_every_prefix_equals_pytorchs_encoder_and_decoder():
         np.testing.assert_allclose(found[instance], expected, atol=2e-5, rtol=0)
 
 
+def items_of(rows, row: int, segment: int) -> list[int]:
+    """A segment's items, without its end token's slot."""
+    own = (rows.segment_ids[row] == segment) & (rows.instance_ids[row] < 0)
+    return rows.item_seq[row][own].tolist()
+
+
 def reconstruction(params, domain: str, rows) -> torch.Tensor:
     """Mean over all slots but the first of each segment."""
     losses = []
     table = params[domain]["item_embedding"]["table"]
     for row in range(len(rows.item_seq)):
         for segment in sorted(set(rows.segment_ids[row].tolist()) - {0}):
-            items = rows.item_seq[row][rows.segment_ids[row] == segment].tolist()
+            items = items_of(rows, row, segment)
             user = encode(params, domain, items)
             hidden = decode(params, domain, params[domain]["decoder"], items, user)
             logits = torch.log_softmax(hidden @ table.T, dim=-1)
@@ -179,16 +185,16 @@ def test_second_domain_is_drawn_from_its_training_part_anew_each_step():
     """Held-out items of the second domain, always the same users, or users of the own one."""
     known, histories = second_rows(OTHER), OTHER.interactions
     split = leave_one_out(histories)
-    assert known.item_seq.shape[1] == WINDOW
+    assert known.item_seq.shape[1] == WINDOW + 1
     asked = known.instance_ids[known.instance_ids >= 0]
     assert sorted(asked) == sorted(split.validation)
     for row, column in np.argwhere(known.instance_ids >= 0):
-        own = known.segment_ids[row] == known.segment_ids[row, column]
         end = known.instance_ids[row, column]
         first = max(histories.indptr[histories.users[end]], end - WINDOW)
-        np.testing.assert_array_equal(known.item_seq[row, own], histories.items[first:end])
+        expected = histories.items[first:end].tolist()
+        assert items_of(known, row, known.segment_ids[row, column]) == expected
     draws = [draw_rows(known, 65, nnx.Rngs(seed)) for seed in range(2)]
-    assert draws[0].item_seq.shape == (65 // WINDOW, WINDOW)
+    assert draws[0].item_seq.shape == (65 // (WINDOW + 1), WINDOW + 1)
     of_row = {row.tobytes(): n for n, row in enumerate(known.instance_ids)}
     for drawn in draws:
         numbers = [of_row[np.asarray(row).tobytes()] for row in drawn.instance_ids]
@@ -217,8 +223,7 @@ def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
     expected = expected + params["critic"]["out"]["bias"].sum()
     for domain, rows, weight in (("own", packed, 0.01), ("second", drawn, 0.02)):
         for row, column in np.argwhere(rows.instance_ids >= 0):
-            own = rows.segment_ids[row] == rows.segment_ids[row, column]
-            user = encode(params, domain, rows.item_seq[row][own].tolist())
+            user = encode(params, domain, items_of(rows, row, rows.segment_ids[row, column]))
             expected = expected + weight * user.sum()
     expected.backward()
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
@@ -231,7 +236,8 @@ def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
 
 def test_prefixes_of_one_item_have_nothing_to_reconstruct():
     """A mean over no item is nan and ends the training."""
-    packed = next(pack(HISTORIES, instance_segments(HISTORIES, ALL[:20], 1), 5, 13))
+    segments = instance_segments(HISTORIES, ALL[:20], 1, own_slot=True)
+    packed = next(pack(HISTORIES, segments, 5, 13))
 
     def auxiliary(params):
         return nnx.merge(GRAPHDEF, nnx.State(params)).auxiliary(packed, nnx.Rngs(0))
@@ -286,7 +292,7 @@ def test_a_name_for_each_model():
 def test_a_domain_of_one_user_will_do():
     """A draw out of range, or none."""
     drawn = draw_rows(second_rows(from_histories([[0, 1, 2, 3]], 4)), WINDOW - 1, nnx.Rngs(0))
-    assert drawn.item_seq.shape == (1, WINDOW)
+    assert drawn.item_seq.shape == (1, WINDOW + 1)
     assert drawn.item_seq[0, :2].tolist() == [0, 1]
 
 

@@ -58,6 +58,14 @@ def test_stages_evaluations_and_patience(run):
     assert (tuning.epochs, tuning.best_epoch) == (10, 8)
 
 
+def test_the_second_stage_counts_its_own_epochs(run):
+    """Validations at other epochs than the official code's, whose counter starts again."""
+    # The last epoch of a stage is validated too.
+    stages = {"max_epochs": 4, "fixed_table_epochs": 7, "evaluate_every": 3}
+    events = run([0.1, 0.2, 0.3, 0.4, 0.5], **stages)[3]
+    assert [event["epoch"] for event in events] == [3, 4, 7, 10, 11]
+
+
 def test_the_table_is_new_each_epoch_then_fixed_at_the_best(run):
     """Items encoded once only, or encoded again in the second stage; the last table kept."""
     teacher, _, seen, _ = run([0.1, 0.3, 0.2, 0.5, 0.1])
