@@ -235,7 +235,7 @@ def test_official_file_is_read_without_recbole(tmp_path, table, recbole, protoco
     state = random_state(ids=True) | {"plm_embedding.weight": table}
     state["LayerNorm.weight"] = torch.nn.Parameter(state["LayerNorm.weight"])
     content = {"config": Config(), "epoch": 300, "state_dict": state, "optimizer": {"state": {}}}
-    content["other_parameter"] = {"seen": {1}, "device": torch.device("cpu"), "dtype": torch.float16}
+    content["other_parameter"] = {"seen": {1}, "device": torch.device("cpu"), "type": torch.half}
     torch.save(content, tmp_path / "official.pth", pickle_protocol=protocol)
     recbole.undo()
     assert read_recbole(tmp_path / "official.pth").settings == {"lambda": 1e-3}
