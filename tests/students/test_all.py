@@ -122,13 +122,13 @@ STEP = 5e-4
 
 @cache
 def model(name: str) -> tuple[dict, Any]:
-    """Parameters of ordinary size, and the function to the scores [slots, items], compiled."""
+    """Parameters of ordinary size, and the function to a batch's scores [B, items], compiled."""
     graphdef, params = fresh_student(run_of(name, "unused", SMALL))
 
     @jax.jit
-    def scores(params, rows):
+    def scores(params, batch):
         student = nnx.merge(graphdef, nnx.State(params))
-        return student.score(student.queries(rows), student.items())
+        return student.score(batch.asked(student.queries(batch.rows)), student.items())
 
     return random_params(params, seed=5), scores
 
@@ -146,12 +146,13 @@ def test_scores_depend_on_no_neighbour_and_no_padding(name):
         of_instance: dict[int, np.ndarray] = {}
         for batch in batches(name, seed):
             padding = batch.rows.segment_ids == 0
-            other = batch.rows._replace(
+            rows = batch.rows._replace(
                 item_seq=np.where(padding, 7, batch.rows.item_seq),
                 users=np.where(padding, 5, batch.rows.users),
             )
-            values = np.asarray(scores(params, batch.rows))
-            np.testing.assert_array_equal(scores(params, other)[batch.real], values[batch.real])
+            values = np.asarray(scores(params, batch))
+            changed = scores(params, batch._replace(rows=rows))
+            np.testing.assert_array_equal(changed[batch.real], values[batch.real])
             of_instance |= dict(
                 zip(batch.instance_ids[batch.real], values[batch.real], strict=True)
             )
@@ -169,12 +170,12 @@ def test_gradient_is_the_slope(name):
     """A gradient that is stopped, scaled, or of another function than the one computed."""
     params, scores = model(name)
     batch, rng = batches(name, 0)[0], np.random.default_rng(1)
-    shape = np.asarray(scores(params, batch.rows)).shape
+    shape = np.asarray(scores(params, batch)).shape
     weights = np.where(batch.real[:, None], rng.normal(size=shape), 0.0) / np.sqrt(shape[1])
 
     @jax.jit
     def value(params):
-        return (scores(params, batch.rows) * weights).sum()
+        return (scores(params, batch) * weights).sum()
 
     leaves, structure = jax.tree.flatten(params)
     gradient = jax.tree.leaves(jax.device_get(jax.grad(value)(params)))

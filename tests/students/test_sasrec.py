@@ -101,7 +101,7 @@ def test_packed_rows_equal_one_user_a_row():
     padded = by_instance(pack(HISTORIES, alone, len(ids), MAX_SEQ_LEN))
     assert sorted(padded) == sorted(vectors)
     for instance, vector in padded.items():
-        np.testing.assert_allclose(vectors[instance], vector, atol=3e-6, rtol=0)
+        np.testing.assert_allclose(vectors[instance], vector, atol=5e-6, rtol=0)
 
 
 def test_no_query_sees_a_later_item():

@@ -211,8 +211,8 @@ def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, m
     asked = []
 
     class Watched(Evaluator):
-        def __init__(self, graphdef, dataset, instance_ids, *sizes):
-            super().__init__(graphdef, dataset, instance_ids, *sizes)
+        def __init__(self, graphdef, dataset, instance_ids, *sizes, **options):
+            super().__init__(graphdef, dataset, instance_ids, *sizes, **options)
             self.ids = instance_ids
 
         def __call__(self, params):

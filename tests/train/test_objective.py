@@ -1,6 +1,5 @@
 import dataclasses
 import math
-from typing import NamedTuple
 
 import chex
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import LOSSES, StudentConfig
@@ -50,19 +50,13 @@ class Dot:
         return queries @ items.T
 
 
-class Rows(NamedTuple):
-    """The parts of a batch that a loss may read."""
-
-    rows: PackedRows
-    targets: np.ndarray
-
-
-def a_batch() -> Rows:
+def a_batch() -> Batch:
     """The first eight training instances."""
     instances = FACTS.split.train[:8]
     users = WORLD.interactions.users[instances].reshape(2, 4)
     none = np.zeros_like(users)
-    return Rows(PackedRows(none, none, none, users, none), WORLD.interactions.items[instances])
+    rows = PackedRows(none, none, none, users, none)
+    return Batch(rows, instances, WORLD.interactions.items[instances], np.ones(8, bool))
 
 
 BATCH = a_batch()
@@ -72,13 +66,13 @@ ITEMS = RNG.normal(size=(25, 5)).astype(np.float32)
 LOGITS = np.asarray(Scorer().score(QUERIES, ITEMS), dtype=float)
 
 
-def losses(loss, student=None, key=KEY, **changes):
+def losses(loss, student=None, key=KEY, batch=BATCH, **changes):
     config = StudentConfig(loss=loss, num_negatives=DRAWN, **changes)
     known = known_items(config, FACTS)
 
     @jax.jit
     def run(queries, items):
-        return row_losses(config, student or Scorer(), queries, items, BATCH, known, key)
+        return row_losses(config, student or Scorer(), queries, items, batch, known, key)
 
     return np.asarray(run(QUERIES, ITEMS))
 
@@ -139,6 +133,16 @@ def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypat
         assert drawn[row] not in trained_on(USERS[row])
     seen = known_items(StudentConfig(loss="bpr"), FACTS)
     assert seen.count.tolist() == [len(trained_on(user)) for user in range(WORLD.num_users)]
+
+
+def test_bpr_reads_the_users_of_the_asked_slots():
+    """Negatives of another slot's user where not every slot asks."""
+    slots = np.arange(1, 16, 2)
+    users = np.full(16, USERS.max() + 1)
+    users[slots] = USERS
+    rows = PackedRows(*[users.reshape(2, 8)] * 5)
+    sparse = BATCH._replace(rows=rows, slots=slots)
+    np.testing.assert_array_equal(losses("bpr", batch=sparse), losses("bpr"))
 
 
 def test_gbce_has_the_rate_of_its_draws():
