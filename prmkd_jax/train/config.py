@@ -9,7 +9,12 @@ from prmkd_jax.data.option import option, validate
 class TrainConfig:
     """Optimisation and stopping, the same for the plain and the distilled student."""
 
-    batch_size: int = option(512, "Token slots of a training batch.", low=1)
+    batch_size: int = option(
+        512,
+        "Token slots of a training batch, nearly all of which ask for an instance; for students "
+        "that encode each prefix by itself, the prefixes.",
+        low=1,
+    )
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
     weight_decay: float = option(
         1e-5, "L2 coefficient added to the gradients of matrices and tables.", low=0
