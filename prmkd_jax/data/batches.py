@@ -1,6 +1,7 @@
 """A seeded stream of training batches, and the in-batch columns of the distillation."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
@@ -93,11 +94,14 @@ class TrainingBatches:
 
     @property
     def rows(self) -> int:
-        """Packed rows of a batch: one by one, as many as B prefixes need on average."""
+        """Packed rows of a batch: one by one, those that B prefixes need on average.
+
+        A multiple of 8, so that several devices can share them.
+        """
         if not self.one_by_one:
             return self.batch_size // self._length
-        slots = self._segments.sizes.mean() if len(self._segments) else 0.0
-        return max(1, round(self.batch_size * slots / self._length))
+        slots = self._segments.sizes.mean() if len(self._segments) else 1.0
+        return 8 * math.ceil(self.batch_size * slots / (8 * self._length))
 
     @property
     def steps_about(self) -> int:

@@ -133,8 +133,8 @@ def dot(queries: Float[Array, "B D"], items: Float[Array, "C D"]) -> Float[Array
 def layer_norm(width: int, rngs: nnx.Rngs, epsilon: float = 1e-12) -> nnx.LayerNorm:
     """LayerNorm, with BERT's epsilon unless the model says otherwise.
 
-    The variance is that of the differences from the mean: E[x²] − E[x]² loses four digits where
-    a trained bias has moved the mean to 30 deviations.
+    The variance is that of the differences from the mean, as PyTorch's is. E[x²] − E[x]², Flax's
+    default, is less exact wherever trained biases have moved the mean.
     """
     return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
