@@ -119,6 +119,12 @@ class DistillConfig:
         "Give items that are targets of several rows of the batch one column; off, every row's "
         "target is a column of its own.",
     )
+    teacher_history: str = option(
+        "prefix",
+        "What the teachers have read of a user: the instance's prefix, or the whole training "
+        "history, for a student whose user vector doesn't depend on the prefix (lightgcn).",
+        choices=("prefix", "whole"),
+    )
     kd_include_positive: bool = option(True, "Keep the row's own target among the KD columns.")
     mask_history: bool = option(True, "Take the user's other training items out of the columns.")
     student_temperature: float = option(1.0, "Temperature of the student in eq. 5.", above=0)

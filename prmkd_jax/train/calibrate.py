@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from prmkd_jax.data.batches import Batch
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.distill import largest_disagreement, over_users
 from prmkd_jax.train.loop import Run, distill_inputs, training_batches
@@ -37,15 +36,15 @@ def calibrate_threshold(run: Run) -> float:
 
     values = []
     for batch, distill in distill_inputs(run, training_batches(run).epoch(0)):
-        largest, contested = (np.asarray(each) for each in _measure(config, batch, distill))
+        largest, contested = (np.asarray(each) for each in _measure(config, distill))
         values.append(largest[batch.real & contested])
     values = np.concatenate(values)
     return float(np.quantile(values, config.consistency_quantile)) if len(values) else float("inf")
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _measure(config: DistillConfig, batch: Batch, distill: DistillInput) -> tuple[Array, Array]:
+def _measure(config: DistillConfig, distill: DistillInput) -> tuple[Array, Array]:
     """Every row's largest disagreement, and whether the rule is active there."""
-    users = user_inputs(batch, distill)
+    users = user_inputs(distill)
     largest = over_users(lambda user: largest_disagreement(user, config), users)
     return largest, users.available.sum(-1) > 2

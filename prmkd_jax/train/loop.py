@@ -256,16 +256,33 @@ def distill_inputs(
         groups = jnp.asarray(popularity_groups(run.dataset, run.split, config.unkd_groups))
     for batch in batches:
         columns = _columns(run, config, batch)
+        known = _known_to_teachers(run, config, batch)
         yield (
             batch,
             DistillInput(
                 columns,
-                teachers.for_batch(batch, columns.candidates),
+                jnp.asarray(known.instance_ids),
+                teachers.for_batch(known, columns.candidates),
                 jnp.asarray(teachers.default_weights, jnp.float32),
                 jnp.asarray(run.threshold, jnp.float32),
                 groups,
             ),
         )
+
+
+def _known_to_teachers(run: Run, config: DistillConfig, batch: Batch) -> Batch:
+    """The batch with the instances whose prefixes the teachers are to have read.
+
+    After the whole training part comes the validation instance, whose prefix it is. A user too
+    short for one keeps the instance that is asked.
+    """
+    if config.teacher_history == "prefix":
+        return batch
+    histories = run.dataset.interactions
+    users = histories.users[batch.instance_ids]
+    end = run.split.train_end[users]
+    whole = np.where(batch.real & (end < histories.indptr[users + 1]), end, batch.instance_ids)
+    return batch._replace(instance_ids=whole.astype(np.int32))
 
 
 def _columns(run: Run, config: DistillConfig, batch: Batch) -> Columns:

@@ -44,6 +44,7 @@ class DistillInput(NamedTuple):
 
     Attributes:
         columns: the batch's columns.
+        instance_ids: the instances whose prefixes the teachers have read.
         teachers: cached vectors, or this batch's scores.
         default_weights: w, summing to 1.
         threshold: epsilon.
@@ -51,6 +52,7 @@ class DistillInput(NamedTuple):
     """
 
     columns: Columns
+    instance_ids: Int[Array, "B"]
     teachers: TeacherTables | TeacherScores
     default_weights: Float[Array, "K"]
     threshold: Float[Array, ""]
@@ -71,10 +73,10 @@ class StepMetrics(NamedTuple):
     teachers: TeacherMeasures | None
 
 
-def user_inputs(batch: Batch, distill: DistillInput) -> UserInput:
+def user_inputs(distill: DistillInput) -> UserInput:
     """The distillation's view of a batch: the teachers score the columns, user by user."""
     columns = distill.columns
-    scored = score_columns(distill.teachers, batch.instance_ids, columns.candidates)
+    scored = score_columns(distill.teachers, distill.instance_ids, columns.candidates)
     group = None
     if distill.item_groups is not None:
         group = jnp.broadcast_to(distill.item_groups[columns.candidates], columns.valid.shape)
@@ -133,7 +135,7 @@ def make_train_step(
         if config is not None:
             if distill is None:
                 raise ValueError("a distilled step needs its teachers")
-            users = user_inputs(batch, distill)
+            users = user_inputs(distill)
             logits = student.score(queries, items[distill.columns.candidates])
             per_row, measures = distill_batch(
                 logits, users, distill.default_weights, distill.threshold, config

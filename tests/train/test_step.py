@@ -69,6 +69,16 @@ def columns_by_hand(run, batch: Batch, row: int) -> tuple[list[int], list[bool]]
     return list(items), [item == batch.targets[row] or item not in known for item in items]
 
 
+def known_by_hand(run, batch: Batch, row: int) -> int:
+    """The instance before which the teachers have read the row's user."""
+    histories, instance = run.dataset.interactions, int(batch.instance_ids[row])
+    user = histories.users[instance]
+    whole = run.distill.teacher_history == "whole"
+    # Two items are no validation instance.
+    long = histories.indptr[user + 1] - histories.indptr[user] >= 3
+    return histories.indptr[user + 1] - 2 if whole and long else instance
+
+
 def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
     """A mean over padded rows, a missing target in the denominator, or a wrong gradient norm."""
     run, step, state, inputs = prepared(tmp_path, dropout=0.0)
@@ -98,6 +108,7 @@ def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
         {"negatives": "catalogue"},
         {"deduplicate_columns": False},
         {"method": "unkd", "unkd_groups": 3},
+        {"teacher_history": "whole"},
     ],
 )
 def test_distilled_loss_equals_a_float64_computation(tmp_path, changes):
@@ -111,9 +122,10 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, changes):
     for row, logits in logits_by_hand(run, params, batch):
         logits = logits.detach().tolist()
         columns, valid = columns_by_hand(run, batch, row)
+        read = np.array([known_by_hand(run, batch, row)])
         user = eq.distill_user(
             student=[logits[item] for item in columns],
-            teachers=teachers.logits(batch.instance_ids[[row]], np.array(columns))[:, 0],
+            teachers=teachers.logits(read, np.array(columns))[:, 0],
             available=[True] * 3,
             valid=valid,
             target_column=columns.index(batch.targets[row]),
@@ -225,11 +237,12 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
         unused = ~columns.valid.any(axis=0)
         assert unused.any()
         changed = distill._replace(
+            instance_ids=scrambled(np.asarray(distill.instance_ids), empty, 50),
             columns=columns._replace(
                 candidates=scrambled(columns.candidates, unused, 40),
                 target_columns=scrambled(columns.target_columns, empty, 8),
                 valid=scrambled(columns.valid, empty, 2),
-            )
+            ),
         )
     copy = jax.tree.map(jax.numpy.copy, state)
     one, two = (
