@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from prmkd_jax.data.errors import UserError
 
@@ -23,8 +24,8 @@ NEEDED = {
     f"{part.__module__}.{part.__name__}": part
     for part in (
         OrderedDict,
-        torch._utils._rebuild_tensor_v2,
-        torch._utils._rebuild_parameter,
+        _rebuild_tensor_v2,
+        _rebuild_parameter,
         torch.Size,
         torch.device,
     )
