@@ -1,8 +1,9 @@
 """python -m experiments.universality --flagfile=scientific.cfg: the paper's Fig. 4.
 
 Every student alone and with PRM-KD, under one set of teachers and settings; not RecGURU, which is
-a baseline in the paper.
-`--variants=fm-prmkd,lightgcn-prmkd` runs a part, and `--variant_flags` gives a student settings
+a baseline in the paper. Where the paper's learning rate leaves a plain student half trained, it and
+its distilled one have another, chosen for the plain one (docs/choices.md).
+`--variants=fm-prmkd,lightgcn-prmkd` runs a part, and `--variant_flags` gives a variant settings
 of its own.
 """
 
@@ -13,6 +14,14 @@ from experiments.flags import run_command
 from experiments.variants import Variant, run_study
 from experiments.wording import model_name
 from prmkd_jax.students.config import STUDENT_NAMES
+
+# Both of a student's variants; chosen on Scientific's validation part, 64 wide.
+OWN_FLAGS = {
+    "gru4rec": ("--learning_rate=1e-2",),
+    "fm": ("--learning_rate=3e-3",),
+    "deepfm": ("--learning_rate=3e-3",),
+    "lightgcn": ("--learning_rate=3e-3",),
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,14 +40,14 @@ def list_variants(_: Settings) -> list[Variant]:
             Variant(
                 f"{name}-base",
                 model_name(name),
-                (f"--student={name}", "--teachers="),
+                (f"--student={name}", "--teachers=", *OWN_FLAGS.get(name, ())),
                 reference=None,
                 kind="base",
             ),
             Variant(
                 f"{name}-prmkd",
                 f"PRM-KD ({model_name(name)})",
-                (f"--student={name}", "--method=prmkd"),
+                (f"--student={name}", "--method=prmkd", *OWN_FLAGS.get(name, ())),
                 reference=f"{name}-base",
                 kind="prmkd",
             ),

@@ -127,6 +127,7 @@ def test_every_student_is_compared_with_itself():
         alone, taught = settings(*base.flags), settings("--student=fm", *prmkd.flags)
         assert alone.student == taught.student
         assert alone.run.teachers == ()
+        assert alone.train == taught.train
         assert (taught.run.teachers, taught.distill.method) == (settings().run.teachers, "prmkd")
     (one, other) = choose_variants(variants, VariantsConfig(variants=("fm-prmkd",)))
     assert (one.name, other.name) == ("fm-base", "fm-prmkd")
