@@ -2,7 +2,8 @@
 
 Every student alone and with PRM-KD, under one set of teachers and settings; not RecGURU, which is
 a baseline in the paper. Where the paper's learning rate leaves a plain student half trained, it and
-its distilled one have another, chosen for the plain one (docs/choices.md).
+its distilled one have another, chosen for the plain one; LightGCN's teachers have read a user's
+whole training part (docs/choices.md).
 `--variants=fm-prmkd,lightgcn-prmkd` runs a part, and `--variant_flags` gives a variant settings
 of its own.
 """
@@ -15,13 +16,15 @@ from experiments.variants import Variant, run_study
 from experiments.wording import model_name
 from prmkd_jax.students.config import STUDENT_NAMES
 
-# Both of a student's variants; chosen on Scientific's validation part, 64 wide.
+# Chosen on Scientific's validation part, 64 wide: for both of a student's variants, and for the
+# distilled one alone.
 OWN_FLAGS = {
     "gru4rec": ("--learning_rate=1e-2",),
     "fm": ("--learning_rate=3e-3",),
     "deepfm": ("--learning_rate=3e-3",),
     "lightgcn": ("--learning_rate=3e-3",),
 }
+DISTILLED_FLAGS = {"lightgcn": ("--teacher_history=whole", "--distill_weight=5")}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,7 +50,12 @@ def list_variants(_: Settings) -> list[Variant]:
             Variant(
                 f"{name}-prmkd",
                 f"PRM-KD ({model_name(name)})",
-                (f"--student={name}", "--method=prmkd", *OWN_FLAGS.get(name, ())),
+                (
+                    f"--student={name}",
+                    "--method=prmkd",
+                    *OWN_FLAGS.get(name, ()),
+                    *DISTILLED_FLAGS.get(name, ()),
+                ),
                 reference=f"{name}-base",
                 kind="prmkd",
             ),
