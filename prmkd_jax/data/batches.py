@@ -4,10 +4,10 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int32, Int64, Shaped
+from jaxtyping import Bool, Int32, Int64
 
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.packing import (
@@ -39,8 +39,8 @@ class Batch(NamedTuple):
     real: Bool[np.ndarray, "B"]
     slots: Int32[np.ndarray, "B"] | None = None
 
-    def asked(self, values: Shaped[Array, "slots ..."]) -> Shaped[Array, "B ..."]:
-        """What stands at the asked slots, of an array over all of them."""
+    def asked(self, values: Any) -> Any:
+        """What stands at the asked slots [B, …] of an array over all slots [R × L, …]."""
         return values if self.slots is None else values[self.slots]
 
 
