@@ -17,7 +17,7 @@ from experiments.wording import model_name
 from prmkd_jax.students.config import STUDENT_NAMES
 
 # Chosen on Scientific's validation part, 64 wide: for both of a student's variants, and for the
-# distilled one alone.
+# distilled one alone. DeepFM, which is slow, has FM's without a search of its own.
 OWN_FLAGS = {
     "gru4rec": ("--learning_rate=1e-2",),
     "fm": ("--learning_rate=3e-3",),
