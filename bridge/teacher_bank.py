@@ -61,7 +61,7 @@ def write_vectors(
         items: see `Vectors`.
 
     Raises:
-        FloatingPointError: if a value is not finite, in float16 too.
+        UserError: if a value is not finite, in float16 too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
@@ -70,7 +70,10 @@ def write_vectors(
         with np.errstate(over="ignore"):  # told below, with the file's name
             half = array.astype(np.float16)
         if not np.isfinite(half).all():
-            raise FloatingPointError(f"{name}: {file} holds values that float16 can't")
+            raise UserError(
+                f"teacher {name}: {file}: found a value of {np.abs(array).max():g}, expected "
+                "finite ones up to 65504, for float16: scale vectors down, score_scale up"
+            )
         beside = folder / f"{file}.part"
         with beside.open("wb") as stream:
             np.save(stream, half)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from bridge.recbole import layout
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.weights import require_weights
-from prmkd_jax.serve.export import Params, blank, named, read_export, shapes, unnamed
+from prmkd_jax.serve.export import WEIGHTS, Params, blank, named, read_export, shapes, unnamed
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from teachers_torch.recbole import Checkpoint, read_recbole, require_settings
@@ -40,6 +41,8 @@ def read_start(path: Path, config: StudentConfig, facts: Facts) -> Start:
     """
     if path.is_dir() or path.suffix == ".safetensors":
         folder = path if path.is_dir() else path.parent
+        if path not in (folder, folder / WEIGHTS):
+            raise UserError(f"--student_init: found {path}, expected {WEIGHTS} or its folder")
         return Start(read_export(folder, config, facts), None)
     checkpoint = read_recbole(path)
     return Start(from_recbole(checkpoint, config, facts, str(path)), checkpoint)

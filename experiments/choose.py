@@ -46,8 +46,9 @@ def main(argv: Sequence[str]) -> None:
     *configs, choice = parse(argv, CHOOSE_GROUPS, program).configs
     settle(compilation_cache=Path(configs[0].cache_dir) / "jax")
     from experiments.console import Reporter
-    from experiments.trials import digest
+    from experiments.trials import digest, require_start
 
+    require_start(configs)
     reporter, rows = Reporter(), []
     alone = ["--teachers="] if choice.choose_for == "base" else []
     for changes in combinations(choice.vary):

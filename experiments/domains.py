@@ -8,6 +8,7 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.readers import read_dataset
+from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain
 
 SYNTHETIC = "synthetic"
@@ -40,4 +41,5 @@ def second_domain(settings: Settings, target: Dataset) -> Dataset | None:
     domain = target if name == settings.data.dataset else load_domain(settings.data, name)
     if domain.name == target.name or domain.fingerprint == target.fingerprint:
         raise UserError(f"--second_domain: found {name!r}, the target, expected another data set")
+    require_parts(domain.name, leave_one_out(domain.interactions))
     return domain

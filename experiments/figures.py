@@ -150,7 +150,8 @@ def _learning(student: str, outcome: Mapping[str, Any]) -> Drawing:
             for run, curve in zip(outcome[kind]["per_seed"], runs, strict=True):
                 best = run["best_epoch"]
                 axes.plot(1 + np.arange(len(curve)), curve, color=colour, lw=0.7, alpha=0.6)
-                axes.plot(best, curve[best - 1], "o", color=colour, ms=3.5)
+                if best:  # 0 is the start, which has no epoch
+                    axes.plot(best, curve[best - 1], "o", color=colour, ms=3.5)
             shared = min(map(len, runs))
             mean = np.mean([curve[:shared] for curve in runs], axis=0)
             axes.plot(1 + np.arange(shared), mean, color=colour, lw=2, label=names[kind])

@@ -33,7 +33,7 @@ from experiments.training import Trained, make_bank, train_students
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.readers import read_dataset
-from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import synthetic_dataset
 
 STUDENTS = "students"
@@ -126,7 +126,9 @@ def load_dataset(settings: Settings) -> Dataset:
     """
     if settings.data.dataset == "synthetic":
         return synthetic_dataset(settings.data)
-    return read_dataset(Path(settings.data.data_dir), settings.data.dataset)
+    dataset = read_dataset(Path(settings.data.data_dir), settings.data.dataset)
+    require_parts(dataset.name, leave_one_out(dataset.interactions))
+    return dataset
 
 
 @contextmanager

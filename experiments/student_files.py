@@ -17,7 +17,6 @@ from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import Split
 from prmkd_jax.serve.export import WEIGHTS, blank, export_student, shapes
 from prmkd_jax.students.facts import Facts
-from teachers_torch.recbole import Checkpoint
 
 RECBOLE_FILE = "recbole.pth"
 
@@ -74,17 +73,28 @@ def export(
     recbole = None if start is None else start.recbole
     for variant, trained in students.items():
         for one in trained:
-            place = folder / f"{config.label}-{variant}-seed{one.seed}"
+            trained_as = "base" if variant == "base" else settings.distill.method
+            place = folder / f"{config.label}-{trained_as}-seed{one.seed}"
             export_student(place, one.fitted.params, config, facts)
             if settings.run.export_recbole:
                 weights = to_recbole(one.fitted.params, config, facts, recbole)
-                _save_recbole(place / RECBOLE_FILE, weights, recbole)
+                tokens = _tokens(dataset) if recbole is None else recbole.tokens
+                _save_recbole(place / RECBOLE_FILE, weights, tokens)
 
 
-def _save_recbole(path: Path, weights: dict[str, torch.Tensor], start: Checkpoint | None) -> None:
+def _tokens(dataset: Dataset) -> dict[str, list[str]]:
+    """Which item and user each row of RecBole's tables stands for."""
+    ids = {"item_id": dataset.item_ids, "user_id": dataset.user_ids}
+    return {field: ["[PAD]", *known] for field, known in ids.items()}
+
+
+def _save_recbole(
+    path: Path, weights: dict[str, torch.Tensor], tokens: Mapping[str, Sequence[str]]
+) -> None:
     content: dict[str, Any] = {"state_dict": weights}
-    if start is not None and start.tokens:
-        content["field2id_token"] = start.tokens
+    # A start whose rows nobody has named leaves rows that nobody can name.
+    if tokens:
+        content["field2id_token"] = tokens
     beside = path.with_name(f"{path.name}.part")
     torch.save(content, beside)
     os.replace(beside, path)

@@ -31,6 +31,7 @@ from experiments.teaching import ReadyTeacher, prepare_teacher
 from experiments.training import Trained, make_bank, train_students
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.own import own_identity
 from prmkd_jax.data.splits import Split, leave_one_out
 from prmkd_jax.distill.config import DistillConfig
@@ -53,7 +54,7 @@ class FinishedRun:
         seed: the student's seed.
         validation: its metrics on validation.
         test: its metrics on the test part; None where the run was not to look at it.
-        best_epoch: the epoch that was kept, counted from 1.
+        best_epoch: the epoch that was kept, counted from 1; 0 is the start.
         epochs: epochs trained.
         parameters: the student's size.
         threshold: epsilon of the consistency rule; None where it never acts.
@@ -106,10 +107,14 @@ def require_start(configs: Sequence[Any]) -> None:
     """Tells what is wrong with a configuration's `--student_init` before anything is trained.
 
     Raises:
-        UserError: as `student_start`.
+        UserError: as `student_start`; or it asks for files, of which trials leave none.
     """
     settings = settings_from(tuple(configs))
-    if settings.run.student_init or settings.run.export_recbole:
+    if settings.run.export_recbole:
+        raise UserError(
+            "--export_recbole: found True, expected False: only experiments.main writes students"
+        )
+    if settings.run.student_init:
         dataset = load_dataset(settings)
         student_start(settings, dataset, leave_one_out(dataset.interactions))
 

@@ -4,8 +4,8 @@ Every student alone and with PRM-KD, under one set of teachers and settings; not
 a baseline in the paper. Where the paper's learning rate leaves a plain student half trained, it and
 its distilled one have another, chosen for the plain one; LightGCN's teachers have read a user's
 whole training part (docs/choices.md).
-`--variants=fm-prmkd,lightgcn-prmkd` runs a part, and `--variant_flags` gives a variant settings
-of its own.
+`--variants=fm-prmkd,lightgcn-prmkd` runs a part. A variant's own settings win over those of the
+command line, and `--variant_flags` over both.
 """
 
 from collections.abc import Sequence

@@ -15,9 +15,8 @@ from jaxtyping import Float32, Int
 
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.own import own_identity
-from prmkd_jax.data.splits import PARTS, Split
+from prmkd_jax.data.splits import Split, require_parts
 from teachers_torch.config import OWN_GROUP, TeacherConfigs
 from teachers_torch.encode import TunedTeacher, rank_all
 from teachers_torch.image import files_digest
@@ -200,9 +199,7 @@ def tune(
         UserError: there is no such teacher, or its inputs are missing or wrong.
     """
     require_known(name)
-    sizes = {part: len(getattr(split, part)) for part in PARTS}
-    if not all(sizes.values()):
-        raise UserError(f"data set {dataset.name}: found {sizes} instances, expected some in each")
+    require_parts(dataset.name, split)
 
     def tell(event: dict[str, Any]) -> None:
         log({"teacher": name, **event})

@@ -74,8 +74,7 @@ class TrainingBatches:
         batch_size: B, the instances of a batch.
         seed: of the order.
         one_by_one: a segment for each instance and a slot for a token of the model's own behind
-            it, for models that see prefixes whole; else a history's instances share a segment,
-            nearly every slot asks, and B is the number of slots.
+            it, for models that see prefixes whole; else a history's instances share a segment.
     """
 
     interactions: Interactions
@@ -90,18 +89,27 @@ class TrainingBatches:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self._segments))
         segments, most = self._segments[order], self.batch_size
         for packed in pack(self.interactions, segments, self.rows, self._length, most):
-            yield as_batch(self.interactions, packed, most if self.one_by_one else None)
+            yield as_batch(self.interactions, packed, None if self.dense else most)
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether a third of the slots ask, or more, so that a batch is simply B slots.
+
+        They don't where each instance has a segment, nor in histories much longer than
+        `max_seq_len`, most of whose instances have a window of their own.
+        """
+        return not self.one_by_one and self._slots_an_instance <= 3
 
     @property
     def rows(self) -> int:
-        """Packed rows of a batch: one by one, those that B prefixes need on average.
+        """Packed rows of a batch: B slots if they are dense, else what B instances need on average.
 
-        A multiple of 8, so that several devices can share them.
+        Then a multiple of 8, so that several devices can share them.
         """
-        if not self.one_by_one:
+        if self.dense:
             return self.batch_size // self._length
-        slots = self._segments.sizes.mean() if len(self._segments) else 1.0
-        return 8 * math.ceil(self.batch_size * slots / (8 * self._length))
+        slots = self.batch_size * self._slots_an_instance
+        return 8 * max(1, math.ceil(slots / (8 * self._length)))
 
     @property
     def steps_about(self) -> int:
@@ -112,7 +120,12 @@ class TrainingBatches:
     def _length(self) -> int:
         if self.one_by_one:
             return self.max_seq_len + 1
-        return row_length(self.batch_size, self.max_seq_len)
+        dense = row_length(self.batch_size, self.max_seq_len)
+        return dense if self.dense else self.max_seq_len
+
+    @property
+    def _slots_an_instance(self) -> float:
+        return self._segments.sizes.sum() / max(self._segments.asked.sum(), 1)
 
     @cached_property
     def _segments(self) -> Segments:

@@ -47,6 +47,11 @@ class Segments:
         """Slots of each."""
         return self.stop - self.start + self.own_slot
 
+    @property
+    def asked(self) -> Int64[np.ndarray, "segments"]:
+        """Instances that each is asked for."""
+        return self.stop - self.first_asked
+
 
 class PackedRows(NamedTuple):
     """Rows of token slots; several segments a row. A slot with segment id 0 is padding.
@@ -116,7 +121,7 @@ def pack(
     """Fills batches of `rows` × `length` slots with segments, in the order given.
 
     A segment goes into the first row of the open batch that has room; where none has, or where
-    the batch has `most` segments, it is closed. The last batch is padded. No segment is split.
+    `most` instances would be passed, it is closed. The last batch is padded. No segment is split.
 
     Raises:
         ValueError: if a segment is longer than a row, or empty: the instance of a user's
@@ -129,14 +134,17 @@ def pack(
         raise ValueError(f"segment {sizes.argmin()} is empty")
     fill = [0] * rows
     placed: list[tuple[int, int]] = []
-    first = 0
-    for index, size in enumerate(sizes.tolist()):
+    first = instances = 0
+    for index, (size, asked) in enumerate(
+        zip(sizes.tolist(), segments.asked.tolist(), strict=True)
+    ):
         row = next((row for row in range(rows) if fill[row] + size <= length), None)
-        if row is None or len(placed) == most:
+        if row is None or instances + asked > most:
             yield _place(interactions, segments, first, placed, rows, length)
-            fill, placed, first, row = [0] * rows, [], index, 0
+            fill, placed, first, row, instances = [0] * rows, [], index, 0, 0
         placed.append((row, fill[row]))
         fill[row] += size
+        instances += asked
     if placed:
         yield _place(interactions, segments, first, placed, rows, length)
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.errors import UserError
 
 PARTS = ("train", "validation", "test")
 
@@ -44,3 +45,14 @@ def leave_one_out(interactions: Interactions) -> Split:
         test=(end - 1)[held_out],
         train_end=train_end,
     )
+
+
+def require_parts(name: str, split: Split) -> None:
+    """Refuses a data set of which a part is empty.
+
+    Raises:
+        UserError: nobody has four items or more, say.
+    """
+    sizes = {part: len(getattr(split, part)) for part in PARTS}
+    if not all(sizes.values()):
+        raise UserError(f"data set {name}: found {sizes} instances, expected some in each")

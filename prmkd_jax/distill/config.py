@@ -153,6 +153,13 @@ class DistillConfig:
             raise UserError(
                 f"--kd_include_positive: found False, expected True with --method={self.method}"
             )
+        own_apart = METHODS[self.method].loss != "divergence" or not self.kd_include_positive
+        several = self.negatives == "in_batch" and not self.deduplicate_columns
+        if several and own_apart:
+            raise UserError(
+                "--deduplicate_columns: found False, expected True where a row's own target is "
+                "left out or stands apart: other rows' columns may show the same item"
+            )
 
 
 def given_weights(text: str) -> tuple[float, ...] | None:

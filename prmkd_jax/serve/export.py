@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,6 @@ from prmkd_jax.students.registry import create_student, dotted
 
 WEIGHTS, CARD = "weights.safetensors", "student.json"
 USER_TABLE = "user_embedding.table"
-"""A student with weights of this name serves the users that it was trained for, and no others."""
-
 # Settings under which weights may be read that were trained under others.
 _FREE = (
     "dropout",
@@ -83,7 +81,7 @@ def export_student(folder: Path, params: Params, config: StudentConfig, facts: F
         "max_seq_len": facts.max_seq_len,
         "dataset": {"name": facts.dataset.name, "fingerprint": facts.dataset.fingerprint},
         "item_ids": facts.dataset.item_ids,
-        "user_ids": facts.dataset.user_ids if USER_TABLE in weights else None,
+        "user_ids": facts.dataset.user_ids if _has_users(weights) else None,
     }
     (partial / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -106,11 +104,16 @@ def read_export(folder: Path, config: StudentConfig, facts: Facts) -> Params:
         ) from error
     _require_settings(folder, settings, config)
     _require_ids(folder, "item_ids", ids["item_ids"], facts.dataset.item_ids)
-    if USER_TABLE in weights:
+    if _has_users(weights):
         _require_ids(folder, "user_ids", ids["user_ids"], facts.dataset.user_ids)
     like = blank(config, facts)
     require_weights(shapes(weights), shapes(like), str(folder / WEIGHTS))
     return unnamed(weights, like)
+
+
+def _has_users(weights: Iterable[str]) -> bool:
+    """Whether it serves the users that it was trained for, and no others."""
+    return any(f".{name}".endswith(f".{USER_TABLE}") for name in weights)
 
 
 def _require_settings(folder: Path, found: dict[str, Any], config: StudentConfig) -> None:

@@ -75,15 +75,16 @@ class Facts:
 
     @cached_property
     def second_rows(self) -> PackedRows:
-        """The second domain's training histories, each cut to its newest items as a prefix is.
+        """The second domain's longest training prefixes, one a row and user.
 
-        They stand in rows of `max_seq_len` slots and one for a token of the model's own.
+        Rows have `max_seq_len` slots and one for a token of the model's own.
         """
         assert self.second_domain is not None
         histories = self.second_domain.interactions
-        held_out = leave_one_out(histories).validation
-        segments = instance_segments(histories, held_out, self.max_seq_len, own_slot=True)
-        packed = pack(histories, segments, 1, self.max_seq_len + 1)
+        last = leave_one_out(histories).train_end - 1
+        last = last[last > histories.indptr[:-1]]
+        segments = instance_segments(histories, last, self.max_seq_len, own_slot=True)
+        packed = pack(histories, segments, 1, self.max_seq_len + 1, most=1)
         return PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
 
 

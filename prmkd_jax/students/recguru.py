@@ -160,10 +160,32 @@ class RecGURU(nnx.Module):
 
 
 def draw_rows(known: PackedRows, slots: int, rngs: nnx.Rngs) -> PackedRows:
-    """Random rows of `known` that have about as many slots, at least one."""
+    """Random prefixes, one a row, that have about as many slots; at least one.
+
+    All prefixes of a history are as likely, as among the own domain's instances: a critic that
+    is shown longer histories of one domain than of the other tells them by their length.
+
+    Args:
+        known: the longest prefix of each history, at the start of a row of its own.
+        slots: of the rows together.
+        rngs: source of the draw.
+    """
     count, length = known.item_seq.shape
-    chosen = jax.random.randint(rngs(), (max(1, slots // length),), 0, count)
-    return jax.tree.map(lambda field: jnp.asarray(field)[chosen], known)
+    ends = (known.segment_ids > 0).sum(axis=1) - 1
+    number = max(1, slots // length)
+    chosen = jax.random.choice(rngs(), count, (number,), p=ends / ends.sum())
+    row = jax.tree.map(lambda field: jnp.asarray(field)[chosen], known)
+    end, column = jnp.asarray(ends)[chosen][:, None], jnp.arange(length)
+    new_end = jax.random.randint(rngs(), (number, 1), 1, end + 1)
+    instance = row.instance_ids.max(axis=1, keepdims=True) - (end - new_end)
+    kept = column <= new_end
+    return row._replace(
+        item_seq=jnp.where(column < new_end, row.item_seq, 0),
+        segment_ids=jnp.where(kept, row.segment_ids, 0),
+        positions=jnp.where(kept, row.positions, 0),
+        users=jnp.where(kept, row.users, 0),
+        instance_ids=jnp.where(column == new_end, instance, -1),
+    )
 
 
 class Domain(nnx.Module):

@@ -122,7 +122,7 @@ class Fitted:
         validation: ranks of the validation instances.
         test: ranks of the test instances, computed once; None if not asked for.
         history: one record an epoch.
-        best_epoch: the epoch that was kept, counted from 1.
+        best_epoch: the epoch that was kept, counted from 1; 0 is the start.
         parameters: how many numbers of `params` serving needs.
         train_seconds: wall-clock time of all training epochs, compilation included.
         evaluate_seconds: wall-clock time of all validations.
@@ -158,8 +158,9 @@ def fit(
 ) -> Fitted:
     """Trains until validation NDCG@10 has not risen for `patience` epochs.
 
-    The best epoch's parameters are kept, on validation; the test instances are ranked once
-    with them. A checkpoint is written after an epoch, at most every `checkpoint_seconds`.
+    The best epoch's parameters are kept, on validation, or those of the start where no epoch
+    betters it; the test instances are ranked once with them. A checkpoint is written after an
+    epoch, at most every `checkpoint_seconds`.
 
     Args:
         run: what to train.
@@ -177,6 +178,8 @@ def fit(
     step = make_train_step(graphdef, optimizer, run.distill, run.student)
     known = replicate(mesh, drawing_input(run))
     validate = make_evaluator(run, graphdef, run.split.validation)
+    if run.start is not None and progress.epoch == 0:
+        progress.best = ranking_metrics(validate(state.params).all_items)[SELECTION_METRIC]
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()

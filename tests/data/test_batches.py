@@ -17,15 +17,19 @@ from prmkd_jax.data.packing import history_segments, pack
 from prmkd_jax.data.splits import leave_one_out
 from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, from_histories, random_world
 
-WORLD = random_world()
+WORLD = random_world(longest=25)
 HISTORIES, SPLIT = WORLD.interactions, leave_one_out(WORLD.interactions)
 # Few items, so that rows share targets and users repeat items.
 WORLDS = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=9), min_size=1, max_size=8)
 
 
-def stream(seed=0, histories=HISTORIES, one_by_one=False):
-    split = leave_one_out(histories)
-    return TrainingBatches(histories, split, MAX_SEQ_LEN, BATCH_SIZE, seed, one_by_one)
+# Longest prefix and `one_by_one`: histories in a segment each, mostly in windows, prefix by prefix.
+KINDS = {"dense": (24, False), "windows": (MAX_SEQ_LEN, False), "one_by_one": (MAX_SEQ_LEN, True)}
+
+
+def stream(seed=0, histories=HISTORIES, kind="dense"):
+    split, (longest, one_by_one) = leave_one_out(histories), KINDS[kind]
+    return TrainingBatches(histories, split, longest, BATCH_SIZE, seed, one_by_one)
 
 
 def flat(batches):
@@ -37,10 +41,13 @@ def equal(one, other):
     return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
-@pytest.mark.parametrize(("epoch", "one_by_one"), [(0, False), (1, False), (17, False), (1, True)])
-def test_an_epoch_asks_every_training_instance_once(epoch, one_by_one):
+@pytest.mark.parametrize(
+    ("epoch", "kind"),
+    [(0, "dense"), (1, "dense"), (17, "dense"), (0, "windows"), (1, "windows"), (1, "one_by_one")],
+)
+def test_an_epoch_asks_every_training_instance_once(epoch, kind):
     """An instance lost in the shuffle or at the end, or a held-out one that is trained on."""
-    batches = list(stream(one_by_one=one_by_one).epoch(epoch))
+    batches = list(stream(kind=kind).epoch(epoch))
     asked = np.concatenate([batch.instance_ids[batch.real] for batch in batches])
     np.testing.assert_array_equal(np.sort(asked), SPLIT.train)
     for batch in batches:
@@ -51,13 +58,14 @@ def test_an_epoch_asks_every_training_instance_once(epoch, one_by_one):
         found = batch.asked(batch.rows.instance_ids.reshape(-1))
         np.testing.assert_array_equal(found[batch.real], batch.instance_ids[batch.real])
         assert batch.rows.item_seq.shape == batches[0].rows.item_seq.shape
-        if not one_by_one:
+        assert (batch.slots is None) == (kind == "dense")
+        if batch.slots is None:
             np.testing.assert_array_equal(batch.real, found >= 0)
 
 
 def test_one_by_one_each_instance_has_a_segment_that_ends_before_its_target():
     """A model that sees its segment whole and finds the target, or a later item, in it."""
-    for batch in stream(one_by_one=True).epoch(0):
+    for batch in stream(kind="one_by_one").epoch(0):
         rows = batch.rows
         for row, column in np.argwhere(rows.segment_ids > 0):
             segment = rows.segment_ids[row] == rows.segment_ids[row, column]
@@ -68,24 +76,25 @@ def test_one_by_one_each_instance_has_a_segment_that_ends_before_its_target():
             np.testing.assert_array_equal(rows.item_seq[row, segment], [*prefix, 0])
 
 
-def test_one_by_one_nearly_all_of_a_batchs_instances_are_there():
-    """Slots for one prefix in ten, or softmax rows that mostly ask for nothing."""
-    world = random_world(users=400)
+@pytest.mark.parametrize(("longest", "most", "one_by_one"), [(14, 30, True), (80, 8, False)])
+def test_nearly_all_of_a_batchs_instances_are_there(longest, most, one_by_one):
+    """Slots for one prefix in ten: a batch of 64 that is one of 6, in long histories as well."""
+    world = random_world(users=400 * 14 // longest, longest=longest)
     split = leave_one_out(world.interactions)
-    batches = TrainingBatches(world.interactions, split, 30, 64, 0, one_by_one=True)
+    batches = TrainingBatches(world.interactions, split, most, 64, 0, one_by_one)
     real = [batch.real.sum() for batch in batches.epoch(0)]
     assert np.mean(real[:-1]) > 0.9 * 64
 
 
-@pytest.mark.parametrize("one_by_one", [False, True])
-def test_no_held_out_item_is_read(one_by_one):
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_held_out_item_is_read(kind):
     """Validation or test items among a batch's inputs or targets."""
     items = HISTORIES.items.copy()
     held_out = np.concatenate([SPLIT.validation, SPLIT.test])
     items[held_out] = 999
     changed = Interactions(HISTORIES.indptr, items)
-    batches = list(stream(histories=changed, one_by_one=one_by_one).epoch(0))
-    assert equal(batches, list(stream(one_by_one=one_by_one).epoch(0)))
+    batches = list(stream(histories=changed, kind=kind).epoch(0))
+    assert equal(batches, list(stream(kind=kind).epoch(0)))
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -100,11 +109,12 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert not any(equal(a, b) for a, b in itertools.combinations(orders, 2))
 
 
-@pytest.mark.parametrize("one_by_one", [False, True])
-def test_about_how_many_steps_there_are(one_by_one):
+@pytest.mark.parametrize("kind", KINDS)
+def test_about_how_many_steps_there_are(kind):
     """A progress bar that ends at half, or never."""
-    batches = stream(one_by_one=one_by_one)
+    batches = stream(kind=kind)
     epoch = list(batches.epoch(0))
+    assert batches.rows % 8 == 0 or kind == "dense"
     filled = sum((batch.rows.segment_ids > 0).sum() for batch in epoch)
     assert batches.steps_about == -(-filled // epoch[0].rows.item_seq.size)
     assert batches.steps_about <= len(list(batches.epoch(0))) <= 1.5 * batches.steps_about

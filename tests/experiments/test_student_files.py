@@ -79,9 +79,8 @@ def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_pa
     theirs = found["state_dict"]["item_embedding.weight"][1:].flip(0)
     ours = trained[0].fitted.params["item_embedding"]["table"]
     assert torch.equal(theirs, torch.tensor(jax.device_get(ours)))
-    # One epoch from the start is not one epoch from a seed's own draw.
-    moved = abs(ours - exported[1]["item_embedding"]["table"]).max()
-    assert 0 < moved < 0.03
+    # The start itself or an epoch from it; a seed's own draw is far from both.
+    assert abs(ours - exported[1]["item_embedding"]["table"]).max() < 0.03
 
 
 def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, monkeypatch):
@@ -117,6 +116,13 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
     with pytest.raises(UserError) as error:
         started(tmp_path, *flags)
     assert str(error.value).startswith(message)
-    with pytest.raises(UserError) as of_a_study:
-        trials.require_start(configs(tmp_path, *flags))
-    assert str(of_a_study.value) == str(error.value)
+    if any("init" in flag for flag in flags):
+        with pytest.raises(UserError) as of_a_study:
+            trials.require_start(configs(tmp_path, *flags))
+        assert str(of_a_study.value) == str(error.value)
+
+
+def test_trials_refuse_to_be_exported(tmp_path):
+    """A study of hours that leaves no file of those that were asked for."""
+    with pytest.raises(UserError, match="--export_recbole: found True, expected False"):
+        trials.require_start(configs(tmp_path, "--export_recbole"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from flax import nnx
 
-from prmkd_jax.data.packing import instance_segments, pack
+from prmkd_jax.data.packing import PackedRows, instance_segments, pack
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.recguru import draw_rows
@@ -182,24 +182,31 @@ def test_cross_entropy_and_distillation_do_not_reach_the_encoder():
 
 
 def test_second_domain_is_drawn_from_its_training_part_anew_each_step():
-    """Held-out items of the second domain, always the same users, or users of the own one."""
+    """Held-out items of the second domain, whole histories alone, always the same users."""
     known, histories = second_rows(OTHER), OTHER.interactions
     split = leave_one_out(histories)
-    assert known.item_seq.shape[1] == WINDOW + 1
-    asked = known.instance_ids[known.instance_ids >= 0]
-    assert sorted(asked) == sorted(split.validation)
-    for row, column in np.argwhere(known.instance_ids >= 0):
-        end = known.instance_ids[row, column]
-        first = max(histories.indptr[histories.users[end]], end - WINDOW)
-        expected = histories.items[first:end].tolist()
-        assert items_of(known, row, known.segment_ids[row, column]) == expected
-    draws = [draw_rows(known, 65, nnx.Rngs(seed)) for seed in range(2)]
-    assert draws[0].item_seq.shape == (65 // (WINDOW + 1), WINDOW + 1)
-    of_row = {row.tobytes(): n for n, row in enumerate(known.instance_ids)}
-    for drawn in draws:
-        numbers = [of_row[np.asarray(row).tobytes()] for row in drawn.instance_ids]
-        assert all(map(np.array_equal, drawn, (field[numbers] for field in known)))
-    assert (draws[0].users != draws[1].users).any()
+    first, last = histories.indptr[:-1], split.train_end - 1
+    learnt = last > first
+    assert known.instance_ids.max(axis=1).tolist() == last[learnt].tolist()
+    draws = [draw_rows(known, 65, nnx.Rngs(seed)) for seed in range(150)]
+    drawn = PackedRows(*(np.concatenate(fields) for fields in zip(*draws, strict=True)))
+    assert drawn.item_seq.shape == (150 * (65 // (WINDOW + 1)), WINDOW + 1)
+    asked = drawn.instance_ids.max(axis=1)
+    for row, instance in enumerate(asked):
+        user = histories.users[instance]
+        expected = histories.items[max(first[user], last[user] - WINDOW) : instance].tolist()
+        end = len(expected)
+        assert drawn.item_seq[row].tolist() == expected + [0] * (WINDOW + 1 - end)
+        assert (drawn.segment_ids[row] > 0).tolist() == [c <= end for c in range(WINDOW + 1)]
+        assert drawn.positions[row, : end + 1].tolist() == list(range(end + 1))
+        assert (drawn.users[row, : end + 1] == user).all()
+        assert drawn.instance_ids[row].tolist() == [-1] * end + [instance] + [-1] * (WINDOW - end)
+    # Each prefix is as likely: of so many draws all come, none too often.
+    pairs = zip(first[learnt], last[learnt], strict=True)
+    possible = np.concatenate([np.arange(max(a, b - WINDOW) + 1, b + 1) for a, b in pairs])
+    found, times = np.unique(asked, return_counts=True)
+    assert found.tolist() == possible.tolist()
+    assert times.max() < 4 * len(asked) / len(possible)
 
 
 def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
@@ -293,7 +300,7 @@ def test_a_domain_of_one_user_will_do():
     """A draw out of range, or none."""
     drawn = draw_rows(second_rows(from_histories([[0, 1, 2, 3]], 4)), WINDOW - 1, nnx.Rngs(0))
     assert drawn.item_seq.shape == (1, WINDOW + 1)
-    assert drawn.item_seq[0, :2].tolist() == [0, 1]
+    assert drawn.instance_ids[0].tolist() == [-1, 1, *[-1] * (WINDOW - 1)]
 
 
 def test_seeds_of_the_autoencoder_share_a_structure():
