@@ -50,6 +50,18 @@ def test_the_smoothed_label_needs_its_label():
         DistillConfig(method="label_smoothing", kd_include_positive=False)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"kd_include_positive": False}, {"method": "rrd"}, {"method": "label_smoothing"}],
+)
+def test_an_own_target_that_stands_apart_needs_a_column_of_its_own(changes):
+    """The target left out of its row, and there all the same, as another row's."""
+    with pytest.raises(UserError, match="--deduplicate_columns: found False, expected True"):
+        DistillConfig(deduplicate_columns=False, **changes)
+    DistillConfig(deduplicate_columns=False, negatives="catalogue", **changes)
+    DistillConfig(deduplicate_columns=False)
+
+
 def test_controls_differ_from_prmkd_in_one_thing():
     """Breaks if a control also loses the exclusion or the weights, so that it shows nothing."""
     plain = vars(METHODS["prmkd"])

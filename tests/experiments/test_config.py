@@ -93,6 +93,14 @@ def test_a_token_behind_the_prefix_needs_a_place_of_its_own(student):
     assert not warnings("--max_seq_len=1")
 
 
+@pytest.mark.parametrize("student", ["sasrec", "fm"])
+def test_teachers_that_know_the_targets_need_a_student_without_prefixes(student):
+    """A student taught, row by row, by teachers who have read the row's own target."""
+    with pytest.raises(UserError, match="--teacher_history: found 'whole', expected 'prefix'"):
+        warnings(f"--student={student}", "--teacher_history=whole")
+    assert not warnings("--student=lightgcn", "--teacher_history=whole")
+
+
 @pytest.mark.parametrize(
     ("flags", "unread"),
     [

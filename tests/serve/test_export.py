@@ -69,10 +69,11 @@ def test_other_items_are_refused_and_other_users_where_they_have_vectors(tmp_pat
         read_export(folder, CONFIG, facts(random_world(items=30)))
     others = facts(random_world(users=50))
     read_export(folder, CONFIG, others)
-    config = student_config(student="lightgcn")
-    export_student(tmp_path / "graph", params_of(config), config, FACTS)
-    with pytest.raises(UserError, match="user_ids: found 60 that differ from the data set's 50"):
-        read_export(tmp_path / "graph", config, others)
+    for student in ("lightgcn", "fm", "deepfm"):
+        config = student_config(student=student)
+        export_student(tmp_path / student, params_of(config), config, FACTS)
+        with pytest.raises(UserError, match="user_ids: found 60 that differ from the data set's 5"):
+            read_export(tmp_path / student, config, others)
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, CARD])

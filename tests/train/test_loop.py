@@ -1,5 +1,7 @@
 import dataclasses
+import itertools
 import json
+import types
 from typing import Any
 
 import jax
@@ -94,6 +96,29 @@ def test_a_given_start_is_where_every_seed_begins(fitted, tmp_path):
         losses.append(fit(run).history[0]["loss"])
         assert same_bits(start, kept)
     assert max(losses) < fitted["plain"][1].history[1]["loss"]
+
+
+def test_a_start_that_no_epoch_betters_is_kept(fitted, tmp_path):
+    """A model in service replaced by a worse one, or a start that is kept whatever comes."""
+    start = jax.device_get(fitted["plain"][1].params)
+    train = {"learning_rate": 1e-12, "patience": 2}
+    kept = fit(a_run(tmp_path / "still", train=train, start=start))
+    assert (kept.best_epoch, len(kept.history)) == (0, 2)
+    assert same_bits(jax.device_get(kept.params), start)
+    np.testing.assert_array_equal(kept.test.all_items, fitted["plain"][1].test.all_items)
+    useful = a_run(tmp_path / "useful", start=jax.tree.map(np.zeros_like, start))
+    assert fit(useful).best_epoch > 0
+
+
+def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
+    """A run of hours without one until it ends, or one after each short epoch."""
+    saved, save = [], loop.save_checkpoint
+    clock = types.SimpleNamespace(perf_counter=itertools.count(0, 2).__next__)
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *a: saved.append(a[1]) or save(*a))
+    # Four looks at the clock an epoch: 8 s, so that every second epoch ends 10 s after a save.
+    fit(a_run(tmp_path, train={"checkpoint_seconds": 10, "max_epochs": 5, "patience": 5}))
+    assert saved == [2, 4, 5]
 
 
 @pytest.mark.parametrize("kind", KINDS)

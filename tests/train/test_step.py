@@ -7,9 +7,10 @@ from flax import nnx
 
 from prmkd_jax.data.batches import Batch, popularity_groups
 from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students.config import STUDENT_NAMES
 from prmkd_jax.students.registry import STUDENTS, create_student
 from prmkd_jax.students.sasrec import SASRec
-from prmkd_jax.train.loop import distill_inputs, training_batches
+from prmkd_jax.train.loop import distill_inputs, drawing_input, training_batches
 from prmkd_jax.train.mesh import make_mesh, place, replicate
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.step import init_state, make_train_step
@@ -23,9 +24,10 @@ KINDS = ("plain", "tables", "scores")
 THRESHOLD = 1.3
 
 
-def prepared(tmp_path, kind="plain", dropout=0.3, **distillation):
+def prepared(tmp_path, kind="plain", dropout=0.3, student="sasrec", **distillation):
     """A run, its compiled step, its first state and all its batches."""
-    run = make_run(WORLD, tmp_path, student=student_config(dropout=dropout))
+    config = student_config(student=student, dropout=dropout)
+    run = make_run(WORLD, tmp_path, student=config)
     if kind != "plain":
         teachers = RandomTeachers(WORLD, side=kind)
         config = DistillConfig(**distillation)
@@ -58,14 +60,15 @@ def logits_by_hand(run, params, batch: Batch):
 
 def columns_by_hand(run, batch: Batch, row: int) -> tuple[list[int], list[bool]]:
     """The columns' items, and which of them the row's user leaves to the teachers."""
-    histories, split = run.dataset.interactions, run.split
+    histories, split, config = run.dataset.interactions, run.split, run.distill
     items = batch.targets[batch.real].tolist()
-    if run.distill.negatives == "catalogue":
+    if config.negatives == "catalogue":
         items = range(run.dataset.num_items)
-    elif run.distill.deduplicate_columns:
+    elif config.deduplicate_columns:
         items = sorted(set(items))
     user = histories.users[batch.instance_ids[row]]
     known = set(histories.items[histories.indptr[user] : split.train_end[user]].tolist())
+    known = known if config.mask_history else set()
     return list(items), [item == batch.targets[row] or item not in known for item in items]
 
 
@@ -101,39 +104,51 @@ def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
     assert float(metrics.gradient_norm) == pytest.approx(np.sqrt(sum(squares)), rel=1e-4)
 
 
+def distilled_by_hand(run, batch: Batch, row: int, logits):
+    """Eq. 1–6 of one row, from the student's logits [V]."""
+    teachers, config = run.teachers, run.distill
+    columns, valid = columns_by_hand(run, batch, row)
+    read = np.array([known_by_hand(run, batch, row)])
+    return eq.distill_user(
+        student=[float(logits[item]) for item in columns],
+        teachers=teachers.logits(read, np.array(columns))[:, 0],
+        available=[True] * 3,
+        valid=valid,
+        target_column=columns.index(batch.targets[row]),
+        weights=teachers.default_weights,
+        threshold=THRESHOLD,
+        config=config,
+        group=popularity_groups(WORLD, run.split, config.unkd_groups)[columns],
+    )
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("kind", "changes"),
     [
-        {},
-        {"negatives": "catalogue"},
-        {"deduplicate_columns": False},
-        {"method": "unkd", "unkd_groups": 3},
-        {"teacher_history": "whole"},
+        ("tables", {}),
+        ("tables", {"negatives": "catalogue"}),
+        ("tables", {"deduplicate_columns": False}),
+        ("tables", {"mask_history": False}),
+        ("tables", {"kd_include_positive": False}),
+        ("tables", {"method": "unkd", "unkd_groups": 3}),
+        ("tables", {"teacher_history": "whole"}),
+        ("scores", {"teacher_history": "whole"}),
     ],
 )
-def test_distilled_loss_equals_a_float64_computation(tmp_path, changes):
+def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
     """Teachers' columns, rows, masks or weights mixed up between the loop and eq. 1–6."""
-    run, step, state, inputs = prepared(tmp_path, "tables", dropout=0.0, **changes)
-    batch, distill = inputs[0]
+    run, step, state, inputs = prepared(tmp_path, kind, dropout=0.0, **changes)
+    # A user of two items has no whole training part behind which a teacher was asked.
+    short = np.flatnonzero(WORLD.interactions.lengths == 2)
+    users = WORLD.interactions.users
+    batch, distill = next(
+        each for each in inputs if np.isin(users[each[0].instance_ids[each[0].real]], short).any()
+    )
     assert not batch.real.all()
-    teachers, config = run.teachers, run.distill
     params, rows = reference.to_torch(jax.device_get(state.params)), []
-    groups = popularity_groups(WORLD, run.split, config.unkd_groups)
     for row, logits in logits_by_hand(run, params, batch):
         logits = logits.detach().tolist()
-        columns, valid = columns_by_hand(run, batch, row)
-        read = np.array([known_by_hand(run, batch, row)])
-        user = eq.distill_user(
-            student=[logits[item] for item in columns],
-            teachers=teachers.logits(read, np.array(columns))[:, 0],
-            available=[True] * 3,
-            valid=valid,
-            target_column=columns.index(batch.targets[row]),
-            weights=teachers.default_weights,
-            threshold=THRESHOLD,
-            config=config,
-            group=groups[columns],
-        )
+        user = distilled_by_hand(run, batch, row, logits)
         rows.append((eq.cross_entropy(logits, batch.targets[row]), user))
     ce = np.mean([row[0] for row in rows])
     kd = np.mean([user["loss"] for _, user in rows])
@@ -146,6 +161,28 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, changes):
         np.testing.assert_allclose(getattr(metrics.teachers, field), expected, rtol=1e-4)
     if not changes:
         assert 0.1 < metrics.teachers.excluded.sum() < 0.9
+
+
+@pytest.mark.parametrize("student", STUDENT_NAMES)
+def test_every_student_is_distilled_by_the_same_equations(tmp_path, student):
+    """Rows that read their neighbour's teachers, or a student that isn't distilled at all."""
+    run, step, state, inputs = prepared(tmp_path, "tables", dropout=0.0, student=student)
+    batch, distill = inputs[0]
+    graphdef, _ = create_student(run.student, facts(WORLD), run.seed)
+
+    def scored(params):
+        model = nnx.merge(graphdef, nnx.State(params))
+        return model.score(batch.asked(model.queries(batch.rows)), model.items())
+
+    logits = np.asarray(jax.jit(scored)(state.params))
+    rows = np.flatnonzero(batch.real)
+    kd = [distilled_by_hand(run, batch, row, logits[row])["loss"] for row in rows]
+    after, metrics = step(state, *place(MESH, batch, distill), drawing_input(run))
+    assert float(metrics.distillation) == pytest.approx(np.mean(kd), rel=1e-4)
+    _, step, state, _ = prepared(tmp_path, dropout=0.0, student=student)
+    plain, _ = step(state, *place(MESH, batch, None), drawing_input(run))
+    apart = jax.tree.map(lambda a, b: float(abs(a - b).max()), after.params, plain.params)
+    assert max(jax.tree.leaves(apart)) > 1e-4
 
 
 def test_scores_from_elsewhere_train_the_same_student(tmp_path):
