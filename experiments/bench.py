@@ -21,6 +21,7 @@ from experiments.config import GROUPS, Settings, settings_from
 from experiments.environment import describe_environment
 from experiments.files import write_json
 from experiments.flags import Group, as_dict, parse, run_command
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.option import option, validate
 
 if TYPE_CHECKING:  # torch and jax must not be imported before settle()
@@ -71,6 +72,8 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
     from experiments.training import plain_run
     from prmkd_jax.data.splits import leave_one_out
 
+    if not settings.run.teachers:
+        raise UserError("--teachers: found none, expected at least one to distil from")
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
     rng = np.random.default_rng(0)

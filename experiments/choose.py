@@ -7,6 +7,7 @@ combination of the values is run with every seed, and what is finished is not ru
 import dataclasses
 import itertools
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,20 @@ def main(argv: Sequence[str]) -> None:
     require_start(configs)
     reporter, rows = Reporter(), []
     alone = ["--teachers="] if choice.choose_for == "base" else []
+    trials = []
     for changes in combinations(choice.vary):
         *configs, _ = parse([*argv, *changes, *alone], CHOOSE_GROUPS, program).configs
+        # Mistakes in any trial are told before the first is run.
+        settings_from(tuple(configs))
         setting = " ".join(change.removeprefix("--") for change in changes) or "as given"
-        reporter.say(f"Trial: {setting}")
-        rows += [{**row, "setting": setting} for row in _try(configs, choice, reporter)]
+        trials.append((setting, configs))
+    try:
+        for setting, configs in trials:
+            reporter.say(f"Trial: {setting}")
+            rows += [{**row, "setting": setting} for row in _try(configs, choice, reporter)]
+    except KeyboardInterrupt:
+        reporter.say("interrupted; the same command goes on from here")
+        sys.exit(130)
     folder = Path(choice.choice_dir)
     name = digest({"vary": choice.vary, "for": choice.choose_for, "rows": rows})
     table = markdown(rows)

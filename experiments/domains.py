@@ -16,8 +16,13 @@ SYNTHETIC = "synthetic"
 
 # Read once for the check before anything is trained, and for every seed.
 @functools.lru_cache(maxsize=1)
-def load_domain(data: DataConfig, name: str) -> Dataset:
+def load_domain(data: DataConfig, name: str, flag: str) -> Dataset:
     """The data set `name`; `synthetic-garden`, … are made at the size of the synthetic target.
+
+    Args:
+        data: where data sets lie, and the synthetic world's size.
+        name: of the data set.
+        flag: how an error names what asked for it.
 
     Raises:
         UserError: if it isn't there or is damaged.
@@ -26,7 +31,7 @@ def load_domain(data: DataConfig, name: str) -> Dataset:
     if kind == SYNTHETIC and domain in DOMAINS:
         world = WorldConfig(users=data.synthetic_users, items=data.synthetic_items)
         return make_domain(data.synthetic_seed, domain, world).dataset
-    return read_dataset(Path(data.data_dir), name)
+    return read_dataset(Path(data.data_dir), name, flag)
 
 
 def second_domain(settings: Settings, target: Dataset) -> Dataset | None:
@@ -38,7 +43,8 @@ def second_domain(settings: Settings, target: Dataset) -> Dataset | None:
     name = settings.student.second_domain
     if settings.student.student != "recguru" or not name:
         return None
-    domain = target if name == settings.data.dataset else load_domain(settings.data, name)
+    known = name == settings.data.dataset
+    domain = target if known else load_domain(settings.data, name, "--second_domain")
     if domain.name == target.name or domain.fingerprint == target.fingerprint:
         raise UserError(f"--second_domain: found {name!r}, the target, expected another data set")
     require_parts(domain.name, leave_one_out(domain.interactions))

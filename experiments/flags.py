@@ -206,6 +206,9 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         # `--help | head` is no bug; stdout is flushed once more at exit, so it must lead somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except OSError as error:
+        # A folder that is a file, no permission, no room: nothing that a traceback explains.
+        fail(str(error))
 
 
 def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:

@@ -28,7 +28,7 @@ from experiments.results import (
 )
 from experiments.student_files import export, student_start
 from experiments.tables import dataset_lines, print_results
-from experiments.teaching import prepare_teacher
+from experiments.teaching import prepare_teachers
 from experiments.training import Trained, make_bank, train_students
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
@@ -36,7 +36,8 @@ from prmkd_jax.data.readers import read_dataset
 from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import synthetic_dataset
 
-STUDENTS = "students"
+STUDENTS, FIGURES = "students", "figures"
+REPORT, RESULTS, TIMING, RANKS = "report.html", "results.json", "timing.json", "ranks.npz"
 # What may differ between a stopped run and the one that resumes it.
 _FREE = ("resume", "output_dir", "cache_dir", "data_dir")
 
@@ -76,10 +77,7 @@ def run_pipeline(
 
     log({"stage": "start", "environment": environment, "runtime": list(runtime), "data": facts})
     with _timed(seconds, "teachers"):
-        teachers = [
-            prepare_teacher(name, dataset, split, settings, reporter, log)
-            for name in settings.run.teachers
-        ]
+        teachers = prepare_teachers(dataset, split, settings, reporter, log)
     bank = make_bank(teachers, settings)
     students: dict[str, list[Trained]] = {}
     for variant, source in {"base": None, "prmkd": bank}.items():
@@ -160,6 +158,12 @@ def _open_output(output: Path, flags: dict[str, Any], flagfile: str, resume: boo
         # A later --resume must not find the states of an earlier run.
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
         (output / "log.jsonl").unlink(missing_ok=True)
+        if path.is_file():
+            # An earlier run's would be taken for this one's, if this one is stopped. Students
+            # stay: each has a card that says what it is.
+            shutil.rmtree(output / FIGURES, ignore_errors=True)
+            for file in (RESULTS, TIMING, RANKS, REPORT):
+                (output / file).unlink(missing_ok=True)
     write_json(path, flags)
     write_text(output / "flags.cfg", flagfile)
 
@@ -172,10 +176,10 @@ def _write_files(
 ) -> dict[str, Path]:
     """Writes everything that a finished run leaves; what a file holds → the file."""
     files = {
-        "report": output / "report.html",
-        "results": output / "results.json",
-        "timing": output / "timing.json",
-        "test ranks": output / "ranks.npz",
+        "report": output / REPORT,
+        "results": output / RESULTS,
+        "timing": output / TIMING,
+        "test ranks": output / RANKS,
         "students": output / STUDENTS,
     }
     # Every user's expected test rank, for anybody's own tests.
@@ -189,6 +193,6 @@ def _write_files(
     beside.replace(files["test ranks"])
     write_json(files["results"], results)
     write_json(files["timing"], timing)
-    save_figures(output / "figures", results)
+    save_figures(output / FIGURES, results)
     write_report(files["report"], results, timing)
     return files

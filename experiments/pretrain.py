@@ -102,7 +102,7 @@ def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
     for name in names:
         if name == settings.data.dataset:
             raise _is_target(name)
-        domain = load_domain(settings.data, name)
+        domain = load_domain(settings.data, name, "--domains")
         if domain.name == target.name or domain.fingerprint == target.fingerprint:
             raise _is_target(name)
         domains.append(domain)

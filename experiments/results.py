@@ -97,12 +97,8 @@ def _describe_variant(trained: Sequence[Trained]) -> dict[str, Any]:
     parts = ("validation", "test", "test_masked")
     return {
         **{part: over_seeds(part, statistics.fmean) for part in parts},
-        "test_std": over_seeds("test", _spread),
+        # One seed has no spread.
+        "test_std": over_seeds("test", statistics.stdev) if len(trained) > 1 else None,
         "parameters": trained[0].fitted.parameters,
         "per_seed": per_seed,
     }
-
-
-def _spread(values: list[float]) -> float:
-    """Sample standard deviation; one seed has none to show."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0

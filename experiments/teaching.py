@@ -18,6 +18,7 @@ from prmkd_jax.data.splits import Split
 from teachers_torch.base import ENCODER_VERSION, fingerprint, tune, tuning_state
 from teachers_torch.checkpoints import CARD, load, save, save_card
 from teachers_torch.inputs import Log
+from teachers_torch.registry import require_inputs
 from teachers_torch.shards import encode_in_shards
 
 
@@ -33,14 +34,27 @@ class ReadyTeacher(NamedTuple):
     card: dict[str, Any]
 
 
-def prepare_teacher(
+def prepare_teachers(
+    dataset: Dataset, split: Split, settings: Settings, reporter: Reporter, log: Log
+) -> list[ReadyTeacher]:
+    """The run's teachers, from the cache or tuned and encoded.
+
+    A folder's name holds a hash of all that a teacher's vectors depend on, so a change of any of
+    it leads to another folder, and nothing else leads to repeated work.
+
+    Raises:
+        UserError: a teacher lacks its inputs; told before the first is tuned.
+    """
+    names = settings.run.teachers
+    for name in names:
+        require_inputs(name, dataset)
+        fingerprint(name, dataset, split, settings.teachers, settings.run.teacher_seed)
+    return [_prepare(name, dataset, split, settings, reporter, log) for name in names]
+
+
+def _prepare(
     name: str, dataset: Dataset, split: Split, settings: Settings, reporter: Reporter, log: Log
 ) -> ReadyTeacher:
-    """Returns a teacher from the cache, after tuning and encoding it if it isn't there.
-
-    The folder's name holds a hash of all that the vectors depend on, so a change of any of
-    it leads to another folder, and nothing else leads to repeated work.
-    """
     run = settings.run
     key = fingerprint(name, dataset, split, settings.teachers, run.teacher_seed)
     folder = Path(run.cache_dir) / "teachers" / f"{name}-{key}"

@@ -11,6 +11,7 @@ from experiments.console import Reporter
 from experiments.domains import second_domain
 from experiments.teaching import ReadyTeacher
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import Split
 from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation
@@ -117,4 +118,12 @@ def _fit(run: Run, name: str, reporter: Reporter, log: Log) -> Fitted:
             )
             log({"stage": "student", "run": name, **record})
 
-        return fit(run, on_step=stage.update, on_epoch=on_epoch)
+        def on_start(scores: dict[str, float]) -> None:
+            ndcg = scores[SELECTION_METRIC]
+            reporter.say(f"{name}: the start has a validation NDCG@10 of {ndcg:.4f}")
+            log({"stage": "student_start", "run": name, "validation": scores})
+
+        try:
+            return fit(run, on_step=stage.update, on_epoch=on_epoch, on_start=on_start)
+        except FloatingPointError as error:
+            raise UserError(f"{name}: {error}; a smaller --learning_rate may help") from error

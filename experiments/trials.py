@@ -27,7 +27,7 @@ from experiments.files import append_json_line, write_json
 from experiments.flags import as_dict
 from experiments.pipeline import load_dataset
 from experiments.student_files import start_digest, student_start
-from experiments.teaching import ReadyTeacher, prepare_teacher
+from experiments.teaching import ReadyTeacher, prepare_teachers
 from experiments.training import Trained, make_bank, train_students
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
@@ -123,8 +123,7 @@ def ready_teachers(
     settings: Settings, dataset: Dataset, split: Split, folder: Path, reporter: Reporter
 ) -> list[ReadyTeacher]:
     """The configuration's teachers, from the cache or tuned; the folder keeps a log of it."""
-    names, log = settings.run.teachers, _log_in(folder)
-    return [prepare_teacher(name, dataset, split, settings, reporter, log) for name in names]
+    return prepare_teachers(dataset, split, settings, reporter, _log_in(folder))
 
 
 def digest(content: Any) -> str:

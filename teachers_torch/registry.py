@@ -84,6 +84,20 @@ def require_known(name: str) -> None:
         raise UserError(f"--teachers: found {name!r}, expected some of {', '.join(TEACHERS)}")
 
 
+def require_inputs(name: str, dataset: Dataset) -> None:
+    """Refuses a data set without what a teacher can't do without.
+
+    Raises:
+        UserError: there are no pictures for unim2rec.
+    """
+    known = dataset.catalogue.image_features is not None or dataset.catalogue.image_paths
+    if name == "unim2rec" and not known:
+        raise UserError(
+            f"data set {dataset.name}: found no pictures, expected some for unim2rec, or "
+            "--teachers without it"
+        )
+
+
 def _read_texts(
     dataset: Dataset, configs: TeacherConfigs, _: PixelEncoder | None, cache_dir: Path, log: Log
 ) -> list[Modality]:

@@ -27,7 +27,7 @@ INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
 IMAGE_FEATURES, IMAGE_TEXT_FEATURES = "image_features.npy", "clip_text_features.npy"
 
 
-def read_dataset(data_dir: Path, name: str) -> Dataset:
+def read_dataset(data_dir: Path, name: str, flag: str = "--dataset") -> Dataset:
     """Reads `<data_dir>/<name>` from the canonical layout.
 
     A history is sorted by `position`, or by `timestamp` where there is no position; equal
@@ -39,6 +39,7 @@ def read_dataset(data_dir: Path, name: str) -> Dataset:
     Args:
         data_dir: folder of the data sets.
         name: folder of this one.
+        flag: how an error names what asked for it.
 
     Returns:
         The data set; `catalogue.texts` has every field of `TEXT_FIELDS`.
@@ -50,7 +51,7 @@ def read_dataset(data_dir: Path, name: str) -> Dataset:
     folder = Path(data_dir) / name
     for file in (INTERACTIONS, ITEMS):
         if not (folder / file).is_file():
-            raise UserError(_missing(Path(data_dir), name, file))
+            raise UserError(_missing(Path(data_dir), name, file, flag))
     interactions, user_ids, item_ids = _read_interactions(folder / INTERACTIONS)
     catalogue = _read_catalogue(folder, item_ids)
     return Dataset(
@@ -62,11 +63,11 @@ def read_dataset(data_dir: Path, name: str) -> Dataset:
     )
 
 
-def _missing(data_dir: Path, name: str, file: str) -> str:
+def _missing(data_dir: Path, name: str, file: str, flag: str) -> str:
     there = sorted(path.parent.name for path in data_dir.glob(f"*/{INTERACTIONS}"))
     return (
-        f"--dataset={name}: found no file {data_dir / name / file}; set --data_dir or "
-        f"PRMKD_DATA_DIR to the folder that holds {name}/{file}, or use --dataset=synthetic "
+        f"{flag}={name}: found no file {data_dir / name / file}; set --data_dir or "
+        f"PRMKD_DATA_DIR to the folder that holds {name}/{file}, or use {flag}=synthetic "
         f"(data sets in {data_dir}: {', '.join(there) or 'none'})"
     )
 
@@ -123,6 +124,11 @@ def _read_catalogue(folder: Path, item_ids: pa.Array) -> Catalogue:
     _check_pictures(folder, table, image_features, image_text_features)
     row_of = {item: row for row, item in enumerate(distinct.to_pylist())}
     aligned = table.take(pa.array(map(row_of.get, item_ids.to_pylist()), pa.int64()))
+    if aligned["item_id"].null_count == len(aligned):
+        raise UserError(
+            f"{path}: found no item of {INTERACTIONS}, such as {item_ids[0].as_py()!r}, expected "
+            "the same item_id in both"
+        )
     texts = {
         field: tuple(aligned[field].fill_null("").to_pylist())
         if field in table.column_names
@@ -211,6 +217,8 @@ def _read_parquet(path: Path, strings: Sequence[str], integers: Sequence[str]) -
 
 def _check_type(path: Path, name: str, found: pa.DataType, is_string: bool) -> None:
     value_type = found.value_type if pa.types.is_dictionary(found) else found
+    if pa.types.is_null(found):
+        return  # a column without a value, which says no type
     if is_string:
         matches = pa.types.is_string(value_type) or pa.types.is_large_string(value_type)
     else:

@@ -95,8 +95,8 @@ class Evaluator:
         )
         if not finite.all():
             raise FloatingPointError(
-                f"{np.sum(~finite)} of {self._count} users have a score that is not finite; "
-                "such a score has no rank"
+                f"{np.sum(~finite)} of {self._count} users have a score that is not finite, "
+                "which has no rank"
             )
         return UserRanks(all_items.astype(float), unseen_items.astype(float))
 

@@ -82,6 +82,7 @@ def export_student(folder: Path, params: Params, config: StudentConfig, facts: F
         "dataset": {"name": facts.dataset.name, "fingerprint": facts.dataset.fingerprint},
         "item_ids": facts.dataset.item_ids,
         "user_ids": facts.dataset.user_ids if _has_users(weights) else None,
+        "fields": _fields(weights, facts),
     }
     (partial / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -98,6 +99,7 @@ def read_export(folder: Path, config: StudentConfig, facts: Facts) -> Params:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         weights = safetensors.numpy.load_file(folder / WEIGHTS)
         settings, ids = dict(card["config"]), {key: card[key] for key in ("item_ids", "user_ids")}
+        fields = dict(card.get("fields", {}))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"{folder}: found no whole {CARD} and {WEIGHTS}, expected an exported student"
@@ -106,6 +108,8 @@ def read_export(folder: Path, config: StudentConfig, facts: Facts) -> Params:
     _require_ids(folder, "item_ids", ids["item_ids"], facts.dataset.item_ids)
     if _has_users(weights):
         _require_ids(folder, "user_ids", ids["user_ids"], facts.dataset.user_ids)
+    for field, names in _fields(weights, facts).items():
+        _require_ids(folder, field, fields.get(field), names)
     like = blank(config, facts)
     require_weights(shapes(weights), shapes(like), str(folder / WEIGHTS))
     return unnamed(weights, like)
@@ -126,8 +130,16 @@ def _require_settings(folder: Path, found: dict[str, Any], config: StudentConfig
             )
 
 
-def _require_ids(folder: Path, field: str, found: Sequence[str], expected: Sequence[str]) -> None:
-    """Rows that stand for other items or users would be read as these."""
+def _fields(weights: Iterable[str], facts: Facts) -> dict[str, list[str]]:
+    """The words of the items' fields that have tables, in the order of their rows."""
+    parts = {part for name in weights for part in name.split(".")}
+    return {name: list(f.names) for name, f in facts.item_fields.items() if name in parts}
+
+
+def _require_ids(
+    folder: Path, field: str, found: Sequence[str] | None, expected: Sequence[str]
+) -> None:
+    """Rows that stand for other items, users or words would be read as these."""
     if list(found or ()) != list(expected):
         raise UserError(
             f"{folder / CARD}: {field}: found {len(found or ())} that differ from the data set's "

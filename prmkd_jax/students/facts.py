@@ -20,12 +20,17 @@ class Field(NamedTuple):
     """A categorical field of the items.
 
     Attributes:
-        size: its distinct words.
+        names: its distinct words, sorted; a word's number is its place.
         words: each item's words, padded with −1.
     """
 
-    size: int
+    names: tuple[str, ...]
     words: Int32[np.ndarray, "items most"]
+
+    @property
+    def size(self) -> int:
+        """How many words there are."""
+        return len(self.names)
 
 
 # Compared by identity: it is part of a model's static structure, and holds arrays.
@@ -91,10 +96,9 @@ class Facts:
 def _field(texts: tuple[str, ...], words_of: Callable[[str], list[str]]) -> Field:
     # dict: distinct words in the order in which they stand.
     rows = [list(dict.fromkeys(filter(None, words_of(text)))) for text in texts]
-    vocabulary = {
-        word: number for number, word in enumerate(sorted({w for row in rows for w in row}))
-    }
+    names = tuple(sorted({word for row in rows for word in row}))
+    vocabulary = {word: number for number, word in enumerate(names)}
     words = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int32)
     for out, row in zip(words, rows, strict=True):
         out[: len(row)] = [vocabulary[word] for word in row]
-    return Field(len(vocabulary), words)
+    return Field(names, words)

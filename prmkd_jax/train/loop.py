@@ -155,6 +155,7 @@ def fit(
     run: Run,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_start: Callable[[dict[str, float]], None] = lambda scores: None,
 ) -> Fitted:
     """Trains until validation NDCG@10 has not risen for `patience` epochs.
 
@@ -166,6 +167,7 @@ def fit(
         run: what to train.
         on_step: called with (step of the epoch, about how many there are).
         on_epoch: called with the epoch's record.
+        on_start: called with the validation metrics of a given start.
     """
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
@@ -179,7 +181,9 @@ def fit(
     known = replicate(mesh, drawing_input(run))
     validate = make_evaluator(run, graphdef, run.split.validation)
     if run.start is not None and progress.epoch == 0:
-        progress.best = ranking_metrics(validate(state.params).all_items)[SELECTION_METRIC]
+        scores = ranking_metrics(validate(state.params).all_items)
+        progress.best = scores[SELECTION_METRIC]
+        on_start(scores)
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()

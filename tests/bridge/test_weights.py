@@ -212,3 +212,15 @@ def test_an_exported_student_is_a_start_too(tmp_path, path):
     start = read_start(tmp_path / path, config, facts_of(config))
     assert start.recbole is None
     assert same_bits(named(start.params), named(params))
+
+
+def test_another_file_beside_an_export_is_refused(tmp_path):
+    """The folder's weights read in place of those that were named."""
+    config = config_of("gru4rec")
+    params = nnx.to_pure_dict(create_student(config, facts_of(config), 3)[1])
+    export_student(tmp_path, params, config, facts_of(config))
+    (tmp_path / "epoch2.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
+    with pytest.raises(
+        UserError, match=r"epoch2\.safetensors, expected weights\.safetensors or its"
+    ):
+        read_start(tmp_path / "epoch2.safetensors", config, facts_of(config))

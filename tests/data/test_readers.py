@@ -271,6 +271,21 @@ def test_features_and_rows_need_each_other(tmp_path):
     assert dataset.catalogue.image_features is None
 
 
+def test_columns_without_a_value_are_columns_that_are_missing(tmp_path):
+    """pandas writes a column of None alone with the type null."""
+    catalogue = items(title=pa.nulls(3), brand=pa.nulls(3), image_feature_row=pa.nulls(3))
+    texts = read_dataset(write(tmp_path, interactions(), catalogue), "toy").catalogue.texts
+    assert set(texts["title"]) == set(texts["brand"]) == {""}
+    message = refusal(write(tmp_path, interactions(user_id=pa.nulls(len(POSITIONS))), items()))
+    assert message.endswith("row 0, user_id: found null, expected an id")
+
+
+def test_a_catalogue_of_other_items_is_refused(tmp_path):
+    """Ids of another release: teachers that read empty texts, all alike, for hours."""
+    message = refusal(write(tmp_path, interactions(), items(item_id=pa.array(["x", "y", "z"]))))
+    assert "items.parquet: found no item of interactions.parquet, such as '" in message
+
+
 @pytest.mark.parametrize("file", ["interactions.parquet", "items.parquet", "image_features.npy"])
 @pytest.mark.parametrize("content", [b"", b"user_id,item_id\nu,a\n", b"PAR1"])
 def test_file_of_another_format_is_refused(tmp_path, file, content):
@@ -289,6 +304,8 @@ def test_missing_data_says_how_to_get_it(tmp_path):
     assert "none)" in nowhere
     folder = write(tmp_path, interactions(), None)
     assert str(folder / "toy" / "items.parquet") in refusal(folder)
+    with pytest.raises(UserError, match=r"^--second_domain=Scientific: found no"):
+        read_dataset(folder, "Scientific", "--second_domain")
     misspelt = refusal(folder, "Toy")
     assert "Toy/interactions.parquet" in misspelt
     assert misspelt.endswith(f"(data sets in {folder}: toy)")

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.data.dataset import Interactions
-from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.errors import UserError
+from prmkd_jax.data.splits import leave_one_out, require_parts
 
 
 def test_leave_one_out_by_hand():
@@ -41,3 +43,14 @@ def test_leave_one_out_equals_a_loop_over_users(lengths):
     assert split.validation.tolist() == validation
     assert split.test.tolist() == test
     assert split.train_end.tolist() == train_end
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_data_that_leave_a_part_empty_are_refused(length):
+    """A mean over nobody, in a traceback, when the teachers are tuned."""
+    indptr = np.arange(0, 5 * length + 1, length)
+    interactions = Interactions(indptr, np.zeros(5 * length, dtype=np.int32))
+    with pytest.raises(
+        UserError, match=r"data set short: found {.*: 0.*} instances, expected some"
+    ):
+        require_parts("short", leave_one_out(interactions))

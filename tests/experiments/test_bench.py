@@ -3,11 +3,15 @@
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from bridge.teacher_bank import TeacherBank, Vectors
 from experiments import bench
-from experiments.bench import LiveTeachers, recformer_speed
+from experiments.bench import LiveTeachers, measure, recformer_speed
+from experiments.config import GROUPS, settings_from
+from experiments.flags import parse
 from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from tests.teachers_torch.recformer_worlds import make_teacher
 from tests.teachers_torch.worlds import ring_world
@@ -82,3 +86,9 @@ def test_recformers_speed_counts_real_tokens(monkeypatch):
         "recformer encoding tokens/s": 2 * sum(lengths),
         "recformer tuning tokens/s": 2 * sum(lengths[user] for user in first),
     }
+
+
+def test_a_bench_without_teachers_is_refused():
+    """A traceback once the plain student is measured."""
+    with pytest.raises(UserError, match="--teachers: found none, expected at least one"):
+        measure(settings_from(parse(["--teachers="], GROUPS).configs), 1)

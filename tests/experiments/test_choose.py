@@ -2,6 +2,7 @@
 
 import pytest
 
+from experiments import choose
 from experiments.choose import combinations, markdown
 from prmkd_jax.data.errors import UserError
 
@@ -34,3 +35,13 @@ def test_best_validation_ndcg_stands_first():
     lines = markdown(rows).splitlines()
     assert lines[2] == "| sasrec base | dropout=0.5 | 0 | 0.2000 | 0.1500 | 3 |"
     assert lines[3].startswith("| sasrec base | dropout=0.1 |")
+
+
+def test_mistakes_are_told_before_the_first_trial(monkeypatch):
+    """Hours of trials before the value that can't be."""
+    monkeypatch.setattr(choose, "settle", lambda **_: None)
+    tried = []
+    monkeypatch.setattr(choose, "_try", lambda *trial: tried.append(trial))
+    with pytest.raises(UserError, match="--dropout: found '5', expected a number"):
+        choose.main(["--teachers=", "--vary=dropout=0.2,5"])
+    assert not tried

@@ -12,6 +12,7 @@ from experiments.pipeline import load_dataset
 from experiments.training import plain_run
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
+from tests.worlds import from_histories
 
 SMALL = ("--synthetic_users=40", "--synthetic_items=30", "--max_seq_len=20")
 
@@ -56,5 +57,14 @@ def test_the_target_is_no_second_domain(name):
 def test_a_second_domain_that_is_not_there_is_told(tmp_path):
     """A traceback when the teachers are tuned, hours later."""
     chosen = settings("--student=recguru", "--second_domain=Nowhere", f"--data_dir={tmp_path}")
-    with pytest.raises(UserError, match="Nowhere"):
+    with pytest.raises(UserError, match=r"^--second_domain=Nowhere: found no file"):
+        second_domain(chosen, load_dataset(chosen))
+
+
+def test_a_domain_of_short_histories_is_refused(monkeypatch):
+    """A domain without a training instance to draw."""
+    chosen = settings("--student=recguru", "--second_domain=short")
+    short = from_histories([[0, 1, 2]] * 4, 3)
+    monkeypatch.setattr(domains, "load_domain", lambda *_: short)
+    with pytest.raises(UserError, match=r"found {'train': 0, .*} instances, expected some in each"):
         second_domain(chosen, load_dataset(chosen))

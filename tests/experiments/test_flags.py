@@ -343,6 +343,14 @@ def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, cap
     assert streams.out == ""
     assert re.fullmatch(r"error: --whole: found 'x', expected [^\n]+\n", streams.err)
 
+    def no_folder(argv):
+        raise NotADirectoryError(20, "Not a directory", "runs")
+
+    with pytest.raises(SystemExit) as caught:
+        flags.run_command(no_folder)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: [Errno 20] Not a directory: 'runs'\n"
+
     def bug(argv):
         raise KeyError(argv[0])
 

@@ -9,7 +9,7 @@ from experiments import trials
 from experiments.config import GROUPS, settings_from
 from experiments.console import Reporter
 from experiments.flags import parse
-from experiments.pipeline import load_dataset
+from experiments.pipeline import _open_output, load_dataset
 from experiments.student_files import export, student_start
 from experiments.training import train_students
 from experiments.trials import finished_runs
@@ -126,3 +126,26 @@ def test_trials_refuse_to_be_exported(tmp_path):
     """A study of hours that leaves no file of those that were asked for."""
     with pytest.raises(UserError, match="--export_recbole: found True, expected False"):
         trials.require_start(configs(tmp_path, "--export_recbole"))
+
+
+def test_a_training_that_diverges_ends_in_one_line(tmp_path):
+    """A traceback that says nothing of the learning rate."""
+    settings = settings_from(configs(tmp_path, "--learning_rate=1e30"))
+    dataset, reporter = load_dataset(settings), Reporter(Console(quiet=True))
+    split = leave_one_out(dataset.interactions)
+    with pytest.raises(
+        UserError, match=r"^sasrec-base-seed\d: \d+ of \d+ users .* not finite, .* a sma"
+    ):
+        train_students(dataset, split, None, settings, tmp_path, reporter, lambda _: None)
+
+
+def test_a_new_run_leaves_no_results_of_an_older_one(tmp_path):
+    """Figures of an older run, taken for those of one that was stopped; or students lost."""
+    for name in ("results.json", "report.html", "figures/a.svg", "students/sasrec/student.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    _open_output(tmp_path, {}, "", resume=False)
+    assert (tmp_path / "results.json").exists(), "a folder that no run has made is left alone"
+    _open_output(tmp_path, {}, "", resume=False)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert left == ["config.json", "flags.cfg", "students/sasrec/student.json"]

@@ -10,7 +10,8 @@ from experiments import teaching
 from experiments.config import GROUPS, settings_from
 from experiments.console import Reporter
 from experiments.flags import parse
-from experiments.teaching import prepare_teacher
+from experiments.teaching import prepare_teachers
+from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.recformer import RecformerTeacher
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
@@ -19,22 +20,22 @@ from tests.teachers_torch.worlds import ring_world
 
 @pytest.fixture
 def prepare(tmp_path):
-    """Calls `prepare_teacher`; returns its result and what was said."""
+    """Calls `prepare_teachers`; returns its result and what was said."""
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     argv = [
         f"--cache_dir={tmp_path / 'cache'}", "--recformer_start=random",
         f"--recformer_tokenizer={tmp_path / 'tiny'}", "--recformer_hidden_size=8",
         "--recformer_num_heads=2", "--recformer_max_tokens=16", "--recformer_decay_epochs=1",
     ]  # fmt: skip
-    settings = settings_from(parse(argv, GROUPS).configs)
     dataset = ring_world()
 
-    def call():
+    def call(teachers="recformer"):
+        settings = settings_from(parse([*argv, f"--teachers={teachers}"], GROUPS).configs)
         console, log = Console(record=True, width=200), []
         split = leave_one_out(dataset.interactions)
         reporter = Reporter(console)
         reporter.console = console
-        ready = prepare_teacher("recformer", dataset, split, settings, reporter, log.append)
+        (ready,) = prepare_teachers(dataset, split, settings, reporter, log.append)
         return ready, console.export_text(), log
 
     return call
@@ -43,6 +44,15 @@ def prepare(tmp_path):
 def folder(tmp_path):
     (found,) = (tmp_path / "cache" / "teachers").iterdir()
     return found
+
+
+def test_what_a_teacher_lacks_is_told_before_the_first_is_tuned(prepare, tmp_path):
+    """An hour of tuning, and then a data set without pictures."""
+    with pytest.raises(UserError, match="found no pictures, expected some for unim2rec"):
+        prepare("recformer,unim2rec")
+    with pytest.raises(UserError, match="precomputed"):
+        prepare("recformer,precomputed")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_run_killed_while_encoding_goes_on_there(prepare, tmp_path, monkeypatch, capsys):

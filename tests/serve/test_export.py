@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -6,10 +7,12 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
+from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.serve.export import CARD, WEIGHTS, export_student, read_export
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import create_student
+from tests.students import fields
 from tests.worlds import facts, random_world, same_bits, student_config
 
 WORLD = random_world()
@@ -74,6 +77,21 @@ def test_other_items_are_refused_and_other_users_where_they_have_vectors(tmp_pat
         export_student(tmp_path / student, params_of(config), config, FACTS)
         with pytest.raises(UserError, match="user_ids: found 60 that differ from the data set's 5"):
             read_export(tmp_path / student, config, others)
+
+
+def test_other_brands_are_refused_where_they_have_vectors(tmp_path):
+    """A brand that was renamed: the rows of all behind it, of equal shape, mean others."""
+    texts = {**fields.TEXTS, "brand": tuple(b.replace("Acme", "Zoom") for b in fields.BRANDS)}
+    renamed = dataclasses.replace(fields.WORLD, catalogue=Catalogue(texts))
+    for student in ("fm", "deepfm", "sasrec"):
+        config = student_config(student=student)
+        params = nnx.to_pure_dict(create_student(config, facts(fields.WORLD), 0)[1])
+        export_student(tmp_path / student, params, config, facts(fields.WORLD))
+        assert same_bits(read_export(tmp_path / student, config, facts(fields.WORLD)), params)
+    for student in ("fm", "deepfm"):
+        with pytest.raises(UserError, match="brand: found 2 that differ from the data set's 2"):
+            read_export(tmp_path / student, student_config(student=student), facts(renamed))
+    read_export(tmp_path / "sasrec", CONFIG, facts(renamed))
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, CARD])
