@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 import torch
 from flax import nnx
 
@@ -61,6 +62,23 @@ def by_instance(
         for row, column in np.argwhere(packed.instance_ids >= 0):
             found[int(packed.instance_ids[row, column])] = values[row, column]
     return found
+
+
+def dropout_sites(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[nnx.Rngs], Any]
+) -> list[tuple[float, tuple[int, ...]]]:
+    """Rate and shape of every dropout of a call in training, in order; each has to be on."""
+    dropped = []
+
+    def record(self, x, *, deterministic, rngs):
+        assert not deterministic
+        assert rngs is not None
+        dropped.append((self.rate, x.shape))
+        return x
+
+    monkeypatch.setattr(nnx.Dropout, "__call__", record)
+    jax.eval_shape(lambda key: call(nnx.Rngs(key)), jax.random.key(0))
+    return dropped
 
 
 def layer_norm(params, x):

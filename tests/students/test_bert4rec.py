@@ -147,7 +147,12 @@ def test_gradients_equal_transformers():
         for row, column in np.argwhere(asked)
     )
     loss.backward()
-    found = jax.device_get(gradient(PARAMS))
+    compare_gradients(gradient(PARAMS), model)
+
+
+def compare_gradients(found, model) -> None:
+    """Asserts that ours are what BERT has collected."""
+    found = jax.device_get(found)
     head, first = model.cls.predictions, model.bert.encoder.layer[0]
     words, places = (
         getattr(model.bert.embeddings, f"{name}_embeddings").weight.grad
@@ -176,15 +181,21 @@ def chosen_by(monkeypatch, packed, chosen: list[int]) -> None:
 
 
 def test_cloze_is_the_mean_cross_entropy_of_the_masked_items(monkeypatch):
-    """A masked item that is seen, a loss at another slot, or a slot of no prefix counted."""
+    """A masked item that is seen, a loss at another slot, a slot of no prefix counted, or a
+    gradient that is stopped."""
     config = student_config(**{**vars(CONFIG), "dropout": 0.0, "auxiliary_weight": 0.7})
     graphdef = create_student(config, facts(WORLD, WINDOW), 0)[0]
     packed, model = batches()[0], bert()
     real = np.flatnonzero((packed.segment_ids > 0) & (packed.instance_ids < 0))
     chosen = np.random.default_rng(0).permutation(real)[:12].tolist()
     chosen_by(monkeypatch, packed, chosen)
-    student = nnx.merge(graphdef, nnx.State(PARAMS))
-    found = jax.jit(lambda key: student.auxiliary(packed, nnx.Rngs(key)))(jax.random.key(0))
+
+    @jax.jit
+    @jax.value_and_grad
+    def auxiliary(params):
+        return nnx.merge(graphdef, nnx.State(params)).auxiliary(packed, nnx.Rngs(0))
+
+    found, gradient = auxiliary(PARAMS)
     losses, ids = [], np.where(packed.instance_ids < 0, packed.segment_ids, 0).reshape(-1)
     for segment in set(ids[chosen]):
         places = np.flatnonzero(ids == segment)
@@ -192,11 +203,24 @@ def test_cloze_is_the_mean_cross_entropy_of_the_masked_items(monkeypatch):
         hidden = [
             MASK if place in chosen else item for place, item in zip(places, items, strict=True)
         ]
-        with torch.no_grad():
-            rows = torch.log_softmax(logits(model, hidden), dim=-1)
+        rows = torch.log_softmax(logits(model, hidden), dim=-1)
         losses += [-rows[n, items[n]] for n, place in enumerate(places) if place in chosen]
     assert len(losses) == 12
-    assert float(found) == pytest.approx(0.7 * float(np.mean(losses)), rel=1e-5)
+    expected = 0.7 * torch.stack(losses).mean()
+    assert float(found) == pytest.approx(expected.item(), rel=1e-5)
+    model.zero_grad()
+    expected.backward()
+    compare_gradients(gradient, model)
+
+
+@pytest.mark.parametrize("method", ["queries", "auxiliary"])
+def test_dropout_stands_where_berts_does(monkeypatch, method):
+    """A student, or its cloze, that trains without dropout or with less of it."""
+    ask, packed = getattr(nnx.merge(GRAPHDEF, nnx.State(PARAMS)), method), batches()[0]
+    hidden, weights = (ROWS, LENGTH, 12), (ROWS, 3, LENGTH, LENGTH)
+    shapes = [hidden] + [weights, hidden, hidden] * 2
+    dropped = reference.dropout_sites(monkeypatch, lambda rngs: ask(packed, rngs))
+    assert dropped == [(CONFIG.dropout, shape) for shape in shapes]
 
 
 def test_cloze_draws_from_the_items_alone(monkeypatch):

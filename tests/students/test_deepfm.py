@@ -8,7 +8,7 @@ from prmkd_jax.data.errors import UserError
 from prmkd_jax.students import deepfm
 from prmkd_jax.students.registry import create_student
 from tests.students.fields import PLAIN, WORLD, batches, field_vectors, in_float64, rendle
-from tests.students.reference import random_params
+from tests.students.reference import dropout_sites, random_params
 from tests.worlds import facts, student_config
 
 CONFIG = student_config(student="deepfm", hidden_size=7, mlp_sizes=(6, 5, 4), dropout=0.4)
@@ -93,6 +93,13 @@ def test_dropout_is_the_mlps_alone_and_one_mask_a_row():
     kept, counts = np.unique(np.asarray(masks[:, -11:]), return_counts=True)
     np.testing.assert_allclose(kept, [0, 1 / 0.6], rtol=1e-6)
     assert counts[1] / counts.sum() == pytest.approx(0.6, abs=0.06)
+
+
+def test_dropout_stands_before_every_layer_but_the_last(monkeypatch):
+    """Inputs of the MLP's first layer, the user's fields, that are not dropped."""
+    student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
+    dropped = dropout_sites(monkeypatch, lambda rngs: student.queries(ROWS, rngs))
+    assert dropped == [(0.4, (ROWS.item_seq.size, width)) for width in (2 * 7, 6, 5)]
 
 
 def test_scoring_a_catalogue_keeps_no_pair_for_the_backward_pass():

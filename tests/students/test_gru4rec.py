@@ -98,16 +98,9 @@ def test_gradients_equal_torchs():
 
 def test_dropout_stands_on_the_input_alone(monkeypatch):
     """RecBole drops the embeddings, not the states between layers."""
-    dropped = []
-
-    def record(self, x, *, deterministic, rngs):
-        dropped.append((self.rate, x.shape, deterministic))
-        return x
-
-    monkeypatch.setattr(nnx.Dropout, "__call__", record)
     model, packed = nnx.merge(GRAPHDEF, nnx.State(PARAMS)), batches()[0]
-    jax.eval_shape(lambda key: model.queries(packed, nnx.Rngs(key)), jax.random.key(0))
-    assert dropped == [(CONFIG.dropout, (5, 13, 12), False)]
+    dropped = reference.dropout_sites(monkeypatch, lambda rngs: model.queries(packed, rngs))
+    assert dropped == [(CONFIG.dropout, (5, 13, 12))]
 
 
 @pytest.mark.parametrize(("width", "state"), [(12, 9), (300, 0)])

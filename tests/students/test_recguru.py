@@ -22,6 +22,7 @@ CONFIG = student_config(
     num_heads=HEADS,
     inner_size=INNER,
     dropout=0.0,
+    auxiliary_weight=0.7,
 )
 WORLD, OTHER = random_world(), random_world(users=30, items=23, seed=8)
 HISTORIES = WORLD.interactions
@@ -161,13 +162,13 @@ def reconstruction(params, domain: str, rows) -> torch.Tensor:
 
 
 def test_the_autoencoder_alone_learns_by_reconstruction():
-    """An item told from itself, or the next user's items."""
+    """An item told from itself, the next user's items, or a weight that is not read."""
     packed = batches()[1]
 
     def auxiliary(params):
         return nnx.merge(GRAPHDEF, nnx.State(params)).auxiliary(packed, nnx.Rngs(0))
 
-    expected = reconstruction(reference.to_torch(PARAMS), "own", packed)
+    expected = 0.7 * reconstruction(reference.to_torch(PARAMS), "own", packed)
     assert float(jax.jit(auxiliary)(PARAMS)) == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -232,6 +233,7 @@ def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
         for row, column in np.argwhere(rows.instance_ids >= 0):
             user = encode(params, domain, items_of(rows, row, rows.segment_ids[row, column]))
             expected = expected + weight * user.sum()
+    expected = 0.7 * expected
     expected.backward()
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
     theirs = reference.gradients(params)
@@ -239,6 +241,27 @@ def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
         np.testing.assert_allclose(a, b, atol=3e-5 * max(np.abs(b).max(), 1), rtol=0)
     assert np.abs(theirs["encoder"][0]["qkv"]["kernel"]).max() > 1e-3
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients["head"]))
+
+
+@pytest.mark.parametrize("method", ["queries", "auxiliary"])
+def test_dropout_stands_in_encoder_and_decoder(monkeypatch, method):
+    """A head, a reconstruction or a second domain that trains without dropout."""
+    config, packed = dataclasses.replace(CONFIG, num_layers=1, dropout=0.4), batches()[0]
+    facts = Facts(WORLD, leave_one_out(HISTORIES), WINDOW, OTHER)
+
+    def call(rngs):
+        return getattr(nnx.merge(*create_student(config, facts, 0)), method)(packed, rngs)
+
+    def sites(rows, length):
+        hidden, weights = (rows, length, WIDTH), (rows, HEADS, length, length)
+        encoder = [hidden, weights, hidden, hidden]
+        return encoder, [*encoder, hidden]
+
+    monkeypatch.setattr("prmkd_jax.students.recguru.adversarial_loss", lambda *_: 0.0)
+    (encoder, decoder), (second, other) = sites(5, 13), sites(65 // (WINDOW + 1), WINDOW + 1)
+    expected = encoder + decoder + (second + other if method == "auxiliary" else [])
+    dropped = reference.dropout_sites(monkeypatch, call)
+    assert dropped == [(0.4, shape) for shape in expected]
 
 
 def test_prefixes_of_one_item_have_nothing_to_reconstruct():

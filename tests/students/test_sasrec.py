@@ -143,17 +143,8 @@ def test_dropout_only_where_a_key_is_given():
 
 def test_dropout_stands_where_recbole_has_it(monkeypatch):
     """A site without dropout, or a mask shared by all heads or slots, trains another model."""
-    dropped = []
-
-    def record(self, x, *, deterministic, rngs):
-        assert not deterministic
-        assert rngs is not None
-        dropped.append((self.rate, x.shape))
-        return x
-
-    monkeypatch.setattr(nnx.Dropout, "__call__", record)
     model = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
-    jax.eval_shape(lambda key: model.queries(one_batch(), nnx.Rngs(key)), jax.random.key(0))
+    dropped = reference.dropout_sites(monkeypatch, lambda rngs: model.queries(one_batch(), rngs))
     hidden = (ROWS, LENGTH, CONFIG.hidden_size)
     weights = (ROWS, CONFIG.num_heads, LENGTH, LENGTH)
     shapes = [hidden] + [weights, hidden, hidden] * CONFIG.num_layers
