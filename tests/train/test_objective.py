@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.errors import UserError
@@ -67,7 +68,7 @@ LOGITS = np.asarray(Scorer().score(QUERIES, ITEMS), dtype=float)
 
 
 def losses(loss, student=None, key=KEY, batch=BATCH, **changes):
-    config = StudentConfig(loss=loss, num_negatives=DRAWN, **changes)
+    config = StudentConfig(**{"loss": loss, "num_negatives": DRAWN, **changes})
     known = known_items(config, FACTS)
 
     @jax.jit
@@ -82,20 +83,28 @@ def trained_on(user: int) -> set[int]:
     return set(histories.items[histories.indptr[user] : FACTS.split.train_end[user]].tolist())
 
 
-def draws(loss, monkeypatch):
-    """The losses and which items they drew."""
-    seen = []
-    for name in ("popular_items", "unseen_items"):
-        function = getattr(objective, name)
+DRAWERS = {
+    "sampled_softmax": (objective, "popular_items"),
+    "gbce": (jax.random, "randint"),
+    "bpr": (objective, "unseen_items"),
+}
 
-        def watched(*arguments, function=function):
-            jax.debug.callback(lambda x: seen.append(np.asarray(x)), found := function(*arguments))
-            return found
 
-        monkeypatch.setattr(objective, name, watched)
-    values = losses(loss)
+def draws(loss, monkeypatch, **changes):
+    """The losses, which items they drew, and from which key."""
+    seen, (module, name) = [], DRAWERS[loss]
+    function = getattr(module, name)
+
+    def watched(key, *arguments):
+        found = function(key, *arguments)
+        jax.debug.callback(lambda *x: seen.append(x), found, jax.random.key_data(key))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, watched)
+        values = losses(loss, **changes)
     jax.effects_barrier()
-    return values, seen[0]
+    return values, *map(np.asarray, seen[0])
 
 
 def test_softmax_is_over_all_items():
@@ -107,7 +116,7 @@ def test_softmax_is_over_all_items():
 
 def test_sampled_softmax_equals_float64(monkeypatch):
     """Chances of validation or test items, a correction by other chances, or others' scores."""
-    values, drawn = draws("sampled_softmax", monkeypatch)
+    values, drawn, _ = draws("sampled_softmax", monkeypatch)
     trained = (
         np.arange(len(WORLD.interactions.items)) < FACTS.split.train_end[WORLD.interactions.users]
     )
@@ -126,7 +135,7 @@ def test_sampled_softmax_equals_float64(monkeypatch):
 
 def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypatch):
     """A negative that the user likes, or one that is left out because it is a test item."""
-    values, drawn = draws("bpr", monkeypatch)
+    values, drawn, _ = draws("bpr", monkeypatch)
     for row, logits in enumerate(LOGITS):
         margin = logits[BATCH.targets[row]] - logits[drawn[row]]
         assert values[row] == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-5)
@@ -143,6 +152,20 @@ def test_bpr_reads_the_users_of_the_asked_slots():
     rows = PackedRows(*[users.reshape(2, 8)] * 5)
     sparse = BATCH._replace(rows=rows, slots=slots)
     np.testing.assert_array_equal(losses("bpr", batch=sparse), losses("bpr"))
+
+
+def test_gbce_equals_float64_and_draws_among_all_items(monkeypatch):
+    """Items that are never a negative, a hit that counts, or others' scores."""
+    values, drawn, _ = draws("gbce", monkeypatch)
+    assert drawn.shape == (DRAWN,)
+    beta = 1 - 0.75 * (1 - DRAWN / 24)
+    for row, logits in enumerate(LOGITS):
+        target = BATCH.targets[row]
+        others = [math.log1p(math.exp(logits[j])) for j in drawn if j != target]
+        own = beta * math.log1p(math.exp(-logits[target]))
+        assert values[row] == pytest.approx((own + math.fsum(others)) / (1 + len(others)), rel=1e-5)
+    many = draws("gbce", monkeypatch, num_negatives=1000)[1]
+    np.testing.assert_allclose(np.bincount(many, minlength=25), 40, atol=25)
 
 
 def test_gbce_has_the_rate_of_its_draws():
@@ -164,6 +187,15 @@ def test_draws_come_from_the_key():
         first = losses(loss)
         np.testing.assert_array_equal(first, losses(loss))
         assert (first != losses(loss, key=jax.random.key(8))).any()
+
+
+def test_no_dropout_mask_shares_the_draws_key(monkeypatch):
+    """Negatives that follow from which units are dropped."""
+    rngs = nnx.Rngs(KEY)
+    masks = {tuple(jax.random.key_data(rngs()).tolist()) for _ in range(200)}
+    assert len(masks) == 200
+    for loss in DRAWERS:
+        assert tuple(draws(loss, monkeypatch)[2].tolist()) not in masks
 
 
 def test_bpr_adds_a_students_own_l2():
