@@ -4,12 +4,15 @@ import optax
 import pytest
 from flax import nnx
 
+from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import create_student
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.optim import make_optimizer
 from tests.worlds import facts, from_histories, student_config
 
 CONFIG = TrainConfig(learning_rate=0.01, weight_decay=0.1)
+MATRICES = ("kernel", "table", "input_gates", "state_gates")
+VECTORS = ("bias", "scale", "item_bias")
 
 
 def test_two_steps_of_coupled_l2_by_hand():
@@ -45,14 +48,18 @@ def test_two_steps_of_coupled_l2_by_hand():
             np.testing.assert_allclose(found[name], expected[name], rtol=2e-5)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_which_of_the_students_parameters_decay(weight_decay):
-    """A LayerNorm or bias pulled to 0, a table that isn't, or decay that can't be switched off."""
-    _, state = create_student(student_config(), facts(from_histories([[0, 1, 2]], 7)), 0)
-    params = jax.tree.map(lambda leaf: leaf + 1.0, nnx.to_pure_dict(state))
-    optimizer = make_optimizer(TrainConfig(learning_rate=0.01, weight_decay=weight_decay))
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_which_of_the_students_parameters_decay(name):
+    """A LayerNorm or bias pulled to 0, a matrix that isn't, or decay that can't be switched off."""
+    known, config = facts(from_histories([[0, 1, 2]], 7)), student_config(student=name)
+    shapes = nnx.to_pure_dict(jax.eval_shape(lambda: create_student(config, known, 0)[1]))
+    params = jax.tree.map(lambda leaf: np.ones([2] * leaf.ndim, np.float32), shapes)
     nothing = jax.tree.map(np.zeros_like, params)
-    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
-    for path, update in jax.tree_util.tree_leaves_with_path(updates):
-        decays = path[-1].key in ("kernel", "table") and weight_decay > 0
-        np.testing.assert_allclose(update, -0.01 if decays else 0.0, rtol=1e-5)
+    for weight_decay in (0.0, 0.1):
+        optimizer = make_optimizer(TrainConfig(learning_rate=0.01, weight_decay=weight_decay))
+        updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+        for path, update in jax.tree_util.tree_leaves_with_path(updates):
+            last = path[-1].key
+            assert last in MATRICES + VECTORS
+            decays = last in MATRICES and weight_decay > 0
+            np.testing.assert_allclose(update, -0.01 if decays else 0.0, rtol=1e-5)
