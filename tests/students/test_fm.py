@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from prmkd_jax.students.registry import create_student
@@ -45,3 +46,16 @@ def test_parameters_are_the_tables():
     }
     bare = create_student(CONFIG, facts(PLAIN), 0)[1]
     assert set(nnx.to_pure_dict(bare)["vectors"]) == {"item"}
+
+
+def test_initial_values_are_recboles():
+    """A distribution that is no Xavier normal, or one that is cut at two deviations."""
+    wide = student_config(student="fm", hidden_size=256)
+    params = nnx.to_pure_dict(create_student(wide, facts(WORLD), 0)[1])
+    tables = [params["user_embedding"], params["recent_embedding"], *params["vectors"].values()]
+    assert [table["table"].shape for table in tables] == [(n, 256) for n in (60, 40, 2, 3, 40)]
+    for drawn in (np.asarray(table["table"]) for table in tables):
+        deviation = (2 / sum(drawn.shape)) ** 0.5
+        assert drawn.std() == pytest.approx(deviation, rel=5 / (2 * drawn.size) ** 0.5)
+        assert np.abs(drawn).max() > 2.4 * deviation
+    assert not any(leaf.any() for leaf in jax.tree.leaves(params["linear"]))

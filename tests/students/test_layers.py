@@ -9,6 +9,7 @@ from prmkd_jax.students.layers import (
     Embedding,
     TransformerBlock,
     causal_segments,
+    layer_norm,
     whole_segments,
 )
 
@@ -74,3 +75,12 @@ def test_embedding_returns_the_rows_asked_for():
     ids = jnp.array([[4, 0], [1, 4]])
     np.testing.assert_array_equal(embedding(ids), np.asarray(embedding.table[...])[np.array(ids)])
     assert embedding.table.shape == (5, 3)
+
+
+def test_layer_norm_is_exact_far_from_zero():
+    """A variance that is the difference of two large numbers: E[x²] − E[x]²."""
+    x = np.random.default_rng(0).normal(100.0, 0.01, (20, 12)).astype(np.float32)
+    exact = x.astype(float)
+    expected = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
+    found = layer_norm(12, nnx.Rngs(0))(x)
+    np.testing.assert_allclose(found, expected, atol=5e-3, rtol=0)
