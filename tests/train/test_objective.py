@@ -192,10 +192,12 @@ def test_draws_come_from_the_key():
 def test_no_dropout_mask_shares_the_draws_key(monkeypatch):
     """Negatives that follow from which units are dropped."""
     rngs = nnx.Rngs(KEY)
-    masks = {tuple(jax.random.key_data(rngs()).tolist()) for _ in range(200)}
-    assert len(masks) == 200
+    # A draw splits its key, and a key's parts are the masks' keys.
+    taken = [KEY, *(rngs() for _ in range(200))]
+    taken = {tuple(jax.random.key_data(key).tolist()) for key in taken}
+    assert len(taken) == 201
     for loss in DRAWERS:
-        assert tuple(draws(loss, monkeypatch)[2].tolist()) not in masks
+        assert tuple(draws(loss, monkeypatch)[2].tolist()) not in taken
 
 
 def test_bpr_adds_a_students_own_l2():
