@@ -1,5 +1,6 @@
 """The teachers' stage, with a Recformer of a few words."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from experiments.config import GROUPS, settings_from
 from experiments.console import Reporter
 from experiments.flags import parse
 from experiments.teaching import prepare_teachers
+from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.recformer import RecformerTeacher
@@ -29,7 +31,7 @@ def prepare(tmp_path):
     ]  # fmt: skip
     dataset = ring_world()
 
-    def call(teachers="recformer"):
+    def call(teachers="recformer", dataset=dataset):
         settings = settings_from(parse([*argv, f"--teachers={teachers}"], GROUPS).configs)
         console, log = Console(record=True, width=200), []
         split = leave_one_out(dataset.interactions)
@@ -48,8 +50,9 @@ def folder(tmp_path):
 
 def test_what_a_teacher_lacks_is_told_before_the_first_is_tuned(prepare, tmp_path):
     """An hour of tuning, and then a data set without pictures."""
+    texts = Catalogue(ring_world().catalogue.texts)
     with pytest.raises(UserError, match="found no pictures, expected some for unim2rec"):
-        prepare("recformer,unim2rec")
+        prepare("recformer,unim2rec", dataclasses.replace(ring_world(), catalogue=texts))
     with pytest.raises(UserError, match="precomputed"):
         prepare("recformer,precomputed")
     assert not (tmp_path / "cache").exists()

@@ -106,8 +106,9 @@ def test_a_start_that_no_epoch_betters_is_kept(fitted, tmp_path):
     assert (kept.best_epoch, len(kept.history)) == (0, 2)
     assert same_bits(jax.device_get(kept.params), start)
     np.testing.assert_array_equal(kept.test.all_items, fitted["plain"][1].test.all_items)
-    useful = a_run(tmp_path / "useful", start=jax.tree.map(np.zeros_like, start))
-    assert fit(useful).best_epoch > 0
+    useful = make_run(cycle_world(), tmp_path / "useful")
+    fresh = jax.device_get(loop.fresh_student(useful)[1])
+    assert fit(dataclasses.replace(useful, start=fresh)).best_epoch > 0
 
 
 def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
