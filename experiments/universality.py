@@ -1,9 +1,9 @@
 """python -m experiments.universality --flagfile=scientific.cfg: the paper's Fig. 4.
 
 Every student alone and with PRM-KD, under one set of teachers and settings; not RecGURU, which is
-a baseline in the paper. Where another learning rate than the paper's suits a plain student better, it
-and its distilled one have that; LightGCN's teachers have read a user's
-whole training part (docs/choices.md).
+a baseline in the paper. Where another learning rate than the paper's suits a plain student
+better, it and its distilled one have that; LightGCN's teachers have read a user's whole training
+part (docs/choices.md).
 `--variants=fm-prmkd,lightgcn-prmkd` runs a part. A variant's own settings win over those of the
 command line, and `--variant_flags` over both.
 """
