@@ -112,14 +112,15 @@ class Settings:
                 f"--max_seq_len: found {self.data.max_seq_len}, expected at least 2: "
                 f"--student={self.student.student} adds a token to each prefix"
             )
-        known = self.student.student in BUILT_IN and self.student.student != "lightgcn"
-        if self.distill.teacher_history == "whole" and known:
+        names = self.run.teachers
+        prefixes = self.student.student in BUILT_IN and self.student.student != "lightgcn"
+        if names and self.distill.teacher_history == "whole" and prefixes:
             raise UserError(
                 "--teacher_history: found 'whole', expected 'prefix': the user vectors of "
                 f"--student={self.student.student} depend on the prefix, and its teachers would "
                 "have read the targets"
             )
-        given, names = given_weights(self.distill.teacher_weights), self.run.teachers
+        given = given_weights(self.distill.teacher_weights)
         if given is not None and names and len(given) != len(names):
             raise UserError(
                 f"--teacher_weights: found {self.distill.teacher_weights!r}, expected "

@@ -22,6 +22,7 @@ from prmkd_jax.students.registry import create_student, dotted
 
 WEIGHTS, CARD = "weights.safetensors", "student.json"
 USER_TABLE = "user_embedding.table"
+
 # Settings under which weights may be read that were trained under others.
 _FREE = (
     "dropout",
