@@ -57,14 +57,15 @@ def describe(
 
 
 def describe_timing(runs: Sequence[FinishedRun]) -> dict[str, float] | None:
-    """Training seconds of an epoch and until the best one, means over the seeds.
+    """Training seconds: the median over all epochs, and the mean over seeds until the best one.
 
-    None where a run has left no log of them.
+    Epochs are alike: a longer one has compiled, or shared its machine. None where a run has
+    left no log of them.
     """
     if not all(len(run.epoch_seconds) == run.epochs for run in runs):
         return None
     return {
-        "seconds_per_epoch": statistics.fmean(s for run in runs for s in run.epoch_seconds),
+        "seconds_per_epoch": statistics.median(s for run in runs for s in run.epoch_seconds),
         "seconds_to_best": statistics.fmean(
             sum(run.epoch_seconds[: run.best_epoch]) for run in runs
         ),
@@ -83,7 +84,8 @@ def markdown(results: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
     lines = [
         f"{results['title']}: {students} on {settings['dataset']}, test part, mean of {seeds} "
         f"seed{'s' if seeds > 1 else ''}; change and p-values against {results['versus']}, over "
-        "users, Holm-corrected; seconds of training, without the validations.",
+        "users, Holm-corrected; seconds of training without the validations, of the median epoch "
+        "and of all until the best.",
         "",
         "| variant | Recall@10 | NDCG@10 | change of NDCG@10 | p, t-test | p, Wilcoxon | "
         "validation NDCG@10 | best epoch | an epoch | to the best epoch | parameters |",
