@@ -42,7 +42,7 @@ def test_a_copy_of_the_target_is_refused(tmp_path):
     for name in ("Games", "Copy"):
         folder = tmp_path / name
         folder.mkdir()
-        rows = {"user_id": ["u", "u"], "item_id": ["a", "b"], "position": [0, 1]}
+        rows = {"user_id": ["u"] * 4, "item_id": ["a", "b"] * 2, "position": [0, 1, 2, 3]}
         pq.write_table(pa.table(rows), folder / "interactions.parquet")
         titles = {"item_id": ["a", "b"], "title": ["A", "B"]}
         pq.write_table(pa.table(titles), folder / "items.parquet")
