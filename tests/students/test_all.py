@@ -17,7 +17,7 @@ from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.config import TrainConfig
-from prmkd_jax.train.loop import Run, fit, fresh_student, training_batches
+from prmkd_jax.train.loop import Fitted, Run, fit, fresh_student, training_batches
 from tests.students.reference import random_params
 from tests.worlds import (
     BATCH_SIZE,
@@ -67,7 +67,12 @@ def test_student_learns_more_than_popularity_with_every_parameter(name, tmp_path
     """A model that trains without learning, parts that no gradient reaches, or a step that is
     compiled again for the last batch or the next epoch."""
     run = run_of(name, tmp_path)
-    fitted = fit(run)
+    assert_learnt(run, fit(run))
+    assert [step._cache_size() for step in steps_made] == [1]
+
+
+def assert_learnt(run: Run, fitted: Fitted):
+    """Twice popularity's NDCG@10 on the test part, and no parameter that stayed."""
     histories, test = WORLD.interactions, run.split.test
     in_train = np.arange(len(histories.items)) < run.split.train_end[histories.users]
     counts = np.bincount(histories.items[in_train], minlength=WORLD.num_items)
@@ -82,7 +87,6 @@ def test_student_learns_more_than_popularity_with_every_parameter(name, tmp_path
     start = jax.device_get(fresh_student(run)[1])
     moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != b).any()), fitted.params, start)
     assert all(jax.tree.leaves(moved)), moved
-    assert [step._cache_size() for step in steps_made] == [1]
 
 
 def other_held_out(world: Dataset) -> Dataset:
@@ -112,6 +116,20 @@ def test_nothing_of_validation_or_test_reaches_the_parameters(name, tmp_path, st
     assert losses == others
     assert same_bits(one, other)
     assert before.history != after.history
+    assert {step._cache_size() for step in steps_made} == {1}
+
+
+def test_a_second_domain_teaches_by_its_training_part_alone(tmp_path, steps_made):
+    """Two domains that learn less than popularity, parts of the second that no gradient reaches,
+    or its held-out items in the parameters."""
+    second, fits = random_world(users=30, items=23, seed=8), []
+    student = student_config(student="recguru", dropout=0.1, second_domain="Other")
+    for folder, other in (("one", second), ("other", other_held_out(second))):
+        run = run_of("recguru", tmp_path / folder, student=student, second_domain=other)
+        fits.append(fit(run))
+        assert_learnt(run, fits[-1])
+    assert {"second", "critic"} <= set(fits[0].params)
+    assert same_bits(fits[0].params, fits[1].params)
     assert {step._cache_size() for step in steps_made} == {1}
 
 
