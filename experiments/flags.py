@@ -208,7 +208,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         raise SystemExit(1) from None
     except OSError as error:
         # A folder that is a file, no permission, no room: nothing that a traceback explains.
-        fail(str(error))
+        fail(" ".join(str(error).split()))
 
 
 def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:

@@ -65,9 +65,10 @@ def read_dataset(data_dir: Path, name: str, flag: str = "--dataset") -> Dataset:
 
 def _missing(data_dir: Path, name: str, file: str, flag: str) -> str:
     there = sorted(path.parent.name for path in data_dir.glob(f"*/{INTERACTIONS}"))
+    made = ", or use --dataset=synthetic" if flag == "--dataset" else ""
     return (
         f"{flag}={name}: found no file {data_dir / name / file}; set --data_dir or "
-        f"PRMKD_DATA_DIR to the folder that holds {name}/{file}, or use {flag}=synthetic "
+        f"PRMKD_DATA_DIR to the folder that holds {name}/{file}{made} "
         f"(data sets in {data_dir}: {', '.join(there) or 'none'})"
     )
 

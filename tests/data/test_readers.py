@@ -305,8 +305,9 @@ def test_missing_data_says_how_to_get_it(tmp_path):
     assert "none)" in nowhere
     folder = write(tmp_path, interactions(), None)
     assert str(folder / "toy" / "items.parquet") in refusal(folder)
-    with pytest.raises(UserError, match=r"^--second_domain=Scientific: found no"):
+    with pytest.raises(UserError, match=r"^--second_domain=Scientific: found no") as other:
         read_dataset(folder, "Scientific", "--second_domain")
+    assert "synthetic" not in str(other.value), "a second domain of that name there is none"
     misspelt = refusal(folder, "Toy")
     assert "Toy/interactions.parquet" in misspelt
     assert misspelt.endswith(f"(data sets in {folder}: toy)")

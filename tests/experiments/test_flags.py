@@ -344,7 +344,7 @@ def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, cap
     assert re.fullmatch(r"error: --whole: found 'x', expected [^\n]+\n", streams.err)
 
     def no_folder(argv):
-        raise NotADirectoryError(20, "Not a directory", "runs")
+        raise NotADirectoryError(20, "Not a\ndirectory", "runs")
 
     with pytest.raises(SystemExit) as caught:
         flags.run_command(no_folder)
