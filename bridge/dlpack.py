@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import torch
 from jaxtyping import Shaped
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 # XLA:CPU takes a foreign buffer as it is only from this alignment on. XLA:GPU wants less, but
 # checks nothing and compiles vector loads; torch's own allocators always give at least this.

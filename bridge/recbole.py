@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.serve.export import USER_TABLE
+from prmkd_jax.serve.exported import USER_TABLE
 
 _ATTENTION, _FEED = "trm_encoder.layer.#.multi_head_attention", "trm_encoder.layer.#.feed_forward"
 _TRANSFORMER = {

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

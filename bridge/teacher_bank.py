@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 
 from bridge.dlpack import to_jax
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 
 _MANIFEST = "manifest.json"
 _FILES = ("instances.npy", "items.npy")

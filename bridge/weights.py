@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bridge.recbole import layout
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.weights import require_weights
-from prmkd_jax.serve.export import WEIGHTS, Params, blank, named, read_export, shapes, unnamed
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.weights import require_weights
+from prmkd_jax.serve.exported import WEIGHTS, Params, blank, named, read_export, shapes, unnamed
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from teachers_torch.recbole import Checkpoint, read_recbole, require_settings

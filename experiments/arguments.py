@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 

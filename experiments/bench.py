@@ -19,14 +19,14 @@ import numpy as np
 from bridge.runtime import settle
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.environment import describe_environment
-from experiments.files import write_json
 from experiments.flags import Group, as_dict, parse, run_command
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json
+from prmkd_jax.common.options import option, validate
 
 if TYPE_CHECKING:  # torch and jax must not be imported before settle()
     from prmkd_jax.data.batches import Batch
-    from prmkd_jax.distill.teachers import TeacherScores
+    from prmkd_jax.distill.teacher_scores import TeacherScores
     from teachers_torch.base import Teacher
     from teachers_torch.recformer import RecformerTeacher
 
@@ -125,7 +125,7 @@ class LiveTeachers:
         import torch
 
         from bridge.dlpack import to_jax
-        from prmkd_jax.distill.teachers import TeacherScores
+        from prmkd_jax.distill.teacher_scores import TeacherScores
 
         asked = np.flatnonzero(batch.real)
         shape = (len(self._teachers), len(batch.real), len(candidates))

@@ -14,10 +14,10 @@ from typing import Any
 
 from bridge.runtime import settle
 from experiments.config import GROUPS, settings_from
-from experiments.files import write_json, write_text
 from experiments.flags import Group, parse, run_command
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.common.options import option, validate
 
 METRICS = ("Recall@10", "NDCG@10")
 

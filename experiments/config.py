@@ -4,9 +4,9 @@ import dataclasses
 import os
 
 from experiments.flags import Group
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
 from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
 from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS, StudentConfig
 from prmkd_jax.train.config import TrainConfig

@@ -4,10 +4,10 @@ import functools
 from pathlib import Path
 
 from experiments.config import Settings
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.readers import read_dataset
 from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain
 

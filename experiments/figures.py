@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from experiments.files import write_text
 from experiments.plotting import (
     COLOURS,
     INK,
@@ -20,6 +19,7 @@ from experiments.plotting import (
     name_rows,
 )
 from experiments.wording import ALPHA, decimals, model_name, unbroken
+from prmkd_jax.common.files import write_text
 
 
 def drawings(student: str, results: Mapping[str, Any]) -> list[Drawing]:

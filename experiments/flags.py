@@ -1,6 +1,6 @@
 """Every flag of the project, made from the packages' configuration dataclasses.
 
-A field declared with `prmkd_jax.data.option.option` becomes one absl flag; its annotation
+A field declared with `prmkd_jax.common.options.option` becomes one absl flag; its annotation
 decides the type. The flags live in a `FlagValues` of their own and are turned once into
 frozen configurations, so nothing else in the project knows of absl.
 
@@ -21,8 +21,8 @@ from absl import flags
 
 from experiments.arguments import CONFIGS, expand, list_configs
 from experiments.kinds import Kind, describe, kind_of, to_text, to_value
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import allowed
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import allowed
 
 
 class Group(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from prmkd_jax.data.option import expected
+from prmkd_jax.common.options import expected
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 

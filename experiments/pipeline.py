@@ -15,7 +15,6 @@ from experiments.console import Reporter
 from experiments.domains import second_domain
 from experiments.environment import describe_environment
 from experiments.figures import save_figures
-from experiments.files import append_json_line, write_json, write_text
 from experiments.flags import as_dict, as_flagfile
 from experiments.report import write_report
 from experiments.results import (
@@ -30,9 +29,10 @@ from experiments.student_files import export, student_start
 from experiments.tables import dataset_lines, print_results
 from experiments.teaching import prepare_teachers
 from experiments.training import Trained, make_bank, train_students
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import append_json_line, write_json, write_text
+from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.readers import read_dataset
 from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import synthetic_dataset
 

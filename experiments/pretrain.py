@@ -16,9 +16,9 @@ from bridge.runtime import settle
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.domains import SYNTHETIC, load_domain
 from experiments.flags import Group, parse, run_command
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
 from prmkd_jax.data.synthetic import DOMAINS, TARGET
 from teachers_torch.config import PRETRAINED, PretrainConfig, RecformerPretrainConfig
 

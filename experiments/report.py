@@ -9,7 +9,6 @@ from typing import Any
 import jinja2
 
 from experiments.figures import drawings, teacher_diagnostics
-from experiments.files import write_text
 from experiments.plotting import BASE, FONT, INK, PRMKD, RULE, TEACHER, Drawing
 from experiments.tables import ResultRow, student_rows, teacher_rows
 from experiments.wording import (
@@ -25,6 +24,7 @@ from experiments.wording import (
     size,
     unbroken,
 )
+from prmkd_jax.common.files import write_text
 
 METRICS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20", "MRR")
 # The page's own colours and letters, so that figures follow it into the dark.

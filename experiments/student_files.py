@@ -12,10 +12,10 @@ from bridge.recbole import layout
 from bridge.weights import Start, read_start, to_recbole
 from experiments.config import Settings
 from experiments.training import Trained, plain_run
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import Split
-from prmkd_jax.serve.export import WEIGHTS, blank, export_student, shapes
+from prmkd_jax.serve.exported import WEIGHTS, blank, export_student, shapes
 from prmkd_jax.students.facts import Facts
 
 RECBOLE_FILE = "recbole.pth"

@@ -10,8 +10,8 @@ from experiments.config import Settings
 from experiments.console import Reporter
 from experiments.domains import second_domain
 from experiments.teaching import ReadyTeacher
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import Split
 from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation

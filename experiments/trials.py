@@ -23,16 +23,16 @@ from bridge.weights import Start
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.console import Reporter
 from experiments.domains import second_domain
-from experiments.files import append_json_line, write_json
 from experiments.flags import as_dict
 from experiments.pipeline import load_dataset
 from experiments.student_files import start_digest, student_start
 from experiments.teaching import ReadyTeacher, prepare_teachers
 from experiments.training import Trained, make_bank, train_students
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import append_json_line, write_json
+from prmkd_jax.common.plugins import own_identity
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.own import own_identity
 from prmkd_jax.data.splits import Split, leave_one_out
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.evaluate.metrics import ranking_metrics

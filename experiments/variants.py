@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from bridge.runtime import settle
 from experiments.config import GROUPS, Settings, settings_from
-from experiments.files import write_json, write_text
 from experiments.flags import Group, as_dict, parse
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.common.options import option, validate
 
 
 class Variant(NamedTuple):

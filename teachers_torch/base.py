@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int
 
+from prmkd_jax.common.plugins import own_identity
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.own import own_identity
 from prmkd_jax.data.splits import Split, require_parts
 from teachers_torch.config import OWN_GROUP, TeacherConfigs
 from teachers_torch.encode import TunedTeacher, rank_all

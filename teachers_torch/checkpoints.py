@@ -9,8 +9,8 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from teachers_torch.base import Teacher, TeacherCard, seeded
 from teachers_torch.config import TeacherConfigs
 from teachers_torch.encode import TunedTeacher

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
-from prmkd_jax.data.own import own_names
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
+from prmkd_jax.common.plugins import own_names
 
 BUILT_IN = ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
 OWN_GROUP = "prmkd.teachers"

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Float32
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from teachers_torch.config import ImageConfig
 from teachers_torch.text import encoder_identity
 

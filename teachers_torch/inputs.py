@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from teachers_torch.config import ImageConfig, TextConfig
 from teachers_torch.image import encode_files, image_features
 from teachers_torch.text import drop_words, encode_texts, item_sentences

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.weights import require_weights
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.weights import require_weights
 from teachers_torch.config import PretrainConfig, UniSRecConfig
 from teachers_torch.contrast import PretrainBatch
 from teachers_torch.encoder import TensorBatch

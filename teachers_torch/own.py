@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.plugins import own_class, own_entry
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.own import own_class, own_entry
 from teachers_torch.config import OWN_GROUP
 
 

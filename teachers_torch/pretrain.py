@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from jaxtyping import Int64
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset, Interactions
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.base import seeded
 from teachers_torch.config import PretrainConfig, TeacherConfigs

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 # What RecBole's pickled configuration names, UniSRec's own for several processes ("config.")
 # included; none is needed, all become `_Inert`. Some Pythons (3.11.2, for one) write a member of an

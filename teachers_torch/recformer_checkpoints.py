@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from prmkd_jax.data.errors import UserError, first_line
-from prmkd_jax.data.weights import require_weights
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.weights import require_weights
 from teachers_torch.longformer import Architecture
 from teachers_torch.recformer import Recformer
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prmkd_jax.data.errors import UserError, first_line
+from prmkd_jax.common.errors import UserError, first_line
 from teachers_torch.longformer import TOKEN_TYPES, Architecture
 
 if TYPE_CHECKING:

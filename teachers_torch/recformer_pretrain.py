@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
 from teachers_torch.inputs import Log
 from teachers_torch.recformer import (

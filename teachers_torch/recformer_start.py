@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import Tensor
 
+from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.config import RecformerConfig
 from teachers_torch.longformer import Architecture
 from teachers_torch.recformer import Recformer

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int32, Int64
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
 from teachers_torch.longformer import Tokens
 from teachers_torch.text import spoken
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.errors import UserError
 from teachers_torch.config import TEACHERS, EncoderConfig, TeacherConfigs
 from teachers_torch.encode import TunedTeacher
 from teachers_torch.encoder import SequenceModel

@@ -9,7 +9,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.config import EncoderConfig, TeacherConfigs
 from teachers_torch.encoder import SequenceModel
 from teachers_torch.official import IDS, PLM, load_weights

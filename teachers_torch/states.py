@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
+from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.dataset import Catalogue, category_names
-from prmkd_jax.data.errors import UserError, first_line
 from teachers_torch.config import TextConfig
 
 if TYPE_CHECKING:

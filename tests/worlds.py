@@ -13,7 +13,7 @@ from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.distill.config import DistillConfig
-from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.train.config import TrainConfig

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from prmkd_jax.data.option import option, validate
+from prmkd_jax.common.options import option, validate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Interactions
-from prmkd_jax.data.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int64
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Interactions
-from prmkd_jax.data.errors import UserError
 
 PARTS = ("train", "validation", "test")
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float16, Float64, Int32, Int64
 
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
 
 
 def _words(text: str) -> tuple[tuple[str, ...], ...]:

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
 
 NORMALIZATIONS = ("zscore_softmax", "sum", "minmax", "l2")
 KL_DIRECTIONS = ("reverse", "forward", "js")

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
-from prmkd_jax.data.own import own_names
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
+from prmkd_jax.common.plugins import own_names
 
 BUILT_IN = ("sasrec", "gru4rec", "bert4rec", "recguru", "fm", "deepfm", "lightgcn")
 OWN_GROUP = "prmkd.students"

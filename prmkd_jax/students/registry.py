@@ -7,8 +7,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.own import own_class
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.plugins import own_class
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.bert4rec import BERT4Rec
 from prmkd_jax.students.config import OWN_GROUP, StudentConfig

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from prmkd_jax.distill.config import METHODS, DistillConfig
-from prmkd_jax.distill.distill import largest_disagreement, over_users
+from prmkd_jax.distill.per_user import largest_disagreement, over_users
 from prmkd_jax.train.loop import Run, distill_inputs, training_batches
 from prmkd_jax.train.step import DistillInput, user_inputs
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 _NAME = re.compile(r"epoch_(\d+)")
 

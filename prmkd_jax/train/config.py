@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from prmkd_jax.data.option import option, validate
+from prmkd_jax.common.options import option, validate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from prmkd_jax.data.batches import (
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
 from prmkd_jax.distill.config import METHODS, DistillConfig
-from prmkd_jax.distill.teachers import TeacherScores, TeacherTables
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.ops.negatives import Popularity, Seen
@@ -32,9 +32,9 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student, served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.config import TrainConfig
-from prmkd_jax.train.mesh import make_mesh, place, replicate
 from prmkd_jax.train.objective import known_items
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.sharding import make_mesh, place, replicate
 from prmkd_jax.train.step import (
     DistillInput,
     StepMetrics,

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch, training_counts
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.ops.negatives import (
     Popularity,

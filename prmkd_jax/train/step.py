@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from prmkd_jax.data.batches import Batch, Columns
 from prmkd_jax.distill.config import DistillConfig
-from prmkd_jax.distill.distill import TeacherMeasures, UserInput, distill_batch
-from prmkd_jax.distill.teachers import TeacherScores, TeacherTables, score_columns
+from prmkd_jax.distill.per_user import TeacherMeasures, UserInput, distill_batch
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
 from prmkd_jax.ops.negatives import Popularity, Seen
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import HasAuxiliary

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from bridge.dlpack import ALIGNMENT, to_jax, to_torch
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 
 def _has_cuda() -> bool:

@@ -103,7 +103,7 @@ def test_impossible_threads_are_refused(threads):
     """Broken if zero threads reach OpenMP, which takes them for all."""
     assert run(
         "from bridge.runtime import settle\n"
-        "from prmkd_jax.data.errors import UserError\n"
+        "from prmkd_jax.common.errors import UserError\n"
         f"try: settle({threads})\n"
         "except UserError as error: print(json.dumps(str(error)))"
     ) == (f"--threads: found {threads}, expected at least 1")

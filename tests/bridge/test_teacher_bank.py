@@ -7,10 +7,10 @@ import pytest
 
 from bridge import teacher_bank
 from bridge.teacher_bank import TeacherBank, Vectors, has_vectors, read_vectors, write_vectors
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch, TrainingBatches, in_batch_columns
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
-from prmkd_jax.distill.teachers import TeacherScores, TeacherTables, score_columns
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
 from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world
 
 WORLD = random_world()

@@ -8,9 +8,9 @@ from flax import nnx
 
 from bridge.recbole import RECBOLE, recbole_keys
 from bridge.weights import read_start, to_recbole
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.packing import instance_segments, pack
-from prmkd_jax.serve.export import export_student, named
+from prmkd_jax.serve.exported import export_student, named
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import create_student
 from tests.bridge.recbole_models import HEADS, INNER, LAYERS, MODELS, STATE, WIDTH

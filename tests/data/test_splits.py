@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Interactions
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out, require_parts
 
 

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import TEXT_FIELDS
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.synthetic import (
     ATTRIBUTES,

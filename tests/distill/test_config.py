@@ -2,7 +2,7 @@
 
 import pytest
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.distill.config import METHODS, DistillConfig, default_weights, given_weights
 
 STRENGTHS = [0.06, 0.08, 0.07]

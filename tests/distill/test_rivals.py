@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from prmkd_jax.distill import distill
+from prmkd_jax.distill import per_user as distill
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.controls import item_permutation, label_target
-from prmkd_jax.distill.distill import UserInput, distill_batch
 from prmkd_jax.distill.losses import entropy
+from prmkd_jax.distill.per_user import UserInput, distill_batch
 from prmkd_jax.distill.rivals import (
     ranking_distillation,
     relaxed_ranking,

@@ -10,8 +10,8 @@ from experiments import bench
 from experiments.bench import LiveTeachers, measure, recformer_speed
 from experiments.config import GROUPS, settings_from
 from experiments.flags import parse
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import TrainingBatches
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from tests.teachers_torch.recformer_worlds import make_teacher
 from tests.teachers_torch.worlds import ring_world

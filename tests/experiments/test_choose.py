@@ -4,7 +4,7 @@ import pytest
 
 from experiments import choose
 from experiments.choose import combinations, markdown
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 
 def test_every_combination_of_the_values():

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.config import GROUPS, ignored_flags, settings_from
 from experiments.flags import parse
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 TWO = "--teachers=unisrec,unim2rec"
 

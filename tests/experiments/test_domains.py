@@ -10,7 +10,7 @@ from experiments.domains import load_domain, second_domain
 from experiments.flags import parse
 from experiments.pipeline import load_dataset
 from experiments.training import plain_run
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from tests.worlds import from_histories
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import arguments, flags
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import option, validate
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.train.config import TrainConfig
 

@@ -9,7 +9,7 @@ from experiments.config import GROUPS, settings_from
 from experiments.console import Reporter
 from experiments.flags import parse
 from experiments.pretrain import PRETRAIN_GROUPS, families, load_domains, pretrain_one
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch import inputs
 from teachers_torch.config import PretrainConfig, RecformerPretrainConfig
 from teachers_torch.recformer_start import load_start

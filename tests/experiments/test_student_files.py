@@ -13,7 +13,7 @@ from experiments.pipeline import _open_output, load_dataset
 from experiments.student_files import export, student_start
 from experiments.training import train_students
 from experiments.trials import finished_runs
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import init_state, make_optimizer

@@ -12,8 +12,8 @@ from experiments.config import GROUPS, settings_from
 from experiments.console import Reporter
 from experiments.flags import parse
 from experiments.teaching import prepare_teachers
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.recformer import RecformerTeacher
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer

@@ -17,7 +17,7 @@ from experiments.config import GROUPS, settings_from
 from experiments.flags import parse
 from experiments.trials import FinishedRun
 from experiments.variants import Variant, VariantsConfig, choose_variants
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm

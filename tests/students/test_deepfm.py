@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.students import deepfm
 from prmkd_jax.students.registry import create_student
 from tests.students.fields import PLAIN, WORLD, batches, field_vectors, in_float64, rendle

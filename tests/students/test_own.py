@@ -12,7 +12,7 @@ import dataclasses, json, sys
 from pathlib import Path
 from experiments.config import GROUPS
 from experiments.flags import parse
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.train.loop import fit
 from tests.worlds import cycle_world, distilled, make_run, same_bits

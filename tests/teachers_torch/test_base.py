@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.base import evaluate, fingerprint, tune, tuning_state
 from teachers_torch.config import (

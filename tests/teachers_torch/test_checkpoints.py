@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch import checkpoints
 from teachers_torch.base import tune

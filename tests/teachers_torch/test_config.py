@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.config import (
     EncoderConfig,
     PrecomputedConfig,

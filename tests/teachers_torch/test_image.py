@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
 from teachers_torch import image
 from teachers_torch.config import ImageConfig
 from teachers_torch.image import encode_files, image_features

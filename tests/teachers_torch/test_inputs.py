@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.config import TextConfig
 from teachers_torch.inputs import (
     Modality,

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.config import PretrainConfig, UniSRecConfig
 from teachers_torch.official import (
     from_official,

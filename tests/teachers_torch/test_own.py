@@ -2,7 +2,7 @@ import re
 from importlib.metadata import distributions
 from pathlib import Path
 
-from prmkd_jax.data import own
+from prmkd_jax.common import plugins as own
 from teachers_torch.config import OWN_GROUP
 from tests.packages import ROOT, install, run_beside
 
@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "own_teacher.md"
 TUNE = """
 import dataclasses, json, sys
 from pathlib import Path
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.base import tune
 from teachers_torch.config import TEACHERS, TeacherConfigs

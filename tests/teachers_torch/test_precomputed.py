@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.config import PrecomputedConfig
 from teachers_torch.precomputed import PrecomputedTeacher, content_digest
 from tests.teachers_torch.worlds import ring_world

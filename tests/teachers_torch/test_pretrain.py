@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
 from teachers_torch import pretrain as module
 from teachers_torch.config import PretrainConfig, TeacherConfigs, UniM2RecConfig, UniSRecConfig
 from teachers_torch.pretrain import augmented_batch, prefixes, pretrain

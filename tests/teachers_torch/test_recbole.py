@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.recbole import read_recbole
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3)}

@@ -11,7 +11,7 @@ from transformers import (
     RobertaModel,
 )
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.longformer import Tokens
 from teachers_torch.recformer import Recformer
 from teachers_torch.recformer_checkpoints import load_official

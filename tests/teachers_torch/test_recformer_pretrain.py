@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
 from teachers_torch.recformer_pairs import View
 from teachers_torch.recformer_pretrain import in_batch_accuracy, pretrain, pretraining_loss

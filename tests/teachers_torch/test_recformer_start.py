@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
 from teachers_torch import recformer_start
 from teachers_torch.config import RecformerConfig
 from teachers_torch.recformer_checkpoints import save_start

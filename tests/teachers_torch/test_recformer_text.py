@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
 from teachers_torch import recformer_text
 from teachers_torch.recformer_text import Reader, item_tokens, token_batches, tokenize
 from tests.teachers_torch.recformer_worlds import ids, tiny_tokenizer

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.base import fingerprint, tune
 from teachers_torch.config import (

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
 from teachers_torch import text
 from teachers_torch.config import TextConfig
 

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from teachers_torch.config import TextConfig
 from teachers_torch.text_files import features_digest, read_text_features
 from tests.teachers_torch.worlds import ring_world

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import TrainingBatches
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import UniSRecConfig
 from teachers_torch.encode import TunedTeacher

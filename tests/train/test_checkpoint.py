@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.worlds import same_bits
 

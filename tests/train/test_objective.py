@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
-from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import LOSSES, StudentConfig
 from prmkd_jax.train import objective

@@ -11,8 +11,8 @@ from prmkd_jax.students.config import STUDENT_NAMES
 from prmkd_jax.students.registry import STUDENTS, create_student
 from prmkd_jax.students.sasrec import SASRec
 from prmkd_jax.train.loop import distill_inputs, drawing_input, training_batches
-from prmkd_jax.train.mesh import make_mesh, place, replicate
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.sharding import make_mesh, place, replicate
 from prmkd_jax.train.step import init_state, make_train_step
 from tests.distill import reference as eq
 from tests.students import reference

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 
 def require_weights(

@@ -3,7 +3,7 @@
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 
 def own_names(group: str, built_in: tuple[str, ...]) -> tuple[str, ...]:

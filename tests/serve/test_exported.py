@@ -7,9 +7,9 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.serve.export import CARD, WEIGHTS, export_student, read_export
+from prmkd_jax.serve.exported import CARD, WEIGHTS, export_student, read_export
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import create_student
 from tests.students import fields

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from prmkd_jax.distill.config import KL_DIRECTIONS, NORMALIZATIONS, DistillConfig
-from prmkd_jax.distill.distill import (
+from prmkd_jax.distill.per_user import (
     TeacherMeasures,
     UserInput,
     distill_batch,
     distill_user,
     largest_disagreement,
 )
-from prmkd_jax.distill.teachers import TeacherScores, TeacherTables, score_columns
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
 from tests.distill import reference
 
 examples = hypothesis.settings(derandomize=True, deadline=None, max_examples=40)

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float16, Int32
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
-from prmkd_jax.data.errors import UserError
 
 INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
 IMAGE_FEATURES, IMAGE_TEXT_FEATURES = "image_features.npy", "clip_text_features.npy"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from prmkd_jax.data.errors import UserError
+from prmkd_jax.common.errors import UserError
 
 
 def option(

@@ -1,7 +1,7 @@
 import pytest
 
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.weights import require_weights
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.weights import require_weights
 
 
 def test_all_that_does_not_fit_is_listed_in_one_line():

@@ -14,8 +14,8 @@ import safetensors.numpy
 from flax import nnx
 from safetensors import SafetensorError
 
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.weights import require_weights
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.weights import require_weights
 from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student, dotted

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import allowed, expected, option, validate
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.option import allowed, expected, option, validate
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.train.config import TrainConfig
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.dataset import TEXT_FIELDS, table_statistics
-from prmkd_jax.data.errors import UserError
-from prmkd_jax.data.readers import read_dataset
 from prmkd_jax.data.splits import leave_one_out
 
 USERS = ["u", "v", "u", "v", "w", "u"]
