@@ -27,8 +27,8 @@ from prmkd_jax.common.options import option, validate
 if TYPE_CHECKING:  # torch and jax must not be imported before settle()
     from prmkd_jax.data.batches import Batch
     from prmkd_jax.distill.teacher_scores import TeacherScores
-    from teachers_torch.base import Teacher
-    from teachers_torch.recformer import RecformerTeacher
+    from teachers_torch.recformer.model import RecformerTeacher
+    from teachers_torch.tuning import Teacher
 
 LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
@@ -169,7 +169,7 @@ def recformer_speed(
         train_end: where each user's training part ends [users].
         seed: of the users, whose last training instance is read.
     """
-    from teachers_torch.recformer_tune import add_gradients
+    from teachers_torch.recformer.tune import add_gradients
 
     users = np.random.default_rng(seed).permutation(len(train_end))[:INSTANCES_READ]
     encoded = train_end[users]

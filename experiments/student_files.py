@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from bridge.recbole import layout
-from bridge.weights import Start, read_start, to_recbole
+from bridge.recbole_layout import layout
+from bridge.student_weights import Start, read_start, to_recbole
 from experiments.config import Settings
 from experiments.training import Trained, plain_run
 from prmkd_jax.common.errors import UserError

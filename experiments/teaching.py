@@ -15,11 +15,11 @@ from experiments.config import Settings
 from experiments.console import Reporter
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
-from teachers_torch.base import ENCODER_VERSION, fingerprint, tune, tuning_state
-from teachers_torch.checkpoints import CARD, load, save, save_card
-from teachers_torch.inputs import Log
+from teachers_torch.items.inputs import Log
 from teachers_torch.registry import require_inputs
 from teachers_torch.shards import encode_in_shards
+from teachers_torch.store import CARD, load, save, save_card
+from teachers_torch.tuning import ENCODER_VERSION, fingerprint, tune, tuning_state
 
 
 class ReadyTeacher(NamedTuple):

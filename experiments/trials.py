@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bridge.weights import Start
+from bridge.student_weights import Start
 from experiments.config import GROUPS, Settings, settings_from
 from experiments.console import Reporter
 from experiments.domains import second_domain
@@ -38,7 +38,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
 from prmkd_jax.train.config import TrainConfig
-from teachers_torch.base import fingerprint
+from teachers_torch.tuning import fingerprint
 
 _RESULT, _RANKS, _LOG = "run.json", "ranks.npy", "log.jsonl"
 _READ = (DataConfig, StudentConfig, TrainConfig)

@@ -10,17 +10,17 @@ import torch
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import TEACHERS, EncoderConfig, TeacherConfigs
-from teachers_torch.encode import TunedTeacher
-from teachers_torch.encoder import SequenceModel
-from teachers_torch.inputs import Log, Modality, hide, image_inputs, pixel_inputs, text_inputs
-from teachers_torch.own import OwnTeacher
-from teachers_torch.precomputed import PrecomputedTeacher
-from teachers_torch.recformer import RecformerTeacher
-from teachers_torch.recformer_start import build_model, load_start, make_reader
-from teachers_torch.starts import begin_from, read_start
-from teachers_torch.unim2rec import UniM2Rec
-from teachers_torch.unisrec import UniSRec
-from teachers_torch.vision import PixelEncoder, encode_pixels
+from teachers_torch.given.plugin import OwnTeacher
+from teachers_torch.given.precomputed import PrecomputedTeacher
+from teachers_torch.items.inputs import Log, Modality, hide, image_inputs, pixel_inputs, text_inputs
+from teachers_torch.items.pixels import PixelEncoder, encode_pixels
+from teachers_torch.recformer.model import RecformerTeacher
+from teachers_torch.recformer.start import build_model, load_start, make_reader
+from teachers_torch.sequence.encoder import SequenceModel
+from teachers_torch.sequence.start import begin_from, read_start
+from teachers_torch.sequence.teacher import TunedTeacher
+from teachers_torch.sequence.unim2rec import UniM2Rec
+from teachers_torch.sequence.unisrec import UniSRec
 
 
 class Recipe(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from teachers_torch.base import Teacher
+from teachers_torch.tuning import Teacher
 
 SHARD_SIZE = 4096
 

@@ -10,10 +10,10 @@ from experiments.console import Reporter
 from experiments.flags import parse
 from experiments.pretrain import PRETRAIN_GROUPS, families, load_domains, pretrain_one
 from prmkd_jax.common.errors import UserError
-from teachers_torch import inputs
 from teachers_torch.config import PretrainConfig, RecformerPretrainConfig
-from teachers_torch.recformer_start import load_start
-from teachers_torch.starts import read_start
+from teachers_torch.items import inputs
+from teachers_torch.recformer.start import load_start
+from teachers_torch.sequence.start import read_start
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import text_vectors
 

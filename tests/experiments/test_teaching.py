@@ -15,7 +15,7 @@ from experiments.teaching import prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.data.splits import leave_one_out
-from teachers_torch.recformer import RecformerTeacher
+from teachers_torch.recformer.model import RecformerTeacher
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import ring_world
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from teachers_torch import inputs
+from teachers_torch.items import inputs
 from tests.teachers_torch.worlds import ring_world, text_vectors
 
 

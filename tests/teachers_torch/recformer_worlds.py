@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from teachers_torch.config import RecformerConfig
-from teachers_torch.longformer import Architecture, Tokens
-from teachers_torch.recformer import Recformer, RecformerTeacher
-from teachers_torch.recformer_text import Reader, tokenize
+from teachers_torch.recformer.longformer import Architecture, Tokens
+from teachers_torch.recformer.model import Recformer, RecformerTeacher
+from teachers_torch.recformer.tokens import Reader, tokenize
 from tests.teachers_torch.worlds import randomise
 
 WORDS = [

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions
-from teachers_torch.encoder import TensorBatch
+from teachers_torch.sequence.encoder import TensorBatch
 
 TEXT_SIZE, IMAGE_SIZE = 16, 5
 

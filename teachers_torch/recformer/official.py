@@ -1,0 +1,176 @@
+"""Recformer's weights on disk: the official code's files in, this project's in and out."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.weights import require_weights
+from teachers_torch.recformer.longformer import Architecture
+from teachers_torch.recformer.model import Recformer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Of the official models, all of them made from longformer-base.
+OFFICIAL_HEAD_SIZE, OFFICIAL_PAD, OFFICIAL_EPS = 64, 1, 1e-5
+# What frameworks put before the official parameter names, in any order.
+WRAPPERS = ("_forward_module.", "module.", "model.")
+OPTIONAL = ("lm_head.", "item_embedding.")
+# A buffer, and a tensor that transformers 4.57 leaves without use.
+UNREAD = ("longformer.embeddings.position_ids", "lm_head.weight")
+WEIGHTS, CARD, TOKENIZER = "weights.safetensors", "recformer.json", "tokenizer"
+
+
+def load_official(
+    model: Recformer, state_dict: Mapping[str, Tensor], source: str = "state dict"
+) -> None:
+    """Loads a state dict of the official RecformerModel, …ForSeqRec or …ForPretraining.
+
+    The encoder's weights must all be there; the language head's and the item table are taken
+    where both sides have them.
+
+    Args:
+        model: changed in place, unless there is an error.
+        state_dict: tensors by official name (see `official_weights`).
+        source: what an error calls them.
+
+    Raises:
+        UserError: listing what is missing, surplus or of another shape.
+    """
+    found, wanted = official_weights(state_dict), model.state_dict()
+    for group in OPTIONAL:
+        if not all(any(name.startswith(group) for name in side) for side in (found, wanted)):
+            found = {name: t for name, t in found.items() if not name.startswith(group)}
+            wanted = {name: t for name, t in wanted.items() if not name.startswith(group)}
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    require_weights({name: tensor.shape for name, tensor in found.items()}, shapes, source)
+    model.load_state_dict({**model.state_dict(), **found})
+
+
+def official_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by our names, which are RecformerForPretraining's and RecformerForSeqRec's.
+
+    Lightning's and DeepSpeed's prefixes are taken off; RecformerModel's names get theirs.
+    `lm_head.bias`, the same as the decoder's, stands in where that one is missing.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        while name.startswith(WRAPPERS):
+            name = name.partition(".")[2]
+        if not name.startswith(("longformer.", *OPTIONAL)):
+            name = f"longformer.{name}"
+        if name not in UNREAD:
+            found[name] = tensor
+    alias = found.pop("lm_head.bias", None)
+    if alias is not None:
+        found.setdefault("lm_head.decoder.bias", alias)
+    return found
+
+
+def read_official(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
+    """Reads a `.bin` or `.ckpt` file of the official code; no code from the file runs.
+
+    The sizes are read off the tensors; what they don't tell is Longformer's: heads of width 64,
+    window 64, LayerNorm's epsilon 1e-5, padding 1. An item table is another data set's and is
+    left out.
+
+    Raises:
+        UserError: it is no such file, or of a width that heads of 64 don't divide.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle fails in many ways, all of them the file's
+        raise UserError(
+            f"{path}: found nothing that PyTorch loads without running code, expected a "
+            f"Recformer checkpoint ({first_line(error)})"
+        ) from error
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
+    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
+        raise UserError(f"{path}: found no mapping of tensors, expected a Recformer checkpoint")
+    weights = official_weights(content)
+    weights.pop("item_embedding.weight", None)
+    return _architecture_of(weights, path), weights
+
+
+def save_start(
+    model: Recformer, tokenizer: "PreTrainedTokenizerBase", card: dict[str, Any], folder: Path
+) -> None:
+    """Writes a model to start from beside `folder`, then renames: it is never partial.
+
+    Args:
+        model: its weights, the language head's included.
+        tokenizer: written with it.
+        card: what is to be known of it; json values.
+        folder: replaced if it exists. `--recformer_start=<folder>` reads it.
+    """
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tokenizer.save_pretrained(partial / TOKENIZER)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(weights, partial / WEIGHTS)
+    content = {**card, "architecture": dataclasses.asdict(model.architecture)}
+    text = json.dumps(content, indent=2, sort_keys=True)
+    (partial / CARD).write_text(text + "\n", encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+
+
+def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
+    """Reads what `save_start` wrote.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        weights = safetensors.torch.load_file(folder / WEIGHTS)
+        return Architecture(**card["architecture"]), weights
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(
+            f"{folder}: found no whole {CARD} and {WEIGHTS}, expected what pre-training wrote"
+        ) from error
+
+
+def _architecture_of(weights: Mapping[str, Tensor], path: Path) -> Architecture:
+    tables = ("word", "position", "item_position")
+    names = [f"longformer.embeddings.{table}_embeddings.weight" for table in tables]
+    names.append("longformer.encoder.layer.0.intermediate.dense.weight")
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise UserError(
+            f"{path}: found {len(weights)} tensors, missing {', '.join(missing)}, expected a "
+            "Recformer checkpoint (DeepSpeed leaves out the frozen word embeddings; the official "
+            "convert_pretrain_ckpt.py puts them back)"
+        )
+    words, positions, item_positions, inner = (weights[name] for name in names)
+    if words.shape[1] % OFFICIAL_HEAD_SIZE:
+        raise UserError(
+            f"{path}: found width {words.shape[1]}, expected a multiple of {OFFICIAL_HEAD_SIZE}, a "
+            "head's width in all official models (the file doesn't say how many heads there are)"
+        )
+    prefix = "longformer.encoder.layer."
+    layers = {name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)}
+    return Architecture(
+        vocab_size=len(words),
+        hidden_size=words.shape[1],
+        num_layers=len(layers),
+        num_heads=words.shape[1] // OFFICIAL_HEAD_SIZE,
+        intermediate_size=len(inner),
+        num_positions=len(positions),
+        num_item_positions=len(item_positions),
+        pad_token_id=OFFICIAL_PAD,
+        layer_norm_eps=OFFICIAL_EPS,
+    )

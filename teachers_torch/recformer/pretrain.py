@@ -1,0 +1,214 @@
+"""Pre-training Recformer on other domains: item-item contrast and masked words.
+
+Pairs, masks and losses are those of arXiv 2305.13731 (section 2.3) and its
+official code.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Dataset
+from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
+from teachers_torch.items.inputs import Log
+from teachers_torch.recformer.model import (
+    Recformer,
+    autocast,
+    item_contrastive_loss,
+    masked_language_loss,
+)
+from teachers_torch.recformer.official import save_start
+from teachers_torch.recformer.pairs import History, Pairs, View
+from teachers_torch.recformer.start import build_model, load_start, make_reader
+from teachers_torch.recformer.tune import learning_rate_share
+
+
+class Pretraining(NamedTuple):
+    """How a pre-training went: epochs run, the one kept, its in-batch accuracy."""
+
+    epochs: int
+    best_epoch: int
+    accuracy: float
+
+
+def pretrain(
+    datasets: Sequence[Dataset],
+    config: RecformerConfig,
+    pretraining: RecformerPretrainConfig,
+    *,
+    max_seq_len: int,
+    cache_dir: Path,
+    seed: int,
+    log: Log,
+    folder: Path,
+) -> Pretraining:
+    """Trains on the whole histories of some domains, a user of two domains being two.
+
+    `folder` holds the best weights so far from the first validation on; tuning begins there
+    with `--recformer_start=<folder>`. torch's global random state is left as it was.
+
+    Args:
+        datasets: the domains; none of them may be tuned on later.
+        config: the model and its start.
+        pretraining: optimisation.
+        max_seq_len: the newest items of a history that are read.
+        cache_dir: where the domains' tokens are kept.
+        seed: seed of weights, pairs, masks, batches and dropout.
+        log: told of progress as dicts with an `event`: each `step` with its number and how
+            many an epoch has, each `validation` with epoch, loss, accuracy and seconds.
+        folder: where the model goes.
+
+    Raises:
+        UserError: the start is none, its tokenizer has no mask, or there are too few histories.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        start = load_start(config, max_seq_len)
+        if start.tokenizer.mask_token_id is None:
+            raise UserError(f"--recformer_start: found {config.start!r} without a mask token")
+        tokenizer, histories = start.tokenizer, []
+        for dataset in datasets:
+            reader = make_reader(start, dataset.catalogue, config, max_seq_len, cache_dir)
+            users = np.split(dataset.interactions.items, dataset.interactions.indptr[1:-1])
+            histories += [History(reader, items) for items in users if len(items)]
+        mask_id = cast(int, tokenizer.mask_token_id)
+        pairs = Pairs(histories, mask_id, len(tokenizer), pretraining.mlm_share)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = build_model(start, config, language_head=True).to(device)
+        card = {
+            "start": config.start,
+            "domains": [dataset.name for dataset in datasets],
+            "histories": len(histories),
+            "seed": seed,
+            "settings": dataclasses.asdict(pretraining),
+        }
+
+        def keep(result: Pretraining) -> None:
+            save_start(model, tokenizer, {**card, **result._asdict()}, folder)
+
+        return _train(model, pairs, config, pretraining, seed, log, keep)
+
+
+def pretraining_loss(
+    model: Recformer, history: View, item: View, temperature: float, mlm_weight: float
+) -> Float[Tensor, ""]:
+    """IIC + weight · (MLM of the histories + MLM of the items), rows belonging together."""
+    assert model.lm_head is not None
+    encoder = model.longformer
+    loss = item_contrastive_loss(
+        encoder.pooled(history.tokens).float(), encoder.pooled(item.tokens).float(), temperature
+    )
+    for view in (history, item):
+        hidden = encoder(view.masked)
+        loss = loss + mlm_weight * masked_language_loss(model.lm_head, hidden, view.labels)
+    return loss
+
+
+def in_batch_accuracy(
+    histories: Float[Tensor, "rows width"], items: Float[Tensor, "rows width"]
+) -> float:
+    """Share of the rows whose own item is the nearest of the batch by cosine."""
+    cosines = F.normalize(histories, dim=-1) @ F.normalize(items, dim=-1).T
+    own = torch.arange(len(cosines), device=cosines.device)
+    return float((cosines.argmax(dim=1) == own).float().mean())
+
+
+def _train(
+    model: Recformer,
+    pairs: Pairs,
+    config: RecformerConfig,
+    pretraining: RecformerPretrainConfig,
+    seed: int,
+    log: Log,
+    keep: Callable[[Pretraining], None],
+) -> Pretraining:
+    """The optimisation; `keep` is called whenever the weights are the best so far."""
+    size, every = pretraining.batch_size, pretraining.accumulate
+    order = np.random.default_rng([seed, 0]).permutation(len(pairs.histories))
+    held_out = max(2, round(pretraining.validation_share * len(order)))
+    validation, training = order[:held_out], order[held_out:]
+    if len(training) < 2:
+        raise UserError(f"--domains: found {len(order)} histories, expected at least 4")
+    words = model.longformer.embeddings.word_embeddings
+    words.requires_grad_(not config.fix_word_embeddings)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=pretraining.learning_rate, weight_decay=0.0)
+    batches = -(-len(training) // size)
+    steps = pretraining.max_epochs * -(-batches // every)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_share(step, 0, steps)
+    )
+    best = Pretraining(0, 0, -1.0)
+    for epoch in range(1, pretraining.max_epochs + 1):
+        rng, started, total = np.random.default_rng([seed, epoch]), time.perf_counter(), 0.0
+        shuffled = rng.permutation(training)
+        for batch in range(1, batches + 1):
+            views = pairs.draw(shuffled[(batch - 1) * size : batch * size], rng)
+            total += _add_gradients(model, views, config, pretraining)
+            if batch % every == 0 or batch == batches:
+                torch.nn.utils.clip_grad_norm_(trained, pretraining.max_gradient_norm)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+            log({"event": "step", "epoch": epoch, "step": batch, "steps": batches})
+            if batch % pretraining.evaluate_every and batch < batches:
+                continue
+            accuracy = _accuracy(model, pairs, validation, config, size)
+            if accuracy > best.accuracy:
+                best = Pretraining(epoch, epoch, accuracy)
+                keep(best)
+            log(
+                {
+                    "event": "validation",
+                    "epoch": epoch,
+                    "loss": total / batch,
+                    "accuracy": accuracy,
+                    "best_epoch": best.best_epoch,
+                    "seconds": time.perf_counter() - started,
+                }
+            )
+    return best._replace(epochs=pretraining.max_epochs)
+
+
+def _add_gradients(
+    model: Recformer,
+    views: tuple[View, View],
+    config: RecformerConfig,
+    pretraining: RecformerPretrainConfig,
+) -> float:
+    """Adds a batch's share of a step's gradients; returns its loss."""
+    model.train()
+    device = next(model.parameters()).device
+    history, item = (view.to(device) for view in views)
+    with autocast(config, device):
+        loss = pretraining_loss(model, history, item, config.temperature, pretraining.mlm_weight)
+    (loss / pretraining.accumulate).backward()
+    return float(loss.detach())
+
+
+@torch.inference_mode()
+def _accuracy(
+    model: Recformer,
+    pairs: Pairs,
+    rows: Int[np.ndarray, "rows"],
+    config: RecformerConfig,
+    batch_size: int,
+) -> float:
+    """In-batch accuracy over pairs that are the same at every call."""
+    model.eval()
+    device, rng, right = next(model.parameters()).device, np.random.default_rng(0), 0.0
+    for at in range(0, len(rows), batch_size):
+        views = pairs.draw(rows[at : at + batch_size], rng)
+        with autocast(config, device):
+            pooled = [model.longformer.pooled(view.tokens.to(device)) for view in views]
+        right += in_batch_accuracy(pooled[0].float(), pooled[1].float()) * len(pooled[0])
+    return right / len(rows)

@@ -1,0 +1,250 @@
+"""Pre-training of UniSRec and UniM²Rec-style teachers on other domains."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Int64
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Dataset, Interactions
+from prmkd_jax.data.splits import leave_one_out
+from teachers_torch.config import PretrainConfig, TeacherConfigs
+from teachers_torch.items.inputs import Log
+from teachers_torch.sequence.contrast import PretrainBatch, item_drop, replace_rows
+from teachers_torch.sequence.pretrain_task import BUILD, Task, describe, identity, join_interactions
+from teachers_torch.sequence.start import FACTS, WEIGHTS
+from teachers_torch.states import load_state, save_state
+from teachers_torch.tuning import seeded
+
+STATE = "state.pt"
+
+
+def pretrain(
+    family: str,
+    domains: Sequence[Dataset],
+    configs: TeacherConfigs,
+    config: PretrainConfig,
+    folder: Path,
+    *,
+    cache_dir: Path,
+    seed: int,
+    log: Log,
+) -> dict[str, Any]:
+    """Pre-trains a model on the training parts of several domains and writes a checkpoint.
+
+    Batches mix all domains. Nothing is validated: the checkpoint is that of the last epoch,
+    and `epoch-<n>` folders in `folder` hold the earlier ones. After every epoch the whole
+    state is noted there as well, so a stopped pre-training goes on with the same numbers.
+
+    Args:
+        family: `unisrec` or `unim2rec`.
+        domains: at least one; a user active in two is two users.
+        configs: the model's settings.
+        config: the pre-training's.
+        folder: where to.
+        cache_dir: where encoded texts and pictures are kept.
+        seed: seed of weights, batches, dropout, noise and augmentations.
+        log: told `encode_texts`, `encode_images`, `step` and `epoch` events.
+
+    Returns:
+        What stands in the checkpoint's `pretraining.json`.
+
+    Raises:
+        UserError: the domains' inputs are missing or wrong, or the folder holds another
+            pre-training.
+    """
+    interactions = join_interactions(domains)
+    instances = leave_one_out(interactions).train
+    if not len(instances):
+        raise UserError("--domains: found no training instance, expected histories of 4 or more")
+    with seeded(seed):
+        task = BUILD[family](domains, configs, config, seed, cache_dir, log)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = task.model.to(device)
+        facts = describe(family, domains, configs, config, task, seed)
+        if (done := _finished(folder, facts)) is not None:
+            return done
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        epoch, seconds, losses = _resume(folder / STATE, facts, model, optimizer)
+        facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
+        while epoch < config.epochs:
+            epoch += 1
+            started = time.perf_counter()
+            order = np.random.default_rng([seed, epoch]).permutation(instances)
+            loss = _train_epoch(task, optimizer, interactions, order, configs, config, epoch, log)
+            losses.append(loss)
+            seconds += time.perf_counter() - started
+            facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
+            if epoch % config.save_every == 0 and epoch < config.epochs:
+                _write(model, facts, folder / f"epoch-{epoch}")
+            state = {
+                "identity": identity(facts),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "epoch": epoch,
+                "seconds": seconds,
+                "losses": losses,
+            }
+            save_state(folder / STATE, state)
+            log(
+                {
+                    "event": "epoch",
+                    "epoch": epoch,
+                    "loss": loss,
+                    "seconds": time.perf_counter() - started,
+                }
+            )
+    _write(model, facts, folder)
+    (folder / STATE).unlink()
+    return facts
+
+
+def prefixes(
+    interactions: Interactions, instance_ids: Int64[np.ndarray, "batch"], max_seq_len: int
+) -> tuple[Int64[np.ndarray, "batch length"], Int64[np.ndarray, "batch"]]:
+    """The prefixes of instances as left-aligned table rows (item + 1, 0 behind the end).
+
+    Args:
+        interactions: the histories.
+        instance_ids: CSR offsets of the targets.
+        max_seq_len: the longest prefix; of a longer one the last items are taken.
+
+    Returns:
+        The rows, as wide as the longest prefix, and the prefixes' lengths.
+    """
+    begin = interactions.indptr[interactions.users[instance_ids]]
+    start = np.maximum(begin, instance_ids - max_seq_len)
+    lengths = instance_ids - start
+    places = np.arange(lengths.max())
+    real = places < lengths[:, None]
+    rows = interactions.items[np.where(real, start[:, None] + places, 0)].astype(np.int64) + 1
+    return np.where(real, rows, 0), lengths
+
+
+def augmented_batch(
+    item_seq: torch.Tensor,
+    lengths: torch.Tensor,
+    targets: torch.Tensor,
+    config: PretrainConfig,
+    num_items: int,
+    variants: int,
+) -> PretrainBatch:
+    """Adds the augmented sequences, drawn from torch's global generator.
+
+    One coin decides for the whole batch: items are dropped, or each item that is drawn is
+    read without some of its words (or without one modality, either with the same chance).
+
+    Args:
+        item_seq: left-aligned table rows.
+        lengths: items of each sequence.
+        targets: table row of each next item.
+        config: the probabilities.
+        num_items: rows from an item to its first variant.
+        variants: how many variants there are.
+    """
+    keep = torch.rand(item_seq.shape, device=item_seq.device) >= config.drop
+    if float(torch.rand(())) < config.item_drop:
+        return PretrainBatch(item_seq, lengths, targets, *item_drop(item_seq, lengths, keep))
+    chosen = torch.randint(1, variants + 1, item_seq.shape, device=item_seq.device)
+    augmented = replace_rows(item_seq, keep, chosen * num_items)
+    return PretrainBatch(item_seq, lengths, targets, augmented, lengths)
+
+
+def _train_epoch(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    interactions: Interactions,
+    order: Int64[np.ndarray, "instances"],
+    configs: TeacherConfigs,
+    config: PretrainConfig,
+    epoch: int,
+    log: Log,
+) -> float:
+    """One pass over the instances in this order; returns their mean loss."""
+    model = task.model.train()
+    device = next(model.parameters()).device
+    total, steps = torch.zeros((), device=device), -(-len(order) // config.batch_size)
+    for step, ids in enumerate(_batches(order, config.batch_size), start=1):
+        arrays = (*prefixes(interactions, ids, configs.max_seq_len), interactions.items[ids] + 1)
+        item_seq, lengths, targets = (torch.from_numpy(a.astype(np.int64)) for a in arrays)
+        rows = item_seq.to(device), lengths.to(device), targets.to(device)
+        batch = augmented_batch(*rows, config, task.num_items, task.variants)
+        loss = model.pretrain_loss(batch, config)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(ids)
+        log({"event": "step", "epoch": epoch, "step": step, "steps": steps})
+    return float(total) / len(order)
+
+
+def _batches(order: Int64[np.ndarray, "instances"], size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The facts of the same pre-training, where it lies finished in the folder.
+
+    Raises:
+        UserError: another one lies there.
+    """
+    path = folder / FACTS
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    same = found.get("epochs") == facts["pretraining"]["epochs"] and identity(found) == identity(
+        facts
+    )
+    if not same:
+        raise UserError(
+            f"{path}: found a checkpoint of other settings or data, expected none (delete the "
+            "folder, or set another --checkpoint_dir)"
+        )
+    return found
+
+
+def _resume(
+    path: Path, facts: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float, list[float]]:
+    """Takes up a stopped pre-training: its epochs, seconds and losses so far.
+
+    Raises:
+        UserError: the state is of another pre-training.
+    """
+    state = load_state(path)
+    if state is None:
+        return 0, 0.0, []
+    if state["identity"] != identity(facts):
+        raise UserError(
+            f"{path}: found a pre-training of other settings or data, expected the same to go "
+            "on with (delete it to start over)"
+        )
+    if state["epoch"] > facts["pretraining"]["epochs"]:
+        raise UserError(
+            f"--pretrain_epochs: found {facts['pretraining']['epochs']}, expected at least the "
+            f"{state['epoch']} that are done in {path}"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epoch"], state["seconds"], state["losses"]
+
+
+def _write(model: torch.nn.Module, facts: dict[str, Any], folder: Path) -> None:
+    """Writes a checkpoint; its facts come last, so that without them there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FACTS).unlink(missing_ok=True)
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    partial = folder / f"{WEIGHTS}.{os.getpid()}"
+    safetensors.torch.save_file(weights, partial)
+    os.replace(partial, folder / WEIGHTS)
+    partial = folder / f"{FACTS}.{os.getpid()}"
+    partial.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(partial, folder / FACTS)

@@ -1,0 +1,149 @@
+"""What is pre-trained on what: models without IDs over the items of several domains."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prmkd_jax.data.dataset import Dataset, Interactions
+from teachers_torch.config import EncoderConfig, PretrainConfig, TeacherConfigs
+from teachers_torch.items.inputs import (
+    Log,
+    Modality,
+    WordDrop,
+    image_inputs,
+    join,
+    pixel_inputs,
+    text_inputs,
+)
+from teachers_torch.items.pixels import PixelEncoder
+from teachers_torch.sequence.start import model_facts
+from teachers_torch.sequence.unim2rec import UniM2Rec
+from teachers_torch.sequence.unisrec import UniSRec
+
+
+class Task(NamedTuple):
+    """What is trained, on what.
+
+    Attributes:
+        model: without IDs, which mean nothing in another domain.
+        config: its settings.
+        num_items: items of all domains. The rows of the item table are [PAD], the items, and
+            then, once or more, the items again as an augmentation reads them.
+        variants: how often they come again.
+    """
+
+    model: UniSRec | UniM2Rec
+    config: EncoderConfig
+    num_items: int
+    variants: int
+
+
+def join_interactions(domains: Sequence[Dataset]) -> Interactions:
+    """The histories of all domains, one domain's users and items after the other's."""
+    ends = np.cumsum([domain.num_items for domain in domains])
+    items = [
+        domain.interactions.items + (end - domain.num_items)
+        for domain, end in zip(domains, ends, strict=True)
+    ]
+    lengths = np.concatenate([domain.interactions.lengths for domain in domains])
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Interactions(indptr, np.concatenate(items).astype(np.int32))
+
+
+def _build_unisrec(
+    domains: Sequence[Dataset],
+    configs: TeacherConfigs,
+    config: PretrainConfig,
+    seed: int,
+    cache_dir: Path,
+    log: Log,
+) -> Task:
+    norm = configs.unisrec.feature_norm
+    drop = WordDrop(config.word_drop, seed)
+    texts = join([text_inputs(d, configs.text, norm, cache_dir, log) for d in domains])
+    dropped = join([text_inputs(d, configs.text, norm, cache_dir, log, drop) for d in domains])
+    vectors = np.concatenate([texts.features, dropped.features])
+    model = UniSRec(configs.unisrec, vectors, configs.max_seq_len, transductive=False)
+    return Task(model, configs.unisrec, len(texts.available), variants=1)
+
+
+def _build_unim2rec(
+    domains: Sequence[Dataset],
+    configs: TeacherConfigs,
+    config: PretrainConfig,
+    seed: int,
+    cache_dir: Path,
+    log: Log,
+) -> Task:
+    own = configs.unim2rec
+    texts = [text_inputs(d, configs.text, own.feature_norm, cache_dir, log) for d in domains]
+    modalities, vision = [join(texts)], None
+    shapes = {domain.catalogue.image_shape for domain in domains}
+    if shapes != {None} and len(shapes) == 1:
+        vision = PixelEncoder(next(shape for shape in shapes if shape is not None))
+        modalities.append(join([pixel_inputs(domain) for domain in domains]))
+    elif any(_has_pictures(domain) for domain in domains):
+        modalities.append(join([_images(d, configs, cache_dir, log) for d in domains]))
+    model = UniM2Rec(own, modalities, configs.max_seq_len, has_ids=False, vision=vision)
+    return Task(model, own, len(modalities[0].available), variants=2)
+
+
+BUILD = {"unisrec": _build_unisrec, "unim2rec": _build_unim2rec}
+
+
+def _has_pictures(domain: Dataset) -> bool:
+    catalogue = domain.catalogue
+    return catalogue.image_features is not None or catalogue.image_paths is not None
+
+
+def _images(domain: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log) -> Modality:
+    if _has_pictures(domain):
+        norm = configs.unim2rec.feature_norm
+        return image_inputs(domain, configs.image, norm, cache_dir, log)
+    return Modality(np.zeros((domain.num_items, 0), np.float32), np.zeros(domain.num_items, bool))
+
+
+def describe(
+    family: str,
+    domains: Sequence[Dataset],
+    configs: TeacherConfigs,
+    config: PretrainConfig,
+    task: Task,
+    seed: int,
+) -> dict[str, Any]:
+    """What a checkpoint is; json values."""
+    vision = getattr(task.model, "vision", None)
+    return {
+        "teacher": family,
+        "domains": [
+            {
+                "name": domain.name,
+                "fingerprint": domain.fingerprint,
+                "users": domain.num_users,
+                "items": domain.num_items,
+                "interactions": len(domain.interactions.items),
+            }
+            for domain in domains
+        ],
+        "model": model_facts(task.config, configs),
+        "settings": dataclasses.asdict(task.config),
+        "pretraining": dataclasses.asdict(config),
+        "seed": seed,
+        "image_shape": None if vision is None else list(vision.image_shape),
+    }
+
+
+def identity(facts: dict[str, Any]) -> str:
+    """Hash of what a pre-training under way must not change: all but how far it is to go."""
+    fixed = {key: facts[key] for key in ("teacher", "domains", "model", "settings", "seed")}
+    fixed["pretraining"] = {
+        key: value
+        for key, value in facts["pretraining"].items()
+        if key not in ("epochs", "save_every")
+    }
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,127 @@
+"""Vectors of instances and items from a causal encoder, and their ranking of all items."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Int64
+
+from prmkd_jax.data.batches import as_batch
+from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.packing import Segments, history_segments, pack, row_length
+from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
+from teachers_torch.config import EncoderConfig
+from teachers_torch.sequence.encoder import SequenceModel, to_tensors
+
+USERS_AT_ONCE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedTeacher:
+    """A teacher that is a torch model over the histories of one data set.
+
+    Its vectors are L2-normalised, so `score_scale` is 1 / temperature. `start` says what its
+    tuning starts from.
+    """
+
+    name: str
+    model: SequenceModel
+    interactions: Interactions
+    config: EncoderConfig
+    max_seq_len: int
+    start: str = "random"
+
+    @property
+    def score_scale(self) -> float:
+        """1 / temperature."""
+        return 1 / self.model.temperature
+
+    @property
+    def num_parameters(self) -> int:
+        """All trained parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the content features, their availability bits and the ID table."""
+        ids = self.model.item_embedding
+        tables = [*self.model.buffers(), *([] if ids is None else [ids.weight])]
+        return sum(table.nbytes for table in tables)
+
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, "instances"]
+    ) -> Float32[np.ndarray, "instances width"]:
+        """Vectors of instances; zero for the offset of a user's first item."""
+        return encode_instances(
+            self.model, self.interactions, instance_ids, self.max_seq_len, self.config.batch_size
+        )
+
+    def encode_items(self) -> Float32[np.ndarray, "items width"]:
+        """Vectors of all items."""
+        return encode_items(self.model)
+
+
+@torch.inference_mode()
+def encode_items(model: SequenceModel) -> Float32[np.ndarray, "items width"]:
+    """L2-normalised vectors of all items, in eval mode."""
+    model.eval()
+    return torch.nn.functional.normalize(model.item_reprs(), dim=-1).cpu().numpy()
+
+
+@torch.inference_mode()
+def encode_instances(
+    model: SequenceModel,
+    interactions: Interactions,
+    instance_ids: Int[np.ndarray, "instances"],
+    max_seq_len: int,
+    batch_size: int,
+) -> Float32[np.ndarray, "instances width"]:
+    """Vectors of instances, in eval mode: all prefixes of a history in one causal pass.
+
+    Args:
+        model: the model.
+        interactions: the histories.
+        instance_ids: CSR offsets of the targets, distinct, in any order. The offset of a
+            user's first item is no instance; its row is zero.
+        max_seq_len: the longest prefix.
+        batch_size: token slots encoded at once.
+    """
+    model.eval()
+    table = model.item_reprs()
+    vectors = np.zeros((len(instance_ids), table.shape[1]), dtype=np.float32)
+    row_of = np.full(len(interactions.items), -1)
+    row_of[instance_ids] = np.arange(len(instance_ids))
+    segments = history_segments(interactions, interactions.indptr[1:], max_seq_len)
+    segments = segments[_asking(segments, np.asarray(instance_ids, dtype=np.int64))]
+    length = row_length(batch_size, max_seq_len)
+    for packed in pack(interactions, segments, batch_size // length, length):
+        batch = as_batch(interactions, packed)
+        tensors = to_tensors(batch, table.device)
+        encoded = model.user_vectors(tensors, table[tensors.item_seq]).cpu().numpy()
+        rows = row_of[batch.instance_ids[batch.real]]
+        vectors[rows[rows >= 0]] = encoded[rows >= 0]
+    return vectors
+
+
+def rank_all(
+    users: Float32[np.ndarray, "users width"],
+    items: Float32[np.ndarray, "items width"],
+    targets: Int[np.ndarray, "users"],
+) -> dict[str, float]:
+    """Metrics of ranking all items for every user by the dot product, no history masked.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    parts = [slice(at, at + USERS_AT_ONCE) for at in range(0, len(users), USERS_AT_ONCE)]
+    ranks = [expected_ranks(users[part] @ items.T, targets[part]) for part in parts]
+    return ranking_metrics(np.concatenate(ranks) if ranks else np.empty(0))
+
+
+def _asking(
+    segments: Segments, instance_ids: Int64[np.ndarray, "instances"]
+) -> Int64[np.ndarray, "chosen"]:
+    """The segments that ask for any of the instances."""
+    wanted = np.sort(instance_ids)
+    below = np.searchsorted(wanted, segments.first_asked + 1, side="left")
+    return np.flatnonzero(np.searchsorted(wanted, segments.stop, side="right") > below)

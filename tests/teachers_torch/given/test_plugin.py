@@ -1,0 +1,91 @@
+import re
+from importlib.metadata import distributions
+from pathlib import Path
+
+from prmkd_jax.common import plugins as own
+from teachers_torch.config import OWN_GROUP
+from tests.packages import ROOT, install, run_beside
+
+PAGE = ROOT / "docs" / "own_teacher.md"
+
+# Tunes the teachers named on the command line over a ring of items, and prints their cards.
+TUNE = """
+import dataclasses, json, sys
+from pathlib import Path
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.splits import leave_one_out
+from teachers_torch.tuning import tune
+from teachers_torch.config import TEACHERS, TeacherConfigs
+from tests.teachers_torch.worlds import ring_world
+ring = ring_world()
+split = leave_one_out(ring.interactions)
+cards = {"known": TEACHERS}
+for name in sys.argv[2:]:
+    try:
+        teacher, card = tune(
+            name, ring, split, TeacherConfigs(), cache_dir=Path(sys.argv[1]), seed=0, log=print
+        )
+        cards[name] = [dataclasses.asdict(card), teacher.score_scale]
+    except UserError as error:
+        cards[name] = str(error)
+print(json.dumps(cards))
+"""
+
+
+def tuned(folder: Path, *names: str) -> dict:
+    return run_beside(folder, TUNE, *names)
+
+
+def test_the_pages_teacher_teaches(tmp_path):
+    """A page whose code has gone stale, or that takes more than it promises."""
+    page = PAGE.read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', page, re.MULTILINE)
+    assert len(code.splitlines()) <= 32
+    install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
+    found = tuned(tmp_path, entry[1])
+    card, scale = found[entry[1]]
+    assert found["known"][-1] == entry[1]
+    # On a ring the next item is certain, and the held-out steps occur with other users.
+    assert card["test"]["NDCG@10"] > 0.95
+    assert (card["start"], card["epochs"], card["num_parameters"]) == ("own class", 0, 0)
+    assert scale == 5.0
+
+
+BAD = """
+import numpy as np
+class Short:
+    def __init__(self, dataset): self.n = dataset.num_items
+    def encode_instances(self, ids): return np.ones((len(ids), 2))
+    def encode_items(self): return np.ones((self.n - 1, 2))
+class Nan(Short):
+    def encode_items(self): return np.full((self.n, 2), np.nan)
+"""
+
+
+def test_mistakes_of_the_class_are_told_in_one_line(tmp_path):
+    """A ranking of the wrong items, or a broadcast that fits by chance."""
+    names = {"short": "Short", "nan": "Nan", "gone": "Gone"}
+    install(
+        tmp_path, OWN_GROUP, BAD, **{name: f"my_package.own:{cls}" for name, cls in names.items()}
+    )
+    found = tuned(tmp_path, *names)
+    told = "my_package.own:Short.encode_items returned shape [19, 2], expected [20, d]"
+    assert told in found["short"]
+    assert "returned shape [20, 2], expected [20, d] of finite numbers" in found["nan"]
+    assert "my_package.own:Gone can't be imported" in found["gone"]
+
+
+def test_the_packages_version_tells_two_teachers_apart(tmp_path, monkeypatch):
+    """Vectors of an older version out of the cache, or an equal one encoded again."""
+    identities = []
+    for folder, version in (("a", "1.0"), ("b", "1.0"), ("c", "1.1")):
+        (tmp_path / folder).mkdir()
+        install(tmp_path / folder, OWN_GROUP, BAD, version, short="my_package.own:Short")
+        (package,) = distributions(path=[str(tmp_path / folder)])
+        monkeypatch.setattr(own, "entry_points", lambda group, found=package: found.entry_points)
+        identities.append(own.own_identity(OWN_GROUP, "short"))
+    assert identities[0] == identities[1] != identities[2]
+    assert identities[0] == {
+        "class": "my_package.own:Short", "package": "my-package", "version": "1.0",
+    }  # fmt: skip

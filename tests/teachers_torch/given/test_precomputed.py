@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from teachers_torch.config import PrecomputedConfig
+from teachers_torch.given.precomputed import PrecomputedTeacher, content_digest
+from tests.teachers_torch.worlds import ring_world
+
+DATASET = ring_world(users=4, items=6, length=5)
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    return {"instances": rng.normal(size=(20, 3)), "items": rng.normal(size=(6, 3))}
+
+
+def write(folder, arrays):
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+
+
+def test_rows_are_the_given_ones_in_float32(tmp_path, arrays):
+    """Another row order, or a scale applied to the vectors as well."""
+    write(tmp_path, arrays)
+    teacher = PrecomputedTeacher(PrecomputedConfig(folder=str(tmp_path), scale=7.0), DATASET)
+    ids = np.array([3, 19, 1])
+    np.testing.assert_allclose(teacher.encode_instances(ids), arrays["instances"][ids], rtol=1e-6)
+    np.testing.assert_allclose(teacher.encode_items(), arrays["items"], rtol=1e-6)
+    assert teacher.encode_items().dtype == teacher.encode_instances(ids).dtype == np.float32
+    assert (teacher.score_scale, teacher.table_bytes) == (7.0, 6 * 3 * 4)
+
+
+def test_normalize_makes_the_dot_a_cosine(tmp_path, arrays):
+    """One of the two tables left as it was, or NaN from the unused row of a first item."""
+    arrays["instances"][5] = 0
+    write(tmp_path, arrays)
+    teacher = PrecomputedTeacher(PrecomputedConfig(folder=str(tmp_path), normalize=True), DATASET)
+    instances, items = teacher.encode_instances(np.arange(20)), teacher.encode_items()
+    norms = np.linalg.norm(arrays["items"], axis=1, keepdims=True)
+    np.testing.assert_allclose(items, arrays["items"] / norms, rtol=1e-5)
+    assert (instances[5] == 0).all()
+    np.testing.assert_allclose(np.linalg.norm(np.delete(instances, 5, 0), axis=1), 1, rtol=1e-5)
+
+
+def spoil(arrays, name, row, value):
+    arrays[name][row, 1] = value
+
+
+MISTAKES = [
+    (lambda a: a.pop("items"), r"items\.npy: found no such file"),
+    (lambda a: a.update(items=a["items"][:5]), r"items\.npy: found shape \[5, 3\], expected \[6, "),
+    (lambda a: a.update(items=a["items"][:, 0]), r"items\.npy: found shape \[6\], expected \[6, "),
+    (
+        lambda a: a.update(instances=a["instances"][:19]),
+        r"instances\.npy: found shape \[19, 3\], expected \[20, 3\]",
+    ),
+    (
+        lambda a: a.update(instances=a["instances"][:, :2]),
+        r"instances\.npy: found shape \[20, 2\], expected \[20, 3\]",
+    ),
+    (
+        lambda a: a.update(items=np.ones((6, 3), dtype=np.int64)),
+        r"items\.npy: found dtype int64, expected floats",
+    ),
+    (lambda a: spoil(a, "instances", 17, np.nan), r"instances\.npy: row 17: found nan or inf"),
+    (lambda a: spoil(a, "items", 2, np.inf), r"items\.npy: row 2: found nan or inf"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "message"), MISTAKES)
+def test_wrong_arrays_are_refused(tmp_path, arrays, mistake, message, monkeypatch):
+    """A shape, type or value that would give wrong scores, or a traceback, much later."""
+    monkeypatch.setattr("teachers_torch.given.precomputed.ROWS_AT_ONCE", 8)
+    mistake(arrays)
+    write(tmp_path, arrays)
+    with pytest.raises(UserError, match=message):
+        PrecomputedTeacher(PrecomputedConfig(folder=str(tmp_path)), DATASET)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_no_array_is_refused(tmp_path, arrays, content):
+    """A traceback from inside numpy."""
+    write(tmp_path, arrays)
+    (tmp_path / "items.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"items\.npy: found no \.npy array"):
+        PrecomputedTeacher(PrecomputedConfig(folder=str(tmp_path)), DATASET)
+
+
+def test_a_folder_must_be_given():
+    """The working directory searched instead."""
+    with pytest.raises(UserError, match="--precomputed_folder: found nothing"):
+        PrecomputedTeacher(PrecomputedConfig(), DATASET)
+
+
+def test_the_digest_is_of_the_content(tmp_path, arrays):
+    """Cached vectors of a file that has changed since, or missed for one that has moved."""
+    digests = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, arrays)
+        digests.append(content_digest(PrecomputedConfig(folder=str(tmp_path / name))))
+        arrays["items"][0, 0] += 1
+    write(tmp_path / "b", {"items": np.load(tmp_path / "a" / "items.npy")})
+    digests.append(content_digest(PrecomputedConfig(folder=str(tmp_path / "b"))))
+    assert digests[0] == digests[2] != digests[1]

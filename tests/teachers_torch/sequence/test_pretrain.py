@@ -1,0 +1,196 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Catalogue
+from teachers_torch.config import PretrainConfig, TeacherConfigs, UniM2RecConfig, UniSRecConfig
+from teachers_torch.sequence import pretrain as module
+from teachers_torch.sequence.pretrain import augmented_batch, prefixes, pretrain
+from teachers_torch.sequence.pretrain_task import join_interactions
+from tests.teachers_torch.worlds import interactions_of, ring_world
+
+SMALL = {
+    "hidden_size": 16, "num_layers": 1, "inner_size": 16, "num_experts": 2, "dropout": 0.1,
+    "adaptor_dropout": 0.0, "batch_size": 48,
+}  # fmt: skip
+CONFIGS = TeacherConfigs(
+    unisrec=UniSRecConfig(**SMALL), unim2rec=UniM2RecConfig(**SMALL), max_seq_len=10
+)
+PRETRAIN = PretrainConfig(epochs=4, batch_size=48, learning_rate=1e-2, save_every=2, item_drop=0.5)
+
+
+@pytest.fixture
+def domain(ring):
+    """A ring of 24 users with 6 training instances each."""
+    return ring_world(users=24)
+
+
+def without_pictures(dataset):
+    return dataclasses.replace(dataset, name="plain", catalogue=Catalogue(dataset.catalogue.texts))
+
+
+def with_pixels(dataset):
+    """The ring world with raw 4 × 4 pictures of three colours."""
+    pixels = np.random.default_rng(0).random((dataset.num_items, 48)).astype(np.float16)
+    catalogue = dataclasses.replace(dataset.catalogue, image_features=pixels, image_shape=(4, 4, 3))
+    return dataclasses.replace(dataset, name="pixels", catalogue=catalogue)
+
+
+def run(family, domains, folder, config=PRETRAIN, log=lambda event: None, seed=0):
+    return pretrain(
+        family, domains, CONFIGS, config, folder / "out", cache_dir=folder, seed=seed, log=log
+    )
+
+
+def weights(folder):
+    return safetensors.torch.load_file(folder / "weights.safetensors")
+
+
+@pytest.mark.parametrize("family", ["unisrec", "unim2rec"])
+def test_it_learns_and_leaves_checkpoints(family, domain, tmp_path):
+    """A loss that does not fall, a domain left out, a checkpoint that is not written."""
+    events = []
+    facts = run(family, [domain, without_pictures(domain)], tmp_path, log=events.append)
+    losses = [event["loss"] for event in events if event["event"] == "epoch"]
+    assert losses == facts["losses"]
+    assert losses[-1] < losses[0] - 0.5
+    assert [domain["name"] for domain in facts["domains"]] == ["ring", "plain"]
+    # 24 users with 7 training items each, in two domains.
+    steps = [event for event in events if event["event"] == "step" and event["epoch"] == 1]
+    assert len(steps) == -(-2 * 24 * 6 // 48) == steps[0]["steps"]
+    assert json.loads((tmp_path / "out" / "pretraining.json").read_text()) == facts
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "weights.safetensors", "pretraining.json", "epoch-2",
+    }  # fmt: skip
+    early = json.loads((tmp_path / "out" / "epoch-2" / "pretraining.json").read_text())
+    assert (early["epochs"], facts["epochs"]) == (2, 4)
+    last, before = weights(tmp_path / "out"), weights(tmp_path / "out" / "epoch-2")
+    assert set(last) == set(before)
+    assert "item_embedding.weight" not in last
+    assert not torch.equal(last["LayerNorm.weight"], before["LayerNorm.weight"])
+
+
+def test_every_parameter_of_unisrec_is_trained(domain, tmp_path):
+    """A part of the model that no loss reaches."""
+    run("unisrec", [domain], tmp_path)
+    early, late = weights(tmp_path / "out" / "epoch-2"), weights(tmp_path / "out")
+    assert [name for name in early if torch.equal(early[name], late[name])] == []
+
+
+def test_vision_encoder_is_trained_on_raw_pixels(domain, tmp_path):
+    """Pictures flattened in place of encoded, or an encoder that stays random."""
+    facts = run("unim2rec", [with_pixels(domain)], tmp_path)
+    assert facts["image_shape"] == [4, 4, 3]
+    early, late = weights(tmp_path / "out" / "epoch-2"), weights(tmp_path / "out")
+    vision = [name for name in late if name.startswith("vision.")]
+    assert len(vision) == 8
+    assert not any(torch.equal(early[name], late[name]) for name in vision)
+    assert late["adaptors.1.w_gate"].shape[0] == 64
+
+
+def test_domains_without_pictures_leave_no_image_adaptor(domain, tmp_path):
+    """An adaptor of a width that the target's pictures don't have."""
+    facts = run("unim2rec", [without_pictures(domain)], tmp_path)
+    assert facts["image_shape"] is None
+    assert not any(name.startswith("adaptors.1") for name in weights(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("family", ["unisrec", "unim2rec"])
+def test_stopped_and_taken_up_is_the_same_as_uninterrupted(family, domain, tmp_path):
+    """A state that lacks the optimiser's moments, the random state or the epoch."""
+    whole = run(family, [domain], tmp_path / "whole")
+
+    def stop(event):
+        if event["event"] == "step" and event["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(family, [domain], tmp_path / "stopped", log=stop)
+    torch.rand(7)
+    again = run(family, [domain], tmp_path / "stopped")
+    assert again["losses"] == whole["losses"]
+    one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "stopped" / "out")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_finished_work_is_not_repeated_and_not_overwritten(domain, tmp_path, monkeypatch):
+    """Hours done twice, or a checkpoint of other settings lost."""
+    first = run("unisrec", [domain], tmp_path)
+    monkeypatch.setattr(module, "_train_epoch", lambda *_: pytest.fail("trained again"))
+    assert run("unisrec", [domain], tmp_path) == first
+    for changes in ({"seed": 1}, {"config": dataclasses.replace(PRETRAIN, drop=0.3)}):
+        with pytest.raises(UserError, match="found a checkpoint of other settings"):
+            run("unisrec", [domain], tmp_path, **changes)
+
+
+def test_state_of_another_pretraining_is_refused(domain, tmp_path):
+    """Going on with weights that other data made."""
+
+    def stop(event):
+        if event["event"] == "epoch":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("unisrec", [domain], tmp_path, log=stop)
+    with pytest.raises(UserError, match=r"state\.pt: found a pre-training of other settings"):
+        run("unisrec", [without_pictures(domain), ring_world(users=9)], tmp_path)
+
+
+def test_a_stopped_pretraining_can_end_with_the_epochs_that_are_done(domain, tmp_path):
+    """A checkpoint without its facts, or one that names fewer epochs than it had."""
+
+    def stop(event):
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("unisrec", [domain], tmp_path, log=stop)
+    with pytest.raises(UserError, match="--pretrain_epochs: found 1, expected at least the 2"):
+        run("unisrec", [domain], tmp_path, config=dataclasses.replace(PRETRAIN, epochs=1))
+    facts = run("unisrec", [domain], tmp_path, config=dataclasses.replace(PRETRAIN, epochs=2))
+    assert facts["epochs"] == len(facts["losses"]) == 2
+    assert facts["seconds"] > 0
+
+
+def test_domains_are_joined_without_mixing_users_or_items():
+    """A user of two domains, or an item that two domains share by its number."""
+    first, second = ring_world(users=3, items=5, length=4), ring_world(users=2, items=6, length=3)
+    joined = join_interactions([first, second])
+    assert joined.indptr.tolist() == [0, 4, 8, 12, 15, 18]
+    assert joined.items[:12].tolist() == first.interactions.items.tolist()
+    assert joined.items[12:].tolist() == (second.interactions.items + 5).tolist()
+
+
+def test_prefixes_are_left_aligned_and_end_before_the_target():
+    """The target in its own prefix, another user's items, the first items of a long prefix."""
+    interactions = interactions_of([7, 8, 9, 5], [1, 2])
+    rows, lengths = prefixes(interactions, np.array([3, 5, 1]), max_seq_len=2)
+    assert rows.tolist() == [[9, 10], [2, 0], [8, 0]]
+    assert lengths.tolist() == [2, 1, 1]
+
+
+def test_one_coin_decides_for_the_whole_batch():
+    """Two augmentations in one batch, a wrong share, or a share of what is kept."""
+    rows, lengths = torch.randint(1, 50, (400, 10)), torch.full((400,), 10)
+    torch.manual_seed(0)
+    coins, dropped, replaced = [], [], []
+    for _ in range(200):
+        batch = augmented_batch(rows, lengths, rows[:, 0], PretrainConfig(), 50, variants=2)
+        shorter = bool((batch.augmented_lengths != 10).any())
+        coins.append(shorter)
+        if shorter:
+            assert int(batch.augmented_seq.max()) < 50
+            # The first item is always kept.
+            dropped.append((10 - batch.augmented_lengths.float().mean()) / 9)
+        else:
+            by = (batch.augmented_seq - rows) // 50
+            assert set(by.unique().tolist()) == {0, 1, 2}
+            replaced.append((by > 0).float().mean())
+    assert np.mean(coins) == pytest.approx(0.9, abs=0.05)
+    assert np.mean(dropped) == pytest.approx(0.2, abs=0.01)
+    assert np.mean(replaced) == pytest.approx(0.2, abs=0.01)

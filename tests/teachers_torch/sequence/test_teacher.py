@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.data.splits import leave_one_out
+from teachers_torch.config import UniM2RecConfig, UniSRecConfig
+from teachers_torch.items.inputs import Modality
+from teachers_torch.sequence.encoder import to_tensors
+from teachers_torch.sequence.teacher import TunedTeacher, encode_instances, encode_items, rank_all
+from teachers_torch.sequence.unim2rec import UniM2Rec
+from teachers_torch.sequence.unisrec import UniSRec
+from tests.teachers_torch.worlds import interactions_of, packed_batch, randomise
+
+MAX_LEN, ITEMS = 4, 12
+# Some shorter, some just as long as, some longer than what the model sees; one without instance.
+HISTORIES = [[1, 2, 3], [4, 5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0], [11], [10, 2]]
+SETTINGS = {"hidden_size": 8, "num_layers": 1, "inner_size": 4, "num_experts": 2, "batch_size": 12}
+
+
+@pytest.fixture
+def interactions():
+    return interactions_of(*HISTORIES)
+
+
+@pytest.fixture(params=["unisrec", "unim2rec"])
+def model(request):
+    rng = np.random.default_rng(0)
+    texts, images = rng.normal(size=(2, ITEMS, 5)).astype(np.float32)
+    if request.param == "unisrec":
+        config = UniSRecConfig(**SETTINGS, pad_class=False)
+        model = UniSRec(config, texts, MAX_LEN, transductive=True)
+    else:
+        bits = np.arange(ITEMS) % 3 > 0
+        config = UniM2RecConfig(**SETTINGS, align_weight=0.0)
+        inputs = [Modality(texts, ~bits[::-1]), Modality(images, bits)]
+        model = UniM2Rec(config, inputs, MAX_LEN, has_ids=True)
+    randomise(model)
+    return model
+
+
+def prefixes():
+    """(CSR offset, the last MAX_LEN items before it) of every instance."""
+    offset = 0
+    for history in HISTORIES:
+        for place in range(1, len(history)):
+            yield offset + place, history[max(0, place - MAX_LEN) : place]
+        offset += len(history)
+
+
+def one_by_one(model, prefix):
+    batch = packed_batch([prefix], rows=1, length=MAX_LEN)
+    users = model.user_vectors(batch, model.item_reprs()[batch.item_seq])
+    return users[-1].detach().numpy()
+
+
+def test_every_instance_has_the_vector_of_its_own_prefix(model, interactions):
+    """Rows shifted by one, a window of the wrong length, or first items with a vector."""
+    ids = np.arange(len(interactions.items))
+    vectors = encode_instances(model, interactions, ids, MAX_LEN, batch_size=12)
+    expected = np.zeros_like(vectors)
+    for offset, prefix in prefixes():
+        expected[offset] = one_by_one(model, prefix)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize("batch_size", [4, 5, 40])
+def test_a_choice_of_instances_comes_in_the_order_asked(model, interactions, batch_size):
+    """Vectors that depend on what else is asked, on its order or on the batch."""
+    every = encode_instances(model, interactions, np.arange(21), MAX_LEN, batch_size=12)
+    chosen = np.array([17, 2, 3, 20, 1, 7, 0])
+    found = encode_instances(model, interactions, chosen, MAX_LEN, batch_size)
+    np.testing.assert_allclose(found, every[chosen], atol=1e-6)
+
+
+def test_scaled_dot_products_are_the_training_logits(model, interactions):
+    """A score_scale, item table or instance table other than those of the training loss."""
+    config = UniSRecConfig(**SETTINGS)
+    teacher = TunedTeacher("any", model, interactions, config, MAX_LEN)
+    split = leave_one_out(interactions)
+    users, items = teacher.encode_instances(split.train), teacher.encode_items()
+    np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
+    logits = teacher.score_scale * users.astype(np.float64) @ items.T
+    own = logits[np.arange(len(logits)), interactions.items[split.train]]
+    expected = (np.log(np.exp(logits).sum(1)) - own).mean()
+    (batch,) = TrainingBatches(interactions, split, MAX_LEN, 40, seed=0).epoch(0)
+    loss = model.eval().loss(to_tensors(batch, torch.device("cpu")))
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_encoding_turns_training_off(model, interactions):
+    """Noise in the vectors of a model that was just being trained."""
+    for call in (
+        lambda: encode_items(model.train()),
+        lambda: encode_instances(model.train(), interactions, np.arange(21), MAX_LEN, 12),
+    ):
+        np.testing.assert_array_equal(call(), call())
+
+
+def test_ranking_reads_every_user_once(monkeypatch):
+    """Users lost or repeated between two chunks."""
+    monkeypatch.setattr("teachers_torch.sequence.teacher.USERS_AT_ONCE", 3)
+    items = np.eye(7, dtype=np.float32)
+    users = items[[0, 1, 2, 3, 4, 5, 6, 0]] + 0.5 * items[[1, 2, 3, 4, 5, 6, 0, 1]]
+    targets = np.array([0, 1, 2, 4, 4, 6, 0, 3])  # ranks 0 0 0 1 0 1 1 and 4, halfway in a tie
+    metrics = rank_all(users, items, targets)
+    assert metrics["MRR"] == pytest.approx((1 + 1 + 1 + 0.5 + 1 + 0.5 + 0.5 + 1 / 5) / 8)
+    assert metrics["Recall@5"] == 1.0
+    assert metrics["NDCG@5"] == pytest.approx((4 + 3 / np.log2(3) + 1 / np.log2(6)) / 8)
+
+
+def test_a_score_that_is_not_finite_is_an_error():
+    """A broken model that ranks every target first."""
+    with pytest.raises(ValueError, match="finite"):
+        rank_all(np.full((1, 2), np.nan, np.float32), np.ones((3, 2), np.float32), np.array([0]))

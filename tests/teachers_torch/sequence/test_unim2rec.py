@@ -1,0 +1,203 @@
+import numpy as np
+import pytest
+import torch
+
+from teachers_torch.config import PretrainConfig, UniM2RecConfig
+from teachers_torch.items.inputs import Modality
+from teachers_torch.sequence.contrast import PretrainBatch
+from teachers_torch.sequence.unim2rec import UniM2Rec, alignment_loss
+from tests.teachers_torch.worlds import packed_batch, randomise, to_numpy
+
+ITEMS, TEXT, IMAGE, WIDTH = 8, 5, 3, 6
+HAS_TEXT = np.array([1, 1, 0, 0, 1, 1, 1, 1], dtype=bool)
+HAS_IMAGE = np.array([1, 0, 1, 0, 1, 1, 0, 1], dtype=bool)
+
+
+def build(has_text=HAS_TEXT, has_image=HAS_IMAGE, fill=0.0, **changes):
+    """A model with random weights; features of missing modalities hold `fill`."""
+    rng = np.random.default_rng(0)
+    modalities = []
+    for size, bits in ((TEXT, has_text), (IMAGE, has_image)):
+        features = rng.normal(size=(ITEMS, size)).astype(np.float32)
+        features[~bits] = fill
+        modalities.append(Modality(features, bits))
+    settings = {"hidden_size": WIDTH, "num_layers": 1, "inner_size": 4, "num_experts": 2}
+    config = UniM2RecConfig(**{**settings, **changes})
+    model = UniM2Rec(config, modalities, max_seq_len=6, has_ids=config.id_embedding)
+    randomise(model)
+    return model.eval(), modalities
+
+
+@pytest.fixture
+def batch():
+    return packed_batch([[3, 1, 4], [1, 5]], rows=1, length=8, targets=[1, 4, 6, 5, 0])
+
+
+def adapted(model, index, features):
+    return model.adaptors[index](torch.from_numpy(features)).detach().double().numpy()
+
+
+@pytest.mark.parametrize("fill", [1e9, np.nan])
+def test_a_hidden_modality_influences_nothing(batch, fill):
+    """Features behind a zero availability bit that reach outputs, loss or gradients."""
+    (clean, _), (other, _) = build(fill=0.0), build(fill=fill)
+    torch.testing.assert_close(clean.item_reprs(), other.item_reprs(), atol=0, rtol=0)
+    for model in (clean, other):
+        torch.manual_seed(0)
+        model.train().loss(batch).backward()
+    for (name, a), b in zip(clean.named_parameters(), other.parameters(), strict=True):
+        assert a.grad is None or torch.equal(a.grad, b.grad), name
+
+
+def test_without_any_image_it_is_the_text_path():
+    """An image placeholder that leaks into the fusion of text-only items."""
+    nothing, everything = np.zeros(ITEMS, dtype=bool), np.ones(ITEMS, dtype=bool)
+    model, modalities = build(everything, nothing)
+    expected = adapted(model, 0, modalities[0][0]) + to_numpy(model)["item_embedding.weight"]
+    np.testing.assert_allclose(model.item_reprs().detach().numpy(), expected, atol=1e-6)
+
+
+def test_fusion_is_the_formula():
+    """Softmax over other than the available modalities, a lost tanh, a wrong placeholder."""
+    model, modalities = build(id_embedding=False)
+    state = to_numpy(model)
+    contents = np.stack([adapted(model, i, modalities[i][0]) for i in (0, 1)], axis=1)
+    hidden = np.tanh(contents @ state["fusion_hidden.weight"].T)
+    scores = np.exp(hidden @ state["fusion_score.weight"][0])
+    scores *= np.stack([HAS_TEXT, HAS_IMAGE], axis=1)
+    for item in range(ITEMS):
+        if scores[item].any():
+            expected = scores[item] @ contents[item] / scores[item].sum()
+        else:
+            expected = state["placeholder"]
+        found = model.item_reprs()[item].detach().numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_id_embedding_can_be_left_out():
+    """An inductive model that still has an ID table."""
+    with_ids, _ = build()
+    without, _ = build(id_embedding=False)
+    without.load_state_dict(with_ids.state_dict(), strict=False)
+    assert without.item_embedding is None
+    torch.testing.assert_close(
+        with_ids.item_reprs(), without.item_reprs() + with_ids.item_embedding.weight
+    )
+
+
+def test_modality_dropout_hides_each_with_its_probability_and_never_both():
+    """An item left with nothing by dropout, a wrong rate, or dropout of a lone modality."""
+    model, _ = build(modality_dropout=0.2)
+    torch.manual_seed(0)
+    both = torch.ones(50_000, 2, dtype=torch.bool)
+    visible = model._hide(both)
+    assert visible.any(dim=1).all()
+    np.testing.assert_allclose((~visible).float().mean(0).numpy(), [0.2, 0.2], atol=0.01)
+    lone = torch.tensor([[True, False], [False, True], [False, False]]).repeat(100, 1)
+    assert torch.equal(model._hide(lone), lone)
+
+
+def test_modality_dropout_in_training_only():
+    """Items whose content changes from one evaluation to the next."""
+    model, _ = build(modality_dropout=0.5, adaptor_dropout=0.0)
+    fixed = torch.randn(ITEMS, 2, WIDTH)
+
+    def fused():
+        return model._fuse(fixed, model._visible(model.available))
+
+    assert torch.equal(fused(), fused())
+    torch.manual_seed(0)
+    model.train()
+    draws = torch.stack([fused() for _ in range(20)]).detach()
+    varies = (draws.std(dim=0) > 1e-4).any(dim=1).numpy()
+    np.testing.assert_array_equal(varies, HAS_TEXT & HAS_IMAGE)
+
+
+def test_alignment_is_symmetric_info_nce():
+    """One direction only, a missing norm, another temperature than 0.07."""
+    rng = np.random.default_rng(0)
+    text, image = rng.normal(size=(2, 5, WIDTH))
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, image)]
+    logits = unit[0] @ unit[1].T / 0.07
+    to_image = np.log(np.exp(logits).sum(1)) - np.diag(logits)
+    to_text = np.log(np.exp(logits).sum(0)) - np.diag(logits)
+    expected = (to_image.mean() + to_text.mean()) / 2
+    found = alignment_loss(*(torch.from_numpy(x).float() for x in (text, image)))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_alignment_counts_the_batchs_items_that_have_both(batch):
+    """Alignment over the catalogue, over repeated items, or over items without a picture."""
+    plain, _ = build(align_weight=0.0)
+    aligned, _ = build(align_weight=0.1)
+    contents = aligned._adapt()
+    both = [0, 4, 5]  # read or asked for, with text and picture; 7 has both, but isn't there
+    expected = 0.1 * alignment_loss(contents[both, 0], contents[both, 1])
+    difference = (aligned.loss(batch) - plain.loss(batch)).detach()
+    torch.testing.assert_close(difference, expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_no_item_with_both_means_no_alignment_and_finite_gradients(batch):
+    """A mean over nothing (NaN) in the loss or its gradient."""
+    model, _ = build(HAS_TEXT, ~HAS_TEXT)
+    loss = model.train().loss(batch)
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert float(alignment_loss(torch.zeros(0, 3), torch.zeros(0, 3))) == 0.0
+
+
+def test_pretrain_loss_is_the_formula():
+    """Items read by another row's content, a variant without the wrong modality, a lost term."""
+    rows = torch.tensor([[4, 1, 6, 2], [7, 8, 0, 0], [5, 0, 0, 0]])
+    lengths, targets = torch.tensor([4, 2, 1]), torch.tensor([6, 1, 6])
+    # Row r + 8 is item r without its text, r + 16 without its image; 4 and 7 keep what they have.
+    changed = torch.tensor([[4, 9, 6 + 16, 2], [7, 8 + 8, 0, 0], [5 + 16, 0, 0, 0]])
+    both = HAS_TEXT & HAS_IMAGE
+    tables = []
+    model, _ = build(id_embedding=False)
+    for no_text, no_image in ((False, False), (True, False), (False, True)):
+        seen = np.stack([HAS_TEXT & ~(both & no_text), HAS_IMAGE & ~(both & no_image)], axis=1)
+        tables.append(model._fuse(model._adapt(), torch.from_numpy(seen)))
+    table = torch.cat(tables)
+
+    def encode(sequences):
+        vectors = []
+        for row, length in zip(sequences, lengths.tolist(), strict=True):
+            positions = torch.arange(length)[None]
+            hidden = model(table[row[:length] - 1][None], positions * 0 + 1, positions)[0, -1]
+            vectors.append((hidden / hidden.norm()).detach().double().numpy())
+        return np.stack(vectors)
+
+    queries, augmented = encode(rows), encode(changed)
+    keys = table[targets - 1].detach().double().numpy()
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    expected = 0.0
+    for weight, others in ((1.0, keys), (0.5, augmented)):
+        for i in range(3):
+            # Rows 0 and 2 have the same target.
+            rivals = [j for j in range(3) if j == i or targets[i] != targets[j]]
+            logits = others[rivals] @ queries[i] / 0.07
+            expected += weight * (np.log(np.exp(logits).sum()) - queries[i] @ others[i] / 0.07) / 3
+    items = [0, 3, 5, 1, 6, 7, 4]
+    pairs = sorted(item for item in items if both[item])
+    contents = model._adapt()
+    aligned = alignment_loss(contents[pairs, 0], contents[pairs, 1])
+    batch = PretrainBatch(rows, lengths, targets, changed, lengths)
+    found = model.pretrain_loss(batch, PretrainConfig(sequence_weight=0.5))
+    assert float(found.detach()) == pytest.approx(
+        expected + 0.1 * float(aligned.detach()), rel=1e-5
+    )
+
+
+def test_one_modality_is_enough():
+    """Pre-training domains without pictures: dropout or alignment of what isn't there."""
+    _, modalities = build()
+    config = UniM2RecConfig(hidden_size=WIDTH, num_layers=1, inner_size=4, num_experts=2)
+    model = UniM2Rec(config, modalities[:1], max_seq_len=6, has_ids=False)
+    rows, lengths = torch.tensor([[5, 1], [2, 0]]), torch.tensor([2, 1])
+    batch = PretrainBatch(rows, lengths, torch.tensor([6, 1]), rows, lengths)
+    loss = model.train().pretrain_loss(batch, PretrainConfig())
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert torch.equal(model._hide(model.available), model.available)

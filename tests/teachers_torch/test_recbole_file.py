@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from prmkd_jax.common.errors import UserError
+from teachers_torch.recbole_file import read_recbole
+
+WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3)}
+
+
+def test_weights_saved_alone_and_with_the_rows_ids_are_read(tmp_path):
+    """A `state_dict` that has to be wrapped first, or ids that get lost."""
+    tokens = {"item_id": ["[PAD]", "B01"]}
+    for content, expected in (
+        (WEIGHTS, {}),
+        ({"state_dict": WEIGHTS}, {}),
+        ({"state_dict": WEIGHTS, "field2id_token": tokens}, tokens),
+    ):
+        torch.save(content, tmp_path / "file.pth")
+        found = read_recbole(tmp_path / "file.pth")
+        assert found.tokens == expected
+        assert list(found.weights) == ["a.weight"]
+        assert torch.equal(found.weights["a.weight"], WEIGHTS["a.weight"])
+
+
+@pytest.mark.parametrize("tokens", [["[PAD]"], {"item_id": np.array(["[PAD]"])}, {"item_id": [0]}])
+def test_ids_that_are_no_texts_are_refused(tmp_path, tokens):
+    """Numbers that match nothing, or an array that has become an inert object."""
+    torch.save({"state_dict": WEIGHTS, "field2id_token": tokens}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match="field2id_token: found something else than a list"):
+        read_recbole(tmp_path / "file.pth")
+
+
+def test_an_empty_file_of_weights_is_refused(tmp_path):
+    """A model of nothing."""
+    torch.save({}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match="found no readable state_dict"):
+        read_recbole(tmp_path / "file.pth")

@@ -1,0 +1,119 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.splits import leave_one_out
+from teachers_torch import store as checkpoints
+from teachers_torch.config import (
+    PrecomputedConfig,
+    RecformerConfig,
+    TeacherConfigs,
+    UniM2RecConfig,
+    UniSRecConfig,
+)
+from teachers_torch.tuning import tune
+from tests.teachers_torch.recformer_worlds import tiny_tokenizer
+
+SMALL = {"hidden_size": 8, "num_layers": 1, "inner_size": 4, "num_experts": 2, "max_epochs": 1}
+CONFIGS = TeacherConfigs(unisrec=UniSRecConfig(**SMALL), unim2rec=UniM2RecConfig(**SMALL))
+
+
+def tuned(name, dataset, tmp_path, configs=CONFIGS):
+    split = leave_one_out(dataset.interactions)
+    return tune(name, dataset, split, configs, cache_dir=tmp_path, seed=0, log=lambda event: None)
+
+
+def load(name, folder, dataset, configs=CONFIGS):
+    return checkpoints.load(name, folder, dataset, configs, cache_dir=folder, log=print)
+
+
+@pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
+def test_a_teacher_comes_back_as_it_went(name, ring, tmp_path):
+    """Weights left out, or renamed, or a card that loses a field."""
+    teacher, card = tuned(name, ring, tmp_path)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    again, its_card = load(name, tmp_path / "saved", ring)
+    assert its_card == card
+    ids = np.arange(len(ring.interactions.items))
+    np.testing.assert_array_equal(again.encode_instances(ids), teacher.encode_instances(ids))
+    np.testing.assert_array_equal(again.encode_items(), teacher.encode_items())
+    assert {path.name for path in tmp_path.iterdir()} == {"saved", "tuning"}
+
+
+def test_recformer_comes_back_with_its_table(ring, tmp_path):
+    """Items encoded anew by the last weights, in place of the table that was chosen."""
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    config = RecformerConfig(
+        start="random", tokenizer=str(tmp_path / "tiny"), hidden_size=8, num_layers=1,
+        num_heads=2, max_tokens=16, decay_epochs=1,
+    )  # fmt: skip
+    configs = TeacherConfigs(recformer=config)
+    teacher, card = tuned("recformer", ring, tmp_path, configs)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    again, its_card = load("recformer", tmp_path / "saved", ring, configs)
+    assert its_card == card
+    ids = np.arange(len(ring.interactions.items))
+    np.testing.assert_array_equal(again.encode_instances(ids), teacher.encode_instances(ids))
+    np.testing.assert_array_equal(again.encode_items(), teacher.encode_items())
+
+
+def test_a_card_is_replaced_as_a_whole(ring, tmp_path):
+    """Half a card after a kill, or weights lost with the card before."""
+    teacher, card = tuned("unisrec", ring, tmp_path)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    checkpoints.save_card(dataclasses.replace(card, encode_seconds=7.0), tmp_path / "saved")
+    assert load("unisrec", tmp_path / "saved", ring)[1].encode_seconds == 7.0
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert names == {"card.json", "weights.safetensors"}
+
+
+def test_saving_again_replaces(ring, tmp_path):
+    """An old card beside new weights."""
+    teacher, card = tuned("unisrec", ring, tmp_path)
+    for seed in (1, 2):
+        checkpoints.save(teacher, dataclasses.replace(card, seed=seed), tmp_path / "saved")
+    assert load("unisrec", tmp_path / "saved", ring)[1].seed == 2
+
+
+def test_precomputed_has_a_card_and_no_weights(ring, tmp_path):
+    """A user's own arrays copied into a checkpoint."""
+    np.save(tmp_path / "items.npy", np.ones((20, 2)))
+    np.save(tmp_path / "instances.npy", np.ones((len(ring.interactions.items), 2)))
+    configs = TeacherConfigs(precomputed=PrecomputedConfig(folder=str(tmp_path)))
+    teacher, card = tuned("precomputed", ring, tmp_path, configs)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    assert [path.name for path in (tmp_path / "saved").iterdir()] == ["card.json"]
+    assert load("precomputed", tmp_path / "saved", ring, configs)[1] == card
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "weights.safetensors").unlink(), r"weights\.safetensors: found"),
+        (lambda folder: (folder / "weights.safetensors").write_bytes(b"x"), "weights that fit"),
+        (lambda folder: (folder / "card.json").unlink(), r"card\.json: found no teacher card"),
+        (lambda folder: (folder / "card.json").write_text("{"), "found no teacher card"),
+        (lambda folder: (folder / "card.json").write_text('{"name": 1}'), "no teacher card"),
+    ],
+)
+def test_damage_is_told_in_one_line(ring, tmp_path, damage, message):
+    """A traceback, or a teacher with the weights it was drawn with."""
+    teacher, card = tuned("unisrec", ring, tmp_path)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    damage(tmp_path / "saved")
+    with pytest.raises(UserError, match=message) as error:
+        load("unisrec", tmp_path / "saved", ring)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_configuration_are_refused(ring, tmp_path):
+    """Weights loaded in part."""
+    teacher, card = tuned("unisrec", ring, tmp_path)
+    checkpoints.save(teacher, card, tmp_path / "saved")
+    configs = TeacherConfigs(unisrec=UniSRecConfig(**{**SMALL, "hidden_size": 10}))
+    with pytest.raises(UserError, match="weights that fit"):
+        load("unisrec", tmp_path / "saved", ring, configs)
+    with pytest.raises(UserError, match="weights that fit"):
+        load("unisrec-text", tmp_path / "saved", ring)
