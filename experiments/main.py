@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.runtime import settle
-from experiments.config import GROUPS, ignored_flags, settings_from
-from experiments.flags import parse, run_command
+from experiments.cli.flags import parse, run_command
+from experiments.cli.settings import GROUPS, ignored_flags, settings_from
 
 
 def main(argv: Sequence[str]) -> None:
@@ -15,8 +15,8 @@ def main(argv: Sequence[str]) -> None:
     settings = settings_from(parsed.configs)
     runtime = settle(compilation_cache=Path(settings.run.cache_dir) / "jax")
     # Only now: what settle() sets is read when these import torch and jax.
-    from experiments.console import Reporter
-    from experiments.pipeline import run_pipeline
+    from experiments.cli.console import Reporter
+    from experiments.stages.pipeline import run_pipeline
 
     reporter = Reporter()
     for warning in ignored_flags(settings, parsed.explicit):
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     if settings.run.teachers and settings.distill.method != "prmkd":
         reporter.warn(
             f"--method={settings.distill.method} stands under PRM-KD's name in the tables here; "
-            "experiments.rivals names each"
+            "experiments.studies.rivals names each"
         )
     try:
         run_pipeline(settings, parsed.configs, reporter, runtime.lines())

@@ -1,7 +1,7 @@
 """Typed options: a dataclass field that knows its help text and its allowed values.
 
 Every configuration dataclass of the project declares its fields with `option` and calls
-`validate` in `__post_init__`; `experiments.flags` makes the command line from the same
+`validate` in `__post_init__`; `experiments.cli.flags` makes the command line from the same
 declarations, so a value is described, checked and refused in one place.
 """
 
@@ -55,7 +55,7 @@ def validate(config: Any) -> None:
 
     Raises:
         UserError: naming the field, the value found and what was expected. Here and in a
-            configuration's own checks `--name` is its own field; `experiments.flags` puts
+            configuration's own checks `--name` is its own field; `experiments.cli.flags` puts
             the prefix before it that the flag has.
     """
     for field in dataclasses.fields(config):

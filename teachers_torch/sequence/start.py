@@ -65,7 +65,7 @@ def start_digest(path: Path) -> str:
         except OSError as error:
             raise UserError(
                 f"--teacher_checkpoints: {part}: found no such file, expected a checkpoint folder "
-                "of experiments.pretrain or an official .pth file"
+                "of experiments.commands.pretrain or an official .pth file"
             ) from error
     return digest.hexdigest()
 

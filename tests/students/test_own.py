@@ -10,8 +10,8 @@ PAGE = ROOT / "docs" / "own_student.md"
 TRAIN = """
 import dataclasses, json, sys
 from pathlib import Path
-from experiments.config import GROUPS
-from experiments.flags import parse
+from experiments.cli.settings import GROUPS
+from experiments.cli.flags import parse
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.train.loop import fit

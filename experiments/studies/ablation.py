@@ -1,0 +1,60 @@
+"""python -m experiments.studies.ablation --flagfile=scientific.cfg: the paper's Fig. 3.
+
+Its "w/o MT: only using UniSRec" names two experiments at once; both are run, `only_` each
+teacher and `without_` each teacher.
+"""
+
+from collections.abc import Sequence
+
+from experiments.cli.flags import run_command
+from experiments.cli.settings import Settings
+from experiments.reporting.wording import model_name
+from experiments.runs.study import Variant, run_study
+from prmkd_jax.distill.config import given_weights
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs all of them and writes one table."""
+    run_study(argv, "ablation", "Ablations of PRM-KD", "PRM-KD", list_variants)
+
+
+def list_variants(settings: Settings) -> list[Variant]:
+    """PRM-KD, then with teachers, in-batch columns or adjusted weights taken away."""
+    teachers = settings.run.teachers
+    only = [
+        Variant(f"only_{one}", f"only {model_name(one)}", _taught_by(settings, (one,)))
+        for one in teachers
+    ]
+    without = [
+        Variant(
+            f"without_{one}",
+            f"without {model_name(one)}",
+            _taught_by(settings, tuple(other for other in teachers if other != one)),
+        )
+        for one in teachers
+    ]
+    uniform = ("--teacher_weights=uniform", "--consistency_quantile=1")
+    return [
+        Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
+        *only,
+        # Of two teachers, being without the one is having only the other.
+        *(without if len(teachers) > 2 else ()),
+        Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
+        Variant("without_wa", "w/o WA: average", (*uniform, "--consistency_threshold=none")),
+        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
+    ]
+
+
+def _taught_by(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
+    """Flags for fewer teachers, who keep the weights that were given them by number."""
+    flags = (f"--teachers={','.join(names)}",)
+    given = given_weights(settings.distill.teacher_weights)
+    if given is None:
+        return flags
+    weights = [w for t, w in zip(settings.run.teachers, given, strict=True) if t in names]
+    kept = ",".join(map(str, weights)) if any(weights) else "uniform"
+    return (*flags, f"--teacher_weights={kept}")
+
+
+if __name__ == "__main__":
+    run_command(main)

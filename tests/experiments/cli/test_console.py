@@ -1,0 +1,57 @@
+"""Progress on a terminal and in a log."""
+
+import io
+
+from rich.console import Console
+
+from experiments.cli.console import Reporter
+
+
+def reporter(terminal: bool) -> tuple[Reporter, io.StringIO]:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100, highlight=False)
+    return Reporter(console), stream
+
+
+def test_log_gets_plain_lines_with_rate_and_remaining_time(monkeypatch):
+    """Control characters in a log, a line for every step, or a wrong rate."""
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr("experiments.cli.console.monotonic", lambda: float(next(clock)))
+    told, stream = reporter(terminal=False)
+    with told.stage("run", "steps") as stage:  # the stage begins at 0 s
+        for done in range(1, 6):  # 20, 40, … 100 s
+            stage.update(done, 10)
+    # Two steps in 40 s since the first; eight of ten are left after the third.
+    assert stream.getvalue().splitlines() == [
+        "run: 3/10 steps, 0.1 steps/s, 140 s left",
+        "run: 5/10 steps, 0.1 steps/s, 100 s left",
+    ]
+
+
+def test_falling_count_begins_a_new_round(monkeypatch):
+    """The second epoch's rate counting the first epoch's time."""
+    times = iter([0, 10, 50, 1000, 1040])
+    monkeypatch.setattr("experiments.cli.console.monotonic", lambda: float(next(times)))
+    told, stream = reporter(terminal=False)
+    with told.stage("run", "steps") as stage:
+        for done in (1, 41, 1, 41):
+            stage.update(done, 81)
+    assert stream.getvalue().splitlines() == [
+        "run: 41/81 steps, 1.0 steps/s, 40 s left",
+        "run: 41/81 steps, 1.0 steps/s, 40 s left",
+    ]
+
+
+def test_terminal_shows_a_bar():
+    """No bar where a person looks."""
+    told, stream = reporter(terminal=True)
+    with told.stage("run", "steps") as stage:
+        stage.update(3, 10)
+    assert "3/10" in stream.getvalue()
+
+
+def test_line_is_not_taken_for_markup():
+    """A name in brackets that vanishes from the output."""
+    told, stream = reporter(terminal=False)
+    told.say("[red]x")
+    assert stream.getvalue() == "[red]x\n"

@@ -1,0 +1,382 @@
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.cli import arguments, flags
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.train.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """One option of every type a flag can have."""
+
+    text: str = option("a b", "Some text.")
+    whole: int = option(3, "A count.", low=0, high=9)
+    real: float = option(0.25, "A share.", above=0, below=1)
+    switch: bool = option(True, "On or off.")
+    maybe_real: float | None = option(None, "A threshold.", low=0)
+    maybe_text: str | None = option("x", "A name.")
+    wholes: tuple[int, ...] = option((0,), "Seeds.", low=0)
+    reals: tuple[float, ...] = option((), "Grid.", high=1)
+    texts: tuple[str, ...] = option(("a",), "Kinds.", choices=("a", "b"))
+    internal: int = 7
+
+    def __post_init__(self):
+        validate(self)
+        if self.whole == 8 and self.switch:
+            raise UserError("--whole: found 8, expected another value beside --switch=True")
+
+
+GROUPS = (flags.Group("Toy", "", Toy), flags.Group("Teacher", "unisrec_", Toy))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, where flagfiles are looked up first."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def toy(*argv: str) -> Toy:
+    return flags.parse(argv, GROUPS).configs[0]
+
+
+def refusal(*argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        flags.parse(argv, GROUPS)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_no_arguments_give_the_dataclass_defaults():
+    """A default that changes on its way through absl would break every run."""
+    groups = [flags.Group(c.__name__, "", c) for c in (DataConfig, DistillConfig, TrainConfig)]
+    parsed = flags.parse([], groups)
+    assert parsed.configs == (DataConfig(), DistillConfig(), TrainConfig())
+    assert parsed.explicit == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("argument", "field", "value"),
+    [
+        ("--text=c # d=e", "text", "c # d=e"),
+        ("--text=", "text", ""),
+        ("--whole=9", "whole", 9),
+        ("--real=1e-3", "real", 0.001),
+        ("--switch", "switch", True),
+        ("--noswitch", "switch", False),
+        ("--switch=False", "switch", False),
+        ("--switch=0", "switch", False),
+        ("--switch=true", "switch", True),
+        ("--maybe_real=2", "maybe_real", 2.0),
+        ("--maybe_real=None", "maybe_real", None),
+        ("--maybe_text=none", "maybe_text", None),
+        ("--wholes=0,1,2", "wholes", (0, 1, 2)),
+        ("--wholes=4, 5", "wholes", (4, 5)),
+        ("--wholes=", "wholes", ()),
+        ("--reals=0.5,-1e-2", "reals", (0.5, -0.01)),
+        ("--texts=b,a", "texts", ("b", "a")),
+    ],
+)
+def test_every_type_is_read(argument, field, value):
+    """A type that is read as another one, or a value that leaks into another field."""
+    expected = dataclasses.replace(Toy(), **{field: value})
+    assert toy(argument) == expected
+    assert type(getattr(toy(argument), field)) is type(value)
+
+
+def test_prefix_reaches_only_its_own_group():
+    """`--unisrec_whole` must not set the student's `whole`, nor the other way round."""
+    parsed = flags.parse(["--unisrec_whole", "5", "--whole=4"], GROUPS)
+    assert parsed.configs == (Toy(whole=4), Toy(whole=5))
+    assert parsed.explicit == {"unisrec_whole", "whole"}
+
+
+def test_parsing_twice_starts_afresh():
+    """Flags kept in a global object would leak from one parse into the next."""
+    assert toy("--whole=4").whole == 4
+    assert toy().whole == 3
+
+
+def test_last_value_wins():
+    """A repeated flag that kept its first value would ignore the user's last word."""
+    assert toy("--whole=4", "--noswitch", "--whole=5", "--switch").whole == 5
+    assert toy("--noswitch", "--switch").switch
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("--whole=x", ["--whole:", "'x'", "a whole number, at least 0, at most 9"]),
+        ("--whole=1.5", ["--whole:", "'1.5'"]),
+        ("--whole=10", ["--whole:", "'10'", "at most 9"]),
+        ("--whole=", ["--whole:", "''"]),
+        ("--real=1", ["--real:", "'1'", "a number, above 0, below 1"]),
+        ("--real=nan", ["--real:", "'nan'"]),
+        ("--maybe_real=inf", ["--maybe_real:", "'inf'", "or none"]),
+        ("--switch=maybe", ["--switch:", "'maybe'", "true or false"]),
+        ("--wholes=1,,2", ["--wholes:", "'1,,2'", "separated by commas", "whole number"]),
+        ("--wholes=1,-2", ["--wholes:", "'1,-2'", "at least 0"]),
+        ("--texts=a,c", ["--texts:", "'a,c'", "each one of a, b"]),
+        ("--texts=none", ["--texts:", "'none'"]),
+        ("--text=a\nb", ["--text:", r"'a\nb'"]),
+        ("--text=a\u2028b", ["--text:"]),
+        ("--unisrec_whole=-1", ["--unisrec_whole:", "'-1'", "at least 0"]),
+    ],
+)
+def test_impossible_value_names_flag_value_and_expectation(argument, parts):
+    """An impossible value that is accepted, or refused without saying what is wrong."""
+    message = refusal(argument)
+    assert all(part in message for part in parts), message
+
+
+def test_unknown_flag_is_refused_with_the_nearest_name():
+    """A misspelt flag that is passed over would run with the default."""
+    assert refusal("--wholee=3").endswith(
+        "unknown flag --wholee, did you mean --whole or --wholes?"
+    )
+    assert "did you mean --unisrec_switch" in refusal("--unisrec_swich")
+    assert "did you mean --flagfile?" in refusal("--flagfil=x.cfg")
+    assert refusal("--zzz") == "unknown flag --zzz, --help lists those there are"
+    assert "unknown flag --internal" in refusal("--internal=3")
+    assert "unknown flag --undefok" in refusal("--undefok=zzz", "--zzz=1")
+    assert "unknown flag --notext" in refusal("--notext")
+
+
+def test_switch_followed_by_a_word_is_refused():
+    """absl reads `--switch False` as True and drops the word (abseil-py#84)."""
+    message = refusal("--switch", "False")
+    assert message.startswith("--switch: found 'False' after a switch")
+    assert "--switch=false" in message
+    assert "--switch: found 'true'" in refusal("--noswitch", "true")
+    assert "--noswitch: found a value, 'true'" in refusal("--noswitch=true")
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        (("train",), "'train'"),
+        (("--wholes", "0", "1"), "'1'"),
+        (("-whole=3",), "'-whole=3'"),
+        (("--", "--whole=3"), "'--'"),
+        (("",), "''"),
+    ],
+)
+def test_leftover_word_is_refused(argv, found):
+    """absl stops at the first such word and never reads the flags after it."""
+    assert refusal(*argv).startswith(f"found {found} outside any flag")
+
+
+def test_missing_value_is_refused():
+    """`--text --noswitch` must not swallow the second flag as the first one's text."""
+    assert refusal("--text", "--noswitch").startswith("--text: found no value")
+    assert refusal("--whole").startswith("--whole: found no value")
+    assert toy("--reals", "-1").reals == (-1.0,)
+
+
+def test_checks_between_fields_name_the_prefixed_flags():
+    """A configuration knows no prefix: its message would send the user to the wrong flag."""
+    assert refusal("--whole=8") == "--whole: found 8, expected another value beside --switch=True"
+    assert refusal("--unisrec_whole=8") == (
+        "--unisrec_whole: found 8, expected another value beside --unisrec_switch=True"
+    )
+
+
+def test_flags_win_over_the_flagfile_in_any_order(folder):
+    """absl lets a flagfile that stands last win over the command line."""
+    (folder / "a.cfg").write_text("--whole=5\n--real=0.5\n")
+    for argv in (["--flagfile=a.cfg", "--whole=6"], ["--whole=6", "--flagfile", "a.cfg"]):
+        parsed = flags.parse(argv, GROUPS)
+        assert parsed.configs[0] == Toy(whole=6, real=0.5)
+        assert parsed.explicit == {"whole"}
+
+
+def test_flagfile_syntax(folder):
+    """Comments, blank lines, spaces, a byte order mark: what people's files contain."""
+    (folder / "a.cfg").write_bytes(
+        b"\xef\xbb\xbf# comment\r\n\r\n   // --whole=1\r\n  # --whole=2\r\n --whole 4 \r\n"
+        b"--noswitch\r\n--text=two words = one value\r\n--wholes 1, 2\r\n"
+    )
+    assert toy("--flagfile=a.cfg") == Toy(
+        whole=4, switch=False, text="two words = one value", wholes=(1, 2)
+    )
+
+
+def test_nested_flagfiles(folder):
+    """A file's own lines win over the files it names; of two files the later wins."""
+    (folder / "base.cfg").write_text("--whole=1\n--real=0.1\n--text=base\n")
+    (folder / "a.cfg").write_text("--real=0.2\n--flagfile=base.cfg\n")
+    (folder / "b.cfg").write_text("--text=b\n")
+    assert toy("--flagfile=a.cfg") == Toy(whole=1, real=0.2, text="base")
+    assert toy("--flagfile=a.cfg", "--flagfile=b.cfg").text == "b"
+    assert toy("--flagfile=b.cfg", "--flagfile=a.cfg").text == "base"
+    (folder / "base.cfg").write_text("--flagfile=a.cfg\n")
+    assert "base.cfg, line 1: --flagfile: found 'a.cfg'" in refusal("--flagfile=a.cfg")
+
+
+def test_bare_flagfile_name_is_looked_up_in_configs(folder, monkeypatch):
+    """The README's `--flagfile=demo.cfg` must work from any working directory."""
+    monkeypatch.setattr(arguments, "CONFIGS", folder / "configs")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "demo.cfg").write_text("--whole=1\n")
+    assert toy("--flagfile=demo.cfg").whole == 1
+    (folder / "demo.cfg").write_text("--whole=2\n")
+    assert toy("--flagfile=demo.cfg").whole == 2
+    message = refusal("--flagfile=none.cfg")
+    assert message.startswith("--flagfile: found no file 'none.cfg'")
+    assert message.endswith("demo.cfg")
+    assert "found no file './none.cfg'" in refusal("--flagfile=./none.cfg")
+    assert "found no file ''" in refusal("--flagfile=")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--whole=x", "--whole: found 'x', expected a whole number"),
+        ("--wholly=1", "unknown flag --wholly"),
+        ("--switch False", "--switch: found 'False' after a switch"),
+        ("whole=1", "found 'whole=1' outside any flag"),
+        ("--text", "--text: found no value"),
+        ("--flagfile=b.cfg", "--flagfile: found no file 'b.cfg'"),
+    ],
+)
+def test_mistake_in_a_flagfile_names_file_and_line(folder, line, message):
+    """A mistake in a file of thirty lines cannot be found without its line."""
+    (folder / "a.cfg").write_text(f"# comment\n\n{line}\n")
+    assert refusal("--flagfile=a.cfg").startswith(f"a.cfg, line 3: {message}")
+
+
+def test_flagfile_that_is_no_text_is_refused(folder):
+    """A binary file would end in a decoding traceback."""
+    (folder / "a.cfg").write_bytes(b"\xff\xfe\x00")
+    assert "--flagfile: found 'a.cfg', expected readable UTF-8 text" in refusal("--flagfile=a.cfg")
+
+
+LINES = st.text(st.characters(exclude_categories=["C", "Z"])).filter(lambda s: s.lower() != "none")
+TOYS = st.builds(
+    Toy,
+    text=st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8),
+    whole=st.integers(0, 7),
+    real=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    switch=st.booleans(),
+    maybe_real=st.none() | st.floats(0, 1e30),
+    maybe_text=st.none() | LINES,
+    wholes=st.lists(st.integers(0), max_size=3).map(tuple),
+    reals=st.lists(st.floats(-1e300, 1), max_size=3).map(tuple),
+    texts=st.lists(st.sampled_from("ab"), max_size=3).map(tuple),
+)
+
+
+@given(TOYS, TOYS)
+def test_as_flagfile_gives_the_same_run_back(tmp_path_factory, student, teacher):
+    """A run's own flags.cfg that is off by one digit does not reproduce the run."""
+    path = tmp_path_factory.mktemp("run") / "flags.cfg"
+    path.write_text(flags.as_flagfile(GROUPS, (student, teacher)), encoding="utf-8")
+    parsed = flags.parse([f"--flagfile={path}"], GROUPS)
+    assert parsed.configs == (student, teacher)
+    assert parsed.explicit == frozenset()
+
+
+def test_as_dict_is_json_by_flag_name():
+    """config.json must name each value as the user typed it."""
+    record = flags.as_dict(GROUPS, (Toy(wholes=(1, 2)), Toy(maybe_text=None)))
+    assert json.loads(json.dumps(record)) == record
+    assert record["wholes"] == [1, 2]
+    assert record["unisrec_maybe_text"] is None
+    assert "internal" not in record
+    assert len(record) == 18
+
+
+def test_help_lists_every_flag_by_topic(capsys):
+    """`--help` must name each flag, its default and what it accepts, and exit with 0."""
+    with pytest.raises(SystemExit) as caught:
+        flags.parse(["--whole=x", "--help"], GROUPS, program="prog")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Usage: prog ")
+    assert text.index("\nToy\n") < text.index("--whole=3") < text.index("\nTeacher\n")
+    assert text.index("\nTeacher\n") < text.index("--unisrec_whole=3")
+    assert "--flagfile=FILE" in text
+    assert "--wholes=0\n      Seeds. Values separated by commas, each a whole number" in text
+    assert "--switch=true\n" in text
+    assert "--maybe_real=none\n" in text
+    assert "internal" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(re.findall(r"^  --", text, re.MULTILINE)) == 18 + 2
+
+
+def test_unusable_annotation_is_a_bug_not_a_user_error():
+    """A field whose type no flag can hold must fail when flags are defined, not be dropped."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Wrong:
+        root: complex = option(1j, "No flag.")
+
+    with pytest.raises(TypeError, match="no flag can hold"):
+        flags.define([flags.Group("Wrong", "", Wrong)])
+
+
+def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, capsys):
+    """A mistake must not show a traceback; a bug must keep its own."""
+    monkeypatch.setattr("sys.argv", ["prog", "--whole=x"])
+
+    def main(argv):
+        flags.parse(argv, GROUPS)
+
+    with pytest.raises(SystemExit) as caught:
+        flags.run_command(main)
+    assert caught.value.code == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert re.fullmatch(r"error: --whole: found 'x', expected [^\n]+\n", streams.err)
+
+    def no_folder(argv):
+        raise NotADirectoryError(20, "Not a\ndirectory", "runs")
+
+    with pytest.raises(SystemExit) as caught:
+        flags.run_command(no_folder)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: [Errno 20] Not a directory: 'runs'\n"
+
+    def bug(argv):
+        raise KeyError(argv[0])
+
+    with pytest.raises(KeyError):
+        flags.run_command(bug)
+
+
+def test_reader_that_stops_reading_gets_no_traceback(tmp_path):
+    """`--help | head` closes the pipe while the text is still being printed."""
+    script = tmp_path / "command.py"
+    script.write_text(
+        "from experiments import flags\n"
+        "from prmkd_jax.train.config import TrainConfig\n"
+        "GROUPS = [flags.Group('Training', '', TrainConfig)]\n"
+        "flags.run_command(lambda argv: flags.parse(argv, GROUPS))\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, str(script), "--help"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(flags.__file__).parents[1])},
+        )
+    assert done.stderr == ""
+    assert done.returncode == 1

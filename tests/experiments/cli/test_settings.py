@@ -1,0 +1,118 @@
+"""Settings that don't fit together, and flags that nothing reads."""
+
+import pytest
+
+from experiments.cli.flags import parse
+from experiments.cli.settings import GROUPS, ignored_flags, settings_from
+from prmkd_jax.common.errors import UserError
+
+TWO = "--teachers=unisrec,unim2rec"
+
+
+def warnings(*flags):
+    parsed = parse(["--flagfile=demo.cfg", *flags], GROUPS)
+    return ignored_flags(settings_from(parsed.configs), parsed.explicit)
+
+
+@pytest.mark.parametrize("weights", ["1,2,3", "1"])
+def test_weights_for_other_teachers_are_refused(weights):
+    """A teacher that trains with its neighbour's weight."""
+    with pytest.raises(UserError) as error:
+        warnings(TWO, f"--teacher_weights={weights}")
+    expected = f"--teacher_weights: found '{weights}', expected 2 numbers, one each for {TWO}"
+    assert str(error.value) == expected
+    assert not warnings(TWO, "--teacher_weights=1,2")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--method=average", "--redistribute=equal"], "--method=average excludes no teacher"),
+        (["--method=rd", "--temperature=1"], "--method=rd reads ranks"),
+        (["--method=rrd", "--kl=js"], "--method=rrd learns an order of unobserved items"),
+        (["--method=unkd", "--teacher_weights=uniform"], "--method=unkd sets the teachers'"),
+        (["--rrd_top=9"], "--method=prmkd does not read it"),
+        (["--method=rrd", "--rd_top=9"], "--method=rrd does not read it"),
+        (["--permutation_seed=2"], "--method=prmkd does not read it"),
+        (["--teacher_weights=uniform", "--teacher_weight_power=2"], "--teacher_weights replaces"),
+        (["--negatives=catalogue", "--nodeduplicate_columns"], "the catalogue has each once"),
+        ([TWO, "--consistency_threshold=1"], "the consistency rule needs three teachers"),
+        (["--consistency_threshold=1", "--consistency_quantile=1"], "--consistency_threshold repl"),
+    ],
+)
+def test_options_that_this_distillation_does_not_read_are_told(flags, why):
+    """A setting that the user believes in and that has no effect."""
+    name = flags[-1].split("=")[0].removeprefix("--").removeprefix("no")
+    (warning,) = (line for line in warnings(*flags) if line.startswith(f"--{name} "))
+    assert why in warning
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method=rd", "--rd_top=9", "--rank_temperature=3", "--distill_weight=1"],
+        ["--method=permuted", "--permutation_seed=1", "--consistency_quantile=0.2"],
+        ["--method=rank_ensemble", "--kl=forward", "--smoothing=0.1"],
+        ["--negatives=catalogue", "--nomask_history", "--teacher_weights=1,2,3"],
+    ],
+)
+def test_options_that_are_read_raise_no_warning(flags):
+    """A warning that makes the user drop a setting that counts."""
+    assert not [line for line in warnings(*flags) if not line.startswith("--method")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "read"),
+    [
+        (["--student=bert4rec", "--mask_probability=0.4", "--num_heads=4"], True),
+        (["--student=recguru", "--second_domain=Arts", "--auxiliary_weight=2"], True),
+        (["--student=sasrec", "--sasrec_form=original"], True),
+        (["--student=sasrec", "--mask_probability=0.4"], False),
+        (["--student=bert4rec", "--second_domain=Arts"], False),
+        (["--student=gru4rec", "--sasrec_form=pre-ln"], False),
+    ],
+)
+def test_students_say_which_options_they_do_not_read(flags, read):
+    """A setting of another student that the user believes in."""
+    expected = [] if read else [f"{flags[-1].split('=')[0]} has no effect: {flags[0]} does not"]
+    found = warnings(*flags)
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("student", ["bert4rec", "recguru"])
+def test_a_token_behind_the_prefix_needs_a_place_of_its_own(student):
+    """A prefix of no items at all."""
+    with pytest.raises(UserError) as error:
+        warnings(f"--student={student}", "--max_seq_len=1")
+    assert str(error.value) == (
+        f"--max_seq_len: found 1, expected at least 2: --student={student} adds a token to "
+        "each prefix"
+    )
+    assert not warnings(f"--student={student}", "--max_seq_len=2")
+    assert not warnings("--max_seq_len=1")
+
+
+@pytest.mark.parametrize("student", ["sasrec", "fm"])
+def test_teachers_that_know_the_targets_need_a_student_without_prefixes(student):
+    """A student taught, row by row, by teachers who have read the row's own target."""
+    with pytest.raises(UserError, match="--teacher_history: found 'whole', expected 'prefix'"):
+        warnings(f"--student={student}", "--teacher_history=whole")
+    assert not warnings("--student=lightgcn", "--teacher_history=whole")
+
+
+@pytest.mark.parametrize(
+    ("flags", "unread"),
+    [
+        (["--num_negatives=9", "--gbce_t=0.5"], ["gbce_t", "num_negatives"]),
+        (["--loss=gbce", "--num_negatives=9", "--gbce_t=0.5"], []),
+        (["--student=deepfm", "--num_negatives=9", "--mlp_sizes=8,8", "--dropout=0.2"], []),
+        (["--student=deepfm", "--loss=softmax", "--num_negatives=9"], ["num_negatives"]),
+        (["--student=lightgcn", "--loss=bpr", "--embedding_l2=1e-5"], []),
+        (["--student=lightgcn", "--embedding_l2=1e-5"], ["embedding_l2"]),
+        (["--loss=bpr", "--embedding_l2=1e-5", "--mlp_sizes=8"], ["embedding_l2", "mlp_sizes"]),
+    ],
+)
+def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread):
+    """A number of negatives that the user tunes and that nothing draws."""
+    assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]

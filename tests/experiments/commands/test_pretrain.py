@@ -1,0 +1,126 @@
+"""Pre-training as a command, and its checkpoints as starts."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from experiments.cli.console import Reporter
+from experiments.cli.flags import parse
+from experiments.cli.settings import GROUPS, settings_from
+from experiments.commands.pretrain import PRETRAIN_GROUPS, families, load_domains, pretrain_one
+from prmkd_jax.common.errors import UserError
+from teachers_torch.config import PretrainConfig, RecformerPretrainConfig
+from teachers_torch.items import inputs
+from teachers_torch.recformer.start import load_start
+from teachers_torch.sequence.start import read_start
+from tests.teachers_torch.recformer_worlds import tiny_tokenizer
+from tests.teachers_torch.worlds import text_vectors
+
+SMALL = ("--synthetic_users=40", "--synthetic_items=30", "--max_seq_len=20")
+
+
+def settings(*flags: str):
+    return settings_from(parse([*SMALL, *flags], GROUPS).configs)
+
+
+def test_domains_of_the_synthetic_world_are_not_its_target():
+    """The target pre-trained on under another name, or a domain of another size or seed."""
+    domains = load_domains(settings(), ["synthetic-garden", "synthetic-music"])
+    assert [domain.name for domain in domains] == ["synthetic-garden", "synthetic-music"]
+    assert [domain.num_users for domain in domains] == [40, 40]
+    for name in ("synthetic", "synthetic-home"):
+        with pytest.raises(UserError, match=f"--domains: found '{name}', the target"):
+            load_domains(settings(), ["synthetic-garden", name])
+
+
+def test_a_copy_of_the_target_is_refused(tmp_path):
+    """The same histories in a folder of another name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name in ("Games", "Copy"):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = {"user_id": ["u"] * 4, "item_id": ["a", "b"] * 2, "position": [0, 1, 2, 3]}
+        pq.write_table(pa.table(rows), folder / "interactions.parquet")
+        titles = {"item_id": ["a", "b"], "title": ["A", "B"]}
+        pq.write_table(pa.table(titles), folder / "items.parquet")
+    target = settings("--dataset=Games", f"--data_dir={tmp_path}")
+    with pytest.raises(UserError, match="--domains: found 'Copy', the target"):
+        load_domains(target, ["Copy"])
+
+
+def test_families_are_those_that_are_pretrained():
+    """A pre-training for each of two teachers of one family, or a KeyError."""
+    found = families(["unisrec-text", "unisrec", "unim2rec", "recformer"])
+    assert found == ["unisrec", "unim2rec", "recformer"]
+    with pytest.raises(UserError, match="--teachers: found 'precomputed', expected some of"):
+        families(["precomputed"])
+
+
+@pytest.mark.parametrize("domains", ["", "Toys,Toys"])
+def test_domains_are_named_once_each(domains):
+    """A pre-training on nothing, or on one domain twice."""
+    with pytest.raises(UserError, match=f"--domains: found '{domains}', expected names"):
+        parse([f"--domains={domains}"], PRETRAIN_GROUPS)
+
+
+@pytest.mark.parametrize(
+    "value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b", "recformer=a"]
+)
+def test_checkpoints_that_name_nothing_are_refused(value):
+    """A teacher tuned from other weights although a checkpoint was given."""
+    expected = r"--teacher_checkpoints: found .* expected NAME=PATH.*--recformer_start=PATH"
+    with pytest.raises(UserError, match=expected):
+        parse([f"--teacher_checkpoints={value}"], GROUPS)
+
+
+def test_checkpoints_reach_the_teachers():
+    """A flag that is read and then lost."""
+    found = settings("--teacher_checkpoints=unisrec=a/b,unim2rec=c=d").teachers.checkpoints
+    assert found == {"unisrec": "a/b", "unim2rec": "c=d"}
+
+
+def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
+    """An event that the screen doesn't know, or a folder that tuning doesn't take."""
+    monkeypatch.setattr(inputs, "encode_texts", text_vectors)
+    flags = ["--unisrec_hidden_size=8", "--unisrec_num_layers=1", f"--cache_dir={tmp_path}"]
+    pretraining = PretrainConfig(epochs=2, batch_size=64)
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream))
+    chosen, folder = settings(*flags), tmp_path / "unisrec"
+    domains = load_domains(chosen, ["synthetic-garden"])
+    pretrain_one("unisrec", domains, chosen, pretraining, folder, reporter)
+    told = stream.getvalue().splitlines()
+    assert [line[:31] for line in told[:2]] == [
+        f"Pre-training unisrec: epoch   {epoch}" for epoch in (1, 2)
+    ]
+    assert f"--teacher_checkpoints=unisrec={folder}" in "".join(told)
+    started = settings(*flags, f"--teacher_checkpoints=unisrec={folder}").teachers
+    start = read_start("unisrec", started.unisrec, started)
+    assert start is not None
+    assert start.description.startswith("pre-trained on synthetic-garden, 2 epochs")
+
+
+def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
+    """Recformer trained with another's arguments, or a checkpoint offered to the wrong flag."""
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    flags = [
+        f"--cache_dir={tmp_path}", f"--recformer_tokenizer={tmp_path / 'tiny'}",
+        "--recformer_hidden_size=8", "--recformer_num_heads=2", "--recformer_max_tokens=16",
+    ]  # fmt: skip
+    pretraining = RecformerPretrainConfig(max_epochs=1, batch_size=16, accumulate=1)
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream, width=400))
+    chosen, folder = settings("--recformer_start=random", *flags), tmp_path / "recformer"
+    domains = load_domains(chosen, ["synthetic-garden"])
+    pretrain_one("recformer", domains, chosen, pretraining, folder, reporter)
+    told = stream.getvalue()
+    assert "Pre-training recformer: epoch   1  loss" in told
+    assert "accuracy" in told
+    assert f"--recformer_start={folder}" in told
+    started = settings(f"--recformer_start={folder}", *flags).teachers
+    start = load_start(started.recformer, started.max_seq_len)
+    assert start.architecture.hidden_size == 8
+    assert start.weights

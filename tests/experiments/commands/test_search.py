@@ -1,0 +1,47 @@
+"""Trying settings: which combinations, in what order they are shown."""
+
+import pytest
+
+from experiments.commands import search as choose
+from experiments.commands.search import combinations, markdown
+from prmkd_jax.common.errors import UserError
+
+
+def test_every_combination_of_the_values():
+    """A combination left out or given twice."""
+    assert list(combinations("a=1,2;b=x")) == [["--a=1", "--b=x"], ["--a=2", "--b=x"]]
+    assert list(combinations("")) == [[]]
+
+
+@pytest.mark.parametrize("vary", ["dropout", "dropout=", "a=1;b"])
+def test_part_without_values_is_refused(vary):
+    """A typing error that silently tries nothing."""
+    with pytest.raises(UserError, match=r"--vary: found '.*', expected name=value,value"):
+        list(combinations(vary))
+
+
+def test_best_validation_ndcg_stands_first():
+    """A table that is sorted by another metric, or the wrong way round."""
+    rows = [
+        {
+            "model": "sasrec base",
+            "setting": f"dropout={value}",
+            "seeds": "0",
+            "validation": {"Recall@10": recall, "NDCG@10": ndcg},
+            "best_epoch": 3.0,
+        }
+        for value, recall, ndcg in [("0.1", 0.3, 0.1), ("0.5", 0.2, 0.15)]
+    ]
+    lines = markdown(rows).splitlines()
+    assert lines[2] == "| sasrec base | dropout=0.5 | 0 | 0.2000 | 0.1500 | 3 |"
+    assert lines[3].startswith("| sasrec base | dropout=0.1 |")
+
+
+def test_mistakes_are_told_before_the_first_trial(monkeypatch):
+    """Hours of trials before the value that can't be."""
+    monkeypatch.setattr(choose, "settle", lambda **_: None)
+    tried = []
+    monkeypatch.setattr(choose, "_try", lambda *trial: tried.append(trial))
+    with pytest.raises(UserError, match="--dropout: found '5', expected a number"):
+        choose.main(["--teachers=", "--vary=dropout=0.2,5"])
+    assert not tried

@@ -1,0 +1,245 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from jinja2 import UndefinedError
+
+from experiments.reporting.figures import drawings, save_figures, teacher_diagnostics
+from experiments.reporting.report import best_digits, write_report
+from tests.experiments.fake_run import (
+    METRICS,
+    base_only_results,
+    fake_results,
+    fake_timing,
+    one_seed_results,
+)
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+FIGURES = ["recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "weights"]
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and the text inside, and whether all are closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        """Opens an element."""
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_startendtag(self, tag, attrs):
+        """Notes an empty element."""
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        """Closes the innermost element."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        """Adds text to every element it stands in."""
+        for tag in set(self.open):
+            self.texts[tag][-1] += data
+
+    def values(self, attribute: str) -> list[str]:
+        """All values of an attribute."""
+        return [attrs[attribute] or "" for _, attrs in self.elements if attribute in attrs]
+
+
+def written(folder: Path, results=None, timing=None) -> str:
+    path = folder / "report.html"
+    write_report(path, results or fake_results(), fake_timing() if timing is None else timing)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    """The page of the usual run."""
+    return written(tmp_path_factory.mktemp("usual"))
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory) -> dict[str, Path]:
+    """The usual run's figure files by name."""
+    folder = tmp_path_factory.mktemp("usual") / "figures"
+    return {path.stem: path for path in save_figures(folder, fake_results())}
+
+
+def test_two_students_make_one_whole_page(tmp_path):
+    """Breaks if elements are not closed, ids of figures collide, or a second loss is silent."""
+    results = one_seed_results()
+    results["students"]["gru4rec"] = {
+        **results["students"]["sasrec"],
+        "improvement": dict.fromkeys(METRICS, -0.07),
+    }
+    page = Page(written(tmp_path, results))
+    assert page.open == []
+    assert "lifts SASRec’s Recall@10 by 16.4" in page.texts["h1"][0]
+    assert any("lowers GRU4Rec’s Recall@10 by 7.0" in text for text in page.texts["h2"])
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    used = {match for value in page.values("clip-path") for match in re.findall(r"#([^)]+)", value)}
+    used |= {value.removeprefix("#") for value in page.values("xlink:href")}
+    used |= set(page.values("aria-labelledby"))
+    assert len(used) > 3
+    assert used <= set(ids)
+
+
+def test_needs_nothing_from_outside(text):
+    """Breaks if the page loads anything and so is broken offline."""
+    page = Page(text)
+    assert page.values("src") == []
+    assert page.values("href") == ["data:,"]
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert not any(tag in ("script", "iframe", "object", "img") for tag, _ in page.elements)
+    assert re.findall(r"https?://[^\s\"<]+", text) == []
+
+
+def test_says_what_the_results_say(text):
+    """Breaks if a number of the table, a setting or the environment is missing."""
+    page = Page(text)
+    cells = [text.strip() for text in page.texts["td"]]
+    results = fake_results()
+    for teacher in results["teachers"].values():
+        assert {f"{teacher['test'][metric]:.4f}" for metric in METRICS} <= set(cells)
+    for metric in METRICS:
+        assert f"{results['students']['sasrec']['prmkd']['test'][metric]:.4f}±" in "".join(cells)
+    assert {"+16.4\N{NO-BREAK SPACE}%", "2×10⁻⁹", "<10⁻⁹⁹", "0.0312"} <= set(cells)
+    assert {"unisrec-text,unisrec,unim2rec", "zscore_softmax", "true", "0.10.2", "5a1e7c0"} <= set(
+        cells
+    )
+    assert {"1,734\N{NO-BREAK SPACE}s", "2.78\N{NO-BREAK SPACE}M", "34 of 34"} <= set(cells)
+    assert "1.10 times as long" in " ".join("".join(page.texts["p"]).split())
+
+
+def test_the_best_of_every_column_is_bold(text):
+    """Breaks if another value than the largest, a teacher's included, is marked."""
+    assert Page(text).texts["b"] == [
+        "0.0824", "0.1235", "0.1694", "0.0681", "0.0797", "0.0561", "0.0601"
+    ]  # fmt: skip
+    assert best_digits(fake_results())["NDCG@5"] == "0.0561"
+
+
+def test_names_of_the_user_are_no_markup(tmp_path):
+    """Breaks if a data set or a teacher named with < or $ damages page or figures."""
+    results = one_seed_results()
+    results["dataset"]["name"] = "<b>mine</b>"
+    teacher = "<i>a&b</i> $x_1$"
+    results["teachers"] = {teacher: results["teachers"]["unisrec"]}
+    text = written(tmp_path, results)
+    assert "&lt;b&gt;mine" in text
+    assert "<b>mine" not in text
+    page = Page(text)
+    assert page.open == []
+    assert sum(teacher in text for text in page.texts["text"]) == 2
+
+
+def test_equal_results_give_equal_bytes(tmp_path, text):
+    """Breaks if a date, a random id or a set's order gets into the page or a figure."""
+    assert written(tmp_path) == text
+    assert not re.search(r"20\d\d-\d\d-\d\d|Matplotlib v", text)
+
+
+def test_a_failure_leaves_the_old_page(tmp_path):
+    """Breaks if a page that can't be made truncates the one that was there."""
+    (tmp_path / "report.html").write_text("old")
+    results = one_seed_results()
+    del results["students"]["sasrec"]["prmkd"]["test_masked"]
+    with pytest.raises(UndefinedError, match="test_masked"):
+        write_report(tmp_path / "report.html", results, fake_timing())
+    assert (tmp_path / "report.html").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_run_that_took_everything_from_the_cache(tmp_path):
+    """Breaks if missing times, or a teacher without tuning, cost the report of a long run."""
+    results = one_seed_results()
+    teacher = results["teachers"].pop("unisrec")
+    results["teachers"]["precomputed"] = {**teacher, "parameters": 0, "epochs": 0}
+    page = Page(written(tmp_path, results, {}))
+    assert page.open == []
+    assert "Time" not in page.texts["h2"]
+    assert page.texts["td"].count("–") == 9
+    # Exclusion and weights need several teachers.
+    assert page.texts["h3"] == [
+        "Recall@10 on the test set",
+        "NDCG@10 on the test set",
+        "What distillation changes",
+        "Learning curves",
+        "How SASRec was taught",
+    ]
+
+
+def test_a_run_without_teachers(tmp_path):
+    """Breaks if the plain student alone has no report, or it speaks of distillation."""
+    page = Page(written(tmp_path, base_only_results()))
+    assert page.open == []
+    assert page.texts["h1"] == ["SASRec alone reaches a Recall@10 of 0.1020"]
+    assert "Teachers" not in page.texts["h2"]
+    assert "Improvement" not in page.texts["th"]
+
+
+def test_figures_are_files_that_open_alone(figures):
+    """Breaks if a figure is no well-formed SVG or keeps the page's variables."""
+    assert list(figures) == [f"sasrec-{name}" for name in FIGURES]
+    for path in figures.values():
+        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(--" not in path.read_text(encoding="utf-8")
+        assert "currentColor" not in path.read_text(encoding="utf-8")
+
+
+def test_figures_follow_the_page_into_the_dark(text):
+    """Breaks if dark letters are fixed in a figure and vanish on a dark page."""
+    svgs = re.findall(r"<svg.*?</svg>", text, flags=re.S)
+    assert len(svgs) == len(FIGURES)
+    for svg in svgs:
+        assert set(re.findall(r"#[0-9a-fA-F]{6}\b", svg)) <= {"#ffffff"}
+        assert "DejaVu" not in svg
+
+
+def test_figures_show_the_numbers_and_say_them(figures, text):
+    """Breaks if a bar has another number than the results, or who can't see gets none."""
+    recall = figures["sasrec-recall-at-10"].read_text(encoding="utf-8")
+    said = dict(zip(FIGURES, Page(text).texts["title"][1:], strict=True))
+    for value in ("0.1092", "0.1235", "0.1163", "0.1020", "0.1187"):
+        assert f">{value}</text>" in recall
+        assert value in said["recall-at-10"]
+    assert "Recall@10, test set" in recall
+    learning = figures["sasrec-learning"].read_text(encoding="utf-8")
+    assert "epoch</text>" in learning
+    assert "NDCG@10, validation</text>" in learning
+    assert "UniM²Rec 29.5 %" in said["exclusion"]
+    assert "UniSRec text 0.311 assigned and 0.397 after exclusion" in said["weights"]
+
+
+def test_a_gain_that_may_be_chance_is_hollow(figures):
+    """Breaks if bars look alike whether significant or not."""
+    hollow = "fill: none; stroke: #1f5fa8"
+    sure = figures["sasrec-improvement"].read_text(encoding="utf-8")
+    results = one_seed_results()
+    results["students"]["sasrec"]["p_value"]["MRR"] = 0.05
+    unsure = drawings("sasrec", results)[2]
+    assert unsure.alt.count("not significant") == 1
+    assert (sure.count(hollow), unsure.svg.count(hollow)) == (0, 1)
+
+
+def test_means_over_epochs_and_seeds():
+    """Breaks if the exclusion shown is one epoch's or one seed's."""
+    outcome = fake_results()["students"]["sasrec"]
+    for seed, run in enumerate(outcome["prmkd"]["per_seed"]):
+        run["history"] = run["history"][: 1 + seed]
+        for epoch, record in enumerate(run["history"]):
+            record["teachers"]["unisrec"]["excluded"] = 0.1 * seed + 0.03 * epoch
+    found = teacher_diagnostics(outcome)["unisrec"]
+    assert found["excluded"] == pytest.approx((0.0 + 0.1 + 0.13 + 0.2 + 0.23 + 0.26) / 6)
+    assert found["assigned"] == 0.345

@@ -1,0 +1,76 @@
+import doctest
+
+import pytest
+
+from experiments.reporting import wording
+from experiments.reporting.wording import headline, p_value, p_value_typeset
+from tests.experiments.fake_run import fake_results, worse_results
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def plain(sentence: str) -> str:
+    return sentence.replace(NO_BREAK, " ")
+
+
+def outcome(**changes) -> dict:
+    return {**fake_results()["students"]["sasrec"], **changes}
+
+
+def test_examples_in_the_docstrings():
+    """Breaks if a format changes: the docstrings of wording.py promise it."""
+    failed, attempted = doctest.testmod(wording)
+    assert failed == 0
+    assert attempted >= 8
+
+
+def test_headline_of_a_gain():
+    """Breaks if the sentence has another number than the results."""
+    assert plain(headline("sasrec", outcome())) == (
+        "PRM-KD lifts SASRec’s Recall@10 by 16.4 % (p = 2×10⁻⁹), at the same serving cost"
+    )
+
+
+def test_headline_of_a_loss():
+    """Breaks if a significant loss is called a gain, or is sold with its cost."""
+    sentence = plain(headline("sasrec", worse_results()["students"]["sasrec"]))
+    assert sentence == "PRM-KD lowers SASRec’s Recall@10 by 7.0 % (p = 2×10⁻⁹)"
+
+
+@pytest.mark.parametrize(("gain", "shown"), [(0.012, "+1.2 %"), (-0.012, "−1.2 %")])
+def test_headline_of_noise(gain, shown):
+    """Breaks if a difference that may be chance is called a gain or a loss."""
+    sentence = headline(
+        "gru4rec", outcome(improvement={"Recall@10": gain}, p_value={"Recall@10": 0.05})
+    )
+    assert plain(sentence) == (
+        f"PRM-KD changes GRU4Rec’s Recall@10 by {shown}: no significant difference (p = 0.05)"
+    )
+
+
+def test_headline_claims_equal_cost_only_where_it_is_equal():
+    """Breaks if a larger distilled model is said to cost the same."""
+    unequal = outcome()
+    unequal["prmkd"]["parameters"] += 1
+    assert "cost" not in headline("sasrec", unequal)
+
+
+def test_headline_against_a_base_of_zero():
+    """Breaks if an improvement that doesn't exist (None) raises or is invented."""
+    sentence = headline("sasrec", outcome(improvement={"Recall@10": None}))
+    assert plain(sentence).startswith("PRM-KD reaches a Recall@10 of 0.1187 where SASRec’s is 0")
+
+
+def test_headline_without_distillation():
+    """Breaks if a run without teachers claims anything of PRM-KD."""
+    sentence = headline("sasrec", {"base": outcome()["base"]})
+    assert sentence == "SASRec alone reaches a Recall@10 of 0.1020"
+
+
+def test_p_values_fit_their_column():
+    """Breaks if a p-value overflows the terminal's column or rounds to 0."""
+    for exponent in range(-310, 1):
+        p = 9.96 * 10.0 ** (exponent - 1)
+        assert len(p_value(p)) <= 7
+        assert p_value(p) not in ("0", "0.0")
+        assert "e" not in p_value_typeset(p)

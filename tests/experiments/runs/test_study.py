@@ -1,0 +1,245 @@
+"""Variants of one configuration: which are run, and what their differences are worth."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.cli.flags import parse
+from experiments.cli.settings import GROUPS, settings_from
+from experiments.runs.compare import describe, describe_timing, figure, markdown
+from experiments.runs.finished import FinishedRun
+from experiments.runs.study import Variant, VariantsConfig, choose_variants
+from experiments.studies import ablation, rivals, universality
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
+from prmkd_jax.evaluate.significance import holm
+from prmkd_jax.students.config import STUDENT_NAMES
+
+ROOT = Path(__file__).parents[2]
+VARIANTS = [
+    Variant(name, name.upper(), (f"--method={name}",), reference)
+    for name, reference in (("prmkd", None), ("rd", "prmkd"), ("average", "prmkd"))
+]
+
+
+def settings(*flags):
+    return settings_from(parse(["--flagfile=demo.cfg", *flags], GROUPS).configs)
+
+
+def finished(seed, ranks) -> FinishedRun:
+    metrics = ranking_metrics(ranks)
+    return FinishedRun(seed, metrics, metrics, 3 + seed, 4, 100, None, ranks, (4.0, 1, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Two seeds each; `rd` ranks everyone worse than PRM-KD, `average` as well as it."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 12, size=(2, 60)).astype(float)
+    worse = base + rng.integers(0, 12, size=(2, 60))
+    other = base + rng.integers(-1, 2, size=(2, 60)).clip(-base)
+    return {
+        name: [finished(seed, one) for seed, one in enumerate(ranks)]
+        for name, ranks in (("prmkd", base), ("rd", worse), ("average", other))
+    }
+
+
+@pytest.fixture(scope="module")
+def results(runs):
+    flags = {"dataset": "Scientific", "seeds": [0, 1]}
+    results = {"title": "Rivals", "versus": "PRM-KD", "students": ["sasrec"], "settings": flags}
+    return {**results, "variants": describe(VARIANTS, runs)}
+
+
+@pytest.fixture(scope="module")
+def timing(runs):
+    return {name: describe_timing(each) for name, each in runs.items()}
+
+
+def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs, results):
+    """Seeds that count as users, another reference, or p-values that are not corrected."""
+    means = {
+        name: np.mean([per_user(run.ranks[None], "NDCG@10")[0] for run in each], axis=0)
+        for name, each in runs.items()
+    }
+    p = [stats.ttest_rel(means[name], means["prmkd"]).pvalue for name in ("rd", "average")]
+    reference, *others = results["variants"]
+    assert reference["against"] is None
+    found = [row["against"]["NDCG@10"] for row in others]
+    np.testing.assert_allclose([one["t_p"] for one in found], p, rtol=1e-9)
+    np.testing.assert_allclose([one["t_p_holm"] for one in found], holm(p), rtol=1e-9)
+    assert found[0]["t_p_holm"] == pytest.approx(2 * p[0])
+    change = means["rd"].mean() / means["prmkd"].mean() - 1
+    assert found[0]["change"] == pytest.approx(change)
+    assert others[0]["best_epoch"] == 3.5
+    assert "epoch_seconds" not in others[0]["per_seed"][0]
+    assert [run["seed"] for run in others[0]["per_seed"]] == [0, 1]
+    json.dumps(results, allow_nan=False)
+
+
+def test_seconds_are_those_of_an_epoch_and_until_the_best(runs, timing):
+    """The patience counted as cost, or an epoch's time that the compilation stretches."""
+    assert timing["rd"] == {"seconds_per_epoch": 1.5, "seconds_to_best": 7.0}
+    without = [dataclasses.replace(runs["rd"][0], epoch_seconds=()), runs["rd"][1]]
+    assert describe_timing(without) is None
+
+
+def test_table_and_figure_show_every_variant(results, timing):
+    """A row left out, or a comparison of the reference with itself."""
+    lines = markdown(results, {**timing, "average": None}).splitlines()
+    assert [line.split(" | ")[0] for line in lines[4:]] == ["| PRMKD", "| RD", "| AVERAGE"]
+    assert "|  |  |  |" in lines[4]
+    assert lines[5].endswith(" | 4 | 1.50 s | 7.00 s | 100 |")
+    assert lines[6].endswith(" | 4 | – | – | 100 |")
+    assert "SASRec on Scientific" in lines[0]
+    assert "p-values against PRM-KD" in lines[0]
+    assert "mean of 2 seeds" in lines[0]
+    drawn = figure(results)
+    for row in results["variants"]:
+        assert row["label"] in drawn
+        assert f"{row['test']['NDCG@10']:.4f}" in drawn
+
+
+def test_figure_says_what_a_hollow_bar_is(results):
+    """A legend without a hollow bar, or a hollow bar without one."""
+    for p, told in ((0.2, True), (0.01, False)):
+        copied = copy.deepcopy(results)
+        for row in copied["variants"][1:]:
+            row["against"]["NDCG@10"]["t_p_holm"] = p
+        assert ("hollow: p ≥ 0.05 against PRM-KD" in figure(copied)) is told
+
+
+def test_every_student_is_compared_with_itself():
+    """A gain over another student, or a student that the figure forgets."""
+    variants = universality.list_variants(settings())
+    names = [each.name.removesuffix("-base") for each in variants[::2]]
+    assert names == [name for name in STUDENT_NAMES if name != "recguru"]
+    for base, prmkd in zip(variants[::2], variants[1::2], strict=True):
+        assert (base.reference, prmkd.reference) == (None, base.name)
+        alone, taught = settings(*base.flags), settings("--student=fm", *prmkd.flags)
+        assert alone.student == taught.student
+        assert alone.run.teachers == ()
+        assert alone.train == taught.train
+        assert (taught.run.teachers, taught.distill.method) == (settings().run.teachers, "prmkd")
+    (one, other) = choose_variants(variants, VariantsConfig(variants=("fm-prmkd",)))
+    assert (one.name, other.name) == ("fm-base", "fm-prmkd")
+
+
+def test_the_reference_always_runs_and_single_variants_take_flags():
+    """A comparison with nothing, or one rival's weight given to all."""
+    study = VariantsConfig(variants=("rd",), variant_flags="rd: distill_weight=2 rd_top=5")
+    chosen = choose_variants(VARIANTS, study)
+    assert [variant.name for variant in chosen] == ["prmkd", "rd"]
+    assert chosen[0].flags == ("--method=prmkd",)
+    assert chosen[1].flags == ("--method=rd", "--distill_weight=2", "--rd_top=5")
+    assert choose_variants(VARIANTS, VariantsConfig()) == VARIANTS
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"variants": ("rd", "dr")}, "--variants: found 'dr', expected some of prmkd, rd, average"),
+        ({"variant_flags": "dr: a=1"}, "--variant_flags: found 'dr: a=1', expected name: flag="),
+        ({"variant_flags": "rd a=1"}, "--variant_flags: found 'rd a=1', expected name: flag="),
+        ({"variant_flags": "rd: a"}, "--variant_flags: found 'rd: a', expected name: flag="),
+    ],
+)
+def test_misspelt_variants_are_refused(study, message):
+    """A variant that is silently left out of the table."""
+    with pytest.raises(UserError) as error:
+        choose_variants(VARIANTS, VariantsConfig(**study))
+    assert str(error.value).startswith(message)
+
+
+def test_rivals_are_all_methods_once():
+    """A rival or a control missing from the table."""
+    variants = rivals.list_variants(settings())
+    methods = {flag for each in variants for flag in each.flags if flag.startswith("--method")}
+    assert variants[0].flags == ("--teachers=",)
+    assert len(methods) == len(variants) - 1 == 10
+    for variant in variants:
+        assert settings(*variant.flags).distill.method in ("prmkd", variant.name)
+
+
+def test_ablations_take_away_what_their_names_say():
+    """The paper's contradictory names: a teacher kept where it should go, or the reverse."""
+    variants = {one.name: settings(*one.flags) for one in ablation.list_variants(settings())}
+    teachers = settings().run.teachers
+    assert len(teachers) == 3
+    for one in teachers:
+        assert variants[f"only_{one}"].run.teachers == (one,)
+        others = tuple(other for other in teachers if other != one)
+        assert variants[f"without_{one}"].run.teachers == others
+    assert variants["base"].run.teachers == ()
+    assert variants["without_in"].distill.negatives == "catalogue"
+    averaged = variants["without_wa"].distill
+    assert (averaged.teacher_weights, averaged.consistency_quantile) == ("uniform", 1)
+    assert averaged.consistency_threshold is None
+    assert len(variants) == 10
+
+
+def test_fewer_teachers_keep_their_own_numbers():
+    """A teacher that gets its neighbour's weight when another is taken away."""
+    given = "--teacher_weights=1,0,3"
+    variants = ablation.list_variants(settings(given))
+    found = {one.name: settings(given, *one.flags).distill.teacher_weights for one in variants}
+    names = settings().run.teachers
+    assert found[f"without_{names[0]}"] == "0.0,3.0"
+    assert found[f"only_{names[2]}"] == "3.0"
+    assert found[f"only_{names[1]}"] == "uniform"
+    two = [one.name for one in ablation.list_variants(settings("--teachers=unisrec,unim2rec"))]
+    assert not any(name.startswith("without_u") for name in two)
+
+
+def test_the_command_leaves_its_files(tmp_path):
+    """A command that loads jax before memory is settled, or a file that is not written."""
+    data = parse(["--synthetic_users=40", "--synthetic_items=30"], GROUPS).configs[1]
+    world, rng = synthetic_dataset(data), np.random.default_rng(0)
+    sizes = {"instances": len(world.interactions.items), "items": world.num_items}
+    for name, rows in sizes.items():
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(rows, 4)).astype(np.float32))
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.studies.rivals",
+        "--flagfile=demo.cfg",
+        "--seeds=0",
+    ]
+    command += ["--synthetic_users=40", "--synthetic_items=30", "--hidden_size=8"]
+    command += ["--inner_size=8", "--batch_size=64", "--max_seq_len=8", "--max_epochs=1"]
+    command += ["--teachers=precomputed", f"--precomputed_folder={tmp_path}", "--variants=base"]
+    folders = {"cache_dir": "cache", "output_dir": "out", "runs_dir": "runs"}
+    command += [f"--{flag}={tmp_path / folder}" for flag, folder in folders.items()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "out" / "rivals.md").read_text()
+    assert "| SASRec | " in table
+    assert "| PRM-KD | " in table
+    assert (tmp_path / "out" / "rivals.svg").is_file()
+    rows = json.loads((tmp_path / "out" / "rivals.json").read_text())["variants"]
+    assert [row["reference"] for row in rows] == ["prmkd", None]
+    timing = json.loads((tmp_path / "out" / "rivals_timing.json").read_text())
+    assert timing["base"]["seconds_to_best"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--variants=dr"], "--variants: found 'dr', expected some of base, prmkd,"),
+        (["--teachers="], "--teachers: found none, expected at least one"),
+        (["--variant_flags=rd: rd_top=0"], "--rd_top: found '0', expected a whole number"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_run(flags, message):
+    """A mistake in the last variant that is told after hours."""
+    with pytest.raises(UserError) as error:
+        rivals.main(["--flagfile=demo.cfg", *flags])
+    assert str(error.value).startswith(message)

@@ -1,0 +1,158 @@
+"""Weights in and out of a study: --student_init and --export_recbole."""
+
+import jax
+import pytest
+import torch
+from rich.console import Console
+
+from experiments.cli.console import Reporter
+from experiments.cli.flags import parse
+from experiments.cli.settings import GROUPS, settings_from
+from experiments.runs import finished as trials
+from experiments.runs.finished import finished_runs
+from experiments.stages.exports import export, student_start
+from experiments.stages.pipeline import _open_output, load_dataset
+from experiments.stages.students import train_students
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.train.checkpoint import load_checkpoint
+from prmkd_jax.train.loop import init_state, make_optimizer
+from tests.experiments.test_trials import SMALL
+from tests.worlds import same_bits
+
+
+def configs(folder, *flags):
+    cache = f"--cache_dir={folder / 'cache'}"
+    return parse([*SMALL, cache, "--teachers=", "--max_epochs=1", *flags], GROUPS).configs
+
+
+def started(folder, *flags):
+    """What the flags' student starts from."""
+    settings = settings_from(configs(folder, *flags))
+    dataset = load_dataset(settings)
+    return student_start(settings, dataset, leave_one_out(dataset.interactions))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A trained student's folder, and its parameters."""
+    folder = tmp_path_factory.mktemp("exported")
+    settings = settings_from(configs(folder, "--export_recbole"))
+    dataset, reporter = load_dataset(settings), Reporter(Console(quiet=True))
+    split = leave_one_out(dataset.interactions)
+    trained = train_students(
+        dataset, split, None, settings, folder / "checkpoints", reporter, lambda _: None
+    )
+    export(folder, {"base": trained}, settings, dataset, split, None)
+    return folder / "sasrec-base-seed0", jax.device_get(trained[0].fitted.params)
+
+
+@pytest.mark.parametrize("file", ["", "weights.safetensors", "recbole.pth"])
+def test_what_was_exported_is_where_the_next_one_starts(exported, tmp_path, file):
+    """Weights that a study writes and can't read."""
+    folder, params = exported
+    assert same_bits(started(tmp_path, f"--student_init={folder / file}").params, params)
+    files = {"weights.safetensors", "student.json", "recbole.pth"}
+    assert {path.name for path in folder.iterdir()} == files
+    assert started(tmp_path) is None
+
+
+def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_path):
+    """Tokens that get lost on the way, so that the file fits RecBole's data no more."""
+    content = torch.load(exported[0] / "recbole.pth", weights_only=True)
+    settings = settings_from(configs(tmp_path))
+    dataset = load_dataset(settings)
+    tokens = ["[PAD]", *reversed(dataset.item_ids)]
+    table = content["state_dict"]["item_embedding.weight"]
+    content["state_dict"]["item_embedding.weight"] = torch.cat([table[:1], table[1:].flip(0)])
+    content["field2id_token"] = {"item_id": tokens}
+    torch.save(content, tmp_path / "theirs.pth")
+    flags = (f"--student_init={tmp_path / 'theirs.pth'}", "--export_recbole", "--seeds=4")
+    start = started(tmp_path, *flags)
+    assert same_bits(start.params, exported[1])
+    settings, split = settings_from(configs(tmp_path, *flags)), leave_one_out(dataset.interactions)
+    reporter = Reporter(Console(quiet=True))
+    trained = train_students(
+        dataset, split, None, settings, tmp_path, reporter, lambda _: None, start=start.params
+    )
+    # The kept epoch may be the start; the newest checkpoint is what the epoch made of it.
+    kept = trained[0].fitted.params
+    like = init_state(kept, make_optimizer(settings.train), 4), kept
+    (state, _), _ = load_checkpoint(tmp_path / "sasrec-base-seed4", like)
+    export(tmp_path, {"base": trained}, settings, dataset, split, start)
+    found = torch.load(tmp_path / "sasrec-base-seed4" / "recbole.pth", weights_only=True)
+    assert found["field2id_token"] == content["field2id_token"]
+    theirs = found["state_dict"]["item_embedding.weight"][1:].flip(0)
+    ours = trained[0].fitted.params["item_embedding"]["table"]
+    assert torch.equal(theirs, torch.tensor(jax.device_get(ours)))
+    # One epoch from the start is not one epoch from a seed's own draw.
+    moved = abs(state.params["item_embedding"]["table"] - exported[1]["item_embedding"]["table"])
+    assert 0 < moved.max() < 0.03
+
+
+def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, monkeypatch):
+    """A finished run of other weights under the same path, read back for these."""
+    started_from, train = [], trials.train_students
+
+    def watched(*arguments, start, **named):
+        started_from.append(start is not None)
+        return train(*arguments, start=start, **named)
+
+    monkeypatch.setattr(trials, "train_students", watched)
+    path, reporter = tmp_path / "model.pth", Reporter(Console(quiet=True))
+    content = torch.load(exported[0] / "recbole.pth", weights_only=True)
+    for scale in (1.0, 1.0, 2.0):
+        content["state_dict"]["LayerNorm.bias"] += scale - 1.0
+        torch.save(content, path)
+        flags = configs(tmp_path, f"--student_init={path}")
+        finished_runs(flags, tmp_path / "runs", reporter, rank_test=False)
+    finished_runs(configs(tmp_path), tmp_path / "runs", reporter, rank_test=False)
+    assert started_from == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--student_init=nowhere.pth"], "--student_init: found no weights at nowhere.pth"),
+        (["--student_init=."], "--student_init: found no weights at ., expected the folder"),
+        (["--student=fm", "--export_recbole"], "--export_recbole: found fm, expected one of"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
+    """An export that fails after the hours of training, of a study's last variant too."""
+    with pytest.raises(UserError) as error:
+        started(tmp_path, *flags)
+    assert str(error.value).startswith(message)
+    if any("init" in flag for flag in flags):
+        with pytest.raises(UserError) as of_a_study:
+            trials.require_start(configs(tmp_path, *flags))
+        assert str(of_a_study.value) == str(error.value)
+
+
+def test_trials_refuse_to_be_exported(tmp_path):
+    """A study of hours that leaves no file of those that were asked for."""
+    with pytest.raises(UserError, match="--export_recbole: found True, expected False"):
+        trials.require_start(configs(tmp_path, "--export_recbole"))
+
+
+def test_a_training_that_diverges_ends_in_one_line(tmp_path):
+    """A traceback that says nothing of the learning rate."""
+    settings = settings_from(configs(tmp_path, "--learning_rate=1e30"))
+    dataset, reporter = load_dataset(settings), Reporter(Console(quiet=True))
+    split = leave_one_out(dataset.interactions)
+    with pytest.raises(
+        UserError, match=r"^sasrec-base-seed\d: \d+ of \d+ users .* not finite, .* a sma"
+    ):
+        train_students(dataset, split, None, settings, tmp_path, reporter, lambda _: None)
+
+
+def test_a_new_run_leaves_no_results_of_an_older_one(tmp_path):
+    """Figures of an older run, taken for those of one that was stopped; or students lost."""
+    for name in ("results.json", "report.html", "figures/a.svg", "students/sasrec/student.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    _open_output(tmp_path, {}, "", resume=False)
+    assert (tmp_path / "results.json").exists(), "a folder that no run has made is left alone"
+    _open_output(tmp_path, {}, "", resume=False)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert left == ["config.json", "flags.cfg", "students/sasrec/student.json"]

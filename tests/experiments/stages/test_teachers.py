@@ -1,0 +1,123 @@
+"""The teachers' stage, with a Recformer of a few words."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments.cli.console import Reporter
+from experiments.cli.flags import parse
+from experiments.cli.settings import GROUPS, settings_from
+from experiments.stages import teachers as teaching
+from experiments.stages.teachers import prepare_teachers
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.data.splits import leave_one_out
+from teachers_torch.recformer.model import RecformerTeacher
+from tests.teachers_torch.recformer_worlds import tiny_tokenizer
+from tests.teachers_torch.worlds import ring_world
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """Calls `prepare_teachers`; returns its result and what was said."""
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    argv = [
+        f"--cache_dir={tmp_path / 'cache'}", "--recformer_start=random",
+        f"--recformer_tokenizer={tmp_path / 'tiny'}", "--recformer_hidden_size=8",
+        "--recformer_num_heads=2", "--recformer_max_tokens=16", "--recformer_decay_epochs=1",
+    ]  # fmt: skip
+    dataset = ring_world()
+
+    def call(teachers="recformer", dataset=dataset):
+        settings = settings_from(parse([*argv, f"--teachers={teachers}"], GROUPS).configs)
+        console, log = Console(record=True, width=200), []
+        split = leave_one_out(dataset.interactions)
+        reporter = Reporter(console)
+        reporter.console = console
+        (ready,) = prepare_teachers(dataset, split, settings, reporter, log.append)
+        return ready, console.export_text(), log
+
+    return call
+
+
+def folder(tmp_path):
+    (found,) = (tmp_path / "cache" / "teachers").iterdir()
+    return found
+
+
+def test_what_a_teacher_lacks_is_told_before_the_first_is_tuned(prepare, tmp_path):
+    """An hour of tuning, and then a data set without pictures."""
+    texts = Catalogue(ring_world().catalogue.texts)
+    with pytest.raises(UserError, match="found no pictures, expected some for unim2rec"):
+        prepare("recformer,unim2rec", dataclasses.replace(ring_world(), catalogue=texts))
+    with pytest.raises(UserError, match="precomputed"):
+        prepare("recformer,precomputed")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_killed_while_encoding_goes_on_there(prepare, tmp_path, monkeypatch, capsys):
+    """A tuning or a finished shard repeated; shards that stay on the disk; a card without time."""
+    real, asked = RecformerTeacher.encode_instances, []
+
+    def killed(self, instance_ids):
+        if len(instance_ids) == 100 and 400 in instance_ids:
+            raise KeyboardInterrupt
+        asked.append(instance_ids)
+        return real(self, instance_ids)
+
+    def encode(teacher, num_instances, path, progress):
+        return original(teacher, num_instances, path, progress, shard_size=100)
+
+    original = teaching.encode_in_shards
+    monkeypatch.setattr(teaching, "encode_in_shards", encode)
+    monkeypatch.setattr(RecformerTeacher, "encode_instances", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare()
+    assert len(list((folder(tmp_path) / "shards").iterdir())) == 4
+    assert not (folder(tmp_path) / "manifest.json").exists()
+    asked.clear()
+    monkeypatch.setattr(
+        RecformerTeacher, "encode_instances", lambda self, ids: asked.append(ids) or real(self, ids)
+    )
+    ready, said, log = prepare()
+    assert "tuned before" in said
+    assert log == []
+    assert [int(ids[0]) for ids in asked] == [400, 500]
+    assert not (folder(tmp_path) / "shards").exists()
+    assert ready.card["encode_seconds"] > 0
+    assert ready.vectors.instances.shape == (540, 8)
+    assert ready.vectors.scale == pytest.approx(20)
+    assert np.abs(ready.vectors.instances[1:9]).max() > 0.1
+
+
+def test_epochs_are_told_and_the_cache_is_used(prepare, tmp_path, capsys):
+    """A tuning in silence, or one in every run."""
+    first, said, log = prepare()
+    assert "Teacher recformer: epoch   1  loss" in said
+    assert [event["event"] for event in log] == ["epoch"]
+    again, said, log = prepare()
+    assert "from the cache" in said
+    assert log == []
+    np.testing.assert_array_equal(first.vectors.instances, again.vectors.instances)
+    card = json.loads((folder(tmp_path) / "card.json").read_text())
+    assert (card["name"], card["start"], card["epochs"]) == ("recformer", "random", 1)
+
+
+def test_items_with_equal_vectors_are_counted(prepare, monkeypatch):
+    """Ties that nobody is told of, or items that are only alike in some columns."""
+    real = RecformerTeacher.encode_items
+
+    def alike(self):
+        items = real(self)
+        items[7] = items[2]
+        return items
+
+    monkeypatch.setattr(RecformerTeacher, "encode_items", alike)
+    tied = teaching.same_vectors(np.array([[1, 2], [1, 3], [1, 2], [2, 2]], np.float32))
+    assert tied.tolist() == [True, False, True, False]
+    ready, said, _ = prepare()
+    assert ready.card["tied_items"] >= 2
+    assert f"can't tell {ready.card['tied_items']} of " in said
