@@ -18,7 +18,7 @@ from absl import flags
 
 from prmkd_jax.common.errors import UserError
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 class Setting(NamedTuple):

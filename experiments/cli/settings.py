@@ -41,7 +41,7 @@ class RunConfig:
     teacher_checkpoints: tuple[str, ...] = option(
         (),
         "What teachers start from: unisrec=PATH, unim2rec=PATH. A path is a folder of "
-        "experiments.commands.pretrain or, for unisrec, an official .pth file; unisrec-text starts from "
+        "experiments pretrain or, for unisrec, an official .pth file; unisrec-text starts from "
         "unisrec's. Recformer has --recformer_start.",
     )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)

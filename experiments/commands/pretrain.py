@@ -1,4 +1,4 @@
-"""python -m experiments.commands.pretrain --teachers=unisrec,unim2rec --domains=Beauty,Sports,Games,Toys
+"""python -m experiments pretrain --teachers=unisrec,unim2rec --domains=Beauty,Sports,Games,Toys
 
 Pre-trains teachers on domains other than the target, `--dataset`, and writes one checkpoint
 folder a teacher, which `--teacher_checkpoints` of experiments.main starts from, or, for

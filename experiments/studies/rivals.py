@@ -1,4 +1,4 @@
-"""python -m experiments.studies.rivals --flagfile=scientific.cfg: PRM-KD against its rivals and controls.
+"""python -m experiments rivals --flagfile=scientific.cfg: PRM-KD against its rivals and controls.
 
 The same student, data, budget and stopping for all. RD, RRD and UnKD have losses of another size
 than a KL, so each has a weight of its own, chosen on Scientific's validation part

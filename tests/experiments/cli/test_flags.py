@@ -362,7 +362,7 @@ def test_reader_that_stops_reading_gets_no_traceback(tmp_path):
     """`--help | head` closes the pipe while the text is still being printed."""
     script = tmp_path / "command.py"
     script.write_text(
-        "from experiments import flags\n"
+        "from experiments.cli import flags\n"
         "from prmkd_jax.train.config import TrainConfig\n"
         "GROUPS = [flags.Group('Training', '', TrainConfig)]\n"
         "flags.run_command(lambda argv: flags.parse(argv, GROUPS))\n"
@@ -376,7 +376,7 @@ def test_reader_that_stops_reading_gets_no_traceback(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            env=os.environ | {"PYTHONPATH": str(Path(flags.__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(Path(flags.__file__).parents[2])},
         )
     assert done.stderr == ""
     assert done.returncode == 1

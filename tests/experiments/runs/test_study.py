@@ -23,7 +23,7 @@ from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm
 from prmkd_jax.students.config import STUDENT_NAMES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VARIANTS = [
     Variant(name, name.upper(), (f"--method={name}",), reference)
     for name, reference in (("prmkd", None), ("rd", "prmkd"), ("average", "prmkd"))
