@@ -57,7 +57,7 @@ class Numbering(NamedTuple):
         count: all rows, [PAD]'s and others' included.
     """
 
-    rows: Int64[np.ndarray, "n"]
+    rows: Int64[np.ndarray, " n"]
     count: int
 
 
@@ -90,7 +90,7 @@ class Layout(NamedTuple):
     """
 
     keys: dict[str, tuple[str, ...]]
-    rows: dict[str, Int64[np.ndarray, "n"]]
+    rows: dict[str, Int64[np.ndarray, " n"]]
     shapes: dict[str, tuple[int, ...]]
 
 

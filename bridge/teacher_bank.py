@@ -141,7 +141,7 @@ class TeacherBank:
         self._tables = self._cross() if side == "jax" else None
 
     def for_batch(
-        self, batch: Batch, candidates: Int[np.ndarray, "C"]
+        self, batch: Batch, candidates: Int[np.ndarray, " C"]
     ) -> TeacherTables | TeacherScores:
         """The resident tables, or this batch's scores [K, B, C] made in PyTorch."""
         if self._tables is not None:

@@ -62,7 +62,7 @@ class Teacher(Protocol):
         ...
 
     def encode_instances(
-        self, instance_ids: Int[np.ndarray, "instances"]
+        self, instance_ids: Int[np.ndarray, " instances"]
     ) -> Float32[np.ndarray, "instances width"]:
         """Vectors of instances, by the CSR offset of their targets."""
         ...
@@ -247,7 +247,7 @@ def tuning_state(cache_dir: Path, name: str, key: str) -> Path:
 
 
 def evaluate(
-    teacher: Teacher, dataset: Dataset, instance_ids: Int[np.ndarray, "instances"]
+    teacher: Teacher, dataset: Dataset, instance_ids: Int[np.ndarray, " instances"]
 ) -> dict[str, float]:
     """Metrics of ranking all items for these instances, no history masked."""
     users = teacher.encode_instances(instance_ids)

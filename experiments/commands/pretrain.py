@@ -118,7 +118,7 @@ def pretrain_one(
     reporter: Any,
 ) -> None:
     """Pre-trains one teacher, with a bar and a line an epoch or validation."""
-    from teachers_torch.recformer.model import pretrain as recformer_pretrain
+    from teachers_torch.recformer import pretrain as recformer_pretrain
     from teachers_torch.sequence import pretrain
 
     title, teachers = f"Pre-training {name}", settings.teachers

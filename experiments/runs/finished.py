@@ -69,7 +69,7 @@ class FinishedRun:
     epochs: int
     parameters: int
     threshold: float | None
-    ranks: Float[np.ndarray, "users"] | None
+    ranks: Float[np.ndarray, " users"] | None
     epoch_seconds: tuple[float, ...]
 
 

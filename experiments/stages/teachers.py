@@ -74,7 +74,7 @@ def _prepare(
     return ReadyTeacher(vectors, json.loads((folder / CARD).read_text()))
 
 
-def same_vectors(items: Float32[np.ndarray, "items d"]) -> Bool[np.ndarray, "items"]:
+def same_vectors(items: Float32[np.ndarray, "items d"]) -> Bool[np.ndarray, " items"]:
     """Whether another item has the very same vector, as stored in float16: their scores tie."""
     stored = items.astype(np.float16)
     _, group, count = np.unique(stored, axis=0, return_inverse=True, return_counts=True)

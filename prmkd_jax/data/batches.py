@@ -34,10 +34,10 @@ class Batch(NamedTuple):
     """
 
     rows: PackedRows
-    instance_ids: Int32[np.ndarray, "B"]
-    targets: Int32[np.ndarray, "B"]
-    real: Bool[np.ndarray, "B"]
-    slots: Int32[np.ndarray, "B"] | None = None
+    instance_ids: Int32[np.ndarray, " B"]
+    targets: Int32[np.ndarray, " B"]
+    real: Bool[np.ndarray, " B"]
+    slots: Int32[np.ndarray, " B"] | None = None
 
     def asked(self, values: Any) -> Any:
         """What stands at the asked slots [B, …] of an array over all slots [R × L, …]."""
@@ -55,8 +55,8 @@ class Columns(NamedTuple):
             the user's training history if so asked; the own target always counts.
     """
 
-    candidates: Int32[np.ndarray, "C"]
-    target_columns: Int32[np.ndarray, "B"]
+    candidates: Int32[np.ndarray, " C"]
+    target_columns: Int32[np.ndarray, " B"]
     valid: Bool[np.ndarray, "B C"]
 
 
@@ -157,7 +157,7 @@ def as_batch(interactions: Interactions, packed: PackedRows, size: int | None = 
 
 def in_batch_columns(
     interactions: Interactions,
-    train_end: Int64[np.ndarray, "users"],
+    train_end: Int64[np.ndarray, " users"],
     batch: Batch,
     *,
     mask_history: bool,
@@ -189,7 +189,7 @@ def in_batch_columns(
 
 def catalogue_columns(
     interactions: Interactions,
-    train_end: Int64[np.ndarray, "users"],
+    train_end: Int64[np.ndarray, " users"],
     batch: Batch,
     num_items: int,
     *,
@@ -205,7 +205,7 @@ def _columns(
     interactions: Interactions,
     train_end: np.ndarray,
     batch: Batch,
-    items: Int32[np.ndarray, "C"],
+    items: Int32[np.ndarray, " C"],
     own: np.ndarray,
     mask_history: bool,
 ) -> Columns:
@@ -225,14 +225,14 @@ def _columns(
     return Columns(items, target_columns, valid)
 
 
-def training_counts(dataset: Dataset, split: Split) -> Int64[np.ndarray, "V"]:
+def training_counts(dataset: Dataset, split: Split) -> Int64[np.ndarray, " V"]:
     """How often each item stands in the training part."""
     interactions = dataset.interactions
     in_train = np.arange(len(interactions.items)) < split.train_end[interactions.users]
     return np.bincount(interactions.items[in_train], minlength=dataset.num_items)
 
 
-def popularity_groups(dataset: Dataset, split: Split, groups: int) -> Int32[np.ndarray, "V"]:
+def popularity_groups(dataset: Dataset, split: Split, groups: int) -> Int32[np.ndarray, " V"]:
     """Every item's group, 0 the least popular; all have about equally many interactions.
 
     As UnKD (Chen et al., 2023) divides the items: in the order of their training interactions
@@ -249,7 +249,7 @@ def popularity_groups(dataset: Dataset, split: Split, groups: int) -> Int32[np.n
 
 def _history_pairs(
     interactions: Interactions, train_end: np.ndarray, batch: Batch
-) -> tuple[Int64[np.ndarray, "pairs"], Int32[np.ndarray, "pairs"]]:
+) -> tuple[Int64[np.ndarray, " pairs"], Int32[np.ndarray, " pairs"]]:
     """(batch row, item) for every training item of every real row's user."""
     rows = np.flatnonzero(batch.real)
     users = interactions.users[batch.instance_ids[rows]]

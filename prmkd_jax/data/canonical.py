@@ -235,13 +235,13 @@ def _require(path: Path, table: pa.Table, columns: Collection[str]) -> None:
             raise UserError(f"{path}: found no column {name}, expected {' and '.join(columns)}")
 
 
-def _encode(column: pa.ChunkedArray) -> tuple[Int32[np.ndarray, "rows"], pa.Array]:
+def _encode(column: pa.ChunkedArray) -> tuple[Int32[np.ndarray, " rows"], pa.Array]:
     """Numbers strings by first appearance; also the strings in the order of their numbers."""
     encoded = column.combine_chunks().dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary
 
 
-def _nulls(table: pa.Table, column: str) -> Bool[np.ndarray, "rows"]:
+def _nulls(table: pa.Table, column: str) -> Bool[np.ndarray, " rows"]:
     return table[column].is_null().to_numpy()
 
 
@@ -251,7 +251,7 @@ def _refuse_empty(path: Path, table: pa.Table, column: str) -> None:
 
 
 def _refuse_rows(
-    path: Path, table: pa.Table, column: str, bad: Bool[np.ndarray, "rows"], wanted: str
+    path: Path, table: pa.Table, column: str, bad: Bool[np.ndarray, " rows"], wanted: str
 ) -> None:
     """Refuses the first bad row, if there is one."""
     if bad.any():

@@ -25,8 +25,8 @@ class Interactions:
             (prefix before it → it), for students and teachers alike.
     """
 
-    indptr: Int64[np.ndarray, "users_plus_1"]
-    items: Int32[np.ndarray, "interactions"]
+    indptr: Int64[np.ndarray, " users_plus_1"]
+    items: Int32[np.ndarray, " interactions"]
 
     @property
     def num_users(self) -> int:
@@ -34,12 +34,12 @@ class Interactions:
         return len(self.indptr) - 1
 
     @property
-    def lengths(self) -> Int64[np.ndarray, "users"]:
+    def lengths(self) -> Int64[np.ndarray, " users"]:
         """Items in each user's history."""
         return np.diff(self.indptr)
 
     @cached_property
-    def users(self) -> Int32[np.ndarray, "interactions"]:
+    def users(self) -> Int32[np.ndarray, " interactions"]:
         """The user of every interaction."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.lengths)
 
@@ -59,7 +59,7 @@ class Catalogue:
 
     texts: Mapping[str, tuple[str, ...]]
     image_features: Float16[np.ndarray, "pictures features"] | None = None
-    image_rows: Int32[np.ndarray, "items"] | None = None
+    image_rows: Int32[np.ndarray, " items"] | None = None
     image_text_features: Float16[np.ndarray, "pictures features"] | None = None
     image_paths: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None

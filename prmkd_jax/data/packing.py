@@ -26,9 +26,9 @@ class Segments:
     a slot for a token of the model's own.
     """
 
-    start: Int64[np.ndarray, "segments"]
-    stop: Int64[np.ndarray, "segments"]
-    first_asked: Int64[np.ndarray, "segments"]
+    start: Int64[np.ndarray, " segments"]
+    stop: Int64[np.ndarray, " segments"]
+    first_asked: Int64[np.ndarray, " segments"]
     own_slot: bool = False
 
     def __len__(self) -> int:
@@ -43,12 +43,12 @@ class Segments:
         )
 
     @property
-    def sizes(self) -> Int64[np.ndarray, "segments"]:
+    def sizes(self) -> Int64[np.ndarray, " segments"]:
         """Slots of each."""
         return self.stop - self.start + self.own_slot
 
     @property
-    def asked(self) -> Int64[np.ndarray, "segments"]:
+    def asked(self) -> Int64[np.ndarray, " segments"]:
         """Instances that each is asked for."""
         return self.stop - self.first_asked
 
@@ -72,7 +72,7 @@ class PackedRows(NamedTuple):
 
 
 def history_segments(
-    interactions: Interactions, end: Int64[np.ndarray, "users"], max_seq_len: int
+    interactions: Interactions, end: Int64[np.ndarray, " users"], max_seq_len: int
 ) -> Segments:
     """Segments that ask for every instance below `end`, each with its exact prefix.
 
@@ -100,7 +100,7 @@ def history_segments(
 
 def instance_segments(
     interactions: Interactions,
-    instance_ids: Int64[np.ndarray, "instances"],
+    instance_ids: Int64[np.ndarray, " instances"],
     max_seq_len: int,
     *,
     own_slot: bool = False,
@@ -198,7 +198,7 @@ def _place(
     )
 
 
-def _ranges(counts: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "total"]:
+def _ranges(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " total"]:
     """0 … counts[0] − 1, 0 … counts[1] − 1, and so on."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

@@ -22,10 +22,10 @@ class Split:
         train_end: user u trains on `items[indptr[u]:train_end[u]]` and nothing else.
     """
 
-    train: Int64[np.ndarray, "train"]
-    validation: Int64[np.ndarray, "validation"]
-    test: Int64[np.ndarray, "test"]
-    train_end: Int64[np.ndarray, "users"]
+    train: Int64[np.ndarray, " train"]
+    validation: Int64[np.ndarray, " validation"]
+    test: Int64[np.ndarray, " test"]
+    train_end: Int64[np.ndarray, " users"]
 
 
 def leave_one_out(interactions: Interactions) -> Split:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
-def disagreement(scores: Float[Array, "K C"], available: Bool[Array, "K"]) -> Float[Array, "K"]:
+def disagreement(scores: Float[Array, "K C"], available: Bool[Array, " K"]) -> Float[Array, " K"]:
     """Sum over the other teachers of the squared distance between score rows (eq. 2).
 
     The differences are squared directly: ‖a‖² + ‖b‖² − 2ab loses near-identical teachers
@@ -30,11 +30,11 @@ def disagreement(scores: Float[Array, "K C"], available: Bool[Array, "K"]) -> Fl
 
 
 def excluded_teacher(
-    disagreements: Float[Array, "K"],
-    default_weights: Float[Array, "K"],
-    available: Bool[Array, "K"],
+    disagreements: Float[Array, " K"],
+    default_weights: Float[Array, " K"],
+    available: Bool[Array, " K"],
     threshold: float | Float[Array, ""],
-) -> Bool[Array, "K"]:
+) -> Bool[Array, " K"]:
     """The one teacher that the rule leaves out, or none.
 
     The highest disagreement is dropped iff it is above the threshold. Two teachers or
@@ -52,11 +52,11 @@ def excluded_teacher(
 
 
 def redistribute_weights(
-    default_weights: Float[Array, "K"],
-    available: Bool[Array, "K"],
-    excluded: Bool[Array, "K"],
+    default_weights: Float[Array, " K"],
+    available: Bool[Array, " K"],
+    excluded: Bool[Array, " K"],
     rule: str,
-) -> Float[Array, "K"]:
+) -> Float[Array, " K"]:
     """The weights ŵ: a missing teacher's share is renormalised away, an excluded one's given on.
 
     Args:
@@ -85,7 +85,7 @@ def redistribute_weights(
     raise ValueError(f"unknown redistribution {rule!r}")
 
 
-def joint_scores(scores: Float[Array, "K C"], weights: Float[Array, "K"]) -> Float[Array, "C"]:
+def joint_scores(scores: Float[Array, "K C"], weights: Float[Array, " K"]) -> Float[Array, " C"]:
     """ŝ = Σ_k ŵ_k s̃_k (eq. 3)."""
     # A matrix product would be rounded to TF32 on recent GPUs.
     return jnp.sum(weights[:, None] * scores, axis=0)

@@ -11,8 +11,8 @@ _HALVINGS = 40
 
 
 def label_target(
-    q: Float[Array, "C"], valid: Bool[Array, "C"], target_column: Int[Array, ""]
-) -> Float[Array, "C"]:
+    q: Float[Array, " C"], valid: Bool[Array, " C"], target_column: Int[Array, ""]
+) -> Float[Array, " C"]:
     """Label smoothing as uncertain as q: the own target gets most, the others equal shares.
 
     The own target's share p solves H(p) + (1 − p) log(n − 1) = entropy of q, n being the valid
@@ -37,7 +37,7 @@ def label_target(
     return jnp.where(valid, target(0.5 * (low + high)), 0.0)
 
 
-def item_permutation(num_items: int, teacher: int, seed: int) -> Int64[np.ndarray, "V"]:
+def item_permutation(num_items: int, teacher: int, seed: int) -> Int64[np.ndarray, " V"]:
     """Whose score a teacher's item gets under `--method=permuted`.
 
     It is fixed for all users: a permuted teacher is as sharp as the true one, and gives similar

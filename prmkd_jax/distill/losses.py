@@ -6,8 +6,8 @@ from jaxtyping import Array, Bool, Float
 
 
 def target_distribution(
-    joint: Float[Array, "C"], valid: Bool[Array, "C"], smoothing: float
-) -> Float[Array, "C"]:
+    joint: Float[Array, " C"], valid: Bool[Array, " C"], smoothing: float
+) -> Float[Array, " C"]:
     """q of eq. 5: the joint scores divided by their sum, mixed with a uniform share.
 
     The share keeps every valid column above 0, which KL(p || q) needs.
@@ -21,15 +21,15 @@ def target_distribution(
 
 
 def log_student(
-    logits: Float[Array, "C"], valid: Bool[Array, "C"], temperature: float
-) -> Float[Array, "C"]:
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: float
+) -> Float[Array, " C"]:
     """log p of eq. 5 over the valid columns; 0 elsewhere, so that it drops out of sums."""
     shifted = jnp.where(valid, logits / temperature, jnp.finfo(logits.dtype).min)
     return jnp.where(valid, jax.nn.log_softmax(shifted), 0.0)
 
 
 def reverse_kl(
-    log_p: Float[Array, "C"], q: Float[Array, "C"], valid: Bool[Array, "C"]
+    log_p: Float[Array, " C"], q: Float[Array, " C"], valid: Bool[Array, " C"]
 ) -> Float[Array, ""]:
     """KL(p || q), student first, as eq. 5 is printed.
 
@@ -41,14 +41,14 @@ def reverse_kl(
 
 
 def forward_kl(
-    log_p: Float[Array, "C"], q: Float[Array, "C"], valid: Bool[Array, "C"]
+    log_p: Float[Array, " C"], q: Float[Array, " C"], valid: Bool[Array, " C"]
 ) -> Float[Array, ""]:
     """KL(q || p), teachers first: the usual distillation loss."""
     return jnp.sum(jnp.where(valid, q, 0.0) * (_log(q) - log_p))
 
 
 def jensen_shannon(
-    log_p: Float[Array, "C"], q: Float[Array, "C"], valid: Bool[Array, "C"]
+    log_p: Float[Array, " C"], q: Float[Array, " C"], valid: Bool[Array, " C"]
 ) -> Float[Array, ""]:
     """½ KL(p || m) + ½ KL(q || m) with m = ½(p + q); symmetric and at most log 2."""
     p = jnp.where(valid, jnp.exp(log_p), 0.0)
@@ -60,7 +60,7 @@ def jensen_shannon(
 DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "js": jensen_shannon}
 
 
-def entropy(q: Float[Array, "C"]) -> Float[Array, ""]:
+def entropy(q: Float[Array, " C"]) -> Float[Array, ""]:
     """−Σ q log q in nats."""
     return -jnp.sum(q * _log(q))
 

@@ -43,10 +43,10 @@ class UserInput(NamedTuple):
     """
 
     teacher_scores: Float[Array, "K C"]
-    available: Bool[Array, "K"]
-    valid: Bool[Array, "C"]
+    available: Bool[Array, " K"]
+    valid: Bool[Array, " C"]
     target_column: Int[Array, ""]
-    group: Int[Array, "C"] | None = None
+    group: Int[Array, " C"] | None = None
 
 
 class TeacherMeasures(NamedTuple):
@@ -60,16 +60,16 @@ class TeacherMeasures(NamedTuple):
         kl: KL(student || teacher) in nats, the teacher smoothed in the same way.
     """
 
-    excluded: Float[Array, "K"]
-    weight: Float[Array, "K"]
-    entropy: Float[Array, "K"]
-    agreement: Float[Array, "K"]
-    kl: Float[Array, "K"]
+    excluded: Float[Array, " K"]
+    weight: Float[Array, " K"]
+    entropy: Float[Array, " K"]
+    agreement: Float[Array, " K"]
+    kl: Float[Array, " K"]
 
 
 def normalized_scores(
     user: UserInput, config: DistillConfig
-) -> tuple[Float[Array, "K C"], Bool[Array, "C"]]:
+) -> tuple[Float[Array, "K C"], Bool[Array, " C"]]:
     """Eq. 1 (or the rivals' ranks) for all teachers of one user, and the columns it runs over.
 
     A teacher that does not know the instance gets 0, whatever its scores hold, nan included.
@@ -94,9 +94,9 @@ def largest_disagreement(user: UserInput, config: DistillConfig) -> Float[Array,
 
 
 def distill_user(
-    student_logits: Float[Array, "C"],
+    student_logits: Float[Array, " C"],
     user: UserInput,
-    default_weights: Float[Array, "K"],
+    default_weights: Float[Array, " K"],
     threshold: Float[Array, ""],
     config: DistillConfig,
 ) -> tuple[Float[Array, ""], TeacherMeasures]:
@@ -124,10 +124,10 @@ def distill_user(
 def distill_batch(
     student_logits: Float[Array, "B C"],
     users: UserInput,
-    default_weights: Float[Array, "K"],
+    default_weights: Float[Array, " K"],
     threshold: Float[Array, ""],
     config: DistillConfig,
-) -> tuple[Float[Array, "B"], TeacherMeasures]:
+) -> tuple[Float[Array, " B"], TeacherMeasures]:
     """`distill_user` over the users of a batch."""
 
     def one(logits: Array, user: UserInput):

@@ -18,8 +18,8 @@ _DECIMALS = 4
 
 
 def top_columns(
-    joint: Float[Array, "C"], valid: Bool[Array, "C"], number: int
-) -> tuple[Int[Array, "N"], Bool[Array, "N"]]:
+    joint: Float[Array, " C"], valid: Bool[Array, " C"], number: int
+) -> tuple[Int[Array, " N"], Bool[Array, " N"]]:
     """The highest columns in descending order, and which of them are valid.
 
     Teachers who swap two ranks make an exact tie, which rounding errors would break at random:
@@ -33,9 +33,9 @@ def top_columns(
 
 
 def ranking_distillation(
-    logits: Float[Array, "C"],
-    joint: Float[Array, "C"],
-    valid: Bool[Array, "C"],
+    logits: Float[Array, " C"],
+    joint: Float[Array, " C"],
+    valid: Bool[Array, " C"],
     top: int,
     position: float,
     discrepancy: float,
@@ -66,7 +66,7 @@ def ranking_distillation(
 
 
 def relaxed_ranking(
-    logits: Float[Array, "C"], joint: Float[Array, "C"], valid: Bool[Array, "C"], top: int
+    logits: Float[Array, " C"], joint: Float[Array, " C"], valid: Bool[Array, " C"], top: int
 ) -> Float[Array, ""]:
     """RRD (Kang et al., 2020): the teachers' top items in their order, above all the others.
 
@@ -88,10 +88,10 @@ def relaxed_ranking(
 
 
 def unbiased_pairs(
-    logits: Float[Array, "C"],
-    joint: Float[Array, "C"],
-    valid: Bool[Array, "C"],
-    group: Int[Array, "C"],
+    logits: Float[Array, " C"],
+    joint: Float[Array, " C"],
+    valid: Bool[Array, " C"],
+    group: Int[Array, " C"],
     groups: int,
     temperature: float,
 ) -> Float[Array, ""]:

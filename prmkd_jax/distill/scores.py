@@ -7,14 +7,14 @@ from jaxtyping import Array, Bool, Float, Int
 TINY = 1e-12
 
 
-def masked_softmax(logits: Float[Array, "C"], valid: Bool[Array, "C"]) -> Float[Array, "C"]:
+def masked_softmax(logits: Float[Array, " C"], valid: Bool[Array, " C"]) -> Float[Array, " C"]:
     """Softmax over the valid columns, 0 elsewhere; all 0 where no column is valid."""
     shifted = jnp.where(valid, logits, jnp.finfo(logits.dtype).min)
     # jax.nn.softmax subtracts the maximum; with no valid column it would be uniform.
     return jnp.where(valid, jax.nn.softmax(shifted), 0.0)
 
 
-def standardize(logits: Float[Array, "C"], valid: Bool[Array, "C"]) -> Float[Array, "C"]:
+def standardize(logits: Float[Array, " C"], valid: Bool[Array, " C"]) -> Float[Array, " C"]:
     """Zero mean and unit (population) deviation over the valid columns, 0 elsewhere.
 
     Constant scores say nothing and become 0.
@@ -31,8 +31,8 @@ def standardize(logits: Float[Array, "C"], valid: Bool[Array, "C"]) -> Float[Arr
 
 
 def normalize_scores(
-    logits: Float[Array, "C"], valid: Bool[Array, "C"], temperature: float, method: str
-) -> Float[Array, "C"]:
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: float, method: str
+) -> Float[Array, " C"]:
     """Normalised scores s̃ of one teacher for one user; 0 outside the valid columns.
 
     Implements eq. 1 of arXiv 2401.00797 over the valid columns, the row's own target
@@ -64,8 +64,8 @@ def normalize_scores(
 
 
 def rank_scores(
-    logits: Float[Array, "C"], valid: Bool[Array, "C"], temperature: float
-) -> Float[Array, "C"]:
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: float
+) -> Float[Array, " C"]:
     """exp(−rank / temperature) of one teacher's ranking of one user's columns, 0 elsewhere.
 
     HetComp (Kang et al., 2023) adds these up over its teachers. A rank is the number of higher
@@ -77,7 +77,7 @@ def rank_scores(
     return jnp.where(valid, jnp.exp(-rank / temperature), 0.0)
 
 
-def _integers_in_order(values: Float[Array, "C"]) -> Int[Array, "C"]:
+def _integers_in_order(values: Float[Array, " C"]) -> Int[Array, " C"]:
     """Integers that compare as the float32 values do."""
     # 0 instead of -0; bits of negative floats rise where the floats fall.
     bits = jax.lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.int32)

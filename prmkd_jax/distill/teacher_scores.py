@@ -18,7 +18,7 @@ class TeacherTables(NamedTuple):
 
     instances: tuple[Float[Array, "N d"], ...]
     items: tuple[Float[Array, "V d"], ...]
-    scales: Float[Array, "K"]
+    scales: Float[Array, " K"]
     available: Bool[Array, "N K"]
 
 
@@ -36,8 +36,8 @@ class TeacherScores(NamedTuple):
 
 def score_columns(
     teachers: TeacherTables | TeacherScores,
-    instance_ids: Int[ArrayLike, "B"],
-    candidates: Int[ArrayLike, "C"],
+    instance_ids: Int[ArrayLike, " B"],
+    candidates: Int[ArrayLike, " C"],
 ) -> TeacherScores:
     """The teachers' logits of the batch's columns, float32.
 

@@ -25,8 +25,8 @@ class UserRanks(NamedTuple):
         unseen_items: history masked; infinite where the target is in the history.
     """
 
-    all_items: Float64[np.ndarray, "instances"]
-    unseen_items: Float64[np.ndarray, "instances"]
+    all_items: Float64[np.ndarray, " instances"]
+    unseen_items: Float64[np.ndarray, " instances"]
 
 
 class Evaluator:
@@ -46,7 +46,7 @@ class Evaluator:
         self,
         graphdef: nnx.GraphDef,
         dataset: Dataset,
-        instance_ids: Int64[np.ndarray, "instances"],
+        instance_ids: Int64[np.ndarray, " instances"],
         max_seq_len: int,
         batch_size: int,
         eval_batch_size: int,
@@ -112,7 +112,7 @@ class Evaluator:
 
 
 def distinct_histories(
-    interactions: Interactions, instance_ids: Int64[np.ndarray, "instances"]
+    interactions: Interactions, instance_ids: Int64[np.ndarray, " instances"]
 ) -> Int32[np.ndarray, "instances most_items"]:
     """The distinct items before each instance, padded with −1 to the longest."""
     start = interactions.indptr[interactions.users[instance_ids]]

@@ -8,8 +8,8 @@ METRICS = (*(f"Recall@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "
 
 
 def expected_ranks(
-    scores: Float[np.ndarray, "users items"], targets: Int[np.ndarray, "users"]
-) -> Float64[np.ndarray, "users"]:
+    scores: Float[np.ndarray, "users items"], targets: Int[np.ndarray, " users"]
+) -> Float64[np.ndarray, " users"]:
     """Every target's 0-based rank among all items, in expectation over the order of ties.
 
     rank = #greater + ½ · #equal, the target's own column left out by its index; the target's
@@ -77,7 +77,7 @@ def per_user(ranks: Float[np.ndarray, "*users"], metric: str) -> Float64[np.ndar
     return np.where(hit, 1 / np.log2(ranks + 2), 0.0) if name == "NDCG" else hit.astype(np.float64)
 
 
-def ranking_metrics(ranks: Float[np.ndarray, "users"]) -> dict[str, float]:
+def ranking_metrics(ranks: Float[np.ndarray, " users"]) -> dict[str, float]:
     """The mean over users of every metric in `METRICS`, in their order.
 
     Raises:

@@ -37,7 +37,7 @@ class Comparison:
     other_std: float
 
 
-def paired_t_test(differences: Float64[np.ndarray, "users"]) -> float:
+def paired_t_test(differences: Float64[np.ndarray, " users"]) -> float:
     """Two-sided p-value of the hypothesis that the differences have mean 0.
 
     1 where nothing can be said (no difference at all, or fewer than two users); 0 where all
@@ -52,7 +52,7 @@ def paired_t_test(differences: Float64[np.ndarray, "users"]) -> float:
     return float(2 * stats.t.sf(abs(differences.mean()) / standard_error, users - 1))
 
 
-def signed_rank_test(differences: Float64[np.ndarray, "users"]) -> float:
+def signed_rank_test(differences: Float64[np.ndarray, " users"]) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test; users without a difference drop out.
 
     1 where no user has a difference.

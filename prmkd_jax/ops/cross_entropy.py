@@ -15,9 +15,9 @@ def cross_entropy(
     score: Callable[[Array, Array], Array],
     queries: Float[Array, "B D"],
     items: Float[Array, "V D"],
-    targets: Int[ArrayLike, "B"],
+    targets: Int[ArrayLike, " B"],
     block: int = BLOCK,
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """−log softmax of each row's target over all items (eq. 4 of arXiv 2401.00797).
 
     The target is part of the denominator.

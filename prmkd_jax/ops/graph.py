@@ -34,7 +34,7 @@ def normalized_graph(num_users: int, num_items: int, edges: Int32[np.ndarray, "2
         np.bincount(users, minlength=num_users)[users]
         * np.bincount(items, minlength=num_items)[items]
     )
-    weights: Float32[np.ndarray, "edges"] = (degrees**-0.5).astype(np.float32)
+    weights: Float32[np.ndarray, " edges"] = (degrees**-0.5).astype(np.float32)
     first, second = np.lexsort((items, users)), np.lexsort((users, items))
     return Graph(
         num_users,

@@ -20,8 +20,8 @@ class Popularity(NamedTuple):
         log_q: log of each item's chance.
     """
 
-    cumulative: Int32[np.ndarray, "V"]
-    log_q: Float32[np.ndarray, "V"]
+    cumulative: Int32[np.ndarray, " V"]
+    log_q: Float32[np.ndarray, " V"]
 
 
 class Seen(NamedTuple):
@@ -33,12 +33,12 @@ class Seen(NamedTuple):
         gaps: for each, how many items with smaller ids the user has not seen.
     """
 
-    first: Int32[np.ndarray, "U"]
-    count: Int32[np.ndarray, "U"]
-    gaps: Int32[np.ndarray, "pairs"]
+    first: Int32[np.ndarray, " U"]
+    count: Int32[np.ndarray, " U"]
+    gaps: Int32[np.ndarray, " pairs"]
 
 
-def popularity(counts: Int[np.ndarray, "V"]) -> Popularity:
+def popularity(counts: Int[np.ndarray, " V"]) -> Popularity:
     """The distribution for items that were trained on so many times."""
     counts = counts + 1
     log_q = np.log(counts / counts.sum())
@@ -54,14 +54,16 @@ def seen_items(num_users: int, pairs: Int32[np.ndarray, "2 pairs"]) -> Seen:
     return Seen(first.astype(np.int32), count.astype(np.int32), gaps.astype(np.int32))
 
 
-def popular_items(key: Array, items: Popularity, size: int) -> Int[Array, "N"]:
+def popular_items(key: Array, items: Popularity, size: int) -> Int[Array, " N"]:
     """Draws with replacement."""
     cumulative = jnp.asarray(items.cumulative)
     places = jax.random.randint(key, (size,), 0, cumulative[-1])
     return jnp.searchsorted(cumulative, places, side="right")
 
 
-def unseen_items(key: Array, seen: Seen, users: Int[Array, "B"], num_items: int) -> Int[Array, "B"]:
+def unseen_items(
+    key: Array, seen: Seen, users: Int[Array, " B"], num_items: int
+) -> Int[Array, " B"]:
     """One item a row, uniform among those that its user has not seen."""
     gaps = jnp.asarray(seen.gaps)
     first, count = jnp.asarray(seen.first)[users], jnp.asarray(seen.count)[users]

@@ -16,13 +16,13 @@ class Ranks(NamedTuple):
         finite: False where a score of the row was nan or infinite.
     """
 
-    all_items: Float[Array, "B"]
-    unseen_items: Float[Array, "B"]
-    finite: Bool[Array, "B"]
+    all_items: Float[Array, " B"]
+    unseen_items: Float[Array, " B"]
+    finite: Bool[Array, " B"]
 
 
 def rank_targets(
-    scores: Float[Array, "B V"], targets: Int[Array, "B"], history: Int[Array, "B H"]
+    scores: Float[Array, "B V"], targets: Int[Array, " B"], history: Int[Array, "B H"]
 ) -> Ranks:
     """Rank = #greater + ½·#equal, the target's own column left out by index.
 

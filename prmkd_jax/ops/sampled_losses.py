@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float
 
 
 def sampled_cross_entropy(
-    positive: Float[Array, "B"],
+    positive: Float[Array, " B"],
     negatives: Float[Array, "B N"],
-    log_expected: Float[Array, "N"],
+    log_expected: Float[Array, " N"],
     hits: Bool[Array, "B N"],
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """−log softmax of the target, the other items' share of the denominator estimated.
 
     An item expected E times among N draws counts exp(score) / E each time it is drawn (the
@@ -34,12 +34,12 @@ def sampled_cross_entropy(
 
 
 def generalized_bce(
-    positive: Float[Array, "B"],
+    positive: Float[Array, " B"],
     negatives: Float[Array, "B N"],
     hits: Bool[Array, "B N"],
     num_items: int,
     calibration: float,
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """gBCE (Petrov & Macdonald, 2023): the target's probability is σ(score) to the power β.
 
     With α = N / (items − 1) the share of the negatives that is drawn and t the calibration,
@@ -60,7 +60,7 @@ def generalized_bce(
     return (beta * jax.nn.softplus(-positive) + drawn) / (1 + (~hits).sum(-1))
 
 
-def bpr(positive: Float[Array, "B"], negative: Float[Array, "B"]) -> Float[Array, "B"]:
+def bpr(positive: Float[Array, " B"], negative: Float[Array, " B"]) -> Float[Array, " B"]:
     """−log σ(positive − negative), Bayesian personalised ranking (Rendle et al., 2009).
 
     Args:

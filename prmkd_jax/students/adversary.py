@@ -28,7 +28,7 @@ class Critic(nnx.Module):
 
     def __call__(
         self, users: Float[Array, "N D"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "N"]:
+    ) -> Float[Array, " N"]:
         """Logits; dropout only where `rngs` is given."""
         for layer in self.layers:
             users = jax.nn.relu(layer(users))
@@ -45,7 +45,7 @@ class Users(NamedTuple):
     """
 
     vectors: Float[Array, "N D"]
-    real: Bool[Array, "N"]
+    real: Bool[Array, " N"]
 
 
 def asked_first(rows: PackedRows, vectors: Float[Array, "R L D"]) -> Users:
@@ -97,5 +97,5 @@ def _slope_penalty(critic: Critic, own: Users, second: Users, key: Array) -> Flo
     return _GRADIENT_PENALTY * _mean(jnp.square(norms - 1), own.real & second.real)
 
 
-def _mean(values: Float[Array, "N"], real: Bool[Array, "N"]) -> Float[Array, ""]:
+def _mean(values: Float[Array, " N"], real: Bool[Array, " N"]) -> Float[Array, ""]:
     return values.sum(where=real) / jnp.maximum(real.sum(), 1)

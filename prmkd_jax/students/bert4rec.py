@@ -115,7 +115,7 @@ class BERT4Rec(nnx.Module):
 
 def choose_slots(
     real: Bool[Array, "R L"], share: float, key: Array
-) -> tuple[Int[Array, "N"], Bool[Array, "N"]]:
+) -> tuple[Int[Array, " N"], Bool[Array, " N"]]:
     """A random share of the real slots, at least one; N depends on the batch's shape alone.
 
     So only the masked slots' logits are computed.

@@ -52,8 +52,8 @@ class LightGCN(nnx.Module):
         return dot(queries, items)
 
     def embedding_norms(
-        self, users: Int[Array, "B"], positives: Int[Array, "B"], negatives: Int[Array, "B"]
-    ) -> Float[Array, "B"]:
+        self, users: Int[Array, " B"], positives: Int[Array, " B"], negatives: Int[Array, " B"]
+    ) -> Float[Array, " B"]:
         """½(‖e_u‖² + ‖e_i‖² + ‖e_j‖²) of the embeddings before any smoothing, for BPR's L2."""
         item = self.item_embedding
         triples = jnp.stack([self.user_embedding(users), item(positives), item(negatives)])

@@ -32,8 +32,8 @@ class Regularized(Protocol):
     """A student with an L2 of its own under BPR."""
 
     def embedding_norms(
-        self, users: Int[Array, "B"], positives: Int[Array, "B"], negatives: Int[Array, "B"]
-    ) -> Float[Array, "B"]:
+        self, users: Int[Array, " B"], positives: Int[Array, " B"], negatives: Int[Array, " B"]
+    ) -> Float[Array, " B"]:
         """Half the squared norm of a row's embeddings."""
         ...
 
@@ -66,7 +66,7 @@ def row_losses(
     batch: Batch,
     known: Popularity | Seen | None,
     key: Array,
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """The loss of every row; those of rows where nothing is asked mean nothing.
 
     Sampled softmax and gBCE share their draws among the rows, so that scoring them is one
@@ -110,7 +110,7 @@ def row_losses(
 
 def _paired(
     student: Student, queries: Float[Array, "B D"], items: Float[Array, "B D"]
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """The score of each query with the item in its own row."""
     return jax.vmap(lambda query, item: student.score(query[None], item[None])[0, 0])(
         queries, items

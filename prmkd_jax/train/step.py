@@ -52,11 +52,11 @@ class DistillInput(NamedTuple):
     """
 
     columns: Columns
-    instance_ids: Int[Array, "B"]
+    instance_ids: Int[Array, " B"]
     teachers: TeacherTables | TeacherScores
-    default_weights: Float[Array, "K"]
+    default_weights: Float[Array, " K"]
     threshold: Float[Array, ""]
-    item_groups: Int[Array, "V"] | None = None
+    item_groups: Int[Array, " V"] | None = None
 
 
 class StepMetrics(NamedTuple):

@@ -40,7 +40,7 @@ class OwnTeacher:
         return self.encode_items().nbytes
 
     def encode_instances(
-        self, instance_ids: Int[np.ndarray, "instances"]
+        self, instance_ids: Int[np.ndarray, " instances"]
     ) -> Float32[np.ndarray, "instances width"]:
         """The class's vectors of these instances.
 

@@ -45,7 +45,7 @@ class PrecomputedTeacher:
         return self._items.size * 4
 
     def encode_instances(
-        self, instance_ids: Int[np.ndarray, "instances"]
+        self, instance_ids: Int[np.ndarray, " instances"]
     ) -> Float32[np.ndarray, "instances width"]:
         """The rows of these instances."""
         return self._scaled(self._instances[instance_ids])

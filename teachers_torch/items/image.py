@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 def image_features(
     dataset: Dataset,
-) -> tuple[Float32[np.ndarray, "items features"], Bool[np.ndarray, "items"]]:
+) -> tuple[Float32[np.ndarray, "items features"], Bool[np.ndarray, " items"]]:
     """Each item's image features, centred and L2-normalised, and whether it has any.
 
     CLIP vectors (norm about 10, a few features carry most of it) and raw pixels (all

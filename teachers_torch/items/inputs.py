@@ -21,7 +21,7 @@ class Modality(NamedTuple):
     """Features of all items and which of them have any; the other rows mean nothing."""
 
     features: Float32[np.ndarray, "items features"]
-    available: Bool[np.ndarray, "items"]
+    available: Bool[np.ndarray, " items"]
 
 
 class WordDrop(NamedTuple):

@@ -70,7 +70,7 @@ class Recformer(nn.Module):
 def tuning_loss(
     pooled: Float[Tensor, "rows width"],
     item_table: Float[Tensor, "items width"],
-    targets: Int64[Tensor, "rows"],
+    targets: Int64[Tensor, " rows"],
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over all items of cosine / temperature; nothing need be normalised."""
@@ -149,14 +149,14 @@ class RecformerTeacher:
         assert self.model.item_embedding is not None
         return self.model.item_embedding.weight
 
-    def history(self, instance_id: int) -> Int[np.ndarray, "history"]:
+    def history(self, instance_id: int) -> Int[np.ndarray, " history"]:
         """The items before an instance's target, oldest first."""
         interactions = self.interactions
         start = interactions.indptr[interactions.users[instance_id]]
         return interactions.items[start:instance_id]
 
     def encode_instances(
-        self, instance_ids: Int[np.ndarray, "instances"]
+        self, instance_ids: Int[np.ndarray, " instances"]
     ) -> Float32[np.ndarray, "instances width"]:
         """Vectors of instances; zero for the offset of a user's first item."""
         vectors = np.zeros((len(instance_ids), self.item_table.shape[1]), dtype=np.float32)

@@ -21,7 +21,7 @@ class History(NamedTuple):
     """One user's items in one domain, oldest first, and how that domain's items are read."""
 
     reader: Reader
-    items: Int[np.ndarray, "history"]
+    items: Int[np.ndarray, " history"]
 
 
 class View(NamedTuple):
@@ -58,7 +58,7 @@ class Pairs:
     vocab_size: int
     mask_share: float
 
-    def draw(self, rows: Int[np.ndarray, "rows"], rng: np.random.Generator) -> tuple[View, View]:
+    def draw(self, rows: Int[np.ndarray, " rows"], rng: np.random.Generator) -> tuple[View, View]:
         """A pair of each of these histories and its masks: what came before, and the item."""
         histories = [self.histories[row] for row in rows]
         sides = zip(*(split_pair(history.items, rng) for history in histories), strict=True)
@@ -80,8 +80,8 @@ class Pairs:
 
 
 def split_pair(
-    items: Int[np.ndarray, "history"], rng: np.random.Generator
-) -> tuple[Int[np.ndarray, "prefix"], Int[np.ndarray, "1"]]:
+    items: Int[np.ndarray, " history"], rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " prefix"], Int[np.ndarray, " 1"]]:
     """A target in the history's later half, and the items before it; one item has none."""
     place = int(rng.integers((len(items) - 1) // 2, len(items)))
     return items[:place], items[place : place + 1]
@@ -89,7 +89,7 @@ def split_pair(
 
 def mask_words(
     sequence: TokenSequence, share: float, mask_id: int, vocab_size: int, rng: np.random.Generator
-) -> tuple[Int64[np.ndarray, "length"], Int64[np.ndarray, "length"]]:
+) -> tuple[Int64[np.ndarray, " length"], Int64[np.ndarray, " length"]]:
     """Chooses whole words and changes most of them.
 
     Words are taken in random order, those left out that would exceed the number of tokens

@@ -199,7 +199,7 @@ def _add_gradients(
 def _accuracy(
     model: Recformer,
     pairs: Pairs,
-    rows: Int[np.ndarray, "rows"],
+    rows: Int[np.ndarray, " rows"],
     config: RecformerConfig,
     batch_size: int,
 ) -> float:

@@ -40,19 +40,19 @@ class ItemTokens(NamedTuple):
         starts: where a word starts, for the masking of whole words.
     """
 
-    indptr: Int64[np.ndarray, "items_plus_1"]
-    ids: Int32[np.ndarray, "tokens"]
-    types: Int32[np.ndarray, "tokens"]
-    starts: Bool[np.ndarray, "tokens"]
+    indptr: Int64[np.ndarray, " items_plus_1"]
+    ids: Int32[np.ndarray, " tokens"]
+    types: Int32[np.ndarray, " tokens"]
+    starts: Bool[np.ndarray, " tokens"]
 
 
 class TokenSequence(NamedTuple):
     """One history's tokens (see `longformer.Tokens` and `ItemTokens`)."""
 
-    ids: Int32[np.ndarray, "length"]
-    types: Int32[np.ndarray, "length"]
-    item_positions: Int32[np.ndarray, "length"]
-    starts: Bool[np.ndarray, "length"]
+    ids: Int32[np.ndarray, " length"]
+    types: Int32[np.ndarray, " length"]
+    item_positions: Int32[np.ndarray, " length"]
+    starts: Bool[np.ndarray, " length"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Reader:
     max_tokens: int
     padding_item_position: int
 
-    def sequence(self, items: Int[np.ndarray, "history"]) -> TokenSequence:
+    def sequence(self, items: Int[np.ndarray, " history"]) -> TokenSequence:
         """Reads a history, oldest item first; an empty one is the first token alone."""
         newest = np.asarray(items, dtype=np.int64)[::-1][: self.max_items]
         starts, stops = self.tokens.indptr[newest], self.tokens.indptr[newest + 1]
@@ -107,8 +107,8 @@ class Reader:
 
 
 def token_batches(
-    lengths: Int[np.ndarray, "sequences"], tokens_at_once: int
-) -> list[Int64[np.ndarray, "chosen"]]:
+    lengths: Int[np.ndarray, " sequences"], tokens_at_once: int
+) -> list[Int64[np.ndarray, " chosen"]]:
     """Places sequences of like length together, the longest first.
 
     Args:

@@ -171,10 +171,10 @@ def learning_rate_share(step: int, warmup: int, total: int) -> float:
 
 
 def sample_targets(
-    indptr: Int64[np.ndarray, "users_plus_1"],
-    train_end: Int64[np.ndarray, "users"],
+    indptr: Int64[np.ndarray, " users_plus_1"],
+    train_end: Int64[np.ndarray, " users"],
     rng: np.random.Generator,
-) -> Int64[np.ndarray, "users"]:
+) -> Int64[np.ndarray, " users"]:
     """One target a user, as an instance id: uniform over the training part.
 
     A user's first item may be it, whose history is empty. Users without a training item have
@@ -186,7 +186,7 @@ def sample_targets(
 
 def _targets(
     teacher: RecformerTeacher, split: Split, seed: int, epoch: int
-) -> Int64[np.ndarray, "users"]:
+) -> Int64[np.ndarray, " users"]:
     rng = np.random.default_rng([seed, epoch])
     return sample_targets(teacher.interactions.indptr, split.train_end, rng)
 
@@ -195,7 +195,7 @@ def _train_epoch(
     teacher: RecformerTeacher,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    targets: Int64[np.ndarray, "users"],
+    targets: Int64[np.ndarray, " users"],
     epoch: int,
 ) -> float:
     """One pass over the targets; returns their mean loss."""
@@ -211,7 +211,7 @@ def _train_epoch(
     return total / len(targets)
 
 
-def add_gradients(teacher: RecformerTeacher, targets: Int64[np.ndarray, "users"]) -> float:
+def add_gradients(teacher: RecformerTeacher, targets: Int64[np.ndarray, " users"]) -> float:
     """Adds the gradients of these targets' mean loss; returns the sum of their losses.
 
     Histories of like length are computed together, some at a time.

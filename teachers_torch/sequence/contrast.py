@@ -29,16 +29,16 @@ class PretrainBatch(NamedTuple):
     """
 
     item_seq: Int64[Tensor, "batch length"]
-    lengths: Int64[Tensor, "batch"]
-    targets: Int64[Tensor, "batch"]
+    lengths: Int64[Tensor, " batch"]
+    targets: Int64[Tensor, " batch"]
     augmented_seq: Int64[Tensor, "batch length"]
-    augmented_lengths: Int64[Tensor, "batch"]
+    augmented_lengths: Int64[Tensor, " batch"]
 
 
 def contrastive_loss(
     queries: Float[Tensor, "batch width"],
     keys: Float[Tensor, "batch width"],
-    targets: Int64[Tensor, "batch"],
+    targets: Int64[Tensor, " batch"],
     temperature: float,
     *,
     duplicates: str = "zero",
@@ -65,7 +65,7 @@ def sequence_vectors(
     model: SequenceEncoder,
     read: Callable[[Int64[Tensor, "rows length"]], Float[Tensor, "rows length width"]],
     item_seq: Int64[Tensor, "batch length"],
-    lengths: Int64[Tensor, "batch"],
+    lengths: Int64[Tensor, " batch"],
 ) -> Float[Tensor, "batch width"]:
     """L2-normalised hidden states at the last item of left-aligned sequences.
 
@@ -90,9 +90,9 @@ def sequence_vectors(
 
 def item_drop(
     item_seq: Int64[Tensor, "batch length"],
-    lengths: Int64[Tensor, "batch"],
+    lengths: Int64[Tensor, " batch"],
     keep: Bool[Tensor, "batch length"],
-) -> tuple[Int64[Tensor, "batch length"], Int64[Tensor, "batch"]]:
+) -> tuple[Int64[Tensor, "batch length"], Int64[Tensor, " batch"]]:
     """Drops items as the official code does, with its quirk, the same on every device.
 
     The first item is kept; a kept item opens a slot (number cumsum(keep) − 1) and the new

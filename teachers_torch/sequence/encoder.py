@@ -29,8 +29,8 @@ class TensorBatch(NamedTuple):
     item_seq: Int64[Tensor, "rows length"]
     segment_ids: Int64[Tensor, "rows length"]
     positions: Int64[Tensor, "rows length"]
-    slots: Int64[Tensor, "asked"]
-    targets: Int64[Tensor, "asked"]
+    slots: Int64[Tensor, " asked"]
+    targets: Int64[Tensor, " asked"]
 
 
 def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
@@ -170,7 +170,7 @@ class SequenceModel(SequenceEncoder, abc.ABC):
 def cosine_cross_entropy(
     user_vectors: Float[Tensor, "asked width"],
     item_table: Float[Tensor, "classes width"],
-    targets: Int64[Tensor, "asked"],
+    targets: Int64[Tensor, " asked"],
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over all classes of cosine / temperature.

@@ -112,10 +112,10 @@ def load_weights(
 def official_pretrain_loss(
     model: UniSRec,
     item_seq: Int64[Tensor, "batch length"],
-    lengths: Int64[Tensor, "batch"],
-    targets: Int64[Tensor, "batch"],
+    lengths: Int64[Tensor, " batch"],
+    targets: Int64[Tensor, " batch"],
     augmented_seq: Int64[Tensor, "batch length"],
-    augmented_lengths: Int64[Tensor, "batch"],
+    augmented_lengths: Int64[Tensor, " batch"],
     config: PretrainConfig | None = None,
 ) -> Float[Tensor, ""]:
     """L(s, v) + λ L(s, s') of official tensors: all ids are rows of the model's text table."""
@@ -126,8 +126,8 @@ def official_pretrain_loss(
 def official_tuning_loss(
     model: UniSRec,
     item_seq: Int64[Tensor, "batch length"],
-    lengths: Int64[Tensor, "batch"],
-    targets: Int64[Tensor, "batch"],
+    lengths: Int64[Tensor, " batch"],
+    targets: Int64[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
     """The fine-tuning loss of official tensors, [PAD] a class where `pad_class` says so.
 
@@ -142,7 +142,7 @@ def official_tuning_loss(
 
 @torch.no_grad()
 def official_scores(
-    model: UniSRec, item_seq: Int64[Tensor, "batch length"], lengths: Int64[Tensor, "batch"]
+    model: UniSRec, item_seq: Int64[Tensor, "batch length"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch rows"]:
     """Cosines of all official rows, [PAD]'s first, as `full_sort_predict` gives them."""
     batch = _left_aligned(item_seq, lengths, torch.ones_like(lengths))

@@ -107,8 +107,8 @@ def pretrain(
 
 
 def prefixes(
-    interactions: Interactions, instance_ids: Int64[np.ndarray, "batch"], max_seq_len: int
-) -> tuple[Int64[np.ndarray, "batch length"], Int64[np.ndarray, "batch"]]:
+    interactions: Interactions, instance_ids: Int64[np.ndarray, " batch"], max_seq_len: int
+) -> tuple[Int64[np.ndarray, "batch length"], Int64[np.ndarray, " batch"]]:
     """The prefixes of instances as left-aligned table rows (item + 1, 0 behind the end).
 
     Args:
@@ -161,7 +161,7 @@ def _train_epoch(
     task: Task,
     optimizer: torch.optim.Optimizer,
     interactions: Interactions,
-    order: Int64[np.ndarray, "instances"],
+    order: Int64[np.ndarray, " instances"],
     configs: TeacherConfigs,
     config: PretrainConfig,
     epoch: int,
@@ -185,7 +185,7 @@ def _train_epoch(
     return float(total) / len(order)
 
 
-def _batches(order: Int64[np.ndarray, "instances"], size: int) -> Iterator[np.ndarray]:
+def _batches(order: Int64[np.ndarray, " instances"], size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(order), size):
         yield order[start : start + size]
 

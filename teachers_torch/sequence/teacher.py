@@ -49,7 +49,7 @@ class TunedTeacher:
         return sum(table.nbytes for table in tables)
 
     def encode_instances(
-        self, instance_ids: Int[np.ndarray, "instances"]
+        self, instance_ids: Int[np.ndarray, " instances"]
     ) -> Float32[np.ndarray, "instances width"]:
         """Vectors of instances; zero for the offset of a user's first item."""
         return encode_instances(
@@ -72,7 +72,7 @@ def encode_items(model: SequenceModel) -> Float32[np.ndarray, "items width"]:
 def encode_instances(
     model: SequenceModel,
     interactions: Interactions,
-    instance_ids: Int[np.ndarray, "instances"],
+    instance_ids: Int[np.ndarray, " instances"],
     max_seq_len: int,
     batch_size: int,
 ) -> Float32[np.ndarray, "instances width"]:
@@ -106,7 +106,7 @@ def encode_instances(
 def rank_all(
     users: Float32[np.ndarray, "users width"],
     items: Float32[np.ndarray, "items width"],
-    targets: Int[np.ndarray, "users"],
+    targets: Int[np.ndarray, " users"],
 ) -> dict[str, float]:
     """Metrics of ranking all items for every user by the dot product, no history masked.
 
@@ -119,8 +119,8 @@ def rank_all(
 
 
 def _asking(
-    segments: Segments, instance_ids: Int64[np.ndarray, "instances"]
-) -> Int64[np.ndarray, "chosen"]:
+    segments: Segments, instance_ids: Int64[np.ndarray, " instances"]
+) -> Int64[np.ndarray, " chosen"]:
     """The segments that ask for any of the instances."""
     wanted = np.sort(instance_ids)
     below = np.searchsorted(wanted, segments.first_asked + 1, side="left")

@@ -133,7 +133,7 @@ class UniM2Rec(SequenceModel):
         return loss + self.align_weight * self._alignment(contents, available)
 
     def _adapt(
-        self, items: Int64[Tensor, "items"] | None = None
+        self, items: Int64[Tensor, " items"] | None = None
     ) -> Float[Tensor, "items modalities width"]:
         """h_m of every item, or of these; zeros where the modality is missing."""
         available = self.available if items is None else self.available[items]

@@ -17,7 +17,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import init_state, make_optimizer
-from tests.experiments.test_trials import SMALL
+from tests.experiments.runs.test_finished import SMALL
 from tests.worlds import same_bits
 
 

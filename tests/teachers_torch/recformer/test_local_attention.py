@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from teachers_torch.recformer import local_attention as module
 from teachers_torch.recformer.local_attention import (
     banded_attention,
     dense_attention,
     local_attention,
 )
-from teachers_torch.recformer.model import local_attention as module
 
 REACH = 3
 LENGTHS = [17, 9, 1]

@@ -3,8 +3,8 @@ import pytest
 import torch
 from transformers import LongformerConfig, LongformerModel
 
+from teachers_torch.recformer import local_attention
 from teachers_torch.recformer.longformer import Embeddings, Longformer
-from teachers_torch.recformer.model import local_attention
 from tests.teachers_torch.recformer_worlds import ARCHITECTURE, lively, random_tokens
 
 LENGTHS = [100, 61, 2, 1]

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from teachers_torch.recformer import model as recformer
 from teachers_torch.recformer.model import (
     LanguageHead,
     item_contrastive_loss,
     masked_language_loss,
     tuning_loss,
 )
-from teachers_torch.recformer.model import model as recformer
 from tests.teachers_torch.recformer_worlds import ARCHITECTURE, make_teacher, random_model
 from tests.teachers_torch.worlds import interactions_of, randomise, ring_world
 

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import RecformerConfig
-from teachers_torch.recformer.model import start as recformer_start
+from teachers_torch.recformer import start as recformer_start
 from teachers_torch.recformer.official import save_start
 from teachers_torch.recformer.start import (
     build_model,

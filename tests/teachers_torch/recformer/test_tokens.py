@@ -3,7 +3,7 @@ import pytest
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from teachers_torch.recformer.model import tokens as recformer_text
+from teachers_torch.recformer import tokens as recformer_text
 from teachers_torch.recformer.tokens import Reader, item_tokens, token_batches, tokenize
 from tests.teachers_torch.recformer_worlds import ids, tiny_tokenizer
 

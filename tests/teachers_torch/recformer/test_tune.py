@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prmkd_jax.data.splits import leave_one_out
-from teachers_torch.recformer.model import tune as recformer_tune
+from teachers_torch.recformer import tune as recformer_tune
 from teachers_torch.recformer.model import tuning_loss
 from teachers_torch.recformer.tune import learning_rate_share, sample_targets, tune_recformer
 from tests.teachers_torch.recformer_worlds import make_teacher

@@ -19,7 +19,7 @@ from teachers_torch.registry import build
 from teachers_torch.sequence.official import write_official
 from teachers_torch.sequence.pretrain import pretrain
 from teachers_torch.tuning import fingerprint, tune
-from tests.teachers_torch.test_pretrain import with_pixels, without_pictures
+from tests.teachers_torch.sequence.test_pretrain import with_pixels, without_pictures
 from tests.teachers_torch.worlds import ring_world
 
 SMALL = {
