@@ -1,25 +1,141 @@
-"""Files of a run, written beside and renamed: whole or not there."""
+"""Files written complete or not at all, and their hashes.
 
+A file is written under a temporary name in its own folder, which holds the process id, is flushed
+to the disk and then renamed. A reader sees the old file or the new one, after a crash too.
+"""
+
+import contextlib
+import hashlib
 import json
 import os
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Left over where a process was killed: `<name>.partial-<pid>`.
+_PARTIAL = re.compile(r"\.partial-(\d+)$")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write; the finished file replaces `path`.
+
+    An error inside leaves `path` as it was and no temporary file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "numbers.txt"
+    >>> with writing(path) as partial:
+    ...     _ = partial.write_text("1 2 3")
+    >>> path.read_text()
+    '1 2 3'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+        _flush_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder to fill; it takes the place of `folder`.
+
+    An error inside leaves `folder` as it was and no temporary folder.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for path in sorted(partial.rglob("*")):
+            if path.is_file():
+                _flush(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+        _flush_folder(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the temporary files in `folder` of processes that no longer run."""
+    for path in folder.glob("*.partial-*") if folder.is_dir() else ():
+        found = _PARTIAL.search(path.name)
+        if found and not _runs(int(found.group(1))):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes sorted, indented JSON; equal contents give equal bytes."""
+    """Writes sorted, indented JSON; equal contents give equal bytes.
+
+    Raises:
+        ValueError: `content` holds a number that is not finite.
+    """
     write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    with writing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def append_json_line(path: Path, content: Any) -> None:
     """Adds one line to a log of JSON lines."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(content, sort_keys=True) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content_digest(content: Any) -> str:
+    """SHA-256 of JSON content, 64 hex digits; the order of keys doesn't matter.
+
+    >>> content_digest({"a": 1, "b": 2}) == content_digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial-{os.getpid()}")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    # Windows can't open a folder; there the rename alone has to do.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

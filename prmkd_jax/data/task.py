@@ -1,0 +1,70 @@
+"""A data set and its split as one value: what teachers and students are trained and ranked on."""
+
+import dataclasses
+import hashlib
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.splits import PARTS, Split, leave_one_out, require_parts
+
+SPLITS = {"leave_one_out": leave_one_out}
+"""Name of `--split` → the function that divides a data set's interactions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is learned from what; loaded once and handed on.
+
+    Attributes:
+        dataset: histories and catalogue.
+        split: its training, validation and test instances.
+    """
+
+    dataset: Dataset
+    split: Split
+
+    @cached_property
+    def split_digest(self) -> str:
+        """SHA-256 over the three parts' instance ids, 64 hex digits."""
+        digest = hashlib.sha256()
+        for part in PARTS:
+            ids = np.ascontiguousarray(getattr(self.split, part), dtype=np.int64)
+            digest.update(ids.tobytes() + b"|")
+        return digest.hexdigest()
+
+    @cached_property
+    def in_train(self) -> Bool[np.ndarray, " interactions"]:
+        """Whether each interaction belongs to the training part."""
+        interactions = self.dataset.interactions
+        return np.arange(len(interactions.items)) < self.split.train_end[interactions.users]
+
+    @cached_property
+    def training_counts(self) -> Int64[np.ndarray, " items"]:
+        """How often each item occurs in the training part."""
+        items = self.dataset.interactions.items[self.in_train]
+        return np.bincount(items, minlength=self.dataset.num_items)
+
+    def targets(self, instance_ids: Int64[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
+        """The item that each instance asks for."""
+        return self.dataset.interactions.items[instance_ids]
+
+
+def make_task(dataset: Dataset, split: str = "leave_one_out") -> Task:
+    """Splits a data set.
+
+    Args:
+        dataset: histories and catalogue.
+        split: a key of `SPLITS`.
+
+    Raises:
+        UserError: there is no such split, or it leaves a part empty.
+    """
+    if split not in SPLITS:
+        raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}")
+    task = Task(dataset, SPLITS[split](dataset.interactions))
+    require_parts(dataset.name, task.split)
+    return task

@@ -1,0 +1,54 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prmkd_jax.common.cache import Cache
+
+ROOT = Path(__file__).parents[2]
+
+SLOW_MAKER = """
+import sys, time
+from pathlib import Path
+from prmkd_jax.common.cache import Cache
+
+def make(path):
+    with open(sys.argv[1] + "/made", "a") as log:
+        log.write("once\\n")
+    time.sleep(0.5)
+    path.write_text("content")
+
+print(Cache(Path(sys.argv[1])).entry("texts", "key.npy", make).read_text())
+"""
+
+
+def test_processes_that_share_an_entry_make_it_once(tmp_path):
+    command = [sys.executable, "-c", SLOW_MAKER, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert said == ["content\n"] * 3
+    assert (tmp_path / "made").read_text() == "once\n"
+
+
+def test_an_entry_whose_making_failed_is_made_again(tmp_path):
+    cache = Cache(tmp_path)
+
+    def fail(path):
+        path.write_text("half")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        cache.entry("texts", "key.npy", fail)
+    path = cache.entry("texts", "key.npy", lambda path: path.write_text("complete") and None)
+    assert path.read_text() == "complete"
+
+
+def test_a_room_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="found 'attic', expected one of texts, images"):
+        Cache(tmp_path).room("attic")
