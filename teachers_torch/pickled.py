@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 # More lists, tuples, dicts and objects than this are no configuration and no weights.
 MOST_CONTAINERS = 200_000
+DEEPEST = 100  # levels of lists in lists: other code walks them by recursion
 LONGEST_INTEGER = 255  # bytes
 LONGEST_NAME = 200  # of a module, and of what is in it
 # Python's hash of a number is its value modulo 2⁶¹ − 1: longer keys could be made to collide.
@@ -75,6 +76,9 @@ def unpickle(
         raise Damaged("the pickle holds a text that is no UTF-8") from error
 
 
+_CONTAINERS = (list, tuple, dict)
+
+
 def expanded(root: object, most: int) -> int:
     """How many values a walk through lists, tuples and dicts meets, shared ones every time.
 
@@ -86,29 +90,34 @@ def expanded(root: object, most: int) -> int:
         most: the count at which the walk is given up.
 
     Raises:
-        Damaged: there are more than `most`, or something contains itself.
+        Damaged: there are more than `most`, something contains itself, or the nesting is deeper
+            than `DEEPEST`.
 
     >>> expanded({"a": [1, 2], "b": (3,)}, 100)
     6
     """
-    sizes: dict[int, int] = {}  # id → values inside, itself included; 0 while it is walked
+    # Id → values inside, itself included, and levels; (0, 0) while it is walked.
+    sizes: dict[int, tuple[int, int]] = {}
     stack: list[tuple[object, bool]] = [(root, False)]
     while stack:
         value, walked = stack.pop()
-        inside = _inside(value)
         if walked:
-            total = 1 + sum(sizes.get(id(one), 1) for one in inside)
+            inside = [sizes.get(id(one), (1, 0)) for one in _inside(value)]
+            total = 1 + sum(size for size, _ in inside)
+            levels = 1 + max((levels for _, levels in inside), default=0)
             if total > most:
                 raise Damaged("its lists share so much that they would not fit into memory")
-            sizes[id(value)] = total
+            if levels > DEEPEST:
+                raise Damaged(f"its lists are nested more than {DEEPEST} deep")
+            sizes[id(value)] = total, levels
         elif id(value) in sizes:
-            if sizes[id(value)] == 0:
+            if sizes[id(value)] == (0, 0):
                 raise Damaged("a list or dict contains itself")
-        elif isinstance(value, list | tuple | dict):
-            sizes[id(value)] = 0
+        elif isinstance(value, _CONTAINERS):
+            sizes[id(value)] = 0, 0
             stack.append((value, True))
-            stack += [(one, False) for one in inside if isinstance(one, list | tuple | dict)]
-    return sizes.get(id(root), 1)
+            stack += [(one, False) for one in _inside(value) if isinstance(one, _CONTAINERS)]
+    return sizes.get(id(root), (1, 0))[0]
 
 
 def _inside(value: object) -> list[object] | tuple[object, ...]:

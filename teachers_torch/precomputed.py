@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int
 
-from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.arrays import open_npy
+from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from teachers_torch.config import PrecomputedConfig
 

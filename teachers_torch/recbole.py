@@ -114,12 +114,13 @@ def _settings(config: object) -> dict[str, int | float | str]:
 
 def _tokens(tokens: object, path: Path) -> dict[str, list[str]]:
     """Checks that every field's ids are a list of texts; NumPy's arrays are not read."""
-    fields = tokens if isinstance(tokens, dict) else {"": None}
-    for field, ids in fields.items():
+    found: dict[str, list[str]] = {}
+    for field, ids in (tokens if isinstance(tokens, dict) else {"": None}).items():
         texts = isinstance(ids, list) and all(isinstance(one, str) for one in ids)
         if not isinstance(field, str) or not texts:
             raise UserError(
                 f"{path}: field2id_token: found something else than a list of texts for each "
                 "field, expected that (`tolist` makes one of an array)"
             )
-    return dict(fields)
+        found[field] = ids
+    return found

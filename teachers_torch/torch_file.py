@@ -57,7 +57,7 @@ _DTYPES = {
     f"torch.{name}": getattr(torch, name)
     for name in (
         *("float64", "float32", "float16", "bfloat16", "complex64", "complex128"),
-        *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"),
+        *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"),
     )
 }
 
@@ -181,12 +181,12 @@ def _read(archive: _Archive, name: str) -> np.ndarray:
     """A record's bytes, whose checksum must hold."""
     entry = archive.records[name]
     out = np.empty(entry.file_size, dtype=np.uint8)
-    view, done = memoryview(out), 0
+    done = 0
     with archive.file.open(entry) as record:
         while chunk := record.read(CHUNK):
             if done + len(chunk) > len(out):
                 raise Damaged(f"a record {name} of another size than its archive says")
-            view[done : done + len(chunk)] = chunk
+            out[done : done + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
             done += len(chunk)
     if done != len(out):
         raise Damaged(f"a record {name} of another size than its archive says")
@@ -267,7 +267,9 @@ class _Tensors:
                 raw = _swap(raw, dtype)
             if dtype == torch.bool:  # any other byte than 0 and 1 would be neither true nor false
                 raw = (raw != 0).view(np.uint8)
-            self.known[name] = _Stored(torch.from_numpy(raw).view(dtype))
+            # PyTorch can't view no bytes at all as another type.
+            empty = torch.empty(0, dtype=dtype)
+            self.known[name] = _Stored(torch.from_numpy(raw).view(dtype) if count else empty)
         if self.known[name].values.dtype != dtype:
             raise Damaged(f"a record {name} of two types")
         return self.known[name]
@@ -291,15 +293,13 @@ class _Tensors:
         match arguments:
             case (_Stored(values), int() as offset, tuple() as sizes, tuple() as strides, _, _, t):
                 dtype = _DTYPES.get(t.path) if isinstance(t, Name) else None
-                if (
-                    dtype in (None, torch.bool)
-                    or values.dtype != torch.uint8
-                    or len(values) % dtype.itemsize
-                ):
+                fits = dtype is not None and len(values) % dtype.itemsize == 0
+                if dtype is None or not fits or values.dtype != torch.uint8:
                     raise Damaged("a pickle with a tensor of an unknown type")
                 if self.swapped and dtype.itemsize > 1:
                     raise Damaged("a tensor of a rare type in another byte order")
-                return self._view(values.view(dtype), offset, sizes, strides)
+                typed = values.view(dtype) if len(values) else torch.empty(0, dtype=dtype)
+                return self._view(typed, offset, sizes, strides)
         raise Damaged("a pickle with a tensor of an unknown form")
 
     def _view(self, values: Tensor, offset: int, sizes: tuple, strides: tuple) -> Tensor:
