@@ -116,11 +116,11 @@ def _tokens(tokens: object, path: Path) -> dict[str, list[str]]:
     """Checks that every field's ids are a list of texts; NumPy's arrays are not read."""
     found: dict[str, list[str]] = {}
     for field, ids in (tokens if isinstance(tokens, dict) else {"": None}).items():
-        texts = isinstance(ids, list) and all(isinstance(one, str) for one in ids)
-        if not isinstance(field, str) or not texts:
+        texts = [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else None
+        if not isinstance(field, str) or texts is None or len(texts) != len(ids):
             raise UserError(
                 f"{path}: field2id_token: found something else than a list of texts for each "
                 "field, expected that (`tolist` makes one of an array)"
             )
-        found[field] = ids
+        found[field] = texts
     return found

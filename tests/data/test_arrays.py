@@ -35,7 +35,7 @@ def test_objects_and_archives_are_refused(tmp_path):
     np.savez(tmp_path / "b.npz", a=np.zeros(3))
     (tmp_path / "c.npy").write_bytes(b"PK\3\4broken")
     for name in ("a.npy", "b.npz", "c.npy"):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises((ValueError, OSError)):
             open_npy(tmp_path / name)
 
 
