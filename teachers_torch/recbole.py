@@ -115,9 +115,10 @@ def _settings(config: object) -> dict[str, int | float | str]:
 def _tokens(tokens: object, path: Path) -> dict[str, list[str]]:
     """Checks that every field's ids are a list of texts; NumPy's arrays are not read."""
     found: dict[str, list[str]] = {}
-    for field, ids in (tokens if isinstance(tokens, dict) else {"": None}).items():
-        texts = [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else None
-        if not isinstance(field, str) or texts is None or len(texts) != len(ids):
+    for field, ids in (tokens if isinstance(tokens, dict) else {"": [None]}).items():
+        given = ids if isinstance(ids, list) else [None]
+        texts = [one for one in given if isinstance(one, str)]
+        if not isinstance(field, str) or len(texts) != len(given):
             raise UserError(
                 f"{path}: field2id_token: found something else than a list of texts for each "
                 "field, expected that (`tolist` makes one of an array)"
