@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float16, Int32
 
+from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 
@@ -186,8 +187,8 @@ def _read_features(path: Path) -> Float16[np.ndarray, "pictures features"] | Non
     if not path.is_file():
         return None
     try:
-        features = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        features = np.array(open_npy(path))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: found no readable .npy array ({_line(error)})") from None
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype != np.float16:
         found = f"{getattr(features, 'dtype', 'no array')} {getattr(features, 'shape', '')}".strip()
