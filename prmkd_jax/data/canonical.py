@@ -17,7 +17,6 @@ from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float16, Int32, Int64
 
@@ -148,8 +147,9 @@ def microseconds(
 
 def _with_new_items(item_ids: pa.Array, catalogue: pa.ChunkedArray) -> pa.Array:
     """The items of the histories, then those that only the catalogue has."""
-    new = catalogue.combine_chunks().filter(pc.invert(pc.is_in(catalogue, item_ids)))
-    return pa.concat_arrays([item_ids, new])
+    known = set(item_ids.to_pylist())
+    new = [item for item in catalogue.to_pylist() if item not in known]
+    return pa.concat_arrays([item_ids, pa.array(new, item_ids.type)])
 
 
 def _read_items(folder: Path) -> pa.Table:
