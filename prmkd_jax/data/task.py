@@ -9,10 +9,16 @@ from jaxtyping import Bool, Int32, Int64
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import PARTS, Split, leave_one_out, require_parts
+from prmkd_jax.data.splits import (
+    PARTS,
+    Split,
+    global_temporal,
+    leave_one_out,
+    require_parts,
+)
 
-SPLITS = {"leave_one_out": leave_one_out}
-"""Name of `--split` → the function that divides a data set's interactions."""
+SPLITS = ("leave_one_out", "temporal")
+"""The names of `--split`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +59,25 @@ class Task:
         return self.dataset.interactions.items[instance_ids]
 
 
-def make_task(dataset: Dataset, split: str = "leave_one_out") -> Task:
+def make_task(
+    dataset: Dataset, split: str = "leave_one_out", cuts: tuple[str, str] = ("0.8", "0.9")
+) -> Task:
     """Splits a data set.
 
     Args:
         dataset: histories and catalogue.
-        split: a key of `SPLITS`.
+        split: a name of `SPLITS`.
+        cuts: where the validation and the test period begin, for a temporal split.
 
     Raises:
-        UserError: there is no such split, or it leaves a part empty.
+        UserError: there is no such split, it leaves a part empty, or it needs a clock that the
+            data set doesn't have.
     """
     if split not in SPLITS:
         raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}")
-    task = Task(dataset, SPLITS[split](dataset.interactions))
+    if split == "temporal":
+        task = Task(dataset, global_temporal(dataset.interactions, cuts, dataset.name))
+    else:
+        task = Task(dataset, leave_one_out(dataset.interactions))
     require_parts(dataset.name, task.split)
     return task
