@@ -62,10 +62,10 @@ def unnamed(weights: dict[str, np.ndarray], like: Params) -> Params:
 
 
 def export_student(folder: Path, params: Params, config: StudentConfig, facts: Facts) -> None:
-    """Writes a student beside `folder`, then renames: it is never partial.
+    """Writes a student; its card comes last: without one there is no student.
 
     Args:
-        folder: replaced if it exists.
+        folder: made where it is missing; its other files stay.
         params: the parameters.
         config: which student.
         facts: its data set, whose ids name the rows of the tables.
@@ -86,8 +86,11 @@ def export_student(folder: Path, params: Params, config: StudentConfig, facts: F
         "fields": _fields(weights, facts),
     }
     (partial / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    folder.mkdir(exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    for name in (WEIGHTS, CARD):
+        os.replace(partial / name, folder / name)
+    partial.rmdir()
 
 
 def read_export(folder: Path, config: StudentConfig, facts: Facts) -> Params:
