@@ -15,12 +15,10 @@ from experiments.training import Trained, plain_run, run_name
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.splits import Split
-from prmkd_jax.serve.export import CARD, WEIGHTS, blank, export_student, shapes
+from prmkd_jax.serve.export import CARD, RECBOLE_FILE, WEIGHTS, blank, export_student, shapes
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student
-
-RECBOLE_FILE = "recbole.pth"
 
 
 def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start | None:

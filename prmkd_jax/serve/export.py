@@ -21,6 +21,8 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student, dotted
 
 WEIGHTS, CARD = "weights.safetensors", "student.json"
+# The same weights under RecBole's keys, which the caller may write; older weights' go with them.
+RECBOLE_FILE = "recbole.pth"
 USER_TABLE = "user_embedding.table"
 
 # Settings under which weights may be read that were trained under others.
@@ -87,7 +89,8 @@ def export_student(folder: Path, params: Params, config: StudentConfig, facts: F
     }
     (partial / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     folder.mkdir(exist_ok=True)
-    (folder / CARD).unlink(missing_ok=True)
+    for name in (CARD, RECBOLE_FILE):
+        (folder / name).unlink(missing_ok=True)
     for name in (WEIGHTS, CARD):
         os.replace(partial / name, folder / name)
     partial.rmdir()
