@@ -1,6 +1,7 @@
 """Which instances are trained on, which choose and which report."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 from jaxtyping import Int64
@@ -45,6 +46,14 @@ def leave_one_out(interactions: Interactions) -> Split:
         test=(end - 1)[held_out],
         train_end=train_end,
     )
+
+
+def split_digest(split: Split) -> str:
+    """SHA-256 over the three parts, in hex."""
+    digest = hashlib.sha256()
+    for part in (split.train, split.validation, split.test):
+        digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()
 
 
 def require_parts(name: str, split: Split) -> None:
