@@ -4,6 +4,7 @@ Two splits: leave-one-out, by each user's own order, and global temporal, by one
 """
 
 import dataclasses
+import hashlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -137,6 +138,14 @@ def _before(interactions: Interactions, cut: int) -> Int64[np.ndarray, " users"]
 
 def _date(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
+
+
+def split_digest(split: Split) -> str:
+    """SHA-256 over the three parts, in hex."""
+    digest = hashlib.sha256()
+    for part in (split.train, split.validation, split.test):
+        digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()
 
 
 def require_parts(name: str, split: Split) -> None:

@@ -1,7 +1,6 @@
 """A data set and its split as one value: what teachers and students are trained and ranked on."""
 
 import dataclasses
-import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -10,11 +9,11 @@ from jaxtyping import Bool, Int32, Int64
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import (
-    PARTS,
     Split,
     global_temporal,
     leave_one_out,
     require_parts,
+    split_digest,
 )
 
 SPLITS = ("leave_one_out", "temporal")
@@ -36,11 +35,7 @@ class Task:
     @cached_property
     def split_digest(self) -> str:
         """SHA-256 over the three parts' instance ids, 64 hex digits."""
-        digest = hashlib.sha256()
-        for part in PARTS:
-            ids = np.ascontiguousarray(getattr(self.split, part), dtype=np.int64)
-            digest.update(ids.tobytes() + b"|")
-        return digest.hexdigest()
+        return split_digest(self.split)
 
     @cached_property
     def in_train(self) -> Bool[np.ndarray, " interactions"]:

@@ -110,13 +110,14 @@ def _is_weight(entry: tuple[object, object]) -> bool:
 def save_start(
     model: Recformer, tokenizer: "PreTrainedTokenizerBase", card: dict[str, Any], folder: Path
 ) -> None:
-    """Writes a model to start from beside `folder`, then renames: it is never partial.
+    """Writes a model to start from; its card comes last: without one there is no start.
 
     Args:
         model: its weights, the language head's included.
         tokenizer: written with it.
         card: what is to be known of it; json values.
-        folder: replaced if it exists. `--recformer_start=<folder>` reads it.
+        folder: made where it is missing; its other files stay. `--recformer_start=<folder>`
+            reads it.
     """
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -127,9 +128,13 @@ def save_start(
     content = {**card, "architecture": dataclasses.asdict(model.architecture)}
     text = json.dumps(content, indent=2, sort_keys=True)
     (partial / CARD).write_text(text + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+    (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    for path in (partial / TOKENIZER).iterdir():
+        os.replace(path, folder / TOKENIZER / path.name)
+    for name in (WEIGHTS, CARD):
+        os.replace(partial / name, folder / name)
+    shutil.rmtree(partial)
 
 
 def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
