@@ -138,7 +138,7 @@ def examine_folder(
     from experiments.stages.run_folder import examine
     from teachers_torch import checks
     from teachers_torch import tuning as base
-    from teachers_torch.recformer.model import official as checkpoints
+    from teachers_torch.recformer import official as checkpoints
     from teachers_torch.sequence import start as starts
 
     # A pre-training begins at random, or at --recformer_start.
@@ -186,7 +186,7 @@ def pretrain_one(
     reporter: Any,
 ) -> None:
     """Pre-trains one teacher, with a bar and a line an epoch or validation."""
-    from teachers_torch.recformer.model import pretrain as recformer_pretrain
+    from teachers_torch.recformer import pretrain as recformer_pretrain
     from teachers_torch.sequence import pretrain
 
     title, teachers = f"Pre-training {name}", settings.teachers
