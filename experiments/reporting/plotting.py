@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 INK, RULE = "#1d2733", "#d3d9e0"
-BASE, PRMKD, TEACHER = "#8593a3", "#1f5fa8", "#c9a86a"
-COLOURS = {"teacher": TEACHER, "base": BASE, "prmkd": PRMKD}
+BASE, DISTILLED, TEACHER = "#8593a3", "#1f5fa8", "#c9a86a"
+COLOURS = {"teacher": TEACHER, "base": BASE, "distilled": DISTILLED, "other": TEACHER}
+"""Kind of a row → its colour."""
 FONT = "DejaVu Sans"
 # 4.6 in is 331 SVG units: in the page's columns the letters keep about the size of its text.
 WIDTH = 4.6
