@@ -83,7 +83,7 @@ def define(groups: Sequence[Group]) -> flags.FlagValues:
     flag_values = flags.FlagValues()
     flags.DEFINE_string("flagfile", None, "File of flags.", flag_values=flag_values)
     for _, prefix, config in groups:
-        for field, kind in _options(config):
+        for field, kind in _flags_of(config):
             name = prefix + field.name
             parser = _OptionParser(name=name, field=field, kind=kind)
             flag = flags.Flag(
@@ -149,7 +149,7 @@ def as_flagfile(groups: Sequence[Group], configs: Sequence[Any]) -> str:
     for group, config in zip(groups, configs, strict=True):
         lines = [
             f"--{group.prefix}{field.name}={to_text(getattr(config, field.name))}"
-            for field, _ in _options(group.config)
+            for field, _ in _flags_of(group.config)
         ]
         topics.append("\n".join([f"# {group.title}", *lines]) + "\n")
     return "\n".join(topics)
@@ -180,7 +180,7 @@ def help_text(groups: Sequence[Group], program: str) -> str:
     ]
     for group in groups:
         entries = []
-        for field, kind in _options(group.config):
+        for field, kind in _flags_of(group.config):
             wanted = describe(field, kind)
             accepts = f" {wanted[0].upper()}{wanted[1:]}." if wanted != "text" else ""
             meaning = field.metadata["help"] + accepts
@@ -219,9 +219,14 @@ def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
             yield field, kind_of(annotations[field.name])
 
 
+def _flags_of(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
+    """Those of them that the command line can set."""
+    return (each for each in _options(config) if each[0].metadata["flag"])
+
+
 def _build(group: Group, flag_values: flags.FlagValues) -> Any:
     """Makes the configuration, whose own checks may refuse two values together."""
-    names = [field.name for field, _ in _options(group.config)]
+    names = [field.name for field, _ in _flags_of(group.config)]
     values = {name: flag_values[group.prefix + name].value for name in names}
     try:
         return group.config(**values)

@@ -22,6 +22,8 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    flag: bool = True,
+    path: bool = False,
 ) -> Any:
     """Declares one option as a dataclass field.
 
@@ -33,17 +35,30 @@ def option(
         high: largest allowed value, inclusive.
         above: exclusive lower bound.
         below: exclusive upper bound.
+        flag: False for a constant that only Python code sets: checked and recorded like the
+            others, but the command line has no flag for it.
+        path: True for a file or folder name, in which the command line expands `~` and
+            `$VAR`. Empty is allowed only where it is the default.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds}
+    metadata = {
+        "help": help,
+        "choices": tuple(choices),
+        "bounds": bounds,
+        "flag": flag,
+        "path": path,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def expected(field: dataclasses.Field) -> str:
     """Says in words what a field accepts: `one of a, b` or `at least 0, below 1`."""
-    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    choices = field.metadata["choices"]
+    bounds = field.metadata["bounds"]
     if choices:
         return "one of " + ", ".join(map(str, choices))
+    if field.metadata["path"]:
+        return "a path"
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     return ", ".join(
         f"{word} {bounds[key]:g}" for key, word in words.items() if bounds[key] is not None
@@ -72,11 +87,19 @@ def allowed(value: Any, field: dataclasses.Field) -> bool:
     None always does: the annotation says where it may stand. nan and infinity never do.
     """
     elements = value if isinstance(value, tuple) else (value,)
+    if field.metadata["path"] and not all(_is_path(element, field) for element in elements):
+        return False
     return all(_element_allowed(element, field) for element in elements)
 
 
+def _is_path(value: str | None, field: dataclasses.Field) -> bool:
+    # No system has a file whose name holds NUL.
+    return value is None or ("\0" not in value and bool(value or field.default == ""))
+
+
 def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
-    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    choices = field.metadata["choices"]
+    bounds = field.metadata["bounds"]
     if value is None:
         return True
     if choices:
