@@ -139,6 +139,7 @@ class RecformerConfig:
         "Where weights come from: the bundled all-MiniLM-L6-v2, 'random', a file of the official "
         "code (.bin, .ckpt), a folder made by pre-training, or a Hugging Face name or folder of a "
         "Longformer or of a BERT-like encoder, which is converted.",
+        flag=False,  # --init=recformer=PATH sets it
     )
     tokenizer: str = option(
         "",

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +74,17 @@ class FinishedRun:
 
 
 def finished_runs(
-    configs: Sequence[Any], folder: Path, reporter: Reporter, *, rank_test: bool
+    configs: Mapping[type, object], folder: Path, reporter: Reporter, *, rank_test: bool
 ) -> list[FinishedRun]:
     """A configuration's runs, one a seed; those that aren't there yet are run.
 
     Args:
-        configs: the configuration as parsed, in the order of `GROUPS`.
+        configs: the configurations as parsed.
         folder: where runs lie, each in a folder of its own.
         reporter: where to tell of it.
         rank_test: False where the runs only serve to choose a setting.
     """
-    settings = settings_from(tuple(configs))
+    settings = settings_from(configs)
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
     start = student_start(settings, dataset, split)
@@ -103,13 +103,13 @@ def finished_runs(
     return runs
 
 
-def require_start(configs: Sequence[Any]) -> None:
-    """Tells what is wrong with a configuration's `--student_init` before anything is trained.
+def require_start(configs: Mapping[type, object]) -> None:
+    """Tells what is wrong with a configuration's `--init` before anything is trained.
 
     Raises:
         UserError: as `student_start`; or it asks for files, of which trials leave none.
     """
-    settings = settings_from(tuple(configs))
+    settings = settings_from(configs)
     if settings.run.export_recbole:
         raise UserError(
             "--export_recbole: found True, expected False: only experiments.main writes students"
@@ -133,16 +133,16 @@ def digest(content: Any) -> str:
 
 
 def _identity(
-    configs: Sequence[Any], settings: Settings, dataset: Dataset, split: Split
+    configs: Mapping[type, object], settings: Settings, dataset: Dataset, split: Split
 ) -> dict[str, Any]:
     """What a run depends on; a student alone depends on no teacher and no distillation."""
     names = settings.run.teachers
     read = [
-        (group, config)
-        for group, config in zip(GROUPS, configs, strict=True)
+        group
+        for group in GROUPS
         if group.config in _READ or (names and group.config is DistillConfig)
     ]
-    flags, domain = as_dict(*zip(*read, strict=True)), second_domain(settings, dataset)
+    flags, domain = as_dict(read, configs), second_domain(settings, dataset)
     seed, student = settings.run.teacher_seed, settings.student.student
     # Keys that only some runs have, so that what was run before there were such is found again.
     more: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,16 @@ _FREE = ("resume", "output_dir", "cache_dir", "data_dir")
 
 
 def run_pipeline(
-    settings: Settings, configs: Sequence[Any], reporter: Reporter, runtime: Sequence[str]
+    settings: Settings,
+    configs: Mapping[type, object],
+    reporter: Reporter,
+    runtime: Sequence[str],
 ) -> dict[str, Any]:
     """Runs a whole study and leaves its files in `--output_dir`.
 
     Args:
         settings: what to do.
-        configs: the same as parsed, in the order of `GROUPS`, for config.json and flags.cfg.
+        configs: the same as parsed, for config.json and flags.cfg.
         reporter: where to tell of it.
         runtime: lines about memory and threads for the log.
 
