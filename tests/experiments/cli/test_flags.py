@@ -272,17 +272,17 @@ def test_flagfile_that_is_no_text_is_refused(folder):
 
 
 LINES = st.text(st.characters(exclude_categories=["C", "Z"])).filter(lambda s: s.lower() != "none")
-TOY_VALUES = dict(
-    text=st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8),
-    whole=st.integers(0, 7),
-    real=st.floats(0, 1, exclude_min=True, exclude_max=True),
-    switch=st.booleans(),
-    maybe_real=st.none() | st.floats(0, 1e30),
-    maybe_text=st.none() | LINES,
-    wholes=st.lists(st.integers(0), max_size=3).map(tuple),
-    reals=st.lists(st.floats(-1e300, 1), max_size=3).map(tuple),
-    texts=st.lists(st.sampled_from("ab"), max_size=3).map(tuple),
-)
+TOY_VALUES = {
+    "text": st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8),
+    "whole": st.integers(0, 7),
+    "real": st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "switch": st.booleans(),
+    "maybe_real": st.none() | st.floats(0, 1e30),
+    "maybe_text": st.none() | LINES,
+    "wholes": st.lists(st.integers(0), max_size=3).map(tuple),
+    "reals": st.lists(st.floats(-1e300, 1), max_size=3).map(tuple),
+    "texts": st.lists(st.sampled_from("ab"), max_size=3).map(tuple),
+}
 
 
 @given(st.builds(Toy, **TOY_VALUES), st.builds(TeacherToy, **TOY_VALUES))

@@ -150,5 +150,5 @@ def test_what_models_start_from_is_one_flag(monkeypatch):
 @pytest.mark.parametrize("value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b"])
 def test_starts_that_name_nothing_are_refused(value):
     """A model trained from other weights although a start was given."""
-    with pytest.raises(UserError, match="--init: found .* expected NAME=PATH"):
+    with pytest.raises(UserError, match=r"--init: found .* expected NAME=PATH"):
         parse([f"--init={value}"], GROUPS)
