@@ -248,3 +248,24 @@ def test_main_is_train():
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage: python -m experiments.main [--flagfile=FILE]")
     assert config_of(parse([], NAMED["train"].groups).configs, RunConfig) == RunConfig()
+
+
+def documented() -> list[str]:
+    """Every command in an indented block of README and docs, on one line each."""
+    # What they name exists where a user has installed it; tests of their own run them.
+    own = {"own_student.md", "own_teacher.md"}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text() for page in pages if page.name not in own)
+    text = re.sub(r"\\\n\s*", "", text)
+    return re.findall(r"^ {4,}.*?python -m experiments(?:\.main)? ([^&\n]+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", documented())
+def test_commands_in_the_docs_can_be_given(line):
+    """A page whose command was renamed, or whose flag is gone."""
+    words = [word for word in shlex.split(line) if word != "..."]
+    name = words.pop(0) if not words[0].startswith("-") else "train"
+    topics = [words.pop(0)] if NAMED[name].topics else []
+    parsed = parse(words, NAMED[name].groups)
+    call = Call(NAMED[name], tuple(words), parsed.configs, frozenset(), Reporter(), (), *topics)
+    check(call)
