@@ -108,7 +108,7 @@ def _entries(group: Group) -> list[tuple[str, str]]:
     entries = []
     for field, kind in flags_of(group.config):
         wanted = describe(field, kind)
-        plain = wanted.rpartition(", each ")[2] in ("text", "a path")
+        plain = wanted.rpartition(", each ")[2].removesuffix(", not empty") in ("text", "a path")
         accepts = "" if plain else f" {wanted[0].upper()}{wanted[1:]}."
         flag = f"--{group.prefix}{field.name}={to_text(field.default)}"
         entries.append((flag, field.metadata["help"] + accepts))

@@ -34,11 +34,12 @@ STARTED = (STUDENT, *PRETRAINED)
 class RunConfig:
     """Where results go, who teaches, which seeds."""
 
-    output_dir: str = option("runs/latest", "Folder of the results.", path=True)
+    output_dir: str = option("runs/latest", "Folder of the results.", filled=True, path=True)
     cache_dir: str = option(
         os.environ.get("PRMKD_CACHE_DIR") or "cache",
         "Folder of encoded texts, tuned teachers and their vectors, shared by all runs "
         "($PRMKD_CACHE_DIR, else ./cache).",
+        filled=True,
         path=True,
     )
     teachers: tuple[str, ...] = option(
@@ -68,7 +69,11 @@ class RunConfig:
     export_recbole: bool = option(
         False, "Write the trained students under RecBole's keys too, for RecBole to serve."
     )
-    resume: bool = option(False, "Continue the run that was stopped in --output_dir.")
+    overwrite: bool = option(
+        False,
+        "Replace the files of another run where this one is to write. The same run goes on by "
+        "itself, and files that no run wrote are never removed.",
+    )
 
     def __post_init__(self):
         validate(self)

@@ -14,7 +14,8 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import SearchConfig
 from experiments.cli.settings import Settings, settings_from
-from experiments.runs.finished import digest, finished_runs, ready_teachers, require_start
+from experiments.runs.finished import check_runs, finished_runs, ready_teachers
+from experiments.stages.identity import digest
 from experiments.stages.pipeline import load_dataset
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json, write_text
@@ -29,9 +30,10 @@ def run(call: Call) -> None:
     """Runs all trials and writes one table, as JSON and as Markdown."""
     search = call.config(SearchConfig)
     output = Path(call.settings.run.output_dir)
-    require_start(call.configs)
+    trials = parse_trials(call)
+    check_runs(trials.values())
     rows = []
-    for setting, configs in parse_trials(call).items():
+    for setting, configs in trials.items():
         call.reporter.say(f"Trial: {setting}")
         tried = _try(configs, search.model, output.parent / TRIALS, call.reporter)
         rows += [{**row, "setting": setting} for row in tried]

@@ -12,9 +12,10 @@ from experiments.cli.flags import as_dict, parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, Settings, settings_from
 from experiments.runs.compare import describe, describe_timing, figure, markdown
-from experiments.runs.finished import finished_runs, require_start
+from experiments.runs.finished import check_runs, finished_runs
 from experiments.runs.variant import Study, Variant
 from experiments.stages.environment import describe_environment
+from experiments.stages.run_folder import begin, examine, finish
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json, write_text
 
@@ -25,15 +26,25 @@ FINISHED = "finished"
 def run(call: Call) -> None:
     """Runs the variants; leaves `<output_dir>/<name>.json`, `.md` and `.svg`.
 
+    The same study may be written again; `<name>_run.json` tells which one it was.
+
     The seconds, which the table shows too, are in `<name>_timing.json`, so that equal runs
     give equal bytes.
     """
     study = the_study(call)
     parsed = parse_variants(call)
     reporter = call.reporter
-    for configs in parsed.values():
-        require_start(configs)
     output = Path(call.settings.run.output_dir)
+    names = [variant.name for variant in parsed]
+    identities = dict(zip(names, check_runs(parsed.values()), strict=True))
+    folder = examine(
+        output,
+        {"settings": {"variants": names}, "variants": identities},
+        [f"{study.name}{ending}" for ending in (".json", "_timing.json", ".md", ".svg")],
+        overwrite=call.settings.run.overwrite,
+        manifest=f"{study.name}_run.json",
+    )
+    begin(folder)
     runs = {}
     for variant, configs in parsed.items():
         reporter.say(f"{variant.label}: {' '.join(variant.flags)}")
@@ -46,7 +57,7 @@ def run(call: Call) -> None:
         "versus": study.versus,
         "students": list(students),
         "environment": describe_environment(),
-        "settings": as_dict(GROUPS, call.configs),
+        "settings": {**as_dict(GROUPS, call.configs), "overwrite": False},
         "variants": describe(list(parsed), runs),
     }
     timing = {name: describe_timing(each) for name, each in runs.items()}
@@ -55,6 +66,7 @@ def run(call: Call) -> None:
     write_json(files.with_name(f"{study.name}_timing.json"), timing)
     write_text(files.with_suffix(".md"), markdown(results, timing))
     write_text(files.with_suffix(".svg"), figure(results))
+    finish(folder)
     reporter.say(markdown(results, timing))
     reporter.say(f"Written to {files}.json, .md and .svg")
 

@@ -5,6 +5,7 @@ Writes one checkpoint folder a teacher, `<output_dir>/pretrained/<teacher>`, whi
 synthetic world's (`synthetic-garden`, …).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from experiments.cli.options import DomainsConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_domain
 from experiments.stages.pipeline import load_dataset
+from experiments.stages.run_folder import RunFolder, begin, examine, finish
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
+from teachers_torch import checks, tuning
 from teachers_torch.config import PRETRAINED, PretrainConfig, RecformerPretrainConfig
+from teachers_torch.recformer import official
 from teachers_torch.recformer import pretrain as recformer_pretrain
-from teachers_torch.sequence import pretrain
+from teachers_torch.sequence import pretrain, start
 
 PRETRAINED_FOLDER = "pretrained"
 
@@ -29,10 +33,22 @@ def run(call: Call) -> None:
     settings = call.settings
     names = families(settings.run.teachers)
     domains = load_domains(settings, call.config(DomainsConfig).domains)
-    for name in names:
-        config = call.config(RecformerPretrainConfig if name == "recformer" else PretrainConfig)
-        folder = Path(settings.run.output_dir) / PRETRAINED_FOLDER / name
+    kinds = {
+        name: RecformerPretrainConfig if name == "recformer" else PretrainConfig for name in names
+    }
+    chosen = {name: call.config(kind) for name, kind in kinds.items()}
+    # Mistakes in any of them are told before the first is begun.
+    folders = {
+        name: examine_folder(name, domains, settings, config) for name, config in chosen.items()
+    }
+    for name, config in chosen.items():
+        folder = folders[name].path / name
+        if folders[name].found == "finished":
+            call.reporter.say(f"Pre-training {name}: finished before, in {folder}")
+            continue
+        begin(folders[name])
         pretrain_one(name, domains, settings, config, folder, call.reporter)
+        finish(folders[name])
 
 
 def families(teachers: Sequence[str]) -> list[str]:
@@ -67,6 +83,53 @@ def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
             raise _is_target(name)
         domains.append(domain)
     return domains
+
+
+def examine_folder(
+    name: str,
+    domains: Sequence[Dataset],
+    settings: Settings,
+    config: PretrainConfig | RecformerPretrainConfig,
+) -> RunFolder:
+    """Checks what a pre-training reads and whether it may write; changes nothing.
+
+    Raises:
+        UserError: its inputs are missing or wrong, or another one's files are there.
+    """
+    # A pre-training begins at random; recformer's at --init.
+    teachers = dataclasses.replace(settings.teachers, checkpoints={})
+    identity = {
+        "settings": {"teacher_seed": settings.run.teacher_seed}
+        | {config.prefix + key: value for key, value in dataclasses.asdict(config).items()},
+        "domains": {
+            domain.name: {
+                "data": domain.fingerprint,
+                "inputs": tuning.settings(name, domain, teachers),
+            }
+            for domain in domains
+        },
+        "encoder_version": tuning.ENCODER_VERSION,
+    }
+    files = [start.WEIGHTS, start.FACTS]
+    optional = ["state.pt"]
+    if isinstance(config, PretrainConfig):
+        for epoch in range(config.save_every, config.epochs, config.save_every):
+            optional += [f"epoch-{epoch}/{file}" for file in files]
+    else:
+        files = [official.WEIGHTS, official.CARD]
+        tokenizer = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+        optional = [f"{official.TOKENIZER}/{file}" for file in (*tokenizer, "vocab.txt")]
+    folder = examine(
+        Path(settings.run.output_dir) / PRETRAINED_FOLDER,
+        identity,
+        [f"{name}/{file}" for file in files],
+        optional=[f"{name}/{file}" for file in optional],
+        overwrite=settings.run.overwrite,
+        manifest=f"{name}_run.json",
+    )
+    if folder.found != "finished":
+        checks.check_pretraining(name, domains, teachers, Path(settings.run.cache_dir))
+    return folder
 
 
 def pretrain_one(

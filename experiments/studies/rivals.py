@@ -9,14 +9,16 @@ from experiments.cli.settings import Settings
 from experiments.reporting.wording import model_name
 from experiments.runs.variant import Study, Variant
 
+NO_EXCLUSION = ("--consistency_quantile=1",)
+
 
 def list_variants(settings: Settings) -> list[Variant]:
     """The plain student, PRM-KD, other distillations, and what only looks like one."""
     return [
         Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
         Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
-        Variant("average", "uniform average", ("--method=average",)),
-        Variant("weighted", "weighted, no exclusion", ("--method=weighted",)),
+        Variant("average", "uniform average", ("--teacher_weights=uniform", *NO_EXCLUSION)),
+        Variant("weighted", "weighted, no exclusion", NO_EXCLUSION),
         Variant("best_teacher", "best teacher alone", ("--method=best_teacher",)),
         Variant("rank_ensemble", "rank ensemble", ("--method=rank_ensemble",)),
         Variant("rd", "RD", ("--method=rd",)),

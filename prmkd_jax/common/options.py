@@ -22,6 +22,7 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    filled: bool = False,
     flag: bool = True,
     path: bool = False,
 ) -> Any:
@@ -35,16 +36,18 @@ def option(
         high: largest allowed value, inclusive.
         above: exclusive lower bound.
         below: exclusive upper bound.
+        filled: whether empty text is refused: as a path it would mean the current folder.
         flag: False for a constant that only Python code sets: checked and recorded like the
             others, but the command line has no flag for it.
-        path: True for a file or folder name, in which the command line expands `~` and
-            `$VAR`. Empty is allowed only where it is the default.
+        path: whether it is a file or folder name, in which the command line expands `~` and
+            `$VAR`, and NUL is refused.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
     metadata = {
         "help": help,
         "choices": tuple(choices),
         "bounds": bounds,
+        "filled": filled,
         "flag": flag,
         "path": path,
     }
@@ -57,8 +60,9 @@ def expected(field: dataclasses.Field) -> str:
     bounds = field.metadata["bounds"]
     if choices:
         return "one of " + ", ".join(map(str, choices))
-    if field.metadata["path"]:
-        return "a path"
+    if field.metadata["path"] or field.metadata["filled"]:
+        kind = ["a path"] if field.metadata["path"] else []
+        return ", ".join(kind + ["not empty"] * field.metadata["filled"])
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     return ", ".join(
         f"{word} {bounds[key]:g}" for key, word in words.items() if bounds[key] is not None
@@ -87,14 +91,7 @@ def allowed(value: Any, field: dataclasses.Field) -> bool:
     None always does: the annotation says where it may stand. nan and infinity never do.
     """
     elements = value if isinstance(value, tuple) else (value,)
-    if field.metadata["path"] and not all(_is_path(element, field) for element in elements):
-        return False
     return all(_element_allowed(element, field) for element in elements)
-
-
-def _is_path(value: str | None, field: dataclasses.Field) -> bool:
-    # No system has a file whose name holds NUL.
-    return value is None or ("\0" not in value and bool(value or field.default == ""))
 
 
 def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
@@ -104,6 +101,10 @@ def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
         return True
     if choices:
         return value in choices
+    if field.metadata["filled"] and not value:
+        return False
+    if field.metadata["path"] and "\0" in value:
+        return False  # no system has such a file
     if isinstance(value, float) and not math.isfinite(value):
         return False
     checks = {

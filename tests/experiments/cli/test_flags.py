@@ -392,7 +392,7 @@ def test_reader_that_stops_reading_gets_no_traceback(tmp_path):
 class Places:
     """Paths, and a constant of Python's."""
 
-    folder: str = option("runs", "A folder.", path=True)
+    folder: str = option("runs", "A folder.", filled=True, path=True)
     optional: str = option("", "A file, or none.", path=True)
     constant: int = option(7, "A constant.", low=0, flag=False)
 
@@ -420,7 +420,7 @@ def test_paths_are_expanded_as_a_shell_would(monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--folder=", "--folder: found '', expected a path"),
+        ("--folder=", "--folder: found '', expected a path, not empty"),
         ("--folder=a\0b", "--folder: found 'a\\x00b', expected a path"),
         ("--optional=\0", "--optional: found '\\x00', expected a path"),
         ("--folder=$NO_SUCH_THING/a", "--folder: found '$NO_SUCH_THING/a', expected a path: $NO_"),

@@ -26,6 +26,7 @@ from experiments.studies import ablation, rivals, students
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm
 from prmkd_jax.students.config import STUDENT_NAMES
@@ -169,11 +170,17 @@ def test_misspelt_variants_are_refused(study, message):
 def test_rivals_are_all_methods_once():
     """A rival or a control missing from the table."""
     variants = rivals.list_variants(settings())
-    methods = {flag for each in variants for flag in each.flags if flag.startswith("--method")}
+    found = {each.name: settings(*each.flags).distill for each in variants}
     assert variants[0].flags == ("--teachers=",)
-    assert len(methods) == len(variants) - 1 == 10
-    for variant in variants:
-        assert settings(*variant.flags).distill.method in ("prmkd", variant.name)
+    methods = [found[each.name].method for each in variants]
+    assert set(METHODS) - {"average", "weighted"} == set(methods)
+    assert len(variants) == 11
+    for name, distill in found.items():
+        assert distill.method in ("prmkd", name)
+    # PRM-KD without a part of it needs no method of its own.
+    assert found["average"].teacher_weights == "uniform"
+    assert found["weighted"].teacher_weights == "validation"
+    assert [found[name].consistency_quantile for name in ("average", "weighted")] == [1, 1]
 
 
 def test_ablations_take_away_what_their_names_say():
