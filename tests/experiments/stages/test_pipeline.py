@@ -16,7 +16,7 @@ from experiments.stages import pipeline
 from experiments.stages.identity import first_difference, run_identity
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
-from tests.experiments.test_run_folder import contents
+from tests.experiments.stages.test_run_folder import contents
 
 SMALL = (
     "--dataset=Games", "--teachers=precomputed", "--hidden_size=8", "--num_layers=1",
