@@ -29,7 +29,7 @@ class Start(NamedTuple):
 
 
 def read_start(path: Path, config: StudentConfig, facts: Facts) -> Start:
-    """Reads what `--student_init` names: an exported student, or a file of RecBole's.
+    """Reads what `--init` names for the student: an exported student, or a file of RecBole's.
 
     Args:
         path: a folder of `export_student`, or the `.safetensors` file in it, or a `.pth` file.
@@ -42,7 +42,7 @@ def read_start(path: Path, config: StudentConfig, facts: Facts) -> Start:
     if path.is_dir() or path.suffix == ".safetensors":
         folder = path if path.is_dir() else path.parent
         if path not in (folder, folder / WEIGHTS):
-            raise UserError(f"--student_init: found {path}, expected {WEIGHTS} or its folder")
+            raise UserError(f"--init: student: found {path}, expected {WEIGHTS} or its folder")
         return Start(read_export(folder, config, facts), None)
     checkpoint = read_recbole(path)
     return Start(from_recbole(checkpoint, config, facts, str(path)), checkpoint)

@@ -142,6 +142,7 @@ class RecformerConfig:
         "code (.bin, .ckpt), a folder made by pre-training, or a Hugging Face name or folder of a "
         "Longformer or of a BERT-like encoder, which is converted.",
         filled=True,
+        flag=False,  # --init=recformer=PATH sets it
     )
     tokenizer: str = option(
         "",

@@ -1,4 +1,4 @@
-"""python -m experiments.benchmarks.steps --flagfile=scientific.cfg: what a step and a ranking cost.
+"""python -m experiments bench --flagfile=scientific.cfg: what a step and a ranking cost.
 
 Measures the plain and the distilled training step (cached teachers, both ways of scoring, and
 live ones), one epoch and the ranking of all users, beside two floors: the operations that the step
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bridge.runtime import settle
-from experiments.cli.flags import Group, as_dict, parse, run_command
-from experiments.cli.settings import GROUPS, Settings, settings_from
+from experiments.cli.command import Call
+from experiments.cli.flags import as_dict
+from experiments.cli.options import BenchConfig
+from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.environment import describe_environment
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json
-from prmkd_jax.common.options import option, validate
 
 if TYPE_CHECKING:  # torch and jax must not be imported before settle()
     from prmkd_jax.data.batches import Batch
@@ -34,35 +34,16 @@ LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
 
 
-@dataclasses.dataclass(frozen=True)
-class BenchConfig:
-    """How long to measure, where to write."""
-
-    repeats: int = option(40, "Steps timed, after the compiling one.", low=5)
-    bench_file: str = option("runs/bench.json", "Result file.", filled=True)
-
-    def __post_init__(self):
-        validate(self)
-
-
-BENCH_GROUPS = (*GROUPS, Group("Benchmark", "", BenchConfig))
-
-
-def main(argv: Sequence[str]) -> None:
-    """Measures, prints and writes."""
-    *configs, bench = parse(argv, BENCH_GROUPS, "python -m experiments.benchmarks.steps").configs
-    settings = settings_from(tuple(configs))
-    settle()
-    from experiments.cli.console import Reporter
-
-    reporter = Reporter()
-    measured = measure(settings, bench.repeats)
+def run(call: Call) -> None:
+    """Measures, prints and writes `<output_dir>/bench.json`."""
+    measured = measure(call.settings, call.config(BenchConfig).repeats)
     for name, value in measured.items():
-        reporter.say(f"{name:40s} {value:12.4g}")
-    flags = as_dict(GROUPS, configs)
+        call.reporter.say(f"{name:40s} {value:12.4g}")
+    flags = as_dict(GROUPS, call.configs)
     content = {"environment": describe_environment(), "settings": flags, "measured": measured}
-    write_json(Path(bench.bench_file), content)
-    reporter.say(f"Written to {bench.bench_file}")
+    path = Path(call.settings.run.output_dir) / "bench.json"
+    write_json(path, content)
+    call.reporter.say(f"Written to {path}")
 
 
 def measure(settings: Settings, repeats: int) -> dict[str, float]:
@@ -274,7 +255,3 @@ def _median(function: Callable[..., Any], *arguments: Any, repeats: int = 10) ->
         jax.block_until_ready(function(*arguments))
         times.append(time.perf_counter() - started)
     return statistics.median(times[1:])
-
-
-if __name__ == "__main__":
-    run_command(main)

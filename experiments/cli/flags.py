@@ -8,21 +8,19 @@ absl reads each value; `experiments.cli.arguments` decides which values there ar
 """
 
 import dataclasses
-import os
 import re
-import shutil
-import sys
-import textwrap
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
 
-from experiments.cli.arguments import CONFIGS, expand, list_configs
-from experiments.cli.kinds import Kind, describe, kind_of, to_text, to_value
+from experiments.cli.arguments import expand
+from experiments.cli.kinds import Kind, describe, expand_path, kind_of, to_text, to_value
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import allowed
+
+Config = TypeVar("Config")
 
 
 class Group(NamedTuple):
@@ -31,7 +29,7 @@ class Group(NamedTuple):
     Attributes:
         title: the topic.
         prefix: put before every field's name, as in `--unisrec_dropout`; "" for none.
-        config: the dataclass.
+        config: the dataclass, which no other group of the command has.
     """
 
     title: str
@@ -44,19 +42,33 @@ class Parsed:
     """What the command line says.
 
     Attributes:
-        configs: one configuration a group, in the order of the groups.
+        configs: every group's dataclass → the configuration made of it.
         explicit: names of the flags given on the command line itself, not by a flagfile.
     """
 
-    configs: tuple[Any, ...]
+    configs: Mapping[type, object]
     explicit: frozenset[str]
+
+
+def config_of(configs: Mapping[type, object], kind: type[Config]) -> Config:
+    """The configuration of one dataclass among a command's.
+
+    Raises:
+        TypeError: the command has no such group, which is a bug in its declaration.
+    """
+    config = configs.get(kind)
+    if not isinstance(config, kind):
+        raise TypeError(f"no group of flags has {kind.__name__}")
+    return config
 
 
 class _OptionParser(flags.ArgumentParser):
     """Reads one flag's text and checks it against the field's declaration."""
 
     def __init__(self, name: str, field: dataclasses.Field, kind: Kind):
-        self.name, self.field, self.kind = name, field, kind
+        self.name = name
+        self.field = field
+        self.kind = kind
 
     def parse(self, argument: Any) -> Any:
         """Returns the value; a default that is no text is passed on as it is.
@@ -75,15 +87,23 @@ class _OptionParser(flags.ArgumentParser):
         if not valid:
             wanted = describe(self.field, self.kind)
             raise UserError(f"--{self.name}: found {argument!r}, expected {wanted}")
+        if self.field.metadata["path"] and isinstance(value, str):
+            return expand_path(value, f"--{self.name}")
         return value
 
 
 def define(groups: Sequence[Group]) -> flags.FlagValues:
-    """Defines the flags of all groups, and --flagfile, in a fresh `FlagValues`."""
+    """Defines the flags of all groups, and --flagfile, in a fresh `FlagValues`.
+
+    Raises:
+        TypeError: two groups have the same dataclass.
+    """
+    if len({group.config for group in groups}) < len(groups):
+        raise TypeError("two groups of flags have the same configuration")
     flag_values = flags.FlagValues()
     flags.DEFINE_string("flagfile", None, "File of flags.", flag_values=flag_values)
     for _, prefix, config in groups:
-        for field, kind in _options(config):
+        for field, kind in flags_of(config):
             name = prefix + field.name
             parser = _OptionParser(name=name, field=field, kind=kind)
             flag = flags.Flag(
@@ -98,44 +118,41 @@ def define(groups: Sequence[Group]) -> flags.FlagValues:
     return flag_values
 
 
-def parse(
-    argv: Sequence[str], groups: Sequence[Group], program: str = "python -m experiments.main"
-) -> Parsed:
-    """Reads the command line into configurations; `--help` prints and exits with status 0.
+def parse(argv: Sequence[str], groups: Sequence[Group]) -> Parsed:
+    """Reads the command line into configurations.
 
-    A flag given twice takes its last value. Flags win over the flagfiles named beside them,
-    wherever these stand, on the command line as in a flagfile that names another.
+    A flag given twice takes its last value. Flags win over the flagfiles named next to them,
+    wherever these are, on the command line as in a flagfile that names another.
 
     Args:
         argv: the arguments, without the program's name.
         groups: what can be set.
-        program: how the command is called, for `--help`.
 
     Raises:
         UserError: on an unknown flag, an impossible value or a leftover word, naming the
             flag (and the line of the flagfile), the value found and what was expected.
     """
-    if "--help" in argv or "-h" in argv:
-        print(help_text(groups, program), flush=True)
-        raise SystemExit(0)
     flag_values = define(groups)
     settings = expand([(argv, "")], flag_values)
     for setting in settings:
         try:
-            flag_values([program, f"--{setting.name}={setting.value}"])
+            flag_values(["", f"--{setting.name}={setting.value}"])
         except UserError as error:
             raise UserError(f"{setting.origin}{error}") from None
     return Parsed(
-        configs=tuple(_build(group, flag_values) for group in groups),
+        configs={group.config: _build(group, flag_values) for group in groups},
         explicit=frozenset(setting.name for setting in settings if not setting.origin),
     )
 
 
-def as_dict(groups: Sequence[Group], configs: Sequence[Any]) -> dict[str, Any]:
-    """Every flag's value by the flag's name, as JSON has it (a tuple is a list)."""
+def as_dict(groups: Sequence[Group], configs: Mapping[type, object]) -> dict[str, Any]:
+    """Every option's value by its flag's name, as JSON has it (a tuple is a list).
+
+    Options without a flag are included: a run depends on them too.
+    """
     values = {
-        group.prefix + field.name: getattr(config, field.name)
-        for group, config in zip(groups, configs, strict=True)
+        group.prefix + field.name: getattr(configs[group.config], field.name)
+        for group in groups
         for field, _ in _options(group.config)
     }
     return {
@@ -143,72 +160,26 @@ def as_dict(groups: Sequence[Group], configs: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def as_flagfile(groups: Sequence[Group], configs: Sequence[Any]) -> str:
+def as_flagfile(groups: Sequence[Group], configs: Mapping[type, object]) -> str:
     """A flagfile with every flag, which gives the same configurations when read back."""
     topics = []
-    for group, config in zip(groups, configs, strict=True):
+    for group in groups:
         lines = [
-            f"--{group.prefix}{field.name}={to_text(getattr(config, field.name))}"
-            for field, _ in _options(group.config)
+            f"--{group.prefix}{field.name}={to_text(getattr(configs[group.config], field.name))}"
+            for field, _ in flags_of(group.config)
         ]
         topics.append("\n".join([f"# {group.title}", *lines]) + "\n")
     return "\n".join(topics)
 
 
-def help_text(groups: Sequence[Group], program: str) -> str:
-    """All flags by topic, each with its default, its meaning and what it accepts."""
-    width = min(shutil.get_terminal_size().columns, 100)
-
-    def entry(flag: str, meaning: str) -> str:
-        indent = " " * 6
-        return f"  {flag}\n" + textwrap.fill(
-            meaning, width, initial_indent=indent, subsequent_indent=indent
-        )
-
-    topics = [
-        f"Usage: {program} [--flagfile=FILE] [--name=value ...]\n\n"
-        "Every flag is shown with its default. A switch is also written --name or --noname.",
-        "General\n"
-        + entry(
-            "--flagfile=FILE",
-            "Read flags from a file, one a line; flags given beside it win. A name that is not "
-            f"a file here is looked up in {CONFIGS.parent.name}/{CONFIGS.name}: "
-            f"{list_configs()}.",
-        )
-        + "\n"
-        + entry("--help", "Show this text."),
-    ]
-    for group in groups:
-        entries = []
-        for field, kind in _options(group.config):
-            wanted = describe(field, kind)
-            accepts = f" {wanted[0].upper()}{wanted[1:]}." if wanted != "text" else ""
-            meaning = field.metadata["help"] + accepts
-            entries.append(entry(f"--{group.prefix}{field.name}={to_text(field.default)}", meaning))
-        topics.append("\n".join([group.title, *entries]))
-    return "\n\n".join(topics)
+def names_of(groups: Sequence[Group]) -> list[str]:
+    """The names of all flags of these groups, in order, without the dashes."""
+    return [group.prefix + field.name for group in groups for field, _ in flags_of(group.config)]
 
 
-def fail(message: str) -> NoReturn:
-    """Prints one line to stderr and exits with status 2."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
-def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` on the command line; a `UserError` ends in one line and status 2."""
-    try:
-        main(sys.argv[1:])
-        sys.stdout.flush()
-    except UserError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        # `--help | head` is no bug; stdout is flushed once more at exit, so it must lead somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except OSError as error:
-        # A folder that is a file, no permission, no room: nothing that a traceback explains.
-        fail(" ".join(str(error).split()))
+def flags_of(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
+    """The options of a dataclass that the command line can set, and their types."""
+    return (each for each in _options(config) if each[0].metadata["flag"])
 
 
 def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
@@ -219,9 +190,9 @@ def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
             yield field, kind_of(annotations[field.name])
 
 
-def _build(group: Group, flag_values: flags.FlagValues) -> Any:
+def _build(group: Group, flag_values: flags.FlagValues) -> object:
     """Makes the configuration, whose own checks may refuse two values together."""
-    names = [field.name for field, _ in _options(group.config)]
+    names = [field.name for field, _ in flags_of(group.config)]
     values = {name: flag_values[group.prefix + name].value for name in names}
     try:
         return group.config(**values)

@@ -1,12 +1,15 @@
 """The types that a flag can have: from text to a value, back, and in words."""
 
 import dataclasses
+import os
+import re
 import types
 import typing
 from typing import Any
 
 from absl import flags
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import expected
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -62,6 +65,25 @@ def _element(text: str, element: type) -> Any:
     return element(text)
 
 
+def expand_path(text: str, flag: str) -> str:
+    """A path with `~`, `~user`, `$VAR` and `${VAR}` replaced, as a shell would have done.
+
+    Args:
+        text: the path as written.
+        flag: the flag's name for the error message, with its dashes.
+
+    Raises:
+        UserError: a variable is not set, or there is no such user.
+    """
+    path = os.path.expanduser(os.path.expandvars(text))
+    unset = re.search(r"\$(\w+|\{\w+\})", path)
+    if unset:
+        raise UserError(f"{flag}: found {text!r}, expected a path: {unset.group()} is not set")
+    if path.startswith("~"):
+        raise UserError(f"{flag}: found {text!r}, expected a path: there is no such user")
+    return path
+
+
 def to_text(value: Any) -> str:
     """The inverse of `to_value`."""
     if value is None or isinstance(value, bool):
@@ -73,7 +95,8 @@ def to_text(value: Any) -> str:
 
 def describe(field: dataclasses.Field, kind: Kind) -> str:
     """Says what a flag accepts, for `--help` and for what follows "expected"."""
-    limits = [] if field.metadata["choices"] else [_WORDS[kind.element]]
+    declared = field.metadata["choices"] or field.metadata["path"]
+    limits = [] if declared else [_WORDS[kind.element]]
     limits += filter(None, [expected(field)])
     words = ", ".join(limits)
     if kind.many:

@@ -2,16 +2,18 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
-from experiments.cli.flags import Group
+from experiments.cli.flags import Group, config_of
+from experiments.cli.kinds import expand_path
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
-from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS, StudentConfig
+from prmkd_jax.distill.config import DistillConfig, given_weights
+from prmkd_jax.students.config import BUILT_IN, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
-    CHECKPOINTED,
+    PRETRAINED,
     TEACHERS,
     ImageConfig,
     PrecomputedConfig,
@@ -22,28 +24,39 @@ from teachers_torch.config import (
     UniSRecConfig,
 )
 
+STUDENT = "student"
+"""The student's name in `--init`."""
+STARTED = (STUDENT, *PRETRAINED)
+"""Models that `--init` can name; unisrec-text starts from unisrec's."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Where results go, who teaches, which seeds."""
 
-    output_dir: str = option("runs/latest", "Folder of the results.", filled=True)
+    output_dir: str = option("runs/latest", "Folder of the results.", filled=True, path=True)
     cache_dir: str = option(
         os.environ.get("PRMKD_CACHE_DIR") or "cache",
         "Folder of encoded texts, tuned teachers and their vectors, shared by all runs "
         "($PRMKD_CACHE_DIR, else ./cache).",
         filled=True,
+        path=True,
     )
     teachers: tuple[str, ...] = option(
         ("unisrec-text", "unisrec", "unim2rec"),
         "Who teaches; empty for the student alone.",
         choices=TEACHERS,
     )
-    teacher_checkpoints: tuple[str, ...] = option(
+    init: tuple[str, ...] = option(
         (),
-        "What teachers start from: unisrec=PATH, unim2rec=PATH. A path is a folder of "
-        "experiments pretrain or, for unisrec, an official .pth file; unisrec-text starts from "
-        "unisrec's. Recformer has --recformer_start.",
+        "What models start from, NAME=PATH, each name of "
+        + ", ".join(STARTED)
+        + " at most once. student: the folder of an exported student, or a .pth file of RecBole's, "
+        "for the plain and the distilled one. unisrec (unisrec-text too), unim2rec: a folder made "
+        "by pretrain, or for unisrec an official .pth file. recformer: all-MiniLM-L6-v2, random, "
+        "a folder made by pretrain, an official file (.bin, .ckpt), or a Hugging Face name or "
+        "folder of an encoder to convert. Without an entry every seed draws its own start; "
+        "recformer is made of all-MiniLM-L6-v2.",
     )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)
     teacher_scores: str = option(
@@ -53,11 +66,6 @@ class RunConfig:
         choices=("jax", "torch"),
     )
     seeds: tuple[int, ...] = option((0,), "Seeds of the students.", low=0)
-    student_init: str = option(
-        "",
-        "What the students start from, plain and distilled: the folder of an exported student, "
-        "or a .pth file of RecBole's. By default every seed draws its own start.",
-    )
     export_recbole: bool = option(
         False, "Write the trained students under RecBole's keys too, for RecBole to serve."
     )
@@ -75,24 +83,29 @@ class RunConfig:
                 raise UserError(f"--{name}: found {text!r}, expected each value once")
         if not self.seeds:
             raise UserError("--seeds: found none, expected at least one")
-        self.checkpoints()
+        self.starts()
 
-    def checkpoints(self) -> dict[str, str]:
-        """The path of every family of `--teacher_checkpoints`.
+    def starts(self) -> dict[str, str]:
+        """Model → the path that `--init` names for it, with `~` and `$VAR` expanded.
 
         Raises:
-            UserError: an entry is not family=path, or a family comes twice.
+            UserError: an entry is not NAME=PATH, or a name comes twice.
         """
         paths: dict[str, str] = {}
-        for entry in self.teacher_checkpoints:
-            family, _, path = entry.partition("=")
-            if family not in CHECKPOINTED or not path or family in paths:
+        for entry in self.init:
+            name, _, path = entry.partition("=")
+            if name not in STARTED or not path or "\0" in path or name in paths:
                 raise UserError(
-                    f"--teacher_checkpoints: found {entry!r}, expected NAME=PATH, each name of "
-                    f"{', '.join(CHECKPOINTED)} at most once (recformer's: --recformer_start=PATH)"
+                    f"--init: found {entry!r}, expected NAME=PATH, each name of "
+                    f"{', '.join(STARTED)} at most once"
                 )
-            paths[family] = path
+            paths[name] = expand_path(path, "--init")
         return paths
+
+    @property
+    def student_init(self) -> str:
+        """The path that the student starts from; "" where every seed draws its start."""
+        return self.starts().get(STUDENT, "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,19 +125,7 @@ class Settings:
                 f"--batch_size: found {self.train.batch_size}, expected at least "
                 f"--max_seq_len={self.data.max_seq_len}"
             )
-        if self.student.window(self.data.max_seq_len) < 1:
-            raise UserError(
-                f"--max_seq_len: found {self.data.max_seq_len}, expected at least 2: "
-                f"--student={self.student.student} adds a token to each prefix"
-            )
         names = self.run.teachers
-        prefixes = self.student.student in BUILT_IN and self.student.student != "lightgcn"
-        if names and self.distill.teacher_history == "whole" and prefixes:
-            raise UserError(
-                "--teacher_history: found 'whole', expected 'prefix': the user vectors of "
-                f"--student={self.student.student} depend on the prefix, and its teachers would "
-                "have read the targets"
-            )
         given = given_weights(self.distill.teacher_weights)
         if given is not None and names and len(given) != len(names):
             raise UserError(
@@ -133,112 +134,74 @@ class Settings:
             )
 
 
+TEACHER_GROUPS = (
+    Group("Texts of the teachers", "", TextConfig),
+    Group("Images of the teachers", "", ImageConfig),
+    Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
+    Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
+    Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
+    Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
+)
 GROUPS = (
     Group("Run", "", RunConfig),
     Group("Data", "", DataConfig),
     Group("Student", "", StudentConfig),
     Group("Training", "", TrainConfig),
     Group("Distillation", "", DistillConfig),
-    Group("Texts of the teachers", "", TextConfig),
-    Group("Pictures of the teachers", "", ImageConfig),
-    Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
-    Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
-    Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
-    Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
+    *TEACHER_GROUPS,
 )
 
 
-def settings_from(configs: tuple) -> Settings:
-    """Puts the configurations of `GROUPS`, in their order, together."""
-    run, data, student, train, distill, *teachers = configs
-    text, image, unisrec, unim2rec, recformer, precomputed = teachers
-    configured = TeacherConfigs(
-        text=text,
-        image=image,
-        unisrec=unisrec,
-        unim2rec=unim2rec,
+def settings_from(configs: Mapping[type, object]) -> Settings:
+    """Puts a command's configurations together, each found by its class.
+
+    Args:
+        configs: those of `GROUPS`; others are left out.
+
+    Raises:
+        UserError: two of them don't fit together, whatever the student.
+    """
+    run = config_of(configs, RunConfig)
+    data = config_of(configs, DataConfig)
+    starts = run.starts()
+    recformer = config_of(configs, RecformerConfig)
+    recformer = dataclasses.replace(recformer, start=starts.get("recformer", recformer.start))
+    teachers = TeacherConfigs(
+        text=config_of(configs, TextConfig),
+        image=config_of(configs, ImageConfig),
+        unisrec=config_of(configs, UniSRecConfig),
+        unim2rec=config_of(configs, UniM2RecConfig),
         recformer=recformer,
-        precomputed=precomputed,
+        precomputed=config_of(configs, PrecomputedConfig),
         max_seq_len=data.max_seq_len,
-        checkpoints=run.checkpoints(),
+        checkpoints={n: path for n, path in starts.items() if n not in (STUDENT, "recformer")},
     )
-    return Settings(run, data, student, train, distill, configured)
+    return Settings(
+        run=run,
+        data=data,
+        student=config_of(configs, StudentConfig),
+        train=config_of(configs, TrainConfig),
+        distill=config_of(configs, DistillConfig),
+        teachers=teachers,
+    )
 
 
-def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
-    """One warning for each flag that was given but that nothing in this run reads."""
-    teachers = set(settings.run.teachers)
-    reads_text = bool(teachers & {"unisrec", "unisrec-text", "unim2rec"})
-    unread: dict[str, str] = {}
+def check_settings(settings: Settings) -> None:
+    """Checks what depends on the student's class; called once memory and threads are settled.
 
-    def note(config: type, prefix: str, unused: bool, why: str) -> None:
-        if unused:
-            for field in dataclasses.fields(config):
-                unread[prefix + field.name] = why
-
-    started = {name.removesuffix("-text") for name in teachers}
-    if not started & set(settings.teachers.checkpoints):
-        unread["teacher_checkpoints"] = "none of its teachers teaches"
-    named = ",".join(settings.run.teachers) or "none"
-    note(DistillConfig, "", not teachers, "there is no teacher to distil from")
-    note(TextConfig, "", not reads_text, f"--teachers={named} does not use it")
-    note(ImageConfig, "", "unim2rec" not in teachers, f"--teachers={named} does not use it")
-    for config, users in (
-        (UniSRecConfig, {"unisrec", "unisrec-text"}),
-        (UniM2RecConfig, {"unim2rec"}),
-        (RecformerConfig, {"recformer"}),
-        (PrecomputedConfig, {"precomputed"}),
-    ):
-        note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
-    student, loss = settings.student.student, settings.student.objective
-    for name, readers in READ_BY_LOSS.items():
-        if loss not in readers:
-            unread[name] = f"--loss={loss} does not use it"
-    for name, readers in READ_BY.items():
-        if student in BUILT_IN and student not in readers:
-            unread[name] = f"--student={student} does not use it"
-    if settings.data.dataset != "synthetic":
-        for field in dataclasses.fields(DataConfig):
-            if field.name.startswith("synthetic_"):
-                unread[field.name] = f"--dataset={settings.data.dataset} is not made here"
-    else:
-        unread["data_dir"] = "--dataset=synthetic reads no files"
-    if settings.distill.consistency_threshold is not None:
-        unread["consistency_quantile"] = "--consistency_threshold replaces it"
-    if teachers:
-        unread = {**_unread_by_method(settings), **unread}
-    return [f"--{name} has no effect: {unread[name]}" for name in sorted(explicit & set(unread))]
-
-
-def _unread_by_method(settings: Settings) -> dict[str, str]:
-    """The distillation's options that this distillation does not read, and why."""
-    distill = settings.distill
-    method, named = METHODS[distill.method], f"--method={distill.method}"
-    rule = ("consistency_quantile", "consistency_threshold", "redistribute")
-    softened = ("temperature", "score_normalization")
-    divergence = ("kl", "smoothing", "student_temperature", "kd_include_positive")
-    weights = ("teacher_weights", "teacher_weight_power")
-    own = {
-        "rank_": method.scores == "ranks",
-        "rd_": method.loss == "rd",
-        "rrd_": method.loss == "rrd",
-        "unkd_": method.loss == "unkd",
-        "permutation_": method.permuted,
-    }
-    reasons = [
-        (len(settings.run.teachers) < 3, rule, "the consistency rule needs three teachers"),
-        (not method.exclusion, rule, f"{named} excludes no teacher"),
-        (method.scores == "ranks", softened, f"{named} reads ranks"),
-        (method.lists, divergence, f"{named} learns an order of unobserved items"),
-        (distill.teacher_weights != "validation", weights[1:], "--teacher_weights replaces it"),
-        (method.weights != "configured", weights, f"{named} sets the teachers' weights"),
-        (distill.negatives == "catalogue", ("deduplicate_columns",), "the catalogue has each once"),
-    ]
-    for prefix, read in own.items():
-        names = [
-            field.name
-            for field in dataclasses.fields(DistillConfig)
-            if field.name.startswith(prefix)
-        ]
-        reasons.append((not read, names, f"{named} does not read it"))
-    return {name: why for unread, names, why in reasons if unread for name in names}
+    Raises:
+        UserError: settings that don't fit the student.
+    """
+    student = settings.student
+    if student.window(settings.data.max_seq_len) < 1:
+        raise UserError(
+            f"--max_seq_len: found {settings.data.max_seq_len}, expected at least 2: "
+            f"--student={student.student} adds a token to each prefix"
+        )
+    per_prefix = student.student in BUILT_IN and student.student != "lightgcn"
+    if settings.run.teachers and settings.distill.teacher_history == "whole" and per_prefix:
+        raise UserError(
+            "--teacher_history: found 'whole', expected 'prefix': the user vectors of "
+            f"--student={student.student} depend on the prefix, and its teachers would have read "
+            "the targets"
+        )

@@ -19,7 +19,7 @@ from experiments.reporting.wording import (
     seconds,
 )
 from experiments.runs.finished import FinishedRun
-from experiments.runs.study import Variant
+from experiments.runs.variant import Variant
 from prmkd_jax.evaluate.metrics import METRICS
 from prmkd_jax.evaluate.significance import compare, holm
 

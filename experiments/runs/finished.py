@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +62,17 @@ class FinishedRun:
 
 
 def finished_runs(
-    configs: Sequence[Any], folder: Path, reporter: Reporter, *, rank_test: bool
+    configs: Mapping[type, object], folder: Path, reporter: Reporter, *, rank_test: bool
 ) -> list[FinishedRun]:
     """A configuration's runs, one a seed; those that aren't there yet are run.
 
     Args:
-        configs: the configuration as parsed, in the order of `GROUPS`.
+        configs: the configurations as parsed.
         folder: where runs lie, each in a folder of its own.
         reporter: where to tell of it.
         rank_test: False where the runs only serve to choose a setting.
     """
-    settings = settings_from(tuple(configs))
+    settings = settings_from(configs)
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
     start = student_start(settings, dataset, split)
@@ -91,7 +91,7 @@ def finished_runs(
     return runs
 
 
-def check_runs(several: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+def check_runs(several: Iterable[Mapping[type, object]]) -> list[dict[str, Any]]:
     """Finds what is wrong with any configuration before the first is run.
 
     Args:
@@ -106,11 +106,10 @@ def check_runs(several: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     identities = []
     checked: set[Path] = set()
     for configs in several:
-        settings = settings_from(tuple(configs))
+        settings = settings_from(configs)
         if settings.run.export_recbole:
             raise UserError(
-                "--export_recbole: found True, expected False: only experiments.main writes "
-                "students"
+                "--export_recbole: found True, expected False: only train writes students"
             )
         dataset = load_dataset(settings)
         split = leave_one_out(dataset.interactions)

@@ -22,7 +22,7 @@ from prmkd_jax.students.registry import create_student
 
 
 def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start | None:
-    """What `--student_init` names; None where it names nothing.
+    """What the student starts from by `--init`; None where it names nothing.
 
     It comes before anything is trained, so that a mistake here, a student that can't be made, or
     an export that RecBole has no model for, is told before the hours are spent.
@@ -51,7 +51,7 @@ def student_file_names(run: RunConfig) -> list[str]:
 
 
 def start_digest(settings: Settings) -> str:
-    """SHA-256 over the weights that `--student_init` names, wherever they lie.
+    """SHA-256 over the weights that `--init` names for the student, wherever they lie.
 
     Raises:
         UserError: there is no such file.
@@ -113,7 +113,7 @@ def _start_path(settings: Settings) -> Path:
     path = Path(settings.run.student_init)
     if not (path / WEIGHTS if path.is_dir() else path).is_file():
         raise UserError(
-            f"--student_init: found no weights at {path}, expected the folder of an exported "
+            f"--init: student: found no weights at {path}, expected the folder of an exported "
             "student or a .pth file of RecBole's"
         )
     return path

@@ -7,7 +7,7 @@ often a state is saved, changes no number.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -46,7 +46,7 @@ _WORDS = {
     "data": "the data",
     "split": "the split",
     "second_domain_data": "the data of --second_domain",
-    "student_init": "the contents of --student_init",
+    "student_init": "the contents of the student's --init",
     "student_class": "the class of --student",
     "numerics_version": "the version of the training code",
     "teachers": "teacher",
@@ -55,14 +55,14 @@ _WORDS = {
 
 
 def run_identity(
-    configs: Sequence[Any], settings: Settings, dataset: Dataset, split: Split
+    configs: Mapping[type, object], settings: Settings, dataset: Dataset, split: Split
 ) -> dict[str, Any]:
     """What one seed's runs depend on, but for the seed and the variant.
 
     A student alone depends on no teacher and no distillation.
 
     Args:
-        configs: the configuration as parsed, in the order of `GROUPS`.
+        configs: the configurations as parsed.
         settings: the same, put together.
         dataset: the data.
         split: its parts.
@@ -72,11 +72,11 @@ def run_identity(
     """
     run, student = settings.run, settings.student.student
     read = [
-        (group, config)
-        for group, config in zip(GROUPS, configs, strict=True)
+        group
+        for group in GROUPS
         if group.config in _READ or (run.teachers and group.config is DistillConfig)
     ]
-    flags = as_dict(*zip(*read, strict=True))
+    flags = as_dict(read, configs)
     flags = {name: value for name, value in flags.items() if name not in _FREE}
     flags["teachers"] = list(run.teachers)
     packages = list(_PACKAGES)

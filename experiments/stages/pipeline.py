@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.cli.console import Reporter
 from experiments.cli.flags import as_dict, as_flagfile
-from experiments.cli.settings import GROUPS, Settings
+from experiments.cli.settings import GROUPS, RunConfig, Settings
 from experiments.reporting.figures import figure_names, save_figures
 from experiments.reporting.report import write_report
 from experiments.reporting.tables import dataset_lines, print_results
@@ -44,7 +44,10 @@ CONFIG, FLAGFILE, LOG = "config.json", "flags.cfg", "log.jsonl"
 
 
 def run_pipeline(
-    settings: Settings, configs: Sequence[Any], reporter: Reporter, runtime: Sequence[str]
+    settings: Settings,
+    configs: Mapping[type, object],
+    reporter: Reporter,
+    runtime: Sequence[str],
 ) -> dict[str, Any]:
     """Runs a whole study and leaves its files in `--output_dir`.
 
@@ -53,7 +56,7 @@ def run_pipeline(
 
     Args:
         settings: what to do.
-        configs: the same as parsed, in the order of `GROUPS`, for config.json and flags.cfg.
+        configs: the same as parsed, for config.json and flags.cfg.
         reporter: where to tell of it.
         runtime: lines about memory and threads for the log.
 
@@ -65,7 +68,7 @@ def run_pipeline(
     """
     output, seconds = Path(settings.run.output_dir), {}
     # Who repeats the run by its flagfile doesn't want to replace another one by it.
-    configs = [dataclasses.replace(configs[0], overwrite=False), *configs[1:]]
+    configs = {**configs, RunConfig: dataclasses.replace(settings.run, overwrite=False)}
     flags, environment = as_dict(GROUPS, configs), describe_environment()
     with _timed(seconds, "data"):
         dataset = load_dataset(settings)

@@ -1,4 +1,4 @@
-"""python -m experiments.studies.ablation --flagfile=scientific.cfg: the paper's Fig. 3.
+"""python -m experiments study ablation --flagfile=ablation.cfg: the paper's Fig. 3.
 
 Its "w/o MT: only using UniSRec" names two experiments at once; both are run, `only_` each
 teacher and `without_` each teacher.
@@ -6,16 +6,10 @@ teacher and `without_` each teacher.
 
 from collections.abc import Sequence
 
-from experiments.cli.flags import run_command
 from experiments.cli.settings import Settings
 from experiments.reporting.wording import model_name
-from experiments.runs.study import Variant, run_study
+from experiments.runs.variant import Study, Variant
 from prmkd_jax.distill.config import given_weights
-
-
-def main(argv: Sequence[str]) -> None:
-    """Runs all of them and writes one table."""
-    run_study(argv, "ablation", "Ablations of PRM-KD", "PRM-KD", list_variants)
 
 
 def list_variants(settings: Settings) -> list[Variant]:
@@ -40,7 +34,7 @@ def list_variants(settings: Settings) -> list[Variant]:
         # Of two teachers, being without the one is having only the other.
         *(without if len(teachers) > 2 else ()),
         Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
-        Variant("without_wa", "w/o WA: average", (*uniform, "--consistency_threshold=none")),
+        Variant("without_wa", "w/o WA: average", uniform),
         Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
     ]
 
@@ -56,5 +50,4 @@ def _taught_by(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
     return (*flags, f"--teacher_weights={kept}")
 
 
-if __name__ == "__main__":
-    run_command(main)
+STUDY = Study("ablation", "Ablations of PRM-KD", "PRM-KD", list_variants)

@@ -1,21 +1,15 @@
-"""python -m experiments rivals --flagfile=scientific.cfg: PRM-KD against its rivals and controls.
+"""python -m experiments study rivals --flagfile=rivals.cfg: PRM-KD, its rivals and its controls.
 
 The same student, data, budget and stopping for all. RD, RRD and UnKD have losses of another size
-than a KL, so each has a weight of its own, chosen on Scientific's validation part
-(docs/choices.md); `--variant_flags` sets others.
+than a KL, so each needs a `--distill_weight` of its own, chosen on validation: give it by
+`--variant_flags`, as configs/rivals.cfg does for Scientific.
 """
 
-from collections.abc import Sequence
-
-from experiments.cli.flags import run_command
 from experiments.cli.settings import Settings
 from experiments.reporting.wording import model_name
-from experiments.runs.study import Variant, run_study
+from experiments.runs.variant import Study, Variant
 
-
-def main(argv: Sequence[str]) -> None:
-    """Runs all of them and writes one table."""
-    run_study(argv, "rivals", "PRM-KD, its rivals and its controls", "PRM-KD", list_variants)
+NO_EXCLUSION = ("--consistency_quantile=1",)
 
 
 def list_variants(settings: Settings) -> list[Variant]:
@@ -23,17 +17,16 @@ def list_variants(settings: Settings) -> list[Variant]:
     return [
         Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
         Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
-        Variant("average", "uniform average", ("--method=average",)),
-        Variant("weighted", "weighted, no exclusion", ("--method=weighted",)),
+        Variant("average", "uniform average", ("--teacher_weights=uniform", *NO_EXCLUSION)),
+        Variant("weighted", "weighted, no exclusion", NO_EXCLUSION),
         Variant("best_teacher", "best teacher alone", ("--method=best_teacher",)),
         Variant("rank_ensemble", "rank ensemble", ("--method=rank_ensemble",)),
-        Variant("rd", "RD", ("--method=rd", "--distill_weight=10")),
-        Variant("rrd", "RRD", ("--method=rrd", "--distill_weight=0.1")),
-        Variant("unkd", "UnKD", ("--method=unkd", "--distill_weight=30")),
+        Variant("rd", "RD", ("--method=rd",)),
+        Variant("rrd", "RRD", ("--method=rrd",)),
+        Variant("unkd", "UnKD", ("--method=unkd",)),
         Variant("label_smoothing", "control: smoothed label", ("--method=label_smoothing",)),
         Variant("permuted", "control: permuted teachers", ("--method=permuted",)),
     ]
 
 
-if __name__ == "__main__":
-    run_command(main)
+STUDY = Study("rivals", "PRM-KD, its rivals and its controls", "PRM-KD", list_variants)

@@ -23,6 +23,8 @@ def option(
     above: float | None = None,
     below: float | None = None,
     filled: bool = False,
+    flag: bool = True,
+    path: bool = False,
 ) -> Any:
     """Declares one option as a dataclass field.
 
@@ -35,19 +37,32 @@ def option(
         above: exclusive lower bound.
         below: exclusive upper bound.
         filled: whether empty text is refused: as a path it would mean the current folder.
+        flag: False for a constant that only Python code sets: checked and recorded like the
+            others, but the command line has no flag for it.
+        path: whether it is a file or folder name, in which the command line expands `~` and
+            `$VAR`, and NUL is refused.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds, "filled": filled}
+    metadata = {
+        "help": help,
+        "choices": tuple(choices),
+        "bounds": bounds,
+        "filled": filled,
+        "flag": flag,
+        "path": path,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def expected(field: dataclasses.Field) -> str:
     """Says in words what a field accepts: `one of a, b` or `at least 0, below 1`."""
-    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    choices = field.metadata["choices"]
+    bounds = field.metadata["bounds"]
     if choices:
         return "one of " + ", ".join(map(str, choices))
-    if field.metadata["filled"]:
-        return "not empty"
+    if field.metadata["path"] or field.metadata["filled"]:
+        kind = ["a path"] if field.metadata["path"] else []
+        return ", ".join(kind + ["not empty"] * field.metadata["filled"])
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     return ", ".join(
         f"{word} {bounds[key]:g}" for key, word in words.items() if bounds[key] is not None
@@ -80,13 +95,16 @@ def allowed(value: Any, field: dataclasses.Field) -> bool:
 
 
 def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
-    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    choices = field.metadata["choices"]
+    bounds = field.metadata["bounds"]
     if value is None:
         return True
     if choices:
         return value in choices
     if field.metadata["filled"] and not value:
         return False
+    if field.metadata["path"] and "\0" in value:
+        return False  # no system has such a file
     if isinstance(value, float) and not math.isfinite(value):
         return False
     checks = {

@@ -17,9 +17,16 @@ class DataConfig:
         os.environ.get("PRMKD_DATA_DIR") or "data",
         "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
         filled=True,
+        path=True,
+    )
+    split: str = option(
+        "leave_one_out",
+        "What is held out: of each user the last item for the test and the one before it for "
+        "validation (leave_one_out).",
+        choices=("leave_one_out",),
     )
     max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1)
-    synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0)
+    synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0, flag=False)
     synthetic_users: int = option(2000, "Users of the synthetic target domain.", low=10)
     synthetic_items: int = option(1500, "Items of the synthetic target domain.", low=20)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.cli import arguments, flags
+from experiments.cli import arguments, command, flags, help
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
@@ -39,7 +39,13 @@ class Toy:
             raise UserError("--whole: found 8, expected another value beside --switch=True")
 
 
-GROUPS = (flags.Group("Toy", "", Toy), flags.Group("Teacher", "unisrec_", Toy))
+@dataclasses.dataclass(frozen=True)
+class TeacherToy(Toy):
+    """The same options for a teacher."""
+
+
+GROUPS = (flags.Group("Toy", "", Toy), flags.Group("Teacher", "unisrec_", TeacherToy))
+TOYS_COMMAND = command.Command("toys", "Play.", GROUPS, "no.such.module:run")
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def toy(*argv: str) -> Toy:
-    return flags.parse(argv, GROUPS).configs[0]
+    return flags.config_of(flags.parse(argv, GROUPS).configs, Toy)
 
 
 def refusal(*argv: str) -> str:
@@ -65,7 +71,7 @@ def test_no_arguments_give_the_dataclass_defaults():
     """A default that changes on its way through absl would break every run."""
     groups = [flags.Group(c.__name__, "", c) for c in (DataConfig, DistillConfig, TrainConfig)]
     parsed = flags.parse([], groups)
-    assert parsed.configs == (DataConfig(), DistillConfig(), TrainConfig())
+    assert list(parsed.configs.values()) == [DataConfig(), DistillConfig(), TrainConfig()]
     assert parsed.explicit == frozenset()
 
 
@@ -101,7 +107,7 @@ def test_every_type_is_read(argument, field, value):
 def test_prefix_reaches_only_its_own_group():
     """`--unisrec_whole` must not set the student's `whole`, nor the other way round."""
     parsed = flags.parse(["--unisrec_whole", "5", "--whole=4"], GROUPS)
-    assert parsed.configs == (Toy(whole=4), Toy(whole=5))
+    assert parsed.configs == {Toy: Toy(whole=4), TeacherToy: TeacherToy(whole=5)}
     assert parsed.explicit == {"unisrec_whole", "whole"}
 
 
@@ -200,7 +206,7 @@ def test_flags_win_over_the_flagfile_in_any_order(folder):
     (folder / "a.cfg").write_text("--whole=5\n--real=0.5\n")
     for argv in (["--flagfile=a.cfg", "--whole=6"], ["--whole=6", "--flagfile", "a.cfg"]):
         parsed = flags.parse(argv, GROUPS)
-        assert parsed.configs[0] == Toy(whole=6, real=0.5)
+        assert parsed.configs[Toy] == Toy(whole=6, real=0.5)
         assert parsed.explicit == {"whole"}
 
 
@@ -266,33 +272,36 @@ def test_flagfile_that_is_no_text_is_refused(folder):
 
 
 LINES = st.text(st.characters(exclude_categories=["C", "Z"])).filter(lambda s: s.lower() != "none")
-TOYS = st.builds(
-    Toy,
-    text=st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8),
-    whole=st.integers(0, 7),
-    real=st.floats(0, 1, exclude_min=True, exclude_max=True),
-    switch=st.booleans(),
-    maybe_real=st.none() | st.floats(0, 1e30),
-    maybe_text=st.none() | LINES,
-    wholes=st.lists(st.integers(0), max_size=3).map(tuple),
-    reals=st.lists(st.floats(-1e300, 1), max_size=3).map(tuple),
-    texts=st.lists(st.sampled_from("ab"), max_size=3).map(tuple),
-)
+TOY_VALUES = {
+    "text": st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8),
+    "whole": st.integers(0, 7),
+    "real": st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "switch": st.booleans(),
+    "maybe_real": st.none() | st.floats(0, 1e30),
+    "maybe_text": st.none() | LINES,
+    "wholes": st.lists(st.integers(0), max_size=3).map(tuple),
+    "reals": st.lists(st.floats(-1e300, 1), max_size=3).map(tuple),
+    "texts": st.lists(st.sampled_from("ab"), max_size=3).map(tuple),
+}
 
 
-@given(TOYS, TOYS)
+@given(st.builds(Toy, **TOY_VALUES), st.builds(TeacherToy, **TOY_VALUES))
 def test_as_flagfile_gives_the_same_run_back(tmp_path_factory, student, teacher):
     """A run's own flags.cfg that is off by one digit does not reproduce the run."""
     path = tmp_path_factory.mktemp("run") / "flags.cfg"
-    path.write_text(flags.as_flagfile(GROUPS, (student, teacher)), encoding="utf-8")
+    path.write_text(
+        flags.as_flagfile(GROUPS, {Toy: student, TeacherToy: teacher}), encoding="utf-8"
+    )
     parsed = flags.parse([f"--flagfile={path}"], GROUPS)
-    assert parsed.configs == (student, teacher)
+    assert parsed.configs == {Toy: student, TeacherToy: teacher}
     assert parsed.explicit == frozenset()
 
 
 def test_as_dict_is_json_by_flag_name():
     """config.json must name each value as the user typed it."""
-    record = flags.as_dict(GROUPS, (Toy(wholes=(1, 2)), Toy(maybe_text=None)))
+    record = flags.as_dict(
+        GROUPS, {TeacherToy: TeacherToy(maybe_text=None), Toy: Toy(wholes=(1, 2))}
+    )
     assert json.loads(json.dumps(record)) == record
     assert record["wholes"] == [1, 2]
     assert record["unisrec_maybe_text"] is None
@@ -301,10 +310,8 @@ def test_as_dict_is_json_by_flag_name():
 
 
 def test_help_lists_every_flag_by_topic(capsys):
-    """`--help` must name each flag, its default and what it accepts, and exit with 0."""
-    with pytest.raises(SystemExit) as caught:
-        flags.parse(["--whole=x", "--help"], GROUPS, program="prog")
-    assert caught.value.code == 0
+    """`--help` must name each flag, its default and what it accepts, whatever else is asked."""
+    command.execute(TOYS_COMMAND, ["--whole=x", "--help"], "prog")
     text = capsys.readouterr().out
     assert text.startswith("Usage: prog ")
     assert text.index("\nToy\n") < text.index("--whole=3") < text.index("\nTeacher\n")
@@ -337,7 +344,7 @@ def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, cap
         flags.parse(argv, GROUPS)
 
     with pytest.raises(SystemExit) as caught:
-        flags.run_command(main)
+        command.run_command(main)
     assert caught.value.code == 2
     streams = capsys.readouterr()
     assert streams.out == ""
@@ -347,7 +354,7 @@ def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, cap
         raise NotADirectoryError(20, "Not a\ndirectory", "runs")
 
     with pytest.raises(SystemExit) as caught:
-        flags.run_command(no_folder)
+        command.run_command(no_folder)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: [Errno 20] Not a directory: 'runs'\n"
 
@@ -355,17 +362,16 @@ def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, cap
         raise KeyError(argv[0])
 
     with pytest.raises(KeyError):
-        flags.run_command(bug)
+        command.run_command(bug)
 
 
 def test_reader_that_stops_reading_gets_no_traceback(tmp_path):
     """`--help | head` closes the pipe while the text is still being printed."""
     script = tmp_path / "command.py"
     script.write_text(
-        "from experiments.cli import flags\n"
-        "from prmkd_jax.train.config import TrainConfig\n"
-        "GROUPS = [flags.Group('Training', '', TrainConfig)]\n"
-        "flags.run_command(lambda argv: flags.parse(argv, GROUPS))\n"
+        "from experiments.cli.command import run_command\n"
+        "from experiments.main import main\n"
+        "run_command(main)\n"
     )
     reader, writer = os.pipe()
     os.close(reader)
@@ -380,3 +386,67 @@ def test_reader_that_stops_reading_gets_no_traceback(tmp_path):
         )
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Paths, and a constant of Python's."""
+
+    folder: str = option("runs", "A folder.", filled=True, path=True)
+    optional: str = option("", "A file, or none.", path=True)
+    constant: int = option(7, "A constant.", low=0, flag=False)
+
+    def __post_init__(self):
+        validate(self)
+
+
+PLACES = (flags.Group("Places", "", Places),)
+
+
+def places(*argv: str) -> Places:
+    return flags.config_of(flags.parse(argv, PLACES).configs, Places)
+
+
+def test_paths_are_expanded_as_a_shell_would(monkeypatch):
+    """A folder named `~` in the working directory, since no shell expands `--folder=~/runs`."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data")
+    assert places("--folder=~/runs").folder == "/home/me/runs"
+    assert places("--folder=$DATA/a", "--optional=${DATA}b") == Places("/data/a", "/datab")
+    assert places("--folder=a~b").folder == "a~b"
+    assert places("--optional=").optional == ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--folder=", "--folder: found '', expected a path, not empty"),
+        ("--folder=a\0b", "--folder: found 'a\\x00b', expected a path"),
+        ("--optional=\0", "--optional: found '\\x00', expected a path"),
+        ("--folder=$NO_SUCH_THING/a", "--folder: found '$NO_SUCH_THING/a', expected a path: $NO_"),
+        ("--folder=~no-such-user/a", "--folder: found '~no-such-user/a', expected a path: there"),
+    ],
+)
+def test_paths_that_name_nothing_are_refused(argument, message):
+    """Results in the working directory, or a traceback of the file system's."""
+    with pytest.raises(UserError) as caught:
+        places(argument)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_constant_has_no_flag_but_is_recorded():
+    """A flag that --help hides and the command line takes, or a run whose record lacks it."""
+    with pytest.raises(UserError, match="unknown flag --constant"):
+        places("--constant=3")
+    assert "constant" not in help.flags_text(PLACES, "")
+    assert "constant" not in flags.as_flagfile(PLACES, {Places: Places()})
+    assert flags.as_dict(PLACES, {Places: Places(constant=3)})["constant"] == 3
+
+
+def test_two_groups_of_one_dataclass_are_a_bug():
+    """A configuration that another group's values replace."""
+    twice = [flags.Group("A", "a_", Toy), flags.Group("B", "b_", Toy)]
+    with pytest.raises(TypeError, match="same configuration"):
+        flags.define(twice)
+    with pytest.raises(TypeError, match="no group of flags has Places"):
+        flags.config_of(flags.parse([], GROUPS).configs, Places)

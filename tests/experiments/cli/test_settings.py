@@ -2,8 +2,9 @@
 
 import pytest
 
+from experiments.cli import unread
 from experiments.cli.flags import parse
-from experiments.cli.settings import GROUPS, ignored_flags, settings_from
+from experiments.cli.settings import GROUPS, check_settings, settings_from
 from prmkd_jax.common.errors import UserError
 
 TWO = "--teachers=unisrec,unim2rec"
@@ -11,7 +12,9 @@ TWO = "--teachers=unisrec,unim2rec"
 
 def warnings(*flags):
     parsed = parse(["--flagfile=demo.cfg", *flags], GROUPS)
-    return ignored_flags(settings_from(parsed.configs), parsed.explicit)
+    settings = settings_from(parsed.configs)
+    check_settings(settings)
+    return unread.warnings([settings], parsed.explicit, "train", frozenset())
 
 
 @pytest.mark.parametrize("weights", ["1,2,3", "1"])
@@ -116,3 +119,36 @@ def test_teachers_that_know_the_targets_need_a_student_without_prefixes(student)
 def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread):
     """A number of negatives that the user tunes and that nothing draws."""
     assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]
+
+
+def test_a_flag_is_unread_where_no_run_of_the_command_reads_it():
+    """A warning about the setting of one variant because another doesn't read it."""
+    parsed = parse(["--flagfile=demo.cfg", "--rd_top=9", "--gbce_t=0.5"], GROUPS)
+    prmkd, rd = (
+        settings_from(parse([f"--method={name}", "--gbce_t=0.5"], GROUPS).configs)
+        for name in ("prmkd", "rd")
+    )
+    lines = unread.warnings([prmkd, rd], parsed.explicit, "study", frozenset())
+    assert [line.split()[0] for line in lines] == ["--gbce_t"]
+    (line, _) = unread.warnings([rd], parsed.explicit, "study", frozenset({"rd_top"}))[::-1]
+    assert line == "--rd_top has no effect: study does not read it"
+
+
+def test_what_models_start_from_is_one_flag(monkeypatch):
+    """A start that is read and then lost, or one that reaches another model."""
+    monkeypatch.setenv("PTH", "/weights")
+    flag = "--init=unisrec=a/b,unim2rec=c=d,recformer=random,student=$PTH/s.pth"
+    settings = settings_from(parse([flag], GROUPS).configs)
+    assert settings.teachers.checkpoints == {"unisrec": "a/b", "unim2rec": "c=d"}
+    assert settings.teachers.recformer.start == "random"
+    assert settings.run.student_init == "/weights/s.pth"
+    assert not warnings("--init=unisrec=a")
+    assert warnings("--init=unisrec=a", "--teachers=unim2rec")[0].startswith("--init has no effect")
+    assert not warnings("--init=student=a", "--teachers=")
+
+
+@pytest.mark.parametrize("value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b"])
+def test_starts_that_name_nothing_are_refused(value):
+    """A model trained from other weights although a start was given."""
+    with pytest.raises(UserError, match=r"--init: found .* expected NAME=PATH"):
+        parse([f"--init={value}"], GROUPS)

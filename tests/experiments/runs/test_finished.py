@@ -11,6 +11,7 @@ from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS
 from experiments.runs import finished as trials
 from experiments.runs.finished import finished_runs
+from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
 
 SMALL = (
@@ -114,7 +115,7 @@ def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, reporter, monkeypat
 
 def test_teachers_make_another_run_and_permuted_ones_another_still(tmp_path, reporter, trained):
     """A distilled run read back for the plain one, or a control taught by the true teacher."""
-    (data, *_) = (config for config in configs(tmp_path) if hasattr(config, "synthetic_users"))
+    data = configs(tmp_path)[DataConfig]
     world, rng = synthetic_dataset(data), np.random.default_rng(0)
     for name, rows in (
         ("instances", len(world.interactions.items)),

@@ -11,14 +11,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bridge.runtime import RuntimeSettings
+from experiments.cli import command
+from experiments.cli.command import execute
 from experiments.cli.flags import parse
+from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, settings_from
+from experiments.commands.study import COMMAND
 from experiments.runs.compare import describe, describe_timing, figure, markdown
 from experiments.runs.finished import FinishedRun
-from experiments.runs.study import Variant, VariantsConfig, choose_variants
-from experiments.studies import ablation, rivals, universality
+from experiments.runs.study import choose_variants
+from experiments.runs.variant import Variant
+from experiments.studies import ablation, rivals, students
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm
 from prmkd_jax.students.config import STUDENT_NAMES
@@ -119,7 +127,7 @@ def test_figure_says_what_a_hollow_bar_is(results):
 
 def test_every_student_is_compared_with_itself():
     """A gain over another student, or a student that the figure forgets."""
-    variants = universality.list_variants(settings())
+    variants = students.list_variants(settings())
     names = [each.name.removesuffix("-base") for each in variants[::2]]
     assert names == [name for name in STUDENT_NAMES if name != "recguru"]
     for base, prmkd in zip(variants[::2], variants[1::2], strict=True):
@@ -129,18 +137,18 @@ def test_every_student_is_compared_with_itself():
         assert alone.run.teachers == ()
         assert alone.train == taught.train
         assert (taught.run.teachers, taught.distill.method) == (settings().run.teachers, "prmkd")
-    (one, other) = choose_variants(variants, VariantsConfig(variants=("fm-prmkd",)))
+    (one, other) = choose_variants(variants, StudyConfig(variants=("fm-prmkd",)))
     assert (one.name, other.name) == ("fm-base", "fm-prmkd")
 
 
 def test_the_reference_always_runs_and_single_variants_take_flags():
     """A comparison with nothing, or one rival's weight given to all."""
-    study = VariantsConfig(variants=("rd",), variant_flags="rd: distill_weight=2 rd_top=5")
+    study = StudyConfig(variants=("rd",), variant_flags="rd: distill_weight=2 rd_top=5")
     chosen = choose_variants(VARIANTS, study)
     assert [variant.name for variant in chosen] == ["prmkd", "rd"]
     assert chosen[0].flags == ("--method=prmkd",)
     assert chosen[1].flags == ("--method=rd", "--distill_weight=2", "--rd_top=5")
-    assert choose_variants(VARIANTS, VariantsConfig()) == VARIANTS
+    assert choose_variants(VARIANTS, StudyConfig()) == VARIANTS
 
 
 @pytest.mark.parametrize(
@@ -155,18 +163,24 @@ def test_the_reference_always_runs_and_single_variants_take_flags():
 def test_misspelt_variants_are_refused(study, message):
     """A variant that is silently left out of the table."""
     with pytest.raises(UserError) as error:
-        choose_variants(VARIANTS, VariantsConfig(**study))
+        choose_variants(VARIANTS, StudyConfig(**study))
     assert str(error.value).startswith(message)
 
 
 def test_rivals_are_all_methods_once():
     """A rival or a control missing from the table."""
     variants = rivals.list_variants(settings())
-    methods = {flag for each in variants for flag in each.flags if flag.startswith("--method")}
+    found = {each.name: settings(*each.flags).distill for each in variants}
     assert variants[0].flags == ("--teachers=",)
-    assert len(methods) == len(variants) - 1 == 10
-    for variant in variants:
-        assert settings(*variant.flags).distill.method in ("prmkd", variant.name)
+    methods = [found[each.name].method for each in variants]
+    assert set(METHODS) - {"average", "weighted"} == set(methods)
+    assert len(variants) == 11
+    for name, distill in found.items():
+        assert distill.method in ("prmkd", name)
+    # PRM-KD without a part of it needs no method of its own.
+    assert found["average"].teacher_weights == "uniform"
+    assert found["weighted"].teacher_weights == "validation"
+    assert [found[name].consistency_quantile for name in ("average", "weighted")] == [1, 1]
 
 
 def test_ablations_take_away_what_their_names_say():
@@ -201,7 +215,7 @@ def test_fewer_teachers_keep_their_own_numbers():
 
 def test_the_command_leaves_its_files(tmp_path):
     """A command that loads jax before memory is settled, or a file that is not written."""
-    data = parse(["--synthetic_users=40", "--synthetic_items=30"], GROUPS).configs[1]
+    data = parse(["--synthetic_users=40", "--synthetic_items=30"], GROUPS).configs[DataConfig]
     world, rng = synthetic_dataset(data), np.random.default_rng(0)
     sizes = {"instances": len(world.interactions.items), "items": world.num_items}
     for name, rows in sizes.items():
@@ -209,14 +223,16 @@ def test_the_command_leaves_its_files(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "experiments.studies.rivals",
+        "experiments",
+        "study",
+        "rivals",
         "--flagfile=demo.cfg",
         "--seeds=0",
     ]
     command += ["--synthetic_users=40", "--synthetic_items=30", "--hidden_size=8"]
     command += ["--inner_size=8", "--batch_size=64", "--max_seq_len=8", "--max_epochs=1"]
     command += ["--teachers=precomputed", f"--precomputed_folder={tmp_path}", "--variants=base"]
-    folders = {"cache_dir": "cache", "output_dir": "out", "runs_dir": "runs"}
+    folders = {"cache_dir": "cache", "output_dir": "out"}
     command += [f"--{flag}={tmp_path / folder}" for flag, folder in folders.items()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -224,6 +240,7 @@ def test_the_command_leaves_its_files(tmp_path):
     assert "| SASRec | " in table
     assert "| PRM-KD | " in table
     assert (tmp_path / "out" / "rivals.svg").is_file()
+    assert len(list((tmp_path / "finished").iterdir())) == 2
     rows = json.loads((tmp_path / "out" / "rivals.json").read_text())["variants"]
     assert [row["reference"] for row in rows] == ["prmkd", None]
     timing = json.loads((tmp_path / "out" / "rivals_timing.json").read_text())
@@ -238,8 +255,9 @@ def test_the_command_leaves_its_files(tmp_path):
         (["--variant_flags=rd: rd_top=0"], "--rd_top: found '0', expected a whole number"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_run(flags, message):
+def test_mistakes_are_told_before_anything_is_run(flags, message, monkeypatch):
     """A mistake in the last variant that is told after hours."""
+    monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
     with pytest.raises(UserError) as error:
-        rivals.main(["--flagfile=demo.cfg", *flags])
+        execute(COMMAND, ["rivals", "--flagfile=demo.cfg", *flags], "study")
     assert str(error.value).startswith(message)

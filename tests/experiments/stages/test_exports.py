@@ -1,4 +1,4 @@
-"""Weights in and out of a study: --student_init and --export_recbole."""
+"""Weights in and out of a study: --init and --export_recbole."""
 
 import shutil
 
@@ -54,7 +54,7 @@ def exported(tmp_path_factory):
 def test_what_was_exported_is_where_the_next_one_starts(exported, tmp_path, file):
     """Weights that a study writes and can't read."""
     folder, params = exported
-    assert same_bits(started(tmp_path, f"--student_init={folder / file}").params, params)
+    assert same_bits(started(tmp_path, f"--init=student={folder / file}").params, params)
     files = {"weights.safetensors", "student.json", "recbole.pth"}
     assert {path.name for path in folder.iterdir()} == files
     assert started(tmp_path) is None
@@ -70,7 +70,7 @@ def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_pa
     content["state_dict"]["item_embedding.weight"] = torch.cat([table[:1], table[1:].flip(0)])
     content["field2id_token"] = {"item_id": tokens}
     torch.save(content, tmp_path / "theirs.pth")
-    flags = (f"--student_init={tmp_path / 'theirs.pth'}", "--export_recbole", "--seeds=4")
+    flags = (f"--init=student={tmp_path / 'theirs.pth'}", "--export_recbole", "--seeds=4")
     start = started(tmp_path, *flags)
     assert same_bits(start.params, exported[1])
     settings, split = settings_from(configs(tmp_path, *flags)), leave_one_out(dataset.interactions)
@@ -107,7 +107,7 @@ def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, 
     for scale in (1.0, 1.0, 2.0):
         content["state_dict"]["LayerNorm.bias"] += scale - 1.0
         torch.save(content, path)
-        flags = configs(tmp_path, f"--student_init={path}")
+        flags = configs(tmp_path, f"--init=student={path}")
         finished_runs(flags, tmp_path / "runs", reporter, rank_test=False)
     finished_runs(configs(tmp_path), tmp_path / "runs", reporter, rank_test=False)
     assert started_from == [True, True, False]
@@ -116,8 +116,8 @@ def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--student_init=nowhere.pth"], "--student_init: found no weights at nowhere.pth"),
-        (["--student_init=."], "--student_init: found no weights at ., expected the folder"),
+        (["--init=student=nowhere.pth"], "--init: student: found no weights at nowhere.pth"),
+        (["--init=student=."], "--init: student: found no weights at ., expected the folder"),
         (["--student=fm", "--export_recbole"], "--export_recbole: found fm, expected one of"),
     ],
 )
@@ -159,6 +159,6 @@ def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
     facts = plain_run(dataset, leave_one_out(dataset.interactions), settings, 0, tmp_path).facts
     export_student(place, jax.tree.map(lambda x: x + 1, exported[1]), settings.student, facts)
     assert (place / "notes.txt").read_text() == "mine"
-    found = started(tmp_path, f"--student_init={place}").params
+    found = started(tmp_path, f"--init=student={place}").params
     assert same_bits(found, jax.tree.map(lambda x: x + 1, exported[1]))
     assert not list(tmp_path.glob("*.partial-*"))

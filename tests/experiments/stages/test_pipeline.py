@@ -142,15 +142,15 @@ def test_other_vectors_under_the_same_path_are_another_run(finished):
         (["--teachers=unisrec", "--unisrec_batch_size=4"], "--unisrec_batch_size: found 4"),
         (["--teachers=unim2rec", "--unim2rec_batch_size=4"], "--unim2rec_batch_size: found 4"),
         (["--teachers=unim2rec", "--image_encoder=EMPTY"], "--image_encoder: found"),
-        (["--teachers=recformer", "--recformer_start=EMPTY"], "--recformer_start: found"),
+        (["--teachers=recformer", "--init=recformer=EMPTY"], "--recformer_start: found"),
         (
-            ["--teachers=unisrec", "--teacher_checkpoints=unisrec=EMPTY"],
+            ["--teachers=unisrec", "--init=unisrec=EMPTY"],
             "--teacher_checkpoints: ",
         ),
         (["--precomputed_folder=EMPTY"], "EMPTY/instances.npy: found no such file"),
         (["--precomputed_folder=SHORT"], "SHORT/items.npy: found shape [3, 4], expected [20, d]"),
         (["--teachers=unisrec", "--text_features=EMPTY/a.feat1CLS"], "--text_features: "),
-        (["--student_init=EMPTY"], "--student_init: found no weights"),
+        (["--init=student=EMPTY"], "--init: student: found no weights"),
         (["--dataset=Toys"], "--dataset"),
         (["--student=recguru", "--second_domain=Games"], "--second_domain: found 'Games'"),
     ],
@@ -201,9 +201,9 @@ def test_everything_that_is_read_is_part_of_the_identity(finished, tmp_path):
             "teacher, unim2rec, image",
         ),
         (
-            ["--teachers=", f"--student_init={start}"],
+            ["--teachers=", f"--init=student={start}"],
             lambda: start.write_text("others"),
-            "the contents of --student_init: found",
+            "the contents of the student's --init: found",
         ),
     ]
     for flags, change, message in cases:

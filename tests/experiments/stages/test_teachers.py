@@ -25,7 +25,7 @@ def prepare(tmp_path):
     """Calls `prepare_teachers`; returns its result and what was said."""
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     argv = [
-        f"--cache_dir={tmp_path / 'cache'}", "--recformer_start=random",
+        f"--cache_dir={tmp_path / 'cache'}", "--init=recformer=random",
         f"--recformer_tokenizer={tmp_path / 'tiny'}", "--recformer_hidden_size=8",
         "--recformer_num_heads=2", "--recformer_max_tokens=16", "--recformer_decay_epochs=1",
     ]  # fmt: skip

@@ -8,7 +8,8 @@ from rich.console import Console
 from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
-from experiments.commands.pretrain import PRETRAIN_GROUPS, families, load_domains, pretrain_one
+from experiments.commands.pretrain import COMMAND
+from experiments.stages.pretrain import families, load_domains, pretrain_one
 from prmkd_jax.common.errors import UserError
 from teachers_torch.config import PretrainConfig, RecformerPretrainConfig
 from teachers_torch.items import inputs
@@ -63,23 +64,7 @@ def test_families_are_those_that_are_pretrained():
 def test_domains_are_named_once_each(domains):
     """A pre-training on nothing, or on one domain twice."""
     with pytest.raises(UserError, match=f"--domains: found '{domains}', expected names"):
-        parse([f"--domains={domains}"], PRETRAIN_GROUPS)
-
-
-@pytest.mark.parametrize(
-    "value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b", "recformer=a"]
-)
-def test_checkpoints_that_name_nothing_are_refused(value):
-    """A teacher tuned from other weights although a checkpoint was given."""
-    expected = r"--teacher_checkpoints: found .* expected NAME=PATH.*--recformer_start=PATH"
-    with pytest.raises(UserError, match=expected):
-        parse([f"--teacher_checkpoints={value}"], GROUPS)
-
-
-def test_checkpoints_reach_the_teachers():
-    """A flag that is read and then lost."""
-    found = settings("--teacher_checkpoints=unisrec=a/b,unim2rec=c=d").teachers.checkpoints
-    assert found == {"unisrec": "a/b", "unim2rec": "c=d"}
+        parse([f"--domains={domains}"], COMMAND.groups)
 
 
 def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
@@ -96,8 +81,8 @@ def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
     assert [line[:31] for line in told[:2]] == [
         f"Pre-training unisrec: epoch   {epoch}" for epoch in (1, 2)
     ]
-    assert f"--teacher_checkpoints=unisrec={folder}" in "".join(told)
-    started = settings(*flags, f"--teacher_checkpoints=unisrec={folder}").teachers
+    assert f"--init=unisrec={folder}" in "".join(told)
+    started = settings(*flags, f"--init=unisrec={folder}").teachers
     start = read_start("unisrec", started.unisrec, started)
     assert start is not None
     assert start.description.startswith("pre-trained on synthetic-garden, 2 epochs")
@@ -113,14 +98,14 @@ def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
     pretraining = RecformerPretrainConfig(max_epochs=1, batch_size=16, accumulate=1)
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream, width=400))
-    chosen, folder = settings("--recformer_start=random", *flags), tmp_path / "recformer"
+    chosen, folder = settings("--init=recformer=random", *flags), tmp_path / "recformer"
     domains = load_domains(chosen, ["synthetic-garden"])
     pretrain_one("recformer", domains, chosen, pretraining, folder, reporter)
     told = stream.getvalue()
     assert "Pre-training recformer: epoch   1  loss" in told
     assert "accuracy" in told
-    assert f"--recformer_start={folder}" in told
-    started = settings(f"--recformer_start={folder}", *flags).teachers
+    assert f"--init=recformer={folder}" in told
+    started = settings(f"--init=recformer={folder}", *flags).teachers
     start = load_start(started.recformer, started.max_seq_len)
     assert start.architecture.hidden_size == 8
     assert start.weights

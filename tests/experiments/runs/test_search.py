@@ -2,8 +2,11 @@
 
 import pytest
 
-from experiments.commands import search as choose
-from experiments.commands.search import combinations, markdown
+from bridge.runtime import RuntimeSettings
+from experiments.cli import command
+from experiments.commands.search import COMMAND
+from experiments.runs import search
+from experiments.runs.search import combinations, markdown
 from prmkd_jax.common.errors import UserError
 
 
@@ -13,11 +16,11 @@ def test_every_combination_of_the_values():
     assert list(combinations("")) == [[]]
 
 
-@pytest.mark.parametrize("vary", ["dropout", "dropout=", "a=1;b"])
-def test_part_without_values_is_refused(vary):
+@pytest.mark.parametrize("grid", ["dropout", "dropout=", "a=1;b"])
+def test_part_without_values_is_refused(grid):
     """A typing error that silently tries nothing."""
-    with pytest.raises(UserError, match=r"--vary: found '.*', expected name=value,value"):
-        list(combinations(vary))
+    with pytest.raises(UserError, match=r"--grid: found '.*', expected name=value,value"):
+        list(combinations(grid))
 
 
 def test_best_validation_ndcg_stands_first():
@@ -39,9 +42,9 @@ def test_best_validation_ndcg_stands_first():
 
 def test_mistakes_are_told_before_the_first_trial(monkeypatch):
     """Hours of trials before the value that can't be."""
-    monkeypatch.setattr(choose, "settle", lambda **_: None)
+    monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
     tried = []
-    monkeypatch.setattr(choose, "_try", lambda *trial: tried.append(trial))
+    monkeypatch.setattr(search, "_try", lambda *trial: tried.append(trial))
     with pytest.raises(UserError, match="--dropout: found '5', expected a number"):
-        choose.main(["--teachers=", "--vary=dropout=0.2,5"])
+        command.execute(COMMAND, ["--teachers=", "--grid=dropout=0.2,5"], "search")
     assert not tried

@@ -1,0 +1,235 @@
+"""The one frame that every command runs in.
+
+Read the flags ▸ settle memory and threads ▸ import the body ▸ check the settings ▸ warn of flags
+that nothing reads ▸ run. A user's mistake ends in one line and status 2, Ctrl-C in status 130.
+Until `settle` has spoken nothing may import jax or torch, so a command names its body instead of
+importing it.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bridge.runtime import settle
+from experiments.cli.flags import Config, Group, config_of, parse
+from experiments.cli.help import commands_text, flags_text
+from experiments.cli.settings import RunConfig, Settings, check_settings, settings_from
+from experiments.cli.unread import warnings
+from prmkd_jax.common.errors import UserError
+
+if TYPE_CHECKING:  # rich is slow to import, and --help needs none of it
+    from experiments.cli.console import Reporter
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command, as data.
+
+    Attributes:
+        name: the word on the command line.
+        summary: one line for the list of commands, which ends with a full stop.
+        groups: its flags.
+        body: "module:function" of the function that takes the `Call`.
+        variations: "module:function" of a function that takes the `Call` and gives the settings
+            of every run that the command consists of; "" where that is the call's own.
+        topics: further words that may follow the name, and "module:object" of what each means;
+            where there are any, one must be given.
+        ignores: names of flags that are accepted, so that a flagfile serves several commands,
+            but never read.
+        interrupted: what Ctrl-C tells.
+    """
+
+    name: str
+    summary: str
+    groups: tuple[Group, ...]
+    body: str
+    variations: str = ""
+    topics: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ignores: frozenset[str] = frozenset()
+    interrupted: str = "interrupted; the same command goes on from here"
+
+    @property
+    def usage(self) -> str:
+        """The name, and the further word if one is needed."""
+        return f"{self.name} <{'|'.join(self.topics)}>" if self.topics else self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One use of a command: what its body gets.
+
+    Attributes:
+        command: which one.
+        argv: the flags as given, without the command's name and topic.
+        configs: every group's dataclass → its configuration.
+        explicit: names of the flags given on the command line itself, not by a flagfile.
+        reporter: where progress and warnings are shown.
+        runtime: lines about memory and threads, for a log.
+        topic: the further word; "" for a command without topics.
+    """
+
+    command: Command
+    argv: tuple[str, ...]
+    configs: Mapping[type, object]
+    explicit: frozenset[str]
+    reporter: "Reporter"
+    runtime: tuple[str, ...]
+    topic: str = ""
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The configurations that all training commands share, as one value."""
+        return settings_from(self.configs)
+
+    def config(self, kind: type[Config]) -> Config:
+        """The configuration of one of the command's groups."""
+        return config_of(self.configs, kind)
+
+
+def dispatch(argv: Sequence[str], commands: Sequence[Command], program: str) -> None:
+    """Runs the command that the first word names; `--help` lists all of them.
+
+    Args:
+        argv: the arguments, without the program's name.
+        commands: the table.
+        program: how the program is called, for `--help`.
+
+    Raises:
+        UserError: there is no such command, or as its flags and its body.
+    """
+    named = {command.name: command for command in commands}
+    if not argv:
+        raise UserError(f"found no command, expected one of {', '.join(named)}")
+    name, *rest = argv
+    if name in ("--help", "-h"):
+        print(commands_text(program, [(each.name, each.summary) for each in commands]))
+        return
+    if name not in named:
+        raise UserError(f"found {name!r}, expected {_nearest(name, 'command', tuple(named))}")
+    execute(named[name], rest, f"{program} {name}")
+
+
+def execute(command: Command, argv: Sequence[str], program: str) -> None:
+    """Runs one command.
+
+    Args:
+        command: which one.
+        argv: what follows its name.
+        program: how it is called, for `--help`.
+
+    Raises:
+        UserError: a mistake in the flags, or one that the body finds.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(_help(command, program), flush=True)
+        return
+    topic = ""
+    if command.topics:
+        topic, argv = _split_topic(command, argv)
+    parsed = parse(argv, command.groups)
+    cache = None
+    if RunConfig in parsed.configs:
+        settings_from(parsed.configs)  # a mistake is told before jax and torch are imported
+        cache = Path(config_of(parsed.configs, RunConfig).cache_dir) / "jax"
+    runtime = settle(compilation_cache=cache)
+    try:
+        from experiments.cli.console import Reporter
+
+        call = Call(
+            command=command,
+            argv=tuple(argv),
+            configs=parsed.configs,
+            explicit=parsed.explicit,
+            reporter=Reporter(),
+            runtime=tuple(runtime.lines()),
+            topic=topic,
+        )
+        body = resolve(command.body)
+        check(call)
+        body(call)
+    except KeyboardInterrupt:
+        print(command.interrupted, file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+
+
+def check(call: Call) -> None:
+    """Checks the settings of all runs of a call, and warns of flags that none of them reads.
+
+    Raises:
+        UserError: settings that don't fit together.
+    """
+    if RunConfig not in call.configs:
+        return
+    command = call.command
+    runs = resolve(command.variations)(call) if command.variations else [call.settings]
+    for settings in runs:
+        check_settings(settings)
+    for line in warnings(runs, call.explicit, command.name, command.ignores):
+        call.reporter.warn(line)
+
+
+def resolve(path: str) -> Any:
+    """Imports what "module:object" names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def run_command(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs `main` on the command line; a `UserError` ends in one line and status 2."""
+    try:
+        main(sys.argv[1:])
+        sys.stdout.flush()
+    except UserError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        # `--help | head` is no bug; stdout is flushed once more at exit, so it must lead somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:
+        # A folder that is a file, no permission, no room: nothing that a traceback explains.
+        _fail(" ".join(str(error).split()))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _help(command: Command, program: str) -> str:
+    word = f" <{'|'.join(command.topics)}>" if command.topics else ""
+    usage = f"Usage: {program}{word} [--flagfile=FILE] [--name=value ...]\n\n{command.summary}"
+    read = [
+        group
+        for group in command.groups
+        if not {group.prefix + name for name in _names(group)} <= command.ignores
+    ]
+    return flags_text(read, usage)
+
+
+def _names(group: Group) -> list[str]:
+    return [field.name for field in dataclasses.fields(group.config)]
+
+
+def _split_topic(command: Command, argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The word that follows the command's name, and the rest."""
+    if not argv or argv[0].startswith("-"):
+        raise UserError(
+            f"{command.name}: found no {command.name}, expected one of {', '.join(command.topics)}"
+        )
+    if argv[0] not in command.topics:
+        nearest = _nearest(argv[0], command.name, tuple(command.topics))
+        raise UserError(f"{command.name}: found {argv[0]!r}, expected {nearest}")
+    return argv[0], argv[1:]
+
+
+def _nearest(word: str, what: str, known: Sequence[str]) -> str:
+    """What was expected, the likeliest first."""
+    close = difflib.get_close_matches(word, known)
+    listed = f"a {what}: {', '.join(known)}"
+    return f"{listed}; did you mean {' or '.join(close)}?" if close else listed

@@ -1,0 +1,165 @@
+"""Flags that were given but that nothing in a run reads.
+
+Whoever reads an option declares it: the student, its loss, the distillation method, each teacher,
+the data set. What they decide about, less what they read, has no effect.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from experiments.cli.settings import Settings
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.distill.config import METHODS, DistillConfig
+from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS
+from teachers_torch.config import (
+    ImageConfig,
+    PrecomputedConfig,
+    RecformerConfig,
+    TextConfig,
+    UniM2RecConfig,
+    UniSRecConfig,
+)
+
+# Teacher → the configurations that it reads.
+_TEACHERS: Mapping[str, tuple[type, ...]] = {
+    "unisrec-text": (TextConfig, UniSRecConfig),
+    "unisrec": (TextConfig, UniSRecConfig),
+    "unim2rec": (TextConfig, ImageConfig, UniM2RecConfig),
+    "recformer": (RecformerConfig,),
+    "precomputed": (PrecomputedConfig,),
+}
+
+
+class Reader(NamedTuple):
+    """Somebody who decides whether options are read.
+
+    Attributes:
+        decides: names of the flags that depend on it.
+        reads: those of them that it reads.
+        why: what a warning says of the others.
+    """
+
+    decides: frozenset[str]
+    reads: frozenset[str]
+    why: str
+
+
+def warnings(
+    runs: Sequence[Settings], explicit: frozenset[str], command: str, ignores: frozenset[str]
+) -> list[str]:
+    """One line for each flag that was given but that no run reads.
+
+    Args:
+        runs: the settings of all runs of a command.
+        explicit: the flags given.
+        command: its name.
+        ignores: the flags that the command itself never reads.
+    """
+    reasons = [unread(settings) for settings in runs]
+    nowhere = dict.fromkeys(ignores, f"{command} does not read it")
+    for name in frozenset.intersection(*map(frozenset, reasons)):
+        nowhere.setdefault(name, reasons[0][name])
+    return [f"--{name} has no effect: {nowhere[name]}" for name in sorted(explicit & set(nowhere))]
+
+
+def unread(settings: Settings) -> dict[str, str]:
+    """Every flag that these settings leave unread, and why."""
+    found: dict[str, str] = {}
+    for reader in readers(settings):
+        for name in reader.decides - reader.reads:
+            found.setdefault(name, reader.why)
+    return found
+
+
+def readers(settings: Settings) -> Iterator[Reader]:
+    """Who decides, in the order of precedence of their reasons."""
+    yield from _data(settings)
+    yield from _student(settings)
+    yield from _teachers(settings)
+    yield from _method(settings)
+
+
+def _data(settings: Settings) -> Iterator[Reader]:
+    made = frozenset(name for name in _fields(DataConfig) if name.startswith("synthetic_"))
+    name = settings.data.dataset
+    if name == "synthetic":
+        yield Reader(frozenset({"data_dir"}), frozenset(), "--dataset=synthetic reads no files")
+    else:
+        yield Reader(made, frozenset(), f"--dataset={name} is not made here")
+
+
+def _student(settings: Settings) -> Iterator[Reader]:
+    name = settings.student.student
+    loss = settings.student.objective
+    if name in BUILT_IN:
+        yield _among(READ_BY, name, f"--student={name} does not use it")
+    yield _among(READ_BY_LOSS, loss, f"--loss={loss} does not use it")
+
+
+def _teachers(settings: Settings) -> Iterator[Reader]:
+    names = settings.run.teachers
+    if not names:
+        alone = frozenset({*_fields(DistillConfig), "teacher_seed", "teacher_scores"})
+        yield Reader(alone, frozenset(), "there is no teacher to distil from")
+    read = {config for name in names for config in _TEACHERS.get(name, ())}
+    every = {config for configs in _TEACHERS.values() for config in configs}
+    yield Reader(
+        frozenset().union(*map(_flags, every)),
+        frozenset().union(*map(_flags, read)),
+        f"--teachers={','.join(names) or 'none'} does not use it",
+    )
+    begun = {"student", *(name.removesuffix("-text") for name in names)}
+    if not begun & set(settings.run.starts()):
+        yield Reader(frozenset({"init"}), frozenset(), "it names no model of this run")
+
+
+def _method(settings: Settings) -> Iterator[Reader]:
+    """What the distillation's options decide about each other."""
+    distill = settings.distill
+    method = METHODS[distill.method]
+    named = f"--method={distill.method}"
+    rule = frozenset({"consistency_quantile", "consistency_threshold", "redistribute"})
+    softened = frozenset({"temperature", "score_normalization"})
+    divergence = frozenset({"kl", "smoothing", "student_temperature", "kd_include_positive"})
+    weights = frozenset({"teacher_weights", "teacher_weight_power"})
+    constants = {
+        "rank_": method.scores == "ranks",
+        "rd_": method.loss == "rd",
+        "rrd_": method.loss == "rrd",
+        "unkd_": method.loss == "unkd",
+        "permutation_": method.permuted,
+    }
+    power = frozenset({"teacher_weight_power"})
+    columns = frozenset({"deduplicate_columns"})
+    replaced = distill.consistency_threshold is not None
+    decided = [
+        (replaced, frozenset({"consistency_quantile"}), "--consistency_threshold replaces it"),
+        (method.weights != "configured", weights, f"{named} sets the teachers' weights"),
+        (distill.teacher_weights != "validation", power, "--teacher_weights replaces it"),
+        (distill.negatives == "catalogue", columns, "the catalogue has each once"),
+        (method.lists, divergence, f"{named} learns an order of unobserved items"),
+        (method.scores == "ranks", softened, f"{named} reads ranks"),
+        (not method.exclusion, rule, f"{named} excludes no teacher"),
+        (len(settings.run.teachers) < 3, rule, "the consistency rule needs three teachers"),
+    ]
+    for prefix, read in constants.items():
+        own = frozenset(name for name in _fields(DistillConfig) if name.startswith(prefix))
+        decided.append((not read, own, f"{named} does not read it"))
+    for off, names, why in decided:
+        if off:
+            yield Reader(names, frozenset(), why)
+
+
+def _among(read_by: Mapping[str, Sequence[str]], who: str, why: str) -> Reader:
+    read = frozenset(name for name, readers in read_by.items() if who in readers)
+    return Reader(frozenset(read_by), read, why)
+
+
+def _fields(config: type) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(config))
+
+
+def _flags(config: type) -> frozenset[str]:
+    prefix = getattr(config, "prefix", "")
+    return frozenset(prefix + name for name in _fields(config))

@@ -1,0 +1,15 @@
+"""The command `bench`."""
+
+from experiments.cli.command import Command
+from experiments.cli.flags import Group
+from experiments.cli.options import BenchConfig
+from experiments.cli.settings import GROUPS
+
+COMMAND = Command(
+    name="bench",
+    summary="Measure what a training step, an epoch and a ranking cost on this machine.",
+    groups=(*GROUPS, Group("Benchmark", "", BenchConfig)),
+    body="experiments.benchmarks.steps:run",
+    ignores=frozenset({"max_epochs", "patience", "export_recbole", "teacher_scores", "init"}),
+    interrupted="interrupted; the same command begins again",
+)

@@ -1,0 +1,130 @@
+"""Settings tried and compared on validation; the test part is never ranked for a student.
+
+Every combination of the values is run with every seed, and what is finished is not run again.
+"""
+
+import itertools
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.cli.command import Call
+from experiments.cli.console import Reporter
+from experiments.cli.flags import parse
+from experiments.cli.options import SearchConfig
+from experiments.cli.settings import Settings, settings_from
+from experiments.runs.finished import check_runs, finished_runs, ready_teachers
+from experiments.stages.identity import digest
+from experiments.stages.pipeline import load_dataset
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.data.splits import leave_one_out
+
+METRICS = ("Recall@10", "NDCG@10")
+TRIALS = "trials"
+"""Folder of finished trials, next to `--output_dir`: all searches share it."""
+
+
+def run(call: Call) -> None:
+    """Runs all trials and writes one table, as JSON and as Markdown."""
+    search = call.config(SearchConfig)
+    output = Path(call.settings.run.output_dir)
+    trials = parse_trials(call)
+    check_runs(trials.values())
+    rows = []
+    for setting, configs in trials.items():
+        call.reporter.say(f"Trial: {setting}")
+        tried = _try(configs, search.model, output.parent / TRIALS, call.reporter)
+        rows += [{**row, "setting": setting} for row in tried]
+    name = digest({"grid": search.grid, "model": search.model, "rows": rows})
+    table = markdown(rows)
+    write_json(output / f"search-{name}.json", {"grid": search.grid, "rows": rows})
+    write_text(output / f"search-{name}.md", table)
+    call.reporter.say(table)
+    call.reporter.say(f"Written to {output / f'search-{name}.json'} and .md")
+
+
+def variations(call: Call) -> list[Settings]:
+    """The settings of every trial.
+
+    Raises:
+        UserError: a mistake in `--grid` or in any trial's settings.
+    """
+    return [settings_from(configs) for configs in parse_trials(call).values()]
+
+
+def parse_trials(call: Call) -> dict[str, Mapping[type, object]]:
+    """What each trial changes, in words → its configurations.
+
+    Raises:
+        UserError: as `variations`.
+    """
+    search = call.config(SearchConfig)
+    alone = ["--teachers="] if search.model == "base" else []
+    return {
+        " ".join(change.removeprefix("--") for change in changes) or "as given": parse(
+            [*call.argv, *changes, *alone], call.command.groups
+        ).configs
+        for changes in combinations(search.grid)
+    }
+
+
+def combinations(grid: str) -> Iterator[list[str]]:
+    """Every combination of the values as command-line flags.
+
+    >>> list(combinations("dropout=0.1,0.5; kl=js"))
+    [['--dropout=0.1', '--kl=js'], ['--dropout=0.5', '--kl=js']]
+
+    Raises:
+        UserError: if a part is not of the form name=value,value.
+    """
+    options = []
+    for part in filter(None, (part.strip() for part in grid.split(";"))):
+        name, equals, values = part.partition("=")
+        if not equals or not values:
+            raise UserError(f"--grid: found {part!r}, expected name=value,value")
+        options.append([f"--{name.strip()}={value.strip()}" for value in values.split(",")])
+    return (list(chosen) for chosen in itertools.product(*options))
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The trials as a Markdown table, the best validation NDCG@10 first."""
+    lines = ["| model | setting | seeds | validation Recall@10 | validation NDCG@10 | best epoch |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in sorted(rows, key=lambda row: -row["validation"]["NDCG@10"]):
+        recall, ndcg = (f"{row['validation'][metric]:.4f}" for metric in METRICS)
+        lines.append(
+            f"| {row['model']} | {row['setting']} | {row['seeds']} | {recall} | {ndcg} "
+            f"| {row['best_epoch']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _try(
+    configs: Mapping[type, object], model: str, folder: Path, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """One combination's rows: of the student, or one a teacher."""
+    settings = settings_from(configs)
+    if model == "teachers":
+        dataset = load_dataset(settings)
+        split = leave_one_out(dataset.interactions)
+        teachers = ready_teachers(settings, dataset, split, folder, reporter)
+        seed = str(settings.run.teacher_seed)
+        return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
+    runs = finished_runs(configs, folder, reporter, rank_test=False)
+    taught = settings.distill.method if settings.run.teachers else "base"
+    name = f"{settings.student.label} {taught}"
+    return [_row(name, ",".join(map(str, settings.run.seeds)), [vars(run) for run in runs])]
+
+
+def _row(model: str, seeds: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "seeds": seeds,
+        "validation": {
+            metric: statistics.fmean(run["validation"][metric] for run in runs)
+            for metric in METRICS
+        },
+        "best_epoch": statistics.fmean(run["best_epoch"] for run in runs),
+    }
