@@ -1,94 +1,86 @@
 """What students start from, and what they leave behind to be served."""
 
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bridge import student_weights
 from bridge.recbole_layout import layout
 from bridge.student_weights import Start, read_start, to_recbole
 from experiments.cli.settings import RunConfig, Settings
-from experiments.stages.students import Trained, plain_run, run_name
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import writing
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split
-from prmkd_jax.serve.exported import CARD, RECBOLE_FILE, WEIGHTS, blank, export_student, shapes
-from prmkd_jax.students.config import BUILT_IN
+from prmkd_jax.data.task import Task
+from prmkd_jax.serve.exported import CARD, IDS, SERVED, WEIGHTS, export_student
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import Params, abstract_params, param_shapes
+
+RECBOLE_FILE = "recbole.pth"
 
 
-def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start | None:
+def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
     """What the student starts from by `--init`; None where it names nothing.
 
     It comes before anything is trained, so that a mistake here, a student that can't be made, or
-    an export that RecBole has no model for, is told before the hours are spent.
+    an export that RecBole has no model for, is reported before the hours are spent.
 
     Raises:
         UserError: there is no such student or file, the file's weights don't fit, or
             `--export_recbole` can't be done.
     """
-    facts, start = _facts(settings, dataset, split), None
-    if settings.student.student in BUILT_IN:
-        blank(settings.student, facts)
-    else:
-        # A user's own class need not be one that can be traced.
-        create_student(settings.student, facts, settings.run.seeds[0])
-    if settings.run.student_init:
-        start = read_start(_start_path(settings), settings.student, facts)
+    params = abstract_params(settings.student, facts)
     if settings.run.export_recbole:
-        sizes = shapes(blank(settings.student, facts))
-        layout(settings.student.student, sizes, dataset, {}, "--export_recbole")
-    return start
-
-
-def student_file_names(run: RunConfig) -> list[str]:
-    """The files that `export` writes for each student."""
-    return [WEIGHTS, CARD, *([RECBOLE_FILE] if run.export_recbole else [])]
+        sizes = param_shapes(params)
+        layout(settings.student.student, sizes, task.dataset, {}, "--export_recbole")
+    if not settings.run.student_init:
+        return None
+    path = Path(settings.run.student_init)
+    return read_start(path, settings.student, facts, task.dataset)
 
 
 def start_digest(settings: Settings) -> str:
-    """SHA-256 over the weights that `--init` names for the student, wherever they lie.
+    """SHA-256 over the weights that `--init` names for the student, wherever they are.
 
     Raises:
         UserError: there is no such file.
     """
-    path = _start_path(settings)
-    with (path / WEIGHTS if path.is_dir() else path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return student_weights.start_digest(Path(settings.run.student_init))
+
+
+def student_file_names(run: RunConfig) -> list[str]:
+    """The files that `export` writes for each student."""
+    return [WEIGHTS, SERVED, IDS, CARD, *([RECBOLE_FILE] if run.export_recbole else [])]
 
 
 def export(
     folder: Path,
-    students: Mapping[str, Sequence[Trained]],
+    params: Params,
     settings: Settings,
-    dataset: Dataset,
-    split: Split,
+    task: Task,
+    facts: Facts,
     start: Start | None,
+    result: Mapping[str, Any],
 ) -> None:
-    """Writes trained students; with `--export_recbole` under RecBole's keys too.
+    """Writes a trained student; with `--export_recbole` under RecBole's keys too.
 
     Args:
-        folder: gets a folder for each, named as in the log.
-        students: variant → the student of every seed.
-        settings: which student it is.
-        dataset: what it was trained on.
-        split: its parts.
+        folder: the student's own; replaced.
+        params: its parameters.
+        settings: the run's settings.
+        task: what it was trained on.
+        facts: what it was made with.
         start: what it started from: RecBole's rows are written as its file has them.
+        result: seed and metrics, for its card.
     """
-    facts, config = _facts(settings, dataset, split), settings.student
-    recbole = None if start is None else start.recbole
-    for variant, trained in students.items():
-        for one in trained:
-            place = folder / run_name(settings, one.seed, distilled=variant != "base")
-            export_student(place, one.fitted.params, config, facts)
-            if settings.run.export_recbole:
-                weights = to_recbole(one.fitted.params, config, facts, recbole)
-                tokens = _tokens(dataset) if recbole is None else recbole.tokens
-                _save_recbole(place / RECBOLE_FILE, weights, tokens)
+    config, dataset = settings.student, task.dataset
+    export_student(folder, params, config, facts, dataset, result)
+    if settings.run.export_recbole:
+        recbole = None if start is None else start.recbole
+        weights = to_recbole(params, config, dataset, recbole)
+        tokens = _tokens(dataset) if recbole is None else recbole.tokens
+        _save_recbole(folder / RECBOLE_FILE, weights, tokens)
 
 
 def _tokens(dataset: Dataset) -> dict[str, list[str]]:
@@ -104,20 +96,5 @@ def _save_recbole(
     # A start whose rows nobody has named leaves rows that nobody can name.
     if tokens:
         content["field2id_token"] = tokens
-    beside = path.with_name(f"{path.name}.part")
-    torch.save(content, beside)
-    os.replace(beside, path)
-
-
-def _start_path(settings: Settings) -> Path:
-    path = Path(settings.run.student_init)
-    if not (path / WEIGHTS if path.is_dir() else path).is_file():
-        raise UserError(
-            f"--init: student: found no weights at {path}, expected the folder of an exported "
-            "student or a .pth file of RecBole's"
-        )
-    return path
-
-
-def _facts(settings: Settings, dataset: Dataset, split: Split) -> Facts:
-    return plain_run(dataset, split, settings, settings.run.seeds[0], Path()).facts
+    with writing(path) as partial:
+        torch.save(content, partial)

@@ -14,8 +14,8 @@ from experiments.cli.command import Call
 from experiments.cli.console import Reporter
 from experiments.cli.options import DomainsConfig
 from experiments.cli.settings import Settings
-from experiments.stages.data import load_domain
-from experiments.stages.pipeline import load_dataset
+from experiments.stages.data import load_domain, load_task
+from experiments.stages.progress import TeacherProgress
 from experiments.stages.run_folder import RunFolder, begin, examine, finish
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
@@ -73,7 +73,7 @@ def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
     Raises:
         UserError: a domain is missing, damaged, or is the target, by name or by content.
     """
-    target = load_dataset(settings)
+    target = load_task(settings).dataset
     domains = []
     for name in names:
         if name == settings.data.dataset:
