@@ -212,10 +212,10 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
-    """The fields of a dataclass that were declared with `option`."""
+    """The fields of a dataclass that were declared with `option`, as flags."""
     annotations = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        if "help" in field.metadata:
+        if field.metadata.get("flag"):
             yield field, kind_of(annotations[field.name])
 
 

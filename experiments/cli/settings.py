@@ -7,7 +7,7 @@ from experiments.cli.flags import Group
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
+from prmkd_jax.distill.config import DistillConfig, given_weights, unread_options
 from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS, StudentConfig
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
@@ -198,42 +198,6 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
                 unread[field.name] = f"--dataset={settings.data.dataset} is not made here"
     else:
         unread["data_dir"] = "--dataset=synthetic reads no files"
-    if settings.distill.consistency_threshold is not None:
-        unread["consistency_quantile"] = "--consistency_threshold replaces it"
     if teachers:
-        unread = {**_unread_by_method(settings), **unread}
+        unread = {**unread_options(settings.distill, len(settings.run.teachers)), **unread}
     return [f"--{name} has no effect: {unread[name]}" for name in sorted(explicit & set(unread))]
-
-
-def _unread_by_method(settings: Settings) -> dict[str, str]:
-    """The distillation's options that this distillation does not read, and why."""
-    distill = settings.distill
-    method, named = METHODS[distill.method], f"--method={distill.method}"
-    rule = ("consistency_quantile", "consistency_threshold", "redistribute")
-    softened = ("temperature", "score_normalization")
-    divergence = ("kl", "smoothing", "student_temperature", "kd_include_positive")
-    weights = ("teacher_weights", "teacher_weight_power")
-    own = {
-        "rank_": method.scores == "ranks",
-        "rd_": method.loss == "rd",
-        "rrd_": method.loss == "rrd",
-        "unkd_": method.loss == "unkd",
-        "permutation_": method.permuted,
-    }
-    reasons = [
-        (len(settings.run.teachers) < 3, rule, "the consistency rule needs three teachers"),
-        (not method.exclusion, rule, f"{named} excludes no teacher"),
-        (method.scores == "ranks", softened, f"{named} reads ranks"),
-        (method.lists, divergence, f"{named} learns an order of unobserved items"),
-        (distill.teacher_weights != "validation", weights[1:], "--teacher_weights replaces it"),
-        (method.weights != "configured", weights, f"{named} sets the teachers' weights"),
-        (distill.negatives == "catalogue", ("deduplicate_columns",), "the catalogue has each once"),
-    ]
-    for prefix, read in own.items():
-        names = [
-            field.name
-            for field in dataclasses.fields(DistillConfig)
-            if field.name.startswith(prefix)
-        ]
-        reasons.append((not read, names, f"{named} does not read it"))
-    return {name: why for unread, names, why in reasons if unread for name in names}

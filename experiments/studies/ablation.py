@@ -40,7 +40,7 @@ def list_variants(settings: Settings) -> list[Variant]:
         # Of two teachers, being without the one is having only the other.
         *(without if len(teachers) > 2 else ()),
         Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
-        Variant("without_wa", "w/o WA: average", (*uniform, "--consistency_threshold=none")),
+        Variant("without_wa", "w/o WA: average", uniform),
         Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
     ]
 

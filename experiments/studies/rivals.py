@@ -13,6 +13,9 @@ from experiments.reporting.wording import model_name
 from experiments.runs.study import Variant, run_study
 
 
+NO_EXCLUSION = ("--consistency_quantile=1",)
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs all of them and writes one table."""
     run_study(argv, "rivals", "PRM-KD, its rivals and its controls", "PRM-KD", list_variants)
@@ -23,8 +26,8 @@ def list_variants(settings: Settings) -> list[Variant]:
     return [
         Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
         Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
-        Variant("average", "uniform average", ("--method=average",)),
-        Variant("weighted", "weighted, no exclusion", ("--method=weighted",)),
+        Variant("average", "uniform average", ("--teacher_weights=uniform", *NO_EXCLUSION)),
+        Variant("weighted", "weighted, no exclusion", NO_EXCLUSION),
         Variant("best_teacher", "best teacher alone", ("--method=best_teacher",)),
         Variant("rank_ensemble", "rank ensemble", ("--method=rank_ensemble",)),
         Variant("rd", "RD", ("--method=rd", "--distill_weight=10")),

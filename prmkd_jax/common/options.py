@@ -22,6 +22,7 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    flag: bool = True,
 ) -> Any:
     """Declares one option as a dataclass field.
 
@@ -33,9 +34,10 @@ def option(
         high: largest allowed value, inclusive.
         above: exclusive lower bound.
         below: exclusive upper bound.
+        flag: False for a constant that Python code may set and the command line may not.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds}
+    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds, "flag": flag}
     return dataclasses.field(default=default, metadata=metadata)
 
 
