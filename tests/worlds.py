@@ -85,7 +85,14 @@ def facts(dataset: Dataset, window: int = MAX_SEQ_LEN) -> Facts:
     return make_facts(task_of(dataset), window)
 
 
-def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:
+def make_run(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    max_seq_len: int = MAX_SEQ_LEN,
+    second_domain: Dataset | None = None,
+    **changes: Any,
+) -> Run:
     """A plain run; `changes` are fields of `Run`."""
     train = TrainConfig(
         batch_size=BATCH_SIZE,
@@ -95,10 +102,10 @@ def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:
         eval_batch_size=32,
         checkpoint_seconds=0,
     )
-    task = changes.get("task", task_of(dataset))
+    task = task_of(dataset)
     fields: dict[str, Any] = {
         "task": task,
-        "facts": make_facts(task, MAX_SEQ_LEN),
+        "facts": make_facts(task, max_seq_len, second_domain),
         "student": student_config(),
         "train": train,
         "seed": 3,

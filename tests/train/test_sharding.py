@@ -9,17 +9,18 @@ import sys
 import jax, numpy as np
 from pathlib import Path
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.data.task import make_task
 from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import make_facts
 from prmkd_jax.train.config import TrainConfig
-from prmkd_jax.train.loop import Run, fit
+from prmkd_jax.train.loop import fit
+from prmkd_jax.train.run import Run
 
-dataset = synthetic_dataset(DataConfig(synthetic_users=60, synthetic_items=40))
+task = make_task(synthetic_dataset(DataConfig(synthetic_users=60, synthetic_items=40)))
 fitted = fit(Run(
-    dataset=dataset,
-    split=leave_one_out(dataset.interactions),
-    max_seq_len=16,
+    task=task,
+    facts=make_facts(task, 16),
     student=StudentConfig(hidden_size=8, inner_size=8),
     train=TrainConfig(batch_size=64, max_epochs=2),
     seed=0,
