@@ -12,7 +12,6 @@ from experiments.cli.settings import Settings
 from experiments.reporting.wording import model_name
 from experiments.runs.study import Variant, run_study
 
-
 NO_EXCLUSION = ("--consistency_quantile=1",)
 
 

@@ -4,9 +4,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 
-def popularity_groups(
-    counts: Int64[np.ndarray, " V"], groups: int
-) -> Int32[np.ndarray, " V"]:
+def popularity_groups(counts: Int64[np.ndarray, " V"], groups: int) -> Int32[np.ndarray, " V"]:
     """Every item's group, 0 the least popular; all have about equally many interactions.
 
     The items, in the order of their counts (equal ones in the order of their ids), are cut

@@ -9,9 +9,7 @@ from prmkd_jax.common.options import option, validate
 class TrainConfig:
     """Optimisation and stopping, the same for the plain and the distilled student."""
 
-    batch_size: int = option(
-        512, "Batch size: about this many training targets a step.", low=1
-    )
+    batch_size: int = option(512, "Batch size: about this many training targets a step.", low=1)
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
     weight_decay: float = option(
         1e-5, "L2 coefficient added to the gradients of matrices and tables.", low=0

@@ -106,9 +106,7 @@ def _columns(task: Task, config: DistillConfig, batch: Batch) -> Columns:
     )
 
 
-def _read_by_teachers(
-    task: Task, config: DistillConfig, batch: Batch
-) -> Int32[np.ndarray, " B"]:
+def _read_by_teachers(task: Task, config: DistillConfig, batch: Batch) -> Int32[np.ndarray, " B"]:
     """The instances whose prefixes the teachers have read.
 
     Under `teacher_history="whole"` the instance after a user's training part, whose prefix that

@@ -89,8 +89,7 @@ def fit(
     while not progress.finished:
         started = time.perf_counter()
         inputs = (
-            place_inputs(mesh, *each)
-            for each in distill_inputs(run, batches.epoch(progress.epoch))
+            place_inputs(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch))
         )
         state, metrics = _run_epoch(state, step, inputs, constants, batches.steps_about, on_step)
         trained = time.perf_counter()

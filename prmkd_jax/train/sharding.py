@@ -13,7 +13,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.columns import Columns
-from prmkd_jax.distill.teacher_scores import TeacherScores
 from prmkd_jax.train.inputs import DistillBatch
 
 _DIVIDED = PartitionSpec("data")

@@ -1,8 +1,7 @@
 """One training step, pure: eq. 6 of arXiv 2401.00797, its gradient, Adam."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -68,9 +67,20 @@ class StepMetrics(NamedTuple):
     teachers: TeacherMeasures | None
 
 
-TrainStep = Callable[
-    [TrainState, Batch, DistillBatch | None, Constants], tuple[TrainState, StepMetrics]
-]
+class TrainStep(Protocol):
+    """A jitted step."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
+    ) -> tuple[TrainState, StepMetrics]:
+        """Takes one step; `state` is donated."""
+        ...
+
+    def lower(
+        self, state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
+    ) -> jax.stages.Lowered:
+        """The step as a program for these shapes, not yet compiled."""
+        ...
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:

@@ -44,7 +44,9 @@ def test_an_epoch_has_every_training_instance_once(epoch, kind):
         assert (batch.instance_ids[~batch.is_instance] == 0).all()
         assert batch.instance_ids.shape == (BATCH_SIZE,)
         found = batch.at_targets(batch.rows.instance_ids.reshape(-1))
-        np.testing.assert_array_equal(found[batch.is_instance], batch.instance_ids[batch.is_instance])
+        np.testing.assert_array_equal(
+            found[batch.is_instance], batch.instance_ids[batch.is_instance]
+        )
         assert batch.rows.item_seq.shape == batches[0].rows.item_seq.shape
         assert (batch.slots is None) == (kind == "dense")
         if batch.slots is None:

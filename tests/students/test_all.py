@@ -75,8 +75,8 @@ def test_student_learns_more_than_popularity_with_every_parameter(name, tmp_path
 
 def assert_learnt(run: Run, fitted: Fitted):
     """Twice popularity's NDCG@10 on the test part, and no parameter that stayed."""
-    histories, test = WORLD.interactions, run.split.test
-    in_train = np.arange(len(histories.items)) < run.split.train_end[histories.users]
+    histories, test = WORLD.interactions, run.task.split.test
+    in_train = np.arange(len(histories.items)) < run.task.split.train_end[histories.users]
     counts = np.bincount(histories.items[in_train], minlength=WORLD.num_items)
     own = counts[histories.items[test]][:, None]
     popular = (counts > own).sum(1) + 0.5 * ((counts == own).sum(1) - 1)

@@ -5,11 +5,9 @@ import jax
 import pytest
 from flax import nnx
 
-from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
-from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import HasAuxiliary, create_student
-from prmkd_jax.train.loop import training_batches
+from prmkd_jax.train.inputs import training_batches
 from prmkd_jax.train.objective import Instances, loss_of
 from tests.worlds import MAX_SEQ_LEN, make_run, random_world, student_config
 

@@ -26,7 +26,9 @@ def largest_disagreements(run) -> np.ndarray:
         distinct = set(batch.targets[batch.is_instance].tolist())
         for row in np.flatnonzero(batch.is_instance):
             user = histories.users[batch.instance_ids[row]]
-            known = histories.items[histories.indptr[user] : run.task.split.train_end[user]].tolist()
+            known = histories.items[
+                histories.indptr[user] : run.task.split.train_end[user]
+            ].tolist()
             own = int(batch.targets[row])
             columns = sorted(distinct - set(known) | {own})
             logits = run.teachers.logits(batch.instance_ids[[row]], np.array(columns))[:, 0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.evaluate import evaluator
 from prmkd_jax.evaluate.evaluator import Evaluator
 from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
 from prmkd_jax.students.registry import create_student
@@ -26,6 +27,7 @@ from tests.worlds import (
     make_run,
     random_world,
     same_bits,
+    student_config,
 )
 
 WORLD = random_world()
@@ -352,3 +354,23 @@ def test_a_student_that_can_learn_the_world_does(tmp_path):
     assert whole.history[0]["validation"]["NDCG@10"] < 0.7
     for ranks in (whole.validation.all_items, whole.test.all_items, whole.test.unseen_items):
         assert ranking_metrics(ranks)["NDCG@10"] > 0.95
+
+
+@pytest.mark.parametrize("student", ["sasrec", "fm", "deepfm", "lightgcn"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seeds_of_a_study_share_what_is_compiled(tmp_path, steps_made, student, kind):
+    """Minutes of compilation for each seed of a student whose structure holds arrays."""
+    config = student_config(student=student, mlp_sizes=(8, 6))
+    first = a_run(tmp_path / "0", kind, train={"max_epochs": 1}, student=config)
+    fit(first)
+    compiled = count_compiled()
+    fit(dataclasses.replace(first, folder=tmp_path / "1", seed=first.seed + 1))
+    assert steps_made[0] is steps_made[1]
+    assert steps_made[0]._cache_size() == 1
+    assert count_compiled() == compiled
+
+
+def count_compiled() -> tuple[int, ...]:
+    """Programs of the evaluator that were compiled so far."""
+    jitted = (evaluator._encode, evaluator._items, evaluator._rank, evaluator._scatter)
+    return tuple(function._cache_size() for function in jitted)

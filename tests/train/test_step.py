@@ -50,6 +50,7 @@ class Step(NamedTuple):
     constants: Any
 
     def __call__(self, state, batch, distill):
+        """One step."""
         return self.compiled(state, batch, distill, self.constants)
 
 
@@ -155,7 +156,9 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
     short = np.flatnonzero(WORLD.interactions.lengths == 2)
     users = WORLD.interactions.users
     batch, distill = next(
-        each for each in inputs if np.isin(users[each[0].instance_ids[each[0].is_instance]], short).any()
+        each
+        for each in inputs
+        if np.isin(users[each[0].instance_ids[each[0].is_instance]], short).any()
     )
     assert not batch.is_instance.all()
     params, rows = reference.to_torch(jax.device_get(state.params)), []
@@ -300,7 +303,8 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
         )
     copy = jax.tree.map(jax.numpy.copy, state)
     one, two = (
-        step(s, *place_inputs(MESH, b, d)) for s, b, d in ((state, batch, distill), (copy, other, changed))
+        step(s, *place_inputs(MESH, b, d))
+        for s, b, d in ((state, batch, distill), (copy, other, changed))
     )
     assert same_bits(jax.device_get(one), jax.device_get(two))
 
