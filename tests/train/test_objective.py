@@ -17,7 +17,7 @@ from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batch
 from prmkd_jax.train.objective import Instances, loss_of
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.run import fresh_student
-from prmkd_jax.train.sharding import make_mesh
+from prmkd_jax.train.sharding import make_mesh, place
 from prmkd_jax.train.step import init_state, make_train_step
 from tests.worlds import (
     distilled,
@@ -262,9 +262,10 @@ def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss
         one = dataclasses.replace(run, **changes)
         graphdef, params = fresh_student(one)
         optimizer = make_optimizer(one.train)
-        step = make_train_step(graphdef, optimizer, one.distill, one.student, make_mesh(1))
-        state = init_state(params, optimizer, one.seed)
-        constants = run_constants(one)
+        mesh = make_mesh(1)
+        step = make_train_step(graphdef, optimizer, one.distill, one.student, mesh)
+        state = place(mesh, init_state(params, optimizer, one.seed))
+        constants = place(mesh, run_constants(one))
         for inputs in distill_inputs(one, training_batches(one).epoch(0)):
             state, metrics = step(state, *inputs, constants)
         assert step._cache_size() == 1
