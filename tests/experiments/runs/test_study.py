@@ -19,6 +19,7 @@ from experiments.runs.study import Variant, VariantsConfig, choose_variants
 from experiments.studies import ablation, rivals, universality
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm
 from prmkd_jax.students.config import STUDENT_NAMES
@@ -135,11 +136,11 @@ def test_every_student_is_compared_with_itself():
 
 def test_the_reference_always_runs_and_single_variants_take_flags():
     """A comparison with nothing, or one rival's weight given to all."""
-    study = VariantsConfig(variants=("rd",), variant_flags="rd: distill_weight=2 rd_top=5")
+    study = VariantsConfig(variants=("rd",), variant_flags="rd: distill_weight=2 temperature=5")
     chosen = choose_variants(VARIANTS, study)
     assert [variant.name for variant in chosen] == ["prmkd", "rd"]
     assert chosen[0].flags == ("--method=prmkd",)
-    assert chosen[1].flags == ("--method=rd", "--distill_weight=2", "--rd_top=5")
+    assert chosen[1].flags == ("--method=rd", "--distill_weight=2", "--temperature=5")
     assert choose_variants(VARIANTS, VariantsConfig()) == VARIANTS
 
 
@@ -162,11 +163,14 @@ def test_misspelt_variants_are_refused(study, message):
 def test_rivals_are_all_methods_once():
     """A rival or a control missing from the table."""
     variants = rivals.list_variants(settings())
-    methods = {flag for each in variants for flag in each.flags if flag.startswith("--method")}
     assert variants[0].flags == ("--teachers=",)
-    assert len(methods) == len(variants) - 1 == 10
-    for variant in variants:
-        assert settings(*variant.flags).distill.method in ("prmkd", variant.name)
+    chosen = {variant.name: settings(*variant.flags).distill for variant in variants[1:]}
+    assert {config.method for config in chosen.values()} == set(METHODS)
+    assert all(config.method in ("prmkd", name) for name, config in chosen.items())
+    average, weighted = chosen["average"], chosen["weighted"]
+    assert (average.teacher_weights, average.consistency_quantile) == ("uniform", 1)
+    assert weighted == dataclasses.replace(chosen["prmkd"], consistency_quantile=1)
+    assert len(set(chosen.values())) == len(chosen)
 
 
 def test_ablations_take_away_what_their_names_say():
@@ -235,7 +239,7 @@ def test_the_command_leaves_its_files(tmp_path):
     [
         (["--variants=dr"], "--variants: found 'dr', expected some of base, prmkd,"),
         (["--teachers="], "--teachers: found none, expected at least one"),
-        (["--variant_flags=rd: rd_top=0"], "--rd_top: found '0', expected a whole number"),
+        (["--variant_flags=rd: max_epochs=0"], "--max_epochs: found '0', expected a whole number"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_run(flags, message):
