@@ -1,6 +1,6 @@
 """Eq. 1: a teacher's scores of one user's columns, made comparable between teachers."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,15 @@ def unit_length(
     return softened / jnp.maximum(jnp.linalg.norm(softened), TINY)
 
 
-Normalization = Callable[[Array, Array, Scalar], Array]
+class Normalization(Protocol):
+    """A function from a teacher's logits to comparable scores."""
+
+    def __call__(
+        self, logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
+    ) -> Float[Array, " C"]:
+        """Normalised scores, 0 outside the valid columns."""
+        ...
+
 
 NORMALIZE: dict[str, Normalization] = {
     "zscore_softmax": zscore_softmax,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
@@ -51,7 +52,7 @@ class DistillBatch(NamedTuple):
 
 
 def run_constants(run: Run) -> Constants:
-    """The constants of a run, on the host but for the teachers' tables."""
+    """The constants of a run, not yet on all of its devices."""
     prepared = loss_of(run.student).prepare(run.task, run.facts)
     config = run.distill
     teachers = run.teachers
@@ -59,12 +60,12 @@ def run_constants(run: Run) -> Constants:
         return Constants(prepared)
     groups = None
     if METHODS[config.method].loss == "unkd":
-        groups = popularity_groups(run.task.training_counts, config.unkd_groups)
+        groups = jnp.asarray(popularity_groups(run.task.training_counts, config.unkd_groups))
     return Constants(
         prepared=prepared,
         tables=teachers.tables,
-        default_weights=np.asarray(teachers.default_weights, np.float32),
-        threshold=np.asarray(run.threshold, np.float32),
+        default_weights=jnp.asarray(teachers.default_weights, jnp.float32),
+        threshold=jnp.asarray(run.threshold, jnp.float32),
         item_groups=groups,
     )
 

@@ -6,6 +6,7 @@ number of devices.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -18,19 +19,27 @@ from prmkd_jax.train.inputs import DistillBatch
 _DIVIDED = PartitionSpec("data")
 _EVERYWHERE = PartitionSpec()
 
+
+def _specs(record: Callable[..., Any], **fields: Any) -> Any:
+    """A record that holds specs in the place of arrays."""
+    return record(**fields)
+
+
 STATE = _EVERYWHERE
 """Parameters, moments, step, key: the `model` axis has one device until tables outgrow one."""
 CONSTANTS = _EVERYWHERE
 METRICS = _EVERYWHERE
-BATCH: Any = Batch(
-    rows=_DIVIDED,  # type: ignore[arg-type] (a spec for each field)
+BATCH = _specs(
+    Batch,
+    rows=_DIVIDED,
     instance_ids=_DIVIDED,
     targets=_DIVIDED,
     is_instance=_DIVIDED,
     slots=_DIVIDED,
 )
-DISTILL_BATCH: Any = DistillBatch(
-    columns=Columns(candidates=_EVERYWHERE, target_column=_DIVIDED, valid=_DIVIDED),
+DISTILL_BATCH = _specs(
+    DistillBatch,
+    columns=_specs(Columns, candidates=_EVERYWHERE, target_column=_DIVIDED, valid=_DIVIDED),
     teacher_instance_ids=_DIVIDED,
     scores=_DIVIDED,
 )
