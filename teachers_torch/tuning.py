@@ -17,6 +17,7 @@ from prmkd_jax.common.plugins import own_identity
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split, require_parts, split_digest
+from prmkd_jax.data.task import Task
 from teachers_torch.config import OWN_GROUP, TeacherConfigs
 from teachers_torch.given.precomputed import PrecomputedTeacher, content_digest
 from teachers_torch.items.image import files_digest
@@ -224,7 +225,7 @@ def tune(
         state_file = tuning_state(cache_dir, name, key)
         if isinstance(teacher, TunedTeacher):
             batches = TrainingBatches(
-                dataset.interactions, split, configs.max_seq_len, teacher.config.batch_size, seed
+                Task(dataset, split), configs.max_seq_len, teacher.config.batch_size, seed
             )
             tuning = tune_model(teacher.model, batches, validate, teacher.config, tell, state_file)
         elif isinstance(teacher, RecformerTeacher):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from experiments.cli.settings import Settings
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.distill.config import METHODS, DistillConfig
+from prmkd_jax.distill.config import DistillConfig, unread_options
 from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS
 from teachers_torch.config import (
     ImageConfig,
@@ -116,39 +116,9 @@ def _teachers(settings: Settings) -> Iterator[Reader]:
 
 def _method(settings: Settings) -> Iterator[Reader]:
     """What the distillation's options decide about each other."""
-    distill = settings.distill
-    method = METHODS[distill.method]
-    named = f"--method={distill.method}"
-    rule = frozenset({"consistency_quantile", "consistency_threshold", "redistribute"})
-    softened = frozenset({"temperature", "score_normalization"})
-    divergence = frozenset({"kl", "smoothing", "student_temperature", "kd_include_positive"})
-    weights = frozenset({"teacher_weights", "teacher_weight_power"})
-    constants = {
-        "rank_": method.scores == "ranks",
-        "rd_": method.loss == "rd",
-        "rrd_": method.loss == "rrd",
-        "unkd_": method.loss == "unkd",
-        "permutation_": method.permuted,
-    }
-    power = frozenset({"teacher_weight_power"})
-    columns = frozenset({"deduplicate_columns"})
-    replaced = distill.consistency_threshold is not None
-    decided = [
-        (replaced, frozenset({"consistency_quantile"}), "--consistency_threshold replaces it"),
-        (method.weights != "configured", weights, f"{named} sets the teachers' weights"),
-        (distill.teacher_weights != "validation", power, "--teacher_weights replaces it"),
-        (distill.negatives == "catalogue", columns, "the catalogue has each once"),
-        (method.lists, divergence, f"{named} learns an order of unobserved items"),
-        (method.scores == "ranks", softened, f"{named} reads ranks"),
-        (not method.exclusion, rule, f"{named} excludes no teacher"),
-        (len(settings.run.teachers) < 3, rule, "the consistency rule needs three teachers"),
-    ]
-    for prefix, read in constants.items():
-        own = frozenset(name for name in _fields(DistillConfig) if name.startswith(prefix))
-        decided.append((not read, own, f"{named} does not read it"))
-    for off, names, why in decided:
-        if off:
-            yield Reader(names, frozenset(), why)
+    unread_here = unread_options(settings.distill, len(settings.run.teachers))
+    for name, why in unread_here.items():
+        yield Reader(frozenset({name}), frozenset(), why)
 
 
 def _among(read_by: Mapping[str, Sequence[str]], who: str, why: str) -> Reader:

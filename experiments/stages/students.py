@@ -13,10 +13,14 @@ from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation
+from prmkd_jax.evaluate.metrics import SELECTION_METRIC
+from prmkd_jax.students.facts import Facts, make_facts
 from prmkd_jax.train.calibrate import calibrate_threshold
-from prmkd_jax.train.loop import SELECTION_METRIC, Fitted, Run, fit
+from prmkd_jax.train.loop import fit
+from prmkd_jax.train.run import Fitted, Run
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -27,7 +31,7 @@ class Trained:
 
     Attributes:
         seed: its seed.
-        fitted: what came of it.
+        fitted: training result.
         threshold: epsilon of the consistency rule; infinite for the plain student.
     """
 
@@ -52,18 +56,22 @@ def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBa
     return TeacherBank(vectors, default_weights(config, strengths), settings.run.teacher_scores)
 
 
-def plain_run(dataset: Dataset, split: Split, settings: Settings, seed: int, folder: Path) -> Run:
+def student_facts(task: Task, settings: Settings) -> Facts:
+    """What the student may know of the task; made once for all seeds."""
+    window = settings.student.window(settings.data.max_seq_len)
+    return make_facts(task, window, second_domain(settings, task.dataset))
+
+
+def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: Path) -> Run:
     """The run of the student that is trained alone."""
     return Run(
-        dataset=dataset,
-        split=split,
-        max_seq_len=settings.student.window(settings.data.max_seq_len),
+        task=task,
+        facts=facts,
         student=settings.student,
         train=settings.train,
         seed=seed,
         folder=folder,
         resume=True,
-        second_domain=second_domain(settings, dataset),
     )
 
 
@@ -100,10 +108,12 @@ def train_students(
         start: parameters to begin with; None draws them from each seed.
         rank_test: False where the run only serves to choose a setting.
     """
+    task = Task(dataset, split)
+    facts = student_facts(task, settings)
     trained = []
     for seed in settings.run.seeds:
         name = run_name(settings, seed, distilled=bank is not None)
-        run = plain_run(dataset, split, settings, seed, folder / name)
+        run = plain_run(task, facts, settings, seed, folder / name)
         run = dataclasses.replace(run, start=start, rank_test=rank_test)
         if bank is not None:
             run = dataclasses.replace(run, distill=settings.distill, teachers=bank)

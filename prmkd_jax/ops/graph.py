@@ -4,7 +4,9 @@ import dataclasses
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
+
+from prmkd_jax.ops.arrays import Array
 
 
 # Compared by identity: a static argument that holds arrays.

@@ -113,7 +113,7 @@ class StudentConfig:
             # A user vector that doesn't depend on the prefix needs one slot, to be asked at.
             return 1
         # The token that follows the prefix has a position as well.
-        return max_seq_len - 1 if self.one_by_one else max_seq_len
+        return max_seq_len - 1 if self.own_slot else max_seq_len
 
     @property
     def label(self) -> str:
@@ -122,6 +122,6 @@ class StudentConfig:
         return "recguru-ae" if alone else self.student
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether each prefix is encoded by itself, not all of a history in one pass."""
+    def own_slot(self) -> bool:
+        """Whether a token of the model's own follows each prefix, which is encoded by itself."""
         return self.student in BIDIRECTIONAL

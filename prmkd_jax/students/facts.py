@@ -11,6 +11,7 @@ from jaxtyping import Int32
 from prmkd_jax.data.dataset import Dataset, category_names
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack
 from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.data.task import Task
 
 # Of the catalogue's texts those that are words of a vocabulary, and how to find the words.
 ITEM_FIELDS = {"brand": lambda text: [text.strip()], "categories": category_names}
@@ -91,6 +92,17 @@ class Facts:
         segments = instance_segments(histories, last, self.max_seq_len, own_slot=True)
         packed = pack(histories, segments, 1, self.max_seq_len + 1, most=1)
         return PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
+
+
+def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
+    """What a student may know of a task.
+
+    Args:
+        task: data set and split.
+        window: longest prefix that the model reads.
+        second: another data set, for a model that learns from two.
+    """
+    return Facts(task.dataset, task.split, window, second)
 
 
 def _field(texts: tuple[str, ...], words_of: Callable[[str], list[str]]) -> Field:

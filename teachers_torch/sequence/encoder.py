@@ -36,9 +36,10 @@ class TensorBatch(NamedTuple):
 def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
     """Moves a batch to a device and leaves out the slots where nothing is asked."""
     rows = batch.rows
-    slots = np.arange(len(batch.real)) if batch.slots is None else batch.slots
-    real = batch.real
-    arrays = (rows.item_seq, rows.segment_ids, rows.positions, slots[real], batch.targets[real])
+    slots = np.arange(len(batch.targets)) if batch.slots is None else batch.slots
+    chosen = batch.is_instance
+    slots = slots[chosen]
+    arrays = (rows.item_seq, rows.segment_ids, rows.positions, slots, batch.targets[chosen])
     return TensorBatch(*(torch.from_numpy(a.astype(np.int64)).to(device) for a in arrays))
 
 

@@ -98,7 +98,7 @@ def encode_instances(
         batch = as_batch(interactions, packed)
         tensors = to_tensors(batch, table.device)
         encoded = model.user_vectors(tensors, table[tensors.item_seq]).cpu().numpy()
-        rows = row_of[batch.instance_ids[batch.real]]
+        rows = row_of[batch.instance_ids[batch.is_instance]]
         vectors[rows[rows >= 0]] = encoded[rows >= 0]
     return vectors
 
@@ -123,5 +123,5 @@ def _asking(
 ) -> Int64[np.ndarray, " chosen"]:
     """The segments that ask for any of the instances."""
     wanted = np.sort(instance_ids)
-    below = np.searchsorted(wanted, segments.first_asked + 1, side="left")
+    below = np.searchsorted(wanted, segments.predict_from + 1, side="left")
     return np.flatnonzero(np.searchsorted(wanted, segments.stop, side="right") > below)

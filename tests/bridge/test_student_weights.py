@@ -64,7 +64,7 @@ def saved(student: str, path, tokens: dict) -> torch.nn.Module:
 def ours(config, params, instances) -> np.ndarray:
     """The student's scores of all items, an instance a row."""
     graphdef = create_student(config, facts_of(config), 0)[0]
-    window, own_slot = config.window(MAX_SEQ_LEN), config.one_by_one
+    window, own_slot = config.window(MAX_SEQ_LEN), config.own_slot
     segments = instance_segments(HISTORIES, instances, window, own_slot=own_slot)
 
     @jax.jit

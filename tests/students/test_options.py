@@ -5,12 +5,10 @@ import jax
 import pytest
 from flax import nnx
 
-from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
-from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import HasAuxiliary, create_student
-from prmkd_jax.train.loop import training_batches
-from prmkd_jax.train.objective import known_items, row_losses
+from prmkd_jax.train.inputs import training_batches
+from prmkd_jax.train.objective import Instances, loss_of
 from tests.worlds import MAX_SEQ_LEN, make_run, random_world, student_config
 
 WORLD, OTHER = random_world(users=12, items=20), random_world(users=9, items=15, seed=8)
@@ -32,15 +30,17 @@ OTHER_VALUES = {
 def trained(config: StudentConfig) -> str:
     """The program of a student's start and of its losses in training, by BPR, not compiled."""
     second, length = OTHER if config.second_domain else None, config.window(MAX_SEQ_LEN)
-    facts = Facts(WORLD, leave_one_out(WORLD.interactions), length, second)
-    run = make_run(WORLD, "unused", student=config, max_seq_len=length)
-    batch, known = next(iter(training_batches(run).epoch(0))), known_items(config, facts)
+    run = make_run(WORLD, "unused", student=config, max_seq_len=length, second_domain=second)
+    batch, own = next(iter(training_batches(run).epoch(0))), loss_of(config)
+    prepared = own.prepare(run.task, run.facts)
 
     def losses(key):
-        student, rngs = nnx.merge(*create_student(config, facts, 0)), nnx.Rngs(key)
-        queries, items = batch.asked(student.queries(batch.rows, rngs)), student.items()
+        student, rngs = nnx.merge(*create_student(config, run.facts, 0)), nnx.Rngs(key)
+        queries, items = batch.at_targets(student.queries(batch.rows, rngs)), student.items()
         further = student.auxiliary(batch.rows, rngs) if isinstance(student, HasAuxiliary) else 0
-        return row_losses(config, student, queries, items, batch, known, key), further
+        users = batch.at_targets(batch.rows.users.reshape(-1))
+        instances = Instances(queries, items, batch.targets, users)
+        return own.losses(config, student, instances, prepared, key), further
 
     # Functions are printed with their addresses.
     return re.sub("0x[0-9a-f]+", "", str(jax.make_jaxpr(losses)(jax.random.key(0))))

@@ -30,17 +30,12 @@ def test_weights_for_other_teachers_are_refused(weights):
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
-        (["--method=average", "--redistribute=equal"], "--method=average excludes no teacher"),
+        (["--method=best_teacher", "--redistribute=equal"], "--method=best_teacher excludes no"),
         (["--method=rd", "--temperature=1"], "--method=rd reads ranks"),
         (["--method=rrd", "--kl=js"], "--method=rrd learns an order of unobserved items"),
         (["--method=unkd", "--teacher_weights=uniform"], "--method=unkd sets the teachers'"),
-        (["--rrd_top=9"], "--method=prmkd does not read it"),
-        (["--method=rrd", "--rd_top=9"], "--method=rrd does not read it"),
-        (["--permutation_seed=2"], "--method=prmkd does not read it"),
-        (["--teacher_weights=uniform", "--teacher_weight_power=2"], "--teacher_weights replaces"),
         (["--negatives=catalogue", "--nodeduplicate_columns"], "the catalogue has each once"),
-        ([TWO, "--consistency_threshold=1"], "the consistency rule needs three teachers"),
-        (["--consistency_threshold=1", "--consistency_quantile=1"], "--consistency_threshold repl"),
+        ([TWO, "--consistency_quantile=1"], "the consistency rule needs three teachers"),
     ],
 )
 def test_options_that_this_distillation_does_not_read_are_told(flags, why):
@@ -53,8 +48,8 @@ def test_options_that_this_distillation_does_not_read_are_told(flags, why):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--method=rd", "--rd_top=9", "--rank_temperature=3", "--distill_weight=1"],
-        ["--method=permuted", "--permutation_seed=1", "--consistency_quantile=0.2"],
+        ["--method=rd", "--distill_weight=1"],
+        ["--method=permuted", "--consistency_quantile=0.2"],
         ["--method=rank_ensemble", "--kl=forward", "--smoothing=0.1"],
         ["--negatives=catalogue", "--nomask_history", "--teacher_weights=1,2,3"],
     ],
