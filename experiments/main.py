@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bridge.runtime import settle
 from experiments.cli.flags import parse, run_command
-from experiments.cli.settings import GROUPS, ignored_flags, settings_from
+from experiments.cli.settings import GROUPS, check_settings, ignored_flags, settings_from
 
 
 def main(argv: Sequence[str]) -> None:
@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> None:
     from experiments.stages.pipeline import run_pipeline
 
     reporter = Reporter()
+    check_settings(settings)
     for warning in ignored_flags(settings, parsed.explicit):
         reporter.warn(warning)
     if settings.run.teachers and settings.distill.method != "prmkd":

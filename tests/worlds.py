@@ -12,10 +12,11 @@ import numpy as np
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.facts import Facts, make_facts
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.loop import Run
 
@@ -75,9 +76,14 @@ def student_config(**changes: Any) -> StudentConfig:
     return StudentConfig(**{**small, **changes})
 
 
-def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN) -> Facts:
+def task_of(dataset: Dataset) -> Task:
+    """The data set with its leave-one-out split, whatever part that leaves empty."""
+    return Task(dataset, leave_one_out(dataset.interactions))
+
+
+def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN, second: Dataset | None = None) -> Facts:
     """What a student may know of a data set."""
-    return Facts(dataset, leave_one_out(dataset.interactions), max_seq_len)
+    return make_facts(task_of(dataset), max_seq_len, None if second is None else task_of(second))
 
 
 def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:

@@ -8,7 +8,8 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
-from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS, StudentConfig
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import LOSS_OPTIONS, about, check, loss_name, reads
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
     CHECKPOINTED,
@@ -107,25 +108,29 @@ class Settings:
                 f"--batch_size: found {self.train.batch_size}, expected at least "
                 f"--max_seq_len={self.data.max_seq_len}"
             )
-        if self.student.window(self.data.max_seq_len) < 1:
-            raise UserError(
-                f"--max_seq_len: found {self.data.max_seq_len}, expected at least 2: "
-                f"--student={self.student.student} adds a token to each prefix"
-            )
         names = self.run.teachers
-        prefixes = self.student.student in BUILT_IN and self.student.student != "lightgcn"
-        if names and self.distill.teacher_history == "whole" and prefixes:
-            raise UserError(
-                "--teacher_history: found 'whole', expected 'prefix': the user vectors of "
-                f"--student={self.student.student} depend on the prefix, and its teachers would "
-                "have read the targets"
-            )
         given = given_weights(self.distill.teacher_weights)
         if given is not None and names and len(given) != len(names):
             raise UserError(
                 f"--teacher_weights: found {self.distill.teacher_weights!r}, expected "
                 f"{len(names)} numbers, one each for --teachers={','.join(names)}"
             )
+
+
+def check_settings(settings: Settings) -> None:
+    """Checks what depends on the student's class, which is imported for it.
+
+    Raises:
+        UserError: options don't fit the student.
+    """
+    check(settings.student, settings.data.max_seq_len)
+    prefixes = about(settings.student.student).user_vector_per_prefix
+    if settings.run.teachers and settings.distill.teacher_history == "whole" and prefixes:
+        raise UserError(
+            "--teacher_history: found 'whole', expected 'prefix': the user vectors of "
+            f"--student={settings.student.student} depend on the prefix, and its teachers would "
+            "have read the targets"
+        )
 
 
 GROUPS = (
@@ -185,13 +190,12 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
         (PrecomputedConfig, {"precomputed"}),
     ):
         note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
-    student, loss = settings.student.student, settings.student.objective
-    for name, readers in READ_BY_LOSS.items():
-        if loss not in readers:
-            unread[name] = f"--loss={loss} does not use it"
-    for name, readers in READ_BY.items():
-        if student in BUILT_IN and student not in readers:
-            unread[name] = f"--student={student} does not use it"
+    for field in dataclasses.fields(StudentConfig):
+        if not reads(settings.student, field.name):
+            loss = loss_name(settings.student)
+            by_loss = loss not in LOSS_OPTIONS.get(field.name, (loss,))
+            who = f"--loss={loss}" if by_loss else f"--student={settings.student.student}"
+            unread[field.name] = f"{who} does not use it"
     if settings.data.dataset != "synthetic":
         for field in dataclasses.fields(DataConfig):
             if field.name.startswith("synthetic_"):

@@ -18,6 +18,7 @@ from experiments.cli.settings import GROUPS, settings_from
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json, write_text
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.students.registry import result_name
 
 METRICS = ("Recall@10", "NDCG@10")
 
@@ -121,7 +122,7 @@ def _try(configs: Sequence[Any], choice: ChooseConfig, reporter: Any) -> list[di
         return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
     runs = finished_runs(configs, folder, reporter, rank_test=False)
     taught = settings.distill.method if settings.run.teachers else "base"
-    model = f"{settings.student.label} {taught}"
+    model = f"{result_name(settings.student)} {taught}"
     return [_row(model, ",".join(map(str, settings.run.seeds)), [vars(run) for run in runs])]
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from bridge.student_weights import Start
 from experiments.cli.console import Reporter
 from experiments.cli.flags import as_dict
-from experiments.cli.settings import GROUPS, Settings, settings_from
+from experiments.cli.settings import GROUPS, Settings, check_settings, settings_from
 from experiments.stages.data import second_domain
 from experiments.stages.exports import start_digest, student_start
 from experiments.stages.pipeline import load_dataset
@@ -110,6 +110,7 @@ def require_start(configs: Sequence[Any]) -> None:
         UserError: as `student_start`; or it asks for files, of which trials leave none.
     """
     settings = settings_from(tuple(configs))
+    check_settings(settings)
     if settings.run.export_recbole:
         raise UserError(
             "--export_recbole: found True, expected False: only experiments.main writes students"

@@ -1,6 +1,5 @@
 """What students start from, and what they leave behind to be served."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,15 +7,17 @@ from typing import Any
 
 import torch
 
+from bridge import student_weights
 from bridge.recbole_layout import layout
 from bridge.student_weights import Start, read_start, to_recbole
 from experiments.cli.settings import Settings
 from experiments.stages.students import Trained, plain_run
-from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
-from prmkd_jax.serve.exported import WEIGHTS, blank, export_student, shapes
+from prmkd_jax.serve.exported import export_student
 from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.registry import result_name
+from prmkd_jax.students.student import abstract_params, param_shapes
 
 RECBOLE_FILE = "recbole.pth"
 
@@ -33,9 +34,9 @@ def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start |
     """
     facts, start = _facts(settings, dataset, split), None
     if settings.run.student_init:
-        start = read_start(_start_path(settings), settings.student, facts)
+        start = read_start(Path(settings.run.student_init), settings.student, facts, dataset)
     if settings.run.export_recbole:
-        sizes = shapes(blank(settings.student, facts))
+        sizes = param_shapes(abstract_params(settings.student, facts))
         layout(settings.student.student, sizes, dataset, {}, "--export_recbole")
     return start
 
@@ -46,9 +47,7 @@ def start_digest(settings: Settings) -> str:
     Raises:
         UserError: there is no such file.
     """
-    path = _start_path(settings)
-    with (path / WEIGHTS if path.is_dir() else path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return student_weights.start_digest(Path(settings.run.student_init))
 
 
 def export(
@@ -74,10 +73,10 @@ def export(
     for variant, trained in students.items():
         for one in trained:
             trained_as = "base" if variant == "base" else settings.distill.method
-            place = folder / f"{config.label}-{trained_as}-seed{one.seed}"
-            export_student(place, one.fitted.params, config, facts)
+            place = folder / f"{result_name(config)}-{trained_as}-seed{one.seed}"
+            export_student(place, one.fitted.params, config, facts, dataset)
             if settings.run.export_recbole:
-                weights = to_recbole(one.fitted.params, config, facts, recbole)
+                weights = to_recbole(one.fitted.params, config, dataset, recbole)
                 tokens = _tokens(dataset) if recbole is None else recbole.tokens
                 _save_recbole(place / RECBOLE_FILE, weights, tokens)
 
@@ -98,16 +97,6 @@ def _save_recbole(
     beside = path.with_name(f"{path.name}.part")
     torch.save(content, beside)
     os.replace(beside, path)
-
-
-def _start_path(settings: Settings) -> Path:
-    path = Path(settings.run.student_init)
-    if not (path / WEIGHTS if path.is_dir() else path).is_file():
-        raise UserError(
-            f"--student_init: found no weights at {path}, expected the folder of an exported "
-            "student or a .pth file of RecBole's"
-        )
-    return path
 
 
 def _facts(settings: Settings, dataset: Dataset, split: Split) -> Facts:

@@ -35,6 +35,7 @@ from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.students.registry import result_name
 
 STUDENTS, FIGURES = "students", "figures"
 REPORT, RESULTS, TIMING, RANKS = "report.html", "results.json", "timing.json", "ranks.npz"
@@ -93,7 +94,7 @@ def run_pipeline(
                     log,
                     start=None if start is None else start.params,
                 )
-    name = settings.student.label
+    name = result_name(settings.student)
     export(output / STUDENTS, students, settings, dataset, split, start)
     results = {
         "schema_version": SCHEMA_VERSION,

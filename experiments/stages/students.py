@@ -15,6 +15,7 @@ from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
 from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation
+from prmkd_jax.students.registry import result_name, window
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.loop import SELECTION_METRIC, Fitted, Run, fit
 
@@ -57,7 +58,7 @@ def plain_run(dataset: Dataset, split: Split, settings: Settings, seed: int, fol
     return Run(
         dataset=dataset,
         split=split,
-        max_seq_len=settings.student.window(settings.data.max_seq_len),
+        max_seq_len=window(settings.student, settings.data.max_seq_len),
         student=settings.student,
         train=settings.train,
         seed=seed,
@@ -95,7 +96,7 @@ def train_students(
     variant = "base" if bank is None else settings.distill.method
     trained = []
     for seed in settings.run.seeds:
-        name = f"{settings.student.label}-{variant}-seed{seed}"
+        name = f"{result_name(settings.student)}-{variant}-seed{seed}"
         run = plain_run(dataset, split, settings, seed, folder / name)
         run = dataclasses.replace(run, start=start, rank_test=rank_test)
         if bank is not None:

@@ -11,6 +11,7 @@ from experiments.cli.settings import Settings
 from experiments.reporting.wording import model_name
 from experiments.runs.study import Variant, run_study
 from prmkd_jax.distill.config import given_weights
+from prmkd_jax.students.registry import label
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,7 +42,7 @@ def list_variants(settings: Settings) -> list[Variant]:
         *(without if len(teachers) > 2 else ()),
         Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
         Variant("without_wa", "w/o WA: average", (*uniform, "--consistency_threshold=none")),
-        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
+        Variant("base", label(settings.student), ("--teachers=",), kind="base"),
     ]
 
 

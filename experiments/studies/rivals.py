@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from experiments.cli.flags import run_command
 from experiments.cli.settings import Settings
-from experiments.reporting.wording import model_name
 from experiments.runs.study import Variant, run_study
+from prmkd_jax.students.registry import label
 
 
 def main(argv: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
 def list_variants(settings: Settings) -> list[Variant]:
     """The plain student, PRM-KD, other distillations, and what only looks like one."""
     return [
-        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
+        Variant("base", label(settings.student), ("--teachers=",), kind="base"),
         Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
         Variant("average", "uniform average", ("--method=average",)),
         Variant("weighted", "weighted, no exclusion", ("--method=weighted",)),

@@ -11,8 +11,7 @@ class TrainConfig:
 
     batch_size: int = option(
         512,
-        "Token slots of a training batch, nearly all of which ask for an instance; instances, "
-        "where few do: histories much longer than --max_seq_len, bert4rec, recguru.",
+        "Batch size: about this many training targets per step.",
         low=1,
     )
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)

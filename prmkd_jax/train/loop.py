@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,15 +22,17 @@ from prmkd_jax.data.batches import (
     popularity_groups,
 )
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split
+from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.ops.negatives import Popularity, Seen
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student, served_parameters
+from prmkd_jax.students.facts import Facts, make_facts
+from prmkd_jax.students.registry import about
+from prmkd_jax.students.student import create_student, served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.objective import known_items
@@ -108,9 +111,17 @@ class Run:
             raise ValueError("a run has both teachers and a distillation, or neither")
 
     @property
+    def task(self) -> Task:
+        """Data set and split."""
+        return Task(self.dataset, self.split)
+
+    @cached_property
     def facts(self) -> Facts:
         """What the student may know of its data."""
-        return Facts(self.dataset, self.split, self.max_seq_len, self.second_domain)
+        other, second = self.second_domain, None
+        if other is not None:
+            second = Task(other, leave_one_out(other.interactions))
+        return make_facts(self.task, self.max_seq_len, second)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +246,7 @@ def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
 
 def drawing_input(run: Run) -> Popularity | Seen | None:
     """What a step knows of the training part when its loss draws items."""
-    return known_items(run.student, run.facts)
+    return known_items(run.student, run.facts, run.task)
 
 
 def training_batches(run: Run) -> TrainingBatches:
@@ -246,7 +257,7 @@ def training_batches(run: Run) -> TrainingBatches:
         run.max_seq_len,
         run.train.batch_size,
         run.seed,
-        run.student.one_by_one,
+        about(run.student.student).own_slot,
     )
 
 
@@ -327,7 +338,7 @@ def make_evaluator(run: Run, graphdef: nnx.GraphDef, instance_ids: np.ndarray) -
         run.max_seq_len,
         run.train.batch_size,
         run.train.eval_batch_size,
-        own_slot=run.student.one_by_one,
+        own_slot=about(run.student.student).own_slot,
     )
 
 

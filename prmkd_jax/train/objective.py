@@ -1,14 +1,14 @@
 """The student's own loss: eq. 4 of arXiv 2401.00797, or one that draws its negatives."""
 
 import math
-from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.batches import Batch, training_counts
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.data.task import Task
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.ops.negatives import (
     Popularity,
@@ -21,37 +21,28 @@ from prmkd_jax.ops.negatives import (
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import Student
+from prmkd_jax.students.registry import loss_name
+from prmkd_jax.students.student import Regularized, Student
 
 # Dropout folds 0, 1, … into a step's key: no mask shares its random bits with the negatives.
 _NEGATIVES = 2**32 - 1
 
 
-@runtime_checkable
-class Regularized(Protocol):
-    """A student with an L2 of its own under BPR."""
-
-    def embedding_norms(
-        self, users: Int[Array, " B"], positives: Int[Array, " B"], negatives: Int[Array, " B"]
-    ) -> Float[Array, " B"]:
-        """Half the squared norm of a row's embeddings."""
-        ...
-
-
-def known_items(config: StudentConfig, facts: Facts) -> Popularity | Seen | None:
+def known_items(config: StudentConfig, facts: Facts, task: Task) -> Popularity | Seen | None:
     """What the loss knows of the training part when it draws; None where it needs nothing.
 
     Raises:
         UserError: if BPR finds a user who leaves no item to be drawn.
     """
-    if config.objective == "sampled_softmax":
-        return popularity(training_counts(facts.dataset, facts.split))
-    if config.objective == "bpr":
+    loss = loss_name(config)
+    if loss == "sampled_softmax":
+        return popularity(task.training_counts)
+    if loss == "bpr":
         seen = seen_items(facts.num_users, facts.edges)
         most = int(seen.count.argmax())
         if seen.count[most] >= facts.num_items:
             raise UserError(
-                f"--loss=bpr: user {facts.dataset.user_ids[most]!r}: found all {facts.num_items} "
+                f"--loss=bpr: user {task.dataset.user_ids[most]!r}: found all {facts.num_items} "
                 "items in the training history, expected one to draw as the negative"
             )
         return seen
@@ -82,7 +73,8 @@ def row_losses(
         key: the step's.
     """
     targets, size = jnp.asarray(batch.targets), config.num_negatives
-    if config.objective == "softmax":
+    loss = loss_name(config)
+    if loss == "softmax":
         return cross_entropy(student.score, queries, items, targets)
     key = jax.random.fold_in(key, _NEGATIVES)
     positive = _paired(student, queries, items[targets])
@@ -90,7 +82,7 @@ def row_losses(
     def shared(drawn: Array) -> tuple[Array, Array]:
         return student.score(queries, items[drawn]), drawn == targets[:, None]
 
-    if config.objective == "gbce":
+    if loss == "gbce":
         scores, hits = shared(jax.random.randint(key, (size,), 0, len(items)))
         return generalized_bce(positive, scores, hits, len(items), config.gbce_t)
     if isinstance(known, Popularity):
@@ -99,7 +91,7 @@ def row_losses(
         log_expected = jnp.asarray(known.log_q)[drawn] + math.log(size)
         return sampled_cross_entropy(positive, scores, log_expected, hits)
     if known is None:
-        raise ValueError(f"{config.objective} needs what `known_items` gives")
+        raise ValueError(f"{loss} needs what `known_items` gives")
     users = batch.asked(jnp.asarray(batch.rows.users).reshape(-1))
     drawn = unseen_items(key, known, users, len(items))
     losses = bpr(positive, _paired(student, queries, items[drawn]))

@@ -17,7 +17,7 @@ from prmkd_jax.distill.per_user import TeacherMeasures, UserInput, distill_batch
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
 from prmkd_jax.ops.negatives import Popularity, Seen
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.registry import HasAuxiliary
+from prmkd_jax.students.student import HasAuxiliary
 from prmkd_jax.train.objective import row_losses
 
 Params = dict[str, Any]

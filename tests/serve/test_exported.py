@@ -11,7 +11,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.serve.exported import CARD, WEIGHTS, export_student, read_export
 from prmkd_jax.students.config import BUILT_IN
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from tests.students import fields
 from tests.worlds import facts, random_world, same_bits, student_config
 

@@ -4,15 +4,15 @@ import pytest
 from flax import nnx
 
 from prmkd_jax.data.packing import history_segments, pack
-from prmkd_jax.students.registry import create_student
-from prmkd_jax.train.objective import Regularized
+from prmkd_jax.students.registry import window
+from prmkd_jax.students.student import Regularized, create_student
 from tests.students.reference import random_params
 from tests.worlds import facts, random_world, student_config
 
 CONFIG = student_config(student="lightgcn", hidden_size=6, num_layers=2)
 WORLD = random_world()
 HISTORIES = WORLD.interactions
-FACTS = facts(WORLD, CONFIG.window(50))
+FACTS = facts(WORLD, window(CONFIG, 50))
 GRAPHDEF, STATE = create_student(CONFIG, FACTS, 0)
 PARAMS = random_params(nnx.to_pure_dict(STATE), seed=5)
 
@@ -48,8 +48,8 @@ def test_vectors_are_the_mean_of_the_layers():
 
 def test_one_slot_an_instance_is_enough():
     """Slots spent on prefixes that the user vector doesn't depend on."""
-    assert CONFIG.window(50) == 1
-    assert student_config().window(50) == 50
+    assert window(CONFIG, 50) == 1
+    assert window(student_config(), 50) == 50
     segments = history_segments(HISTORIES, FACTS.split.train_end, 1)
     assert len(segments) == len(FACTS.split.train) == (segments.stop - segments.start).sum()
 

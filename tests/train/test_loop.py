@@ -11,7 +11,7 @@ import pytest
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.evaluate.evaluator import Evaluator
 from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import Fitted, Run, fit

@@ -7,9 +7,10 @@ from flax import nnx
 
 from prmkd_jax.data.batches import Batch, popularity_groups
 from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students import student
 from prmkd_jax.students.config import STUDENT_NAMES
-from prmkd_jax.students.registry import STUDENTS, create_student
 from prmkd_jax.students.sasrec import SASRec
+from prmkd_jax.students.student import create_student
 from prmkd_jax.train.loop import distill_inputs, drawing_input, training_batches
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.sharding import make_mesh, place, replicate
@@ -207,7 +208,7 @@ def test_a_students_own_loss_is_added_once(tmp_path, monkeypatch, kind):
     run, step, state, inputs = prepared(tmp_path, kind, dropout=0.0)
     placed = place(MESH, *inputs[0])
     with_it = type("WithAuxiliary", (SASRec,), {"auxiliary": auxiliary})
-    monkeypatch.setitem(STUDENTS, "sasrec", with_it)
+    monkeypatch.setattr(student, "student_class", lambda name: with_it)
     graphdef = create_student(run.student, facts(WORLD), run.seed)[0]
     other_step = make_train_step(graphdef, make_optimizer(run.train), run.distill, run.student)
     table = np.asarray(state.params["position_embedding"]["table"], dtype=float)

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.cli.flags import parse
-from experiments.cli.settings import GROUPS, ignored_flags, settings_from
+from experiments.cli.settings import GROUPS, check_settings, ignored_flags, settings_from
 from prmkd_jax.common.errors import UserError
 
 TWO = "--teachers=unisrec,unim2rec"
@@ -11,7 +11,9 @@ TWO = "--teachers=unisrec,unim2rec"
 
 def warnings(*flags):
     parsed = parse(["--flagfile=demo.cfg", *flags], GROUPS)
-    return ignored_flags(settings_from(parsed.configs), parsed.explicit)
+    settings = settings_from(parsed.configs)
+    check_settings(settings)
+    return ignored_flags(settings, parsed.explicit)
 
 
 @pytest.mark.parametrize("weights", ["1,2,3", "1"])
@@ -66,10 +68,9 @@ def test_options_that_are_read_raise_no_warning(flags):
     [
         (["--student=bert4rec", "--mask_probability=0.4", "--num_heads=4"], True),
         (["--student=recguru", "--second_domain=Arts", "--auxiliary_weight=2"], True),
-        (["--student=sasrec", "--sasrec_form=original"], True),
         (["--student=sasrec", "--mask_probability=0.4"], False),
         (["--student=bert4rec", "--second_domain=Arts"], False),
-        (["--student=gru4rec", "--sasrec_form=pre-ln"], False),
+        (["--student=gru4rec", "--num_heads=3"], False),
     ],
 )
 def test_students_say_which_options_they_do_not_read(flags, read):
