@@ -63,8 +63,8 @@ def saved(student: str, path, tokens: dict) -> torch.nn.Module:
 def ours(config, params, instances) -> np.ndarray:
     """The student's scores of all items, an instance a row."""
     graphdef = create_student(config, facts_of(config), 0)[0]
-    window, own_slot = window(config, MAX_SEQ_LEN), about(config.student).own_slot
-    segments = instance_segments(HISTORIES, instances, window, own_slot=own_slot)
+    longest, own_slot = window(config, MAX_SEQ_LEN), about(config.student).own_slot
+    segments = instance_segments(HISTORIES, instances, longest, own_slot=own_slot)
 
     @jax.jit
     def scores(params, rows):
@@ -179,10 +179,9 @@ def test_items_that_the_file_lacks_are_told(tmp_path):
     model = MODELS["gru4rec"](len(tokens["item_id"]), 0, MAX_SEQ_LEN)
     content = {"state_dict": model.state_dict(), "field2id_token": tokens}
     torch.save(content, tmp_path / "model.pth")
+    config = config_of("gru4rec")
     with pytest.raises(UserError, match="item_id: found no 'i7' \\(2 missing of 40\\)"):
-        read_start(
-            tmp_path / "model.pth", config_of("gru4rec"), facts_of(config_of("gru4rec")), WORLD
-        )
+        read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
 
 
 def test_students_that_recbole_lacks_are_told(tmp_path):

@@ -12,6 +12,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import LOSSES, StudentConfig
+from prmkd_jax.students.registry import loss_name
 from prmkd_jax.train import objective
 from prmkd_jax.train.loop import distill_inputs, drawing_input, fresh_student, training_batches
 from prmkd_jax.train.objective import known_items, row_losses
