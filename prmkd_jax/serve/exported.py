@@ -40,9 +40,9 @@ from prmkd_jax.students.student import (
     FoldsIn,
     Params,
     abstract_params,
-    create_student,
     flatten_params,
     param_shapes,
+    structure,
     unflatten_params,
 )
 
@@ -219,7 +219,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def _served_arrays(params: Params, config: StudentConfig, facts: Facts) -> dict[str, np.ndarray]:
     """The finished tables."""
-    student = nnx.merge(create_student(config, facts, 0)[0], nnx.State(params))
+    student = nnx.merge(structure(config, facts), nnx.State(params))
     served = {_ITEMS: np.asarray(student.items())}
     if not about(config.student).user_vector_per_prefix:
         blocks = []

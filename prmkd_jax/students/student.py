@@ -92,6 +92,11 @@ def abstract_params(config: StudentConfig, facts: Facts) -> Params:
     return jax.eval_shape(lambda: nnx.to_pure_dict(create_student(config, facts, 0)[1]))
 
 
+def structure(config: StudentConfig, facts: Facts) -> nnx.GraphDef:
+    """A student's structure alone; nothing is computed."""
+    return jax.eval_shape(lambda: create_student(config, facts, 0))[0]
+
+
 def flatten_params(params: Params) -> dict[str, np.ndarray]:
     """The parameters by dotted name, such as `blocks.0.qkv.kernel`."""
     return {name: np.asarray(leaf) for name, leaf in _named_leaves(params)}
