@@ -1,31 +1,27 @@
 """Recommendations from an exported student: ids in, ids and scores out."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.top_k import TopK, top_k
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
+from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
 from prmkd_jax.students.layers import dot
 from prmkd_jax.students.registry import about
 from prmkd_jax.students.student import Params, flatten_params, structure, unflatten_params
 
-# Histories encoded at once. Smaller batches are padded to the next of 1, 8, 64, 512, so that
-# few sizes are compiled.
-_MOST_ROWS = 512
-_ROWS_STEP = 8
-# Least sizes of the padded lists of items and of k; they grow by doubling.
-_LEAST_LIST = 64
+# Least k that is compiled; it grows by doubling.
 _LEAST_K = 16
 
 ItemLists = Sequence[str] | Sequence[Sequence[str]]
@@ -60,18 +56,34 @@ class Answer(NamedTuple):
     known_user: bool
 
 
-class _Rows(NamedTuple):
+class _Histories(NamedTuple):
     """Histories as rows of the student's tables.
 
     Attributes:
         items: each history's known items, oldest first.
-        unknown: how many each history has besides.
+        unknown: how many other items each history has.
         users: each user's row, −1 where unknown.
     """
 
     items: list[list[int]]
     unknown: list[int]
     users: list[int]
+
+
+class _Filters(NamedTuple):
+    """Which items may be recommended.
+
+    Attributes:
+        valid: by the lists that hold for all histories.
+        allowed: each history's list of its own; None where there are none.
+        denied: likewise.
+        seen: whether the items of the history are left out.
+    """
+
+    valid: Bool[np.ndarray, " V"]
+    allowed: list[list[int]] | None
+    denied: list[list[int]] | None
+    seen: bool
 
 
 class Recommender:
@@ -135,17 +147,19 @@ class Recommender:
         """
         if k < 1:
             raise ValueError(f"k: found {k}, expected at least 1")
-        rows = self._rows(histories, users)
-        allowed = self._lists("allow", allow, len(histories))
-        denied = self._lists("deny", deny, len(histories))
+        read = self._histories(histories, users)
+        filters = self._filters(allow, deny, filter_seen, len(histories))
+        titles = self.exported.titles if explain else None
         answers: list[Answer] = []
-        for part in _parts(len(histories)):
-            best = self._best(rows, part, k, filter_seen, allowed, denied)
-            titles = self.exported.titles if explain else None
-            for place, row in enumerate(part):
-                found = self._recommended(best, place, k, titles) if self._can(rows, row) else []
-                known = bool(self._user_row) and rows.users[row] >= 0
-                answers.append(Answer(found, rows.unknown[row], known))
+        for first in range(0, len(histories), MOST_ROWS):
+            part = slice(first, first + MOST_ROWS)
+            some = _Histories(read.items[part], read.unknown[part], read.users[part])
+            items, scores = self._best(some, filters, part, k)
+            for row, (known, unknown, user) in enumerate(zip(*some, strict=True)):
+                found: list[Recommended] = []
+                if known or (user >= 0 and not self._said.user_vector_per_prefix):
+                    found = self._recommended(items[row, :k], scores[row, :k], titles)
+                answers.append(Answer(found, unknown, known_user=user >= 0))
         return answers
 
     def similar(self, item: str, k: int = 10, *, explain: bool = False) -> list[Recommended]:
@@ -162,9 +176,9 @@ class Recommender:
         if item not in self._item_row:
             raise UserError(f"similar: found item {item!r}, expected one that the student knows")
         row = self._item_row[item]
-        best = _similar(self._directions, jnp.int32(row), _doubled(k, _LEAST_K))
-        best = TopK(np.asarray(best.scores), np.asarray(best.items))
-        return self._recommended(best, 0, k, self.exported.titles if explain else None)
+        best = _similar(self._directions, jnp.int32(row), doubled(k, _LEAST_K))
+        items, scores = np.asarray(best.items)[0, :k], np.asarray(best.scores)[0, :k]
+        return self._recommended(items, scores, self.exported.titles if explain else None)
 
     @cached_property
     def _directions(self) -> Float[Array, "V D"]:
@@ -174,144 +188,107 @@ class Recommender:
             table = table[:, : similar_by(self.exported.config)]
         return table / jnp.maximum(jnp.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
 
-    def _rows(
+    def _histories(
         self, histories: Sequence[Sequence[str]], users: Sequence[str | None] | None
-    ) -> _Rows:
+    ) -> _Histories:
         if any(isinstance(history, str) for history in histories):
             raise ValueError("histories: found a string, expected a list of item ids a history")
         if users is not None and len(users) != len(histories):
             raise ValueError(f"users: found {len(users)}, expected {len(histories)}")
-        items = [
-            [self._item_row[item] for item in history if item in self._item_row]
-            for history in histories
-        ]
+        items = [self._known(history) for history in histories]
         unknown = [len(history) - len(row) for history, row in zip(histories, items, strict=True)]
-        known = self._user_row
-        rows = [known.get(user, -1) if user is not None else -1 for user in users or ()]
-        return _Rows(items, unknown, rows or [-1] * len(items))
+        given = [None] * len(histories) if users is None else users
+        rows = [-1 if user is None else self._user_row.get(user, -1) for user in given]
+        return _Histories(items, unknown, rows)
 
-    def _can(self, rows: _Rows, row: int) -> bool:
-        """Whether there is anything to recommend from."""
-        own_vector = not self._said.user_vector_per_prefix and rows.users[row] >= 0
-        return bool(rows.items[row]) or own_vector
+    def _known(self, ids: Sequence[str]) -> list[int]:
+        """The rows of the items that the student knows."""
+        return [self._item_row[item] for item in ids if item in self._item_row]
+
+    def _filters(
+        self, allow: ItemLists | None, deny: ItemLists | None, seen: bool, histories: int
+    ) -> _Filters:
+        valid = np.ones(len(self._item_row), dtype=bool)
+        allowed = denied = None
+        if allow is not None and _for_all(allow):
+            valid[:] = False
+            valid[self._known(cast(Sequence[str], allow))] = True
+        elif allow is not None:
+            allowed = self._lists("allow", allow, histories)
+        if deny is not None and _for_all(deny):
+            valid[self._known(cast(Sequence[str], deny))] = False
+        elif deny is not None:
+            denied = self._lists("deny", deny, histories)
+        return _Filters(valid, allowed, denied, seen)
+
+    def _lists(self, name: str, lists: ItemLists, histories: int) -> list[list[int]]:
+        if len(lists) != histories:
+            raise ValueError(f"{name}: found {len(lists)} lists, expected {histories}")
+        return [self._known(each) for each in lists]
 
     def _best(
-        self,
-        rows: _Rows,
-        part: range,
-        k: int,
-        filter_seen: bool,
-        allowed: list[list[int]] | list[int] | None,
-        denied: list[list[int]] | list[int] | None,
-    ) -> TopK:
-        """The best items of some histories; rows past the last history mean nothing."""
-        size = _padded_rows(len(part))
-        excluded: list[list[int]] = [[] for _ in part]
-        for out, row in zip(excluded, part, strict=True):
-            if filter_seen:
-                out += sorted(set(rows.items[row]))
-            if denied is not None and _is_each(denied):
-                out += denied[row]  # type: ignore[arg-type]
+        self, read: _Histories, filters: _Filters, part: slice, k: int
+    ) -> tuple[Int32[np.ndarray, "rows most"], Float32[np.ndarray, "rows most"]]:
+        """Items and scores, best first; rows past the last history mean nothing."""
+        rows = padded_rows(len(read.items))
+        excluded = [sorted(set(items)) if filters.seen else [] for items in read.items]
+        if filters.denied is not None:
+            excluded = [a + b for a, b in zip(excluded, filters.denied[part], strict=True)]
         included = None
-        if allowed is not None and _is_each(allowed):
-            included = _table([allowed[row] for row in part], size)  # type: ignore[misc]
+        if filters.allowed is not None:
+            included = jnp.asarray(padded_lists(filters.allowed[part], rows))
         best = _top(
             self._graphdef,
             self._params,
-            self._queries(rows, part, size),
+            self._queries(read, rows),
             self._items,
-            _doubled(k, _LEAST_K),
-            jnp.asarray(_table(excluded, size)),
-            None if included is None else jnp.asarray(included),
-            jnp.asarray(self._valid(allowed, denied)),
+            doubled(k, _LEAST_K),
+            jnp.asarray(padded_lists(excluded, rows)),
+            included,
+            jnp.asarray(filters.valid),
         )
-        return TopK(np.asarray(best.scores), np.asarray(best.items))
+        return np.asarray(best.items), np.asarray(best.scores)
 
-    def _queries(self, rows: _Rows, part: range, size: int) -> Array:
-        """The user vectors of some histories, padded to `size` rows."""
+    def _queries(self, read: _Histories, rows: int) -> Float[Array, "rows D"]:
+        """The user vectors."""
         if not self._said.user_vector_per_prefix:
-            return jnp.asarray(self._own_vectors(rows, part, size))
-        packed, slots = self._pack(rows, part, size)
+            return jnp.asarray(self._own_vectors(read, rows))
+        # The row after the last user's is the mean user's.
+        mean = len(self._user_row)
+        users = [mean if user < 0 else user for user in read.users]
+        window = self.exported.facts.window
+        packed, slots = history_rows(read.items, users, window, self._said.own_slot, rows)
         return _encode(self._graphdef, self._params, packed, slots)
 
-    def _own_vectors(self, rows: _Rows, part: range, size: int) -> Float[np.ndarray, "size D"]:
-        users, fold_in = self.exported.users, self.exported.fold_in
-        assert users is not None
-        out = np.zeros((size, users.shape[1]), users.dtype)
-        for place, row in enumerate(part):
-            if rows.users[row] >= 0:
-                out[place] = users[rows.users[row]]
+    def _own_vectors(self, read: _Histories, rows: int) -> Float32[np.ndarray, "rows D"]:
+        """The users' own vectors, or those that their histories make."""
+        own, fold_in = self.exported.users, self.exported.fold_in
+        if own is None:
+            raise ValueError("the export holds no user vectors")
+        out = np.zeros((rows, own.shape[1]), np.float32)
+        for row, (items, user) in enumerate(zip(read.items, read.users, strict=True)):
+            if user >= 0:
+                out[row] = own[user]
             elif fold_in is None:
                 raise UserError(
                     f"{self.exported.card['label']}: found a user without a vector, expected one "
                     "of the users that it was trained for"
                 )
-            elif rows.items[row]:
-                read = sorted(set(rows.items[row]))
-                out[place] = fold_in[read].sum(0) / len(read) ** 0.5
+            elif items:
+                distinct = sorted(set(items))
+                out[row] = fold_in[distinct].sum(0) / len(distinct) ** 0.5
         return out
 
-    def _pack(
-        self, rows: _Rows, part: range, size: int
-    ) -> tuple[PackedRows, Int32[np.ndarray, " size"]]:
-        """One history a row, its newest items first cut to the window; the slots that ask."""
-        window, own_slot = self.exported.facts.window, self._said.own_slot
-        shape = size, window + own_slot
-        item_seq, segments, positions, users = (np.zeros(shape, np.int32) for _ in range(4))
-        instances, slots = np.full(shape, -1, np.int32), np.zeros(size, np.int32)
-        for place in range(size):
-            # Rows past the last history repeat it: all of them are finite.
-            row = part[min(place, len(part) - 1)]
-            read = rows.items[row][-window:]
-            length = len(read) + own_slot if read else 1
-            item_seq[place, : len(read)] = read
-            segments[place, :length] = place + 1
-            positions[place, :length] = np.arange(length)
-            # The row after the last user's is the mean user's.
-            users[place, :length] = rows.users[row] if rows.users[row] >= 0 else self._mean_user
-            instances[place, length - 1] = 0
-            slots[place] = place * shape[1] + length - 1
-        return PackedRows(item_seq, segments, positions, users, instances), slots
-
-    @property
-    def _mean_user(self) -> int:
-        return len(self._user_row)
-
-    def _valid(
-        self,
-        allowed: list[list[int]] | list[int] | None,
-        denied: list[list[int]] | list[int] | None,
-    ) -> Bool[np.ndarray, " V"]:
-        """The items that any history may get, by the lists that hold for all."""
-        valid = np.ones(len(self._item_row), dtype=bool)
-        if allowed is not None and not _is_each(allowed):
-            valid[:] = False
-            valid[allowed] = True
-        if denied is not None and not _is_each(denied):
-            valid[denied] = False
-        return valid
-
-    def _lists(
-        self, name: str, lists: ItemLists | None, histories: int
-    ) -> list[list[int]] | list[int] | None:
-        """The rows of the items in `allow` or `deny`; unknown ids are left out."""
-        if lists is None:
-            return None
-        row_of = self._item_row
-        if all(isinstance(one, str) for one in lists):
-            return [row_of[item] for item in lists if item in row_of]  # type: ignore[index]
-        if len(lists) != histories:
-            raise ValueError(f"{name}: found {len(lists)} lists, expected {histories}")
-        return [[row_of[item] for item in each if item in row_of] for each in lists]
-
     def _recommended(
-        self, best: TopK, place: int, k: int, titles: Sequence[str] | None
+        self,
+        rows: Int32[np.ndarray, " k"],
+        scores: Float32[np.ndarray, " k"],
+        titles: Sequence[str] | None,
     ) -> list[Recommended]:
         ids = self.exported.item_ids
-        pairs = zip(best.items[place, :k].tolist(), best.scores[place, :k].tolist(), strict=True)
         return [
-            Recommended(ids[row], score, None if titles is None else titles[row])
-            for row, score in pairs
+            Recommended(ids[row], score, None if titles is None else titles[int(row)])
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
             if row >= 0
         ]
 
@@ -357,34 +334,6 @@ def _with_mean_user(params: Params) -> Params:
     return unflatten_params({**weights, **tables}, params) if tables else params
 
 
-def _is_each(lists: Sequence[int] | Sequence[list[int]]) -> bool:
-    """Whether there is a list for each history."""
-    return len(lists) > 0 and isinstance(lists[0], list)
-
-
-def _parts(count: int) -> Iterator[range]:
-    for first in range(0, count, _MOST_ROWS):
-        yield range(first, min(first + _MOST_ROWS, count))
-
-
-def _padded_rows(count: int) -> int:
-    size = 1
-    while size < count:
-        size *= _ROWS_STEP
-    return size
-
-
-def _doubled(count: int, least: int) -> int:
-    size = least
-    while size < count:
-        size *= 2
-    return size
-
-
-def _table(lists: Sequence[Sequence[int]], rows: int) -> Int32[np.ndarray, "rows most"]:
-    """Lists of item rows, padded with −1."""
-    most = _doubled(max(map(len, lists), default=0), _LEAST_LIST)
-    out = np.full((rows, most), -1, dtype=np.int32)
-    for row, values in zip(out, lists, strict=False):
-        row[: len(values)] = values
-    return out
+def _for_all(lists: ItemLists) -> bool:
+    """Whether it is one list of ids, not a list for each history."""
+    return all(isinstance(one, str) for one in lists)

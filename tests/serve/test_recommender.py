@@ -185,7 +185,7 @@ def test_more_histories_than_one_batch_are_answered_in_order(served, monkeypatch
     read, _ = histories(TEST[:11])
     deny = [[f"i{row}"] for row in range(11)]
     expected = recommender.recommend(read, 5, deny=deny)
-    monkeypatch.setattr(module, "_MOST_ROWS", 4)
+    monkeypatch.setattr(module, "MOST_ROWS", 4)
     for one, other in zip(expected, recommender.recommend(read, 5, deny=deny), strict=True):
         assert [x.item for x in one.items] == [x.item for x in other.items]
 
