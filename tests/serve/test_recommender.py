@@ -17,7 +17,7 @@ from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import about, window
 from prmkd_jax.students.student import create_student
-from tests.packages import run_beside
+from tests.packages import ROOT, run_beside
 from tests.students import fields
 from tests.students.reference import random_params
 from tests.worlds import MAX_SEQ_LEN, facts, student_config, task_of
@@ -228,6 +228,20 @@ def test_wrong_calls_are_refused(served):
     }.items():
         with pytest.raises(ValueError, match=message):
             recommender.recommend(**call)
+
+
+def test_the_pages_example_runs(served, monkeypatch, capsys):
+    """The example of docs/serving.md, on a student of this test's data."""
+    page = (ROOT / "docs" / "serving.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 10
+    recommender, loaded = served("sasrec")[0], []
+    monkeypatch.setattr(Recommender, "load", lambda folder: loaded.append(folder) or recommender)
+    exec(code.replace("synthetic-", ""))
+    lines = capsys.readouterr().out.splitlines()
+    assert loaded == ["runs/demo/students/sasrec-prmkd-seed0"]
+    assert len(lines) == 2 * 5 + 3
+    assert "Title" in lines[0]
 
 
 # Opens and scores each export where importing what serving must not need raises. Flax itself
