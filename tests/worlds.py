@@ -83,7 +83,7 @@ def task_of(dataset: Dataset) -> Task:
 
 def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN, second: Dataset | None = None) -> Facts:
     """What a student may know of a data set."""
-    return make_facts(task_of(dataset), max_seq_len, None if second is None else task_of(second))
+    return make_facts(task_of(dataset), max_seq_len, second)
 
 
 def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:

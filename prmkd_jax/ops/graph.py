@@ -6,7 +6,9 @@ from functools import cached_property
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
+
+from prmkd_jax.ops.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
+
+from prmkd_jax.ops.arrays import Array
 
 # Scores held at once, as a number: 64 MiB in float32 whatever the catalogue's size.
 MOST_SCORES = 2**24

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.top_k import TopK, top_k
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows

@@ -13,9 +13,10 @@ many of its newest items as fit beside the mask, and a shorter one all.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig

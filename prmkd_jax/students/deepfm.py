@@ -16,9 +16,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts

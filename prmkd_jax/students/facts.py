@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from prmkd_jax.data.dataset import category_names
+from prmkd_jax.data.dataset import Dataset, category_names
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack
+from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.task import Task
 
 # Of the catalogue's texts those that are words of a vocabulary, and how to find the words.
@@ -119,13 +120,14 @@ class Facts:
             yield from zip(PackedRows._fields, self.second.rows, strict=True)
 
 
-def make_facts(task: Task, window: int, second: Task | None = None) -> Facts:
+def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
     """Reads what a student may know.
 
     Args:
         task: data set and split; of the interactions only the training part is read.
         window: longest prefix that the model sees (`registry.window`).
-        second: another task, for a student that learns from two domains.
+        second: another data set, for a student that learns from two domains; its users' last two
+            items are left out, as leave-one-out does.
     """
     dataset = task.dataset
     pairs = np.stack(
@@ -144,14 +146,14 @@ def make_facts(task: Task, window: int, second: Task | None = None) -> Facts:
     )
 
 
-def _second_domain(task: Task, window: int) -> SecondDomain:
-    histories = task.dataset.interactions
-    last = task.split.train_end - 1
+def _second_domain(dataset: Dataset, window: int) -> SecondDomain:
+    histories = dataset.interactions
+    last = leave_one_out(histories).train_end - 1
     last = last[last > histories.indptr[:-1]]
     segments = instance_segments(histories, last, window, own_slot=True)
     packed = pack(histories, segments, 1, window + 1, most=1)
     rows = PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
-    return SecondDomain(task.dataset.num_items, rows)
+    return SecondDomain(dataset.num_items, rows)
 
 
 def _field(texts: tuple[str, ...], words_of: Callable[[str], list[str]]) -> Field:

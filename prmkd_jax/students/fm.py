@@ -14,9 +14,10 @@ depends on the user alone changes neither the softmax nor the ranking and is lef
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts

@@ -8,9 +8,10 @@ a history. The score is the raw dot product with the input embedding table.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
+
+from prmkd_jax.ops.arrays import Array
 
 INIT = nnx.initializers.normal(stddev=0.02)
 # As torch draws it; Flax's own `xavier_normal` cuts the distribution at two deviations.

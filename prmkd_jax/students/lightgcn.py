@@ -8,9 +8,10 @@ the instance. The score is the raw dot product. The loss is the softmax of all s
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.graph import normalized_graph, propagate
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig

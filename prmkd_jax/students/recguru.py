@@ -23,9 +23,10 @@ the code trains the head on user vectors of whole histories.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.students.about import About
 from prmkd_jax.students.adversary import Critic, adversarial_loss, asked_first

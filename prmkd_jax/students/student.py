@@ -6,10 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.config import STUDENTS, StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import about, student_class

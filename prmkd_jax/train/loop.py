@@ -22,7 +22,7 @@ from prmkd_jax.data.batches import (
     popularity_groups,
 )
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.data.splits import Split
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
@@ -118,10 +118,7 @@ class Run:
     @cached_property
     def facts(self) -> Facts:
         """What the student may know of its data."""
-        other, second = self.second_domain, None
-        if other is not None:
-            second = Task(other, leave_one_out(other.interactions))
-        return make_facts(self.task, self.max_seq_len, second)
+        return make_facts(self.task, self.max_seq_len, self.second_domain)
 
 
 @dataclasses.dataclass(frozen=True)
