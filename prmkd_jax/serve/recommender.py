@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,7 @@ class Recommender:
         self._user_row = {user: row for row, user in enumerate(exported.user_ids or ())}
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(cls, folder: Path | str) -> "Recommender":
         """Opens the folder of an exported student.
 
         Raises:

@@ -18,6 +18,7 @@ from prmkd_jax.students.registry import about, student_class
 Params = dict[str, Any]
 
 
+@runtime_checkable
 class Student(Protocol):
     """All that training, distillation, ranking and export know of a model."""
 
