@@ -76,13 +76,13 @@ def student_config(**changes: Any) -> StudentConfig:
 
 
 def task_of(dataset: Dataset) -> Task:
-    """A data set split by leave-one-out, of which a part may be empty."""
+    """The data set with its leave-one-out split, whatever part that leaves empty."""
     return Task(dataset, leave_one_out(dataset.interactions))
 
 
-def facts(dataset: Dataset, window: int = MAX_SEQ_LEN) -> Facts:
+def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN, second: Dataset | None = None) -> Facts:
     """What a student may know of a data set."""
-    return make_facts(task_of(dataset), window)
+    return make_facts(task_of(dataset), max_seq_len, second)
 
 
 def make_run(

@@ -10,7 +10,8 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig, given_weights
-from prmkd_jax.students.config import BUILT_IN, StudentConfig
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import about, check
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch.config import (
     PRETRAINED,
@@ -193,12 +194,8 @@ def check_settings(settings: Settings) -> None:
         UserError: settings that don't fit the student.
     """
     student = settings.student
-    if student.window(settings.data.max_seq_len) < 1:
-        raise UserError(
-            f"--max_seq_len: found {settings.data.max_seq_len}, expected at least 2: "
-            f"--student={student.student} adds a token to each prefix"
-        )
-    per_prefix = student.student in BUILT_IN and student.student != "lightgcn"
+    check(student, settings.data.max_seq_len)
+    per_prefix = about(student.student).user_vector_per_prefix
     if settings.run.teachers and settings.distill.teacher_history == "whole" and per_prefix:
         raise UserError(
             "--teacher_history: found 'whole', expected 'prefix': the user vectors of "

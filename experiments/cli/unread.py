@@ -11,7 +11,8 @@ from typing import NamedTuple
 from experiments.cli.settings import Settings
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig, unread_options
-from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import LOSS_OPTIONS, loss_name, reads
 from teachers_torch.config import (
     ImageConfig,
     PrecomputedConfig,
@@ -90,11 +91,13 @@ def _data(settings: Settings) -> Iterator[Reader]:
 
 
 def _student(settings: Settings) -> Iterator[Reader]:
-    name = settings.student.student
-    loss = settings.student.objective
-    if name in BUILT_IN:
-        yield _among(READ_BY, name, f"--student={name} does not use it")
-    yield _among(READ_BY_LOSS, loss, f"--loss={loss} does not use it")
+    config = settings.student
+    loss = loss_name(config)
+    for name in _fields(StudentConfig):
+        if not reads(config, name):
+            by_loss = loss not in LOSS_OPTIONS.get(name, (loss,))
+            who = f"--loss={loss}" if by_loss else f"--student={config.student}"
+            yield Reader(frozenset({name}), frozenset(), f"{who} does not use it")
 
 
 def _teachers(settings: Settings) -> Iterator[Reader]:
@@ -119,11 +122,6 @@ def _method(settings: Settings) -> Iterator[Reader]:
     unread_here = unread_options(settings.distill, len(settings.run.teachers))
     for name, why in unread_here.items():
         yield Reader(frozenset({name}), frozenset(), why)
-
-
-def _among(read_by: Mapping[str, Sequence[str]], who: str, why: str) -> Reader:
-    read = frozenset(name for name, readers in read_by.items() if who in readers)
-    return Reader(frozenset(read_by), read, why)
 
 
 def _fields(config: type) -> frozenset[str]:

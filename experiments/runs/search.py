@@ -20,6 +20,7 @@ from experiments.stages.pipeline import load_dataset
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json, write_text
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.students.registry import result_name
 
 METRICS = ("Recall@10", "NDCG@10")
 TRIALS = "trials"
@@ -114,7 +115,7 @@ def _try(
         return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
     runs = finished_runs(configs, folder, reporter, rank_test=False)
     taught = settings.distill.method if settings.run.teachers else "base"
-    name = f"{settings.student.label} {taught}"
+    name = f"{result_name(settings.student)} {taught}"
     return [_row(name, ",".join(map(str, settings.run.seeds)), [vars(run) for run in runs])]
 
 

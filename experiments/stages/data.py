@@ -10,6 +10,7 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain
+from prmkd_jax.students.registry import reads
 
 SYNTHETIC = "synthetic"
 
@@ -41,7 +42,7 @@ def second_domain(settings: Settings, target: Dataset) -> Dataset | None:
         UserError: if it isn't there, is damaged, or is the target, by name or by content.
     """
     name = settings.student.second_domain
-    if settings.student.student != "recguru" or not name:
+    if not name or not reads(settings.student, "second_domain"):
         return None
     known = name == settings.data.dataset
     domain = target if known else load_domain(settings.data, name, "--second_domain")

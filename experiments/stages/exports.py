@@ -1,24 +1,24 @@
 """What students start from, and what they leave behind to be served."""
 
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bridge import student_weights
 from bridge.recbole_layout import layout
 from bridge.student_weights import Start, read_start, to_recbole
 from experiments.cli.settings import RunConfig, Settings
-from experiments.stages.students import Trained, plain_run, run_name
-from prmkd_jax.common.errors import UserError
+from experiments.stages.students import Trained, run_name, student_facts
+from prmkd_jax.common.files import writing
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
-from prmkd_jax.serve.exported import CARD, RECBOLE_FILE, WEIGHTS, blank, export_student, shapes
-from prmkd_jax.students.config import BUILT_IN
+from prmkd_jax.data.task import Task
+from prmkd_jax.serve.exported import FILES, RECBOLE_FILE, export_student
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import class_identity
+from prmkd_jax.students.student import abstract_params, create_student, param_shapes
 
 
 def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start | None:
@@ -32,22 +32,22 @@ def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start |
             `--export_recbole` can't be done.
     """
     facts, start = _facts(settings, dataset, split), None
-    if settings.student.student in BUILT_IN:
-        blank(settings.student, facts)
+    if not class_identity(settings.student.student):
+        abstract_params(settings.student, facts)
     else:
         # A user's own class need not be one that can be traced.
         create_student(settings.student, facts, settings.run.seeds[0])
     if settings.run.student_init:
-        start = read_start(_start_path(settings), settings.student, facts)
+        start = read_start(Path(settings.run.student_init), settings.student, facts, dataset)
     if settings.run.export_recbole:
-        sizes = shapes(blank(settings.student, facts))
+        sizes = param_shapes(abstract_params(settings.student, facts))
         layout(settings.student.student, sizes, dataset, {}, "--export_recbole")
     return start
 
 
 def student_file_names(run: RunConfig) -> list[str]:
     """The files that `export` writes for each student."""
-    return [WEIGHTS, CARD, *([RECBOLE_FILE] if run.export_recbole else [])]
+    return [*FILES, *([RECBOLE_FILE] if run.export_recbole else [])]
 
 
 def start_digest(settings: Settings) -> str:
@@ -56,9 +56,7 @@ def start_digest(settings: Settings) -> str:
     Raises:
         UserError: there is no such file.
     """
-    path = _start_path(settings)
-    with (path / WEIGHTS if path.is_dir() else path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return student_weights.start_digest(Path(settings.run.student_init))
 
 
 def export(
@@ -84,9 +82,9 @@ def export(
     for variant, trained in students.items():
         for one in trained:
             place = folder / run_name(settings, one.seed, distilled=variant != "base")
-            export_student(place, one.fitted.params, config, facts)
+            export_student(place, one.fitted.params, config, facts, dataset)
             if settings.run.export_recbole:
-                weights = to_recbole(one.fitted.params, config, facts, recbole)
+                weights = to_recbole(one.fitted.params, config, dataset, recbole)
                 tokens = _tokens(dataset) if recbole is None else recbole.tokens
                 _save_recbole(place / RECBOLE_FILE, weights, tokens)
 
@@ -104,20 +102,9 @@ def _save_recbole(
     # A start whose rows nobody has named leaves rows that nobody can name.
     if tokens:
         content["field2id_token"] = tokens
-    beside = path.with_name(f"{path.name}.part")
-    torch.save(content, beside)
-    os.replace(beside, path)
-
-
-def _start_path(settings: Settings) -> Path:
-    path = Path(settings.run.student_init)
-    if not (path / WEIGHTS if path.is_dir() else path).is_file():
-        raise UserError(
-            f"--init: student: found no weights at {path}, expected the folder of an exported "
-            "student or a .pth file of RecBole's"
-        )
-    return path
+    with writing(path) as partial:
+        torch.save(content, partial)
 
 
 def _facts(settings: Settings, dataset: Dataset, split: Split) -> Facts:
-    return plain_run(dataset, split, settings, settings.run.seeds[0], Path()).facts
+    return student_facts(Task(dataset, split), settings)

@@ -17,12 +17,12 @@ from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.data import second_domain
 from experiments.stages.exports import start_digest
-from prmkd_jax.common.plugins import own_identity
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split, split_digest
 from prmkd_jax.distill.config import DistillConfig
-from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import class_identity
 from prmkd_jax.train.config import NUMERICS_VERSION, TrainConfig
 from teachers_torch.tuning import teacher_identity
 
@@ -93,8 +93,9 @@ def run_identity(
         identity["second_domain_data"] = domain.fingerprint
     if run.student_init:
         identity["student_init"] = start_digest(settings)
-    if student not in BUILT_IN:
-        identity["student_class"] = dict(own_identity(OWN_GROUP, student))
+    own_class = class_identity(student)
+    if own_class:
+        identity["student_class"] = own_class
     identity["teachers"] = {
         name: teacher_identity(name, dataset, settings.teachers, run.teacher_seed)
         for name in run.teachers

@@ -37,6 +37,7 @@ from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.students.registry import result_name
 
 STUDENTS, FIGURES, CHECKPOINTS = "students", "figures", "checkpoints"
 REPORT, RESULTS, TIMING, RANKS = "report.html", "results.json", "timing.json", "ranks.npz"
@@ -111,7 +112,7 @@ def run_pipeline(
                     log,
                     start=None if start is None else start.params,
                 )
-    name = settings.student.label
+    name = result_name(settings.student)
     export(output / STUDENTS, students, settings, dataset, split, start)
     results = {
         "schema_version": SCHEMA_VERSION,
@@ -171,7 +172,7 @@ def _examine(output: Path, identity: dict[str, Any], settings: Settings) -> RunF
     files = [CONFIG, FLAGFILE, LOG, RESULTS, TIMING, RANKS, REPORT]
     files += [f"{CHECKPOINTS}/{name}/" for name in names]
     files += [f"{STUDENTS}/{name}/{file}" for name in names for file in student_file_names(run)]
-    drawn = [f"{FIGURES}/{name}" for name in figure_names(settings.student.label)]
+    drawn = [f"{FIGURES}/{name}" for name in figure_names(result_name(settings.student))]
     return examine(output, identity, files, optional=drawn, overwrite=run.overwrite)
 
 

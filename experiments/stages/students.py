@@ -18,6 +18,7 @@ from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from prmkd_jax.students.facts import Facts, make_facts
+from prmkd_jax.students.registry import result_name, window
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.loop import fit
 from prmkd_jax.train.run import Fitted, Run
@@ -58,8 +59,8 @@ def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBa
 
 def student_facts(task: Task, settings: Settings) -> Facts:
     """What the student may know of the task; made once for all seeds."""
-    window = settings.student.window(settings.data.max_seq_len)
-    return make_facts(task, window, second_domain(settings, task.dataset))
+    longest = window(settings.student, settings.data.max_seq_len)
+    return make_facts(task, longest, second_domain(settings, task.dataset))
 
 
 def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: Path) -> Run:
@@ -78,7 +79,7 @@ def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: P
 def run_name(settings: Settings, seed: int, *, distilled: bool) -> str:
     """What one training is called in the log, and what its folders are named."""
     method = settings.distill.method if distilled else "base"
-    return f"{settings.student.label}-{method}-seed{seed}"
+    return f"{result_name(settings.student)}-{method}-seed{seed}"
 
 
 def train_students(

@@ -120,7 +120,7 @@ class DistillConfig:
     teacher_history: str = option(
         "prefix",
         "What the teachers have read of a user: the instance's prefix, or the whole training "
-        "history, for a student whose user vector doesn't depend on the prefix (lightgcn).",
+        "history, for a student whose user vector doesn't depend on the prefix.",
         choices=("prefix", "whole"),
     )
     kd_include_positive: bool = option(True, "Keep the row's own target among the KD columns.")

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.evaluate.evaluator import Evaluator
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
-from prmkd_jax.students.registry import served_parameters
+from prmkd_jax.students.student import served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.inputs import (
     Constants,

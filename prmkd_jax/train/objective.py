@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,24 +23,14 @@ from prmkd_jax.ops.negatives import (
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import Student
+from prmkd_jax.students.registry import loss_name
+from prmkd_jax.students.student import Regularized, Student
 
 # Dropout folds 0, 1, … into a step's key: no mask shares its random bits with the negatives.
 _NEGATIVES = 2**32 - 1
 
 Prepared = Popularity | Seen | None
 """What a loss knows of the training part, constant for a run."""
-
-
-@runtime_checkable
-class Regularized(Protocol):
-    """A student with an L2 of its own under BPR."""
-
-    def embedding_norms(
-        self, users: Int[Array, " B"], positives: Int[Array, " B"], negatives: Int[Array, " B"]
-    ) -> Float[Array, " B"]:
-        """Half the squared norm of an instance's embeddings."""
-        ...
 
 
 class Instances(NamedTuple):
@@ -166,7 +156,7 @@ LOSSES: dict[str, Loss] = {
 
 def loss_of(config: StudentConfig) -> Loss:
     """The loss that a student learns by."""
-    return LOSSES[config.objective]
+    return LOSSES[loss_name(config)]
 
 
 def _drawing(key: Key[Array, ""]) -> Key[Array, ""]:

@@ -16,11 +16,9 @@ from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 from prmkd_jax.evaluate.evaluator import UserRanks
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import about
+from prmkd_jax.students.student import Params, create_student
 from prmkd_jax.train.config import TrainConfig
-
-Params = dict[str, Any]
-"""A student's parameters as nested dictionaries of arrays."""
 
 
 class TeacherSource(Protocol):
@@ -89,12 +87,12 @@ class Run:
     @property
     def window(self) -> int:
         """Longest prefix that the student reads."""
-        return self.facts.max_seq_len
+        return self.facts.window
 
     @property
     def own_slot(self) -> bool:
         """Whether the student appends a token of its own to each prefix."""
-        return self.student.own_slot
+        return about(self.student.student).own_slot
 
 
 @dataclasses.dataclass(frozen=True)

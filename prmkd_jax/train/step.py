@@ -17,10 +17,9 @@ from prmkd_jax.distill.per_user import TeacherMeasures, UserInput, distill_batch
 from prmkd_jax.distill.teacher_scores import score_columns
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.registry import HasAuxiliary, Student
+from prmkd_jax.students.student import HasAuxiliary, Params, Student
 from prmkd_jax.train.inputs import Constants, DistillBatch
 from prmkd_jax.train.objective import Instances, loss_of
-from prmkd_jax.train.run import Params
 from prmkd_jax.train.sharding import (
     BATCH,
     CONSTANTS,

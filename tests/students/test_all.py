@@ -14,6 +14,7 @@ from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.config import BUILT_IN
+from prmkd_jax.students.registry import window
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.config import TrainConfig
@@ -47,7 +48,7 @@ TRAIN = TrainConfig(
 
 def run_of(name: str, folder, world: Dataset = WORLD, **changes) -> Run:
     student = student_config(student=name, dropout=0.1)
-    sizes = {"student": student, "max_seq_len": student.window(MAX_SEQ_LEN), "train": TRAIN}
+    sizes = {"student": student, "max_seq_len": window(student, MAX_SEQ_LEN), "train": TRAIN}
     return make_run(world, folder, **{**sizes, **changes})
 
 

@@ -12,7 +12,7 @@ from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.evaluate import evaluator
 from prmkd_jax.evaluate.evaluator import Evaluator
 from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import fit

@@ -9,10 +9,12 @@ from flax import nnx
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.popularity import popularity_groups
 from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students import student
 from prmkd_jax.students.config import STUDENT_NAMES
-from prmkd_jax.students.registry import STUDENTS, create_student
 from prmkd_jax.students.sasrec import SASRec
+from prmkd_jax.students.student import create_student
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
+from prmkd_jax.train.loop import distill_inputs, training_batches
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import init_state, make_train_step
@@ -223,7 +225,7 @@ def test_a_students_own_loss_is_added_once(tmp_path, monkeypatch, kind):
     run, step, state, inputs = prepared(tmp_path, kind, dropout=0.0)
     placed = place_inputs(MESH, *inputs[0])
     with_it = type("WithAuxiliary", (SASRec,), {"auxiliary": auxiliary})
-    monkeypatch.setitem(STUDENTS, "sasrec", with_it)
+    monkeypatch.setattr(student, "student_class", lambda name: with_it)
     graphdef = create_student(run.student, facts(WORLD), run.seed)[0]
     optimizer = make_optimizer(run.train)
     other_step = step._replace(
