@@ -12,6 +12,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import LOSSES, StudentConfig
+from prmkd_jax.students.registry import loss_name
 from prmkd_jax.train import objective
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.objective import Instances, loss_of
@@ -246,8 +247,8 @@ def test_a_user_who_has_everything_is_refused():
 def test_the_default_is_the_students_own():
     """A DeepFM whose softmax never ends, or another default than the paper's for the rest."""
     for name, expected in (("sasrec", "softmax"), ("fm", "softmax"), ("deepfm", "sampled_softmax")):
-        assert StudentConfig(student=name).objective == expected
-        assert StudentConfig(student=name, loss="bpr").objective == "bpr"
+        assert loss_name(StudentConfig(student=name)) == expected
+        assert loss_name(StudentConfig(student=name, loss="bpr")) == "bpr"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from prmkd_jax.students.config import STUDENT_NAMES
 from prmkd_jax.students.sasrec import SASRec
 from prmkd_jax.students.student import create_student
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
-from prmkd_jax.train.loop import distill_inputs, training_batches
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import init_state, make_train_step
