@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # torch and jax must not be imported before settle()
     from prmkd_jax.data.batches import Batch
     from prmkd_jax.distill.teacher_scores import TeacherScores
     from teachers_torch.recformer.model import RecformerTeacher
-    from teachers_torch.tuning import Teacher
+    from teachers_torch.teacher import Teacher
 
 LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
@@ -67,10 +67,13 @@ def main(argv: Sequence[str]) -> None:
 
 def measure(settings: Settings, repeats: int) -> dict[str, float]:
     """All measurements; seconds unless the name says otherwise."""
-    from bridge.teacher_bank import TeacherBank, Vectors
+    from bridge.teacher_bank import TeacherBank
+    from bridge.teacher_vectors import Vectors
     from experiments.stages.pipeline import load_dataset
     from experiments.stages.students import plain_run
     from prmkd_jax.data.splits import leave_one_out
+    from teachers_torch.config import UniSRecConfig
+    from teachers_torch.registry import kind
 
     if not settings.run.teachers:
         raise UserError("--teachers: found none, expected at least one to distil from")
@@ -78,7 +81,7 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
     split = leave_one_out(dataset.interactions)
     rng = np.random.default_rng(0)
     shapes = (len(dataset.interactions.items), dataset.num_items)
-    widths = [settings.teachers.unisrec.hidden_size] * len(settings.run.teachers)
+    widths = [settings.teachers.get(UniSRecConfig).hidden_size] * len(settings.run.teachers)
     vectors = [
         Vectors(
             name,
@@ -102,7 +105,7 @@ def measure(settings: Settings, repeats: int) -> dict[str, float]:
     measured["distilled (live) with input / plain step"] = with_input / measured["plain step"]
     measured |= _ranking(run)
     for teacher in teachers:
-        if teacher.name == "recformer":
+        if kind(teacher.name).reads_tokens:
             measured |= recformer_speed(teacher, split.train_end, settings.run.seeds[0])
     return measured
 
@@ -139,11 +142,13 @@ class LiveTeachers:
 
 
 def _untuned_teachers(run: Any, settings: Settings) -> list[Any]:
-    from teachers_torch.registry import build
+    from prmkd_jax.common.cache import Cache
+    from prmkd_jax.data.task import Task
+    from teachers_torch.registry import kind
 
-    cache_dir = Path(settings.run.cache_dir)
+    task, cache = Task(run.dataset, run.split), Cache(Path(settings.run.cache_dir))
     return [
-        build(name, run.dataset, settings.teachers, cache_dir, lambda _: None)
+        kind(name).build(task, settings.teachers, cache, lambda _: None)
         for name in settings.run.teachers
     ]
 

@@ -10,17 +10,9 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import METHODS, DistillConfig, given_weights
 from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS, StudentConfig
 from prmkd_jax.train.config import TrainConfig
-from teachers_torch.config import (
-    CHECKPOINTED,
-    TEACHERS,
-    ImageConfig,
-    PrecomputedConfig,
-    RecformerConfig,
-    TeacherConfigs,
-    TextConfig,
-    UniM2RecConfig,
-    UniSRecConfig,
-)
+from teachers_torch import config as teachers_config
+from teachers_torch.config import TeacherSettings
+from teachers_torch.registry import TEACHERS, kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +30,11 @@ class RunConfig:
         "Who teaches; empty for the student alone.",
         choices=TEACHERS,
     )
-    teacher_checkpoints: tuple[str, ...] = option(
+    init: tuple[str, ...] = option(
         (),
-        "What teachers start from: unisrec=PATH, unim2rec=PATH. A path is a folder of "
-        "experiments pretrain or, for unisrec, an official .pth file; unisrec-text starts from "
-        "unisrec's. Recformer has --recformer_start.",
+        "What teachers' weights begin from, as NAME=PATH: a folder made by pre-training, an "
+        "official file, or, for recformer, a Hugging Face encoder or 'random' (default "
+        "all-MiniLM-L6-v2). unisrec-text begins from unisrec's.",
     )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)
     teacher_scores: str = option(
@@ -70,23 +62,23 @@ class RunConfig:
                 raise UserError(f"--{name}: found {text!r}, expected each value once")
         if not self.seeds:
             raise UserError("--seeds: found none, expected at least one")
-        self.checkpoints()
+        self.initial_weights()
 
-    def checkpoints(self) -> dict[str, str]:
-        """The path of every family of `--teacher_checkpoints`.
+    def initial_weights(self) -> dict[str, str]:
+        """The path for each name of `--init`.
 
         Raises:
-            UserError: an entry is not family=path, or a family comes twice.
+            UserError: an entry is not NAME=PATH, or a name comes twice.
         """
         paths: dict[str, str] = {}
-        for entry in self.teacher_checkpoints:
-            family, _, path = entry.partition("=")
-            if family not in CHECKPOINTED or not path or family in paths:
+        for entry in self.init:
+            name, _, path = entry.partition("=")
+            if name not in TEACHERS or not path or name in paths:
                 raise UserError(
-                    f"--teacher_checkpoints: found {entry!r}, expected NAME=PATH, each name of "
-                    f"{', '.join(CHECKPOINTED)} at most once (recformer's: --recformer_start=PATH)"
+                    f"--init: found {entry!r}, expected NAME=PATH, each name of "
+                    f"{', '.join(TEACHERS)} at most once"
                 )
-            paths[family] = path
+            paths[name] = path
         return paths
 
 
@@ -99,7 +91,7 @@ class Settings:
     student: StudentConfig
     train: TrainConfig
     distill: DistillConfig
-    teachers: TeacherConfigs
+    teachers: TeacherSettings
 
     def __post_init__(self):
         if self.train.batch_size < self.data.max_seq_len:
@@ -134,28 +126,17 @@ GROUPS = (
     Group("Student", "", StudentConfig),
     Group("Training", "", TrainConfig),
     Group("Distillation", "", DistillConfig),
-    Group("Texts of the teachers", "", TextConfig),
-    Group("Pictures of the teachers", "", ImageConfig),
-    Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
-    Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
-    Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
-    Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
+    *(Group(*group) for group in teachers_config.GROUPS),
 )
 
 
 def settings_from(configs: tuple) -> Settings:
     """Puts the configurations of `GROUPS`, in their order, together."""
     run, data, student, train, distill, *teachers = configs
-    text, image, unisrec, unim2rec, recformer, precomputed = teachers
-    configured = TeacherConfigs(
-        text=text,
-        image=image,
-        unisrec=unisrec,
-        unim2rec=unim2rec,
-        recformer=recformer,
-        precomputed=precomputed,
+    configured = teachers_config.settings_from(
+        {type(config): config for config in teachers},
         max_seq_len=data.max_seq_len,
-        checkpoints=run.checkpoints(),
+        init=run.initial_weights(),
     )
     return Settings(run, data, student, train, distill, configured)
 
@@ -163,7 +144,8 @@ def settings_from(configs: tuple) -> Settings:
 def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
     """One warning for each flag that was given but that nothing in this run reads."""
     teachers = set(settings.run.teachers)
-    reads_text = bool(teachers & {"unisrec", "unisrec-text", "unim2rec"})
+    kinds = [kind(name) for name in settings.run.teachers]
+    read = {config for one in kinds for config in one.reads}
     unread: dict[str, str] = {}
 
     def note(config: type, prefix: str, unused: bool, why: str) -> None:
@@ -171,20 +153,12 @@ def ignored_flags(settings: Settings, explicit: frozenset[str]) -> list[str]:
             for field in dataclasses.fields(config):
                 unread[prefix + field.name] = why
 
-    started = {name.removesuffix("-text") for name in teachers}
-    if not started & set(settings.teachers.checkpoints):
-        unread["teacher_checkpoints"] = "none of its teachers teaches"
+    if not {one.init for one in kinds} & set(settings.teachers.init):
+        unread["init"] = "none of its teachers teaches"
     named = ",".join(settings.run.teachers) or "none"
     note(DistillConfig, "", not teachers, "there is no teacher to distil from")
-    note(TextConfig, "", not reads_text, f"--teachers={named} does not use it")
-    note(ImageConfig, "", "unim2rec" not in teachers, f"--teachers={named} does not use it")
-    for config, users in (
-        (UniSRecConfig, {"unisrec", "unisrec-text"}),
-        (UniM2RecConfig, {"unim2rec"}),
-        (RecformerConfig, {"recformer"}),
-        (PrecomputedConfig, {"precomputed"}),
-    ):
-        note(config, config.prefix, not teachers & users, f"--teachers={named} does not use it")
+    for _, prefix, config in teachers_config.GROUPS:
+        note(config, prefix, config not in read, f"--teachers={named} does not use it")
     student, loss = settings.student.student, settings.student.objective
     for name, readers in READ_BY_LOSS.items():
         if loss not in readers:

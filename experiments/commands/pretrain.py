@@ -1,14 +1,13 @@
 """python -m experiments pretrain --teachers=unisrec,unim2rec --domains=Beauty,Sports,Games,Toys
 
 Pre-trains teachers on domains other than the target, `--dataset`, and writes one checkpoint
-folder a teacher, which `--teacher_checkpoints` of experiments.main starts from, or, for
-recformer, `--recformer_start`. A domain is a folder of `--data_dir`, or one of the synthetic
-world's (`synthetic-garden`, …).
+folder a teacher, from which `--init` of experiments.main begins. A domain is a folder of
+`--data_dir`, or one of the synthetic world's (`synthetic-garden`, …).
 """
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ from bridge.runtime import settle
 from experiments.cli.flags import Group, parse, run_command
 from experiments.cli.settings import GROUPS, Settings, settings_from
 from experiments.stages.data import SYNTHETIC, load_domain
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import DOMAINS, TARGET
-from teachers_torch.config import PRETRAINED, PretrainConfig, RecformerPretrainConfig
+from teachers_torch import config as teachers_config
+from teachers_torch.registry import TEACHERS, kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +48,19 @@ class DomainsConfig:
 PRETRAIN_GROUPS = (
     *GROUPS,
     Group("Domains", "", DomainsConfig),
-    Group("Pre-training of unisrec and unim2rec", PretrainConfig.prefix, PretrainConfig),
-    Group("Pre-training of recformer", RecformerPretrainConfig.prefix, RecformerPretrainConfig),
+    *(Group(*group) for group in teachers_config.PRETRAIN_GROUPS),
 )
 
 
 def main(argv: Sequence[str]) -> None:
     """Pre-trains every teacher of `--teachers` and says where its checkpoint is."""
     program = "python -m experiments.commands.pretrain"
-    *configs, where, general, recformer = parse(argv, PRETRAIN_GROUPS, program).configs
-    settings = settings_from(tuple(configs))
-    names = families(settings.run.teachers)
+    parsed = parse(argv, PRETRAIN_GROUPS, program).configs
+    own = {type(config): config for config in parsed[len(GROUPS) :]}
+    settings = settings_from(parsed[: len(GROUPS)])
+    where = own[DomainsConfig]
     settle()
+    names = families(settings.run.teachers)
     from experiments.cli.console import Reporter
 
     reporter = Reporter()
@@ -66,27 +68,26 @@ def main(argv: Sequence[str]) -> None:
     try:
         for name in names:
             folder = Path(where.checkpoint_dir) / name
-            config = recformer if name == "recformer" else general
-            pretrain_one(name, domains, settings, config, folder, reporter)
+            pretrain_one(name, domains, settings, own, folder, reporter)
     except KeyboardInterrupt:
         reporter.say("interrupted; the same command goes on from here, recformer from its start")
         sys.exit(130)
 
 
 def families(teachers: Sequence[str]) -> list[str]:
-    """Whose checkpoints these teachers start from, each once.
+    """Names of `--init` that these teachers begin from, each once.
 
     >>> families(["unisrec-text", "unisrec", "unim2rec"])
     ['unisrec', 'unim2rec']
 
     Raises:
-        UserError: a teacher is none that is pre-trained.
+        UserError: a teacher is not pre-trained.
     """
-    names = [name.removesuffix("-text") for name in teachers]
-    for name in names:
-        if name not in PRETRAINED:
-            raise UserError(f"--teachers: found {name!r}, expected some of {', '.join(PRETRAINED)}")
-    return list(dict.fromkeys(names))
+    for name in teachers:
+        if kind(name).pretraining is None:
+            known = [other for other in TEACHERS if kind(other).pretraining is not None]
+            raise UserError(f"--teachers: found {name!r}, expected some of {', '.join(known)}")
+    return list(dict.fromkeys(kind(name).init for name in teachers))
 
 
 def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
@@ -113,15 +114,14 @@ def pretrain_one(
     name: str,
     domains: Sequence[Dataset],
     settings: Settings,
-    config: PretrainConfig | RecformerPretrainConfig,
+    configs: Mapping[type, Any],
     folder: Path,
     reporter: Any,
 ) -> None:
     """Pre-trains one teacher, with a bar and a line an epoch or validation."""
-    from teachers_torch.recformer import pretrain as recformer_pretrain
-    from teachers_torch.sequence import pretrain
-
-    title, teachers = f"Pre-training {name}", settings.teachers
+    pretraining = kind(name).pretraining
+    assert pretraining is not None
+    title = f"Pre-training {name}"
     with reporter.stage(title, "parts") as stage:
 
         def on_event(event: dict[str, Any]) -> None:
@@ -136,25 +136,16 @@ def pretrain_one(
             else:
                 stage.update(event["done"], event["total"], f"{title}: encoding")
 
-        common: dict[str, Any] = {
-            "cache_dir": Path(settings.run.cache_dir),
-            "seed": settings.run.teacher_seed,
-            "log": on_event,
-        }
-        if isinstance(config, RecformerPretrainConfig):
-            recformer_pretrain.pretrain(
-                domains,
-                teachers.recformer,
-                config,
-                max_seq_len=teachers.max_seq_len,
-                folder=folder,
-                **common,
-            )
-            start = f"--recformer_start={folder}"
-        else:
-            pretrain.pretrain(name, domains, teachers, config, folder, **common)
-            start = f"--teacher_checkpoints={name}={folder}"
-    reporter.say(f"{title}: done, {start}")
+        pretraining.run(
+            domains,
+            settings.teachers,
+            configs[pretraining.config],
+            folder,
+            cache=Cache(Path(settings.run.cache_dir)),
+            seed=settings.run.teacher_seed,
+            log=on_event,
+        )
+    reporter.say(f"{title}: done, --init={name}={folder}")
 
 
 def _is_target(name: str) -> UserError:

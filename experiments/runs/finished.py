@@ -34,11 +34,12 @@ from prmkd_jax.common.plugins import own_identity
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
 from prmkd_jax.train.config import TrainConfig
-from teachers_torch.tuning import fingerprint
+from teachers_torch.registry import identity as teacher_identity
 
 _RESULT, _RANKS, _LOG = "run.json", "ranks.npy", "log.jsonl"
 _READ = (DataConfig, StudentConfig, TrainConfig)
@@ -152,7 +153,8 @@ def _identity(
         more["student_init"] = start_digest(settings)
     if domain is not None:
         more["second_domain_data"] = domain.fingerprint
-    teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
+    task = Task(dataset, split)
+    teachers = [teacher_identity(name, task, settings.teachers, seed).key for name in names]
     return {
         **{name: value for name, value in flags.items() if name not in _FREE},
         "data": dataset.fingerprint,

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +12,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import write_json, writing_folder
 from prmkd_jax.common.weights import require_weights
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.model import Recformer
+from teachers_torch.states import save_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ def load_official(
     Args:
         model: changed in place, unless there is an error.
         state_dict: tensors by official name (see `official_weights`).
-        source: what an error calls them.
+        source: file name for error messages.
 
     Raises:
         UserError: listing what is missing, surplus or of another shape.
@@ -106,26 +106,19 @@ def read_official(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
 def save_start(
     model: Recformer, tokenizer: "PreTrainedTokenizerBase", card: dict[str, Any], folder: Path
 ) -> None:
-    """Writes a model to start from beside `folder`, then renames: it is never partial.
+    """Writes a folder that `--init=recformer=<folder>` reads; complete or not at all.
 
     Args:
         model: its weights, the language head's included.
         tokenizer: written with it.
-        card: what is to be known of it; json values.
-        folder: replaced if it exists. `--recformer_start=<folder>` reads it.
+        card: record of the pre-training; JSON values.
+        folder: replaced if it exists.
     """
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tokenizer.save_pretrained(partial / TOKENIZER)
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(weights, partial / WEIGHTS)
-    content = {**card, "architecture": dataclasses.asdict(model.architecture)}
-    text = json.dumps(content, indent=2, sort_keys=True)
-    (partial / CARD).write_text(text + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+    with writing_folder(folder) as partial:
+        tokenizer.save_pretrained(partial / TOKENIZER)
+        save_weights(model, partial / WEIGHTS)
+        content = {**card, "architecture": dataclasses.asdict(model.architecture)}
+        write_json(partial / CARD, content)
 
 
 def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
@@ -140,7 +133,7 @@ def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
         return Architecture(**card["architecture"]), weights
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
-            f"{folder}: found no whole {CARD} and {WEIGHTS}, expected what pre-training wrote"
+            f"{folder}: {CARD} or {WEIGHTS} missing or incomplete, expected what pre-training wrote"
         ) from error
 
 

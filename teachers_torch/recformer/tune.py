@@ -13,8 +13,8 @@ from jaxtyping import Int64
 from prmkd_jax.data.splits import Split
 from teachers_torch.recformer.model import Recformer, RecformerTeacher, autocast, tuning_loss
 from teachers_torch.recformer.tokens import token_batches
-from teachers_torch.sequence.tune import SELECTION_METRIC, Tuning
 from teachers_torch.states import load_state, save_state
+from teachers_torch.teacher import SELECTION_METRIC, Tuning
 
 
 @dataclasses.dataclass
@@ -99,7 +99,7 @@ def tune_recformer(
     words.requires_grad_(not config.fix_word_embeddings)
     trained = [p for p in model.longformer.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
-    steps = config.decay_epochs * -(-len(_targets(teacher, split, seed, 0)) // config.batch_size)
+    steps = config.last_epoch * -(-len(_targets(teacher, split, seed, 0)) // config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_share(step, config.warmup_steps, steps)
     )
@@ -115,7 +115,7 @@ def tune_recformer(
         while (
             course.stage == stage
             and course.waited < patience
-            and course.epoch < min(course.last, config.decay_epochs)
+            and course.epoch < min(course.last, config.last_epoch)
         ):
             event = _next_epoch(course, teacher, split, validate, seed)
             if state_file is not None:
@@ -140,7 +140,7 @@ def _next_epoch(
         teacher.refresh_items()
     targets = _targets(teacher, split, seed, course.epoch)
     loss = _train_epoch(teacher, course.optimizer, course.schedule, targets, course.epoch)
-    ends = (course.last, config.decay_epochs)
+    ends = (course.last, config.last_epoch)
     if (course.epoch - course.before) % config.evaluate_every and course.epoch not in ends:
         course.seconds += time.perf_counter() - started
         return None
