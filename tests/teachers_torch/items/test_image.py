@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import ImageConfig
@@ -137,7 +138,9 @@ def test_files_are_encoded_by_the_models_own_class(name, encoders, pictured, tmp
     model, processor = models[name]
     config = ImageConfig(image_encoder=str(folder / name), image_batch_size=2)
     reports = []
-    encoded = encode_files(pictured, config, tmp_path, lambda *r: reports.append(r)).catalogue
+    encoded = encode_files(
+        pictured, config, Cache(tmp_path), lambda *r: reports.append(r)
+    ).catalogue
     assert reports == [(2, 3), (3, 3)]
     assert encoded.image_rows.tolist() == [1, -1, 0, 2, 1]
     for item in (0, 2, 3):
@@ -158,24 +161,24 @@ def test_files_are_encoded_by_the_models_own_class(name, encoders, pictured, tmp
 def test_encoded_pictures_come_from_the_cache(encoders, pictured, tmp_path, monkeypatch):
     """Pictures encoded for every run, or old features of a picture that has changed."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
-    first = encode_files(pictured, config, tmp_path).catalogue.image_features
+    first = encode_files(pictured, config, Cache(tmp_path)).catalogue.image_features
     monkeypatch.setattr(image, "_load_encoder", lambda name: pytest.fail("loaded the encoder"))
-    again = encode_files(pictured, config, tmp_path).catalogue.image_features
+    again = encode_files(pictured, config, Cache(tmp_path)).catalogue.image_features
     np.testing.assert_array_equal(first, again)
     (tmp_path / "a.png").write_bytes((tmp_path / "c.png").read_bytes())
     with pytest.raises(pytest.fail.Exception, match="loaded the encoder"):
-        encode_files(pictured, config, tmp_path)
+        encode_files(pictured, config, Cache(tmp_path))
 
 
 def test_pictures_and_encoders_that_cannot_be_read_are_one_line(encoders, pictured, tmp_path):
     """A traceback from the middle of a library."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
     with pytest.raises(UserError, match=r"^--image_encoder: found ") as caught:
-        encode_files(pictured, ImageConfig(image_encoder=str(tmp_path)), tmp_path)
+        encode_files(pictured, ImageConfig(image_encoder=str(tmp_path)), Cache(tmp_path))
     assert "\n" not in str(caught.value)
     (tmp_path / "c.png").write_text("no picture")
     with pytest.raises(UserError, match=r"c\.png: found no readable picture"):
-        encode_files(pictured, config, tmp_path)
+        encode_files(pictured, config, Cache(tmp_path))
     (tmp_path / "c.png").unlink()
     with pytest.raises(UserError, match=r"c\.png: found no such file"):
-        encode_files(pictured, config, tmp_path)
+        encode_files(pictured, config, Cache(tmp_path))

@@ -60,7 +60,7 @@ def test_accuracy_is_the_share_of_nearest_own_items():
 def config(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     return RecformerConfig(
-        start="random", tokenizer=str(tmp_path / "tiny"), hidden_size=16, inner_size=16,
+        init="random", tokenizer=str(tmp_path / "tiny"), hidden_size=16, inner_size=16,
         max_tokens=20, dropout=0.0, fix_word_embeddings=False,
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_it_learns_and_tuning_can_begin_there(config, tmp_path):
     card = json.loads((tmp_path / "out" / "recformer.json").read_text())
     assert (card["accuracy"], card["best_epoch"]) == (best, result.best_epoch)
     assert (card["domains"], card["histories"]) == (["ring", "ring"], 40)
-    config = dataclasses.replace(config, start=str(tmp_path / "out"), tokenizer="")
+    config = dataclasses.replace(config, init=str(tmp_path / "out"), tokenizer="")
     model = build_model(load_start(config, 10), config, num_items=20)
     assert model.architecture.hidden_size == 16
 

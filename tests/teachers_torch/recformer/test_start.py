@@ -30,7 +30,7 @@ def tokenizer(tmp_path):
 @pytest.fixture
 def config(tokenizer):
     return RecformerConfig(
-        start="random", tokenizer=tokenizer, hidden_size=8, num_heads=2, max_tokens=30
+        init="random", tokenizer=tokenizer, hidden_size=8, num_heads=2, max_tokens=30
     )
 
 
@@ -67,7 +67,7 @@ def test_a_pretrained_folder_keeps_its_head(config, tmp_path):
     """Pre-training continued with a fresh language head."""
     before = random_model(language_head=True)
     save_start(before, tiny_tokenizer(), {}, tmp_path / "own")
-    config = dataclasses.replace(config, start=str(tmp_path / "own"), tokenizer="/ignored")
+    config = dataclasses.replace(config, init=str(tmp_path / "own"), tokenizer="/ignored")
     after = build_model(load_start(config, 7), config, language_head=True)
     torch.testing.assert_close(dict(after.state_dict()), dict(before.state_dict()))
 
@@ -83,7 +83,7 @@ def test_an_official_file_needs_a_tokenizer(config, tmp_path, monkeypatch):
     monkeypatch.setattr(recformer_start, "load_tokenizer", load)
     sizes = dataclasses.replace(random_model().architecture, hidden_size=64, num_heads=1)
     torch.save(random_model(sizes).state_dict(), tmp_path / "recformer.bin")
-    config = dataclasses.replace(config, start=str(tmp_path / "recformer.bin"))
+    config = dataclasses.replace(config, init=str(tmp_path / "recformer.bin"))
     assert load_start(config, 7).architecture == sizes
     load_start(dataclasses.replace(config, tokenizer=""), 7)
     assert asked == [config.tokenizer, "allenai/longformer-base-4096"]
@@ -98,7 +98,7 @@ def test_what_does_not_go_together_is_refused(config, tmp_path):
         ("small", {}, "--recformer_tokenizer: found 35 tokens, padding 1, expected at most 10"),
         ("own", {"max_tokens": 129}, "--recformer_max_tokens: found 129, expected at most 128"),
     ]:
-        bad = dataclasses.replace(config, start=str(tmp_path / name), **changes)
+        bad = dataclasses.replace(config, init=str(tmp_path / name), **changes)
         with pytest.raises(UserError, match=message):
             load_start(bad, 7)
     with pytest.raises(UserError, match="--recformer_tokenizer: found '/nowhere', expected a"):
@@ -117,7 +117,7 @@ def test_identity_follows_the_content(config, tokenizer, tmp_path):
     assert len(set(found.values())) == 5
     assert found["org/model"] == "hub:org/model"
     file.write_bytes(b"2")
-    assert start_identity(dataclasses.replace(config, start=str(file)))["start"] != found[str(file)]
+    assert start_identity(dataclasses.replace(config, init=str(file)))["start"] != found[str(file)]
     own = start_identity(config)["tokenizer"]
     assert own == found[tokenizer]
     assert start_identity(dataclasses.replace(config, tokenizer=""))["tokenizer"] == ""

@@ -7,9 +7,10 @@ from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import to_tensors
-from teachers_torch.sequence.teacher import TunedTeacher, encode_instances, encode_items, rank_all
+from teachers_torch.sequence.teacher import TunedTeacher, encode_instances, encode_items
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
+from teachers_torch.tuning import rank_all
 from tests.teachers_torch.worlds import interactions_of, packed_batch, randomise
 
 MAX_LEN, ITEMS = 4, 12
