@@ -93,7 +93,7 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
         raise UserError(f"{path}: found a checkpoint of {teacher}, expected one of {family}")
     for field, value in model_facts(family, config, settings).items():
         if found.get(field) != value:
-            flag = field.replace(f"{family}_", config.prefix)
+            flag = field.replace(f"{family}_", EncoderConfig.prefix)
             raise UserError(
                 f"--{flag}: found {value!r}, expected {found.get(field)!r} as in {path / FACTS}, "
                 "which weights begin from"
@@ -138,13 +138,13 @@ def _official_start(path: Path, digest: str, family: str, config: EncoderConfig)
         )
     if config.feature_norm:
         raise UserError(
-            f"--{config.prefix}feature_norm: found {config.feature_norm:g}, expected 0: official "
-            "checkpoints read text vectors as they are"
+            f"--{EncoderConfig.prefix}feature_norm: found {config.feature_norm:g}, expected 0: "
+            "official checkpoints read text vectors as they are"
         )
     checkpoint = read_recbole(path)
     expected: dict[str, tuple[int | float | str, str]] = {
-        "n_heads": (config.num_heads, f"--{config.prefix}num_heads"),
-        "temperature": (config.temperature, f"--{config.prefix}temperature"),
+        "n_heads": (config.num_heads, f"--{EncoderConfig.prefix}num_heads"),
+        "temperature": (config.temperature, f"--{EncoderConfig.prefix}temperature"),
         "hidden_act": ("gelu", ""),
         "layer_norm_eps": (1e-12, ""),
     }

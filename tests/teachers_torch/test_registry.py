@@ -48,9 +48,11 @@ class NextOfLast:
         torch.nn.init.zeros_(self.table.weight)
 
     def encode_instances(self, instance_ids):
+        """The row of the item before."""
         return self.table.weight.detach().numpy()[self.items[np.maximum(instance_ids - 1, 0)]]
 
     def encode_items(self):
+        """Each item is a direction of its own."""
         return np.eye(self.table.in_features, dtype=np.float32)
 
 
@@ -71,16 +73,20 @@ class ToyKind:
     pretraining = Pretraining(PretrainConfig, pretrain_toy)
 
     def check(self, task, settings, cache):
+        """Twenty items at most."""
         if task.dataset.num_items > 20:
             raise UserError("toy: found more than 20 items")
 
     def settings(self, task, settings):
+        """What its weights begin from."""
         return {"start": settings.init.get("toy", "")}
 
     def build(self, task, settings, cache, log):
+        """A table of zeros."""
         return NextOfLast(task.dataset)
 
     def tune(self, teacher, task, validate, seed, state_file, log):
+        """Counts the training part."""
         pairs = task.split.train
         with torch.no_grad():
             for i in pairs:
@@ -89,6 +95,7 @@ class ToyKind:
         return Tuning(1, 1, validate())
 
     def module(self, teacher):
+        """The table."""
         return teacher.table
 
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from bridge.teacher_bank import TeacherBank, Vectors
+from bridge.teacher_bank import TeacherBank
+from bridge.teacher_vectors import Vectors
 from experiments.benchmarks import steps as bench
 from experiments.benchmarks.steps import LiveTeachers, measure, recformer_speed
 from experiments.cli.flags import parse

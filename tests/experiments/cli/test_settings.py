@@ -116,3 +116,20 @@ def test_teachers_that_know_the_targets_need_a_student_without_prefixes(student)
 def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread):
     """A number of negatives that the user tunes and that nothing draws."""
     assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]
+
+
+@pytest.mark.parametrize(
+    ("flags", "unread"),
+    [
+        (["--teachers=recformer", "--teacher_dropout=0.2"], ["teacher_dropout"]),
+        (["--teachers=unisrec-text", "--teacher_dropout=0.2", "--nounisrec_pad_class"], []),
+        (["--teachers=unim2rec", "--nounisrec_pad_class"], ["unisrec_pad_class"]),
+        (["--teachers=unisrec", "--image_encoder=x", "--text_encoder=y"], ["image_encoder"]),
+        (["--teachers=unisrec", "--init=recformer=random"], ["init"]),
+        (["--teachers=unisrec-text", "--init=unisrec=a"], []),
+        (["--teachers=precomputed", "--recformer_max_tokens=9"], ["recformer_max_tokens"]),
+    ],
+)
+def test_options_that_no_teacher_reads_are_reported(flags, unread):
+    """A setting of a teacher that doesn't teach, or a warning on one that is read."""
+    assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]

@@ -10,9 +10,9 @@ from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.pretrain import PRETRAIN_GROUPS, families, load_domains, pretrain_one
 from prmkd_jax.common.errors import UserError
-from teachers_torch.config import PretrainConfig, RecformerPretrainConfig
+from teachers_torch.config import PretrainConfig, RecformerPretrainConfig, UniSRecConfig
 from teachers_torch.items import inputs
-from teachers_torch.recformer.start import load_start
+from teachers_torch.recformer.start import configured, load_start
 from teachers_torch.sequence.start import read_start
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import text_vectors
@@ -66,61 +66,61 @@ def test_domains_are_named_once_each(domains):
         parse([f"--domains={domains}"], PRETRAIN_GROUPS)
 
 
-@pytest.mark.parametrize(
-    "value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b", "recformer=a"]
-)
-def test_checkpoints_that_name_nothing_are_refused(value):
-    """A teacher tuned from other weights although a checkpoint was given."""
-    expected = r"--teacher_checkpoints: found .* expected NAME=PATH.*--recformer_start=PATH"
-    with pytest.raises(UserError, match=expected):
-        parse([f"--teacher_checkpoints={value}"], GROUPS)
+@pytest.mark.parametrize("value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b"])
+def test_initial_weights_of_nobody_are_refused(value):
+    """A teacher tuned from other weights although some were given."""
+    with pytest.raises(UserError, match=r"--init: found .* expected NAME=PATH, each name of"):
+        parse([f"--init={value}"], GROUPS)
 
 
-def test_checkpoints_reach_the_teachers():
+def test_initial_weights_reach_the_teachers():
     """A flag that is read and then lost."""
-    found = settings("--teacher_checkpoints=unisrec=a/b,unim2rec=c=d").teachers.checkpoints
-    assert found == {"unisrec": "a/b", "unim2rec": "c=d"}
+    found = settings("--init=unisrec=a/b,unim2rec=c=d,recformer=random").teachers
+    assert found.init == {"unisrec": "a/b", "unim2rec": "c=d", "recformer": "random"}
+    assert configured(found).init == "random"
+    assert configured(settings().teachers).init == "all-MiniLM-L6-v2"
 
 
 def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
     """An event that the screen doesn't know, or a folder that tuning doesn't take."""
     monkeypatch.setattr(inputs, "encode_texts", text_vectors)
-    flags = ["--unisrec_hidden_size=8", "--unisrec_num_layers=1", f"--cache_dir={tmp_path}"]
+    flags = ["--teacher_hidden_size=8", "--teacher_num_layers=1", f"--cache_dir={tmp_path}"]
     pretraining = PretrainConfig(epochs=2, batch_size=64)
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream))
     chosen, folder = settings(*flags), tmp_path / "unisrec"
     domains = load_domains(chosen, ["synthetic-garden"])
-    pretrain_one("unisrec", domains, chosen, pretraining, folder, reporter)
+    pretrain_one("unisrec", domains, chosen, {PretrainConfig: pretraining}, folder, reporter)
     told = stream.getvalue().splitlines()
     assert [line[:31] for line in told[:2]] == [
         f"Pre-training unisrec: epoch   {epoch}" for epoch in (1, 2)
     ]
-    assert f"--teacher_checkpoints=unisrec={folder}" in "".join(told)
-    started = settings(*flags, f"--teacher_checkpoints=unisrec={folder}").teachers
-    start = read_start("unisrec", started.unisrec, started)
+    assert f"--init=unisrec={folder}" in "".join(told)
+    started = settings(*flags, f"--init=unisrec={folder}").teachers
+    start = read_start("unisrec", started.get(UniSRecConfig), started)
     assert start is not None
     assert start.description.startswith("pre-trained on synthetic-garden, 2 epochs")
 
 
 def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
-    """Recformer trained with another's arguments, or a checkpoint offered to the wrong flag."""
+    """Recformer trained with another's arguments, or a checkpoint that tuning doesn't read."""
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     flags = [
         f"--cache_dir={tmp_path}", f"--recformer_tokenizer={tmp_path / 'tiny'}",
-        "--recformer_hidden_size=8", "--recformer_num_heads=2", "--recformer_max_tokens=16",
+        "--recformer_hidden_size=8", "--recformer_max_tokens=16",
     ]  # fmt: skip
     pretraining = RecformerPretrainConfig(max_epochs=1, batch_size=16, accumulate=1)
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream, width=400))
-    chosen, folder = settings("--recformer_start=random", *flags), tmp_path / "recformer"
+    chosen, folder = settings("--init=recformer=random", *flags), tmp_path / "recformer"
     domains = load_domains(chosen, ["synthetic-garden"])
-    pretrain_one("recformer", domains, chosen, pretraining, folder, reporter)
+    configs = {RecformerPretrainConfig: pretraining}
+    pretrain_one("recformer", domains, chosen, configs, folder, reporter)
     told = stream.getvalue()
     assert "Pre-training recformer: epoch   1  loss" in told
     assert "accuracy" in told
-    assert f"--recformer_start={folder}" in told
-    started = settings(f"--recformer_start={folder}", *flags).teachers
-    start = load_start(started.recformer, started.max_seq_len)
+    assert f"--init=recformer={folder}" in told
+    started = settings(f"--init=recformer={folder}", *flags).teachers
+    start = load_start(configured(started), started.max_seq_len)
     assert start.architecture.hidden_size == 8
     assert start.weights

@@ -6,13 +6,14 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
 from teachers_torch.recformer.pairs import View
 from teachers_torch.recformer.pretrain import in_batch_accuracy, pretrain, pretraining_loss
 from teachers_torch.recformer.start import build_model, load_start
 from tests.teachers_torch.recformer_worlds import random_model, random_tokens, tiny_tokenizer
-from tests.teachers_torch.worlds import ring_world
+from tests.teachers_torch.worlds import ring_world, settings_of
 
 SMALL = RecformerPretrainConfig(
     learning_rate=3e-3, batch_size=8, accumulate=2, max_epochs=3, validation_share=0.2
@@ -69,13 +70,12 @@ def run(config, tmp_path, seed=0, datasets=None, **changes):
     events = []
     result = pretrain(
         datasets or [ring_world(users=30), ring_world(users=10)],
-        config,
+        settings_of(config, max_seq_len=10),
         dataclasses.replace(SMALL, **changes),
-        max_seq_len=10,
-        cache_dir=tmp_path / "cache",
+        tmp_path / "out",
+        cache=Cache(tmp_path / "cache"),
         seed=seed,
         log=events.append,
-        folder=tmp_path / "out",
     )
     return result, events
 

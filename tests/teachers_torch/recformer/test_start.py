@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import RecformerConfig
@@ -52,7 +53,7 @@ def test_an_encoders_folder_is_converted(config, tokenizer, tmp_path):
     sizes = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "pad_token_id": 1}
     encoder = BertModel(BertConfig(**sizes, num_hidden_layers=3, intermediate_size=8))
     encoder.save_pretrained(tokenizer)
-    config = dataclasses.replace(config, start=tokenizer, tokenizer="", num_layers=2)
+    config = dataclasses.replace(config, init=tokenizer, tokenizer="", num_layers=2)
     start = load_start(config, max_items=7)
     model = build_model(start, config, language_head=True, num_items=4)
     words = encoder.embeddings.word_embeddings.weight
@@ -103,8 +104,8 @@ def test_what_does_not_go_together_is_refused(config, tmp_path):
             load_start(bad, 7)
     with pytest.raises(UserError, match="--recformer_tokenizer: found '/nowhere', expected a"):
         load_tokenizer("/nowhere")
-    with pytest.raises(UserError, match="--recformer_start: found '/nowhere', expected 'random'"):
-        load_start(dataclasses.replace(config, start="/nowhere", tokenizer=""), 7)
+    with pytest.raises(UserError, match="--init: recformer=/nowhere: expected 'random'"):
+        load_start(dataclasses.replace(config, init="/nowhere", tokenizer=""), 7)
 
 
 def test_identity_follows_the_content(config, tokenizer, tmp_path):
@@ -113,7 +114,7 @@ def test_identity_follows_the_content(config, tokenizer, tmp_path):
     file.write_bytes(b"1")
     found = {}
     for name in ("random", "all-MiniLM-L6-v2", "org/model", str(file), tokenizer):
-        found[name] = start_identity(dataclasses.replace(config, start=name))["start"]
+        found[name] = start_identity(dataclasses.replace(config, init=name))["start"]
     assert len(set(found.values())) == 5
     assert found["org/model"] == "hub:org/model"
     file.write_bytes(b"2")
@@ -128,7 +129,7 @@ def test_the_reader_has_the_starts_own_ids(config, tmp_path):
     start = load_start(config, max_items=7)
     catalogue = Catalogue({"title": ("red lamp", "blue")})
     for max_items, expected in ((3, 3), (50, 7)):
-        reader = make_reader(start, catalogue, config, max_items, tmp_path)
+        reader = make_reader(start, catalogue, config, max_items, Cache(tmp_path))
         assert (reader.first_id, reader.pad_id, reader.max_tokens) == (0, 1, 30)
         assert (reader.max_items, reader.padding_item_position) == (expected, 7)
     assert reader.sequence(np.array([1])).ids.tolist() == [0, 5, 11]

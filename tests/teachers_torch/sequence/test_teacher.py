@@ -101,7 +101,7 @@ def test_encoding_turns_training_off(model, interactions):
 
 def test_ranking_reads_every_user_once(monkeypatch):
     """Users lost or repeated between two chunks."""
-    monkeypatch.setattr("teachers_torch.sequence.teacher.USERS_AT_ONCE", 3)
+    monkeypatch.setattr("teachers_torch.tuning.USERS_AT_ONCE", 3)
     items = np.eye(7, dtype=np.float32)
     users = items[[0, 1, 2, 3, 4, 5, 6, 0]] + 0.5 * items[[1, 2, 3, 4, 5, 6, 0, 1]]
     targets = np.array([0, 1, 2, 4, 4, 6, 0, 3])  # ranks 0 0 0 1 0 1 1 and 4, halfway in a tie
