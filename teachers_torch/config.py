@@ -6,7 +6,7 @@ papers' values, and sizes that only decide how fast a teacher runs.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, Protocol, TypeVar, cast
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
@@ -19,8 +19,6 @@ class TextConfig:
     Attributes:
         text_batch_size: texts encoded at once.
     """
-
-    name: ClassVar[str] = "text"
 
     text_encoder: str = option(
         "all-MiniLM-L6-v2",
@@ -51,8 +49,6 @@ class ImageConfig:
         image_batch_size: images encoded at once.
     """
 
-    name: ClassVar[str] = "image"
-
     image_encoder: str = option(
         "openai/clip-vit-base-patch32",
         "Encoder of image files: a Hugging Face hub name or a folder.",
@@ -72,7 +68,6 @@ class EncoderConfig:
         weight_decay: L2 coefficient added to the gradients.
     """
 
-    name: ClassVar[str] = "encoder"
     prefix: ClassVar[str] = "teacher_"
 
     hidden_size: int = option(300, "Width D of the teacher's vectors.", low=1)
@@ -109,7 +104,6 @@ class EncoderConfig:
 class UniSRecOptions:
     """Options of UniSRec alone."""
 
-    name: ClassVar[str] = "unisrec"
     prefix: ClassVar[str] = "unisrec_"
 
     pad_class: bool = option(
@@ -130,7 +124,6 @@ class UniM2RecOptions:
         hide_images: fraction of the images that are left out, to measure what they are worth.
     """
 
-    name: ClassVar[str] = "unim2rec"
     prefix: ClassVar[str] = "unim2rec_"
 
     # Two exclusive draws hide one modality each, so their probabilities can't exceed one.
@@ -166,7 +159,6 @@ class RecformerConfig:
         inner_size: width of the feed-forward layer of random weights.
         dropout: of hidden states and attention.
         temperature: a logit is the cosine divided by this.
-        fix_word_embeddings: keep the word embeddings, most of a small model's weights, as they are.
         warmup_steps: steps in which the learning rate rises from 0.
         decay_epochs: epochs, both stages together, after which the learning rate is 0 and tuning
             ends; None for the sum of both stages; the official code: 128.
@@ -174,7 +166,6 @@ class RecformerConfig:
         fixed_table_patience: `patience` of the second stage.
     """
 
-    name: ClassVar[str] = "recformer"
     prefix: ClassVar[str] = "recformer_"
 
     init: str = "all-MiniLM-L6-v2"
@@ -195,7 +186,9 @@ class RecformerConfig:
     )
     dropout: float = 0.1
     temperature: float = 0.05
-    fix_word_embeddings: bool = True
+    fix_word_embeddings: bool = option(
+        True, "Keep the word embeddings, most of a small model's weights, as they are."
+    )
     learning_rate: float = option(5e-5, "AdamW's largest learning rate.", above=0)
     warmup_steps: int = 100
     batch_size: int = option(128, "Users of a training step; the official code: 16 × 8.", low=1)
@@ -249,7 +242,6 @@ class RecformerPretrainConfig:
         max_gradient_norm: norm to which gradients are clipped.
     """
 
-    name: ClassVar[str] = "recformer_pretrain"
     prefix: ClassVar[str] = "recformer_pretrain_"
 
     learning_rate: float = option(
@@ -272,7 +264,6 @@ class RecformerPretrainConfig:
 class PrecomputedConfig:
     """A user's own recommender, given as arrays of vectors."""
 
-    name: ClassVar[str] = "precomputed"
     prefix: ClassVar[str] = "precomputed_"
 
     folder: str = option("", "Folder with instances.npy and items.npy.")
@@ -293,7 +284,6 @@ class PretrainConfig:
         word_drop: fraction of the words missing in word-dropped texts.
     """
 
-    name: ClassVar[str] = "pretrain"
     prefix: ClassVar[str] = "pretrain_"
 
     epochs: int = option(300, "Epochs; there is no early stopping.", low=1)
@@ -321,13 +311,7 @@ class PretrainConfig:
         validate(self)
 
 
-class Named(Protocol):
-    """A configuration class says by which name `TeacherSettings.of` has it."""
-
-    name: ClassVar[str]
-
-
-C = TypeVar("C", bound=Named)
+C = TypeVar("C")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,24 +321,25 @@ class TeacherSettings:
     Attributes:
         text: the text encoder.
         image: the image encoder.
-        of: configuration by its `name`, as `UniSRecConfig.name`; a missing one is the default.
+        of: configurations by class, as `UniSRecConfig`; a missing one is the default.
         max_seq_len: items of the longest prefix.
         init: what weights begin from, by the teacher's `Kind.init`: a path or a name.
     """
 
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
-    of: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    of: Mapping[type, object] = dataclasses.field(default_factory=dict)
     max_seq_len: int = 50
     init: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def get(self, config: type[C]) -> C:
         """The configuration of this class.
 
-        >>> TeacherSettings(of={"unisrec": UniSRecConfig(dropout=0.1)}).get(UniSRecConfig).dropout
-        0.1
+        >>> settings = TeacherSettings(of={UniSRecConfig: UniSRecConfig(dropout=0.1)})
+        >>> settings.get(UniSRecConfig).dropout, settings.get(UniM2RecConfig).dropout
+        (0.1, 0.5)
         """
-        return cast(C, self.of.get(config.name)) if config.name in self.of else config()
+        return cast(C, self.of[config]) if config in self.of else config()
 
 
 class Group(NamedTuple):
@@ -390,13 +375,13 @@ def settings_from(
         max_seq_len: items of the longest prefix.
         init: see `TeacherSettings`.
     """
-    found = {group.config.name: configs[group.config] for group in GROUPS}
-    encoder = vars(found.pop(EncoderConfig.name))
-    found["unisrec"] = UniSRecConfig(**encoder, **vars(found["unisrec"]))
-    found["unim2rec"] = UniM2RecConfig(**encoder, **vars(found["unim2rec"]))
-    text = cast(TextConfig, found.pop(TextConfig.name))
-    image = cast(ImageConfig, found.pop(ImageConfig.name))
-    return TeacherSettings(text, image, found, max_seq_len, init)
+    of = {group.config: configs[group.config] for group in GROUPS}
+    encoder = vars(of.pop(EncoderConfig))
+    of[UniSRecConfig] = UniSRecConfig(**encoder, **vars(of.pop(UniSRecOptions)))
+    of[UniM2RecConfig] = UniM2RecConfig(**encoder, **vars(of.pop(UniM2RecOptions)))
+    text = cast(TextConfig, of.pop(TextConfig))
+    image = cast(ImageConfig, of.pop(ImageConfig))
+    return TeacherSettings(text, image, of, max_seq_len, init)
 
 
 def _require_divisor(num_heads: int, hidden_size: int) -> None:

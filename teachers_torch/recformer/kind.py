@@ -30,7 +30,7 @@ class RecformerKind:
 
     name = RecformerTeacher.name
     label = "Recformer"
-    init = RecformerConfig.name
+    init = RecformerTeacher.name
     reads = (RecformerConfig,)
     seeded = True
     reads_tokens = True

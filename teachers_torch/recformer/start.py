@@ -14,7 +14,7 @@ from teachers_torch.config import RecformerConfig, TeacherSettings
 from teachers_torch.items.text import BUNDLED_ENCODER, bundled_folder, encoder_identity
 from teachers_torch.recformer.convert import convert, load_encoder
 from teachers_torch.recformer.longformer import Architecture
-from teachers_torch.recformer.model import Recformer
+from teachers_torch.recformer.model import Recformer, RecformerTeacher
 from teachers_torch.recformer.official import (
     CARD,
     OFFICIAL_EPS,
@@ -50,7 +50,7 @@ class Start(NamedTuple):
 def configured(settings: TeacherSettings) -> RecformerConfig:
     """Recformer's configuration, with `--init` where it was given."""
     config = settings.get(RecformerConfig)
-    return dataclasses.replace(config, init=settings.init.get(RecformerConfig.name, config.init))
+    return dataclasses.replace(config, init=settings.init.get(RecformerTeacher.name, config.init))
 
 
 def load_start(config: RecformerConfig, max_items: int) -> Start:

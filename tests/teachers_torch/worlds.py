@@ -84,7 +84,7 @@ def to_numpy(model: torch.nn.Module) -> dict[str, np.ndarray]:
 def settings_of(*configs, base=None, **fields) -> TeacherSettings:
     """Settings with these configurations; the other ones and fields are `base`'s."""
     base = base or TeacherSettings()
-    of = {**base.of, **{config.name: config for config in configs}}
+    of = {**base.of, **{type(config): config for config in configs}}
     return dataclasses.replace(base, of=of, **fields)
 
 
