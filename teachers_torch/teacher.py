@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -25,6 +25,7 @@ SELECTION_METRIC = "NDCG@10"
 ENCODER_VERSION = 3
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """A frozen recommender: one vector an instance, one an item.
 
@@ -143,6 +144,7 @@ class TeacherCard:
     tied_items: int = 0
 
 
+@runtime_checkable
 class Pretrain(Protocol):
     """Pre-trains on other domains and writes a folder that `--init` reads."""
 
@@ -177,30 +179,51 @@ class Pretraining:
 T = TypeVar("T", bound=Teacher)
 
 
+@runtime_checkable
 class Kind(Protocol, Generic[T]):
     """Everything that is asked of a teacher by its name.
 
     One object for each name in the table of `teachers_torch.registry`; nothing else compares
     teachers' names or classes.
-
-    Attributes:
-        name: name in `--teachers`.
-        label: display name.
-        init: name in `--init` of what its weights begin from; "" where nothing can be given.
-            Kinds that share a pre-training share this name.
-        reads: configuration classes it reads, rows of `teachers_torch.config.GROUPS`.
-        seeded: whether its vectors depend on the seed of the tuning.
-        reads_tokens: whether its cost is per token, so that benchmarks report tokens a second.
-        pretraining: how it is pre-trained, or None.
     """
 
-    name: str
-    label: str
-    init: str
-    reads: tuple[type, ...]
-    seeded: bool
-    reads_tokens: bool
-    pretraining: Pretraining | None
+    @property
+    def name(self) -> str:
+        """Name in `--teachers`."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Display name."""
+        ...
+
+    @property
+    def init(self) -> str:
+        """Name in `--init` of its initial weights; "" where none can be given.
+
+        Kinds that share a pre-training share this name.
+        """
+        ...
+
+    @property
+    def reads(self) -> tuple[type, ...]:
+        """Configuration classes it reads, rows of `teachers_torch.config.GROUPS`."""
+        ...
+
+    @property
+    def seeded(self) -> bool:
+        """Whether its vectors depend on the seed of the tuning."""
+        ...
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether its cost is per token, so that benchmarks report tokens a second."""
+        ...
+
+    @property
+    def pretraining(self) -> Pretraining | None:
+        """How it is pre-trained."""
+        ...
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
         """Finds what would stop `build` or the tuning, in seconds and without writing anything.

@@ -149,7 +149,7 @@ class RecformerTeacher:
         assert self.model.item_embedding is not None
         return self.model.item_embedding.weight
 
-    def history(self, instance_id: int) -> Int[np.ndarray, " history"]:
+    def history(self, instance_id: int | np.integer) -> Int[np.ndarray, " history"]:
         """The items before an instance's target, oldest first."""
         interactions = self.interactions
         start = interactions.indptr[interactions.users[instance_id]]

@@ -56,7 +56,7 @@ def test_files_take_the_encoders_place(ring, tmp_path):
     np.testing.assert_array_equal(found.features, rows)
 
 
-@pytest.mark.parametrize(("share", "left"), [(0, 8), (0.25, 6), (0.5, 4), (1, 0)])
+@pytest.mark.parametrize(("share", "left"), [(0.0, 8), (0.25, 6), (0.5, 4), (1.0, 0)])
 def test_a_share_of_the_images_is_hidden(share, left):
     """Items without an image counted in the share, or the given arrays changed."""
     available = np.arange(10) % 5 > 0
