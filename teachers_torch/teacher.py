@@ -170,10 +170,12 @@ class Pretraining:
     Attributes:
         config: its configuration class, a row of `teachers_torch.config.PRETRAIN_GROUPS`.
         run: the pre-training; its `config` is an instance of that class.
+        check: finds what would stop it, as `Kind.check` does for a tuning.
     """
 
     config: type
     run: Pretrain
+    check: Callable[[Sequence[Dataset], TeacherSettings, Cache], None]
 
 
 T = TypeVar("T", bound=Teacher)

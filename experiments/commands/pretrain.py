@@ -65,6 +65,10 @@ def main(argv: Sequence[str]) -> None:
 
     reporter = Reporter()
     domains = load_domains(settings, where.domains)
+    for name in names:
+        pretraining = kind(name).pretraining
+        assert pretraining is not None
+        pretraining.check(domains, settings.teachers, Cache(Path(settings.run.cache_dir)))
     try:
         for name in names:
             folder = Path(where.checkpoint_dir) / name

@@ -11,7 +11,7 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.data.task import Task
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig, TeacherSettings
 from teachers_torch.recformer.model import RecformerTeacher
-from teachers_torch.recformer.pretrain import pretrain
+from teachers_torch.recformer.pretrain import check_pretraining, pretrain
 from teachers_torch.recformer.start import (
     build_model,
     configured,
@@ -34,7 +34,7 @@ class RecformerKind:
     reads = (RecformerConfig,)
     seeded = True
     reads_tokens = True
-    pretraining = Pretraining(RecformerPretrainConfig, pretrain)
+    pretraining = Pretraining(RecformerPretrainConfig, pretrain, check_pretraining)
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
         """Checks that there are texts, and loads initial weights and tokenizer."""

@@ -29,6 +29,7 @@ from teachers_torch.recformer.model import (
 from teachers_torch.recformer.official import save_start
 from teachers_torch.recformer.pairs import History, Pairs, View
 from teachers_torch.recformer.start import build_model, configured, load_start, make_reader
+from teachers_torch.recformer.tokens import attributes
 from teachers_torch.recformer.tune import learning_rate_share
 from teachers_torch.states import best_device, seeded
 from teachers_torch.teacher import Log
@@ -76,8 +77,7 @@ def pretrain(
     with seeded(seed):
         start = load_start(own, max_items)
         tokenizer = start.tokenizer
-        if tokenizer.mask_token_id is None:
-            raise UserError(f"--init: recformer={own.init}: found a tokenizer without a mask token")
+        _require_mask(tokenizer.mask_token_id, own.init)
         histories = []
         for dataset in domains:
             reader = make_reader(start, dataset.catalogue, own, max_items, cache)
@@ -98,6 +98,21 @@ def pretrain(
             save_start(model, tokenizer, {**card, **result._asdict()}, folder)
 
         return _train(model, pairs, own, config, seed, log, keep)
+
+
+def check_pretraining(domains: Sequence[Dataset], settings: TeacherSettings, cache: Cache) -> None:
+    """Checks that the domains have texts, and loads initial weights and tokenizer.
+
+    Raises:
+        UserError: as `pretrain`.
+    """
+    own = configured(settings)
+    for domain in domains:
+        attributes(domain.catalogue)
+    with seeded(0):
+        start = load_start(own, settings.max_seq_len)
+        build_model(start, own, language_head=True)
+    _require_mask(start.tokenizer.mask_token_id, own.init)
 
 
 def pretraining_loss(
@@ -122,6 +137,11 @@ def in_batch_accuracy(
     cosines = F.normalize(histories, dim=-1) @ F.normalize(items, dim=-1).T
     own = torch.arange(len(cosines), device=cosines.device)
     return float((cosines.argmax(dim=1) == own).float().mean())
+
+
+def _require_mask(token: object, init: str) -> None:
+    if token is None:
+        raise UserError(f"--init: recformer={init}: found a tokenizer without a mask token")
 
 
 def _train(

@@ -12,6 +12,7 @@ from torch import nn
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.config import (
     EncoderConfig,
@@ -60,7 +61,9 @@ class SequenceKind:
     @property
     def pretraining(self) -> Pretraining:
         """Pre-training of the family that `init` names."""
-        return Pretraining(PretrainConfig, functools.partial(pretrain, self.init))
+        return Pretraining(
+            PretrainConfig, functools.partial(pretrain, self.init), self._check_domains
+        )
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
         """Checks batch size, initial weights and the item inputs, and that they fit together.
@@ -131,6 +134,15 @@ class SequenceKind:
     def module(self, teacher: TunedTeacher) -> nn.Module:
         """The model; its features are buffers that are not saved."""
         return teacher.model
+
+    def _check_domains(
+        self, domains: Sequence[Dataset], settings: TeacherSettings, cache: Cache
+    ) -> None:
+        """Checks texts, and images where a domain has them and the teacher reads them."""
+        for domain in domains:
+            images = domain.catalogue.image_features is not None or domain.catalogue.image_paths
+            inputs = self.inputs if images else TEXTS
+            inputs.widths(domain, settings, None, cache)
 
     def _config(self, settings: TeacherSettings) -> EncoderConfig:
         config = settings.get(self.config)

@@ -69,3 +69,14 @@ def test_initial_weights_that_do_not_fit_are_found(ring, tmp_path):
     other = settings_of(UniSRecConfig(**{**SMALL, "hidden_size": 16}), base=settings)
     with pytest.raises(UserError, match="--teacher_hidden_size: found 16, expected 8"):
         check("unisrec", ring, other, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unisrec", "unim2rec"])
+def test_domains_are_checked_too(name, ring, tmp_path):
+    """A domain's missing file found after another domain's texts are encoded."""
+    plain = dataclasses.replace(ring, catalogue=Catalogue(ring.catalogue.texts))
+    pretraining = kind(name).pretraining
+    pretraining.check([ring, plain], SETTINGS, Cache(tmp_path))
+    files = dataclasses.replace(SETTINGS, text=TextConfig(text_features="/x.feat1CLS"))
+    with pytest.raises(UserError, match=r"item2index: found no"):
+        pretraining.check([ring], files, Cache(tmp_path))

@@ -70,7 +70,7 @@ class ToyKind:
     reads = (TextConfig,)
     seeded = True
     reads_tokens = False
-    pretraining = Pretraining(PretrainConfig, pretrain_toy)
+    pretraining = Pretraining(PretrainConfig, pretrain_toy, lambda domains, settings, cache: None)
 
     def check(self, task, settings, cache):
         """Twenty items at most."""
