@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from bridge.live_teachers import LiveTeachers
-from bridge.teacher_bank import SIDES, TeacherBank, Vectors
+from bridge.teacher_bank import SIDES, TeacherBank
+from bridge.teacher_vectors import Vectors
 from experiments.benchmarks.floors import (
     Measurement,
     Speeds,
@@ -34,6 +35,7 @@ from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.environment import describe_environment
 from experiments.stages.pipeline import load_dataset
 from experiments.stages.students import plain_run, student_facts
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json
 from prmkd_jax.data.task import Task, make_task
@@ -45,8 +47,8 @@ from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import TrainStep, init_state, make_train_step
 from teachers_torch.recformer.model import RecformerTeacher
 from teachers_torch.recformer.tune import add_gradients
-from teachers_torch.registry import build
-from teachers_torch.tuning import Teacher
+from teachers_torch.registry import kind
+from teachers_torch.teacher import Teacher
 
 LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
@@ -102,7 +104,8 @@ def measure(settings: Settings, repeats: int) -> list[Measurement]:
     measured.append(Measurement("distilled (live) with input / plain step", ratio, ""))
     measured.append(Measurement("ranking of all users", _ranking_seconds(plain), "s"))
     for teacher in teachers:
-        if isinstance(teacher, RecformerTeacher):
+        if kind(teacher.name).reads_tokens:
+            assert isinstance(teacher, RecformerTeacher)
             measured += recformer_speed(teacher, task.split.train_end, seed)
     return measured
 
@@ -135,9 +138,9 @@ def recformer_speed(
 
 
 def _untuned_teachers(task: Task, settings: Settings) -> list[Teacher]:
-    cache_dir = Path(settings.run.cache_dir)
+    cache = Cache(Path(settings.run.cache_dir))
     return [
-        build(name, task.dataset, settings.teachers, cache_dir, lambda _: None)
+        kind(name).build(task, settings.teachers, cache, lambda _: None)
         for name in settings.run.teachers
     ]
 

@@ -5,7 +5,7 @@ the data set. What they decide about, less what they read, has no effect.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from experiments.cli.settings import Settings
@@ -13,23 +13,8 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig, unread_options
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import LOSS_OPTIONS, loss_name, reads
-from teachers_torch.config import (
-    ImageConfig,
-    PrecomputedConfig,
-    RecformerConfig,
-    TextConfig,
-    UniM2RecConfig,
-    UniSRecConfig,
-)
-
-# Teacher → the configurations that it reads.
-_TEACHERS: Mapping[str, tuple[type, ...]] = {
-    "unisrec-text": (TextConfig, UniSRecConfig),
-    "unisrec": (TextConfig, UniSRecConfig),
-    "unim2rec": (TextConfig, ImageConfig, UniM2RecConfig),
-    "recformer": (RecformerConfig,),
-    "precomputed": (PrecomputedConfig,),
-}
+from teachers_torch.config import GROUPS as TEACHER_GROUPS
+from teachers_torch.registry import kind
 
 
 class Reader(NamedTuple):
@@ -105,14 +90,14 @@ def _teachers(settings: Settings) -> Iterator[Reader]:
     if not names:
         alone = frozenset({*_fields(DistillConfig), "teacher_seed", "teacher_scores"})
         yield Reader(alone, frozenset(), "there is no teacher to distil from")
-    read = {config for name in names for config in _TEACHERS.get(name, ())}
-    every = {config for configs in _TEACHERS.values() for config in configs}
+    kinds = [kind(name) for name in names]
+    read = {config for one in kinds for config in one.reads}
     yield Reader(
-        frozenset().union(*map(_flags, every)),
-        frozenset().union(*map(_flags, read)),
+        frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS)),
+        frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS if group[2] in read)),
         f"--teachers={','.join(names) or 'none'} does not use it",
     )
-    begun = {"student", *(name.removesuffix("-text") for name in names)}
+    begun = {"student", *(one.init for one in kinds)}
     if not begun & set(settings.run.starts()):
         yield Reader(frozenset({"init"}), frozenset(), "it names no model of this run")
 
@@ -128,6 +113,5 @@ def _fields(config: type) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(config))
 
 
-def _flags(config: type) -> frozenset[str]:
-    prefix = getattr(config, "prefix", "")
+def _flags(prefix: str, config: type) -> frozenset[str]:
     return frozenset(prefix + name for name in _fields(config))

@@ -20,11 +20,12 @@ from experiments.stages.exports import start_digest
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split, split_digest
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import class_identity
 from prmkd_jax.train.config import NUMERICS_VERSION, TrainConfig
-from teachers_torch.tuning import teacher_identity
+from teachers_torch.registry import identity as identity_of
 
 _READ = (DataConfig, StudentConfig, TrainConfig)
 # Where the data lie, and how often a state is saved, changes no number.
@@ -96,10 +97,8 @@ def run_identity(
     own_class = class_identity(student)
     if own_class:
         identity["student_class"] = own_class
-    identity["teachers"] = {
-        name: teacher_identity(name, dataset, settings.teachers, run.teacher_seed)
-        for name in run.teachers
-    }
+    task = Task(dataset, split)
+    identity["teachers"] = {name: _of_teacher(name, task, settings) for name in run.teachers}
     identity["numerics_version"] = NUMERICS_VERSION
     identity["packages"] = {name: metadata.version(name) for name in packages}
     identity["jax"] = {
@@ -153,3 +152,9 @@ def _named(path: tuple[str, ...]) -> str:
         elif name != "settings":
             words.append(_WORDS.get(name, name))
     return ", ".join(words)
+
+
+def _of_teacher(name: str, task: Task, settings: Settings) -> dict[str, Any]:
+    """What a teacher's vectors depend on beside data and split."""
+    content = identity_of(name, task, settings.teachers, settings.run.teacher_seed).content
+    return {key: content[key] for key in ("encoder_version", "settings", "seed")}

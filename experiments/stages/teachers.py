@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from bridge.teacher_bank import Vectors, has_vectors, read_vectors, write_vectors
+from bridge.teacher_vectors import Vectors, has_vectors, read_vectors, write_vectors
 from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
-from teachers_torch.checks import check_inputs
-from teachers_torch.items.inputs import Log
-from teachers_torch.registry import require_inputs
+from prmkd_jax.data.task import Task
+from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards
 from teachers_torch.store import CARD, load, save, save_card
-from teachers_torch.tuning import ENCODER_VERSION, fingerprint, tune, tuning_state
+from teachers_torch.teacher import ENCODER_VERSION, Identity, Log
+from teachers_torch.tuning import tune, tuning_state
 
 
 class ReadyTeacher(NamedTuple):
@@ -44,13 +45,15 @@ def prepare_teachers(
     it leads to another folder, and nothing else leads to repeated work.
 
     Raises:
-        UserError: a teacher lacks its inputs; told before the first is tuned.
+        UserError: a teacher lacks its inputs; raised before the first is tuned.
     """
-    names = settings.run.teachers
-    for name in names:
-        require_inputs(name, dataset)
-        fingerprint(name, dataset, split, settings.teachers, settings.run.teacher_seed)
-    return [_prepare(name, dataset, split, settings, reporter, log) for name in names]
+    task, cache = Task(dataset, split), Cache(Path(settings.run.cache_dir))
+    seed = settings.run.teacher_seed
+    identities = [identity(name, task, settings.teachers, seed) for name in settings.run.teachers]
+    for found in identities:
+        if not has_vectors(_folder(cache, found)):
+            kind(found.name).check(task, settings.teachers, cache)
+    return [_prepare(found, task, settings, cache, reporter, log) for found in identities]
 
 
 def check_teachers(
@@ -67,45 +70,45 @@ def check_teachers(
     Raises:
         UserError: a teacher lacks its inputs, they are damaged, or its settings can't be.
     """
-    cache_dir = Path(settings.run.cache_dir)
+    task, cache = Task(dataset, split), Cache(Path(settings.run.cache_dir))
     for name in settings.run.teachers:
-        folder, identity = _place(name, dataset, split, settings)
+        found = identity(name, task, settings.teachers, settings.run.teacher_seed)
+        folder = _folder(cache, found)
         if checked is not None and folder in checked:
             continue
         if has_vectors(folder):
-            read_vectors(folder, identity)
+            read_vectors(folder, _manifest(found, task))
         else:
-            check_inputs(name, dataset, settings.teachers, cache_dir)
+            kind(name).check(task, settings.teachers, cache)
         if checked is not None:
             checked.add(folder)
 
 
-def _place(
-    name: str, dataset: Dataset, split: Split, settings: Settings
-) -> tuple[Path, dict[str, Any]]:
-    """The folder of a teacher's vectors, and what they are."""
-    run = settings.run
-    key = fingerprint(name, dataset, split, settings.teachers, run.teacher_seed)
-    folder = Path(run.cache_dir) / "teachers" / f"{name}-{key}"
-    return folder, {
-        "teacher": name,
-        "key": key,
-        "data": dataset.fingerprint,
-        "instances": len(dataset.interactions.items),
-        "items": dataset.num_items,
+def _folder(cache: Cache, found: Identity) -> Path:
+    return cache.room("teachers") / f"{found.name}-{found.key}"
+
+
+def _manifest(found: Identity, task: Task) -> dict[str, Any]:
+    return {
+        "teacher": found.name,
+        "key": found.key,
+        "data": task.dataset.fingerprint,
+        "instances": len(task.dataset.interactions.items),
+        "items": task.dataset.num_items,
         "encoder_version": ENCODER_VERSION,
     }
 
 
 def _prepare(
-    name: str, dataset: Dataset, split: Split, settings: Settings, reporter: Reporter, log: Log
+    found: Identity, task: Task, settings: Settings, cache: Cache, reporter: Reporter, log: Log
 ) -> ReadyTeacher:
-    folder, identity = _place(name, dataset, split, settings)
+    folder = _folder(cache, found)
+    manifest = _manifest(found, task)
     if has_vectors(folder):
-        reporter.say(f"Teacher {name}: from the cache, {folder}")
+        reporter.say(f"Teacher {found.name}: from the cache, {folder}")
     else:
-        _tune_and_encode(name, dataset, split, settings, folder, identity, reporter, log)
-    vectors = read_vectors(folder, identity)
+        _tune_and_encode(found, task, settings, folder, manifest, cache, reporter, log)
+    vectors = read_vectors(folder, manifest)
     return ReadyTeacher(vectors, json.loads((folder / CARD).read_text()))
 
 
@@ -117,17 +120,18 @@ def same_vectors(items: Float32[np.ndarray, "items d"]) -> Bool[np.ndarray, " it
 
 
 def _tune_and_encode(
-    name: str,
-    dataset: Dataset,
-    split: Split,
+    found: Identity,
+    task: Task,
     settings: Settings,
     folder: Path,
-    identity: dict[str, Any],
+    manifest: dict[str, Any],
+    cache: Cache,
     reporter: Reporter,
     log: Log,
 ) -> None:
     """Tunes, unless a run that was killed while encoding did so, then encodes."""
-    title, cache_dir = f"Teacher {name}", Path(settings.run.cache_dir)
+    name, dataset = found.name, task.dataset
+    title = f"Teacher {name}"
     encoding = False
 
     with reporter.stage(title, "parts") as stage:
@@ -136,7 +140,7 @@ def _tune_and_encode(
             if event["event"] == "encode_texts":
                 stage.update(event["done"], event["total"], f"{title}: encoding texts")
             elif event["event"] == "encode_images":
-                stage.update(event["done"], event["total"], f"{title}: encoding pictures")
+                stage.update(event["done"], event["total"], f"{title}: encoding images")
             elif event["event"] == "encode" and not encoding:
                 stage.update(event["done"], event["total"], f"{title}: encoding tokens")
             elif event["event"] == "step":
@@ -151,19 +155,9 @@ def _tune_and_encode(
 
         if (folder / CARD).is_file():
             reporter.say(f"{title}: tuned before, in {folder}")
-            teacher, card = load(
-                name, folder, dataset, settings.teachers, cache_dir=cache_dir, log=on_event
-            )
+            teacher, card = load(name, folder, task, settings.teachers, cache=cache, log=on_event)
         else:
-            teacher, card = tune(
-                name,
-                dataset,
-                split,
-                settings.teachers,
-                cache_dir=cache_dir,
-                seed=settings.run.teacher_seed,
-                log=on_event,
-            )
+            teacher, card = tune(found, task, settings.teachers, cache, on_event)
             save(teacher, card, folder)
 
         def on_shard(done: int, total: int) -> None:
@@ -189,9 +183,9 @@ def _tune_and_encode(
         folder,
         name=name,
         scale=teacher.score_scale,
-        identity=identity,
+        identity=manifest,
         instances=instances,
         items=items,
     )
     shutil.rmtree(folder / "shards")
-    tuning_state(cache_dir, name, identity["key"]).unlink(missing_ok=True)
+    tuning_state(cache, found).unlink(missing_ok=True)

@@ -80,12 +80,13 @@ def writing_into(folder: Path, last: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f"{last}.partial-", dir=folder) as name:
         partial = Path(name)
         yield partial
-        files = sorted(partial.iterdir(), key=lambda path: path.name == last)
-        for path in files:
-            _flush(path)
+        files = [path.relative_to(partial) for path in partial.rglob("*") if path.is_file()]
+        for file in files:
+            _flush(partial / file)
         (folder / last).unlink(missing_ok=True)
-        for path in files:
-            os.replace(path, folder / path.name)
+        for file in sorted(files, key=lambda file: (str(file) == last, file)):
+            (folder / file).parent.mkdir(exist_ok=True)
+            os.replace(partial / file, folder / file)
         _flush_folder(folder)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from bridge import teacher_bank
-from bridge.teacher_bank import TeacherBank, Vectors, has_vectors, read_vectors, write_vectors
+from bridge.teacher_bank import TeacherBank
+from bridge.teacher_vectors import Vectors, has_vectors, read_vectors, write_vectors
+from prmkd_jax.common import files
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.columns import in_batch_columns
@@ -106,7 +108,7 @@ def test_damaged_files_are_named(written, file, damage):
     path.write_bytes(content)
     if damage == "remove":
         path.unlink()
-    with pytest.raises(UserError, match=r"delete .* to encode anew") as caught:
+    with pytest.raises(UserError, match=r"delete .* to encode again") as caught:
         read_vectors(written, IDENTITY)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -165,7 +167,7 @@ def test_a_write_that_was_killed_does_not_count(tmp_path, monkeypatch, killed_at
             raise KeyboardInterrupt
         source.rename(target)
 
-    monkeypatch.setattr(teacher_bank.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path)
     assert not has_vectors(tmp_path)

@@ -117,15 +117,15 @@ def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread)
 
 def test_a_flag_is_unread_where_no_run_of_the_command_reads_it():
     """A warning about the setting of one variant because another doesn't read it."""
-    parsed = parse(["--flagfile=demo.cfg", "--rd_top=9", "--gbce_t=0.5"], GROUPS)
-    prmkd, rd = (
+    parsed = parse(["--flagfile=demo.cfg", "--temperature=0.9", "--gbce_t=0.5"], GROUPS)
+    prmkd, ranks = (
         settings_from(parse([f"--method={name}", "--gbce_t=0.5"], GROUPS).configs)
-        for name in ("prmkd", "rd")
+        for name in ("prmkd", "rank_ensemble")
     )
-    lines = unread.warnings([prmkd, rd], parsed.explicit, "study", frozenset())
+    lines = unread.warnings([prmkd, ranks], parsed.explicit, "study", frozenset())
     assert [line.split()[0] for line in lines] == ["--gbce_t"]
-    (line, _) = unread.warnings([rd], parsed.explicit, "study", frozenset({"rd_top"}))[::-1]
-    assert line == "--rd_top has no effect: study does not read it"
+    lines = unread.warnings([prmkd], parsed.explicit, "study", frozenset({"temperature"}))
+    assert "--temperature has no effect: study does not read it" in lines
 
 
 def test_what_models_start_from_is_one_flag(monkeypatch):
@@ -133,8 +133,8 @@ def test_what_models_start_from_is_one_flag(monkeypatch):
     monkeypatch.setenv("PTH", "/weights")
     flag = "--init=unisrec=a/b,unim2rec=c=d,recformer=random,student=$PTH/s.pth"
     settings = settings_from(parse([flag], GROUPS).configs)
-    assert settings.teachers.checkpoints == {"unisrec": "a/b", "unim2rec": "c=d"}
-    assert settings.teachers.recformer.start == "random"
+    init = {"unisrec": "a/b", "unim2rec": "c=d", "recformer": "random"}
+    assert settings.teachers.init == init
     assert settings.run.student_init == "/weights/s.pth"
     assert not warnings("--init=unisrec=a")
     assert warnings("--init=unisrec=a", "--teachers=unim2rec")[0].startswith("--init has no effect")
@@ -146,3 +146,20 @@ def test_starts_that_name_nothing_are_refused(value):
     """A model trained from other weights although a start was given."""
     with pytest.raises(UserError, match=r"--init: found .* expected NAME=PATH"):
         parse([f"--init={value}"], GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "unread"),
+    [
+        (["--teachers=recformer", "--teacher_dropout=0.2"], ["teacher_dropout"]),
+        (["--teachers=unisrec-text", "--teacher_dropout=0.2", "--nounisrec_pad_class"], []),
+        (["--teachers=unim2rec", "--nounisrec_pad_class"], ["unisrec_pad_class"]),
+        (["--teachers=unisrec", "--image_encoder=x", "--text_encoder=y"], ["image_encoder"]),
+        (["--teachers=unisrec", "--init=recformer=random"], ["init"]),
+        (["--teachers=unisrec-text", "--init=unisrec=a"], []),
+        (["--teachers=precomputed", "--recformer_max_tokens=9"], ["recformer_max_tokens"]),
+    ],
+)
+def test_options_that_no_teacher_reads_are_reported(flags, unread):
+    """A setting of a teacher that doesn't teach, or a warning on one that is read."""
+    assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]

@@ -70,7 +70,7 @@ def test_nothing_is_run_twice(tmp_path, reporter, trained):
     assert_same(first, again[0])
     assert first.validation != again[1].validation
     # Where things lie, and what no student alone reads, is no other setting.
-    unread = ("--output_dir=elsewhere", "--distill_weight=9", "--unisrec_dropout=0")
+    unread = ("--output_dir=elsewhere", "--distill_weight=9", "--teacher_dropout=0")
     same = configs(tmp_path, *short, *unread)
     assert_same(first, finished_runs(same, runs, reporter, rank_test=True)[0])
     assert len(trained) == 2
