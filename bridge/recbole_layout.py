@@ -7,7 +7,7 @@ projections to query, key and value side by side.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.exported import USER_TABLE
+from prmkd_jax.students.config import StudentConfig
 
 _ATTENTION, _FEED = "trm_encoder.layer.#.multi_head_attention", "trm_encoder.layer.#.feed_forward"
 _TRANSFORMER = {
@@ -29,24 +30,53 @@ _TRANSFORMER = {
     "blocks.#.narrow": (f"{_FEED}.dense_2",),
     "blocks.#.output_norm": (f"{_FEED}.LayerNorm",),
 }
-# Student → module or parameter here → RecBole's, # for the number of a layer.
-RECBOLE = {
-    "sasrec": _TRANSFORMER,
-    "gru4rec": {
-        "item_embedding": ("item_embedding",),
-        "layers.#.input_gates": ("gru_layers.weight_ih_l#",),
-        "layers.#.state_gates": ("gru_layers.weight_hh_l#",),
-        "out": ("dense",),
-    },
-    "bert4rec": {
-        **_TRANSFORMER,
-        "mask_embedding": ("item_embedding",),
-        "projection": ("output_ffn",),
-        "output_norm": ("output_ln",),
-        "item_bias": ("output_bias",),
-    },
-    "lightgcn": {"user_embedding": ("user_embedding",), "item_embedding": ("item_embedding",)},
+_BERT = {
+    **_TRANSFORMER,
+    "mask_embedding": ("item_embedding",),
+    "projection": ("output_ffn",),
+    "output_norm": ("output_ln",),
+    "item_bias": ("output_bias",),
 }
+_GRU = {
+    "item_embedding": ("item_embedding",),
+    "layers.#.input_gates": ("gru_layers.weight_ih_l#",),
+    "layers.#.state_gates": ("gru_layers.weight_hh_l#",),
+    "out": ("dense",),
+}
+_GRAPH = {"user_embedding": ("user_embedding",), "item_embedding": ("item_embedding",)}
+
+Unstated = dict[str, tuple[int | float | str, str]]
+
+
+def _attention_settings(config: StudentConfig) -> Unstated:
+    heads = (config.num_heads, "--num_heads")
+    return {"n_heads": heads, "hidden_act": ("gelu", ""), "layer_norm_eps": (1e-12, "")}
+
+
+def _graph_settings(config: StudentConfig) -> Unstated:
+    return {"n_layers": (config.num_layers, "--num_layers")}
+
+
+class Model(NamedTuple):
+    """One of RecBole's models.
+
+    Attributes:
+        modules: module or parameter here → RecBole's names, # for the number of a layer.
+        unstated: settings that the shapes of the weights don't state, by RecBole's names: the
+            value here and its flag.
+    """
+
+    modules: Mapping[str, tuple[str, ...]]
+    unstated: Callable[[StudentConfig], Unstated] = lambda config: {}
+
+
+RECBOLE = {
+    "sasrec": Model(_TRANSFORMER, _attention_settings),
+    "gru4rec": Model(_GRU),
+    "bert4rec": Model(_BERT, _attention_settings),
+    "lightgcn": Model(_GRAPH, _graph_settings),
+}
+"""The students that RecBole knows, by the registered name."""
 
 
 class Numbering(NamedTuple):
@@ -73,11 +103,16 @@ def recbole_keys(student: str, name: str) -> tuple[str, ...]:
     plain = name.replace(number[0], ".#.") if number else name
     module, _, leaf = plain.rpartition(".")
     # item_bias and the gates are parameters by themselves, not some module's weight or bias.
-    theirs = RECBOLE[student].get(plain)
+    theirs = RECBOLE[student].modules.get(plain)
     if theirs is None:
         kind = "bias" if leaf == "bias" else "weight"
-        theirs = tuple(f"{key}.{kind}" for key in RECBOLE[student].get(module, ()))
+        theirs = tuple(f"{key}.{kind}" for key in RECBOLE[student].modules.get(module, ()))
     return tuple(key.replace("#", number[1]) if number else key for key in theirs)
+
+
+def unstated_settings(config: StudentConfig) -> Unstated:
+    """What the shapes of RecBole's weights don't state, by its names: value here and flag."""
+    return RECBOLE[config.student].unstated(config)
 
 
 class Layout(NamedTuple):

@@ -7,12 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridge.recbole_layout import layout
+from bridge.recbole_layout import layout, unstated_settings
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.weights import require_weights
-from prmkd_jax.serve.exported import WEIGHTS, Params, blank, named, read_export, shapes, unnamed
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.serve.exported import WEIGHTS, read_params
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.student import (
+    Params,
+    abstract_params,
+    flatten_params,
+    param_shapes,
+    unflatten_params,
+)
 from teachers_torch.recbole_file import Checkpoint, read_recbole, require_settings
 
 
@@ -20,52 +29,81 @@ class Start(NamedTuple):
     """What a student starts from.
 
     Attributes:
-        params: its parameters.
-        recbole: RecBole's file that they are out of, or None.
+        params: the parameters.
+        recbole: RecBole's file that they come from, or None for an exported student.
+        digest: SHA-256 of the weights' file, which tells runs of different starts apart.
     """
 
     params: Params
     recbole: Checkpoint | None
+    digest: str
 
 
-def read_start(path: Path, config: StudentConfig, facts: Facts) -> Start:
-    """Reads what `--init` names for the student: an exported student, or a file of RecBole's.
+def weights_file(path: Path) -> Path:
+    """The file that holds the weights which `--init=student=PATH` names.
 
     Args:
-        path: a folder of `export_student`, or the `.safetensors` file in it, or a `.pth` file.
-        config: which student.
-        facts: its data set.
+        path: a folder of `export_student`, the `.safetensors` file in it, or a `.pth` file.
+
+    Raises:
+        UserError: there is no such file, or it is not the exported student's own.
+    """
+    if path.suffix == ".safetensors" and path.name != WEIGHTS:
+        raise UserError(f"--init=student: found {path}, expected {WEIGHTS} or its folder")
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"--init=student: found no weights at {path}, expected the folder of an exported "
+            "student or a .pth file of RecBole's"
+        )
+    return file
+
+
+def start_digest(path: Path) -> str:
+    """SHA-256 of those weights, 64 hex digits, wherever the file is."""
+    return file_digest(weights_file(path))
+
+
+def read_start(path: Path, config: StudentConfig, facts: Facts, dataset: Dataset) -> Start:
+    """Reads what `--init=student=PATH` names: an exported student, or a file of RecBole's.
+
+    Args:
+        path: as in `weights_file`.
+        config: the student that starts from them.
+        facts: the facts it is made with.
+        dataset: its data set.
 
     Raises:
         UserError: it is neither, or of another student, other sizes or other items.
     """
-    if path.is_dir() or path.suffix == ".safetensors":
-        folder = path if path.is_dir() else path.parent
-        if path not in (folder, folder / WEIGHTS):
-            raise UserError(f"--init: student: found {path}, expected {WEIGHTS} or its folder")
-        return Start(read_export(folder, config, facts), None)
-    checkpoint = read_recbole(path)
-    return Start(from_recbole(checkpoint, config, facts, str(path)), checkpoint)
+    file = weights_file(path)
+    digest = file_digest(file)
+    if file.name == WEIGHTS:
+        return Start(read_params(file.parent, config, facts, dataset), None, digest)
+    checkpoint = read_recbole(file)
+    params = from_recbole(checkpoint, config, facts, dataset, str(path))
+    return Start(params, checkpoint, digest)
 
 
 def from_recbole(
-    checkpoint: Checkpoint, config: StudentConfig, facts: Facts, source: str
+    checkpoint: Checkpoint, config: StudentConfig, facts: Facts, dataset: Dataset, source: str
 ) -> Params:
     """A student's parameters out of RecBole's.
 
     Args:
-        checkpoint: of RecBole's model of the same name.
-        config: which student; its sizes must be the file's.
-        facts: its data set, all of whose items must be in the file.
-        source: how an error names the file.
+        checkpoint: RecBole's model of the same name.
+        config: the student, of the same sizes as the file.
+        facts: the facts it is made with.
+        dataset: the data set, all of whose items must be in the file.
+        source: file name for error messages.
 
     Raises:
         UserError: keys are missing, surplus or of another shape (all of them are listed), the
             file's configuration says otherwise, or an item or user is missing.
     """
-    require_settings(checkpoint, _untold(config), source)
-    like = blank(config, facts)
-    placed = layout(config.student, shapes(like), facts.dataset, checkpoint.tokens, source)
+    like = abstract_params(config, facts)
+    placed = layout(config.student, param_shapes(like), dataset, checkpoint.tokens, source)
+    require_settings(checkpoint, unstated_settings(config), source)
     found = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
     require_weights(found, placed.shapes, source)
     theirs = {key: value.float().numpy() for key, value in checkpoint.weights.items()}
@@ -77,28 +115,18 @@ def from_recbole(
         else:
             table = name.endswith(".table")
             ours[name] = parts[0] if table else np.concatenate([x.T for x in parts], axis=-1)
-    return unnamed(ours, like)
-
-
-def _untold(config: StudentConfig) -> dict[str, tuple[int | float | str, str]]:
-    """What RecBole's shapes don't tell, by its names: the value here and its flag."""
-    if config.student == "lightgcn":
-        return {"n_layers": (config.num_layers, "--num_layers")}
-    if config.student == "gru4rec":
-        return {}
-    heads = (config.num_heads, "--num_heads")
-    return {"n_heads": heads, "hidden_act": ("gelu", ""), "layer_norm_eps": (1e-12, "")}
+    return unflatten_params(ours, like)
 
 
 def to_recbole(
-    params: Params, config: StudentConfig, facts: Facts, start: Checkpoint | None = None
+    params: Params, config: StudentConfig, dataset: Dataset, start: Checkpoint | None = None
 ) -> dict[str, Tensor]:
     """A student's parameters under RecBole's keys, float32.
 
     Args:
         params: the parameters.
         config: which student.
-        facts: its data set.
+        dataset: the data set that its rows stand for.
         start: RecBole's file that the student came from. Its numbering is kept, and so are the
             rows of [PAD] and of items and users that the data set doesn't have; without it
             [PAD] is zero.
@@ -107,13 +135,13 @@ def to_recbole(
         UserError: RecBole has no such student.
     """
     tokens = {} if start is None else start.tokens
-    placed = layout(config.student, shapes(params), facts.dataset, tokens, "--export_recbole")
+    placed = layout(config.student, param_shapes(params), dataset, tokens, "--export_recbole")
     before = {} if start is None else start.weights
     out = {
         key: before[key].float().clone() if key in before else torch.zeros(shape)
         for key, shape in placed.shapes.items()
     }
-    for name, value in named(params).items():
+    for name, value in flatten_params(params).items():
         keys, array = placed.keys[name], torch.tensor(value)
         if name in placed.rows:
             out[keys[0]][torch.from_numpy(placed.rows[name])] = array

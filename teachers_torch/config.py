@@ -1,31 +1,30 @@
-"""How each teacher is built and tuned; framework-free, so the command line can read it."""
+"""How each teacher is built and tuned; framework-free, so the command line can read it.
+
+A field declared with `option` is a flag. The others are constants that Python code may change:
+papers' values, and sizes that only decide how fast a teacher runs.
+"""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
-from prmkd_jax.common.plugins import own_names
-
-BUILT_IN = ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
-OWN_GROUP = "prmkd.teachers"
-"""The entry points of users' own teachers."""
-TEACHERS = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
-CHECKPOINTED = ("unisrec", "unim2rec")
-"""Who starts from `--teacher_checkpoints`; a checkpoint of unisrec starts unisrec-text too."""
-PRETRAINED = (*CHECKPOINTED, "recformer")
-"""Whose pre-training there is; Recformer starts from `RecformerConfig.start`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The frozen text encoder, shared by all teachers that read text."""
+    """The frozen text encoder, shared by the teachers that read vectors of texts.
+
+    Attributes:
+        text_batch_size: texts encoded at once.
+    """
 
     text_encoder: str = option(
         "all-MiniLM-L6-v2",
         "Text encoder: the bundled all-MiniLM-L6-v2, else a Hugging Face hub name or a folder.",
         filled=True,
+        path=True,
     )
     text_pooling: str = option(
         "model",
@@ -33,12 +32,13 @@ class TextConfig:
         "is averaged), or the last hidden state at [CLS], as UniSRec does.",
         choices=("model", "cls"),
     )
-    text_batch_size: int = option(64, "Sentences encoded at once.", low=1)
     text_features: str = option(
         "",
-        "A .feat1CLS file with its .item2index (and .feat2CLS) beside it, read in place of "
+        "A .feat1CLS file with its .item2index (and .feat2CLS) next to it, read in place of "
         "encoding; {dataset} in it stands for the data set's name.",
+        path=True,
     )
+    text_batch_size: int = 64
 
     def __post_init__(self):
         validate(self)
@@ -46,14 +46,19 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig:
-    """The frozen encoder of picture files (`image_path`), shared by all teachers that see."""
+    """The frozen encoder of image files (`image_path`), shared by the teachers that read images.
+
+    Attributes:
+        image_batch_size: images encoded at once.
+    """
 
     image_encoder: str = option(
         "openai/clip-vit-base-patch32",
-        "Encoder of picture files: a Hugging Face hub name or a folder.",
+        "Encoder of image files: a Hugging Face hub name or a folder.",
         filled=True,
+        path=True,
     )
-    image_batch_size: int = option(32, "Pictures encoded at once.", low=1)
+    image_batch_size: int = 32
 
     def __post_init__(self):
         validate(self)
@@ -61,16 +66,21 @@ class ImageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """What UniSRec and UniM²Rec have in common; the defaults are UniSRec's."""
+    """Options that UniSRec and UniM²Rec share (`--teacher_…`); the defaults are UniSRec's.
 
-    prefix: ClassVar[str] = ""
+    Attributes:
+        adaptor_dropout: dropout of the features.
+        weight_decay: L2 coefficient added to the gradients.
+    """
+
+    prefix: ClassVar[str] = "teacher_"
 
     hidden_size: int = option(300, "Width D of the teacher's vectors.", low=1)
     num_layers: int = option(2, "Transformer blocks.", low=1)
     num_heads: int = option(2, "Attention heads; divide the width.", low=1)
     inner_size: int = option(256, "Width of the feed-forward layer.", low=1)
     dropout: float = option(0.5, "Dropout of hidden states and attention.", low=0, below=1)
-    adaptor_dropout: float = option(0.2, "Dropout of the features.", low=0, below=1)
+    adaptor_dropout: float = 0.2
     num_experts: int = option(8, "Whitening experts of an adaptor.", low=1)
     temperature: float = option(0.07, "A logit is the cosine divided by this.", above=0)
     feature_norm: float = option(
@@ -80,28 +90,24 @@ class EncoderConfig:
         low=0,
     )
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
-    weight_decay: float = option(0.0, "L2 coefficient added to the gradients.", low=0)
+    weight_decay: float = 0.0
     batch_size: int = option(2048, "Token slots of a training batch.", low=1)
     max_epochs: int = option(300, "Most epochs of the tuning.", low=1)
     patience: int = option(10, "Epochs without a better validation NDCG@10 before a stop.", low=1)
     freeze_encoder: bool = option(
         True,
-        "Tuning from a checkpoint leaves positions and Transformer as they are, as the official "
-        "code does; without a checkpoint nothing is frozen.",
+        "With --init, positions and Transformer stay as they are, as in the official code; "
+        "without it nothing is frozen.",
     )
 
     def __post_init__(self):
         validate(self)
-        if self.hidden_size % self.num_heads:
-            raise UserError(
-                f"--num_heads: found {self.num_heads}, expected a divisor of "
-                f"--hidden_size={self.hidden_size}"
-            )
+        _require_divisor(self.num_heads, self.hidden_size)
 
 
 @dataclasses.dataclass(frozen=True)
-class UniSRecConfig(EncoderConfig):
-    """UniSRec, inductive and transductive."""
+class UniSRecOptions:
+    """Options of UniSRec alone."""
 
     prefix: ClassVar[str] = "unisrec_"
 
@@ -111,8 +117,17 @@ class UniSRecConfig(EncoderConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class UniM2RecConfig(EncoderConfig):
-    """The UniM²Rec-style teacher, this project's own design."""
+class UniSRecConfig(UniSRecOptions, EncoderConfig):
+    """UniSRec, inductive and transductive."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UniM2RecOptions:
+    """Options of UniM²Rec alone.
+
+    Attributes:
+        hide_images: fraction of the images that are left out, to measure what they are worth.
+    """
 
     prefix: ClassVar[str] = "unim2rec_"
 
@@ -121,53 +136,67 @@ class UniM2RecConfig(EncoderConfig):
         0.2, "Probability that training hides a modality of an item that has both.", low=0, high=0.5
     )
     align_weight: float = option(0.1, "Weight of the text-image alignment loss.", low=0)
-    hide_images: float = option(
-        0.0,
-        "Share of the pictures that it is not shown, in tuning or after: what are they worth?",
-        low=0,
-        high=1,
-    )
+    hide_images: float = 0.0
     id_embedding: bool = option(True, "Add a learned ID embedding to the fused content.")
+
+    def __post_init__(self):
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class UniM2RecConfig(UniM2RecOptions, EncoderConfig):
+    """The UniM²Rec-style teacher, this project's own design."""
+
+    def __post_init__(self):
+        EncoderConfig.__post_init__(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class RecformerConfig:
-    """Recformer; official settings where two cores can afford them (arXiv 2305.13731)."""
+    """Recformer; official settings where two cores can afford them (arXiv 2305.13731).
+
+    Attributes:
+        init: what weights begin from (`--init=recformer=…`): the bundled all-MiniLM-L6-v2,
+            `random`, a file of the official code (.bin, .ckpt), a folder made by pre-training,
+            or a Hugging Face name or folder of a Longformer or of a BERT-like encoder, which is
+            converted.
+        num_heads: attention heads of random weights.
+        inner_size: width of the feed-forward layer of random weights.
+        dropout: of hidden states and attention.
+        temperature: a logit is the cosine divided by this.
+        warmup_steps: steps in which the learning rate rises from 0.
+        decay_epochs: epochs, both stages together, after which the learning rate is 0 and tuning
+            ends; None for the sum of both stages; the official code: 128.
+        evaluate_every: epochs between two validations.
+        fixed_table_patience: `patience` of the second stage.
+    """
 
     prefix: ClassVar[str] = "recformer_"
 
-    start: str = option(
-        "all-MiniLM-L6-v2",
-        "Where weights come from: the bundled all-MiniLM-L6-v2, 'random', a file of the official "
-        "code (.bin, .ckpt), a folder made by pre-training, or a Hugging Face name or folder of a "
-        "Longformer or of a BERT-like encoder, which is converted.",
-        filled=True,
-        flag=False,  # --init=recformer=PATH sets it
-    )
+    init: str = "all-MiniLM-L6-v2"
     tokenizer: str = option(
         "",
-        "Hugging Face name or folder of the tokenizer; empty takes the start's own, for an "
-        "official file allenai/longformer-base-4096, for a random start all-MiniLM-L6-v2.",
+        "Hugging Face name or folder of the tokenizer; empty takes that of --init, for an "
+        "official file allenai/longformer-base-4096, for random weights all-MiniLM-L6-v2.",
+        path=True,
     )
     num_layers: int = option(
-        2,
-        "Layers of a random start, or kept of a converted one, evenly spread; 0 keeps all.",
-        low=0,
+        2, "Layers of random weights, or kept of a converted encoder; 0 keeps all.", low=0
     )
-    hidden_size: int = option(128, "Width of a random start.", low=1)
-    num_heads: int = option(4, "Attention heads of a random start; divide the width.", low=1)
-    inner_size: int = option(512, "Width of a random start's feed-forward layer.", low=1)
-    max_tokens: int = option(128, "Where a sequence is cut; the official code: 1024.", low=2)
+    hidden_size: int = option(128, "Width of random weights.", low=1)
+    num_heads: int = 4
+    inner_size: int = 512
+    max_tokens: int = option(128, "Most tokens of a sequence; the official code: 1024.", low=2)
     max_attribute_tokens: int = option(
-        32, "Where an attribute is cut, its name's tokens included.", low=1
+        32, "Most tokens of an attribute, its name's included.", low=1
     )
-    dropout: float = option(0.1, "Dropout of hidden states and attention.", low=0, below=1)
-    temperature: float = option(0.05, "A logit is the cosine divided by this.", above=0)
+    dropout: float = 0.1
+    temperature: float = 0.05
     fix_word_embeddings: bool = option(
-        True, "Keep the word embeddings as they are: most of a small start's weights."
+        True, "Keep the word embeddings, most of a small model's weights, as they are."
     )
     learning_rate: float = option(5e-5, "AdamW's largest learning rate.", above=0)
-    warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.", low=0)
+    warmup_steps: int = 100
     batch_size: int = option(128, "Users of a training step; the official code: 16 × 8.", low=1)
     max_epochs: int = option(
         12, "Most epochs of the first stage, one target a user each; the official code: 128.", low=1
@@ -178,17 +207,12 @@ class RecformerConfig:
         "official code: 128.",
         low=0,
     )
-    decay_epochs: int = option(
-        15,
-        "Epochs, both stages together, after which the learning rate is 0 and tuning ends; the "
-        "official code: 128.",
-        low=1,
-    )
-    evaluate_every: int = option(3, "Epochs between two validations.", low=1)
+    decay_epochs: int | None = None
+    evaluate_every: int = 3
     patience: int = option(
         5, "Validations of the first stage without a better NDCG@10 before it stops.", low=1
     )
-    fixed_table_patience: int = option(3, "The same of the second stage.", low=1)
+    fixed_table_patience: int = 3
     tokens_at_once: int = option(
         2048,
         "Tokens computed at once, padding included; larger batches are accumulated. A GPU is "
@@ -203,16 +227,26 @@ class RecformerConfig:
 
     def __post_init__(self):
         validate(self)
-        if self.hidden_size % self.num_heads:
-            raise UserError(
-                f"--num_heads: found {self.num_heads}, expected a divisor of "
-                f"--hidden_size={self.hidden_size}"
-            )
+        _require_divisor(self.num_heads, self.hidden_size)
+
+    @property
+    def last_epoch(self) -> int:
+        """Where the learning rate reaches 0: `decay_epochs`, by default the end of both stages."""
+        if self.decay_epochs is not None:
+            return self.decay_epochs
+        return self.max_epochs + self.fixed_table_epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class RecformerPretrainConfig:
-    """Recformer's pre-training on other domains; the model itself is `RecformerConfig`'s."""
+    """Recformer's pre-training on other domains; the model itself is `RecformerConfig`'s.
+
+    Attributes:
+        validation_share: fraction of the sequences that choose the weights kept.
+        mlm_weight: weight of each masked-language loss.
+        mlm_share: fraction of the tokens that are masked.
+        max_gradient_norm: norm to which gradients are clipped.
+    """
 
     prefix: ClassVar[str] = "recformer_pretrain_"
 
@@ -223,12 +257,10 @@ class RecformerPretrainConfig:
     accumulate: int = option(8, "Batches whose gradients make one step.", low=1)
     max_epochs: int = option(32, "Epochs.", low=1)
     evaluate_every: int = option(2000, "Batches between two validations.", low=1)
-    validation_share: float = option(
-        0.02, "Share of the sequences that choose the weights kept.", above=0, below=1
-    )
-    mlm_weight: float = option(0.1, "Weight of each masked-language loss.", low=0)
-    mlm_share: float = option(0.15, "Share of the tokens that are masked.", above=0, below=1)
-    max_gradient_norm: float = option(1.0, "Where gradients are clipped.", above=0)
+    validation_share: float = 0.02
+    mlm_weight: float = 0.1
+    mlm_share: float = 0.15
+    max_gradient_norm: float = 1.0
 
     def __post_init__(self):
         validate(self)
@@ -240,7 +272,7 @@ class PrecomputedConfig:
 
     prefix: ClassVar[str] = "precomputed_"
 
-    folder: str = option("", "Folder with instances.npy and items.npy.")
+    folder: str = option("", "Folder with instances.npy and items.npy.", path=True)
     scale: float = option(1.0, "Training logit = scale × dot product of the vectors.", above=0)
     normalize: bool = option(False, "L2-normalise the vectors, so that the dot is a cosine.")
 
@@ -250,14 +282,20 @@ class PrecomputedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-    """Pre-training on other domains; the defaults are UniSRec's."""
+    """Pre-training on other domains; the defaults are UniSRec's.
+
+    Attributes:
+        sequence_weight: weight of the sequence-sequence loss.
+        drop: fraction of the positions that an augmentation drops.
+        word_drop: fraction of the words missing in word-dropped texts.
+    """
 
     prefix: ClassVar[str] = "pretrain_"
 
     epochs: int = option(300, "Epochs; there is no early stopping.", low=1)
     batch_size: int = option(8192, "Instances of a batch, each a negative of the others.", low=2)
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
-    sequence_weight: float = option(1e-3, "Weight of the sequence-sequence loss.", low=0)
+    sequence_weight: float = 1e-3
     item_drop: float = option(
         0.9,
         "Probability that a batch is augmented by dropping items; else words are dropped "
@@ -265,11 +303,11 @@ class PretrainConfig:
         low=0,
         high=1,
     )
-    drop: float = option(0.2, "Share of positions that an augmentation drops.", low=0, below=1)
-    word_drop: float = option(0.15, "Share of words missing in word-dropped texts.", low=0, below=1)
+    drop: float = 0.2
+    word_drop: float = 0.15
     duplicates: str = option(
         "zero",
-        "Unisrec's logit of another row with the same target: 0, which still adds exp(0) = 1 to "
+        "unisrec's logit of another row with the same target: 0, which still adds exp(0) = 1 to "
         "the denominator, as the official code has it, or left out. unim2rec leaves it out.",
         choices=("zero", "left_out"),
     )
@@ -279,19 +317,81 @@ class PretrainConfig:
         validate(self)
 
 
+C = TypeVar("C")
+
+
 @dataclasses.dataclass(frozen=True)
-class TeacherConfigs:
+class TeacherSettings:
     """Everything that teachers are configured by.
 
-    `checkpoints` has the path that a family of teachers starts from, by the names of
-    `CHECKPOINTED`.
+    Attributes:
+        text: the text encoder.
+        image: the image encoder.
+        of: configurations by class, as `UniSRecConfig`; a missing one is the default.
+        max_seq_len: items of the longest prefix.
+        init: what weights begin from, by the teacher's `Kind.init`: a path or a name.
     """
 
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
-    unisrec: UniSRecConfig = dataclasses.field(default_factory=UniSRecConfig)
-    unim2rec: UniM2RecConfig = dataclasses.field(default_factory=UniM2RecConfig)
-    recformer: RecformerConfig = dataclasses.field(default_factory=RecformerConfig)
-    precomputed: PrecomputedConfig = dataclasses.field(default_factory=PrecomputedConfig)
-    max_seq_len: int = 50
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
-    checkpoints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    of: Mapping[type, object] = dataclasses.field(default_factory=dict)
+    max_seq_len: int = 50
+    init: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def get(self, config: type[C]) -> C:
+        """The configuration of this class.
+
+        >>> settings = TeacherSettings(of={UniSRecConfig: UniSRecConfig(dropout=0.1)})
+        >>> settings.get(UniSRecConfig).dropout, settings.get(UniM2RecConfig).dropout
+        (0.1, 0.5)
+        """
+        return cast(C, self.of[config]) if config in self.of else config()
+
+
+class Group(NamedTuple):
+    """The flags of one configuration dataclass: a topic of `--help`."""
+
+    title: str
+    prefix: str
+    config: type
+
+
+GROUPS = (
+    Group("Texts of the teachers", "", TextConfig),
+    Group("Images of the teachers", "", ImageConfig),
+    Group("Teachers unisrec-text, unisrec and unim2rec", EncoderConfig.prefix, EncoderConfig),
+    Group("Teachers unisrec-text and unisrec", UniSRecOptions.prefix, UniSRecOptions),
+    Group("Teacher unim2rec", UniM2RecOptions.prefix, UniM2RecOptions),
+    Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
+    Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
+)
+PRETRAIN_GROUPS = (
+    Group("Pre-training of unisrec and unim2rec", PretrainConfig.prefix, PretrainConfig),
+    Group("Pre-training of recformer", RecformerPretrainConfig.prefix, RecformerPretrainConfig),
+)
+
+
+def settings_from(
+    configs: Mapping[type, object], *, max_seq_len: int, init: Mapping[str, str]
+) -> TeacherSettings:
+    """Puts the configurations of `GROUPS` together.
+
+    Args:
+        configs: by class; others than those of `GROUPS` are not looked at.
+        max_seq_len: items of the longest prefix.
+        init: see `TeacherSettings`.
+    """
+    of = {group.config: configs[group.config] for group in GROUPS}
+    encoder = vars(of.pop(EncoderConfig))
+    of[UniSRecConfig] = UniSRecConfig(**encoder, **vars(of.pop(UniSRecOptions)))
+    of[UniM2RecConfig] = UniM2RecConfig(**encoder, **vars(of.pop(UniM2RecOptions)))
+    text = cast(TextConfig, of.pop(TextConfig))
+    image = cast(ImageConfig, of.pop(ImageConfig))
+    return TeacherSettings(text, image, of, max_seq_len, init)
+
+
+def _require_divisor(num_heads: int, hidden_size: int) -> None:
+    if hidden_size % num_heads:
+        raise UserError(
+            f"--num_heads: found {num_heads}, expected a divisor of --hidden_size={hidden_size}"
+        )

@@ -1,33 +1,54 @@
-"""The state of a training on disk, from which it goes on after a kill with the same numbers."""
+"""torch's random state and weights: seeded for a while, and on disk."""
 
-import os
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from torch import nn
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import writing
 from teachers_torch.torch_file import read_torch_file
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's global generators; at the end they have their former state again."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def best_device() -> torch.device:
+    """Where teachers are trained: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Writes a state dict as safetensors, readable by whoever may read the folder."""
+    weights = {key: value.contiguous() for key, value in module.state_dict().items()}
+    path.write_bytes(safetensors.torch.save(weights))  # save_file would set mode 0600
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes numbers, strings and tensors, and torch's random state, beside and renames.
+    """Writes the state of a training and torch's random state.
 
     Args:
-        path: replaced if it is there.
-        state: what `load_state` returns.
+        path: replaced if it exists.
+        state: numbers, strings and tensors; `load_state` returns them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["cuda"] = torch.cuda.get_rng_state()
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save({"state": state, "random": random}, partial)
-    os.replace(partial, path)
+    with writing(path) as partial:
+        torch.save({"state": state, "random": random}, partial)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """Reads what `save_state` wrote and sets torch's random state, or None without a file.
+    """Reads what `save_state` wrote and sets torch's random state; None without a file.
 
     Raises:
         UserError: the file is damaged.

@@ -1,61 +1,45 @@
-"""Tuned teachers on disk: safetensors and a json card in one folder."""
+"""Tuned teachers on disk: safetensors and a JSON card in one folder."""
 
 import dataclasses
 import json
-import os
-import shutil
 from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.dataset import Dataset
-from teachers_torch.config import TeacherConfigs
-from teachers_torch.items.inputs import Log
-from teachers_torch.recformer.model import RecformerTeacher
-from teachers_torch.registry import build
-from teachers_torch.sequence.teacher import TunedTeacher
-from teachers_torch.tuning import Teacher, TeacherCard, seeded
+from prmkd_jax.common.files import write_json, writing_folder
+from prmkd_jax.data.task import Task
+from teachers_torch.config import TeacherSettings
+from teachers_torch.registry import kind
+from teachers_torch.states import save_weights, seeded
+from teachers_torch.teacher import Log, Teacher, TeacherCard
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 
 
 def save(teacher: Teacher, card: TeacherCard, folder: Path) -> None:
-    """Writes a teacher beside `folder`, then renames, so that the folder is never partial.
+    """Writes weights and card; an existing folder is replaced.
 
-    An existing folder is replaced. A `precomputed` teacher has no weights, only its card.
+    A teacher without a module, such as `precomputed`, has only its card.
     """
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    if isinstance(teacher, TunedTeacher | RecformerTeacher):
-        weights = {key: value.contiguous() for key, value in teacher.model.state_dict().items()}
-        safetensors.torch.save_file(weights, partial / WEIGHTS)
-    save_card(card, partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+    module = kind(card.name).module(teacher)
+    with writing_folder(folder) as partial:
+        if module is not None:
+            save_weights(module, partial / WEIGHTS)
+        save_card(card, partial)
 
 
 def save_card(card: TeacherCard, folder: Path) -> None:
     """Replaces the card of a saved teacher."""
-    partial = folder / f"{CARD}.partial-{os.getpid()}"
-    text = json.dumps(dataclasses.asdict(card), indent=2, sort_keys=True)
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, folder / CARD)
+    write_json(folder / CARD, dataclasses.asdict(card))
 
 
 def load(
-    name: str,
-    folder: Path,
-    dataset: Dataset,
-    configs: TeacherConfigs,
-    *,
-    cache_dir: Path,
-    log: Log,
+    name: str, folder: Path, task: Task, settings: TeacherSettings, *, cache: Cache, log: Log
 ) -> tuple[Teacher, TeacherCard]:
-    """Reads what `save` wrote; data set and configs must be those it was tuned with.
+    """Reads what `save` wrote; task and settings must be those it was tuned with.
 
     Raises:
         UserError: a file is missing or damaged, or the weights are another model's.
@@ -63,13 +47,15 @@ def load(
     try:
         card = TeacherCard(**json.loads((folder / CARD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / CARD}: found no teacher card, expected one") from error
-    # The weights drawn here are overwritten; the caller's random state is not to notice.
+        raise UserError(f"{folder / CARD}: missing or damaged, expected a teacher card") from error
+    chosen = kind(name)
+    # The weights drawn here are overwritten; the caller's random state stays as it is.
     with seeded(0):
-        teacher = build(name, dataset, configs, cache_dir, log)
-    if isinstance(teacher, TunedTeacher | RecformerTeacher):
+        teacher = chosen.build(task, settings, cache, log)
+    module = chosen.module(teacher)
+    if module is not None:
         try:
-            teacher.model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+            module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise UserError(
                 f"{folder / WEIGHTS}: found no weights that fit, expected those of {name} tuned "

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.facts import Facts, make_facts
 from prmkd_jax.train.config import TrainConfig
-from prmkd_jax.train.loop import Run
+from prmkd_jax.train.run import Run
 
 MAX_SEQ_LEN = 6
 # 5 rows of 13 slots, so that even two of the longest segments share a row.
@@ -75,12 +75,24 @@ def student_config(**changes: Any) -> StudentConfig:
     return StudentConfig(**{**small, **changes})
 
 
-def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN) -> Facts:
+def task_of(dataset: Dataset) -> Task:
+    """The data set with its leave-one-out split, whatever part that leaves empty."""
+    return Task(dataset, leave_one_out(dataset.interactions))
+
+
+def facts(dataset: Dataset, max_seq_len: int = MAX_SEQ_LEN, second: Dataset | None = None) -> Facts:
     """What a student may know of a data set."""
-    return Facts(dataset, leave_one_out(dataset.interactions), max_seq_len)
+    return make_facts(task_of(dataset), max_seq_len, second)
 
 
-def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:
+def make_run(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    max_seq_len: int = MAX_SEQ_LEN,
+    second_domain: Dataset | None = None,
+    **changes: Any,
+) -> Run:
     """A plain run; `changes` are fields of `Run`."""
     train = TrainConfig(
         batch_size=BATCH_SIZE,
@@ -90,10 +102,10 @@ def make_run(dataset: Dataset, folder: Path, **changes: Any) -> Run:
         eval_batch_size=32,
         checkpoint_seconds=0,
     )
+    task = task_of(dataset)
     fields: dict[str, Any] = {
-        "dataset": dataset,
-        "split": leave_one_out(dataset.interactions),
-        "max_seq_len": MAX_SEQ_LEN,
+        "task": task,
+        "facts": make_facts(task, max_seq_len, second_domain),
         "student": student_config(),
         "train": train,
         "seed": 3,
@@ -119,32 +131,31 @@ class RandomTeachers:
         self.instances = [rng.normal(size=(sizes[0], 4 + k)) for k in range(teachers)]
         self.items = [rng.normal(size=(sizes[1], 4 + k)) for k in range(teachers)]
         self.scales = 1.0 + np.arange(teachers)
-        self._tables = TeacherTables(
+        self.tables: TeacherTables | None = TeacherTables(
             tuple(jnp.asarray(x, jnp.float32) for x in self.instances),
             tuple(jnp.asarray(x, jnp.float32) for x in self.items),
             jnp.asarray(self.scales, jnp.float32),
             jnp.ones((sizes[0], teachers), bool),
         )
-        self._side = side
+        if side == "scores":
+            self.tables = None
 
     def logits(self, instance_ids: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Their training logits [K, B, C] in float64."""
         pairs = zip(self.instances, self.items, self.scales, strict=True)
         return np.stack([s * a[instance_ids] @ b[candidates].T for a, b, s in pairs])
 
-    def for_batch(self, batch: Batch, candidates: np.ndarray) -> TeacherTables | TeacherScores:
-        """See `train.loop.TeacherSource`."""
-        if self._side == "tables":
-            return self._tables
-        scores = self.logits(batch.instance_ids, candidates).astype(np.float32)
-        available = np.ones((len(batch.real), len(self.names)), dtype=bool)
+    def for_batch(self, instance_ids: np.ndarray, candidates: np.ndarray) -> TeacherScores:
+        """See `train.run.TeacherSource`."""
+        scores = self.logits(instance_ids, candidates).astype(np.float32).transpose(1, 0, 2)
+        available = np.ones((len(instance_ids), len(self.names)), dtype=bool)
         return TeacherScores(jnp.asarray(scores), jnp.asarray(available))
 
 
 def distilled(run: Run, **changes: Any) -> dict[str, Any]:
     """The fields that make a run a distilled one; `changes` are fields of `DistillConfig`."""
     config = DistillConfig(**changes)
-    return {"distill": config, "teachers": RandomTeachers(run.dataset), "threshold": 0.05}
+    return {"distill": config, "teachers": RandomTeachers(run.task.dataset), "threshold": 0.05}
 
 
 def same_bits(one: Any, other: Any) -> bool:

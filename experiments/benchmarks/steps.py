@@ -1,34 +1,54 @@
-"""python -m experiments bench --flagfile=scientific.cfg: what a step and a ranking cost.
+"""What a training step and a ranking cost: the command `bench`.
 
-Measures the plain and the distilled training step (cached teachers, both ways of scoring, and
-live ones), one epoch and the ranking of all users, beside two floors: the operations that the step
-needs at the machine's own matrix-product speed, and the bytes at its own copy speed. Where
-Recformer teaches, also how fast it reads. The cached vectors are random ones of the configured
-widths and the live teachers are not tuned, since the time doesn't depend on what is in them.
+Measures the plain and the distilled step (cached teachers scored on either side, and live ones),
+one epoch, and the ranking of all users, next to two floors: a step's operations at the machine's
+own matrix-product speed, and its memory traffic at the machine's own copy speed. With Recformer
+among the teachers also how fast it reads. The live teachers are not tuned and the cached vectors
+are random ones of the same widths, because the times don't depend on the values.
 """
 
 import dataclasses
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Int64
 
+from bridge.live_teachers import LiveTeachers
+from bridge.teacher_bank import SIDES, TeacherBank
+from bridge.teacher_vectors import Vectors
+from experiments.benchmarks.floors import (
+    Measurement,
+    Speeds,
+    machine_speeds,
+    median_seconds,
+    work_of,
+)
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.environment import describe_environment
+from experiments.stages.pipeline import load_dataset
+from experiments.stages.students import plain_run, student_facts
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json
-
-if TYPE_CHECKING:  # torch and jax must not be imported before settle()
-    from prmkd_jax.data.batches import Batch
-    from prmkd_jax.distill.teacher_scores import TeacherScores
-    from teachers_torch.recformer.model import RecformerTeacher
-    from teachers_torch.tuning import Teacher
+from prmkd_jax.data.task import Task, make_task
+from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
+from prmkd_jax.train.loop import make_evaluator
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.run import Run, fresh_student
+from prmkd_jax.train.sharding import make_mesh, place, place_inputs
+from prmkd_jax.train.step import TrainStep, init_state, make_train_step
+from teachers_torch.recformer.model import RecformerTeacher
+from teachers_torch.recformer.tune import add_gradients
+from teachers_torch.registry import kind
+from teachers_torch.teacher import Teacher
 
 LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
@@ -36,222 +56,198 @@ INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
 
 def run(call: Call) -> None:
     """Measures, prints and writes `<output_dir>/bench.json`."""
-    measured = measure(call.settings, call.config(BenchConfig).repeats)
-    for name, value in measured.items():
-        call.reporter.say(f"{name:40s} {value:12.4g}")
-    flags = as_dict(GROUPS, call.configs)
-    content = {"environment": describe_environment(), "settings": flags, "measured": measured}
+    bench = call.config(BenchConfig)
+    measured = measure(call.settings, bench.repeats)
+    for name, value, unit in measured:
+        call.reporter.say(f"{name:46s} {value:12.4g} {unit}")
+    content = {
+        "environment": describe_environment(),
+        "settings": as_dict(GROUPS, call.configs),
+        "measured": [measurement._asdict() for measurement in measured],
+    }
     path = Path(call.settings.run.output_dir) / "bench.json"
     write_json(path, content)
     call.reporter.say(f"Written to {path}")
 
 
-def measure(settings: Settings, repeats: int) -> dict[str, float]:
-    """All measurements; seconds unless the name says otherwise."""
-    from bridge.teacher_bank import TeacherBank, Vectors
-    from experiments.stages.pipeline import load_dataset
-    from experiments.stages.students import plain_run
-    from prmkd_jax.data.splits import leave_one_out
+def measure(settings: Settings, repeats: int) -> list[Measurement]:
+    """All measurements.
 
+    Raises:
+        UserError: there is no teacher.
+    """
     if not settings.run.teachers:
         raise UserError("--teachers: found none, expected at least one to distil from")
-    dataset = load_dataset(settings)
-    split = leave_one_out(dataset.interactions)
-    rng = np.random.default_rng(0)
-    shapes = (len(dataset.interactions.items), dataset.num_items)
-    widths = [settings.teachers.unisrec.hidden_size] * len(settings.run.teachers)
-    vectors = [
-        Vectors(
-            name,
-            1.0,
-            *(rng.standard_normal((rows, width)).astype(np.float16) for rows in shapes),
+    task = make_task(load_dataset(settings))
+    seed = settings.run.seeds[0]
+    plain = plain_run(task, student_facts(task, settings), settings, seed, Path())
+    speeds = machine_speeds()
+    measured = speeds.measurements()
+    step = _time_steps("plain", plain, repeats)
+    measured += step.measurements(speeds)
+    teachers = _untuned_teachers(task, settings)
+    live = LiveTeachers(teachers)
+    vectors = _random_vectors(task, live)
+    distilled = dataclasses.replace(plain, distill=settings.distill, teachers=live, threshold=1.0)
+    seconds = {}
+    for side in SIDES:
+        bank = TeacherBank(vectors, live.default_weights.tolist(), side)
+        timed = _time_steps(
+            f"distilled ({side})", dataclasses.replace(distilled, teachers=bank), repeats
         )
-        for name, width in zip(settings.run.teachers, widths, strict=True)
-    ]
-    run = plain_run(dataset, split, settings, settings.run.seeds[0], Path())
-    measured = machine_speed()
-    measured |= _steps("plain", run, repeats)
-    for side in ("jax", "torch"):
-        bank = TeacherBank(vectors, [1.0] * len(vectors), side)
-        distilled = dataclasses.replace(run, distill=settings.distill, teachers=bank, threshold=1.0)
-        measured |= _steps(f"distilled ({side})", distilled, repeats)
-        ratio = measured[f"distilled ({side}) step"] / measured["plain step"]
-        measured[f"distilled ({side}) / plain step"] = ratio
-    teachers = _untuned_teachers(run, settings)
-    measured["distilled (live) input"] = _live_input(run, settings, teachers)
-    with_input = measured["distilled (torch) step"] + measured["distilled (live) input"]
-    measured["distilled (live) with input / plain step"] = with_input / measured["plain step"]
-    measured |= _ranking(run)
+        measured += timed.measurements(speeds)
+        seconds[side] = timed.step
+        measured.append(Measurement(f"distilled ({side}) / plain step", timed.step / step.step, ""))
+    live_input = _live_input_seconds(distilled)
+    measured.append(Measurement("distilled (live) input", live_input, "s"))
+    ratio = (seconds["torch"] + live_input) / step.step
+    measured.append(Measurement("distilled (live) with input / plain step", ratio, ""))
+    measured.append(Measurement("ranking of all users", _ranking_seconds(plain), "s"))
     for teacher in teachers:
-        if teacher.name == "recformer":
-            measured |= recformer_speed(teacher, split.train_end, settings.run.seeds[0])
+        if kind(teacher.name).reads_tokens:
+            assert isinstance(teacher, RecformerTeacher)
+            measured += recformer_speed(teacher, task.split.train_end, seed)
     return measured
 
 
-class LiveTeachers:
-    """Teachers that encode every batch's instances anew: the source of scores without a cache.
-
-    Only the items' vectors are kept, as whoever serves such a model does.
-    """
-
-    def __init__(self, teachers: Sequence["Teacher"]):
-        self.names = tuple(teacher.name for teacher in teachers)
-        self.default_weights = np.full(len(teachers), 1 / len(teachers))
-        self._teachers = teachers
-        self._items = [teacher.encode_items() for teacher in teachers]
-
-    def for_batch(self, batch: "Batch", candidates: np.ndarray) -> "TeacherScores":
-        """This batch's scores [K, B, C]; a row that asks for nothing is known to nobody."""
-        import jax
-        import torch
-
-        from bridge.dlpack import to_jax
-        from prmkd_jax.distill.teacher_scores import TeacherScores
-
-        asked = np.flatnonzero(batch.real)
-        shape = (len(self._teachers), len(batch.real), len(candidates))
-        scores, available = torch.zeros(shape), torch.zeros(shape[1::-1], dtype=torch.bool)
-        for k, (teacher, items) in enumerate(zip(self._teachers, self._items, strict=True)):
-            users = teacher.encode_instances(batch.instance_ids[asked])
-            scores[k, asked] = torch.from_numpy(teacher.score_scale * users @ items[candidates].T)
-            available[asked, k] = torch.from_numpy(users.any(axis=1))
-        crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
-        return jax.device_put(crossed, jax.devices()[0])  # as the bank does
-
-
-def _untuned_teachers(run: Any, settings: Settings) -> list[Any]:
-    from teachers_torch.registry import build
-
-    cache_dir = Path(settings.run.cache_dir)
-    return [
-        build(name, run.dataset, settings.teachers, cache_dir, lambda _: None)
-        for name in settings.run.teachers
-    ]
-
-
-def _live_input(run: Any, settings: Settings, teachers: Sequence["Teacher"]) -> float:
-    """Seconds to make a batch's input with teachers that are not cached."""
-    from prmkd_jax.train.loop import distill_inputs, training_batches
-
-    live = dataclasses.replace(
-        run, distill=settings.distill, teachers=LiveTeachers(teachers), threshold=1.0
-    )
-    inputs = distill_inputs(live, training_batches(live).epoch(0))
-    return _median(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
-
-
 def recformer_speed(
-    teacher: "RecformerTeacher", train_end: np.ndarray, seed: int
-) -> dict[str, float]:
+    teacher: RecformerTeacher, train_end: Int64[np.ndarray, " users"], seed: int
+) -> list[Measurement]:
     """Tokens a second, padding not counted, that Recformer encodes and that a tuning step reads.
 
     Args:
         teacher: need not be tuned.
-        train_end: where each user's training part ends [users].
-        seed: of the users, whose last training instance is read.
+        train_end: where each user's training part ends.
+        seed: seed of the users, whose last training instance is read.
     """
-    from teachers_torch.recformer.tune import add_gradients
-
     users = np.random.default_rng(seed).permutation(len(train_end))[:INSTANCES_READ]
     encoded = train_end[users]
     tuned = encoded[: teacher.config.batch_size]
 
-    def tokens(instances: np.ndarray) -> int:
+    def tokens(instances: Int64[np.ndarray, " n"]) -> int:
         return sum(len(teacher.reader.sequence(teacher.history(i)).ids) for i in instances)
 
-    encoding = _median(lambda: teacher.encode_instances(encoded), repeats=LIVE_BATCHES)
+    encoding = median_seconds(lambda: teacher.encode_instances(encoded), repeats=LIVE_BATCHES)
     teacher.model.train()
-    tuning = _median(lambda: add_gradients(teacher, tuned), repeats=LIVE_BATCHES)
-    return {
-        "recformer tokens an instance": tokens(encoded) / len(encoded),
-        "recformer encoding tokens/s": tokens(encoded) / encoding,
-        "recformer tuning tokens/s": tokens(tuned) / tuning,
-    }
+    tuning = median_seconds(lambda: add_gradients(teacher, tuned), repeats=LIVE_BATCHES)
+    return [
+        Measurement("recformer length of an instance", tokens(encoded) / len(encoded), "tokens"),
+        Measurement("recformer encoding", tokens(encoded) / encoding, "tokens/s"),
+        Measurement("recformer tuning", tokens(tuned) / tuning, "tokens/s"),
+    ]
 
 
-def machine_speed() -> dict[str, float]:
-    """The speed of a large float32 matrix product and of a large copy on this machine."""
-    import jax
-    import jax.numpy as jnp
-
-    size = 2048
-    matrix = jnp.ones((size, size), jnp.float32)
-    product = _median(jax.jit(lambda x: x @ x), matrix)
-    big = jnp.ones(2**26, jnp.float32)
-    copy = _median(jax.jit(lambda x: x + 1.0), big)
-    return {
-        "machine GFLOP/s (float32 product)": 2 * size**3 / product / 1e9,
-        "machine GB/s (read and write)": 2 * big.nbytes / copy / 1e9,
-    }
+def _untuned_teachers(task: Task, settings: Settings) -> list[Teacher]:
+    cache = Cache(Path(settings.run.cache_dir))
+    return [
+        kind(name).build(task, settings.teachers, cache, lambda _: None)
+        for name in settings.run.teachers
+    ]
 
 
-def _steps(name: str, run: Any, repeats: int) -> dict[str, float]:
-    """Compile time, seconds to make a step's input on the host (which training does meanwhile),
-    step time and its floors, and a whole epoch with the host's work.
+def _random_vectors(task: Task, live: LiveTeachers) -> list[Vectors]:
+    """Vectors of each teacher's own width."""
+    rng = np.random.default_rng(0)
+    instances = len(task.dataset.interactions.items)
+
+    def drawn(rows: int, width: int) -> np.ndarray:
+        return rng.standard_normal((rows, width), dtype=np.float32).astype(np.float16)
+
+    return [
+        Vectors(
+            name=name,
+            scale=1.0,
+            instances=drawn(instances, items.shape[1]),
+            items=drawn(task.dataset.num_items, items.shape[1]),
+        )
+        for name, items in zip(live.names, live.items, strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepTimes:
+    """Seconds of a step, and the program that was timed.
+
+    Attributes:
+        name: of the step.
+        compile: to compile it.
+        input: to make a batch's input on the host, which training does meanwhile; median.
+        step: a step; median.
+        spread: interquartile range of the steps.
+        epoch: a whole epoch with the host's work.
+        compiled: the program.
     """
-    import itertools
 
-    import jax
+    name: str
+    compile: float
+    input: float
+    step: float
+    spread: float
+    epoch: float
+    compiled: jax.stages.Compiled
 
-    from prmkd_jax.train.loop import (
-        distill_inputs,
-        drawing_input,
-        fresh_student,
-        training_batches,
-    )
-    from prmkd_jax.train.optim import make_optimizer
-    from prmkd_jax.train.step import init_state, make_train_step
+    def measurements(self, speeds: Speeds) -> list[Measurement]:
+        """The seconds, and the floors on a machine."""
+        return [
+            Measurement(f"{self.name} compilation", self.compile, "s"),
+            Measurement(f"{self.name} input", self.input, "s"),
+            Measurement(f"{self.name} step", self.step, "s"),
+            Measurement(f"{self.name} step, interquartile range", self.spread, "s"),
+            *work_of(self.compiled).measurements(f"{self.name} step", speeds),
+            Measurement(f"{self.name} epoch", self.epoch, "s"),
+        ]
 
+
+def _time_steps(name: str, run: Run, repeats: int) -> _StepTimes:
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
-    state = init_state(params, optimizer, run.seed)
-    step = make_train_step(graphdef, optimizer, run.distill, run.student)
-    known = drawing_input(run)
-    inputs = itertools.cycle(distill_inputs(run, training_batches(run).epoch(0)))
-    started = time.perf_counter()
-    compiled = step.lower(state, *next(inputs), known).compile()
-    compile_seconds = time.perf_counter() - started
-    costs = compiled.cost_analysis() or {}
-    times, waits = [], []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        batch = next(inputs)
-        waits.append(time.perf_counter() - started)
-        started = time.perf_counter()
-        state, metrics = step(state, *batch, known)
-        jax.block_until_ready((state, metrics))
-        times.append(time.perf_counter() - started)
-    started = time.perf_counter()
-    for batch in distill_inputs(run, training_batches(run).epoch(1)):
-        state, metrics = step(state, *batch, known)
-    jax.block_until_ready((state, metrics))
-    quartiles = statistics.quantiles(times[1:], n=4)
-    return {
-        f"{name} compile": compile_seconds,
-        f"{name} input": statistics.median(waits[1:]),
-        f"{name} step": statistics.median(times[1:]),
-        f"{name} step interquartile range": quartiles[2] - quartiles[0],
-        f"{name} step GFLOP": costs.get("flops", 0.0) / 1e9,
-        f"{name} step GB": costs.get("bytes accessed", 0.0) / 1e9,
-        f"{name} epoch": time.perf_counter() - started,
-    }
-
-
-def _ranking(run: Any) -> dict[str, float]:
-    from prmkd_jax.train.loop import fresh_student, make_evaluator
-
-    graphdef, params = fresh_student(run)
-    evaluator = make_evaluator(run, graphdef, run.split.test)
-    return {"ranking of all users": _median(evaluator, params, repeats=3)}
-
-
-def _median(function: Callable[..., Any], *arguments: Any, repeats: int = 10) -> float:
-    """Median seconds of a call, after one that compiles."""
-    import jax
-
+    mesh = make_mesh(1)
+    state = place(mesh, init_state(params, optimizer, run.seed))
+    constants = place(mesh, run_constants(run))
+    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh)
+    batches = training_batches(run)
+    inputs = itertools.cycle(distill_inputs(run, batches.epoch(0)))
+    seconds_to_compile, compiled = _compile(step, state, *next(inputs), constants)
+    waits = []
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
+        batch = place_inputs(mesh, *next(inputs))
+        waits.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        state, metrics = step(state, *batch, constants)
+        jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    started = time.perf_counter()
+    for batch in distill_inputs(run, batches.epoch(1)):
+        state, _ = step(state, *place_inputs(mesh, *batch), constants)
+    jax.block_until_ready(state)
+    epoch = time.perf_counter() - started
+    quartiles = statistics.quantiles(times[1:], n=4)
+    return _StepTimes(
+        name=name,
+        compile=seconds_to_compile,
+        input=statistics.median(waits[1:]),
+        step=statistics.median(times[1:]),
+        spread=quartiles[2] - quartiles[0],
+        epoch=epoch,
+        compiled=compiled,
+    )
+
+
+def _compile(step: TrainStep, *arguments: Any) -> tuple[float, jax.stages.Compiled]:
+    started = time.perf_counter()
+    compiled = step.lower(*arguments).compile()
+    return time.perf_counter() - started, compiled
+
+
+def _live_input_seconds(run: Run) -> float:
+    """Median seconds to make a batch's input with teachers that are not cached."""
+    inputs = distill_inputs(run, training_batches(run).epoch(0))
+    return median_seconds(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
+
+
+def _ranking_seconds(run: Run) -> float:
+    graphdef, params = fresh_student(run)
+    evaluator = make_evaluator(run, graphdef, run.task.split.test)
+    return median_seconds(evaluator, params, repeats=3)

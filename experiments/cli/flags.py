@@ -183,10 +183,10 @@ def flags_of(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
 
 
 def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
-    """The fields of a dataclass that were declared with `option`."""
+    """The fields of a dataclass that were declared with `option`, as flags."""
     annotations = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        if "help" in field.metadata:
+        if field.metadata.get("flag"):
             yield field, kind_of(annotations[field.name])
 
 

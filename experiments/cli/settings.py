@@ -10,23 +10,16 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig, given_weights
-from prmkd_jax.students.config import BUILT_IN, StudentConfig
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import about, check
 from prmkd_jax.train.config import TrainConfig
-from teachers_torch.config import (
-    PRETRAINED,
-    TEACHERS,
-    ImageConfig,
-    PrecomputedConfig,
-    RecformerConfig,
-    TeacherConfigs,
-    TextConfig,
-    UniM2RecConfig,
-    UniSRecConfig,
-)
+from teachers_torch import config as teachers_config
+from teachers_torch.config import TeacherSettings
+from teachers_torch.registry import TEACHERS
 
 STUDENT = "student"
 """The student's name in `--init`."""
-STARTED = (STUDENT, *PRETRAINED)
+STARTED = (STUDENT, *TEACHERS)
 """Models that `--init` can name; unisrec-text starts from unisrec's."""
 
 
@@ -117,7 +110,7 @@ class Settings:
     student: StudentConfig
     train: TrainConfig
     distill: DistillConfig
-    teachers: TeacherConfigs
+    teachers: TeacherSettings
 
     def __post_init__(self):
         if self.train.batch_size < self.data.max_seq_len:
@@ -134,22 +127,7 @@ class Settings:
             )
 
 
-TEACHER_GROUPS = (
-    Group("Texts of the teachers", "", TextConfig),
-    Group("Images of the teachers", "", ImageConfig),
-    Group("Teachers unisrec and unisrec-text", UniSRecConfig.prefix, UniSRecConfig),
-    Group("Teacher unim2rec", UniM2RecConfig.prefix, UniM2RecConfig),
-    Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
-    Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
-)
-GROUPS = (
-    Group("Run", "", RunConfig),
-    Group("Data", "", DataConfig),
-    Group("Student", "", StudentConfig),
-    Group("Training", "", TrainConfig),
-    Group("Distillation", "", DistillConfig),
-    *TEACHER_GROUPS,
-)
+TEACHER_GROUPS = tuple(Group(*group) for group in teachers_config.GROUPS)
 
 
 def settings_from(configs: Mapping[type, object]) -> Settings:
@@ -164,17 +142,10 @@ def settings_from(configs: Mapping[type, object]) -> Settings:
     run = config_of(configs, RunConfig)
     data = config_of(configs, DataConfig)
     starts = run.starts()
-    recformer = config_of(configs, RecformerConfig)
-    recformer = dataclasses.replace(recformer, start=starts.get("recformer", recformer.start))
-    teachers = TeacherConfigs(
-        text=config_of(configs, TextConfig),
-        image=config_of(configs, ImageConfig),
-        unisrec=config_of(configs, UniSRecConfig),
-        unim2rec=config_of(configs, UniM2RecConfig),
-        recformer=recformer,
-        precomputed=config_of(configs, PrecomputedConfig),
+    teachers = teachers_config.settings_from(
+        configs,
         max_seq_len=data.max_seq_len,
-        checkpoints={n: path for n, path in starts.items() if n not in (STUDENT, "recformer")},
+        init={name: path for name, path in starts.items() if name != STUDENT},
     )
     return Settings(
         run=run,
@@ -193,12 +164,8 @@ def check_settings(settings: Settings) -> None:
         UserError: settings that don't fit the student.
     """
     student = settings.student
-    if student.window(settings.data.max_seq_len) < 1:
-        raise UserError(
-            f"--max_seq_len: found {settings.data.max_seq_len}, expected at least 2: "
-            f"--student={student.student} adds a token to each prefix"
-        )
-    per_prefix = student.student in BUILT_IN and student.student != "lightgcn"
+    check(student, settings.data.max_seq_len)
+    per_prefix = about(student.student).user_vector_per_prefix
     if settings.run.teachers and settings.distill.teacher_history == "whole" and per_prefix:
         raise UserError(
             "--teacher_history: found 'whole', expected 'prefix': the user vectors of "

@@ -5,30 +5,16 @@ the data set. What they decide about, less what they read, has no effect.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from experiments.cli.settings import Settings
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.distill.config import METHODS, DistillConfig
-from prmkd_jax.students.config import BUILT_IN, READ_BY, READ_BY_LOSS
-from teachers_torch.config import (
-    ImageConfig,
-    PrecomputedConfig,
-    RecformerConfig,
-    TextConfig,
-    UniM2RecConfig,
-    UniSRecConfig,
-)
-
-# Teacher → the configurations that it reads.
-_TEACHERS: Mapping[str, tuple[type, ...]] = {
-    "unisrec-text": (TextConfig, UniSRecConfig),
-    "unisrec": (TextConfig, UniSRecConfig),
-    "unim2rec": (TextConfig, ImageConfig, UniM2RecConfig),
-    "recformer": (RecformerConfig,),
-    "precomputed": (PrecomputedConfig,),
-}
+from prmkd_jax.distill.config import DistillConfig, unread_options
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import LOSS_OPTIONS, loss_name, reads
+from teachers_torch.config import GROUPS as TEACHER_GROUPS
+from teachers_torch.registry import kind
 
 
 class Reader(NamedTuple):
@@ -90,11 +76,13 @@ def _data(settings: Settings) -> Iterator[Reader]:
 
 
 def _student(settings: Settings) -> Iterator[Reader]:
-    name = settings.student.student
-    loss = settings.student.objective
-    if name in BUILT_IN:
-        yield _among(READ_BY, name, f"--student={name} does not use it")
-    yield _among(READ_BY_LOSS, loss, f"--loss={loss} does not use it")
+    config = settings.student
+    loss = loss_name(config)
+    for name in _fields(StudentConfig):
+        if not reads(config, name):
+            by_loss = loss not in LOSS_OPTIONS.get(name, (loss,))
+            who = f"--loss={loss}" if by_loss else f"--student={config.student}"
+            yield Reader(frozenset({name}), frozenset(), f"{who} does not use it")
 
 
 def _teachers(settings: Settings) -> Iterator[Reader]:
@@ -102,64 +90,28 @@ def _teachers(settings: Settings) -> Iterator[Reader]:
     if not names:
         alone = frozenset({*_fields(DistillConfig), "teacher_seed", "teacher_scores"})
         yield Reader(alone, frozenset(), "there is no teacher to distil from")
-    read = {config for name in names for config in _TEACHERS.get(name, ())}
-    every = {config for configs in _TEACHERS.values() for config in configs}
+    kinds = [kind(name) for name in names]
+    read = {config for one in kinds for config in one.reads}
     yield Reader(
-        frozenset().union(*map(_flags, every)),
-        frozenset().union(*map(_flags, read)),
+        frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS)),
+        frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS if group[2] in read)),
         f"--teachers={','.join(names) or 'none'} does not use it",
     )
-    begun = {"student", *(name.removesuffix("-text") for name in names)}
+    begun = {"student", *(one.init for one in kinds)}
     if not begun & set(settings.run.starts()):
         yield Reader(frozenset({"init"}), frozenset(), "it names no model of this run")
 
 
 def _method(settings: Settings) -> Iterator[Reader]:
     """What the distillation's options decide about each other."""
-    distill = settings.distill
-    method = METHODS[distill.method]
-    named = f"--method={distill.method}"
-    rule = frozenset({"consistency_quantile", "consistency_threshold", "redistribute"})
-    softened = frozenset({"temperature", "score_normalization"})
-    divergence = frozenset({"kl", "smoothing", "student_temperature", "kd_include_positive"})
-    weights = frozenset({"teacher_weights", "teacher_weight_power"})
-    constants = {
-        "rank_": method.scores == "ranks",
-        "rd_": method.loss == "rd",
-        "rrd_": method.loss == "rrd",
-        "unkd_": method.loss == "unkd",
-        "permutation_": method.permuted,
-    }
-    power = frozenset({"teacher_weight_power"})
-    columns = frozenset({"deduplicate_columns"})
-    replaced = distill.consistency_threshold is not None
-    decided = [
-        (replaced, frozenset({"consistency_quantile"}), "--consistency_threshold replaces it"),
-        (method.weights != "configured", weights, f"{named} sets the teachers' weights"),
-        (distill.teacher_weights != "validation", power, "--teacher_weights replaces it"),
-        (distill.negatives == "catalogue", columns, "the catalogue has each once"),
-        (method.lists, divergence, f"{named} learns an order of unobserved items"),
-        (method.scores == "ranks", softened, f"{named} reads ranks"),
-        (not method.exclusion, rule, f"{named} excludes no teacher"),
-        (len(settings.run.teachers) < 3, rule, "the consistency rule needs three teachers"),
-    ]
-    for prefix, read in constants.items():
-        own = frozenset(name for name in _fields(DistillConfig) if name.startswith(prefix))
-        decided.append((not read, own, f"{named} does not read it"))
-    for off, names, why in decided:
-        if off:
-            yield Reader(names, frozenset(), why)
-
-
-def _among(read_by: Mapping[str, Sequence[str]], who: str, why: str) -> Reader:
-    read = frozenset(name for name, readers in read_by.items() if who in readers)
-    return Reader(frozenset(read_by), read, why)
+    unread_here = unread_options(settings.distill, len(settings.run.teachers))
+    for name, why in unread_here.items():
+        yield Reader(frozenset({name}), frozenset(), why)
 
 
 def _fields(config: type) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(config))
 
 
-def _flags(config: type) -> frozenset[str]:
-    prefix = getattr(config, "prefix", "")
+def _flags(prefix: str, config: type) -> frozenset[str]:
     return frozenset(prefix + name for name in _fields(config))

@@ -7,7 +7,7 @@ from experiments.cli.settings import GROUPS
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
-from teachers_torch.config import PretrainConfig, RecformerPretrainConfig
+from teachers_torch.config import PRETRAIN_GROUPS
 
 UNREAD = tuple(
     group for group in GROUPS if group.config in (StudentConfig, TrainConfig, DistillConfig)
@@ -19,8 +19,7 @@ COMMAND = Command(
     groups=(
         *GROUPS,
         Group("Domains", "", DomainsConfig),
-        Group("Pre-training of unisrec and unim2rec", PretrainConfig.prefix, PretrainConfig),
-        Group("Pre-training of recformer", RecformerPretrainConfig.prefix, RecformerPretrainConfig),
+        *(Group(*group) for group in PRETRAIN_GROUPS),
     ),
     body="experiments.stages.pretrain:run",
     ignores=frozenset(names_of(UNREAD)) | {"seeds", "teacher_scores", "export_recbole"},

@@ -13,11 +13,10 @@ from experiments.cli.settings import RunConfig, Settings
 from prmkd_jax.common.files import writing
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
-from prmkd_jax.serve.exported import CARD, IDS, SERVED, WEIGHTS, export_student
+from prmkd_jax.serve.exported import FILES, RECBOLE_FILE, export_student
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.student import Params, abstract_params, param_shapes
-
-RECBOLE_FILE = "recbole.pth"
+from prmkd_jax.students.registry import class_identity
+from prmkd_jax.students.student import Params, abstract_params, create_student, param_shapes
 
 
 def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
@@ -30,9 +29,13 @@ def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
         UserError: there is no such student or file, the file's weights don't fit, or
             `--export_recbole` can't be done.
     """
-    params = abstract_params(settings.student, facts)
+    if not class_identity(settings.student.student):
+        abstract_params(settings.student, facts)
+    else:
+        # A user's own class need not be one that can be traced.
+        create_student(settings.student, facts, settings.run.seeds[0])
     if settings.run.export_recbole:
-        sizes = param_shapes(params)
+        sizes = param_shapes(abstract_params(settings.student, facts))
         layout(settings.student.student, sizes, task.dataset, {}, "--export_recbole")
     if not settings.run.student_init:
         return None
@@ -51,7 +54,7 @@ def start_digest(settings: Settings) -> str:
 
 def student_file_names(run: RunConfig) -> list[str]:
     """The files that `export` writes for each student."""
-    return [WEIGHTS, SERVED, IDS, CARD, *([RECBOLE_FILE] if run.export_recbole else [])]
+    return [*FILES, *([RECBOLE_FILE] if run.export_recbole else [])]
 
 
 def export(

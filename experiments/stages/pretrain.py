@@ -5,7 +5,6 @@ Writes one checkpoint folder a teacher, `<output_dir>/pretrained/<teacher>`, whi
 synthetic world's (`synthetic-garden`, …).
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from experiments.cli.settings import Settings
 from experiments.stages.data import load_domain, load_task
 from experiments.stages.progress import TeacherProgress
 from experiments.stages.run_folder import RunFolder, begin, examine, finish
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from teachers_torch import checks, tuning
-from teachers_torch.config import PRETRAINED, PretrainConfig, RecformerPretrainConfig
-from teachers_torch.recformer import official
-from teachers_torch.recformer import pretrain as recformer_pretrain
-from teachers_torch.sequence import pretrain, start
+from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import Task
+from teachers_torch.registry import TEACHERS, kind
+from teachers_torch.teacher import ENCODER_VERSION, Pretraining
 
 PRETRAINED_FOLDER = "pretrained"
 
@@ -33,10 +32,7 @@ def run(call: Call) -> None:
     settings = call.settings
     names = families(settings.run.teachers)
     domains = load_domains(settings, call.config(DomainsConfig).domains)
-    kinds = {
-        name: RecformerPretrainConfig if name == "recformer" else PretrainConfig for name in names
-    }
-    chosen = {name: call.config(kind) for name, kind in kinds.items()}
+    chosen = {name: call.config(pretraining_of(name).config) for name in names}
     # Mistakes in any of them are told before the first is begun.
     folders = {
         name: examine_folder(name, domains, settings, config) for name, config in chosen.items()
@@ -60,11 +56,22 @@ def families(teachers: Sequence[str]) -> list[str]:
     Raises:
         UserError: a teacher is none that is pre-trained.
     """
-    names = [name.removesuffix("-text") for name in teachers]
-    for name in names:
-        if name not in PRETRAINED:
-            raise UserError(f"--teachers: found {name!r}, expected some of {', '.join(PRETRAINED)}")
-    return list(dict.fromkeys(names))
+    for name in teachers:
+        pretraining_of(name)
+    return list(dict.fromkeys(kind(name).init for name in teachers))
+
+
+def pretraining_of(name: str) -> Pretraining:
+    """How a teacher is pre-trained.
+
+    Raises:
+        UserError: it isn't.
+    """
+    found = kind(name).pretraining
+    if found is None:
+        known = [other for other in TEACHERS if kind(other).pretraining is not None]
+        raise UserError(f"--teachers: found {name!r}, expected some of {', '.join(known)}")
+    return found
 
 
 def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
@@ -86,39 +93,36 @@ def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
 
 
 def examine_folder(
-    name: str,
-    domains: Sequence[Dataset],
-    settings: Settings,
-    config: PretrainConfig | RecformerPretrainConfig,
+    name: str, domains: Sequence[Dataset], settings: Settings, config: object
 ) -> RunFolder:
     """Checks what a pre-training reads and whether it may write; changes nothing.
+
+    Args:
+        name: a teacher's name in `--init`.
+        domains: what it is pre-trained on.
+        settings: everything else.
+        config: of the class that its pre-training names.
 
     Raises:
         UserError: its inputs are missing or wrong, or another one's files are there.
     """
-    # A pre-training begins at random; recformer's at --init.
-    teachers = dataclasses.replace(settings.teachers, checkpoints={})
+    pretraining, cache = pretraining_of(name), Cache(Path(settings.run.cache_dir))
+    prefix = pretraining.config.prefix
     identity = {
         "settings": {"teacher_seed": settings.run.teacher_seed}
-        | {config.prefix + key: value for key, value in dataclasses.asdict(config).items()},
+        | {prefix + key: value for key, value in vars(config).items()},
         "domains": {
             domain.name: {
                 "data": domain.fingerprint,
-                "inputs": tuning.settings(name, domain, teachers),
+                "inputs": kind(name).settings(
+                    Task(domain, leave_one_out(domain.interactions)), settings.teachers
+                ),
             }
             for domain in domains
         },
-        "encoder_version": tuning.ENCODER_VERSION,
+        "encoder_version": ENCODER_VERSION,
     }
-    files = [start.WEIGHTS, start.FACTS]
-    optional = ["state.pt"]
-    if isinstance(config, PretrainConfig):
-        for epoch in range(config.save_every, config.epochs, config.save_every):
-            optional += [f"epoch-{epoch}/{file}" for file in files]
-    else:
-        files = [official.WEIGHTS, official.CARD]
-        tokenizer = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-        optional = [f"{official.TOKENIZER}/{file}" for file in (*tokenizer, "vocab.txt")]
+    files, optional = pretraining.files(config)
     folder = examine(
         Path(settings.run.output_dir) / PRETRAINED_FOLDER,
         identity,
@@ -128,7 +132,7 @@ def examine_folder(
         manifest=f"{name}_run.json",
     )
     if folder.found != "finished":
-        checks.check_pretraining(name, domains, teachers, Path(settings.run.cache_dir))
+        pretraining.check(domains, settings.teachers, cache)
     return folder
 
 
@@ -136,12 +140,12 @@ def pretrain_one(
     name: str,
     domains: Sequence[Dataset],
     settings: Settings,
-    config: PretrainConfig | RecformerPretrainConfig,
+    config: object,
     folder: Path,
     reporter: Reporter,
 ) -> None:
     """Pre-trains one teacher, with a bar and a line an epoch or validation."""
-    title, teachers = f"Pre-training {name}", settings.teachers
+    title = f"Pre-training {name}"
     with reporter.stage(title, "parts") as stage:
 
         def on_event(event: dict[str, Any]) -> None:
@@ -156,22 +160,15 @@ def pretrain_one(
             else:
                 stage.update(event["done"], event["total"], f"{title}: encoding")
 
-        common: dict[str, Any] = {
-            "cache_dir": Path(settings.run.cache_dir),
-            "seed": settings.run.teacher_seed,
-            "log": on_event,
-        }
-        if isinstance(config, RecformerPretrainConfig):
-            recformer_pretrain.pretrain(
-                domains,
-                teachers.recformer,
-                config,
-                max_seq_len=teachers.max_seq_len,
-                folder=folder,
-                **common,
-            )
-        else:
-            pretrain.pretrain(name, domains, teachers, config, folder, **common)
+        pretraining_of(name).run(
+            domains,
+            settings.teachers,
+            config,
+            folder,
+            cache=Cache(Path(settings.run.cache_dir)),
+            seed=settings.run.teacher_seed,
+            log=on_event,
+        )
     reporter.say(f"{title}: done, --init={name}={folder}")
 
 

@@ -10,6 +10,7 @@ from experiments.cli.settings import Settings
 from experiments.reporting.wording import model_name
 from experiments.runs.variant import Study, Variant
 from prmkd_jax.distill.config import given_weights
+from prmkd_jax.students.registry import label
 
 
 def list_variants(settings: Settings) -> list[Variant]:
@@ -35,7 +36,7 @@ def list_variants(settings: Settings) -> list[Variant]:
         *(without if len(teachers) > 2 else ()),
         Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
         Variant("without_wa", "w/o WA: average", uniform),
-        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
+        Variant("base", label(settings.student), ("--teachers=",), kind="base"),
     ]
 
 

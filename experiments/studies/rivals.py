@@ -6,8 +6,8 @@ than a KL, so each needs a `--distill_weight` of its own, chosen on validation: 
 """
 
 from experiments.cli.settings import Settings
-from experiments.reporting.wording import model_name
 from experiments.runs.variant import Study, Variant
+from prmkd_jax.students.registry import label
 
 NO_EXCLUSION = ("--consistency_quantile=1",)
 
@@ -15,7 +15,7 @@ NO_EXCLUSION = ("--consistency_quantile=1",)
 def list_variants(settings: Settings) -> list[Variant]:
     """The plain student, PRM-KD, other distillations, and what only looks like one."""
     return [
-        Variant("base", model_name(settings.student.label), ("--teachers=",), kind="base"),
+        Variant("base", label(settings.student), ("--teachers=",), kind="base"),
         Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
         Variant("average", "uniform average", ("--teacher_weights=uniform", *NO_EXCLUSION)),
         Variant("weighted", "weighted, no exclusion", NO_EXCLUSION),

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,30 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         _flush_folder(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing_into(folder: Path, last: str) -> Iterator[Path]:
+    """Yields an empty temporary folder to fill; its files then replace those of the same name.
+
+    Other files in `folder` stay.
+
+    Args:
+        folder: made where it is missing.
+        last: the file that says that the others are complete; the old one is removed first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{last}.partial-", dir=folder) as name:
+        partial = Path(name)
+        yield partial
+        files = [path.relative_to(partial) for path in partial.rglob("*") if path.is_file()]
+        for file in files:
+            _flush(partial / file)
+        (folder / last).unlink(missing_ok=True)
+        for file in sorted(files, key=lambda file: (str(file) == last, file)):
+            (folder / file).parent.mkdir(exist_ok=True)
+            os.replace(partial / file, folder / file)
+        _flush_folder(folder)
 
 
 def remove_leftovers(folder: Path) -> None:

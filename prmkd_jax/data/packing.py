@@ -1,8 +1,8 @@
-"""Many short histories in one row, told apart by segment ids.
+"""Many short histories in one row, separated by segment ids.
 
 A history of n items holds n − 1 instances (prefix → next item), and a causal model sees
 all of them in one pass. Real histories are short (7 items on Scientific), so padding each
-to `max_seq_len` would waste most of the work, and one row a prefix most of the rest.
+to the longest prefix would waste most of the work, and one row a prefix most of the rest.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from prmkd_jax.data.dataset import Interactions
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """Windows of the histories that a causal model reads, and where it is asked.
+    """Windows of the histories that a model reads, and which instances they predict.
 
-    Segment s reads the items at CSR offsets `start[s] … stop[s] − 1`. Reading offset o it
-    has seen the prefix of instance o + 1, and it is asked for that instance where
-    o ≥ `first_asked[s]`. With `own_slot` it is asked one slot later: behind every segment stands
-    a slot for a token of the model's own.
+    Segment s reads the items at CSR offsets `start[s] … stop[s] − 1`. After offset o it has
+    read the prefix of instance o + 1, which it predicts where o ≥ `predict_from[s]`. With
+    `own_slot` the prediction is made one slot later: every segment ends in a slot for a token
+    of the model's own.
     """
 
     start: Int64[np.ndarray, " segments"]
     stop: Int64[np.ndarray, " segments"]
-    first_asked: Int64[np.ndarray, " segments"]
+    predict_from: Int64[np.ndarray, " segments"]
     own_slot: bool = False
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Segments:
             self,
             start=self.start[index],
             stop=self.stop[index],
-            first_asked=self.first_asked[index],
+            predict_from=self.predict_from[index],
         )
 
     @property
@@ -48,20 +48,20 @@ class Segments:
         return self.stop - self.start + self.own_slot
 
     @property
-    def asked(self) -> Int64[np.ndarray, " segments"]:
-        """Instances that each is asked for."""
-        return self.stop - self.first_asked
+    def num_instances(self) -> Int64[np.ndarray, " segments"]:
+        """Instances that each predicts."""
+        return self.stop - self.predict_from
 
 
 class PackedRows(NamedTuple):
     """Rows of token slots; several segments a row. A slot with segment id 0 is padding.
 
     Attributes:
-        item_seq: item id read at the slot; 0 at padding and where the token is the model's own.
+        item_seq: item id read at the slot; 0 at padding and at a token of the model's own.
         segment_ids: positive and distinct within a batch; 0 at padding.
         positions: place in the segment, counted from its oldest item; 0 at padding.
         users: user whose history is read; 0 at padding.
-        instance_ids: instance asked at the slot (CSR offset of its target); −1 for none.
+        instance_ids: instance predicted at the slot (CSR offset of its target); −1 for none.
     """
 
     item_seq: Int32[np.ndarray, "rows length"]
@@ -72,43 +72,50 @@ class PackedRows(NamedTuple):
 
 
 def history_segments(
-    interactions: Interactions, end: Int64[np.ndarray, " users"], max_seq_len: int
+    interactions: Interactions, end: Int64[np.ndarray, " users"], window: int
 ) -> Segments:
-    """Segments that ask for every instance below `end`, each with its exact prefix.
+    """Segments that predict every instance below `end`, each from its exact prefix.
 
-    The first `max_seq_len` instances of a user share one segment; each later one has a
-    window of its own with the `max_seq_len` items before it, so that every instance sees
-    the prefix (and the positions) that prefix enumeration would show it.
+    The first `window` instances of a user share one segment; each later one has a segment of
+    its own with the `window` items before it, so that every instance sees the prefix (and the
+    positions) that prefix enumeration would show it.
 
     Args:
         interactions: the histories.
-        end: per user, the offset after the last item used (`Split.train_end`, say).
-        max_seq_len: the longest prefix that a model sees.
+        end: offset after each user's last item that is used (`Split.train_end`, say).
+        window: longest prefix that a model reads.
     """
     begin = interactions.indptr[:-1]
-    shared_stop = np.minimum(end - 1, begin + max_seq_len)
+    shared_stop = np.minimum(end - 1, begin + window)
     has_target = shared_stop > begin
-    long_targets = np.maximum(end - begin - 1 - max_seq_len, 0)
-    # The targets after the shared segment: begin + max_seq_len + 1, … , end − 1.
+    long_targets = np.maximum(end - begin - 1 - window, 0)
+    # The targets after the shared segment: begin + window + 1, … , end − 1.
     own = np.repeat(shared_stop, long_targets) + 1 + _ranges(long_targets)
     return Segments(
-        start=np.concatenate([begin[has_target], own - max_seq_len]),
+        start=np.concatenate([begin[has_target], own - window]),
         stop=np.concatenate([shared_stop[has_target], own]),
-        first_asked=np.concatenate([begin[has_target], own - 1]),
+        predict_from=np.concatenate([begin[has_target], own - 1]),
     )
 
 
 def instance_segments(
     interactions: Interactions,
     instance_ids: Int64[np.ndarray, " instances"],
-    max_seq_len: int,
+    window: int,
     *,
     own_slot: bool = False,
 ) -> Segments:
-    """One segment an instance, asked at its last slot only; `max_seq_len` counts its items."""
+    """One segment an instance, which predicts at its last slot only.
+
+    Args:
+        interactions: the histories.
+        instance_ids: CSR offsets of the targets.
+        window: longest prefix that a model reads, in items.
+        own_slot: whether a slot for a token of the model's own follows the prefix.
+    """
     begin = interactions.indptr[interactions.users[instance_ids]]
-    start = np.maximum(begin, instance_ids - max_seq_len)
-    return Segments(start, instance_ids, first_asked=instance_ids - 1, own_slot=own_slot)
+    start = np.maximum(begin, instance_ids - window)
+    return Segments(start, instance_ids, predict_from=instance_ids - 1, own_slot=own_slot)
 
 
 def pack(
@@ -120,12 +127,13 @@ def pack(
 ) -> Iterator[PackedRows]:
     """Fills batches of `rows` × `length` slots with segments, in the order given.
 
-    A segment goes into the first row of the open batch that has room; where none has, or where
-    `most` instances would be passed, it is closed. The last batch is padded. No segment is split.
+    A segment goes into the first row of the open batch that has room. Where none has, or where
+    the batch would hold more than `most` instances, the next batch is opened. The last batch is
+    padded. No segment is split.
 
     Raises:
-        ValueError: if a segment is longer than a row, or empty: the instance of a user's
-            first item has no prefix, and no slot could ask for it.
+        ValueError: a segment is longer than a row, or empty: the instance of a user's first
+            item has no prefix, so no slot can predict it.
     """
     sizes = segments.sizes
     if len(sizes) and sizes.max() > length:
@@ -134,32 +142,36 @@ def pack(
         raise ValueError(f"segment {sizes.argmin()} is empty")
     fill = [0] * rows
     placed: list[tuple[int, int]] = []
-    first = instances = 0
-    for index, (size, asked) in enumerate(
-        zip(sizes.tolist(), segments.asked.tolist(), strict=True)
-    ):
+    first = 0
+    instances = 0
+    counts = segments.num_instances.tolist()
+    for index, (size, count) in enumerate(zip(sizes.tolist(), counts, strict=True)):
         row = next((row for row in range(rows) if fill[row] + size <= length), None)
-        if row is None or instances + asked > most:
+        if row is None or instances + count > most:
             yield _place(interactions, segments, first, placed, rows, length)
-            fill, placed, first, row, instances = [0] * rows, [], index, 0, 0
+            fill = [0] * rows
+            placed = []
+            first = index
+            instances = 0
+            row = 0
         placed.append((row, fill[row]))
         fill[row] += size
-        instances += asked
+        instances += count
     if placed:
         yield _place(interactions, segments, first, placed, rows, length)
 
 
-def row_length(batch_size: int, max_seq_len: int) -> int:
+def row_length(batch_size: int, window: int) -> int:
     """The shortest row that divides `batch_size` slots and holds the longest segment.
 
     Raises:
-        UserError: if the whole batch is shorter than the longest segment.
+        UserError: the whole batch is shorter than the longest segment.
     """
-    if batch_size < max_seq_len:
+    if batch_size < window:
         raise UserError(
-            f"batch size: found {batch_size} slots, expected at least --max_seq_len={max_seq_len}"
+            f"batch size: found {batch_size} slots, expected at least --max_seq_len={window}"
         )
-    return next(n for n in range(max_seq_len, batch_size + 1) if batch_size % n == 0)
+    return next(n for n in range(window, batch_size + 1) if batch_size % n == 0)
 
 
 def _place(
@@ -170,7 +182,7 @@ def _place(
     rows: int,
     length: int,
 ) -> PackedRows:
-    """Writes the segments `first …` into fresh rows at the (row, column) in `placed`."""
+    """Writes the segments from `first` on into new rows, at the (row, column) in `placed`."""
     chosen = segments[np.arange(first, first + len(placed))]
     row, column = np.array(placed, dtype=np.int64).T
     sizes = chosen.sizes
@@ -179,10 +191,10 @@ def _place(
     slots = np.repeat(row * length + column, sizes) + within
     # Segments are numbered 1, 2, … per batch; within a row that is still distinct.
     numbers = np.repeat(np.arange(1, len(placed) + 1), sizes)
-    # The last item that has been read; of the model's own slot, the offset is the target's.
+    # The last item that has been read; at the model's own slot, the offset is the target's.
     read = offsets - chosen.own_slot
-    asked = read >= np.repeat(chosen.first_asked, sizes)
-    item_seq = np.where(asked & chosen.own_slot, 0, interactions.items[offsets])
+    predicts = read >= np.repeat(chosen.predict_from, sizes)
+    item_seq = np.where(predicts & chosen.own_slot, 0, interactions.items[offsets])
 
     def rows_of(values: np.ndarray, fill: int) -> Int32[np.ndarray, "rows length"]:
         flat = np.full(rows * length, fill, dtype=np.int32)
@@ -194,7 +206,7 @@ def _place(
         segment_ids=rows_of(numbers, 0),
         positions=rows_of(within, 0),
         users=rows_of(interactions.users[offsets], 0),
-        instance_ids=rows_of(np.where(asked, read + 1, -1), -1),
+        instance_ids=rows_of(np.where(predicts, read + 1, -1), -1),
     )
 
 

@@ -13,18 +13,18 @@ KL_DIRECTIONS = ("reverse", "forward", "js")
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to distil, as what it does at the five places where the ways differ.
+    """A way to distil, described at the five places where the ways differ.
 
     Attributes:
-        scores: what a teacher says of a column: its `softened` score (eq. 1), or exp(−rank / T)
-            of its `ranks`, the importance that HetComp (Kang et al., 2023) adds up.
+        scores: what enters the joint scores: each teacher's `softened` scores (eq. 1), or
+            exp(−rank / T) of its `ranks`, the importance that HetComp (Kang et al., 2023) adds up.
         weights: the teachers' default weights: as `configured`, `uniform`, or all on the `best`
             one on validation.
-        exclusion: whether the consistency rule (eq. 2–3) may leave a teacher out.
-        loss: how the student follows the teachers' joint scores: a `divergence` from their
-            distribution (eq. 5), the same divergence from a `label` of equal entropy, or a loss
-            of their order: `rd`, `rrd`, `unkd`. Orders are those of unobserved items, as their
-            papers have it, so the row's own target is left out there.
+        exclusion: whether the consistency rule (eq. 2–3) may exclude a teacher.
+        loss: what the student minimises: its `divergence` from the joint distribution (eq. 5),
+            from a `label` of equal entropy, or a loss of the joint order: `rd`, `rrd`, `unkd`.
+            These order unobserved items only, as in their papers, so the row's own target is
+            left out.
         permuted: whether each teacher's scores are shuffled over the items beforehand.
     """
 
@@ -46,8 +46,6 @@ def _ranked(loss: str) -> Method:
 
 METHODS = {
     "prmkd": Method(),
-    "average": Method(weights="uniform", exclusion=False),
-    "weighted": Method(exclusion=False),
     "best_teacher": Method(weights="best", exclusion=False),
     "rank_ensemble": _ranked("divergence"),
     "rd": _ranked("rd"),
@@ -64,9 +62,9 @@ class DistillConfig:
 
     method: str = option(
         "prmkd",
-        "How the student learns from the teachers: PRM-KD; its rivals average, weighted (no "
-        "exclusion), best_teacher, rank_ensemble, rd, rrd and unkd; or the controls "
-        "label_smoothing (the own item, as uncertain as PRM-KD's target) and permuted.",
+        "How the student learns from the teachers: PRM-KD; its rivals best_teacher, "
+        "rank_ensemble, rd, rrd and unkd; or the controls label_smoothing (a smoothed label as "
+        "uncertain as PRM-KD's target) and permuted.",
         choices=tuple(METHODS),
     )
     distill_weight: float = option(5.0, "Weight lambda of the distillation loss, eq. 6.", low=0)
@@ -92,7 +90,7 @@ class DistillConfig:
         high=1,
     )
     consistency_threshold: float | None = option(
-        None, "The threshold epsilon itself; replaces --consistency_quantile.", low=0
+        None, "The threshold epsilon itself; replaces the quantile.", low=0, flag=False
     )
     redistribute: str = option(
         "equal",
@@ -101,11 +99,11 @@ class DistillConfig:
     )
     teacher_weights: str = option(
         "validation",
-        "The teachers' weights: validation (NDCG@10 to --teacher_weight_power), uniform, or one "
-        "number a teacher, separated by commas, in the order of --teachers.",
+        "The teachers' weights: validation (in proportion to NDCG@10), uniform, or one number a "
+        "teacher, separated by commas, in the order of --teachers.",
     )
     teacher_weight_power: float = option(
-        1.0, "Teacher weights are validation NDCG@10 to this power; 0 is uniform.", low=0
+        1.0, "Under validation, NDCG@10 to this power; 0 is uniform.", low=0, flag=False
     )
     negatives: str = option(
         "in_batch",
@@ -116,13 +114,13 @@ class DistillConfig:
     )
     deduplicate_columns: bool = option(
         True,
-        "Give items that are targets of several rows of the batch one column; off, every row's "
-        "target is a column of its own.",
+        "Give an item that is the target of several rows one column; off, every row's target is "
+        "a column of its own.",
     )
     teacher_history: str = option(
         "prefix",
         "What the teachers have read of a user: the instance's prefix, or the whole training "
-        "history, for a student whose user vector doesn't depend on the prefix (lightgcn).",
+        "history, for a student whose user vector doesn't depend on the prefix.",
         choices=("prefix", "whole"),
     )
     kd_include_positive: bool = option(True, "Keep the row's own target among the KD columns.")
@@ -131,20 +129,25 @@ class DistillConfig:
     smoothing: float = option(
         1e-3, "Share of a uniform distribution mixed into the teachers' target.", low=0, below=1
     )
+    # The rivals' constants, as their papers and code have them.
     rank_temperature: float = option(
-        10.0, "T of exp(-rank/T) in rank_ensemble and in the order behind rd, rrd, unkd.", above=0
+        10.0, "T of exp(-rank/T) under rank_ensemble, rd, rrd, unkd.", above=0, flag=False
     )
-    rd_top: int = option(10, "rd: length K of the teachers' ranking.", low=1)
-    rd_position: float = option(1.0, "rd: lambda of the position weight exp(-r/lambda).", above=0)
+    rd_top: int = option(10, "RD: length K of the teachers' ranking.", low=1, flag=False)
+    rd_position: float = option(
+        1.0, "RD: lambda of the position weight exp(-r/lambda).", above=0, flag=False
+    )
     rd_discrepancy: float = option(
-        0.1, "rd: mu of the weight tanh(mu * (student's rank - teachers' rank)).", above=0
+        0.1, "RD: mu of tanh(mu * (student's rank - teachers' rank)).", above=0, flag=False
     )
-    rrd_top: int = option(40, "rrd: number K of interesting items.", low=1)
-    unkd_groups: int = option(2, "unkd: groups of items of similar popularity.", low=1)
+    rrd_top: int = option(40, "RRD: number K of interesting items.", low=1, flag=False)
+    unkd_groups: int = option(2, "UnKD: groups of similar popularity.", low=1, flag=False)
     unkd_temperature: float = option(
-        20.0, "unkd: T of the chance exp(-rank/T) that an item is in a pair.", above=0
+        20.0, "UnKD: T of the chance exp(-rank/T) that an item is in a pair.", above=0, flag=False
     )
-    permutation_seed: int = option(0, "permuted: seed of the teachers' permutations.", low=0)
+    permutation_seed: int = option(
+        0, "permuted: seed of the teachers' permutations.", low=0, flag=False
+    )
 
     def __post_init__(self):
         validate(self)
@@ -158,12 +161,12 @@ class DistillConfig:
         if several and own_apart:
             raise UserError(
                 "--deduplicate_columns: found False, expected True where a row's own target is "
-                "left out or stands apart: other rows' columns may show the same item"
+                "treated apart: other rows' columns may show the same item"
             )
 
 
 def given_weights(text: str) -> tuple[float, ...] | None:
-    """The numbers in `--teacher_weights`; None where it names a rule.
+    """The numbers in `--teacher_weights`; None if it names a rule.
 
     >>> given_weights("0.5, 2"), given_weights("uniform")
     ((0.5, 2.0), None)
@@ -211,3 +214,33 @@ def default_weights(config: DistillConfig, strengths: Sequence[float]) -> list[f
     if len(given) != len(strengths):
         raise ValueError(f"{len(given)} weights for {len(strengths)} teachers")
     return list(given)
+
+
+def unread_options(config: DistillConfig, num_teachers: int) -> dict[str, str]:
+    """The options that have no effect on a distillation, and why.
+
+    >>> unread_options(DistillConfig(method="rank_ensemble"), num_teachers=3)["temperature"]
+    '--method=rank_ensemble reads ranks'
+
+    Args:
+        config: the distillation.
+        num_teachers: number of teachers.
+    """
+    method = METHODS[config.method]
+    named = f"--method={config.method}"
+    rule = ("consistency_quantile", "redistribute")
+    softened = ("temperature", "score_normalization")
+    divergence = ("kl", "smoothing", "student_temperature", "kd_include_positive")
+    reasons = [
+        (num_teachers < 3, rule, "the consistency rule needs three teachers"),
+        (not method.exclusion, rule, f"{named} excludes no teacher"),
+        (method.scores == "ranks", softened, f"{named} reads ranks"),
+        (method.lists, divergence, f"{named} learns an order of unobserved items"),
+        (
+            method.weights != "configured",
+            ("teacher_weights",),
+            f"{named} sets the teachers' weights",
+        ),
+        (config.negatives == "catalogue", ("deduplicate_columns",), "the catalogue has each once"),
+    ]
+    return {name: why for unread, names, why in reasons if unread for name in names}

@@ -5,7 +5,9 @@ convincing; here it is the `disagreement`.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+from prmkd_jax.ops.arrays import Array, Scalar
 
 
 def disagreement(scores: Float[Array, "K C"], available: Bool[Array, " K"]) -> Float[Array, " K"]:
@@ -33,7 +35,7 @@ def excluded_teacher(
     disagreements: Float[Array, " K"],
     default_weights: Float[Array, " K"],
     available: Bool[Array, " K"],
-    threshold: float | Float[Array, ""],
+    threshold: Scalar,
 ) -> Bool[Array, " K"]:
     """The one teacher that the rule leaves out, or none.
 

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 
 from prmkd_jax.distill.losses import entropy
+from prmkd_jax.ops.arrays import Array
 
 _HALVINGS = 40
 

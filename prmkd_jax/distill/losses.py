@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+from prmkd_jax.ops.arrays import Array, Scalar
 
 
 def target_distribution(
-    joint: Float[Array, " C"], valid: Bool[Array, " C"], smoothing: float
+    joint: Float[Array, " C"], valid: Bool[Array, " C"], smoothing: Scalar
 ) -> Float[Array, " C"]:
     """q of eq. 5: the joint scores divided by their sum, mixed with a uniform share.
 
@@ -21,7 +23,7 @@ def target_distribution(
 
 
 def log_student(
-    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: float
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
 ) -> Float[Array, " C"]:
     """log p of eq. 5 over the valid columns; 0 elsewhere, so that it drops out of sums."""
     shifted = jnp.where(valid, logits / temperature, jnp.finfo(logits.dtype).min)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.consistency import (
@@ -24,7 +24,8 @@ from prmkd_jax.distill.consistency import (
 from prmkd_jax.distill.controls import label_target
 from prmkd_jax.distill.losses import DIVERGENCES, entropy, log_student, target_distribution
 from prmkd_jax.distill.rivals import ranking_distillation, relaxed_ranking, unbiased_pairs
-from prmkd_jax.distill.scores import normalize_scores, rank_scores
+from prmkd_jax.distill.scores import NORMALIZE, rank_scores
+from prmkd_jax.ops.arrays import Array
 
 # Teacher scores held at once in every intermediate array: 128 MiB in float32. Three teachers'
 # scores of 21,000 items for 512 users just fit; larger catalogues go in blocks of users.
@@ -32,14 +33,14 @@ MOST_SCORES = 2**25
 
 
 class UserInput(NamedTuple):
-    """One user's columns (a batch has a leading axis B on every field).
+    """One user's columns as the teachers score them; a batch has an axis B before each other.
 
     Attributes:
         teacher_scores: the teachers' training logits.
         available: teachers that know this instance.
-        valid: columns that count (padding, duplicates and history are out).
-        target_column: the row's own target.
-        group: each column's group of popularity, for UnKD alone.
+        valid: columns that count; padding, duplicates and the user's history don't.
+        target_column: column of the own target.
+        group: each column's group of popularity; None for all losses but UnKD's.
     """
 
     teacher_scores: Float[Array, "K C"]
@@ -50,10 +51,10 @@ class UserInput(NamedTuple):
 
 
 class TeacherMeasures(NamedTuple):
-    """What the log says of each teacher, for one user or averaged over a batch.
+    """What the log reports of each teacher, for one user or as means over a batch.
 
     Attributes:
-        excluded: 1 where the consistency rule leaves the teacher out.
+        excluded: 1 where the consistency rule excludes the teacher.
         weight: its weight ŵ.
         entropy: of its normalised scores, smoothed as the target is, in nats.
         agreement: 1 where no column scores above the target.
@@ -67,6 +68,28 @@ class TeacherMeasures(NamedTuple):
     kl: Float[Array, " K"]
 
 
+class _Row(NamedTuple):
+    """One user's student next to the teachers.
+
+    Attributes:
+        logits: the student's logits, float32.
+        log_p: log of the student's distribution over the valid columns.
+        scores: the teachers' normalised scores.
+        joint: their weighted sum (eq. 3), without a gradient.
+        valid: columns that this method reads.
+        target_column: column of the own target.
+        group: each column's group of popularity; None for all losses but UnKD's.
+    """
+
+    logits: Float[Array, " C"]
+    log_p: Float[Array, " C"]
+    scores: Float[Array, "K C"]
+    joint: Float[Array, " C"]
+    valid: Bool[Array, " C"]
+    target_column: Int[Array, ""]
+    group: Int[Array, " C"] | None
+
+
 def normalized_scores(
     user: UserInput, config: DistillConfig
 ) -> tuple[Float[Array, "K C"], Bool[Array, " C"]]:
@@ -74,21 +97,22 @@ def normalized_scores(
 
     A teacher that does not know the instance gets 0, whatever its scores hold, nan included.
     """
-    method, valid = METHODS[config.method], user.valid
+    method = METHODS[config.method]
+    valid = user.valid
     if method.lists or not config.kd_include_positive:
         valid = valid & (jnp.arange(len(valid)) != user.target_column)
     if method.scores == "ranks":
         normalize = functools.partial(rank_scores, temperature=config.rank_temperature)
     else:
         normalize = functools.partial(
-            normalize_scores, temperature=config.temperature, method=config.score_normalization
+            NORMALIZE[config.score_normalization], temperature=config.temperature
         )
-    known = valid & user.available[:, None]
-    return jax.vmap(normalize)(user.teacher_scores.astype(jnp.float32), known), valid
+    counted = valid & user.available[:, None]
+    return jax.vmap(normalize)(user.teacher_scores.astype(jnp.float32), counted), valid
 
 
 def largest_disagreement(user: UserInput, config: DistillConfig) -> Float[Array, ""]:
-    """What the threshold is compared with; calibration takes its quantiles."""
+    """The highest disagreement, which is compared with the threshold and calibrates it."""
     scores, _ = normalized_scores(user, config)
     return jnp.max(disagreement(scores, user.available))
 
@@ -112,12 +136,19 @@ def distill_user(
     else:
         excluded = jnp.zeros_like(user.available)
     weights = redistribute_weights(default_weights, user.available, excluded, config.redistribute)
-    joint = jax.lax.stop_gradient(joint_scores(scores, weights))
     logits = student_logits.astype(jnp.float32)
-    log_p = log_student(logits, valid, config.student_temperature)
-    loss = _loss(logits, log_p, joint, valid, user, config)
-    loss = jnp.where(user.available.any(), loss, 0.0)
-    measures = _measure(log_p, scores, user, valid, weights, excluded, config)
+    row = _Row(
+        logits=logits,
+        log_p=log_student(logits, valid, config.student_temperature),
+        scores=scores,
+        joint=jax.lax.stop_gradient(joint_scores(scores, weights)),
+        valid=valid,
+        target_column=user.target_column,
+        group=user.group,
+    )
+    loss = jnp.where(user.available.any(), LOSSES[METHODS[config.method].loss](row, config), 0.0)
+    entropies, agreements, kls = _measure(row, config)
+    measures = TeacherMeasures(excluded.astype(jnp.float32), weights, entropies, agreements, kls)
     return loss, jax.tree.map(jax.lax.stop_gradient, measures)
 
 
@@ -137,10 +168,10 @@ def distill_batch(
 
 
 def over_users(function: Callable[..., Any], *arguments: Any) -> Any:
-    """vmap; in blocks of users where all at once would need too much memory.
+    """vmap, in blocks of users where all at once would need too much memory.
 
     Args:
-        function: of one user.
+        function: a function of one user.
         arguments: pytrees with a leading axis B; the last one is a `UserInput`.
     """
     users, teachers, columns = arguments[-1].teacher_scores.shape
@@ -152,35 +183,66 @@ def over_users(function: Callable[..., Any], *arguments: Any) -> Any:
     return jax.lax.map(one, arguments, batch_size=block)
 
 
-def _loss(logits, log_p, joint, valid, user, config) -> Float[Array, ""]:
-    """How far the student is from the joint scores, in the method's own way."""
-    loss = METHODS[config.method].loss
-    if loss in ("divergence", "label"):
-        q = target_distribution(joint, valid, config.smoothing)
-        if loss == "label":
-            q = label_target(q, valid, user.target_column)
-        return DIVERGENCES[config.kl](log_p, q, valid)
-    if loss == "rd":
-        return ranking_distillation(
-            logits, joint, valid, config.rd_top, config.rd_position, config.rd_discrepancy
-        )
-    if loss == "rrd":
-        return relaxed_ranking(logits, joint, valid, config.rrd_top)
-    if loss == "unkd":
-        if user.group is None:
-            raise ValueError("UnKD needs the columns' groups of popularity")
-        groups, temperature = config.unkd_groups, config.unkd_temperature
-        return unbiased_pairs(logits, joint, valid, user.group, groups, temperature)
-    raise ValueError(f"unknown loss {loss!r}")
+def _divergence(row: _Row, config: DistillConfig) -> Float[Array, ""]:
+    q = target_distribution(row.joint, row.valid, config.smoothing)
+    return DIVERGENCES[config.kl](row.log_p, q, row.valid)
 
 
-def _measure(log_p, scores, user, valid, weights, excluded, config) -> TeacherMeasures:
-    def one(row: Array) -> tuple[Array, Array, Array]:
-        q = target_distribution(row, valid, config.smoothing)
+def _label(row: _Row, config: DistillConfig) -> Float[Array, ""]:
+    q = target_distribution(row.joint, row.valid, config.smoothing)
+    label = label_target(q, row.valid, row.target_column)
+    return DIVERGENCES[config.kl](row.log_p, label, row.valid)
+
+
+def _rd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
+    return ranking_distillation(
+        row.logits,
+        row.joint,
+        row.valid,
+        config.rd_top,
+        config.rd_position,
+        config.rd_discrepancy,
+    )
+
+
+def _rrd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
+    return relaxed_ranking(row.logits, row.joint, row.valid, config.rrd_top)
+
+
+def _unkd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
+    if row.group is None:
+        raise ValueError("UnKD needs the columns' groups of popularity")
+    return unbiased_pairs(
+        row.logits,
+        row.joint,
+        row.valid,
+        row.group,
+        config.unkd_groups,
+        config.unkd_temperature,
+    )
+
+
+LOSSES: dict[str, Callable[[_Row, DistillConfig], Array]] = {
+    "divergence": _divergence,
+    "label": _label,
+    "rd": _rd,
+    "rrd": _rrd,
+    "unkd": _unkd,
+}
+"""`Method.loss` → how far one user's student is from the teachers' joint scores."""
+
+
+def _measure(
+    row: _Row, config: DistillConfig
+) -> tuple[Float[Array, " K"], Float[Array, " K"], Float[Array, " K"]]:
+    """Each teacher's entropy, agreement and KL, as in `TeacherMeasures`."""
+
+    def one(scores: Array) -> tuple[Array, Array, Array]:
+        q = target_distribution(scores, row.valid, config.smoothing)
         # No argmax: on a CPU it costs the step more than eq. 5 itself.
-        best = jnp.max(row, where=valid, initial=0.0)
-        agreement = (row[user.target_column] == best) & (best > 0) & valid[user.target_column]
-        return entropy(q), agreement.astype(jnp.float32), DIVERGENCES["reverse"](log_p, q, valid)
+        best = jnp.max(scores, where=row.valid, initial=0.0)
+        hit = (scores[row.target_column] == best) & (best > 0) & row.valid[row.target_column]
+        kl = DIVERGENCES["reverse"](row.log_p, q, row.valid)
+        return entropy(q), hit.astype(jnp.float32), kl
 
-    entropies, agreements, kls = jax.vmap(one)(scores)
-    return TeacherMeasures(excluded.astype(jnp.float32), weights, entropies, agreements, kls)
+    return jax.vmap(one)(row.scores)

@@ -10,7 +10,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
+
+from prmkd_jax.ops.arrays import Array, Scalar
 
 # Below e^-5 a rank has under 1 % of the draws, and the pairs grow with its square.
 _DEPTH = 5.0
@@ -37,8 +39,8 @@ def ranking_distillation(
     joint: Float[Array, " C"],
     valid: Bool[Array, " C"],
     top: int,
-    position: float,
-    discrepancy: float,
+    position: Scalar,
+    discrepancy: Scalar,
 ) -> Float[Array, ""]:
     """RD (Tang & Wang, 2018): Σ_r w_r · −log σ(s_r) over the teachers' top items, r from 1.
 
@@ -93,7 +95,7 @@ def unbiased_pairs(
     valid: Bool[Array, " C"],
     group: Int[Array, " C"],
     groups: int,
-    temperature: float,
+    temperature: Scalar,
 ) -> Float[Array, ""]:
     """UnKD (Chen et al., 2023): pairs ordered by the teachers within groups of popularity.
 

@@ -1,8 +1,12 @@
 """Eq. 1: a teacher's scores of one user's columns, made comparable between teachers."""
 
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
+
+from prmkd_jax.ops.arrays import Array, Scalar
 
 TINY = 1e-12
 
@@ -30,41 +34,63 @@ def standardize(logits: Float[Array, " C"], valid: Bool[Array, " C"]) -> Float[A
     return jnp.where(constant, 0.0, centred / jnp.sqrt(jnp.where(constant, 1.0, variance)))
 
 
-def normalize_scores(
-    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: float, method: str
+def zscore_softmax(
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
 ) -> Float[Array, " C"]:
-    """Normalised scores s̃ of one teacher for one user; 0 outside the valid columns.
+    """The standardised logits' softmax; sums to 1. Temperature in standard deviations."""
+    return masked_softmax(standardize(logits, valid) / temperature, valid)
 
-    Implements eq. 1 of arXiv 2401.00797 over the valid columns, the row's own target
-    included, and the paper's unnamed normalisation:
 
-    * `zscore_softmax`: standardise the logits, then softmax(· / temperature); sums to 1.
-    * `sum`: softmax(logits / temperature) as it stands; sums to 1.
-    * `minmax`: that softmax stretched to [0, 1]; all 0 where it is constant.
-    * `l2`: that softmax divided by its Euclidean norm.
+def softmax(
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
+) -> Float[Array, " C"]:
+    """softmax(logits / temperature), which sums to 1."""
+    return masked_softmax(logits / temperature, valid)
 
-    Args:
-        logits: the teacher's training logits, float32.
-        valid: columns that count.
-        temperature: in standard deviations (`zscore_softmax`) or in logits (the others).
-        method: one of the above.
-    """
-    if method == "zscore_softmax":
-        return masked_softmax(standardize(logits, valid) / temperature, valid)
-    softened = masked_softmax(logits / temperature, valid)
-    if method == "sum":
-        return softened
-    if method == "minmax":
-        low = jnp.min(softened, where=valid, initial=1.0)
-        spread = jnp.max(softened) - low
-        return jnp.where(valid, (softened - low) / jnp.maximum(spread, TINY), 0.0)
-    if method == "l2":
-        return softened / jnp.maximum(jnp.linalg.norm(softened), TINY)
-    raise ValueError(f"unknown normalisation {method!r}")
+
+def minmax(
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
+) -> Float[Array, " C"]:
+    """The softmax stretched to [0, 1]; all 0 where it is constant."""
+    softened = softmax(logits, valid, temperature)
+    low = jnp.min(softened, where=valid, initial=1.0)
+    spread = jnp.max(softened) - low
+    return jnp.where(valid, (softened - low) / jnp.maximum(spread, TINY), 0.0)
+
+
+def unit_length(
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
+) -> Float[Array, " C"]:
+    """The softmax divided by its Euclidean norm."""
+    softened = softmax(logits, valid, temperature)
+    return softened / jnp.maximum(jnp.linalg.norm(softened), TINY)
+
+
+class Normalization(Protocol):
+    """A function from a teacher's logits to comparable scores."""
+
+    def __call__(
+        self, logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
+    ) -> Float[Array, " C"]:
+        """Normalised scores, 0 outside the valid columns."""
+        ...
+
+
+NORMALIZE: dict[str, Normalization] = {
+    "zscore_softmax": zscore_softmax,
+    "sum": softmax,
+    "minmax": minmax,
+    "l2": unit_length,
+}
+"""Choices of `--score_normalization`, the normalisation that eq. 1 of arXiv 2401.00797 leaves open.
+
+Each takes one teacher's training logits [C] (float32), the columns that count [C] (the row's own
+target included) and a temperature, and gives the normalised scores s̃, 0 outside those columns.
+"""
 
 
 def rank_scores(
-    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: float
+    logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
 ) -> Float[Array, " C"]:
     """exp(−rank / temperature) of one teacher's ranking of one user's columns, 0 elsewhere.
 

@@ -3,16 +3,18 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
+
+from prmkd_jax.ops.arrays import Array
 
 
 class TeacherTables(NamedTuple):
-    """Vectors of K teachers that were computed once; they stay on the device.
+    """Vectors of K teachers, computed once; they stay on the device for the whole run.
 
     Attributes:
         instances: per teacher one vector an instance (row = CSR offset of its target).
         items: per teacher one vector an item.
-        scales: per teacher what turns a dot product into its training logit.
+        scales: per teacher the factor from a dot product to its training logit.
         available: teachers that know the instance.
     """
 
@@ -27,25 +29,23 @@ class TeacherScores(NamedTuple):
 
     Attributes:
         scores: logits of the columns.
-        available: teachers that know the row's instance.
+        available: teachers that know the instance.
     """
 
-    scores: Float[Array, "K B C"]
+    scores: Float[Array, "B K C"]
     available: Bool[Array, "B K"]
 
 
 def score_columns(
-    teachers: TeacherTables | TeacherScores,
-    instance_ids: Int[ArrayLike, " B"],
-    candidates: Int[ArrayLike, " C"],
+    tables: TeacherTables, instance_ids: Int[Array, " B"], candidates: Int[Array, " C"]
 ) -> TeacherScores:
-    """The teachers' logits of the batch's columns, float32.
+    """The teachers' logits of a batch's columns, float32, gathered and multiplied in the step.
 
-    Scores that were computed elsewhere (`--teacher_scores=torch`, a live teacher) pass
-    through; tables are gathered and multiplied here, inside the jitted step.
+    Args:
+        tables: the teachers' vectors.
+        instance_ids: the instances whose prefixes the teachers have read.
+        candidates: item ids.
     """
-    if isinstance(teachers, TeacherScores):
-        return teachers
     # Scaled after the product: float16 vectors are exact in TF32, scaled ones would not be.
     products = [
         scale
@@ -54,7 +54,7 @@ def score_columns(
             items[candidates].astype(jnp.float32).T,
         )
         for instances, items, scale in zip(
-            teachers.instances, teachers.items, teachers.scales, strict=True
+            tables.instances, tables.items, tables.scales, strict=True
         )
     ]
-    return TeacherScores(jnp.stack(products), teachers.available[instance_ids])
+    return TeacherScores(jnp.stack(products, axis=1), tables.available[instance_ids])

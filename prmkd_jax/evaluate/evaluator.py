@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float64, Int32, Int64
+from jaxtyping import Float, Float64, Int32, Int64
 
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack, row_length
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.ranking import Ranks, rank_targets
 
 # Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
@@ -35,11 +36,11 @@ class Evaluator:
     Args:
         graphdef: the student's structure.
         dataset: histories and the number of items.
-        instance_ids: who is asked what; the prefix is everything before the instance.
-        max_seq_len: longest prefix that the student sees.
+        instance_ids: CSR offsets of the targets; a prefix is everything before its target.
+        window: longest prefix that the student reads.
         batch_size: token slots encoded at once.
         eval_batch_size: users ranked at once, fewer where the catalogue is large.
-        own_slot: whether the student has a token of its own behind every prefix.
+        own_slot: whether the student appends a token of its own to every prefix.
     """
 
     def __init__(
@@ -47,18 +48,19 @@ class Evaluator:
         graphdef: nnx.GraphDef,
         dataset: Dataset,
         instance_ids: Int64[np.ndarray, " instances"],
-        max_seq_len: int,
+        window: int,
         batch_size: int,
         eval_batch_size: int,
         *,
         own_slot: bool = False,
     ):
-        interactions, self._count = dataset.interactions, len(instance_ids)
+        interactions = dataset.interactions
+        self._count = len(instance_ids)
         self._block = max(1, min(eval_batch_size, MOST_SCORES // dataset.num_items))
         self._padded = -(-self._count // self._block) * self._block
-        length = row_length(batch_size, max_seq_len + own_slot)
-        segments = instance_segments(interactions, instance_ids, max_seq_len, own_slot=own_slot)
-        # Where a slot's query goes; past the end, so dropped, where nothing is asked.
+        length = row_length(batch_size, window + own_slot)
+        segments = instance_segments(interactions, instance_ids, window, own_slot=own_slot)
+        # The row of each instance's query; past the end, so dropped, for all other slots.
         place = np.full(len(interactions.items) + 1, self._padded, dtype=np.int32)
         place[instance_ids] = np.arange(self._count)
         self._batches = [
@@ -76,7 +78,8 @@ class Evaluator:
         Raises:
             FloatingPointError: if a score is nan or infinite; such a row has no rank.
         """
-        queries, items = self.queries(params), _items(self._graphdef, params)
+        queries = self.queries(params)
+        items = _items(self._graphdef, params)
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
@@ -101,7 +104,7 @@ class Evaluator:
         return UserRanks(all_items.astype(float), unseen_items.astype(float))
 
     def queries(self, params: dict) -> Float[Array, "padded D"]:
-        """The instances' user vectors; the rows past their number are 0."""
+        """The instances' user vectors, padded with zeros to whole blocks."""
         out = jnp.zeros((self._padded, 0))
         for rows, places in self._batches:
             encoded = _encode(self._graphdef, params, rows)

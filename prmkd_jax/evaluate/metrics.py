@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 CUTOFFS = (5, 10, 20)
+SELECTION_METRIC = "NDCG@10"
+"""Decides, on validation, which epoch is kept and when training stops."""
 METRICS = (*(f"Recall@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Float, Int
+
+from prmkd_jax.ops.arrays import Array
 
 # Up to here the logits of a batch are kept for the backward pass; above, blocks of items
 # are scored again instead, so memory stays flat as the catalogue grows.
@@ -15,7 +17,7 @@ def cross_entropy(
     score: Callable[[Array, Array], Array],
     queries: Float[Array, "B D"],
     items: Float[Array, "V D"],
-    targets: Int[ArrayLike, " B"],
+    targets: Int[Array, " B"],
     block: int = BLOCK,
 ) -> Float[Array, " B"]:
     """−log softmax of each row's target over all items (eq. 4 of arXiv 2401.00797).

@@ -1,46 +1,67 @@
 """Sums over a bipartite graph's edges."""
 
 import dataclasses
+import hashlib
+from functools import cached_property
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
+
+from prmkd_jax.ops.arrays import Array
 
 
-# Compared by identity: a static argument that holds arrays.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
     """The symmetrically normalised adjacency of users and items, D^-1/2 A D^-1/2.
 
-    Its edges stand in two orders, so that the sums on either side run over sorted segments.
+    Its edges are kept in two orders, so that the sums on either side run over sorted segments.
+    Graphs of equal content are equal: one may be a static argument of a compiled function.
 
     Attributes:
         num_users: rows of the users' table.
         num_items: rows of the items' table.
         by_user: (users, items, weights) of the edges, sorted by user.
         by_item: (items, users, weights) of the edges, sorted by item.
+        item_weights: 1 / sqrt(degree) of every item, 0 for one without an edge.
     """
 
     num_users: int
     num_items: int
-    by_user: tuple[np.ndarray, np.ndarray, np.ndarray]
-    by_item: tuple[np.ndarray, np.ndarray, np.ndarray]
+    by_user: tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"], Float32[np.ndarray, " E"]]
+    by_item: tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"], Float32[np.ndarray, " E"]]
+    item_weights: Float32[np.ndarray, " V"]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, 64 hex digits; `by_item` holds the same edges again."""
+        digest = hashlib.sha256(f"{self.num_users} {self.num_items}".encode())
+        for array in self.by_user:
+            digest.update(f"|{array.dtype} {array.shape}|".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
 
 def normalized_graph(num_users: int, num_items: int, edges: Int32[np.ndarray, "2 edges"]) -> Graph:
     """The graph of distinct (user, item) pairs; an edge weighs 1 / sqrt(degree · degree)."""
     users, items = edges
-    degrees = (
-        np.bincount(users, minlength=num_users)[users]
-        * np.bincount(items, minlength=num_items)[items]
-    )
+    item_degrees = np.bincount(items, minlength=num_items)
+    degrees = np.bincount(users, minlength=num_users)[users] * item_degrees[items]
     weights: Float32[np.ndarray, " edges"] = (degrees**-0.5).astype(np.float32)
+    item_weights = np.where(item_degrees > 0, np.maximum(item_degrees, 1) ** -0.5, 0.0)
     first, second = np.lexsort((items, users)), np.lexsort((users, items))
     return Graph(
         num_users,
         num_items,
         (users[first], items[first], weights[first]),
         (items[second], users[second], weights[second]),
+        item_weights.astype(np.float32),
     )
 
 

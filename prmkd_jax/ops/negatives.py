@@ -5,7 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int, Int32
+from jaxtyping import Float32, Int, Int32
+
+from prmkd_jax.ops.arrays import Array
 
 
 class Popularity(NamedTuple):
@@ -16,7 +18,7 @@ class Popularity(NamedTuple):
     is pushed down too: full ranking has it among the candidates.
 
     Attributes:
-        cumulative: running sum of the numbers.
+        cumulative: running sum of the counts.
         log_q: log of each item's chance.
     """
 
@@ -25,12 +27,12 @@ class Popularity(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Every user's distinct training items, made for drawing among the others.
+    """Every user's distinct training items, prepared for drawing from all other items.
 
     Attributes:
-        first: where a user's items start.
-        count: how many there are.
-        gaps: for each, how many items with smaller ids the user has not seen.
+        first: offset of a user's first item in `gaps`.
+        count: number of the user's items.
+        gaps: for each of them, the number of smaller item ids that the user has not seen.
     """
 
     first: Int32[np.ndarray, " U"]
@@ -39,7 +41,7 @@ class Seen(NamedTuple):
 
 
 def popularity(counts: Int[np.ndarray, " V"]) -> Popularity:
-    """The distribution for items that were trained on so many times."""
+    """The distribution that belongs to the items' training counts."""
     counts = counts + 1
     log_q = np.log(counts / counts.sum())
     return Popularity(np.cumsum(counts).astype(np.int32), log_q.astype(np.float32))

@@ -6,7 +6,9 @@ large for float32.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+from prmkd_jax.ops.arrays import Array
 
 
 def sampled_cross_entropy(
@@ -15,7 +17,7 @@ def sampled_cross_entropy(
     log_expected: Float[Array, " N"],
     hits: Bool[Array, "B N"],
 ) -> Float[Array, " B"]:
-    """−log softmax of the target, the other items' share of the denominator estimated.
+    """−log softmax of the target, with the other items' part of the denominator estimated.
 
     An item expected E times among N draws counts exp(score) / E each time it is drawn (the
     logQ correction of Bengio & Senécal, 2008), so the sum over the draws is an unbiased

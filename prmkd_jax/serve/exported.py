@@ -1,154 +1,327 @@
-"""A trained student as two files: weights in safetensors, and a card that says what they are."""
+"""A trained student as a folder that can be opened and can score by itself.
+
+`student.json`         the card: which student, which data, sizes, digests of the other files
+`ids.json`             ids (and titles) of the items, ids of the users where they have vectors,
+                       words of the items' fields
+`weights.safetensors`  the parameters, all that training goes on from
+`served.safetensors`   what only serving reads: finished item vectors, user vectors where they
+                       depend on no prefix, the arrays of `Facts` that scoring reads
+
+Training data, torch and orbax are not needed to read it, and nothing of optax is called.
+"""
 
 import dataclasses
 import json
-import os
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import safetensors.numpy
 from flax import nnx
+from jaxtyping import Float
 from safetensors import SafetensorError
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import content_digest, file_digest, write_json, writing_into
 from prmkd_jax.common.weights import require_weights
-from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
-from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student, dotted
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
+from prmkd_jax.students.facts import Facts, Field, SecondDomain
+from prmkd_jax.students.registry import (
+    about,
+    class_identity,
+    label,
+    result_name,
+    weights_depend_on,
+)
+from prmkd_jax.students.student import (
+    FoldsIn,
+    Params,
+    abstract_params,
+    flatten_params,
+    param_shapes,
+    structure,
+    unflatten_params,
+)
 
-WEIGHTS, CARD = "weights.safetensors", "student.json"
+FORMAT = 2
+WEIGHTS, SERVED, IDS = "weights.safetensors", "served.safetensors", "ids.json"
+CARD = "student.json"
+FILES = (WEIGHTS, SERVED, IDS, CARD)
 # The same weights under RecBole's keys, which the caller may write; older weights' go with them.
 RECBOLE_FILE = "recbole.pth"
 USER_TABLE = "user_embedding.table"
 
-# Settings under which weights may be read that were trained under others.
-_FREE = (
-    "dropout",
-    "mask_probability",
-    "auxiliary_weight",
-    "loss",
-    "num_negatives",
-    "gbce_t",
-    "embedding_l2",
-)
-
-Params = dict[str, Any]
+# Names of the arrays in `SERVED`.
+_ITEMS, _USERS, _FOLD_IN, _EDGES, _FIELD = "items", "users", "fold_in", "edges", "field."
+# Users whose vectors are made at once.
+_BLOCK = 4096
 
 
-def named(params: Params) -> dict[str, np.ndarray]:
-    """The parameters by dotted name, such as `blocks.0.qkv.kernel`."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {dotted(path): np.asarray(leaf) for path, leaf in leaves}
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An exported student, read back.
+
+    Attributes:
+        config: which student.
+        facts: sizes, and the arrays that scoring reads.
+        params: the parameters.
+        items: finished item vectors.
+        users: finished user vectors; None where they depend on the prefix.
+        fold_in: what a user without a vector gathers from each item; None where the class
+            can't make such a vector (`students.student.FoldsIn`).
+        item_ids: ids of the items' rows.
+        user_ids: ids of the users' rows; None where no user has a row.
+        titles: the items' titles, "" where unknown; None where none was exported.
+        card: the card as written.
+    """
+
+    config: StudentConfig
+    facts: Facts
+    params: Params
+    items: Float[np.ndarray, "V E"]
+    users: Float[np.ndarray, "U D"] | None
+    fold_in: Float[np.ndarray, "V D"] | None
+    item_ids: tuple[str, ...]
+    user_ids: tuple[str, ...] | None
+    titles: tuple[str, ...] | None
+    card: Mapping[str, Any]
 
 
-def shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    """The shapes by the same names."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {dotted(path): leaf.shape for path, leaf in leaves}
-
-
-def blank(config: StudentConfig, facts: Facts) -> Params:
-    """Shapes and dtypes of a student's parameters; nothing is computed."""
-    return jax.eval_shape(lambda: nnx.to_pure_dict(create_student(config, facts, 0)[1]))
-
-
-def unnamed(weights: dict[str, np.ndarray], like: Params) -> Params:
-    """The inverse of `named`, for parameters of this structure; float32 as they are."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: np.array(weights[dotted(path)], leaf.dtype), like
-    )
-
-
-def export_student(folder: Path, params: Params, config: StudentConfig, facts: Facts) -> None:
+def export_student(
+    folder: Path,
+    params: Params,
+    config: StudentConfig,
+    facts: Facts,
+    dataset: Dataset,
+    record: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a student; its card comes last: without one there is no student.
 
+    Other files in the folder stay.
+
     Args:
-        folder: made where it is missing; its other files stay.
-        params: the parameters.
+        folder: output folder.
+        params: the trained parameters.
         config: which student.
-        facts: its data set, whose ids name the rows of the tables.
+        facts: the facts it was trained with.
+        dataset: its data set, whose ids name the rows of the tables.
+        record: what else the card should tell (seed, metrics, teachers), as JSON content.
     """
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = named(params)
-    safetensors.numpy.save_file(
-        {name: np.ascontiguousarray(value) for name, value in weights.items()}, partial / WEIGHTS
-    )
-    card = {
-        "config": dataclasses.asdict(config),
-        "max_seq_len": facts.max_seq_len,
-        "dataset": {"name": facts.dataset.name, "fingerprint": facts.dataset.fingerprint},
-        "item_ids": facts.dataset.item_ids,
-        "user_ids": facts.dataset.user_ids if _has_users(weights) else None,
-        "fields": _fields(weights, facts),
+    weights = flatten_params(params)
+    served = _served_arrays(params, config, facts)
+    scoring = facts.only(about(config.student).scoring_facts)
+    titles = dataset.catalogue.texts.get("title", ())
+    with_users = _has_users(weights) or _USERS in served
+    ids = {
+        "item_ids": dataset.item_ids,
+        "user_ids": dataset.user_ids if with_users else None,
+        "titles": titles if any(titles) else None,
+        "fields": {name: field.names for name, field in scoring.item_fields.items()},
     }
-    (partial / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    folder.mkdir(exist_ok=True)
-    for name in (CARD, RECBOLE_FILE):
-        (folder / name).unlink(missing_ok=True)
-    for name in (WEIGHTS, CARD):
-        os.replace(partial / name, folder / name)
-    partial.rmdir()
+    card = {
+        "format": FORMAT,
+        "name": result_name(config),
+        "label": label(config),
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),
+        "class": class_identity(config.student),
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "facts": {
+            "users": facts.num_users,
+            "items": facts.num_items,
+            "window": facts.window,
+            "second_items": None if facts.second is None else facts.second.num_items,
+            "digest": facts.digest,
+        },
+        "fields": _tabled_fields(weights, facts),
+        "record": dict(record or {}),
+    }
+    with writing_into(folder, last=CARD) as partial:
+        _save_arrays(partial / WEIGHTS, weights)
+        _save_arrays(partial / SERVED, {**served, **_fact_arrays(scoring)})
+        write_json(partial / IDS, ids)
+        card["files"] = {name: file_digest(partial / name) for name in (WEIGHTS, SERVED, IDS)}
+        write_json(partial / CARD, {**card, "digest": content_digest(card)})
+        (folder / RECBOLE_FILE).unlink(missing_ok=True)
 
 
-def read_export(folder: Path, config: StudentConfig, facts: Facts) -> Params:
-    """The parameters that `export_student` wrote, for the same student and the same ids.
+def read_exported(folder: Path) -> Exported:
+    """Reads all that serving needs.
+
+    Raises:
+        UserError: a file is missing or damaged, of another format, or its student's class is
+            not installed.
+    """
+    card = read_card(folder)
+    for name in (WEIGHTS, SERVED, IDS):
+        _require_digest(folder, card, name)
+    config = _read_config(folder, card)
+    weights, served = _load_arrays(folder / WEIGHTS), _load_arrays(folder / SERVED)
+    ids = _read_json(folder / IDS)
+    facts = _read_facts(card["facts"], served, ids["fields"])
+    like = abstract_params(config, facts)
+    require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
+    return Exported(
+        config=config,
+        facts=facts,
+        params=unflatten_params(weights, like),
+        items=served[_ITEMS],
+        users=served.get(_USERS),
+        fold_in=served.get(_FOLD_IN),
+        item_ids=tuple(ids["item_ids"]),
+        user_ids=None if ids["user_ids"] is None else tuple(ids["user_ids"]),
+        titles=None if ids["titles"] is None else tuple(ids["titles"]),
+        card=card,
+    )
+
+
+def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Dataset) -> Params:
+    """The parameters, for the same student and the same ids: where training goes on.
 
     Raises:
         UserError: a file is missing or damaged, or it is another student's or other data's.
     """
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        weights = safetensors.numpy.load_file(folder / WEIGHTS)
-        settings, ids = dict(card["config"]), {key: card[key] for key in ("item_ids", "user_ids")}
-        fields = dict(card.get("fields", {}))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(
-            f"{folder}: found no whole {CARD} and {WEIGHTS}, expected an exported student"
-        ) from error
-    _require_settings(folder, settings, config)
-    _require_ids(folder, "item_ids", ids["item_ids"], facts.dataset.item_ids)
+    card = read_card(folder)
+    for name in (WEIGHTS, IDS):
+        _require_digest(folder, card, name)
+    weights, ids = _load_arrays(folder / WEIGHTS), _read_json(folder / IDS)
+    for option, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
+        found = card["config"].get(option, value)
+        # Shapes don't tell the number of heads, nor the steps over a graph.
+        if weights_depend_on(config, option) and found != value:
+            raise UserError(
+                f"--{option}: found {value!r}, expected {found!r} as in {folder / CARD}"
+            )
+    _require_ids(folder / IDS, "item_ids", ids["item_ids"], dataset.item_ids)
     if _has_users(weights):
-        _require_ids(folder, "user_ids", ids["user_ids"], facts.dataset.user_ids)
-    for field, names in _fields(weights, facts).items():
-        _require_ids(folder, field, fields.get(field), names)
-    like = blank(config, facts)
-    require_weights(shapes(weights), shapes(like), str(folder / WEIGHTS))
-    return unnamed(weights, like)
+        _require_ids(folder / IDS, "user_ids", ids["user_ids"], dataset.user_ids)
+    for field, names in _tabled_fields(weights, facts).items():
+        _require_ids(folder / CARD, field, card["fields"].get(field), names)
+    like = abstract_params(config, facts)
+    require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
+    return unflatten_params(weights, like)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of an exported student.
+
+    Raises:
+        UserError: it is missing, damaged or of another format.
+    """
+    path = folder / CARD
+    card = _read_json(path)
+    found = card.get("format", 1)
+    if found != FORMAT:
+        raise UserError(
+            f"{path}: format: found {found}, expected {FORMAT}: export the student again"
+        )
+    content = {name: value for name, value in card.items() if name != "digest"}
+    if card.get("digest") != content_digest(content):
+        raise UserError(f"{path}: damaged: its content doesn't match its own SHA-256")
+    return card
+
+
+def _served_arrays(params: Params, config: StudentConfig, facts: Facts) -> dict[str, np.ndarray]:
+    """The finished tables."""
+    student = nnx.merge(structure(config, facts), nnx.State(params))
+    served = {_ITEMS: np.asarray(student.items())}
+    if not about(config.student).user_vector_per_prefix:
+        blocks = []
+        for first in range(0, facts.num_users, _BLOCK):
+            users = np.arange(first, min(first + _BLOCK, facts.num_users), dtype=np.int32)[:, None]
+            zeros, ones = np.zeros_like(users), np.ones_like(users)
+            blocks.append(np.asarray(student.queries(PackedRows(zeros, ones, zeros, users, zeros))))
+        served[_USERS] = np.concatenate(blocks)
+        if isinstance(student, FoldsIn):
+            served[_FOLD_IN] = np.asarray(student.fold_in_items())
+    return served
+
+
+def _fact_arrays(facts: Facts) -> dict[str, np.ndarray]:
+    fields = {f"{_FIELD}{name}": field.words for name, field in facts.item_fields.items()}
+    return {_EDGES: facts.edges, **fields}
+
+
+def _read_facts(
+    sizes: Mapping[str, Any], arrays: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
+) -> Facts:
+    second, window = None, sizes["window"]
+    if sizes["second_items"] is not None:
+        empty = np.zeros((0, window + 1), np.int32)
+        second = SecondDomain(sizes["second_items"], PackedRows(*[empty] * 5))
+    fields = {name: Field(tuple(words), arrays[f"{_FIELD}{name}"]) for name, words in names.items()}
+    return Facts(sizes["users"], sizes["items"], window, arrays[_EDGES], fields, second)
+
+
+def _read_config(folder: Path, card: Mapping[str, Any]) -> StudentConfig:
+    values = dict(card["config"])
+    if values["student"] not in STUDENT_NAMES:
+        named = card["class"].get("class", "")
+        raise UserError(
+            f"{folder / CARD}: student: found {values['student']!r} ({named}), which is not "
+            f"installed, expected one of {', '.join(STUDENT_NAMES)}"
+        )
+    known = {field.name for field in dataclasses.fields(StudentConfig)}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return StudentConfig(**{n: v for n, v in {**values, **lists}.items() if n in known})
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # As bytes: the library's own file is readable by its owner alone.
+    content = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    path.write_bytes(safetensors.numpy.save(content))
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({first_line(error)})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: missing, expected an exported student") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged: found no JSON ({first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged: found no JSON object")
+    return content
+
+
+def _require_digest(folder: Path, card: Mapping[str, Any], name: str) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"{path}: missing, expected an exported student")
+    if file_digest(path) != card["files"][name]:
+        raise UserError(f"{path}: damaged: its SHA-256 is not the one in {CARD}")
+
+
+def _shapes(weights: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in weights.items()}
 
 
 def _has_users(weights: Iterable[str]) -> bool:
-    """Whether it serves the users that it was trained for, and no others."""
+    """Whether it has a row for each user that it was trained for."""
     return any(f".{name}".endswith(f".{USER_TABLE}") for name in weights)
 
 
-def _require_settings(folder: Path, found: dict[str, Any], config: StudentConfig) -> None:
-    """Shapes don't tell heads, nor the steps over a graph."""
-    for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        read = config.student not in BUILT_IN or config.student in READ_BY.get(name, BUILT_IN)
-        if read and name in found and name not in _FREE and found[name] != value:
-            raise UserError(
-                f"--{name}: found {value!r}, expected {found[name]!r} as in {folder / CARD}"
-            )
-
-
-def _fields(weights: Iterable[str], facts: Facts) -> dict[str, list[str]]:
+def _tabled_fields(weights: Iterable[str], facts: Facts) -> dict[str, list[str]]:
     """The words of the items' fields that have tables, in the order of their rows."""
     parts = {part for name in weights for part in name.split(".")}
     return {name: list(f.names) for name, f in facts.item_fields.items() if name in parts}
 
 
 def _require_ids(
-    folder: Path, field: str, found: Sequence[str] | None, expected: Sequence[str]
+    path: Path, field: str, found: Sequence[str] | None, expected: Sequence[str]
 ) -> None:
     """Rows that stand for other items, users or words would be read as these."""
     if list(found or ()) != list(expected):
         raise UserError(
-            f"{folder / CARD}: {field}: found {len(found or ())} that differ from the data set's "
+            f"{path}: {field}: found {len(found or ())} that differ from the data set's "
             f"{len(expected)}, expected the same in the same order"
         )

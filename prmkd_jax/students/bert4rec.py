@@ -13,10 +13,12 @@ many of its newest items as fit beside the mask, and a shorter one all.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import (
@@ -32,6 +34,24 @@ from prmkd_jax.students.layers import (
 class BERT4Rec(nnx.Module):
     """Bidirectional self-attention, with the head of BERT's masked language model."""
 
+    about = About(
+        label="BERT4Rec",
+        reads=frozenset(
+            {
+                "num_layers",
+                "num_heads",
+                "inner_size",
+                "dropout",
+                "mask_probability",
+                "auxiliary_weight",
+            }
+        ),
+        own_slot=True,
+        free=frozenset({"mask_probability", "auxiliary_weight"}),
+        scoring_facts=frozenset(),
+        similar_by=lambda config: config.hidden_size,
+    )
+
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width = config.hidden_size
         self.mask_probability = config.mask_probability
@@ -39,7 +59,7 @@ class BERT4Rec(nnx.Module):
         self.item_embedding = Embedding(facts.num_items, width, rngs=rngs)
         self.mask_embedding = Embedding(1, width, rngs=rngs)
         # The position after the longest prefix is the mask's.
-        self.position_embedding = Embedding(facts.max_seq_len + 1, width, rngs=rngs)
+        self.position_embedding = Embedding(facts.window + 1, width, rngs=rngs)
         self.input_norm = layer_norm(width, rngs)
         self.dropout = nnx.Dropout(config.dropout)
         self.blocks = nnx.List(

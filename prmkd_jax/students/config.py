@@ -6,53 +6,36 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.common.plugins import own_names
 
-BUILT_IN = ("sasrec", "gru4rec", "bert4rec", "recguru", "fm", "deepfm", "lightgcn")
+STUDENTS = {
+    "sasrec": "prmkd_jax.students.sasrec:SASRec",
+    "gru4rec": "prmkd_jax.students.gru4rec:GRU4Rec",
+    "bert4rec": "prmkd_jax.students.bert4rec:BERT4Rec",
+    "recguru": "prmkd_jax.students.recguru:RecGURU",
+    "fm": "prmkd_jax.students.fm:FM",
+    "deepfm": "prmkd_jax.students.deepfm:DeepFM",
+    "lightgcn": "prmkd_jax.students.lightgcn:LightGCN",
+}
+"""Name of a built-in student → module:class. `registry` says what depends on the class."""
+BUILT_IN = tuple(STUDENTS)
 OWN_GROUP = "prmkd.students"
 """The entry points of users' own students."""
 STUDENT_NAMES = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
 LOSSES = ("softmax", "sampled_softmax", "gbce", "bpr")
 
-# They see a prefix whole, followed by a token of their own, so each is encoded by itself.
-BIDIRECTIONAL = ("bert4rec", "recguru")
-
-# Options that of the built-in students only the named ones read.
-READ_BY = {
-    "num_layers": ("sasrec", "gru4rec", "bert4rec", "recguru", "lightgcn"),
-    "num_heads": ("sasrec", "bert4rec", "recguru"),
-    "inner_size": ("sasrec", "bert4rec", "recguru"),
-    "sasrec_form": ("sasrec",),
-    "gru_size": ("gru4rec",),
-    "mask_probability": ("bert4rec",),
-    "second_domain": ("recguru",),
-    "auxiliary_weight": ("bert4rec", "recguru"),
-    "dropout": ("sasrec", "gru4rec", "bert4rec", "recguru", "deepfm"),
-    "mlp_sizes": ("deepfm",),
-    "embedding_l2": ("lightgcn",),
-}
-
-# Options that only the named losses read.
-READ_BY_LOSS = {
-    "num_negatives": ("sampled_softmax", "gbce"),
-    "gbce_t": ("gbce",),
-    "embedding_l2": ("bpr",),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class StudentConfig:
-    """The student; the defaults are the paper's setting where it gives one."""
+    """The student; the defaults are the paper's setting where it gives one.
+
+    Only values are checked here. What depends on the class behind `student` is asked of
+    `registry`, which imports it.
+    """
 
     student: str = option("sasrec", "The model that is served.", choices=STUDENT_NAMES)
     hidden_size: int = option(300, "Width D of the representations.", low=1)
     num_layers: int = option(2, "Blocks, recurrent layers, or steps over lightgcn's graph.", low=1)
     num_heads: int = option(2, "Attention heads; they divide --hidden_size.", low=1)
     inner_size: int = option(256, "Width of the attention blocks' feed-forward layer.", low=1)
-    sasrec_form: str = option(
-        "recbole",
-        "Form of sasrec's blocks: RecBole's (post-LN), pre-LN, or that of the authors' code "
-        "(query alone normalised, ReLU, scaled embeddings, final LayerNorm).",
-        choices=("recbole", "pre-ln", "original"),
-    )
     gru_size: int = option(0, "Width of gru4rec's state; 0 for --hidden_size.", low=0)
     mask_probability: float = option(
         0.2, "Share of the items that bert4rec's cloze masks.", above=0, high=1
@@ -93,35 +76,5 @@ class StudentConfig:
 
     def __post_init__(self):
         validate(self)
-        if self.student in READ_BY["num_heads"] and self.hidden_size % self.num_heads:
-            raise UserError(
-                f"--num_heads: found {self.num_heads}, expected a divisor of "
-                f"--hidden_size={self.hidden_size}"
-            )
-
         if not self.mlp_sizes:
             raise UserError("--mlp_sizes: found none, expected at least one")
-
-    @property
-    def objective(self) -> str:
-        """The loss: the one that was asked for, else the student's own."""
-        return self.loss or ("sampled_softmax" if self.student == "deepfm" else "softmax")
-
-    def window(self, max_seq_len: int) -> int:
-        """How many items before its target an instance needs to be shown."""
-        if self.student == "lightgcn":
-            # A user vector that doesn't depend on the prefix needs one slot, to be asked at.
-            return 1
-        # The token that follows the prefix has a position as well.
-        return max_seq_len - 1 if self.one_by_one else max_seq_len
-
-    @property
-    def label(self) -> str:
-        """The name that results go by; RecGURU without a second domain is another model."""
-        alone = self.student == "recguru" and not self.second_domain
-        return "recguru-ae" if alone else self.student
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether each prefix is encoded by itself, not all of a history in one pass."""
-        return self.student in BIDIRECTIONAL

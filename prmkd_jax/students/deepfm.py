@@ -16,9 +16,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
+from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
@@ -30,6 +32,14 @@ MOST_PAIRS = 2**15
 
 class DeepFM(nnx.Module):
     """Factorisation machine plus multilayer perceptron."""
+
+    about = About(
+        label="DeepFM",
+        reads=frozenset({"dropout", "mlp_sizes"}),
+        default_loss="sampled_softmax",
+        scoring_facts=frozenset({"item_fields"}),
+        similar_by=lambda config: config.hidden_size,
+    )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         self.fm = FM(config, facts, rngs=rngs)

@@ -1,7 +1,12 @@
-"""What a student may know of a data set before it is trained."""
+"""What a student may know of a data set before it is trained: a small value, nothing later.
+
+`make_facts` reads a task's training part and catalogue once. The result holds no data set, is
+compared by its content and is written into the exported student.
+"""
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -10,7 +15,8 @@ from jaxtyping import Int32
 
 from prmkd_jax.data.dataset import Dataset, category_names
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack
-from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import Task
 
 # Of the catalogue's texts those that are words of a vocabulary, and how to find the words.
 ITEM_FIELDS = {"brand": lambda text: [text.strip()], "categories": category_names}
@@ -33,68 +39,125 @@ class Field(NamedTuple):
         return len(self.names)
 
 
-# Compared by identity: it is part of a model's static structure, and holds arrays.
-@dataclasses.dataclass(frozen=True, eq=False)
-class Facts:
-    """Sizes, the catalogue's categorical fields and the training part; nothing later.
+class SecondDomain(NamedTuple):
+    """Another data set's training part, for a student that learns from two.
 
     Attributes:
-        dataset: histories and catalogue.
-        split: its parts.
-        max_seq_len: longest prefix that a model sees.
-        second_domain: another data set, for a model that learns from two.
+        num_items: rows of its item table.
+        rows: its users' longest training prefixes, one a row; rows have `window` slots and one
+            for a token of the model's own.
     """
 
-    dataset: Dataset
-    split: Split
-    max_seq_len: int
-    second_domain: Dataset | None = None
+    num_items: int
+    rows: PackedRows
 
-    @property
-    def num_users(self) -> int:
-        """Users with a history."""
-        return self.dataset.num_users
 
-    @property
-    def num_items(self) -> int:
-        """Rows of every item table."""
-        return self.dataset.num_items
+@dataclasses.dataclass(frozen=True, eq=False)
+class Facts:
+    """Sizes, training edges and item fields; equal where the content is equal.
 
-    @cached_property
-    def edges(self) -> Int32[np.ndarray, "2 edges"]:
-        """Distinct (user, item) pairs of the training part, sorted."""
-        interactions = self.dataset.interactions
-        offsets = np.arange(len(interactions.items))
-        trained = offsets < self.split.train_end[interactions.users]
-        pairs = np.stack([interactions.users[trained], interactions.items[trained]])
-        return np.unique(pairs, axis=1).astype(np.int32)
+    It may stand in a model's static structure: models of equal facts share compiled code.
 
-    @cached_property
-    def item_fields(self) -> dict[str, Field]:
-        """The catalogue's categorical fields by name; only those that some item has."""
-        fields = {
-            name: _field(self.dataset.catalogue.texts[name], words)
-            for name, words in ITEM_FIELDS.items()
-        }
-        return {name: field for name, field in fields.items() if field.size}
+    Attributes:
+        num_users: users with a history.
+        num_items: rows of every item table.
+        window: longest prefix that the model sees.
+        edges: distinct (user, item) pairs of the training part, sorted.
+        item_fields: the catalogue's categorical fields by name; only those that some item has.
+        second: the second domain, or None.
+    """
+
+    num_users: int
+    num_items: int
+    window: int
+    edges: Int32[np.ndarray, "2 edges"]
+    item_fields: Mapping[str, Field]
+    second: SecondDomain | None = None
 
     @cached_property
-    def second_rows(self) -> PackedRows:
-        """The second domain's longest training prefixes, one a row and user.
+    def digest(self) -> str:
+        """SHA-256 of the content, 64 hex digits."""
+        digest = hashlib.sha256(f"{self.num_users} {self.num_items} {self.window}".encode())
+        for name, part in self._content():
+            if isinstance(part, np.ndarray):
+                array = np.ascontiguousarray(part)
+                digest.update(f"|{name} {array.dtype} {array.shape}|".encode())
+                digest.update(array.tobytes())
+            else:
+                digest.update(f"|{name} {part!r}|".encode())
+        return digest.hexdigest()
 
-        Rows have `max_seq_len` slots and one for a token of the model's own.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Facts) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def only(self, parts: frozenset[str]) -> "Facts":
+        """The facts with only these arrays; sizes stay, the rest is empty.
+
+        Args:
+            parts: of `edges` and `item_fields`.
         """
-        assert self.second_domain is not None
-        histories = self.second_domain.interactions
-        last = leave_one_out(histories).train_end - 1
-        last = last[last > histories.indptr[:-1]]
-        segments = instance_segments(histories, last, self.max_seq_len, own_slot=True)
-        packed = pack(histories, segments, 1, self.max_seq_len + 1, most=1)
-        return PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
+        second = None
+        if self.second is not None:
+            empty = np.zeros((0, self.window + 1), np.int32)
+            second = self.second._replace(rows=PackedRows(*[empty] * len(PackedRows._fields)))
+        return dataclasses.replace(
+            self,
+            edges=self.edges if "edges" in parts else np.zeros((2, 0), np.int32),
+            item_fields=self.item_fields if "item_fields" in parts else {},
+            second=second,
+        )
+
+    def _content(self) -> Iterator[tuple[str, object]]:
+        yield "edges", self.edges
+        for name, field in self.item_fields.items():
+            yield name, field.names
+            yield name, field.words
+        if self.second is not None:
+            yield "second", self.second.num_items
+            yield from zip(PackedRows._fields, self.second.rows, strict=True)
+
+
+def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
+    """Reads what a student may know.
+
+    Args:
+        task: data set and split; of the interactions only the training part is read.
+        window: longest prefix that the model sees (`registry.window`).
+        second: another data set, for a student that learns from two domains; its users' last two
+            items are left out, as leave-one-out does.
+    """
+    dataset = task.dataset
+    pairs = np.stack(
+        [dataset.interactions.users[task.in_train], dataset.interactions.items[task.in_train]]
+    )
+    fields = {
+        name: _field(dataset.catalogue.texts[name], words) for name, words in ITEM_FIELDS.items()
+    }
+    return Facts(
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        window=window,
+        edges=np.unique(pairs, axis=1).astype(np.int32),
+        item_fields={name: field for name, field in fields.items() if field.size},
+        second=None if second is None else _second_domain(second, window),
+    )
+
+
+def _second_domain(dataset: Dataset, window: int) -> SecondDomain:
+    histories = dataset.interactions
+    last = leave_one_out(histories).train_end - 1
+    last = last[last > histories.indptr[:-1]]
+    segments = instance_segments(histories, last, window, own_slot=True)
+    packed = pack(histories, segments, 1, window + 1, most=1)
+    rows = PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
+    return SecondDomain(dataset.num_items, rows)
 
 
 def _field(texts: tuple[str, ...], words_of: Callable[[str], list[str]]) -> Field:
-    # dict: distinct words in the order in which they stand.
+    # dict: distinct words in the order in which they occur.
     rows = [list(dict.fromkeys(filter(None, words_of(text)))) for text in texts]
     names = tuple(sorted({word for row in rows for word in row}))
     vocabulary = {word: number for number, word in enumerate(names)}

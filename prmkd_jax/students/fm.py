@@ -14,9 +14,11 @@ depends on the user alone changes neither the softmax nor the ranking and is lef
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
+from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import XAVIER_NORMAL, Embedding, causal_segments, dot
@@ -27,10 +29,17 @@ _ZEROS = nnx.initializers.zeros
 class FM(nnx.Module):
     """Second-order factorisation machine."""
 
+    about = About(
+        label="FM",
+        reads=frozenset(),
+        scoring_facts=frozenset({"item_fields"}),
+        similar_by=lambda config: config.hidden_size,
+    )
+
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width = config.hidden_size
-        # Static, and by identity: which words an item has is no parameter.
-        self.facts = facts
+        # Static: which words an item has is no parameter.
+        self.facts = facts.only(frozenset({"item_fields"}))
 
         def table(rows: int, columns: int, init: nnx.Initializer) -> Embedding:
             return Embedding(rows, columns, rngs=rngs, init=init)

@@ -8,9 +8,11 @@ a history. The score is the raw dot product with the input embedding table.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
+from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import XAVIER_NORMAL, Embedding, dot
@@ -59,6 +61,12 @@ class GRULayer(nnx.Module):
 
 class GRU4Rec(nnx.Module):
     """Recurrent sequential recommendation."""
+
+    about = About(
+        label="GRU4Rec",
+        reads=frozenset({"num_layers", "gru_size", "dropout"}),
+        scoring_facts=frozenset(),
+    )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width, state = config.hidden_size, config.gru_size or config.hidden_size

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
+
+from prmkd_jax.ops.arrays import Array
 
 INIT = nnx.initializers.normal(stddev=0.02)
 # As torch draws it; Flax's own `xavier_normal` cuts the distribution at two deviations.
@@ -22,11 +24,7 @@ class Embedding(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Self-attention and feed-forward block with exact GELU.
-
-    Post-LN as RecBole has it; with `norm_first` each LayerNorm stands before its sublayer
-    instead of after the sum.
-    """
+    """Self-attention and feed-forward block, post-LN with exact GELU, as RecBole has it."""
 
     def __init__(
         self,
@@ -35,11 +33,9 @@ class TransformerBlock(nnx.Module):
         inner: int,
         dropout: float,
         *,
-        norm_first: bool = False,
         rngs: nnx.Rngs,
     ):
         self.heads = heads
-        self.norm_first = norm_first
         # Query, key and value in one product: the same numbers, a third of the calls.
         self.qkv = linear(width, 3 * width, rngs)
         self.out = linear(width, width, rngs)
@@ -62,9 +58,6 @@ class TransformerBlock(nnx.Module):
             allowed: whether slot i may look at slot j.
             rngs: source of the dropout masks; None switches dropout off.
         """
-        if self.norm_first:
-            hidden = hidden + self._attend(self.attention_norm(hidden), allowed, rngs)
-            return hidden + self._feed(self.output_norm(hidden), rngs)
         hidden = self.attention_norm(hidden + self._attend(hidden, allowed, rngs))
         return self.output_norm(hidden + self._feed(hidden, rngs))
 

@@ -8,10 +8,12 @@ the instance. The score is the raw dot product. The loss is the softmax of all s
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.graph import normalized_graph, propagate
+from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import Embedding, dot
@@ -21,6 +23,14 @@ _XAVIER = nnx.initializers.xavier_uniform()
 
 class LightGCN(nnx.Module):
     """Light graph convolution: no weights but the embeddings, no activations."""
+
+    about = About(
+        label="LightGCN",
+        reads=frozenset({"num_layers", "embedding_l2"}),
+        user_vector_per_prefix=False,
+        # The smoothed tables are exported, so scoring reads no graph.
+        scoring_facts=frozenset(),
+    )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         self.user_embedding = Embedding(
@@ -58,6 +68,20 @@ class LightGCN(nnx.Module):
         item = self.item_embedding
         triples = jnp.stack([self.user_embedding(users), item(positives), item(negatives)])
         return 0.5 * jnp.square(triples).sum((0, -1))
+
+    def fold_in_items(self) -> Float[Array, "V D"]:
+        """What a user outside the graph gathers from each item: Σₖ e_i⁽ᵏ⁾ / √deg(i) / (K + 1).
+
+        The propagation's own rule for a user whose embedding is zero and who changes no item:
+        layer k + 1 of the user is Σ e_i⁽ᵏ⁾ / √(n · deg(i)) over the n items read.
+        """
+        users, items = self.user_embedding.table[...], self.item_embedding.table[...]
+        total = jnp.zeros_like(items)
+        for _ in range(self.num_layers):
+            total = total + items
+            users, items = propagate(users, items, self.graph)
+        weights = jnp.asarray(self.graph.item_weights)
+        return total * weights[:, None] / (self.num_layers + 1)
 
     def _smoothed(self) -> tuple[Float[Array, "U D"], Float[Array, "V D"]]:
         """Means of layers 0 … K (eq. 7 of arXiv 2002.02126 with equal weights)."""

@@ -23,10 +23,12 @@ the code trains the head on user vectors of whole histories.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.students.about import About
 from prmkd_jax.students.adversary import Critic, adversarial_loss, asked_first
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
@@ -44,14 +46,30 @@ from prmkd_jax.students.layers import (
 class RecGURU(nnx.Module):
     """Transformer autoencoder with a recommending head and, for two domains, a critic."""
 
-    training_only = ("own.decoder", "second", "critic")
+    about = About(
+        label=lambda config: "RecGURU" if config.second_domain else "RecGURU-AE",
+        result_name=lambda config: "recguru" if config.second_domain else "recguru-ae",
+        reads=frozenset(
+            {
+                "num_layers",
+                "num_heads",
+                "inner_size",
+                "dropout",
+                "second_domain",
+                "auxiliary_weight",
+            }
+        ),
+        own_slot=True,
+        training_only=("own.decoder", "second", "critic"),
+        free=frozenset({"auxiliary_weight"}),
+        scoring_facts=frozenset(),
+    )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width = config.hidden_size
         sizes = width, config.num_heads, config.inner_size, config.dropout
-        # Static, and by identity: the second domain's histories are no parameters. Without one
-        # nothing is kept, so that seeds share what is compiled.
-        self.facts = None if facts.second_domain is None else facts
+        # Static: the second domain's histories are no parameters.
+        self.facts = None if facts.second is None else facts
         self.auxiliary_weight = config.auxiliary_weight
 
         def domain(items: int) -> Domain:
@@ -59,14 +77,14 @@ class RecGURU(nnx.Module):
 
         self.own = domain(facts.num_items)
         # The position after the longest prefix is the end token's.
-        self.position_embedding = Embedding(facts.max_seq_len + 1, width, rngs=rngs)
+        self.position_embedding = Embedding(facts.window + 1, width, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
         self.encoder = nnx.List(
             TransformerBlock(*sizes, rngs=rngs) for _ in range(config.num_layers)
         )
         self.head = nnx.List(DecoderBlock(*sizes, rngs=rngs) for _ in range(config.num_layers))
-        if facts.second_domain is not None:
-            self.second = domain(facts.second_domain.num_items)
+        if facts.second is not None:
+            self.second = domain(facts.second.num_items)
             self.critic = Critic(width, rngs=rngs)
 
     def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
@@ -101,8 +119,8 @@ class RecGURU(nnx.Module):
         """
         users = self._encode(self.own, rows, rngs)
         loss = self._reconstruct(self.own, rows, users, rngs)
-        if self.facts is not None:
-            drawn = draw_rows(self.facts.second_rows, rows.item_seq.size, rngs)
+        if self.facts is not None and self.facts.second is not None:
+            drawn = draw_rows(self.facts.second.rows, rows.item_seq.size, rngs)
             others = self._encode(self.second, drawn, rngs)
             loss = loss + self._reconstruct(self.second, drawn, others, rngs)
             pairs = asked_first(rows, users), asked_first(drawn, others)

@@ -1,123 +1,144 @@
-"""The light models that are served: the protocol they share, and who they are."""
+"""Which students there are, and what depends on the class behind a name.
 
-from typing import Any, Protocol, runtime_checkable
+A built-in student is one line of `config.STUDENTS`, a user's own one entry point of the group
+`prmkd.students`; from there on they are treated alike. The class, and with it jax, is imported
+when a function here is first asked about it, not when this module is imported.
+"""
 
-import jax
-import numpy as np
-from flax import nnx
-from jaxtyping import Array, Float
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.plugins import own_class
-from prmkd_jax.data.packing import PackedRows
-from prmkd_jax.students.bert4rec import BERT4Rec
-from prmkd_jax.students.config import OWN_GROUP, StudentConfig
-from prmkd_jax.students.deepfm import DeepFM
-from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.fm import FM
-from prmkd_jax.students.gru4rec import GRU4Rec
-from prmkd_jax.students.lightgcn import LightGCN
-from prmkd_jax.students.recguru import RecGURU
-from prmkd_jax.students.sasrec import SASRec
+from prmkd_jax.common.plugins import own_class, own_identity
+from prmkd_jax.students.about import TRAINING_OPTIONS, About
+from prmkd_jax.students.config import OWN_GROUP, STUDENTS, StudentConfig
 
-STUDENTS = {
-    "sasrec": SASRec,
-    "gru4rec": GRU4Rec,
-    "bert4rec": BERT4Rec,
-    "recguru": RecGURU,
-    "fm": FM,
-    "deepfm": DeepFM,
-    "lightgcn": LightGCN,
+# Options that only some losses read.
+LOSS_OPTIONS = {
+    "num_negatives": ("sampled_softmax", "gbce"),
+    "gbce_t": ("gbce",),
+    "embedding_l2": ("bpr",),
 }
+# Options that every student reads, by itself or through the loss.
+_SHARED = frozenset({"student", "hidden_size", "loss", "num_negatives", "gbce_t"})
 
 
-class Student(Protocol):
-    """All that training, distillation, ranking and export know of a model."""
-
-    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
-        """One user vector a slot; dropout only where `rngs` is given."""
-        ...
-
-    def items(self) -> Float[Array, "V D"]:
-        """One vector an item."""
-        ...
-
-    def score(
-        self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
-    ) -> Float[Array, "B C"]:
-        """The score of every query with every item, float32."""
-        ...
-
-
-@runtime_checkable
-class HasAuxiliary(Protocol):
-    """A student that also learns from a loss of its own; the method is optional.
-
-    The step adds it to the loss of the plain and of the distilled student alike.
-    """
-
-    def auxiliary(self, rows: PackedRows, rngs: nnx.Rngs) -> Float[Array, ""]:
-        """The further loss on a batch's rows, weighted; padding slots must not count.
-
-        Args:
-            rows: the packed rows that `queries` answered.
-            rngs: source of everything random.
-        """
-        ...
-
-
-def create_student(
-    config: StudentConfig, facts: Facts, seed: int
-) -> tuple[nnx.GraphDef, nnx.State]:
-    """A freshly initialised student, split into its structure and its parameters.
+@functools.cache
+def student_class(name: str) -> Any:
+    """The class behind a name of `--student`.
 
     Raises:
-        UserError: a user's own class can't be imported, or gives arrays of other shapes than
-            the protocol's.
+        UserError: a user's own class can't be imported.
     """
-    rngs = nnx.Rngs(params=seed)
-    if config.student in STUDENTS:
-        return nnx.split(STUDENTS[config.student](config, facts, rngs=rngs))
-    student = own_class(OWN_GROUP, config.student, "student")(config, facts, rngs=rngs)
-    _require_protocol(student, config.student, facts)
-    return nnx.split(student)
+    if name in STUDENTS:
+        module, _, attribute = STUDENTS[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    return own_class(OWN_GROUP, name, "student")
 
 
-def served_parameters(student: str, params: dict[str, Any]) -> int:
-    """How many numbers serving needs: all parameters but those that only training reads.
+def about(name: str) -> About:
+    """What the class says of itself, or the defaults of `About` where it says nothing."""
+    return getattr(student_class(name), "about", About())
+
+
+def class_identity(name: str) -> dict[str, str]:
+    """Class, package and version of a user's own student; empty for a built-in one."""
+    return {} if name in STUDENTS else own_identity(OWN_GROUP, name)
+
+
+def loss_name(config: StudentConfig) -> str:
+    """The loss: the one that was asked for, or the student's default.
+
+    >>> loss_name(StudentConfig(student="deepfm")), loss_name(StudentConfig(loss="bpr"))
+    ('sampled_softmax', 'bpr')
+    """
+    return config.loss or about(config.student).default_loss
+
+
+def window(config: StudentConfig, max_seq_len: int) -> int:
+    """How many items before its target an instance needs to be shown.
+
+    >>> [window(StudentConfig(student=name), 50) for name in ("sasrec", "bert4rec", "lightgcn")]
+    [50, 49, 1]
+    """
+    said = about(config.student)
+    if not said.user_vector_per_prefix:
+        # One slot, at which the user vector is read.
+        return 1
+    # The token after the prefix has a position as well.
+    return max_seq_len - said.own_slot
+
+
+def label(config: StudentConfig) -> str:
+    """The display name in tables and figures.
+
+    >>> label(StudentConfig(student="recguru"))
+    'RecGURU-AE'
+    """
+    return _resolve(about(config.student).label, config)
+
+
+def result_name(config: StudentConfig) -> str:
+    """The name in results and of files.
+
+    >>> result_name(StudentConfig(student="recguru"))
+    'recguru-ae'
+    """
+    return _resolve(about(config.student).result_name, config)
+
+
+def reads(config: StudentConfig, option: str) -> bool:
+    """Whether the student, or the loss it learns by, reads an option of `StudentConfig`.
+
+    A class that doesn't declare its options is taken to read all of them.
+    """
+    if option in LOSS_OPTIONS and loss_name(config) not in LOSS_OPTIONS[option]:
+        return False
+    declared = about(config.student).reads
+    return option in _SHARED or declared is None or option in declared
+
+
+def weights_depend_on(config: StudentConfig, option: str) -> bool:
+    """Whether weights that were trained under another value of an option mean another model."""
+    said = about(config.student)
+    if option in TRAINING_OPTIONS | said.free:
+        return False
+    return option in _SHARED or said.reads is None or option in said.reads
+
+
+def check(config: StudentConfig, max_seq_len: int) -> None:
+    """Checks the options that the class decides about.
 
     Args:
-        student: its name; a class says what only training reads by `training_only`, names of
-            its parts.
-        params: the student's, as nested dictionaries.
+        config: the student.
+        max_seq_len: `--max_seq_len`.
+
+    Raises:
+        UserError: the heads don't divide the width, or a prefix has no place in the window.
     """
-    unread = getattr(STUDENTS.get(student), "training_only", ())
-    return sum(
-        leaf.size
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if not any(dotted(path).startswith(f"{part}.") for part in unread)
-    )
-
-
-def dotted(path: tuple[Any, ...]) -> str:
-    """A parameter's name, such as `blocks.0.qkv.kernel`, from its path in the tree."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _require_protocol(student: Student, name: str, facts: Facts) -> None:
-    """Checks a user's own student's shapes: a table with a padding row ranks other items."""
-    slots = np.zeros((2, 3), np.int32)
-
-    def ask(rows: PackedRows) -> tuple[Array, Array, Array]:
-        queries, items = student.queries(rows), student.items()
-        return queries, items, student.score(queries, items)
-
-    rows = PackedRows(*[slots] * len(PackedRows._fields))
-    found = [[*array.shape] for array in jax.eval_shape(ask, rows)]
-    width = found[0][-1]
-    expected = [[6, width], [facts.num_items, width], [6, facts.num_items]]
-    if found != expected:
+    if about(config.student).reads is not None and reads(config, "num_heads"):
+        require_heads(config)
+    if window(config, max_seq_len) < 1:
         raise UserError(
-            f"--student: {name}: found queries, items and scores of shape {found} for 6 slots and "
-            f"{facts.num_items} items, expected {expected}"
+            f"--max_seq_len: found {max_seq_len}, expected at least 2: "
+            f"--student={config.student} adds a token to each prefix"
         )
+
+
+def require_heads(config: StudentConfig) -> None:
+    """Checks that the attention heads divide the width.
+
+    Raises:
+        UserError: they don't.
+    """
+    if config.hidden_size % config.num_heads:
+        raise UserError(
+            f"--num_heads: found {config.num_heads}, expected a divisor of "
+            f"--hidden_size={config.hidden_size}"
+        )
+
+
+def _resolve(name: str | Callable[[StudentConfig], str], config: StudentConfig) -> str:
+    return (name(config) if callable(name) else name) or config.student

@@ -15,23 +15,16 @@ NUMERICS_VERSION = 1
 class TrainConfig:
     """Optimisation and stopping, the same for the plain and the distilled student."""
 
-    batch_size: int = option(
-        512,
-        "Token slots of a training batch, nearly all of which ask for an instance; instances, "
-        "where few do: histories much longer than --max_seq_len, bert4rec, recguru.",
-        low=1,
-    )
+    batch_size: int = option(512, "Batch size: about this many training targets a step.", low=1)
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
     weight_decay: float = option(
         1e-5, "L2 coefficient added to the gradients of matrices and tables.", low=0
     )
     max_epochs: int = option(200, "Most epochs of a run.", low=1)
     patience: int = option(10, "Epochs without a better validation NDCG@10 before a stop.", low=1)
-    eval_batch_size: int = option(1024, "Users ranked at once.", low=1)
+    eval_batch_size: int = option(1024, "Users ranked at once.", low=1, flag=False)
     checkpoint_seconds: float = option(
-        10.0,
-        "Least time between two checkpoints, which are written at the ends of epochs.",
-        low=0,
+        10.0, "Least seconds between two checkpoints, written after epochs.", low=0, flag=False
     )
 
     def __post_init__(self):

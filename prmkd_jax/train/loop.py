@@ -3,144 +3,40 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Int64
 
-from prmkd_jax.data.batches import (
-    Batch,
-    Columns,
-    TrainingBatches,
-    catalogue_columns,
-    in_batch_columns,
-    popularity_groups,
-)
-from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split
-from prmkd_jax.distill.config import METHODS, DistillConfig
-from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
-from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
-from prmkd_jax.evaluate.metrics import ranking_metrics
-from prmkd_jax.ops.negatives import Popularity, Seen
-from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import create_student, served_parameters
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.evaluate.evaluator import Evaluator
+from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
+from prmkd_jax.students.student import served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
-from prmkd_jax.train.config import TrainConfig
-from prmkd_jax.train.objective import known_items
-from prmkd_jax.train.optim import make_optimizer
-from prmkd_jax.train.sharding import make_mesh, place, replicate
-from prmkd_jax.train.step import (
-    DistillInput,
-    StepMetrics,
-    TrainState,
-    init_state,
-    make_train_step,
+from prmkd_jax.train.inputs import (
+    Constants,
+    DistillBatch,
+    distill_inputs,
+    run_constants,
+    training_batches,
 )
-
-SELECTION_METRIC = "NDCG@10"
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.run import Fitted, Params, Run, fresh_student
+from prmkd_jax.train.sharding import CONSTANTS, STATE, make_mesh, place, place_inputs
+from prmkd_jax.train.step import StepMetrics, TrainState, TrainStep, init_state, make_train_step
 
 # Steps that may wait in the device's queue: enough to hide the host's work, few enough
 # that their inputs don't pile up in memory.
 _IN_FLIGHT = 4
 
 
-class TeacherSource(Protocol):
-    """Where the teachers' scores come from (`bridge.teacher_bank` is one).
-
-    Attributes:
-        names: of the K teachers.
-        default_weights: w_k, summing to 1.
-    """
-
-    names: tuple[str, ...]
-    default_weights: np.ndarray
-
-    def for_batch(self, batch: Batch, candidates: np.ndarray) -> TeacherTables | TeacherScores:
-        """The tables that stay on the device, or this batch's scores."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One student to be trained: which, on what, how.
-
-    Attributes:
-        dataset: the data.
-        split: its parts.
-        max_seq_len: longest prefix seen.
-        student: which student.
-        train: how it is trained.
-        seed: of initialisation, batches and dropout.
-        distill: None for the plain student.
-        teachers: None for the plain student.
-        threshold: epsilon, calibrated beforehand.
-        folder: where checkpoints go.
-        start: parameters to begin with; None draws them from the seed.
-        resume: continue from the folder's newest checkpoint.
-        rank_test: rank the test instances at the end; a run that only serves to choose a
-            setting must not.
-        second_domain: a data set that the student learns from besides.
-    """
-
-    dataset: Dataset
-    split: Split
-    max_seq_len: int
-    student: StudentConfig
-    train: TrainConfig
-    seed: int
-    folder: Path
-    start: dict[str, Any] | None = None
-    distill: DistillConfig | None = None
-    teachers: TeacherSource | None = None
-    threshold: float = float("inf")
-    resume: bool = False
-    rank_test: bool = True
-    second_domain: Dataset | None = None
-
-    def __post_init__(self):
-        if (self.distill is None) != (self.teachers is None):
-            raise ValueError("a run has both teachers and a distillation, or neither")
-
-    @property
-    def facts(self) -> Facts:
-        """What the student may know of its data."""
-        return Facts(self.dataset, self.split, self.max_seq_len, self.second_domain)
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """A trained student at its best validation epoch.
-
-    Attributes:
-        params: its parameters.
-        validation: ranks of the validation instances.
-        test: ranks of the test instances, computed once; None if not asked for.
-        history: one record an epoch.
-        best_epoch: the epoch that was kept, counted from 1; 0 is the start.
-        parameters: how many numbers of `params` serving needs.
-        train_seconds: wall-clock time of all training epochs, compilation included.
-        evaluate_seconds: wall-clock time of all validations.
-    """
-
-    params: dict[str, Any]
-    validation: UserRanks
-    test: UserRanks | None
-    history: list[dict[str, Any]]
-    best_epoch: int
-    parameters: int
-    train_seconds: float
-    evaluate_seconds: float
-
-
 @dataclasses.dataclass
 class _Progress:
-    """What a resumed run needs beside the arrays, and the time it has taken so far."""
+    """What a resumed run needs besides the arrays, and the seconds taken so far."""
 
     epoch: int = 0
     best_epoch: int = 0
@@ -159,27 +55,32 @@ def fit(
 ) -> Fitted:
     """Trains until validation NDCG@10 has not risen for `patience` epochs.
 
-    The best epoch's parameters are kept, on validation, or those of the start where no epoch
-    betters it; the test instances are ranked once with them. A checkpoint is written after an
-    epoch, at most every `checkpoint_seconds`.
+    The parameters of the best epoch on validation are kept, or those of a given start if no
+    epoch is better; the test instances are ranked once with them. Checkpoints are written after
+    epochs, at most one every `checkpoint_seconds`.
 
     Args:
         run: what to train.
-        on_step: called with (step of the epoch, about how many there are).
+        on_step: called with the step of the epoch and about how many there are.
         on_epoch: called with the epoch's record.
         on_start: called with the validation metrics of a given start.
+
+    Raises:
+        FloatingPointError: a validation or test score is not finite.
     """
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
     batches = training_batches(run)
     mesh = make_mesh(math.gcd(batches.rows, run.train.batch_size))
-    state = replicate(mesh, init_state(params, optimizer, run.seed))
-    best_params, progress = jax.tree.map(jnp.copy, state.params), _Progress()
+    state = place(mesh, init_state(params, optimizer, run.seed), STATE)
+    best_params = jax.tree.map(jnp.copy, state.params)
+    progress = _Progress()
     if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
-        (state, best_params), progress = replicate(mesh, saved[0]), _Progress(**saved[1])
-    step = make_train_step(graphdef, optimizer, run.distill, run.student)
-    known = replicate(mesh, drawing_input(run))
-    validate = make_evaluator(run, graphdef, run.split.validation)
+        state, best_params = place(mesh, saved[0], STATE)
+        progress = _Progress(**saved[1])
+    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh)
+    constants = place(mesh, run_constants(run), CONSTANTS)
+    validate = make_evaluator(run, graphdef, run.task.split.validation)
     if run.start is not None and progress.epoch == 0:
         scores = ranking_metrics(validate(state.params).all_items)
         progress.best = scores[SELECTION_METRIC]
@@ -188,129 +89,55 @@ def fit(
     while not progress.finished:
         started = time.perf_counter()
         inputs = (
-            (*place(mesh, *each), known)
-            for each in distill_inputs(run, batches.epoch(progress.epoch))
+            place_inputs(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch))
         )
-        state, metrics = _run_epoch(state, step, inputs, batches.steps_about, on_step)
+        state, metrics = _run_epoch(state, step, inputs, constants, batches.steps_about, on_step)
         trained = time.perf_counter()
         scores = ranking_metrics(validate(state.params).all_items)
         evaluated = time.perf_counter()
-        progress.epoch += 1
-        progress.train_seconds += trained - started
-        progress.evaluate_seconds += evaluated - trained
-        if scores[SELECTION_METRIC] > progress.best:
-            progress.best, progress.best_epoch = scores[SELECTION_METRIC], progress.epoch
+        seconds = {"train": trained - started, "evaluate": evaluated - trained}
+        record = {
+            "epoch": progress.epoch + 1,
+            **_summary(metrics, run),
+            "validation": scores,
+        }
+        if _note_epoch(progress, run, record, seconds):
             best_params = jax.tree.map(jnp.copy, state.params)
-        record = {"epoch": progress.epoch, **_summary(metrics, run), "validation": scores}
-        progress.history.append(record)
-        stale = progress.epoch - progress.best_epoch
-        progress.finished = stale >= run.train.patience or progress.epoch >= run.train.max_epochs
         # Writing one takes as long as a short epoch.
         if progress.finished or time.perf_counter() - saved_at >= run.train.checkpoint_seconds:
-            contents = (state, best_params), dataclasses.asdict(progress)
-            save_checkpoint(run.folder, progress.epoch, *contents)
+            contents = (state, best_params)
+            save_checkpoint(run.folder, progress.epoch, contents, dataclasses.asdict(progress))
             saved_at = time.perf_counter()
-        seconds = {"train": trained - started, "evaluate": evaluated - trained}
         on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
-    return Fitted(
-        params=best_params,
-        validation=validate(best_params),
-        test=make_evaluator(run, graphdef, run.split.test)(best_params) if run.rank_test else None,
-        history=progress.history,
-        best_epoch=progress.best_epoch,
-        parameters=served_parameters(run.student.student, best_params),
-        train_seconds=progress.train_seconds,
-        evaluate_seconds=progress.evaluate_seconds,
-    )
+    return _fitted(run, graphdef, best_params, validate, progress)
 
 
-def fresh_student(run: Run) -> tuple[nnx.GraphDef, dict[str, Any]]:
-    """The run's student before its first step: its structure and its parameters."""
-    graphdef, state = create_student(run.student, run.facts, run.seed)
-    if run.start is None:
-        return graphdef, nnx.to_pure_dict(state)
-    # A copy: the first step writes over what it is given.
-    return graphdef, jax.tree.map(jnp.array, run.start)
-
-
-def drawing_input(run: Run) -> Popularity | Seen | None:
-    """What a step knows of the training part when its loss draws items."""
-    return known_items(run.student, run.facts)
-
-
-def training_batches(run: Run) -> TrainingBatches:
-    """The batches that a run trains on."""
-    return TrainingBatches(
-        run.dataset.interactions,
-        run.split,
-        run.max_seq_len,
+def make_evaluator(
+    run: Run, graphdef: nnx.GraphDef, instance_ids: Int64[np.ndarray, " instances"]
+) -> Evaluator:
+    """Ranks some of the task's instances under the run's student."""
+    return Evaluator(
+        graphdef,
+        run.task.dataset,
+        instance_ids,
+        run.window,
         run.train.batch_size,
-        run.seed,
-        run.student.one_by_one,
+        run.train.eval_batch_size,
+        own_slot=run.own_slot,
     )
-
-
-def distill_inputs(
-    run: Run, batches: Iterable[Batch]
-) -> Iterator[tuple[Batch, DistillInput | None]]:
-    """Adds to each batch what a distilled step needs; None for the plain student."""
-    config, teachers = run.distill, run.teachers
-    if config is None or teachers is None:
-        yield from ((batch, None) for batch in batches)
-        return
-    groups = None
-    if METHODS[config.method].loss == "unkd":
-        groups = jnp.asarray(popularity_groups(run.dataset, run.split, config.unkd_groups))
-    for batch in batches:
-        columns = _columns(run, config, batch)
-        known = _known_to_teachers(run, config, batch)
-        yield (
-            batch,
-            DistillInput(
-                columns,
-                jnp.asarray(known.instance_ids),
-                teachers.for_batch(known, columns.candidates),
-                jnp.asarray(teachers.default_weights, jnp.float32),
-                jnp.asarray(run.threshold, jnp.float32),
-                groups,
-            ),
-        )
-
-
-def _known_to_teachers(run: Run, config: DistillConfig, batch: Batch) -> Batch:
-    """The batch with the instances whose prefixes the teachers are to have read.
-
-    After the whole training part comes the validation instance, whose prefix it is. A user too
-    short for one keeps the instance that is asked.
-    """
-    if config.teacher_history == "prefix":
-        return batch
-    histories = run.dataset.interactions
-    users = histories.users[batch.instance_ids]
-    end = run.split.train_end[users]
-    whole = np.where(batch.real & (end < histories.indptr[users + 1]), end, batch.instance_ids)
-    return batch._replace(instance_ids=whole.astype(np.int32))
-
-
-def _columns(run: Run, config: DistillConfig, batch: Batch) -> Columns:
-    histories, end, masked = run.dataset.interactions, run.split.train_end, config.mask_history
-    if config.negatives == "catalogue":
-        items = run.dataset.num_items
-        return catalogue_columns(histories, end, batch, items, mask_history=masked)
-    deduplicate = config.deduplicate_columns
-    return in_batch_columns(histories, end, batch, mask_history=masked, deduplicate=deduplicate)
 
 
 def _run_epoch(
     state: TrainState,
-    step: Callable,
-    inputs: Iterator[tuple],
+    step: TrainStep,
+    inputs: Iterator[tuple[Batch, DistillBatch | None]],
+    constants: Constants,
     steps: int,
     on_step: Callable[[int, int], None],
 ) -> tuple[TrainState, list[StepMetrics]]:
     metrics: list[StepMetrics] = []
-    for number, each in enumerate(inputs, start=1):
-        state, measured = step(state, *each)
+    for number, (batch, distill) in enumerate(inputs, start=1):
+        state, measured = step(state, batch, distill, constants)
         metrics.append(measured)
         if number > _IN_FLIGHT:
             metrics[number - _IN_FLIGHT].loss.block_until_ready()
@@ -318,25 +145,30 @@ def _run_epoch(
     return state, jax.device_get(metrics)
 
 
-def make_evaluator(run: Run, graphdef: nnx.GraphDef, instance_ids: np.ndarray) -> Evaluator:
-    """What ranks these instances under the run's student."""
-    return Evaluator(
-        graphdef,
-        run.dataset,
-        instance_ids,
-        run.max_seq_len,
-        run.train.batch_size,
-        run.train.eval_batch_size,
-        own_slot=run.student.one_by_one,
-    )
+def _note_epoch(
+    progress: _Progress, run: Run, record: dict[str, Any], seconds: dict[str, float]
+) -> bool:
+    """Adds an epoch to the progress; returns whether it is the best one so far."""
+    progress.epoch += 1
+    progress.train_seconds += seconds["train"]
+    progress.evaluate_seconds += seconds["evaluate"]
+    progress.history.append(record)
+    score = record["validation"][SELECTION_METRIC]
+    better = score > progress.best
+    if better:
+        progress.best = score
+        progress.best_epoch = progress.epoch
+    stale = progress.epoch - progress.best_epoch
+    progress.finished = stale >= run.train.patience or progress.epoch >= run.train.max_epochs
+    return better
 
 
 def _summary(metrics: list[StepMetrics], run: Run) -> dict[str, Any]:
-    """Means over the epoch's rows, as JSON values."""
-    rows = np.array([m.rows for m in metrics], dtype=float)
+    """Means over the epoch's instances, as JSON values."""
+    weights = np.array([m.num_instances for m in metrics], dtype=float)
 
     def mean(values: list) -> np.ndarray:
-        return np.average(np.asarray(values, dtype=float), axis=0, weights=rows)
+        return np.average(np.asarray(values, dtype=float), axis=0, weights=weights)
 
     summary: dict[str, Any] = {
         name: float(mean([getattr(m, name) for m in metrics]))
@@ -350,3 +182,26 @@ def _summary(metrics: list[StepMetrics], run: Run) -> dict[str, Any]:
             for k, name in enumerate(run.teachers.names)
         }
     return summary
+
+
+def _fitted(
+    run: Run,
+    graphdef: nnx.GraphDef,
+    params: Params,
+    validate: Evaluator,
+    progress: _Progress,
+) -> Fitted:
+    """Ranks with the parameters that were kept."""
+    test = None
+    if run.rank_test:
+        test = make_evaluator(run, graphdef, run.task.split.test)(params)
+    return Fitted(
+        params=params,
+        validation=validate(params),
+        test=test,
+        history=progress.history,
+        best_epoch=progress.best_epoch,
+        parameters=served_parameters(run.student.student, params),
+        train_seconds=progress.train_seconds,
+        evaluate_seconds=progress.evaluate_seconds,
+    )

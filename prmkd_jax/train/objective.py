@@ -1,14 +1,16 @@
 """The student's own loss: eq. 4 of arXiv 2401.00797, or one that draws its negatives."""
 
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int, Key
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.batches import Batch, training_counts
+from prmkd_jax.data.task import Task
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.ops.negatives import (
     Popularity,
@@ -21,91 +23,145 @@ from prmkd_jax.ops.negatives import (
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import Student
+from prmkd_jax.students.registry import loss_name
+from prmkd_jax.students.student import Regularized, Student
 
 # Dropout folds 0, 1, … into a step's key: no mask shares its random bits with the negatives.
 _NEGATIVES = 2**32 - 1
 
-
-@runtime_checkable
-class Regularized(Protocol):
-    """A student with an L2 of its own under BPR."""
-
-    def embedding_norms(
-        self, users: Int[Array, " B"], positives: Int[Array, " B"], negatives: Int[Array, " B"]
-    ) -> Float[Array, " B"]:
-        """Half the squared norm of a row's embeddings."""
-        ...
+Prepared = Popularity | Seen | None
+"""What a loss knows of the training part, constant for a run."""
 
 
-def known_items(config: StudentConfig, facts: Facts) -> Popularity | Seen | None:
-    """What the loss knows of the training part when it draws; None where it needs nothing.
+class Instances(NamedTuple):
+    """A batch's instances as a loss sees them; those at padding may hold anything.
 
-    Raises:
-        UserError: if BPR finds a user who leaves no item to be drawn.
+    Attributes:
+        queries: user vectors.
+        items: vectors of all items.
+        targets: item ids.
+        users: user ids.
     """
-    if config.objective == "sampled_softmax":
-        return popularity(training_counts(facts.dataset, facts.split))
-    if config.objective == "bpr":
-        seen = seen_items(facts.num_users, facts.edges)
-        most = int(seen.count.argmax())
-        if seen.count[most] >= facts.num_items:
-            raise UserError(
-                f"--loss=bpr: user {facts.dataset.user_ids[most]!r}: found all {facts.num_items} "
-                "items in the training history, expected one to draw as the negative"
-            )
-        return seen
+
+    queries: Float[Array, "B D"]
+    items: Float[Array, "V D"]
+    targets: Int[Array, " B"]
+    users: Int[Array, " B"]
+
+
+class Loss(NamedTuple):
+    """One of the losses that a student can learn by.
+
+    Attributes:
+        prepare: (task, facts) → what `losses` needs to know of the training part.
+        losses: (config, student, batch, prepared, key) → the loss of each instance [B]. Of the
+            student it uses `score`, and `embedding_norms` where there is one.
+    """
+
+    prepare: Callable[[Task, Facts], Prepared]
+    losses: Callable[[StudentConfig, Student, Instances, Prepared, Array], Array]
+
+
+def _nothing(task: Task, facts: Facts) -> None:
     return None
 
 
-def row_losses(
+def _softmax(
     config: StudentConfig,
     student: Student,
-    queries: Float[Array, "B D"],
-    items: Float[Array, "V D"],
-    batch: Batch,
-    known: Popularity | Seen | None,
-    key: Array,
+    batch: Instances,
+    prepared: Prepared,
+    key: Key[Array, ""],
 ) -> Float[Array, " B"]:
-    """The loss of every row; those of rows where nothing is asked mean nothing.
+    return cross_entropy(student.score, batch.queries, batch.items, batch.targets)
 
-    Sampled softmax and gBCE share their draws among the rows, so that scoring them is one
-    product; BPR draws one item a row.
 
-    Args:
-        config: which loss.
-        student: only its `score` is used, and `embedding_norms` where it has them.
-        queries: user vectors.
-        items: item vectors.
-        batch: what is asked.
-        known: what `known_items` says of this loss.
-        key: the step's.
-    """
-    targets, size = jnp.asarray(batch.targets), config.num_negatives
-    if config.objective == "softmax":
-        return cross_entropy(student.score, queries, items, targets)
-    key = jax.random.fold_in(key, _NEGATIVES)
-    positive = _paired(student, queries, items[targets])
+def _popularity(task: Task, facts: Facts) -> Popularity:
+    return popularity(task.training_counts)
 
-    def shared(drawn: Array) -> tuple[Array, Array]:
-        return student.score(queries, items[drawn]), drawn == targets[:, None]
 
-    if config.objective == "gbce":
-        scores, hits = shared(jax.random.randint(key, (size,), 0, len(items)))
-        return generalized_bce(positive, scores, hits, len(items), config.gbce_t)
-    if isinstance(known, Popularity):
-        drawn = popular_items(key, known, size)
-        scores, hits = shared(drawn)
-        log_expected = jnp.asarray(known.log_q)[drawn] + math.log(size)
-        return sampled_cross_entropy(positive, scores, log_expected, hits)
-    if known is None:
-        raise ValueError(f"{config.objective} needs what `known_items` gives")
-    users = batch.asked(jnp.asarray(batch.rows.users).reshape(-1))
-    drawn = unseen_items(key, known, users, len(items))
-    losses = bpr(positive, _paired(student, queries, items[drawn]))
+def _sampled_softmax(
+    config: StudentConfig,
+    student: Student,
+    batch: Instances,
+    prepared: Prepared,
+    key: Key[Array, ""],
+) -> Float[Array, " B"]:
+    """The draws are shared among the instances, so that scoring them is one product."""
+    if not isinstance(prepared, Popularity):
+        raise ValueError("sampled_softmax needs the items' popularity")
+    positive = _paired(student, batch.queries, batch.items[batch.targets])
+    drawn = popular_items(_drawing(key), prepared, config.num_negatives)
+    scores = student.score(batch.queries, batch.items[drawn])
+    log_expected = jnp.asarray(prepared.log_q)[drawn] + math.log(config.num_negatives)
+    hits = drawn == batch.targets[:, None]
+    return sampled_cross_entropy(positive, scores, log_expected, hits)
+
+
+def _gbce(
+    config: StudentConfig,
+    student: Student,
+    batch: Instances,
+    prepared: Prepared,
+    key: Key[Array, ""],
+) -> Float[Array, " B"]:
+    """The draws, uniform over the items, are shared among the instances."""
+    positive = _paired(student, batch.queries, batch.items[batch.targets])
+    num_items = len(batch.items)
+    drawn = jax.random.randint(_drawing(key), (config.num_negatives,), 0, num_items)
+    scores = student.score(batch.queries, batch.items[drawn])
+    hits = drawn == batch.targets[:, None]
+    return generalized_bce(positive, scores, hits, num_items, config.gbce_t)
+
+
+def _seen(task: Task, facts: Facts) -> Seen:
+    """Raises a UserError for a user who leaves no item to be drawn."""
+    seen = seen_items(facts.num_users, facts.edges)
+    most = int(seen.count.argmax())
+    if seen.count[most] >= facts.num_items:
+        raise UserError(
+            f"--loss=bpr: user {task.dataset.user_ids[most]!r}: found all {facts.num_items} "
+            "items in the training history, expected one to draw as the negative"
+        )
+    return seen
+
+
+def _bpr(
+    config: StudentConfig,
+    student: Student,
+    batch: Instances,
+    prepared: Prepared,
+    key: Key[Array, ""],
+) -> Float[Array, " B"]:
+    """One draw an instance, among the items that its user has not trained on."""
+    if not isinstance(prepared, Seen):
+        raise ValueError("bpr needs the items that every user has seen")
+    positive = _paired(student, batch.queries, batch.items[batch.targets])
+    drawn = unseen_items(_drawing(key), prepared, batch.users, len(batch.items))
+    losses = bpr(positive, _paired(student, batch.queries, batch.items[drawn]))
     if isinstance(student, Regularized):
-        losses += config.embedding_l2 * student.embedding_norms(users, targets, drawn)
+        norms = student.embedding_norms(batch.users, batch.targets, drawn)
+        losses += config.embedding_l2 * norms
     return losses
+
+
+LOSSES: dict[str, Loss] = {
+    "softmax": Loss(_nothing, _softmax),
+    "sampled_softmax": Loss(_popularity, _sampled_softmax),
+    "gbce": Loss(_nothing, _gbce),
+    "bpr": Loss(_seen, _bpr),
+}
+"""Choices of `--loss`."""
+
+
+def loss_of(config: StudentConfig) -> Loss:
+    """The loss that a student learns by."""
+    return LOSSES[loss_name(config)]
+
+
+def _drawing(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The key of a step's negatives."""
+    return jax.random.fold_in(key, _NEGATIVES)
 
 
 def _paired(

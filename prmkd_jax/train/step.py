@@ -1,26 +1,33 @@
 """One training step, pure: eq. 6 of arXiv 2401.00797, its gradient, Adam."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Float, Int32, Key, UInt32
 
-from prmkd_jax.data.batches import Batch, Columns
+from prmkd_jax.data.batches import Batch
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import TeacherMeasures, UserInput, distill_batch
-from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
-from prmkd_jax.ops.negatives import Popularity, Seen
+from prmkd_jax.distill.teacher_scores import score_columns
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.registry import HasAuxiliary
-from prmkd_jax.train.objective import row_losses
-
-Params = dict[str, Any]
+from prmkd_jax.students.student import HasAuxiliary, Params, Student
+from prmkd_jax.train.inputs import Constants, DistillBatch
+from prmkd_jax.train.objective import Instances, loss_of
+from prmkd_jax.train.sharding import (
+    BATCH,
+    CONSTANTS,
+    DISTILL_BATCH,
+    METRICS,
+    STATE,
+    shardings,
+)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -35,62 +42,44 @@ class TrainState(flax.struct.PyTreeNode):
 
     params: Params
     opt_state: optax.OptState
-    step: Array
-    key: Array
-
-
-class DistillInput(NamedTuple):
-    """What a distilled step needs beyond the batch.
-
-    Attributes:
-        columns: the batch's columns.
-        instance_ids: the instances whose prefixes the teachers have read.
-        teachers: cached vectors, or this batch's scores.
-        default_weights: w, summing to 1.
-        threshold: epsilon.
-        item_groups: every item's group of popularity, for UnKD alone.
-    """
-
-    columns: Columns
-    instance_ids: Int[Array, " B"]
-    teachers: TeacherTables | TeacherScores
-    default_weights: Float[Array, " K"]
-    threshold: Float[Array, ""]
-    item_groups: Int[Array, " V"] | None = None
+    step: Int32[Array, ""]
+    key: UInt32[Array, " words"]
 
 
 class StepMetrics(NamedTuple):
-    """Means over the batch's real rows; they stay on the device until a log line is due.
+    """Means over a batch's instances; they stay on the device until a log line is due.
 
-    `cross_entropy` is the student's own loss, whichever `--loss` is.
+    Attributes:
+        loss: what is minimised.
+        cross_entropy: the student's own loss, whichever `--loss` is.
+        distillation: the distillation loss, not yet weighted; 0 for the plain student.
+        gradient_norm: L2 norm of the gradient, before decay and Adam.
+        num_instances: number of instances in the batch.
+        teachers: measures of each teacher; None for the plain student.
     """
 
     loss: Float[Array, ""]
     cross_entropy: Float[Array, ""]
     distillation: Float[Array, ""]
     gradient_norm: Float[Array, ""]
-    rows: Float[Array, ""]
+    num_instances: Float[Array, ""]
     teachers: TeacherMeasures | None
 
 
-def user_inputs(distill: DistillInput) -> UserInput:
-    """The distillation's view of a batch: the teachers score the columns, user by user."""
-    columns = distill.columns
-    scored = score_columns(distill.teachers, distill.instance_ids, columns.candidates)
-    group = None
-    if distill.item_groups is not None:
-        group = jnp.broadcast_to(distill.item_groups[columns.candidates], columns.valid.shape)
-    return UserInput(
-        scored.scores.swapaxes(0, 1),
-        scored.available,
-        jnp.asarray(columns.valid),
-        jnp.asarray(columns.target_columns),
-        group,
-    )
+class TrainStep(Protocol):
+    """A jitted step."""
 
+    def __call__(
+        self, state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
+    ) -> tuple[TrainState, StepMetrics]:
+        """Takes one step; `state` is donated."""
+        ...
 
-# The state, the batch, the distillation's input, what the loss knows of the training part.
-TrainStep = Callable[..., tuple[TrainState, StepMetrics]]
+    def lower(
+        self, state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
+    ) -> jax.stages.Lowered:
+        """The step as a program for these shapes, not yet compiled."""
+        ...
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -103,63 +92,112 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, seed: in
     )
 
 
+def user_inputs(distill: DistillBatch, constants: Constants) -> UserInput:
+    """The columns of a batch as the teachers score them, ready to be mapped over the users.
+
+    Raises:
+        ValueError: there are neither scores nor tables.
+    """
+    columns = distill.columns
+    scored = distill.scores
+    if scored is None:
+        if constants.tables is None:
+            raise ValueError("a distilled step needs the teachers' tables or their scores")
+        read = jnp.asarray(distill.teacher_instance_ids)
+        scored = score_columns(constants.tables, read, jnp.asarray(columns.candidates))
+    group = None
+    if constants.item_groups is not None:
+        group = jnp.broadcast_to(constants.item_groups[columns.candidates], columns.valid.shape)
+    return UserInput(
+        teacher_scores=scored.scores,
+        available=scored.available,
+        valid=jnp.asarray(columns.valid),
+        target_column=jnp.asarray(columns.target_column),
+        group=group,
+    )
+
+
 @functools.cache
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     config: DistillConfig | None,
     student_config: StudentConfig,
+    mesh: Mesh,
 ) -> TrainStep:
     """Compiles the step of the plain (`config` None) or of the distilled student, once.
 
-    The state is donated: the caller must not touch the old one again.
+    The state is donated: the caller must not use the old one again.
     """
 
     def loss_fn(
         params: Params,
         batch: Batch,
-        distill: DistillInput | None,
-        known: Popularity | Seen | None,
-        key: Array,
+        distill: DistillBatch | None,
+        constants: Constants,
+        key: Key[Array, ""],
     ):
-        student, rngs = nnx.merge(graphdef, nnx.State(params)), nnx.Rngs(key)
-        queries, items = batch.asked(student.queries(batch.rows, rngs)), student.items()
-        rows = jnp.maximum(batch.real.sum(), 1).astype(jnp.float32)
+        student = nnx.merge(graphdef, nnx.State(params))
+        rngs = nnx.Rngs(key)
+        queries = batch.at_targets(student.queries(batch.rows, rngs))
+        items = student.items()
+        num_instances = jnp.maximum(batch.is_instance.sum(), 1).astype(jnp.float32)
 
-        def mean(per_row: Array) -> Array:
-            real = batch.real.reshape(-1, *[1] * (per_row.ndim - 1))
-            return jnp.where(real, per_row, 0.0).sum(0) / rows
+        def mean(values: Array) -> Array:
+            mask = batch.is_instance.reshape(-1, *[1] * (values.ndim - 1))
+            return jnp.where(mask, values, 0.0).sum(0) / num_instances
 
-        ce = mean(row_losses(student_config, student, queries, items, batch, known, key))
-        kd, measures = jnp.float32(0.0), None
+        users = batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
+        instances = Instances(queries, items, jnp.asarray(batch.targets), users)
+        loss = loss_of(student_config)
+        ce = mean(loss.losses(student_config, student, instances, constants.prepared, key))
+        kd = jnp.float32(0.0)
+        measures = None
         if config is not None:
-            if distill is None:
-                raise ValueError("a distilled step needs its teachers")
-            users = user_inputs(distill)
-            logits = student.score(queries, items[distill.columns.candidates])
-            per_row, measures = distill_batch(
-                logits, users, distill.default_weights, distill.threshold, config
-            )
-            kd, measures = mean(per_row), jax.tree.map(mean, measures)
+            losses, measures = _distilled(config, student, queries, items, distill, constants)
+            kd = mean(losses)
+            measures = jax.tree.map(mean, measures)
         # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
-        loss = ce + config.distill_weight * kd if config and config.distill_weight else ce
+        total = ce + config.distill_weight * kd if config and config.distill_weight else ce
         if isinstance(student, HasAuxiliary):
-            loss = loss + student.auxiliary(batch.rows, rngs)
-        return loss, (ce, kd, rows, measures)
+            total = total + student.auxiliary(batch.rows, rngs)
+        return total, (ce, kd, num_instances, measures)
 
     def train_step(
-        state: TrainState,
-        batch: Batch,
-        distill: DistillInput | None = None,
-        known: Popularity | Seen | None = None,
+        state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
     ):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        (loss, (ce, kd, rows, measures)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, batch, distill, known, key
-        )
+        (loss, (ce, kd, num_instances, measures)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params, batch, distill, constants, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(loss, ce, kd, optax.tree.norm(grads), rows, measures)
+        norm = optax.tree.norm(grads)
+        metrics = StepMetrics(loss, ce, kd, norm, num_instances, measures)
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    distill_specs = None if config is None else DISTILL_BATCH
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=shardings(mesh, (STATE, BATCH, distill_specs, CONSTANTS)),
+        out_shardings=shardings(mesh, (STATE, METRICS)),
+    )
+
+
+def _distilled(
+    config: DistillConfig,
+    student: Student,
+    queries: Float[Array, "B D"],
+    items: Float[Array, "V D"],
+    distill: DistillBatch | None,
+    constants: Constants,
+) -> tuple[Float[Array, " B"], TeacherMeasures]:
+    """Each instance's distillation loss and measures."""
+    weights = constants.default_weights
+    threshold = constants.threshold
+    if distill is None or weights is None or threshold is None:
+        raise ValueError("a distilled step needs its teachers")
+    users = user_inputs(distill, constants)
+    logits = student.score(queries, items[distill.columns.candidates])
+    return distill_batch(logits, users, weights, threshold, config)

@@ -1,37 +1,52 @@
-"""A user's own recommender as a teacher: a class found by its entry point."""
+"""A user's own recommender as a teacher: an entry point that names a class, or a kind."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.plugins import own_class, own_entry
+from prmkd_jax.common.plugins import own_class, own_entry, own_identity
 from prmkd_jax.data.dataset import Dataset
-from teachers_torch.config import OWN_GROUP
+from prmkd_jax.data.task import Task
+from teachers_torch.config import TeacherSettings
+from teachers_torch.given.untuned import Untuned
+from teachers_torch.teacher import Kind, Log
+
+OWN_GROUP = "prmkd.teachers"
+"""Group of the entry points of users' own teachers."""
+METHODS = ("encode_instances", "encode_items")
 
 
 class OwnTeacher:
     """Wraps a class of the entry-point group `prmkd.teachers`.
 
     The class is called with the data set and has two methods, `encode_instances(ids)` and
-    `encode_items()`, each returning one row a request. It may say its `score_scale` (its
+    `encode_items()`, each returning one row a request. It may have a `score_scale` (its
     training logit is score_scale · instance · item; 1 otherwise).
     """
 
     start = "own class"
     num_parameters = 0  # of the model behind the class nothing is known
 
-    def __init__(self, name: str, dataset: Dataset):
+    def __init__(
+        self, name: str, origin: str, model_class: Callable[[Dataset], Any], dataset: Dataset
+    ):
         """Makes the user's object.
 
-        Raises:
-            UserError: its class can't be imported.
+        Args:
+            name: name in `--teachers`.
+            origin: module:class, for error messages.
+            model_class: the user's class.
+            dataset: passed to the class.
         """
         self.name = name
-        self._origin = own_entry(OWN_GROUP, name).value
+        self._origin = origin
         self._num_items = dataset.num_items
-        self._model = own_class(OWN_GROUP, name, "teachers")(dataset)
+        self._model = model_class(dataset)
         self.score_scale = float(getattr(self._model, "score_scale", 1.0))
 
     @property
@@ -45,7 +60,7 @@ class OwnTeacher:
         """The class's vectors of these instances.
 
         Raises:
-            UserError: they are no finite rows, one an instance.
+            UserError: they are not finite, or not one row an instance.
         """
         vectors = self._model.encode_instances(instance_ids)
         return self._checked("encode_instances", vectors, len(instance_ids))
@@ -54,7 +69,7 @@ class OwnTeacher:
         """The class's vectors of all items.
 
         Raises:
-            UserError: they are no finite rows, one an item.
+            UserError: they are not finite, or not one row an item.
         """
         return self._checked("encode_items", self._model.encode_items(), self._num_items)
 
@@ -66,3 +81,57 @@ class OwnTeacher:
                 f"{list(array.shape)}, expected [{rows}, d] of finite numbers"
             )
         return array
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnKind(Untuned):
+    """The kind of a user's class; see `teachers_torch.teacher.Kind`.
+
+    Attributes:
+        origin: module:class.
+        version: class, package and version, which tell two states of the class apart.
+        model_class: the class.
+    """
+
+    name: str
+    origin: str
+    version: dict[str, str]
+    model_class: Callable[[Dataset], Any]
+
+    @property
+    def label(self) -> str:
+        """The entry point's name; the class may have a `label` of its own."""
+        return getattr(self.model_class, "label", self.name)
+
+    def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
+        """Checks that the class has both methods.
+
+        Raises:
+            UserError: one is missing.
+        """
+        missing = [name for name in METHODS if not callable(getattr(self.model_class, name, None))]
+        if missing:
+            raise UserError(
+                f"--teachers: {self.name}: {self.origin} has no method {missing[0]}, expected "
+                f"{' and '.join(METHODS)}"
+            )
+
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+        """Class, package and version."""
+        return dict(self.version)
+
+    def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> OwnTeacher:
+        """Makes the user's object."""
+        return OwnTeacher(self.name, self.origin, self.model_class, task.dataset)
+
+
+def plugin_kind(name: str) -> Kind[Any]:
+    """The kind of an entry point: the object itself if it is one, else its class wrapped.
+
+    Raises:
+        UserError: it can't be imported.
+    """
+    found = own_class(OWN_GROUP, name, "teachers")
+    if not isinstance(found, type) and hasattr(found, "build"):
+        return found
+    return OwnKind(name, own_entry(OWN_GROUP, name).value, own_identity(OWN_GROUP, name), found)

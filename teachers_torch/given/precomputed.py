@@ -2,14 +2,20 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.arrays import open_npy
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Dataset
-from teachers_torch.config import PrecomputedConfig
+from prmkd_jax.data.task import Task
+from teachers_torch.config import PrecomputedConfig, TeacherSettings
+from teachers_torch.given.untuned import Untuned
+from teachers_torch.teacher import Log
 
 INSTANCES, ITEMS = "instances.npy", "items.npy"
 ROWS_AT_ONCE = 65536
@@ -71,8 +77,7 @@ def content_digest(config: PrecomputedConfig) -> str:
     """
     digest = hashlib.sha256()
     for name in (INSTANCES, ITEMS):
-        with _path(config, name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(_path(config, name))))
     return digest.hexdigest()
 
 
@@ -83,7 +88,7 @@ def _path(config: PrecomputedConfig, name: str) -> Path:
         )
     path = Path(config.folder) / name
     if not path.is_file():
-        raise UserError(f"{path}: found no such file, expected the teacher's vectors")
+        raise UserError(f"{path}: no such file, expected the teacher's vectors")
     return path
 
 
@@ -105,3 +110,30 @@ def _read(config: PrecomputedConfig, name: str, rows: int, width: int | None) ->
             row = start + int(np.argmin(finite))
             raise UserError(f"{path}: row {row}: found nan or inf, expected finite numbers")
     return array
+
+
+class PrecomputedKind(Untuned):
+    """The kind of `precomputed`; see `teachers_torch.teacher.Kind`."""
+
+    name = "precomputed"
+    label = "Precomputed"
+    reads = (PrecomputedConfig,)
+
+    def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
+        """Reads both arrays: shapes, types, finite values."""
+        self.build(task, settings, cache, lambda event: None)
+
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+        """Content of the arrays, wherever they are, and how their product becomes a logit."""
+        config = settings.get(PrecomputedConfig)
+        content = content_digest(config)
+        return {"content": content, "scale": config.scale, "normalize": config.normalize}
+
+    def build(
+        self, task: Task, settings: TeacherSettings, cache: Cache, log: Log
+    ) -> PrecomputedTeacher:
+        """Opens and checks the arrays."""
+        return PrecomputedTeacher(settings.get(PrecomputedConfig), task.dataset)
+
+
+KIND = PrecomputedKind()

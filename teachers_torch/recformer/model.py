@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from prmkd_jax.data.dataset import Interactions
 from teachers_torch.config import RecformerConfig
-from teachers_torch.items.inputs import Log
 from teachers_torch.items.text import Progress
+from teachers_torch.losses import cosine_cross_entropy
 from teachers_torch.recformer.longformer import Architecture, Longformer
 from teachers_torch.recformer.tokens import Reader, TokenSequence, token_batches
-from teachers_torch.sequence.encoder import cosine_cross_entropy
+from teachers_torch.teacher import Log
 
 
 class LanguageHead(nn.Module):
@@ -115,8 +115,8 @@ class RecformerTeacher:
         interactions: the histories.
         reader: how they become tokens.
         config: its settings.
-        start: what its weights come from, in words.
-        log: told of encoding as `{"event": "encode", "done": tokens, "total": tokens}`.
+        start: description of what its weights began from.
+        log: receives `{"event": "encode", "done": tokens, "total": tokens}` while encoding.
     """
 
     model: Recformer
@@ -149,7 +149,7 @@ class RecformerTeacher:
         assert self.model.item_embedding is not None
         return self.model.item_embedding.weight
 
-    def history(self, instance_id: int) -> Int[np.ndarray, " history"]:
+    def history(self, instance_id: int | np.integer) -> Int[np.ndarray, " history"]:
         """The items before an instance's target, oldest first."""
         interactions = self.interactions
         start = interactions.indptr[interactions.users[instance_id]]

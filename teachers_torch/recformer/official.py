@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +11,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json, writing_into
 from prmkd_jax.common.weights import require_weights
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.model import Recformer
+from teachers_torch.states import save_weights
 from teachers_torch.torch_file import read_torch_file
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def load_official(
     Args:
         model: changed in place, unless there is an error.
         state_dict: tensors by official name (see `official_weights`).
-        source: what an error calls them.
+        source: file name for error messages.
 
     Raises:
         UserError: listing what is missing, surplus or of another shape.
@@ -110,31 +110,19 @@ def _is_weight(entry: tuple[object, object]) -> bool:
 def save_start(
     model: Recformer, tokenizer: "PreTrainedTokenizerBase", card: dict[str, Any], folder: Path
 ) -> None:
-    """Writes a model to start from; its card comes last: without one there is no start.
+    """Writes a folder that `--init=recformer=<folder>` reads; complete or not at all.
 
     Args:
         model: its weights, the language head's included.
         tokenizer: written with it.
-        card: what is to be known of it; json values.
-        folder: made where it is missing; its other files stay. `--recformer_start=<folder>`
-            reads it.
+        card: record of the pre-training; JSON values.
+        folder: made where it is missing; its other files stay.
     """
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tokenizer.save_pretrained(partial / TOKENIZER)
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(weights, partial / WEIGHTS)
-    content = {**card, "architecture": dataclasses.asdict(model.architecture)}
-    text = json.dumps(content, indent=2, sort_keys=True)
-    (partial / CARD).write_text(text + "\n", encoding="utf-8")
-    (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
-    (folder / CARD).unlink(missing_ok=True)
-    for path in (partial / TOKENIZER).iterdir():
-        os.replace(path, folder / TOKENIZER / path.name)
-    for name in (WEIGHTS, CARD):
-        os.replace(partial / name, folder / name)
-    shutil.rmtree(partial)
+    with writing_into(folder, last=CARD) as partial:
+        tokenizer.save_pretrained(partial / TOKENIZER)
+        save_weights(model, partial / WEIGHTS)
+        content = {**card, "architecture": dataclasses.asdict(model.architecture)}
+        write_json(partial / CARD, content)
 
 
 def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
@@ -149,7 +137,7 @@ def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
         return Architecture(**card["architecture"]), weights
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
-            f"{folder}: found no whole {CARD} and {WEIGHTS}, expected what pre-training wrote"
+            f"{folder}: {CARD} or {WEIGHTS} missing or incomplete, expected what pre-training wrote"
         ) from error
 
 

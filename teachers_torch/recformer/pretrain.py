@@ -16,86 +16,109 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
-from teachers_torch.items.inputs import Log
+from teachers_torch.config import RecformerConfig, RecformerPretrainConfig, TeacherSettings
 from teachers_torch.recformer.model import (
     Recformer,
     autocast,
     item_contrastive_loss,
     masked_language_loss,
 )
-from teachers_torch.recformer.official import save_start
+from teachers_torch.recformer.official import CARD, TOKENIZER, WEIGHTS, save_start
 from teachers_torch.recformer.pairs import History, Pairs, View
-from teachers_torch.recformer.start import build_model, load_start, make_reader
+from teachers_torch.recformer.start import build_model, configured, load_start, make_reader
+from teachers_torch.recformer.tokens import attributes
 from teachers_torch.recformer.tune import learning_rate_share
+from teachers_torch.states import best_device, seeded
+from teachers_torch.teacher import Log
 
 
 class Pretraining(NamedTuple):
-    """How a pre-training went: epochs run, the one kept, its in-batch accuracy."""
+    """Result of a pre-training: epochs run, the one kept, its in-batch accuracy."""
 
     epochs: int
     best_epoch: int
     accuracy: float
 
 
+def written(config: RecformerPretrainConfig) -> tuple[list[str], list[str]]:
+    """The files of a finished pre-training, and those that may be there as well."""
+    tokenizer = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+    return [WEIGHTS, CARD], [f"{TOKENIZER}/{file}" for file in tokenizer]
+
+
 def pretrain(
-    datasets: Sequence[Dataset],
-    config: RecformerConfig,
-    pretraining: RecformerPretrainConfig,
+    domains: Sequence[Dataset],
+    settings: TeacherSettings,
+    config: RecformerPretrainConfig,
+    folder: Path,
     *,
-    max_seq_len: int,
-    cache_dir: Path,
+    cache: Cache,
     seed: int,
     log: Log,
-    folder: Path,
 ) -> Pretraining:
     """Trains on the whole histories of some domains, a user of two domains being two.
 
-    `folder` holds the best weights so far from the first validation on; tuning begins there
-    with `--recformer_start=<folder>`. torch's global random state is left as it was.
+    `folder` holds the best weights so far from the first validation on; tuning begins from
+    them with `--init=recformer=<folder>`. torch's global random state is left as it was.
 
     Args:
-        datasets: the domains; none of them may be tuned on later.
-        config: the model and its start.
-        pretraining: optimisation.
-        max_seq_len: the newest items of a history that are read.
-        cache_dir: where the domains' tokens are kept.
+        domains: none of them may be tuned on later.
+        settings: the model, its initial weights, the longest history.
+        config: optimisation.
+        folder: output folder.
+        cache: holds the domains' tokens.
         seed: seed of weights, pairs, masks, batches and dropout.
-        log: told of progress as dicts with an `event`: each `step` with its number and how
-            many an epoch has, each `validation` with epoch, loss, accuracy and seconds.
-        folder: where the model goes.
+        log: receives each `step` with its number and how many an epoch has, each `validation`
+            with epoch, loss, accuracy and seconds.
 
     Raises:
-        UserError: the start is none, its tokenizer has no mask, or there are too few histories.
+        UserError: there are no initial weights, their tokenizer has no mask, or there are too
+            few histories.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        start = load_start(config, max_seq_len)
-        if start.tokenizer.mask_token_id is None:
-            raise UserError(f"--recformer_start: found {config.start!r} without a mask token")
-        tokenizer, histories = start.tokenizer, []
-        for dataset in datasets:
-            reader = make_reader(start, dataset.catalogue, config, max_seq_len, cache_dir)
+    own = configured(settings)
+    max_items = settings.max_seq_len
+    with seeded(seed):
+        start = load_start(own, max_items)
+        tokenizer = start.tokenizer
+        _require_mask(tokenizer.mask_token_id, own.init)
+        histories = []
+        for dataset in domains:
+            reader = make_reader(start, dataset.catalogue, own, max_items, cache)
             users = np.split(dataset.interactions.items, dataset.interactions.indptr[1:-1])
             histories += [History(reader, items) for items in users if len(items)]
         mask_id = cast(int, tokenizer.mask_token_id)
-        pairs = Pairs(histories, mask_id, len(tokenizer), pretraining.mlm_share)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = build_model(start, config, language_head=True).to(device)
+        pairs = Pairs(histories, mask_id, len(tokenizer), config.mlm_share)
+        model = build_model(start, own, language_head=True).to(best_device())
         card = {
-            "start": config.start,
-            "domains": [dataset.name for dataset in datasets],
+            "start": own.init,
+            "domains": [dataset.name for dataset in domains],
             "histories": len(histories),
             "seed": seed,
-            "settings": dataclasses.asdict(pretraining),
+            "settings": dataclasses.asdict(config),
         }
 
         def keep(result: Pretraining) -> None:
             save_start(model, tokenizer, {**card, **result._asdict()}, folder)
 
-        return _train(model, pairs, config, pretraining, seed, log, keep)
+        return _train(model, pairs, own, config, seed, log, keep)
+
+
+def check_pretraining(domains: Sequence[Dataset], settings: TeacherSettings, cache: Cache) -> None:
+    """Checks that the domains have texts, and loads initial weights and tokenizer.
+
+    Raises:
+        UserError: as `pretrain`.
+    """
+    own = configured(settings)
+    for domain in domains:
+        attributes(domain.catalogue)
+    with seeded(0):
+        start = load_start(own, settings.max_seq_len)
+        build_model(start, own, language_head=True)
+    _require_mask(start.tokenizer.mask_token_id, own.init)
 
 
 def pretraining_loss(
@@ -120,6 +143,11 @@ def in_batch_accuracy(
     cosines = F.normalize(histories, dim=-1) @ F.normalize(items, dim=-1).T
     own = torch.arange(len(cosines), device=cosines.device)
     return float((cosines.argmax(dim=1) == own).float().mean())
+
+
+def _require_mask(token: object, init: str) -> None:
+    if token is None:
+        raise UserError(f"--init: recformer={init}: found a tokenizer without a mask token")
 
 
 def _train(

@@ -1,17 +1,20 @@
-"""What Recformer begins with: weights and the tokenizer that belongs to them."""
+"""What Recformer's weights begin from, and the tokenizer that belongs to them."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import Tensor
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Catalogue
-from teachers_torch.config import RecformerConfig
-from teachers_torch.items.text import BUNDLED_ENCODER, bundled_folder, encoder_identity, file_sha256
+from teachers_torch.config import RecformerConfig, TeacherSettings
+from teachers_torch.items.text import BUNDLED_ENCODER, bundled_folder, encoder_identity
 from teachers_torch.recformer.convert import convert, load_encoder
 from teachers_torch.recformer.longformer import Architecture
-from teachers_torch.recformer.model import Recformer
+from teachers_torch.recformer.model import Recformer, RecformerTeacher
 from teachers_torch.recformer.official import (
     CARD,
     OFFICIAL_EPS,
@@ -30,11 +33,12 @@ OFFICIAL_TOKENIZER = "allenai/longformer-base-4096"
 
 
 class Start(NamedTuple):
-    """What a Recformer begins with.
+    """Weights to begin from, and their tokenizer.
 
     Attributes:
         architecture: sizes.
-        weights: by our names; empty for a random start. The language head's may be missing.
+        weights: our state dict; empty where they are to be drawn. The language head's may be
+            missing.
         tokenizer: a fast one.
     """
 
@@ -43,18 +47,24 @@ class Start(NamedTuple):
     tokenizer: "PreTrainedTokenizerBase"
 
 
+def configured(settings: TeacherSettings) -> RecformerConfig:
+    """Recformer's configuration, with `--init` where it was given."""
+    config = settings.get(RecformerConfig)
+    return dataclasses.replace(config, init=settings.init.get(RecformerTeacher.name, config.init))
+
+
 def load_start(config: RecformerConfig, max_items: int) -> Start:
-    """Reads the start that the configuration names; what has to be drawn, is drawn.
+    """Reads the weights that `config.init` names.
 
     Args:
-        config: names it.
-        max_items: items of a history that get positions where the start has none.
+        config: sizes of random weights, layers kept of a converted encoder.
+        max_items: items of a history that get positions if the weights have none for them.
 
     Raises:
-        UserError: there is no such start, or none of the kinds that are understood.
+        UserError: there are no such weights, or they are of no known kind.
     """
-    path = Path(config.start)
-    if config.start == RANDOM:
+    path = Path(config.init)
+    if config.init == RANDOM:
         tokenizer = load_tokenizer(config.tokenizer or BUNDLED_ENCODER)
         start = Start(_random(config, tokenizer, max_items), {}, tokenizer)
     elif path.is_file():
@@ -63,29 +73,29 @@ def load_start(config: RecformerConfig, max_items: int) -> Start:
     elif (path / CARD).is_file():
         start = Start(*read_start(path), load_tokenizer(str(path / TOKENIZER)))
     else:
-        encoder = load_encoder(hub_or_folder(config.start))
+        encoder = load_encoder(hub_or_folder(config.init))
         converted = convert(encoder, config.num_layers, config.max_tokens, max_items)
-        start = Start(*converted, load_tokenizer(config.tokenizer or config.start))
+        start = Start(*converted, load_tokenizer(config.tokenizer or config.init))
     _check(start, config)
     return start
 
 
 def start_identity(config: RecformerConfig) -> dict[str, str]:
-    """What a start depends on: hashes of files; where they are the hub's, the name."""
+    """Hashes of the files of weights and tokenizer; of the hub's, their names."""
 
     def identity(name: str) -> str:
-        return file_sha256(Path(name)) if Path(name).is_file() else encoder_identity(name)
+        return file_digest(Path(name)) if Path(name).is_file() else encoder_identity(name)
 
-    start = config.start if config.start == RANDOM else identity(config.start)
+    start = config.init if config.init == RANDOM else identity(config.init)
     return {"start": start, "tokenizer": identity(config.tokenizer) if config.tokenizer else ""}
 
 
 def build_model(
     start: Start, config: RecformerConfig, *, num_items: int = 0, language_head: bool = False
 ) -> Recformer:
-    """A model with the start's weights.
+    """A model with these weights.
 
-    A language head that the start lacks is drawn, but for its decoder: the word embeddings.
+    A missing language head is drawn, except its decoder: the word embeddings.
 
     Raises:
         UserError: the weights don't fit.
@@ -94,7 +104,7 @@ def build_model(
         start.architecture, config.dropout, num_items=num_items, language_head=language_head
     )
     if start.weights:
-        load_official(model, start.weights, f"--recformer_start={config.start}")
+        load_official(model, start.weights, f"--init: recformer={config.init}")
     if model.lm_head is not None and "lm_head.decoder.weight" not in start.weights:
         words = model.longformer.embeddings.word_embeddings.weight
         model.lm_head.decoder.weight.data.copy_(words.data)
@@ -102,20 +112,20 @@ def build_model(
 
 
 def make_reader(
-    start: Start, catalogue: Catalogue, config: RecformerConfig, max_items: int, cache_dir: Path
+    start: Start, catalogue: Catalogue, config: RecformerConfig, max_items: int, cache: Cache
 ) -> Reader:
-    """How this start reads a catalogue's items; they are tokenised once and cached.
+    """How these weights read a catalogue's items; they are tokenised once and cached.
 
     Args:
-        start: its tokenizer and sizes are used.
-        catalogue: the items.
-        config: where attributes and sequences are cut.
-        max_items: the newest items that are read, if the start has positions for as many.
-        cache_dir: see `item_tokens`.
+        start: tokenizer and sizes.
+        catalogue: the items' texts.
+        config: most tokens of attributes and sequences.
+        max_items: the newest items that are read, if the weights have positions for as many.
+        cache: see `item_tokens`.
     """
     tokenizer, positions = start.tokenizer, start.architecture.num_item_positions
     return Reader(
-        tokens=item_tokens(catalogue, tokenizer, config.max_attribute_tokens, cache_dir),
+        tokens=item_tokens(catalogue, tokenizer, config.max_attribute_tokens, cache),
         first_id=cast(int, tokenizer.cls_token_id),
         pad_id=start.architecture.pad_token_id,
         max_items=min(max_items, positions - 1),
@@ -149,23 +159,23 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
 
 
 def hub_or_folder(name: str) -> str:
-    """What Hugging Face knows a name by: the bundled encoder's is its folder."""
+    """Name for Hugging Face's loaders: of the bundled encoder its folder."""
     return str(bundled_folder()) if name == BUNDLED_ENCODER else name
 
 
 def _check(start: Start, config: RecformerConfig) -> None:
-    """Refuses a tokenizer or a length that the weights don't go with."""
+    """Refuses a tokenizer or a length that doesn't fit the weights."""
     tokenizer, architecture = start.tokenizer, start.architecture
     found = (len(tokenizer), tokenizer.pad_token_id)
     if found[0] > architecture.vocab_size or found[1] != architecture.pad_token_id:
         raise UserError(
             f"--recformer_tokenizer: found {found[0]} tokens, padding {found[1]}, expected at most "
-            f"{architecture.vocab_size}, padding {architecture.pad_token_id}, as {config.start}"
+            f"{architecture.vocab_size}, padding {architecture.pad_token_id}, as {config.init}"
         )
     if config.max_tokens > architecture.max_tokens:
         raise UserError(
             f"--recformer_max_tokens: found {config.max_tokens}, expected at most "
-            f"{architecture.max_tokens}, the positions of {config.start}"
+            f"{architecture.max_tokens}, the positions of {config.init}"
         )
 
 

@@ -6,9 +6,7 @@ newest first, behind one special token.
 """
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,9 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int32, Int64
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.dataset import Catalogue
-from teachers_torch.items.text import spoken
+from teachers_torch.items.text import field_texts
 from teachers_torch.recformer.longformer import Tokens
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def item_tokens(
     catalogue: Catalogue,
     tokenizer: "PreTrainedTokenizerBase",
     max_attribute_tokens: int,
-    cache_dir: Path,
+    cache: Cache,
 ) -> ItemTokens:
     """The catalogue's tokens, from the cache where it was tokenised before.
 
@@ -140,25 +140,20 @@ def item_tokens(
         catalogue: titles, brands and categories are read.
         tokenizer: a fast one.
         max_attribute_tokens: where an attribute is cut, its name's tokens included.
-        cache_dir: tokens are kept in `tokens/<hash of texts and tokenizer>.npz` there.
+        cache: its room `tokens` holds them.
 
     Raises:
         UserError: no item has any of the attributes.
     """
-    texts = _attributes(catalogue)
-    if not texts:
-        fields = ", ".join(ATTRIBUTES.values())
-        raise UserError(f"found no text in any item's {fields}, expected some for recformer")
-    content = json.dumps([_rules(tokenizer), max_attribute_tokens, texts])
-    path = cache_dir / "tokens" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npz"
-    if not path.exists():
-        tokens = tokenize(texts, tokenizer, max_attribute_tokens)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
+    texts = attributes(catalogue)
+    key = content_digest([_rules(tokenizer), max_attribute_tokens, texts])[:32]
+
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            tokens = tokenize(texts, tokenizer, max_attribute_tokens)
             np.savez(file, allow_pickle=False, **tokens._asdict())
-        os.replace(partial, path)
-    with np.load(path) as arrays:
+
+    with np.load(cache.entry("tokens", f"{key}.npz", make)) as arrays:
         return ItemTokens(**{field: arrays[field] for field in ItemTokens._fields})
 
 
@@ -192,10 +187,18 @@ def tokenize(
     return ItemTokens(indptr, ids, kinds, starts.astype(bool))
 
 
-def _attributes(catalogue: Catalogue) -> dict[str, list[str]]:
-    """The attributes that any item has, by their names."""
-    columns = {name: spoken(catalogue, field) for name, field in ATTRIBUTES.items()}
-    return {name: column for name, column in columns.items() if any(map(str.strip, column))}
+def attributes(catalogue: Catalogue) -> dict[str, list[str]]:
+    """The attributes that any item has, by their names.
+
+    Raises:
+        UserError: there are none.
+    """
+    columns = {name: field_texts(catalogue, field) for name, field in ATTRIBUTES.items()}
+    found = {name: column for name, column in columns.items() if any(map(str.strip, column))}
+    if not found:
+        fields = ", ".join(ATTRIBUTES.values())
+        raise UserError(f"found no text in any item's {fields}, expected some for recformer")
+    return found
 
 
 def _rules(tokenizer: Any) -> dict[str, Any]:

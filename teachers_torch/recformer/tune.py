@@ -13,8 +13,8 @@ from jaxtyping import Int64
 from prmkd_jax.data.splits import Split
 from teachers_torch.recformer.model import Recformer, RecformerTeacher, autocast, tuning_loss
 from teachers_torch.recformer.tokens import token_batches
-from teachers_torch.sequence.tune import SELECTION_METRIC, Tuning
 from teachers_torch.states import load_state, save_state
+from teachers_torch.teacher import SELECTION_METRIC, Tuning
 
 
 @dataclasses.dataclass
@@ -75,7 +75,7 @@ def tune_recformer(
 ) -> Tuning:
     """Trains a teacher in place; it ends with the weights and the item table of its best epoch.
 
-    In the first stage the items are encoded anew before every epoch; the second goes on from
+    In the first stage the items are encoded again before every epoch; the second goes on from
     the best weights with the table that they were chosen with. In both, the encoder is trained
     against the table. AdamW and the learning rate's fall are those of one run.
 
@@ -99,7 +99,7 @@ def tune_recformer(
     words.requires_grad_(not config.fix_word_embeddings)
     trained = [p for p in model.longformer.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
-    steps = config.decay_epochs * -(-len(_targets(teacher, split, seed, 0)) // config.batch_size)
+    steps = config.last_epoch * -(-len(_targets(teacher, split, seed, 0)) // config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_share(step, config.warmup_steps, steps)
     )
@@ -115,7 +115,7 @@ def tune_recformer(
         while (
             course.stage == stage
             and course.waited < patience
-            and course.epoch < min(course.last, config.decay_epochs)
+            and course.epoch < min(course.last, config.last_epoch)
         ):
             event = _next_epoch(course, teacher, split, validate, seed)
             if state_file is not None:
@@ -140,7 +140,7 @@ def _next_epoch(
         teacher.refresh_items()
     targets = _targets(teacher, split, seed, course.epoch)
     loss = _train_epoch(teacher, course.optimizer, course.schedule, targets, course.epoch)
-    ends = (course.last, config.decay_epochs)
+    ends = (course.last, config.last_epoch)
     if (course.epoch - course.before) % config.evaluate_every and course.epoch not in ends:
         course.seconds += time.perf_counter() - started
         return None
@@ -174,10 +174,10 @@ def sample_targets(
     indptr: Int64[np.ndarray, " users_plus_1"],
     train_end: Int64[np.ndarray, " users"],
     rng: np.random.Generator,
-) -> Int64[np.ndarray, " users"]:
+) -> Int64[np.ndarray, " targets"]:
     """One target a user, as an instance id: uniform over the training part.
 
-    A user's first item may be it, whose history is empty. Users without a training item have
+    It may be a user's first item, whose history is empty. Users without a training item have
     no target; the others come in a random order.
     """
     users = rng.permutation(np.flatnonzero(train_end > indptr[:-1]))
@@ -186,7 +186,7 @@ def sample_targets(
 
 def _targets(
     teacher: RecformerTeacher, split: Split, seed: int, epoch: int
-) -> Int64[np.ndarray, " users"]:
+) -> Int64[np.ndarray, " targets"]:
     rng = np.random.default_rng([seed, epoch])
     return sample_targets(teacher.interactions.indptr, split.train_end, rng)
 
@@ -195,7 +195,7 @@ def _train_epoch(
     teacher: RecformerTeacher,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    targets: Int64[np.ndarray, " users"],
+    targets: Int64[np.ndarray, " targets"],
     epoch: int,
 ) -> float:
     """One pass over the targets; returns their mean loss."""
@@ -211,7 +211,7 @@ def _train_epoch(
     return total / len(targets)
 
 
-def add_gradients(teacher: RecformerTeacher, targets: Int64[np.ndarray, " users"]) -> float:
+def add_gradients(teacher: RecformerTeacher, targets: Int64[np.ndarray, " targets"]) -> float:
     """Adds the gradients of these targets' mean loss; returns the sum of their losses.
 
     Histories of like length are computed together, some at a time.

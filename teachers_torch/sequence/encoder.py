@@ -22,23 +22,24 @@ class TensorBatch(NamedTuple):
         item_seq: item id read at the slot; at padding some id that nothing depends on.
         segment_ids: 1, 2, … within a row; 0 at padding.
         positions: place in the segment, counted from its oldest item.
-        slots: flat index (row · length + column) of every slot where an instance is asked.
-        targets: the item asked there.
+        slots: flat index (row · length + column) of every slot that has an instance.
+        targets: target of each instance.
     """
 
     item_seq: Int64[Tensor, "rows length"]
     segment_ids: Int64[Tensor, "rows length"]
     positions: Int64[Tensor, "rows length"]
-    slots: Int64[Tensor, " asked"]
-    targets: Int64[Tensor, " asked"]
+    slots: Int64[Tensor, " B"]
+    targets: Int64[Tensor, " B"]
 
 
 def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
-    """Moves a batch to a device and leaves out the slots where nothing is asked."""
+    """Moves a batch to a device, without its padding instances."""
     rows = batch.rows
-    slots = np.arange(len(batch.real)) if batch.slots is None else batch.slots
-    real = batch.real
-    arrays = (rows.item_seq, rows.segment_ids, rows.positions, slots[real], batch.targets[real])
+    slots = np.arange(len(batch.targets)) if batch.slots is None else batch.slots
+    chosen = batch.is_instance
+    slots = slots[chosen]
+    arrays = (rows.item_seq, rows.segment_ids, rows.positions, slots, batch.targets[chosen])
     return TensorBatch(*(torch.from_numpy(a.astype(np.int64)).to(device) for a in arrays))
 
 
@@ -147,43 +148,24 @@ class SequenceEncoder(nn.Module):
 
     def user_vectors(
         self, batch: TensorBatch, item_vectors: Float[Tensor, "rows length width"]
-    ) -> Float[Tensor, "asked width"]:
-        """L2-normalised vectors of the instances that the batch asks for."""
+    ) -> Float[Tensor, "B width"]:
+        """L2-normalised vectors of the batch's instances."""
         hidden = self(item_vectors, batch.segment_ids, batch.positions)
         return F.normalize(hidden.flatten(0, 1)[batch.slots], dim=-1)
 
 
 class SequenceModel(SequenceEncoder, abc.ABC):
-    """The encoder with items of its own and a loss: what is tuned and encoded."""
+    """The encoder with an item table and a loss."""
 
     item_embedding: nn.Embedding | None
 
     @abc.abstractmethod
     def item_reprs(self) -> Float[Tensor, "items width"]:
-        """Vectors of all items, not normalised: what is read at a slot and what is ranked."""
+        """Vectors of all items, not normalised, read at slots and ranked."""
 
     @abc.abstractmethod
     def loss(self, batch: TensorBatch) -> Float[Tensor, ""]:
         """Training loss of a batch."""
-
-
-def cosine_cross_entropy(
-    user_vectors: Float[Tensor, "asked width"],
-    item_table: Float[Tensor, "classes width"],
-    targets: Int64[Tensor, " asked"],
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy over all classes of cosine / temperature.
-
-    Args:
-        user_vectors: L2-normalised.
-        item_table: not normalised.
-        targets: class of each row.
-        temperature: what the cosines are divided by.
-    """
-    # Dividing the vectors rather than the logits saves two passes over the largest array.
-    logits = (user_vectors / temperature) @ F.normalize(item_table, dim=-1).T
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
 
 
 def _initialise(module: nn.Module) -> None:

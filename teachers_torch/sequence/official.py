@@ -4,7 +4,6 @@ The official tables have a row for [PAD]: item i of a data set here is row i + 1
 official `item_seq` holds those rows, oldest item first, 0 behind the end.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,23 +12,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import writing
 from prmkd_jax.common.weights import require_weights
 from teachers_torch.config import PretrainConfig, UniSRecConfig
-from teachers_torch.recbole_file import read_recbole
 from teachers_torch.sequence.contrast import PretrainBatch
 from teachers_torch.sequence.encoder import TensorBatch
 from teachers_torch.sequence.unisrec import UniSRec
 
 PLM, IDS = "plm_embedding.weight", "item_embedding.weight"
-
-
-def read_official(path: Path) -> dict[str, Tensor]:
-    """The `state_dict` of an official checkpoint file, which is one of RecBole's trainer.
-
-    Raises:
-        UserError: it is no such file, or it names something that has no place in one.
-    """
-    return read_recbole(path).weights
 
 
 def from_official(
@@ -70,20 +60,19 @@ def to_official(model: UniSRec) -> dict[str, Tensor]:
 
 
 def write_official(model: UniSRec, path: Path, dataset: str = "prmkd") -> None:
-    """Writes a file that the official `finetune.py -p` reads, beside and renamed.
+    """Writes a file that the official `finetune.py -p` reads.
 
-    As its pre-training leaves it: without tables, which are of one catalogue. A whole
-    `state_dict` is `to_official`.
+    It has no tables, which belong to one catalogue, as the official pre-training's files. The
+    complete `state_dict` is `to_official`.
 
     Args:
-        model: with the weights.
-        path: of the file.
-        dataset: what it was pre-trained on; the official log names it.
+        model: weights to write.
+        path: output file.
+        dataset: name of the pre-training data, which the official log shows.
     """
     weights = {k: v for k, v in to_official(model).items() if k not in (PLM, IDS)}
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save({"config": {"dataset": dataset}, "epoch": 0, "state_dict": weights}, partial)
-    os.replace(partial, path)
+    with writing(path) as partial:
+        torch.save({"config": {"dataset": dataset}, "epoch": 0, "state_dict": weights}, partial)
 
 
 def load_weights(
@@ -96,10 +85,10 @@ def load_weights(
     """Copies weights into a model, by key and shape.
 
     Args:
-        model: where to.
-        weights: from where.
-        source: how an error names them.
-        fresh: beginnings of the keys that a model may have beyond the weights.
+        model: receives the weights.
+        weights: state dict.
+        source: file name for error messages.
+        fresh: prefixes of the keys that only the model may have.
 
     Raises:
         UserError: keys are missing, surplus or of another shape; all of them are listed.

@@ -1,60 +1,72 @@
 """Pre-training of UniSRec and UniM²Rec-style teachers on other domains."""
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from jaxtyping import Int64
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json, writing
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
-from teachers_torch.config import PretrainConfig, TeacherConfigs
-from teachers_torch.items.inputs import Log
+from teachers_torch.config import PretrainConfig, TeacherSettings
 from teachers_torch.sequence.contrast import PretrainBatch, item_drop, replace_rows
-from teachers_torch.sequence.pretrain_task import BUILD, Task, describe, identity, join_interactions
+from teachers_torch.sequence.pretrain_task import (
+    BUILD,
+    PretrainTask,
+    describe,
+    identity,
+    join_interactions,
+)
 from teachers_torch.sequence.start import FACTS, WEIGHTS
-from teachers_torch.states import load_state, save_state
-from teachers_torch.tuning import seeded
+from teachers_torch.states import best_device, load_state, save_state, save_weights, seeded
+from teachers_torch.teacher import Log
 
 STATE = "state.pt"
+
+
+def written(config: PretrainConfig) -> tuple[list[str], list[str]]:
+    """The files of a finished pre-training, and those that may be there as well."""
+    files = [WEIGHTS, FACTS]
+    epochs = range(config.save_every, config.epochs, config.save_every)
+    return files, [STATE, *(f"epoch-{epoch}/{file}" for epoch in epochs for file in files)]
 
 
 def pretrain(
     family: str,
     domains: Sequence[Dataset],
-    configs: TeacherConfigs,
+    settings: TeacherSettings,
     config: PretrainConfig,
     folder: Path,
     *,
-    cache_dir: Path,
+    cache: Cache,
     seed: int,
     log: Log,
 ) -> dict[str, Any]:
     """Pre-trains a model on the training parts of several domains and writes a checkpoint.
 
     Batches mix all domains. Nothing is validated: the checkpoint is that of the last epoch,
-    and `epoch-<n>` folders in `folder` hold the earlier ones. After every epoch the whole
-    state is noted there as well, so a stopped pre-training goes on with the same numbers.
+    and `epoch-<n>` folders in `folder` hold the earlier ones. After every epoch the complete
+    state is saved there as well, so a stopped pre-training continues with the same numbers.
 
     Args:
         family: `unisrec` or `unim2rec`.
         domains: at least one; a user active in two is two users.
-        configs: the model's settings.
-        config: the pre-training's.
-        folder: where to.
-        cache_dir: where encoded texts and pictures are kept.
+        settings: the teachers' settings, the model's among them.
+        config: optimisation and augmentations.
+        folder: output folder.
+        cache: holds encoded texts and images.
         seed: seed of weights, batches, dropout, noise and augmentations.
-        log: told `encode_texts`, `encode_images`, `step` and `epoch` events.
+        log: receives `encode_texts`, `encode_images`, `step` and `epoch` events.
 
     Returns:
-        What stands in the checkpoint's `pretraining.json`.
+        The content of the checkpoint's `pretraining.json`.
 
     Raises:
         UserError: the domains' inputs are missing or wrong, or the folder holds another
@@ -65,10 +77,9 @@ def pretrain(
     if not len(instances):
         raise UserError("--domains: found no training instance, expected histories of 4 or more")
     with seeded(seed):
-        task = BUILD[family](domains, configs, config, seed, cache_dir, log)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = task.model.to(device)
-        facts = describe(family, domains, configs, config, task, seed)
+        task = BUILD[family](domains, settings, config, seed, cache, log)
+        model = task.model.to(best_device())
+        facts = describe(family, domains, settings, config, task, seed)
         if (done := _finished(folder, facts)) is not None:
             return done
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
@@ -78,7 +89,7 @@ def pretrain(
             epoch += 1
             started = time.perf_counter()
             order = np.random.default_rng([seed, epoch]).permutation(instances)
-            loss = _train_epoch(task, optimizer, interactions, order, configs, config, epoch, log)
+            loss = _train_epoch(task, optimizer, interactions, order, settings, config, epoch, log)
             losses.append(loss)
             seconds += time.perf_counter() - started
             facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
@@ -158,11 +169,11 @@ def augmented_batch(
 
 
 def _train_epoch(
-    task: Task,
+    task: PretrainTask,
     optimizer: torch.optim.Optimizer,
     interactions: Interactions,
     order: Int64[np.ndarray, " instances"],
-    configs: TeacherConfigs,
+    settings: TeacherSettings,
     config: PretrainConfig,
     epoch: int,
     log: Log,
@@ -172,7 +183,7 @@ def _train_epoch(
     device = next(model.parameters()).device
     total, steps = torch.zeros((), device=device), -(-len(order) // config.batch_size)
     for step, ids in enumerate(_batches(order, config.batch_size), start=1):
-        arrays = (*prefixes(interactions, ids, configs.max_seq_len), interactions.items[ids] + 1)
+        arrays = (*prefixes(interactions, ids, settings.max_seq_len), interactions.items[ids] + 1)
         item_seq, lengths, targets = (torch.from_numpy(a.astype(np.int64)) for a in arrays)
         rows = item_seq.to(device), lengths.to(device), targets.to(device)
         batch = augmented_batch(*rows, config, task.num_items, task.variants)
@@ -191,10 +202,10 @@ def _batches(order: Int64[np.ndarray, " instances"], size: int) -> Iterator[np.n
 
 
 def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts of the same pre-training, where it lies finished in the folder.
+    """The facts of the same pre-training, if the folder holds it finished.
 
     Raises:
-        UserError: another one lies there.
+        UserError: the folder holds another one.
     """
     path = folder / FACTS
     if not path.is_file():
@@ -206,7 +217,7 @@ def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     if not same:
         raise UserError(
             f"{path}: found a checkpoint of other settings or data, expected none (delete the "
-            "folder, or set another --checkpoint_dir)"
+            "folder, or choose another)"
         )
     return found
 
@@ -214,7 +225,7 @@ def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
 def _resume(
     path: Path, facts: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, float, list[float]]:
-    """Takes up a stopped pre-training: its epochs, seconds and losses so far.
+    """Restores a stopped pre-training; returns its epochs, seconds and losses so far.
 
     Raises:
         UserError: the state is of another pre-training.
@@ -241,10 +252,6 @@ def _write(model: torch.nn.Module, facts: dict[str, Any], folder: Path) -> None:
     """Writes a checkpoint; its facts come last, so that without them there is none."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FACTS).unlink(missing_ok=True)
-    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-    partial = folder / f"{WEIGHTS}.{os.getpid()}"
-    safetensors.torch.save_file(weights, partial)
-    os.replace(partial, folder / WEIGHTS)
-    partial = folder / f"{FACTS}.{os.getpid()}"
-    partial.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, folder / FACTS)
+    with writing(folder / WEIGHTS) as partial:
+        save_weights(model, partial)
+    write_json(folder / FACTS, facts)

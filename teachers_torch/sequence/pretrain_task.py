@@ -1,18 +1,22 @@
-"""What is pre-trained on what: models without IDs over the items of several domains."""
+"""Models to pre-train, without IDs, and the joint items and histories of several domains."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.dataset import Dataset, Interactions
-from teachers_torch.config import EncoderConfig, PretrainConfig, TeacherConfigs
+from teachers_torch.config import (
+    EncoderConfig,
+    PretrainConfig,
+    TeacherSettings,
+    UniM2RecConfig,
+    UniSRecConfig,
+)
 from teachers_torch.items.inputs import (
-    Log,
     Modality,
     WordDrop,
     image_inputs,
@@ -24,17 +28,18 @@ from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.sequence.start import model_facts
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
+from teachers_torch.teacher import Log
 
 
-class Task(NamedTuple):
-    """What is trained, on what.
+class PretrainTask(NamedTuple):
+    """A model to pre-train and the rows of its item table.
 
     Attributes:
         model: without IDs, which mean nothing in another domain.
         config: its settings.
-        num_items: items of all domains. The rows of the item table are [PAD], the items, and
-            then, once or more, the items again as an augmentation reads them.
-        variants: how often they come again.
+        num_items: items N of all domains. Row 0 of the item table is [PAD], rows 1 … N are the
+            items, and each augmentation reads the items from N rows of its own after these.
+        variants: number of these augmentations.
     """
 
     model: UniSRec | UniM2Rec
@@ -57,66 +62,67 @@ def join_interactions(domains: Sequence[Dataset]) -> Interactions:
 
 def _build_unisrec(
     domains: Sequence[Dataset],
-    configs: TeacherConfigs,
+    settings: TeacherSettings,
     config: PretrainConfig,
     seed: int,
-    cache_dir: Path,
+    cache: Cache,
     log: Log,
-) -> Task:
-    norm = configs.unisrec.feature_norm
+) -> PretrainTask:
+    own = settings.get(UniSRecConfig)
+    norm = own.feature_norm
     drop = WordDrop(config.word_drop, seed)
-    texts = join([text_inputs(d, configs.text, norm, cache_dir, log) for d in domains])
-    dropped = join([text_inputs(d, configs.text, norm, cache_dir, log, drop) for d in domains])
+    texts = join([text_inputs(d, settings.text, norm, cache, log) for d in domains])
+    dropped = join([text_inputs(d, settings.text, norm, cache, log, drop) for d in domains])
     vectors = np.concatenate([texts.features, dropped.features])
-    model = UniSRec(configs.unisrec, vectors, configs.max_seq_len, transductive=False)
-    return Task(model, configs.unisrec, len(texts.available), variants=1)
+    model = UniSRec(own, vectors, settings.max_seq_len, transductive=False)
+    return PretrainTask(model, own, len(texts.available), variants=1)
 
 
 def _build_unim2rec(
     domains: Sequence[Dataset],
-    configs: TeacherConfigs,
+    settings: TeacherSettings,
     config: PretrainConfig,
     seed: int,
-    cache_dir: Path,
+    cache: Cache,
     log: Log,
-) -> Task:
-    own = configs.unim2rec
-    texts = [text_inputs(d, configs.text, own.feature_norm, cache_dir, log) for d in domains]
+) -> PretrainTask:
+    own = settings.get(UniM2RecConfig)
+    texts = [text_inputs(d, settings.text, own.feature_norm, cache, log) for d in domains]
     modalities, vision = [join(texts)], None
     shapes = {domain.catalogue.image_shape for domain in domains}
     if shapes != {None} and len(shapes) == 1:
         vision = PixelEncoder(next(shape for shape in shapes if shape is not None))
         modalities.append(join([pixel_inputs(domain) for domain in domains]))
-    elif any(_has_pictures(domain) for domain in domains):
-        modalities.append(join([_images(d, configs, cache_dir, log) for d in domains]))
-    model = UniM2Rec(own, modalities, configs.max_seq_len, has_ids=False, vision=vision)
-    return Task(model, own, len(modalities[0].available), variants=2)
+    elif any(_has_images(domain) for domain in domains):
+        modalities.append(join([_images(d, settings, cache, log) for d in domains]))
+    model = UniM2Rec(own, modalities, settings.max_seq_len, has_ids=False, vision=vision)
+    return PretrainTask(model, own, len(modalities[0].available), variants=2)
 
 
 BUILD = {"unisrec": _build_unisrec, "unim2rec": _build_unim2rec}
 
 
-def _has_pictures(domain: Dataset) -> bool:
+def _has_images(domain: Dataset) -> bool:
     catalogue = domain.catalogue
     return catalogue.image_features is not None or catalogue.image_paths is not None
 
 
-def _images(domain: Dataset, configs: TeacherConfigs, cache_dir: Path, log: Log) -> Modality:
-    if _has_pictures(domain):
-        norm = configs.unim2rec.feature_norm
-        return image_inputs(domain, configs.image, norm, cache_dir, log)
+def _images(domain: Dataset, settings: TeacherSettings, cache: Cache, log: Log) -> Modality:
+    if _has_images(domain):
+        norm = settings.get(UniM2RecConfig).feature_norm
+        return image_inputs(domain, settings.image, norm, cache, log)
     return Modality(np.zeros((domain.num_items, 0), np.float32), np.zeros(domain.num_items, bool))
 
 
 def describe(
     family: str,
     domains: Sequence[Dataset],
-    configs: TeacherConfigs,
+    settings: TeacherSettings,
     config: PretrainConfig,
-    task: Task,
+    task: PretrainTask,
     seed: int,
 ) -> dict[str, Any]:
-    """What a checkpoint is; json values."""
+    """Description of a checkpoint; JSON values."""
     vision = getattr(task.model, "vision", None)
     return {
         "teacher": family,
@@ -130,7 +136,7 @@ def describe(
             }
             for domain in domains
         ],
-        "model": model_facts(task.config, configs),
+        "model": model_facts(family, task.config, settings),
         "settings": dataclasses.asdict(task.config),
         "pretraining": dataclasses.asdict(config),
         "seed": seed,
@@ -146,4 +152,4 @@ def identity(facts: dict[str, Any]) -> str:
         for key, value in facts["pretraining"].items()
         if key not in ("epochs", "save_every")
     }
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+    return content_digest(fixed)

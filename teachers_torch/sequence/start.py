@@ -1,4 +1,4 @@
-"""What a tuning starts from: a checkpoint of pre-training, ours or UniSRec's own."""
+"""What weights begin from: a checkpoint of pre-training, ours or UniSRec's own."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
-from teachers_torch.config import EncoderConfig, TeacherConfigs
+from teachers_torch.config import EncoderConfig, TeacherSettings
 from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.items.text import text_identity
 from teachers_torch.recbole_file import read_recbole, require_settings
@@ -22,11 +22,11 @@ VISION = "vision."
 
 
 class Start(NamedTuple):
-    """Weights to start from.
+    """Weights to begin from.
 
     Attributes:
-        description: where they come from, for the teacher card.
-        weights: the encoder's, by the model's own names.
+        description: their origin, for the teacher card.
+        weights: the encoder's state dict.
         vision: the frozen vision encoder that was trained with them, or None.
     """
 
@@ -35,24 +35,21 @@ class Start(NamedTuple):
     vision: PixelEncoder | None = None
 
 
-def model_facts(config: EncoderConfig, configs: TeacherConfigs) -> dict[str, Any]:
-    """The settings in which a pre-training and a tuning from it must agree, by flag."""
-    prefix = config.prefix
-    text = "text_features" if configs.text.text_features else "text_encoder"
+SHARED = ("hidden_size", "num_layers", "num_heads", "inner_size", "num_experts", "feature_norm")
+
+
+def model_facts(family: str, config: EncoderConfig, settings: TeacherSettings) -> dict[str, Any]:
+    """The settings in which a pre-training and a tuning from it must agree."""
+    text = settings.text
     return {
-        f"{prefix}hidden_size": config.hidden_size,
-        f"{prefix}num_layers": config.num_layers,
-        f"{prefix}num_heads": config.num_heads,
-        f"{prefix}inner_size": config.inner_size,
-        f"{prefix}num_experts": config.num_experts,
-        f"{prefix}feature_norm": config.feature_norm,
-        "max_seq_len": configs.max_seq_len,
-        "text_encoder": text_identity(configs.text) if text == "text_encoder" else "given files",
+        **{f"{family}_{field}": getattr(config, field) for field in SHARED},
+        "max_seq_len": settings.max_seq_len,
+        "text_encoder": "given files" if text.text_features else text_identity(text),
     }
 
 
 def start_digest(path: Path) -> str:
-    """SHA-256 over a checkpoint's content, wherever it lies.
+    """SHA-256 over a checkpoint's content; its place doesn't matter.
 
     Raises:
         UserError: there is none.
@@ -66,21 +63,21 @@ def start_digest(path: Path) -> str:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise UserError(
-                f"--teacher_checkpoints: {part}: found no such file, expected a checkpoint folder "
-                "of experiments.commands.pretrain or an official .pth file"
+                f"--init: {part}: no such file, expected a folder made by pre-training or an "
+                "official .pth file"
             ) from error
     return digest.hexdigest()
 
 
-def read_start(family: str, config: EncoderConfig, configs: TeacherConfigs) -> Start | None:
-    """What the teachers of a family start from; None where no checkpoint was given.
+def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) -> Start | None:
+    """Weights of a family, from the path in `settings.init`; None if there is none.
 
     Raises:
         UserError: the checkpoint is missing, damaged, or of other settings.
     """
-    if family not in configs.checkpoints:
+    if family not in settings.init:
         return None
-    path = Path(configs.checkpoints[family])
+    path = Path(settings.init[family])
     digest = start_digest(path)
     if not path.is_dir():
         return _official_start(path, digest, family, config)
@@ -91,14 +88,17 @@ def read_start(family: str, config: EncoderConfig, configs: TeacherConfigs) -> S
         names = ", ".join(domain["name"] for domain in facts["domains"])
         image_shape = facts["image_shape"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"{path}: found no readable checkpoint, expected one") from error
+        raise UserError(
+            f"{path}: missing or damaged, expected a checkpoint of pre-training"
+        ) from error
     if teacher != family:
         raise UserError(f"{path}: found a checkpoint of {teacher}, expected one of {family}")
-    for flag, value in model_facts(config, configs).items():
-        if found.get(flag) != value:
+    for field, value in model_facts(family, config, settings).items():
+        if found.get(field) != value:
+            flag = field.replace(f"{family}_", EncoderConfig.prefix)
             raise UserError(
-                f"--{flag}: found {value!r}, expected {found.get(flag)!r} as in {path / FACTS}, "
-                "the checkpoint to start from"
+                f"--{flag}: found {value!r}, expected {found.get(field)!r} as in {path / FACTS}, "
+                "which weights begin from"
             )
     vision = None
     if image_shape is not None:
@@ -110,13 +110,13 @@ def read_start(family: str, config: EncoderConfig, configs: TeacherConfigs) -> S
 
 
 def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:
-    """Copies a start's weights into a model that is to be tuned.
+    """Copies weights into a model that is to be tuned.
 
     IDs are fresh: they are the target's. So is the image adaptor where no pre-training domain
-    had pictures.
+    had images.
 
     Args:
-        model: the model.
+        model: receives the weights.
         start: the weights.
         freeze: leave positions and Transformer as they are; adaptors, fusion, the input
             LayerNorm and IDs are trained, as in UniSRec's official fine-tuning.
@@ -135,18 +135,18 @@ def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:
 def _official_start(path: Path, digest: str, family: str, config: EncoderConfig) -> Start:
     if family != "unisrec":
         raise UserError(
-            f"--teacher_checkpoints: {family}={path}: found a file, expected a checkpoint folder "
-            "(official files there are of unisrec only)"
+            f"--init: {family}={path}: found a file, expected a folder made by pre-training "
+            "(only unisrec has official files)"
         )
     if config.feature_norm:
         raise UserError(
-            f"--{config.prefix}feature_norm: found {config.feature_norm:g}, expected 0: official "
-            "checkpoints read text vectors as they are"
+            f"--{EncoderConfig.prefix}feature_norm: found {config.feature_norm:g}, expected 0: "
+            "official checkpoints read text vectors as they are"
         )
     checkpoint = read_recbole(path)
     expected: dict[str, tuple[int | float | str, str]] = {
-        "n_heads": (config.num_heads, f"--{config.prefix}num_heads"),
-        "temperature": (config.temperature, f"--{config.prefix}temperature"),
+        "n_heads": (config.num_heads, f"--{EncoderConfig.prefix}num_heads"),
+        "temperature": (config.temperature, f"--{EncoderConfig.prefix}temperature"),
         "hidden_act": ("gelu", ""),
         "layer_norm_eps": (1e-12, ""),
     }

@@ -1,4 +1,4 @@
-"""Vectors of instances and items from a causal encoder, and their ranking of all items."""
+"""Vectors of instances and items from a causal encoder."""
 
 import dataclasses
 
@@ -9,19 +9,16 @@ from jaxtyping import Float32, Int, Int64
 from prmkd_jax.data.batches import as_batch
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import Segments, history_segments, pack, row_length
-from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
 from teachers_torch.config import EncoderConfig
 from teachers_torch.sequence.encoder import SequenceModel, to_tensors
-
-USERS_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class TunedTeacher:
     """A teacher that is a torch model over the histories of one data set.
 
-    Its vectors are L2-normalised, so `score_scale` is 1 / temperature. `start` says what its
-    tuning starts from.
+    Its vectors are L2-normalised, so `score_scale` is 1 / temperature. `start` describes what
+    its weights began from.
     """
 
     name: str
@@ -79,8 +76,8 @@ def encode_instances(
     """Vectors of instances, in eval mode: all prefixes of a history in one causal pass.
 
     Args:
-        model: the model.
-        interactions: the histories.
+        model: reads the items' vectors.
+        interactions: histories.
         instance_ids: CSR offsets of the targets, distinct, in any order. The offset of a
             user's first item is no instance; its row is zero.
         max_seq_len: the longest prefix.
@@ -98,24 +95,9 @@ def encode_instances(
         batch = as_batch(interactions, packed)
         tensors = to_tensors(batch, table.device)
         encoded = model.user_vectors(tensors, table[tensors.item_seq]).cpu().numpy()
-        rows = row_of[batch.instance_ids[batch.real]]
+        rows = row_of[batch.instance_ids[batch.is_instance]]
         vectors[rows[rows >= 0]] = encoded[rows >= 0]
     return vectors
-
-
-def rank_all(
-    users: Float32[np.ndarray, "users width"],
-    items: Float32[np.ndarray, "items width"],
-    targets: Int[np.ndarray, " users"],
-) -> dict[str, float]:
-    """Metrics of ranking all items for every user by the dot product, no history masked.
-
-    Raises:
-        ValueError: a score is not finite.
-    """
-    parts = [slice(at, at + USERS_AT_ONCE) for at in range(0, len(users), USERS_AT_ONCE)]
-    ranks = [expected_ranks(users[part] @ items.T, targets[part]) for part in parts]
-    return ranking_metrics(np.concatenate(ranks) if ranks else np.empty(0))
 
 
 def _asking(
@@ -123,5 +105,5 @@ def _asking(
 ) -> Int64[np.ndarray, " chosen"]:
     """The segments that ask for any of the instances."""
     wanted = np.sort(instance_ids)
-    below = np.searchsorted(wanted, segments.first_asked + 1, side="left")
+    below = np.searchsorted(wanted, segments.predict_from + 1, side="left")
     return np.flatnonzero(np.searchsorted(wanted, segments.stop, side="right") > below)

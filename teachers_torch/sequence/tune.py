@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
@@ -11,17 +10,7 @@ from prmkd_jax.data.batches import TrainingBatches
 from teachers_torch.config import EncoderConfig
 from teachers_torch.sequence.encoder import SequenceModel, to_tensors
 from teachers_torch.states import load_state, save_state
-
-SELECTION_METRIC = "NDCG@10"
-
-
-class Tuning(NamedTuple):
-    """How a tuning went: epochs run, the best of them, its validation metrics, its seconds."""
-
-    epochs: int
-    best_epoch: int
-    validation: dict[str, float]
-    seconds: float = 0.0
+from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
 
 
 def tune_model(
@@ -29,24 +18,24 @@ def tune_model(
     batches: TrainingBatches,
     validate: Callable[[], dict[str, float]],
     config: EncoderConfig,
-    log: Callable[[dict[str, Any]], None],
+    log: Log,
     state_file: Path | None = None,
 ) -> Tuning:
     """Trains a model in place; it ends with the weights of its best validation epoch.
 
     Every training instance is seen once an epoch, in an order that depends on the batches'
     seed and the epoch alone. Dropout and noise draw from torch's global generator, which the
-    caller seeds, as `tune` does. Parameters that require no gradient stay as they are.
+    caller seeds. Parameters that require no gradient stay as they are.
 
     Args:
-        model: the model.
+        model: trained in place.
         batches: all training instances.
         validate: the model's metrics over all validation users, `NDCG@10` among them.
         config: optimisation and stopping.
-        log: called with an `event`: each `step` with its number and about how many there are,
-            each `epoch` with its number, loss, validation metric and seconds.
-        state_file: where everything is noted after each epoch. Where it is there already, the
-            tuning goes on from it and ends as if it had never stopped.
+        log: receives each `step` with its number and about how many there are, each `epoch`
+            with its number, loss, validation metric and seconds.
+        state_file: holds the complete state after each epoch. If it exists, the tuning
+            continues from it and ends as if it had never stopped.
 
     Raises:
         UserError: the state file is damaged.
@@ -98,7 +87,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
     epoch: int,
-    log: Callable[[dict[str, Any]], None],
+    log: Log,
 ) -> float:
     """One pass over the training instances; returns their mean loss."""
     model.train()

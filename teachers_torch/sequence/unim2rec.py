@@ -1,4 +1,4 @@
-"""A UniM²Rec-style teacher: texts and pictures, fused where they are available.
+"""A UniM²Rec-style teacher: texts and images, fused where they are available.
 
 The design is this project's own: of UniM²Rec (arXiv 2311.01831) no code is
 public, so this is no reproduction of it. UniSRec's parts are used throughout, that the two
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from teachers_torch.config import PretrainConfig, UniM2RecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.items.pixels import PixelEncoder
+from teachers_torch.losses import cosine_cross_entropy
 from teachers_torch.sequence.adaptor import MoEAdaptor
 from teachers_torch.sequence.contrast import PretrainBatch, contrastive_loss, sequence_vectors
-from teachers_torch.sequence.encoder import SequenceModel, TensorBatch, cosine_cross_entropy
+from teachers_torch.sequence.encoder import SequenceModel, TensorBatch
 
 ALIGN_TEMPERATURE = 0.07
 IMAGE = 1  # index of the second modality
@@ -165,9 +166,9 @@ class UniM2Rec(SequenceModel):
         self, available: Bool[Tensor, "items modalities"]
     ) -> Bool[Tensor, "items modalities"]:
         """What is available, without what modality dropout hides in training."""
-        return self._hide(available) if self.training else available
+        return self._drop_modality(available) if self.training else available
 
-    def _hide(
+    def _drop_modality(
         self, available: Bool[Tensor, "items modalities"]
     ) -> Bool[Tensor, "items modalities"]:
         """Modality dropout: hides one of two modalities, each with its probability."""
@@ -198,7 +199,7 @@ def without_one(
 def alignment_loss(
     text: Float[Tensor, "items width"], image: Float[Tensor, "items width"]
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE: each item's text finds its picture and its picture finds its text.
+    """Symmetric InfoNCE: each item's text finds its image and its image finds its text.
 
     Mean of both directions' cross-entropy of cosine / 0.07 over the items given; zero
     without any.

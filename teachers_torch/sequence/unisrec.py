@@ -7,9 +7,10 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from teachers_torch.config import PretrainConfig, UniSRecConfig
+from teachers_torch.losses import cosine_cross_entropy
 from teachers_torch.sequence.adaptor import MoEAdaptor
 from teachers_torch.sequence.contrast import PretrainBatch, contrastive_loss, sequence_vectors
-from teachers_torch.sequence.encoder import SequenceModel, TensorBatch, cosine_cross_entropy
+from teachers_torch.sequence.encoder import SequenceModel, TensorBatch
 
 
 class UniSRec(SequenceModel):

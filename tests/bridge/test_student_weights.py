@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -10,9 +8,10 @@ from bridge.recbole_layout import RECBOLE, recbole_keys
 from bridge.student_weights import read_start, to_recbole
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.packing import instance_segments, pack
-from prmkd_jax.serve.exported import export_student, named
+from prmkd_jax.serve.exported import export_student
 from prmkd_jax.students.config import BUILT_IN
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import about, window
+from prmkd_jax.students.student import create_student, flatten_params
 from tests.bridge.recbole_models import HEADS, INNER, LAYERS, MODELS, STATE, WIDTH
 from tests.worlds import MAX_SEQ_LEN, facts, random_world, same_bits, student_config
 
@@ -33,7 +32,7 @@ def config_of(student: str, **changes):
 
 
 def facts_of(config):
-    return facts(WORLD, config.window(MAX_SEQ_LEN))
+    return facts(WORLD, window(config, MAX_SEQ_LEN))
 
 
 def rows_of(field: str, tokens: dict) -> np.ndarray:
@@ -64,8 +63,8 @@ def saved(student: str, path, tokens: dict) -> torch.nn.Module:
 def ours(config, params, instances) -> np.ndarray:
     """The student's scores of all items, an instance a row."""
     graphdef = create_student(config, facts_of(config), 0)[0]
-    window, own_slot = config.window(MAX_SEQ_LEN), config.one_by_one
-    segments = instance_segments(HISTORIES, instances, window, own_slot=own_slot)
+    longest, own_slot = window(config, MAX_SEQ_LEN), about(config.student).own_slot
+    segments = instance_segments(HISTORIES, instances, longest, own_slot=own_slot)
 
     @jax.jit
     def scores(params, rows):
@@ -98,7 +97,7 @@ def test_recboles_model_gives_the_same_scores_here_and_comes_back(tmp_path, stud
     """A transposed matrix, another item's row, or a key that is changed on the way."""
     config = config_of(student)
     model = saved(student, tmp_path / "model.pth", tokens)
-    start = read_start(tmp_path / "model.pth", config, facts_of(config))
+    start = read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
     first_items = HISTORIES.indptr[HISTORIES.users]
     instances = np.flatnonzero(np.arange(len(HISTORIES.items)) > first_items)[::3]
     found, expected = ours(config, start.params, instances), theirs(model, tokens, instances)
@@ -106,12 +105,12 @@ def test_recboles_model_gives_the_same_scores_here_and_comes_back(tmp_path, stud
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
     before = {key: value.float() for key, value in model.state_dict().items()}
-    after = to_recbole(start.params, config, facts_of(config), start.recbole)
+    after = to_recbole(start.params, config, WORLD, start.recbole)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)
 
     trained = jax.tree.map(lambda x: x + 1, start.params)
-    after = to_recbole(trained, config, facts_of(config), start.recbole)
+    after = to_recbole(trained, config, WORLD, start.recbole)
     for key, table in before.items():
         if key in ("item_embedding.weight", "user_embedding.weight"):
             known = rows_of("item_id" if key.startswith("item") else "user_id", tokens)
@@ -125,12 +124,12 @@ def test_a_student_of_ours_is_written_in_recboles_numbering(tmp_path, student):
     """A file that only a start from RecBole makes readable, or a [PAD] that scores."""
     config = config_of(student)
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 1)[1])
-    weights = to_recbole(params, config, facts_of(config))
+    weights = to_recbole(params, config, WORLD)
     assert not weights["item_embedding.weight"][0].any()
     model = MODELS[student](41, 61, MAX_SEQ_LEN)
     model.load_state_dict(weights)
     torch.save(weights, tmp_path / "alone.pth")
-    again = read_start(tmp_path / "alone.pth", config, facts_of(config)).params
+    again = read_start(tmp_path / "alone.pth", config, facts_of(config), WORLD).params
     assert same_bits(again, jax.tree.map(np.asarray, params))
 
 
@@ -138,9 +137,9 @@ def test_what_does_not_fit_is_listed_at_once(tmp_path):
     """Layers that are left out, or a table of another catalogue cut to size."""
     saved("sasrec", tmp_path / "model.pth", {})
     config = config_of("sasrec", num_layers=3, inner_size=5)
-    small = dataclasses.replace(facts_of(config), dataset=random_world(items=30))
+    small = random_world(items=30)
     with pytest.raises(UserError) as error:
-        read_start(tmp_path / "model.pth", config, small)
+        read_start(tmp_path / "model.pth", config, facts(small, MAX_SEQ_LEN), small)
     for part in (
         f"{tmp_path / 'model.pth'}: found weights that don't fit (missing: trm_encoder.layer.2.",
         "trm_encoder.layer.0.feed_forward.dense_1.weight [10, 12] in place of [5, 12]",
@@ -168,10 +167,10 @@ def test_what_shapes_do_not_tell_is_compared(tmp_path, student, settings, found)
         torch.save(content, tmp_path / "model.pth")
         if values:
             with pytest.raises(UserError) as error:
-                read_start(tmp_path / "model.pth", config, facts_of(config))
+                read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
             assert f"model.pth: config: found {found}, expected" in str(error.value)
         else:
-            read_start(tmp_path / "model.pth", config, facts_of(config))
+            read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
 
 
 def test_items_that_the_file_lacks_are_told(tmp_path):
@@ -180,8 +179,9 @@ def test_items_that_the_file_lacks_are_told(tmp_path):
     model = MODELS["gru4rec"](len(tokens["item_id"]), 0, MAX_SEQ_LEN)
     content = {"state_dict": model.state_dict(), "field2id_token": tokens}
     torch.save(content, tmp_path / "model.pth")
+    config = config_of("gru4rec")
     with pytest.raises(UserError, match="item_id: found no 'i7' \\(2 missing of 40\\)"):
-        read_start(tmp_path / "model.pth", config_of("gru4rec"), facts_of(config_of("gru4rec")))
+        read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
 
 
 def test_students_that_recbole_lacks_are_told(tmp_path):
@@ -189,9 +189,9 @@ def test_students_that_recbole_lacks_are_told(tmp_path):
     config = config_of("fm")
     saved("gru4rec", tmp_path / "model.pth", {})
     with pytest.raises(UserError, match="found fm, expected one of sasrec, gru4rec, "):
-        read_start(tmp_path / "model.pth", config, facts_of(config))
+        read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
     with pytest.raises(UserError, match="--export_recbole: found fm, expected one of"):
-        to_recbole({}, config, facts_of(config))
+        to_recbole({}, config, WORLD)
 
 
 def test_parameters_without_a_counterpart_are_told():
@@ -200,7 +200,7 @@ def test_parameters_without_a_counterpart_are_told():
     config = config_of("gru4rec")
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 1)[1])
     with pytest.raises(UserError, match=r"found a gru4rec with extra\.scale, expected RecBole's"):
-        to_recbole({**params, "extra": {"scale": np.ones(3)}}, config, facts_of(config))
+        to_recbole({**params, "extra": {"scale": np.ones(3)}}, config, WORLD)
 
 
 @pytest.mark.parametrize("path", ["exported", "exported/weights.safetensors"])
@@ -208,19 +208,19 @@ def test_an_exported_student_is_a_start_too(tmp_path, path):
     """A format of our own that we can't read."""
     config = config_of("fm")
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 1)[1])
-    export_student(tmp_path / "exported", params, config, facts_of(config))
-    start = read_start(tmp_path / path, config, facts_of(config))
+    export_student(tmp_path / "exported", params, config, facts_of(config), WORLD)
+    start = read_start(tmp_path / path, config, facts_of(config), WORLD)
     assert start.recbole is None
-    assert same_bits(named(start.params), named(params))
+    assert same_bits(flatten_params(start.params), flatten_params(params))
 
 
 def test_another_file_beside_an_export_is_refused(tmp_path):
     """The folder's weights read in place of those that were named."""
     config = config_of("gru4rec")
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 3)[1])
-    export_student(tmp_path, params, config, facts_of(config))
+    export_student(tmp_path, params, config, facts_of(config), WORLD)
     (tmp_path / "epoch2.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
     with pytest.raises(
         UserError, match=r"epoch2\.safetensors, expected weights\.safetensors or its"
     ):
-        read_start(tmp_path / "epoch2.safetensors", config, facts_of(config))
+        read_start(tmp_path / "epoch2.safetensors", config, facts_of(config), WORLD)

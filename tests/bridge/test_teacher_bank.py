@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from bridge import teacher_bank
-from bridge.teacher_bank import TeacherBank, Vectors, has_vectors, read_vectors, write_vectors
+from bridge.teacher_bank import TeacherBank
+from bridge.teacher_vectors import Vectors, has_vectors, read_vectors, write_vectors
+from prmkd_jax.common import files
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.batches import Batch, TrainingBatches, in_batch_columns
-from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.data.columns import in_batch_columns
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
-from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world
+from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world, task_of
 
 WORLD = random_world()
-HISTORIES, SPLIT = WORLD.interactions, leave_one_out(WORLD.interactions)
+TASK = task_of(WORLD)
+HISTORIES = WORLD.interactions
 IDENTITY = {"teacher": "unisrec", "data": "0f3a", "instances": len(HISTORIES.items), "version": 1}
 SCALES = (1 / 0.07, 1.0, 20.0)
 WIDTHS = (48, 5, 33)
@@ -54,16 +57,18 @@ def vectors(tmp_path_factory) -> list[Vectors]:
 
 
 def some_batches():
-    batches = TrainingBatches(HISTORIES, SPLIT, MAX_SEQ_LEN, BATCH_SIZE, 0)
+    """Instances [B] and candidates [C] of an epoch's batches."""
+    batches = TrainingBatches(TASK, MAX_SEQ_LEN, BATCH_SIZE, 0)
     for batch in batches.epoch(0):
-        columns = in_batch_columns(HISTORIES, SPLIT.train_end, batch, mask_history=True)
-        yield batch, columns.candidates
+        columns = in_batch_columns(TASK, batch, mask_history=True)
+        yield batch.instance_ids, columns.candidates
 
 
-def scored(bank: TeacherBank, batch: Batch, candidates: np.ndarray) -> TeacherScores:
+def scored(bank: TeacherBank, instance_ids: np.ndarray, candidates: np.ndarray) -> TeacherScores:
     """The scores as the training step sees them."""
-    teachers = bank.for_batch(batch, candidates)
-    return jax.jit(score_columns)(teachers, batch.instance_ids, candidates)
+    if bank.tables is None:
+        return bank.for_batch(instance_ids, candidates)
+    return jax.jit(score_columns)(bank.tables, instance_ids, candidates)
 
 
 def test_vectors_come_back_as_their_float16_values(written):
@@ -103,7 +108,7 @@ def test_damaged_files_are_named(written, file, damage):
     path.write_bytes(content)
     if damage == "remove":
         path.unlink()
-    with pytest.raises(UserError, match=r"delete .* to encode anew") as caught:
+    with pytest.raises(UserError, match=r"delete .* to encode again") as caught:
         read_vectors(written, IDENTITY)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -162,7 +167,7 @@ def test_a_write_that_was_killed_does_not_count(tmp_path, monkeypatch, killed_at
             raise KeyboardInterrupt
         source.rename(target)
 
-    monkeypatch.setattr(teacher_bank.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path)
     assert not has_vectors(tmp_path)
@@ -187,14 +192,14 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path, table, value):
 def test_scores_equal_the_float64_product_of_the_stored_vectors(vectors, side):
     """Rows or columns gathered wrongly, a scale left out, or a product in half precision."""
     bank = TeacherBank(vectors, [1, 1, 1], side)
-    for batch, candidates in some_batches():
-        found = scored(bank, batch, candidates)
+    for instance_ids, candidates in some_batches():
+        found = scored(bank, instance_ids, candidates)
         assert found.scores.dtype == np.float32
         assert found.scores.shape == (3, BATCH_SIZE, BATCH_SIZE)
         assert found.available.shape == (BATCH_SIZE, 3)
         assert found.available.all()
-        for one, teacher in zip(found.scores, vectors, strict=True):
-            a = np.asarray(teacher.instances, float)[batch.instance_ids] * teacher.scale
+        for one, teacher in zip(np.swapaxes(found.scores, 0, 1), vectors, strict=True):
+            a = np.asarray(teacher.instances, float)[instance_ids] * teacher.scale
             b = np.asarray(teacher.items, float)[candidates]
             size = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
             assert (np.abs(one - a @ b.T) <= 1e-6 * size).all()
@@ -209,18 +214,18 @@ def test_a_row_of_zeros_is_an_instance_that_the_teacher_does_not_know(vectors, s
     one, _, other = vectors
     partial = dataclasses.replace(vectors[1], instances=instances)
     bank = TeacherBank([one, partial, other], [1, 1, 1], side)
-    for batch, candidates in some_batches():
-        found = np.asarray(scored(bank, batch, candidates).available)
+    for instance_ids, candidates in some_batches():
+        found = np.asarray(scored(bank, instance_ids, candidates).available)
         assert found[:, [0, 2]].all()
-        np.testing.assert_array_equal(found[:, 1], ~unknown[batch.instance_ids])
+        np.testing.assert_array_equal(found[:, 1], ~unknown[instance_ids])
 
 
 def test_both_sides_agree(vectors):
     """Two defaults that train two students."""
     sides = [TeacherBank(vectors, [1, 1, 1], side) for side in ("torch", "jax")]
-    for batch, candidates in some_batches():
-        one, other = (np.asarray(scored(bank, batch, candidates).scores) for bank in sides)
-        largest = np.abs(one).max(axis=(1, 2), keepdims=True)
+    for instance_ids, candidates in some_batches():
+        one, other = (np.asarray(scored(bank, instance_ids, candidates).scores) for bank in sides)
+        largest = np.abs(one).max(axis=(0, 2), keepdims=True)
         assert (np.abs(one - other) <= 1e-6 * largest).all()
 
 
@@ -239,12 +244,14 @@ def test_the_tables_cross_once(vectors, monkeypatch):
         (*shape, width) for shape in ((len(HISTORIES.items),), (40,)) for width in WIDTHS
     )
     assert sorted(shape for shape in crossings if shape[-1] in WIDTHS) == tables
-    before = list(crossings)
-    given = [bank.for_batch(batch, candidates) for batch, candidates in some_batches()]
-    assert crossings == before
-    assert all(one is given[0] for one in given)
-    assert isinstance(given[0], TeacherTables)
-    assert {leaf.dtype.name for leaf in (*given[0].instances, *given[0].items)} == {"float16"}
+    assert isinstance(bank.tables, TeacherTables)
+    assert {leaf.dtype.name for leaf in (*bank.tables.instances, *bank.tables.items)} == {"float16"}
+    assert TeacherBank(vectors, [1, 1, 1], "torch").tables is None
+
+
+def test_an_unknown_side_is_refused(vectors):
+    with pytest.raises(ValueError, match="side: found 'numpy', expected one of jax, torch"):
+        TeacherBank(vectors, [1, 1, 1], "numpy")
 
 
 def test_scores_made_in_pytorch_are_left_alone(vectors):

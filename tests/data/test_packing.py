@@ -118,13 +118,13 @@ def test_instance_segments_ask_only_the_given_instances(lengths, max_seq_len, sp
 def test_segments_of_a_long_history_by_hand():
     """The window of a late instance must hold exactly `max_seq_len` items."""
     interactions = Interactions(np.array([0, 2, 8]), np.array([9, 8, 10, 11, 12, 13, 14, 15]))
-    segments = history_segments(interactions, interactions.indptr[1:], max_seq_len=3)
+    segments = history_segments(interactions, interactions.indptr[1:], window=3)
     windows = [
         interactions.items[start:stop].tolist()
         for start, stop in zip(segments.start, segments.stop, strict=True)
     ]
     assert windows == [[9], [10, 11, 12], [11, 12, 13], [12, 13, 14]]
-    assert segments.first_asked.tolist() == [0, 2, 5, 6]
+    assert segments.predict_from.tolist() == [0, 2, 5, 6]
     (batch,) = pack(interactions, segments, rows=2, length=6)
     assert batch.item_seq.tolist() == [[9, 10, 11, 12, 0, 0], [11, 12, 13, 12, 13, 14]]
     assert batch.instance_ids.tolist() == [[1, 3, 4, 5, -1, -1], [-1, -1, 6, -1, -1, 7]]

@@ -3,7 +3,15 @@
 import pytest
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.distill.config import METHODS, DistillConfig, default_weights, given_weights
+from prmkd_jax.distill.config import (
+    KL_DIRECTIONS,
+    METHODS,
+    DistillConfig,
+    default_weights,
+    given_weights,
+)
+from prmkd_jax.distill.losses import DIVERGENCES
+from prmkd_jax.distill.per_user import LOSSES
 
 STRENGTHS = [0.06, 0.08, 0.07]
 
@@ -16,8 +24,7 @@ STRENGTHS = [0.06, 0.08, 0.07]
         ({"teacher_weight_power": 0.0}, [1, 1, 1]),
         ({"teacher_weights": "uniform"}, [1, 1, 1]),
         ({"teacher_weights": "1, 0,3"}, [1, 0, 3]),
-        ({"method": "weighted"}, STRENGTHS),
-        ({"method": "average", "teacher_weights": "1,0,3"}, [1, 1, 1]),
+        ({"method": "rank_ensemble", "teacher_weights": "1,0,3"}, [1, 1, 1]),
         ({"method": "best_teacher"}, [0, 1, 0]),
         ({"method": "rrd"}, [1, 1, 1]),
         ({"method": "permuted", "teacher_weights": "1,0,3"}, [1, 0, 3]),
@@ -68,3 +75,9 @@ def test_controls_differ_from_prmkd_in_one_thing():
     for name, field in (("label_smoothing", "loss"), ("permuted", "permuted")):
         other = vars(METHODS[name])
         assert [key for key in plain if plain[key] != other[key]] == [field]
+
+
+def test_every_choice_has_its_function():
+    """Breaks if a name can be chosen that nothing computes, or a formula can't be chosen."""
+    assert tuple(DIVERGENCES) == KL_DIRECTIONS
+    assert {method.loss for method in METHODS.values()} == set(LOSSES)

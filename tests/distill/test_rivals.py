@@ -41,7 +41,7 @@ CONFIGS = {
     # The others are these with other weights or other teachers.
     for name in (
         "prmkd",
-        "weighted",
+        "best_teacher",
         "rank_ensemble",
         "label_smoothing",
         "rd",

@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prmkd_jax.distill.config import NORMALIZATIONS
-from prmkd_jax.distill.scores import masked_softmax, normalize_scores, standardize
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.distill.config import NORMALIZATIONS, DistillConfig
+from prmkd_jax.distill.scores import NORMALIZE, masked_softmax, standardize
 from tests.distill import reference
 
 examples = hypothesis.settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def normalize_scores(logits, valid, temperature, method):
+    return NORMALIZE[method](logits, valid, temperature)
+
+
 normalize_users = jax.jit(jax.vmap(normalize_scores, (0, 0, None, None)), static_argnums=3)
 jacobian = jax.jit(jax.jacobian(normalize_scores), static_argnums=3)
 
@@ -158,7 +165,8 @@ def test_softmax_without_a_column_is_zero():
     assert not masked_softmax(jnp.array([1.0, 2.0]), jnp.array([False, False])).any()
 
 
-def test_an_unknown_method_is_an_error():
-    """Breaks if a misspelt normalisation silently takes the last branch."""
-    with pytest.raises(ValueError, match="zscores"):
-        normalize_scores(jnp.ones(3), jnp.ones(3, bool), 1.0, "zscores")
+def test_every_choice_of_the_flag_is_a_normalisation():
+    """Breaks if a name can be chosen that nothing computes, or a formula can't be chosen."""
+    assert tuple(NORMALIZE) == NORMALIZATIONS
+    with pytest.raises(UserError, match="--score_normalization: found 'zscores'"):
+        DistillConfig(score_normalization="zscores")

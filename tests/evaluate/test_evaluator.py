@@ -10,7 +10,7 @@ from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.evaluate import evaluator
 from prmkd_jax.evaluate.evaluator import Evaluator, distinct_histories
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from tests.students import reference
 from tests.worlds import (
     BATCH_SIZE,

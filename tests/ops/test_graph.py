@@ -48,3 +48,12 @@ def test_gradient_is_the_transposed_product():
     to_users, to_items = pull((by_users, by_items))
     np.testing.assert_allclose(to_users, dense() @ by_items, atol=1e-6)
     np.testing.assert_allclose(to_items, dense().T @ by_users, atol=1e-6)
+
+
+def test_graphs_of_equal_content_are_equal():
+    """Two seeds' models share compiled code; another edge or another user is another graph."""
+    one, same = normalized_graph(4, 5, EDGES), normalized_graph(4, 5, EDGES.copy())
+    assert one == same
+    assert hash(one) == hash(same)
+    fewer, larger = normalized_graph(4, 5, EDGES[:, :-1]), normalized_graph(5, 5, EDGES)
+    assert len({one, same, fewer, larger}) == 3

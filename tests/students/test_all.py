@@ -14,10 +14,13 @@ from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.config import BUILT_IN
+from prmkd_jax.students.registry import window
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.config import TrainConfig
-from prmkd_jax.train.loop import Fitted, Run, fit, fresh_student, training_batches
+from prmkd_jax.train.inputs import training_batches
+from prmkd_jax.train.loop import fit
+from prmkd_jax.train.run import Fitted, Run, fresh_student
 from tests.students.reference import random_params
 from tests.worlds import (
     BATCH_SIZE,
@@ -45,7 +48,7 @@ TRAIN = TrainConfig(
 
 def run_of(name: str, folder, world: Dataset = WORLD, **changes) -> Run:
     student = student_config(student=name, dropout=0.1)
-    sizes = {"student": student, "max_seq_len": student.window(MAX_SEQ_LEN), "train": TRAIN}
+    sizes = {"student": student, "max_seq_len": window(student, MAX_SEQ_LEN), "train": TRAIN}
     return make_run(world, folder, **{**sizes, **changes})
 
 
@@ -73,8 +76,8 @@ def test_student_learns_more_than_popularity_with_every_parameter(name, tmp_path
 
 def assert_learnt(run: Run, fitted: Fitted):
     """Twice popularity's NDCG@10 on the test part, and no parameter that stayed."""
-    histories, test = WORLD.interactions, run.split.test
-    in_train = np.arange(len(histories.items)) < run.split.train_end[histories.users]
+    histories, test = WORLD.interactions, run.task.split.test
+    in_train = np.arange(len(histories.items)) < run.task.split.train_end[histories.users]
     counts = np.bincount(histories.items[in_train], minlength=WORLD.num_items)
     own = counts[histories.items[test]][:, None]
     popular = (counts > own).sum(1) + 0.5 * ((counts == own).sum(1) - 1)
@@ -146,7 +149,7 @@ def model(name: str) -> tuple[dict, Any]:
     @jax.jit
     def scores(params, batch):
         student = nnx.merge(graphdef, nnx.State(params))
-        return student.score(batch.asked(student.queries(batch.rows)), student.items())
+        return student.score(batch.at_targets(student.queries(batch.rows)), student.items())
 
     return random_params(params, seed=5), scores
 
@@ -170,9 +173,9 @@ def test_scores_depend_on_no_neighbour_and_no_padding(name):
             )
             values = np.asarray(scores(params, batch))
             changed = scores(params, batch._replace(rows=rows))
-            np.testing.assert_array_equal(changed[batch.real], values[batch.real])
+            np.testing.assert_array_equal(changed[batch.is_instance], values[batch.is_instance])
             of_instance |= dict(
-                zip(batch.instance_ids[batch.real], values[batch.real], strict=True)
+                zip(batch.instance_ids[batch.is_instance], values[batch.is_instance], strict=True)
             )
         found.append(of_instance)
     one, other = found
@@ -189,7 +192,7 @@ def test_gradient_is_the_slope(name):
     params, scores = model(name)
     batch, rng = batches(name, 0)[0], np.random.default_rng(1)
     shape = np.asarray(scores(params, batch)).shape
-    weights = np.where(batch.real[:, None], rng.normal(size=shape), 0.0) / np.sqrt(shape[1])
+    weights = np.where(batch.is_instance[:, None], rng.normal(size=shape), 0.0) / np.sqrt(shape[1])
 
     @jax.jit
     def value(params):

@@ -7,7 +7,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from prmkd_jax.data.packing import instance_segments, pack
 from prmkd_jax.students.bert4rec import choose_slots
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.registry import window
+from prmkd_jax.students.student import create_student
 from tests.students import reference
 from tests.worlds import facts, random_world, student_config
 
@@ -16,7 +17,7 @@ CONFIG = student_config(
 )
 WORLD = random_world()
 HISTORIES = WORLD.interactions
-WINDOW = CONFIG.window(7)
+WINDOW = window(CONFIG, 7)
 FIRST = HISTORIES.indptr[HISTORIES.users]
 ALL = np.flatnonzero(np.arange(len(FIRST)) > FIRST)
 SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW, own_slot=True)

@@ -6,7 +6,7 @@ from flax import nnx
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.students import deepfm
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from tests.students.fields import PLAIN, WORLD, batches, field_vectors, in_float64, rendle
 from tests.students.reference import dropout_sites, random_params
 from tests.worlds import facts, student_config

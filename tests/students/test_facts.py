@@ -38,3 +38,38 @@ def test_a_field_that_no_item_has_is_no_field():
     """A table with no rows."""
     assert with_texts(brand=("a", "", "", "")).item_fields.keys() == {"brand"}
     assert facts(WORLD).item_fields == {}
+
+
+def test_facts_are_equal_by_content():
+    """Made twice they are one key; another edge, word, window or second domain is another."""
+    other = from_histories([[0, 1, 0, 2, 3], [3, 2, 1], [2], [2, 0]], 4)
+    made = [
+        facts(WORLD),
+        facts(WORLD),
+        facts(from_histories([[0, 2, 0, 2, 3], [3, 3, 1], [2], [2, 0]], 4)),
+        facts(WORLD, 5),
+        with_texts(brand=("a", "", "", "")),
+        with_texts(brand=("b", "", "", "")),
+        facts(WORLD, second=WORLD),
+        facts(WORLD, second=from_histories([[0, 1, 2, 3]], 4)),
+    ]
+    assert made[0] == made[1]
+    assert hash(made[0]) == hash(made[1])
+    assert len(set(made)) == len(made) - 1
+    # Only the last two items of a history of three or more differ: nothing that is trained on.
+    assert facts(other) == facts(WORLD)
+
+
+def test_only_keeps_the_sizes_and_the_parts_that_are_named():
+    """What an export holds of the training data is what the class asks for."""
+    full = dataclasses.replace(
+        with_texts(brand=("a", "", "", "")), second=facts(WORLD, second=WORLD).second
+    )
+    bare, fields = full.only(frozenset()), full.only(frozenset({"item_fields"}))
+    assert bare.edges.shape == (2, 0)
+    assert bare.item_fields == {}
+    assert bare.second.num_items == 4
+    assert len(bare.second.rows.item_seq) == 0
+    assert (bare.num_users, bare.num_items, bare.window) == (4, 4, full.window)
+    assert fields.item_fields.keys() == {"brand"}
+    assert (full.only(frozenset({"edges"})).edges == full.edges).all()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from tests.students.fields import PLAIN, WORLD, batches, in_float64, rendle
 from tests.students.reference import random_params
 from tests.worlds import facts, student_config

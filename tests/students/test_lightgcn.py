@@ -4,15 +4,17 @@ import pytest
 from flax import nnx
 
 from prmkd_jax.data.packing import history_segments, pack
-from prmkd_jax.students.registry import create_student
-from prmkd_jax.train.objective import Regularized
+from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.students.registry import window
+from prmkd_jax.students.student import Regularized, create_student
 from tests.students.reference import random_params
 from tests.worlds import facts, random_world, student_config
 
 CONFIG = student_config(student="lightgcn", hidden_size=6, num_layers=2)
 WORLD = random_world()
 HISTORIES = WORLD.interactions
-FACTS = facts(WORLD, CONFIG.window(50))
+SPLIT = leave_one_out(HISTORIES)
+FACTS = facts(WORLD, window(CONFIG, 50))
 GRAPHDEF, STATE = create_student(CONFIG, FACTS, 0)
 PARAMS = random_params(nnx.to_pure_dict(STATE), seed=5)
 
@@ -22,7 +24,7 @@ def smoothed() -> tuple[np.ndarray, np.ndarray]:
     users, items = WORLD.num_users, WORLD.num_items
     adjacency = np.zeros((users + items, users + items))
     for user in range(users):
-        trained = HISTORIES.items[HISTORIES.indptr[user] : FACTS.split.train_end[user]]
+        trained = HISTORIES.items[HISTORIES.indptr[user] : SPLIT.train_end[user]]
         adjacency[user, users + trained] = adjacency[users + trained, user] = 1
     degrees = np.maximum(adjacency.sum(0), 1)
     normalized = adjacency / np.sqrt(np.outer(degrees, degrees))
@@ -48,10 +50,10 @@ def test_vectors_are_the_mean_of_the_layers():
 
 def test_one_slot_an_instance_is_enough():
     """Slots spent on prefixes that the user vector doesn't depend on."""
-    assert CONFIG.window(50) == 1
-    assert student_config().window(50) == 50
-    segments = history_segments(HISTORIES, FACTS.split.train_end, 1)
-    assert len(segments) == len(FACTS.split.train) == (segments.stop - segments.start).sum()
+    assert window(CONFIG, 50) == 1
+    assert window(student_config(), 50) == 50
+    segments = history_segments(HISTORIES, SPLIT.train_end, 1)
+    assert len(segments) == len(SPLIT.train) == (segments.stop - segments.start).sum()
 
 
 def test_parameters_and_initial_values_are_recboles():
@@ -94,3 +96,22 @@ def test_the_l2_is_of_the_embeddings_before_smoothing():
         vectors = tables[0][user], tables[1][positive], tables[1][negative]
         expected = sum(float(vector @ vector) for vector in vectors) / 2
         assert found[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_new_users_vector_follows_the_propagations_rule():
+    """Layer by layer, for a user without an embedding of its own, in float64."""
+    items = np.asarray(PARAMS["item_embedding"]["table"], dtype=float)
+    users = np.asarray(PARAMS["user_embedding"]["table"], dtype=float)
+    adjacency = np.zeros((len(users), len(items)))
+    adjacency[FACTS.edges[0], FACTS.edges[1]] = 1
+    user_degrees, item_degrees = (np.maximum(adjacency.sum(axis), 1) for axis in (1, 0))
+    normalized = adjacency / np.sqrt(np.outer(user_degrees, item_degrees))
+    read, total = [3, 8, 21], np.zeros(items.shape[1])
+    for _ in range(CONFIG.num_layers):
+        weights = (adjacency.sum(0)[read] > 0) / np.sqrt(len(read) * item_degrees[read])
+        total += weights @ items[read]
+        users, items = normalized @ items, normalized.T @ users
+    expected = total / (CONFIG.num_layers + 1)
+    student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
+    found = np.asarray(student.fold_in_items())[read].sum(0) / len(read) ** 0.5
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -5,20 +5,20 @@ import jax
 import pytest
 from flax import nnx
 
-from prmkd_jax.data.splits import leave_one_out
-from prmkd_jax.students.config import BUILT_IN, READ_BY, StudentConfig
-from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import HasAuxiliary, create_student
-from prmkd_jax.train.loop import training_batches
-from prmkd_jax.train.objective import known_items, row_losses
-from tests.worlds import MAX_SEQ_LEN, make_run, random_world, student_config
+from prmkd_jax.students.config import BUILT_IN, StudentConfig
+from prmkd_jax.students.registry import about, window
+from prmkd_jax.students.student import HasAuxiliary, create_student
+from prmkd_jax.train.inputs import training_batches
+from prmkd_jax.train.objective import Instances, loss_of
+from tests.worlds import MAX_SEQ_LEN, facts, make_run, random_world, student_config, task_of
 
 WORLD, OTHER = random_world(users=12, items=20), random_world(users=9, items=15, seed=8)
+# Read by the losses, for every student.
+LOSS = ("loss", "num_negatives", "gbce_t")
 OTHER_VALUES = {
     "num_layers": 2,
     "num_heads": 3,
     "inner_size": 11,
-    "sasrec_form": "pre-ln",
     "gru_size": 9,
     "mask_probability": 0.4,
     "second_domain": "Other",
@@ -31,16 +31,20 @@ OTHER_VALUES = {
 
 def trained(config: StudentConfig) -> str:
     """The program of a student's start and of its losses in training, by BPR, not compiled."""
-    second, length = OTHER if config.second_domain else None, config.window(MAX_SEQ_LEN)
-    facts = Facts(WORLD, leave_one_out(WORLD.interactions), length, second)
+    second, length = OTHER if config.second_domain else None, window(config, MAX_SEQ_LEN)
+    known_facts = facts(WORLD, length, second)
     run = make_run(WORLD, "unused", student=config, max_seq_len=length)
-    batch, known = next(iter(training_batches(run).epoch(0))), known_items(config, facts)
+    batch = next(iter(training_batches(run).epoch(0)))
+    own = loss_of(config)
+    prepared = own.prepare(task_of(WORLD), known_facts)
 
     def losses(key):
-        student, rngs = nnx.merge(*create_student(config, facts, 0)), nnx.Rngs(key)
-        queries, items = batch.asked(student.queries(batch.rows, rngs)), student.items()
+        student, rngs = nnx.merge(*create_student(config, known_facts, 0)), nnx.Rngs(key)
+        queries, items = batch.at_targets(student.queries(batch.rows, rngs)), student.items()
         further = student.auxiliary(batch.rows, rngs) if isinstance(student, HasAuxiliary) else 0
-        return row_losses(config, student, queries, items, batch, known, key), further
+        users = batch.at_targets(batch.rows.users.reshape(-1))
+        instances = Instances(queries, items, batch.targets, users)
+        return own.losses(config, student, instances, prepared, key), further
 
     # Functions are printed with their addresses.
     return re.sub("0x[0-9a-f]+", "", str(jax.make_jaxpr(losses)(jax.random.key(0))))
@@ -50,10 +54,11 @@ def trained(config: StudentConfig) -> str:
 def test_students_read_the_options_that_they_are_said_to_read(name):
     """An option that is refused or left out of an export though the student reads it, or one
     that is accepted and changes nothing."""
-    assert OTHER_VALUES.keys() == READ_BY.keys()
+    options = {field.name for field in dataclasses.fields(StudentConfig)}
+    assert OTHER_VALUES.keys() == options - {"student", "hidden_size", *LOSS}
     config = student_config(student=name, mlp_sizes=(7, 5), loss="bpr")
     usual = trained(config)
-    read = {option for option, readers in READ_BY.items() if name in readers}
+    read = about(name).reads
     for option in read:
         changed = dataclasses.replace(config, **{option: OTHER_VALUES[option]})
         assert trained(changed) != usual, option

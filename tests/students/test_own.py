@@ -14,6 +14,9 @@ from experiments.cli.settings import GROUPS
 from experiments.cli.flags import parse
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.serve.exported import export_student, read_exported, read_params
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.registry import label
 from prmkd_jax.train.loop import fit
 from tests.worlds import cycle_world, distilled, make_run, same_bits
 folder, *names = sys.argv[1:]
@@ -28,6 +31,13 @@ for name in names:
         fitted = [fit(run), fit(dataclasses.replace(run, **distilled(run, distill_weight=0.1)))]
         found[name] = [[ranking_metrics(f.test.all_items)["NDCG@10"], f.parameters] for f in fitted]
         found[name].append(same_bits(*(f.params for f in fitted)))
+        folder, world = Path(sys.argv[1]) / f"{name}-exported", run.dataset
+        export_student(folder, fitted[0].params, run.student, run.facts, world)
+        again = read_params(folder, run.student, run.facts, world)
+        same = same_bits(again, read_exported(folder).params)
+        answers = Recommender.load(folder).recommend([["i3", "i4"], ["i20"]], 2)
+        best = [answer.items[0].item for answer in answers]
+        found[name].append([label(run.student), same, best, read_exported(folder).card["class"]])
     except UserError as error:
         found[name] = str(error)
 print(json.dumps(found))
@@ -38,19 +48,26 @@ def trained(folder: Path, *names: str) -> dict:
     return run_beside(folder, TRAIN, *names)
 
 
-def test_the_pages_student_learns_alone_and_from_teachers(tmp_path):
-    """A page whose code has gone stale, or that takes more than it promises."""
+def test_the_pages_student_learns_is_exported_and_recommends(tmp_path):
+    """A student that exists only as the page's one class: trained alone and distilled, exported,
+    read back, recommended from, all by the name of its entry point."""
     page = PAGE.read_text()
     code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', page, re.MULTILINE)
     assert len(code.splitlines()) <= 40
     install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
-    (plain, parameters), (taught, as_many), same = trained(tmp_path, entry[1])[entry[1]]
+    (plain, parameters), (taught, as_many), same, served = trained(tmp_path, entry[1])[entry[1]]
     # Popularity would give about 0.1: all 40 items are equally popular.
     assert plain > 0.9
     assert taught > 0.9
     assert not same
     assert parameters == as_many == 2 * 40 * 12
+    # Exported, read back and asked: item i is always followed by item i + 1.
+    label, read_back, best, identity = served
+    assert label == entry[1]
+    assert read_back
+    assert best == ["i5", "i21"]
+    assert identity == {"class": entry[2], "package": "my-package", "version": "1.0"}
 
 
 BAD = """

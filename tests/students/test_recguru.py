@@ -8,11 +8,11 @@ from flax import nnx
 
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack
 from prmkd_jax.data.splits import leave_one_out
-from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.recguru import draw_rows
-from prmkd_jax.students.registry import create_student, served_parameters
+from prmkd_jax.students.registry import result_name, window
+from prmkd_jax.students.student import create_student, served_parameters
 from tests.students import reference
-from tests.worlds import from_histories, random_world, student_config
+from tests.worlds import facts, from_histories, random_world, student_config
 
 WIDTH, HEADS, INNER, LAYERS = 12, 3, 10, 2
 CONFIG = student_config(
@@ -26,21 +26,21 @@ CONFIG = student_config(
 )
 WORLD, OTHER = random_world(), random_world(users=30, items=23, seed=8)
 HISTORIES = WORLD.interactions
-WINDOW = CONFIG.window(7)
+WINDOW = window(CONFIG, 7)
 FIRST = HISTORIES.indptr[HISTORIES.users]
 ALL = np.flatnonzero(np.arange(len(FIRST)) > FIRST)
 SEGMENTS = instance_segments(HISTORIES, ALL, WINDOW, own_slot=True)
 
 
 def second_rows(second):
-    return Facts(WORLD, leave_one_out(HISTORIES), WINDOW, second).second_rows
+    return facts(WORLD, WINDOW, second).second.rows
 
 
 def made(second=None):
-    facts = Facts(WORLD, leave_one_out(HISTORIES), WINDOW, second)
+    known = facts(WORLD, WINDOW, second)
     # Two domains compile for long.
     config = CONFIG if second is None else dataclasses.replace(CONFIG, num_layers=1)
-    graphdef, state = create_student(config, facts, 0)
+    graphdef, state = create_student(config, known, 0)
     return graphdef, reference.random_params(nnx.to_pure_dict(state), seed=5)
 
 
@@ -247,10 +247,10 @@ def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
 def test_dropout_stands_in_encoder_and_decoder(monkeypatch, method):
     """A head, a reconstruction or a second domain that trains without dropout."""
     config, packed = dataclasses.replace(CONFIG, num_layers=1, dropout=0.4), batches()[0]
-    facts = Facts(WORLD, leave_one_out(HISTORIES), WINDOW, OTHER)
+    known = facts(WORLD, WINDOW, OTHER)
 
     def call(rngs):
-        return getattr(nnx.merge(*create_student(config, facts, 0)), method)(packed, rngs)
+        return getattr(nnx.merge(*create_student(config, known, 0)), method)(packed, rngs)
 
     def sites(rows, length):
         hidden, weights = (rows, length, WIDTH), (rows, HEADS, length, length)
@@ -314,9 +314,9 @@ def test_what_is_served_is_what_the_user_vectors_read():
 
 def test_a_name_for_each_model():
     """Results of the autoencoder alone that go by the cross-domain model's name."""
-    assert CONFIG.label == "recguru-ae"
-    assert student_config(student="recguru", second_domain="Arts").label == "recguru"
-    assert student_config(second_domain="Arts").label == "sasrec"
+    assert result_name(CONFIG) == "recguru-ae"
+    assert result_name(student_config(student="recguru", second_domain="Arts")) == "recguru"
+    assert result_name(student_config(second_domain="Arts")) == "sasrec"
 
 
 def test_a_domain_of_one_user_will_do():
@@ -328,6 +328,6 @@ def test_a_domain_of_one_user_will_do():
 
 def test_seeds_of_the_autoencoder_share_a_structure():
     """A compilation for every seed."""
-    same = create_student(CONFIG, Facts(WORLD, leave_one_out(HISTORIES), WINDOW), 1)[0]
+    same = create_student(CONFIG, facts(WORLD, WINDOW), 1)[0]
     assert same == GRAPHDEF
     assert hash(same) == hash(GRAPHDEF)

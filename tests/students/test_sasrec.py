@@ -5,7 +5,7 @@ import torch
 from flax import nnx
 
 from prmkd_jax.data.packing import PackedRows, history_segments, instance_segments, pack
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from tests.students import reference
 from tests.worlds import MAX_SEQ_LEN, facts, from_histories, random_world, student_config
 

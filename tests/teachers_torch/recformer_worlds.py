@@ -28,7 +28,7 @@ ARCHITECTURE = Architecture(
     pad_token_id=1,
     layer_norm_eps=1e-5,
 )
-CONFIG = RecformerConfig(start="random", max_tokens=24, tokens_at_once=64, dropout=0.0)
+CONFIG = RecformerConfig(init="random", max_tokens=24, tokens_at_once=64, dropout=0.0)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -19,14 +19,14 @@ from teachers_torch.config import (
     [
         (UniSRecConfig, {"hidden_size": 10, "num_heads": 3}, "--num_heads: found 3, expected a"),
         (UniSRecConfig, {"dropout": 1.0}, "--dropout: found 1.0, expected at least 0, below 1"),
-        (UniSRecConfig, {"temperature": 0.0}, "--temperature: found 0.0, expected above 0"),
+        (EncoderConfig, {"temperature": 0.0}, "--temperature: found 0.0, expected above 0"),
         (UniM2RecConfig, {"modality_dropout": 0.6}, "at least 0, at most 0.5"),
         (UniM2RecConfig, {"batch_size": 0}, "--batch_size: found 0, expected at least 1"),
         (RecformerConfig, {"hidden_size": 10, "num_heads": 3}, "--num_heads: found 3, expected a"),
         (RecformerConfig, {"precision": "float16"}, "expected one of float32, bfloat16"),
         (RecformerPretrainConfig, {"batch_size": 1}, "--batch_size: found 1, expected at least 2"),
         (PrecomputedConfig, {"scale": 0.0}, "--scale: found 0.0, expected above 0"),
-        (TextConfig, {"text_batch_size": 0}, "--text_batch_size: found 0"),
+        (TextConfig, {"text_pooling": "max"}, "--text_pooling: found 'max', expected one of"),
     ],
 )
 def test_impossible_values_are_refused(config, values, message):

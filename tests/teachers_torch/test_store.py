@@ -3,37 +3,35 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.splits import leave_one_out
-from teachers_torch import store as checkpoints
+from teachers_torch import store
 from teachers_torch.config import (
     PrecomputedConfig,
     RecformerConfig,
-    TeacherConfigs,
     UniM2RecConfig,
     UniSRecConfig,
 )
-from teachers_torch.tuning import tune
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
+from tests.teachers_torch.worlds import settings_of, task_of, tune
 
 SMALL = {"hidden_size": 8, "num_layers": 1, "inner_size": 4, "num_experts": 2, "max_epochs": 1}
-CONFIGS = TeacherConfigs(unisrec=UniSRecConfig(**SMALL), unim2rec=UniM2RecConfig(**SMALL))
+SETTINGS = settings_of(UniSRecConfig(**SMALL), UniM2RecConfig(**SMALL))
 
 
-def tuned(name, dataset, tmp_path, configs=CONFIGS):
-    split = leave_one_out(dataset.interactions)
-    return tune(name, dataset, split, configs, cache_dir=tmp_path, seed=0, log=lambda event: None)
+def tuned(name, dataset, tmp_path, settings=SETTINGS):
+    return tune(name, dataset, settings, tmp_path)
 
 
-def load(name, folder, dataset, configs=CONFIGS):
-    return checkpoints.load(name, folder, dataset, configs, cache_dir=folder, log=print)
+def load(name, folder, dataset, settings=SETTINGS):
+    return store.load(name, folder, task_of(dataset), settings, cache=Cache(folder), log=print)
 
 
 @pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
 def test_a_teacher_comes_back_as_it_went(name, ring, tmp_path):
     """Weights left out, or renamed, or a card that loses a field."""
     teacher, card = tuned(name, ring, tmp_path)
-    checkpoints.save(teacher, card, tmp_path / "saved")
+    store.save(teacher, card, tmp_path / "saved")
     again, its_card = load(name, tmp_path / "saved", ring)
     assert its_card == card
     ids = np.arange(len(ring.interactions.items))
@@ -46,13 +44,13 @@ def test_recformer_comes_back_with_its_table(ring, tmp_path):
     """Items encoded anew by the last weights, in place of the table that was chosen."""
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     config = RecformerConfig(
-        start="random", tokenizer=str(tmp_path / "tiny"), hidden_size=8, num_layers=1,
+        init="random", tokenizer=str(tmp_path / "tiny"), hidden_size=8, num_layers=1,
         num_heads=2, max_tokens=16, decay_epochs=1,
     )  # fmt: skip
-    configs = TeacherConfigs(recformer=config)
-    teacher, card = tuned("recformer", ring, tmp_path, configs)
-    checkpoints.save(teacher, card, tmp_path / "saved")
-    again, its_card = load("recformer", tmp_path / "saved", ring, configs)
+    settings = settings_of(config)
+    teacher, card = tuned("recformer", ring, tmp_path, settings)
+    store.save(teacher, card, tmp_path / "saved")
+    again, its_card = load("recformer", tmp_path / "saved", ring, settings)
     assert its_card == card
     ids = np.arange(len(ring.interactions.items))
     np.testing.assert_array_equal(again.encode_instances(ids), teacher.encode_instances(ids))
@@ -62,8 +60,8 @@ def test_recformer_comes_back_with_its_table(ring, tmp_path):
 def test_a_card_is_replaced_as_a_whole(ring, tmp_path):
     """Half a card after a kill, or weights lost with the card before."""
     teacher, card = tuned("unisrec", ring, tmp_path)
-    checkpoints.save(teacher, card, tmp_path / "saved")
-    checkpoints.save_card(dataclasses.replace(card, encode_seconds=7.0), tmp_path / "saved")
+    store.save(teacher, card, tmp_path / "saved")
+    store.save_card(dataclasses.replace(card, encode_seconds=7.0), tmp_path / "saved")
     assert load("unisrec", tmp_path / "saved", ring)[1].encode_seconds == 7.0
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert names == {"card.json", "weights.safetensors"}
@@ -73,7 +71,7 @@ def test_saving_again_replaces(ring, tmp_path):
     """An old card beside new weights."""
     teacher, card = tuned("unisrec", ring, tmp_path)
     for seed in (1, 2):
-        checkpoints.save(teacher, dataclasses.replace(card, seed=seed), tmp_path / "saved")
+        store.save(teacher, dataclasses.replace(card, seed=seed), tmp_path / "saved")
     assert load("unisrec", tmp_path / "saved", ring)[1].seed == 2
 
 
@@ -81,11 +79,11 @@ def test_precomputed_has_a_card_and_no_weights(ring, tmp_path):
     """A user's own arrays copied into a checkpoint."""
     np.save(tmp_path / "items.npy", np.ones((20, 2)))
     np.save(tmp_path / "instances.npy", np.ones((len(ring.interactions.items), 2)))
-    configs = TeacherConfigs(precomputed=PrecomputedConfig(folder=str(tmp_path)))
-    teacher, card = tuned("precomputed", ring, tmp_path, configs)
-    checkpoints.save(teacher, card, tmp_path / "saved")
+    settings = settings_of(PrecomputedConfig(folder=str(tmp_path)))
+    teacher, card = tuned("precomputed", ring, tmp_path, settings)
+    store.save(teacher, card, tmp_path / "saved")
     assert [path.name for path in (tmp_path / "saved").iterdir()] == ["card.json"]
-    assert load("precomputed", tmp_path / "saved", ring, configs)[1] == card
+    assert load("precomputed", tmp_path / "saved", ring, settings)[1] == card
 
 
 @pytest.mark.parametrize(
@@ -93,15 +91,21 @@ def test_precomputed_has_a_card_and_no_weights(ring, tmp_path):
     [
         (lambda folder: (folder / "weights.safetensors").unlink(), r"weights\.safetensors: found"),
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"x"), "weights that fit"),
-        (lambda folder: (folder / "card.json").unlink(), r"card\.json: found no teacher card"),
-        (lambda folder: (folder / "card.json").write_text("{"), "found no teacher card"),
-        (lambda folder: (folder / "card.json").write_text('{"name": 1}'), "no teacher card"),
+        (
+            lambda folder: (folder / "card.json").unlink(),
+            r"card\.json: missing or damaged, expected a teacher card",
+        ),
+        (lambda folder: (folder / "card.json").write_text("{"), "expected a teacher card"),
+        (
+            lambda folder: (folder / "card.json").write_text('{"name": 1}'),
+            "expected a teacher card",
+        ),
     ],
 )
-def test_damage_is_told_in_one_line(ring, tmp_path, damage, message):
+def test_damage_is_reported_in_one_line(ring, tmp_path, damage, message):
     """A traceback, or a teacher with the weights it was drawn with."""
     teacher, card = tuned("unisrec", ring, tmp_path)
-    checkpoints.save(teacher, card, tmp_path / "saved")
+    store.save(teacher, card, tmp_path / "saved")
     damage(tmp_path / "saved")
     with pytest.raises(UserError, match=message) as error:
         load("unisrec", tmp_path / "saved", ring)
@@ -111,9 +115,9 @@ def test_damage_is_told_in_one_line(ring, tmp_path, damage, message):
 def test_weights_of_another_configuration_are_refused(ring, tmp_path):
     """Weights loaded in part."""
     teacher, card = tuned("unisrec", ring, tmp_path)
-    checkpoints.save(teacher, card, tmp_path / "saved")
-    configs = TeacherConfigs(unisrec=UniSRecConfig(**{**SMALL, "hidden_size": 10}))
+    store.save(teacher, card, tmp_path / "saved")
+    settings = settings_of(UniSRecConfig(**{**SMALL, "hidden_size": 10}), base=SETTINGS)
     with pytest.raises(UserError, match="weights that fit"):
-        load("unisrec", tmp_path / "saved", ring, configs)
+        load("unisrec", tmp_path / "saved", ring, settings)
     with pytest.raises(UserError, match="weights that fit"):
         load("unisrec-text", tmp_path / "saved", ring)

@@ -7,56 +7,51 @@ import numpy as np
 import pytest
 import torch
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import (
     PrecomputedConfig,
     RecformerConfig,
-    TeacherConfigs,
     TextConfig,
     UniM2RecConfig,
     UniSRecConfig,
 )
-from teachers_torch.registry import TEACHERS, build
-from teachers_torch.tuning import evaluate, fingerprint, tune, tuning_state
+from teachers_torch.registry import TEACHERS, identity
+from teachers_torch.tuning import evaluate, tuning_state
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
+from tests.teachers_torch.worlds import build, key_of, settings_of, task_of, tune
 
 SMALL = {
     "hidden_size": 16, "num_layers": 1, "inner_size": 16, "num_experts": 2, "dropout": 0.1,
     "adaptor_dropout": 0.0, "learning_rate": 1e-2, "batch_size": 48, "max_epochs": 12,
 }  # fmt: skip
 RECFORMER = RecformerConfig(
-    start="random", hidden_size=16, inner_size=16, num_layers=1, dropout=0.0, max_tokens=16,
+    init="random", hidden_size=16, inner_size=16, num_layers=1, dropout=0.0, max_tokens=16,
     fix_word_embeddings=False, learning_rate=1e-2, warmup_steps=2, batch_size=15, max_epochs=24,
     fixed_table_epochs=9, decay_epochs=33, evaluate_every=3,
 )  # fmt: skip
-CONFIGS = TeacherConfigs(
-    unisrec=UniSRecConfig(**SMALL),
-    unim2rec=UniM2RecConfig(**SMALL),
-    recformer=RECFORMER,
-    max_seq_len=10,
-)
+SETTINGS = settings_of(UniSRecConfig(**SMALL), UniM2RecConfig(**SMALL), RECFORMER, max_seq_len=10)
 
 
-def run(name, dataset, tmp_path, seed=0, configs=CONFIGS, log=lambda event: None):
-    split = leave_one_out(dataset.interactions)
-    return tune(name, dataset, split, configs, cache_dir=tmp_path, seed=seed, log=log)
+def run(name, dataset, tmp_path, seed=0, settings=SETTINGS, log=lambda event: None):
+    return tune(name, dataset, settings, tmp_path, seed=seed, log=log)
 
 
 @pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
 def test_tuning_learns_what_is_to_be_learnt(name, ring, tmp_path):
     """A loss, mask, target or optimiser that keeps a certain next item from being learnt."""
     split = leave_one_out(ring.interactions)
-    untuned = build(name, ring, CONFIGS, tmp_path, lambda event: None)
-    before = evaluate(untuned, ring, split.validation)["NDCG@10"]
+    untuned = build(name, ring, SETTINGS, tmp_path)
+    before = evaluate(untuned, task_of(ring), split.validation)["NDCG@10"]
     events = []
     teacher, card = run(name, ring, tmp_path, log=events.append)
     epochs = [event for event in events if event["event"] == "epoch"]
     assert before < 0.5
     assert card.validation["NDCG@10"] > 0.8
     assert card.test["NDCG@10"] > 0.8
-    assert card.validation == evaluate(teacher, ring, split.validation)
-    assert card.test == evaluate(teacher, ring, split.test)
+    assert card.validation == evaluate(teacher, task_of(ring), split.validation)
+    assert card.test == evaluate(teacher, task_of(ring), split.test)
     assert {event["teacher"] for event in events} == {name}
     assert card.epochs == len(epochs) >= card.best_epoch >= 1
     ids = 0 if name == "unisrec-text" else 1
@@ -70,11 +65,11 @@ def test_tuning_learns_what_is_to_be_learnt(name, ring, tmp_path):
 def test_recformer_learns_from_sentences(ring, tiny, tmp_path):
     """A loss, a table or a reading that keeps a certain next item from being learnt."""
     events = []
-    teacher, card = run("recformer", ring, tmp_path, configs=tiny, log=events.append)
+    teacher, card = run("recformer", ring, tmp_path, settings=tiny, log=events.append)
     split = leave_one_out(ring.interactions)
     assert card.validation["NDCG@10"] > 0.8
     assert card.test["NDCG@10"] > 0.8
-    assert card.validation == evaluate(teacher, ring, split.validation)
+    assert card.validation == evaluate(teacher, task_of(ring), split.validation)
     assert {event["teacher"] for event in events} == {"recformer"}
     assert {event["event"] for event in events} == {"encode", "step", "epoch"}
     assert card.start == "random"
@@ -88,25 +83,25 @@ def tiny(tmp_path):
     """The configurations, Recformer's with a tokenizer of a few words."""
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     recformer = dataclasses.replace(RECFORMER, tokenizer=str(tmp_path / "tiny"))
-    return dataclasses.replace(CONFIGS, recformer=recformer)
+    return settings_of(recformer, base=SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["unisrec", "unim2rec", "recformer"])
 def test_the_seed_decides_everything(name, ring, tiny, tmp_path):
     """Randomness that the seed does not reach, or global state that is read or changed."""
-    configs = dataclasses.replace(
-        CONFIGS,
-        unisrec=UniSRecConfig(**{**SMALL, "max_epochs": 2}),
-        unim2rec=UniM2RecConfig(**{**SMALL, "max_epochs": 2}),
-        recformer=dataclasses.replace(tiny.recformer, decay_epochs=2),
+    settings = settings_of(
+        UniSRecConfig(**{**SMALL, "max_epochs": 2}),
+        UniM2RecConfig(**{**SMALL, "max_epochs": 2}),
+        dataclasses.replace(tiny.get(RecformerConfig), decay_epochs=2),
+        base=SETTINGS,
     )
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first, _ = run(name, ring, tmp_path / "a", seed=3, configs=configs)
+    first, _ = run(name, ring, tmp_path / "a", seed=3, settings=settings)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    second, _ = run(name, ring, tmp_path / "b", seed=3, configs=configs)
-    other, _ = run(name, ring, tmp_path / "b", seed=4, configs=configs)
+    second, _ = run(name, ring, tmp_path / "b", seed=3, settings=settings)
+    other, _ = run(name, ring, tmp_path / "b", seed=4, settings=settings)
     ids = np.arange(len(ring.interactions.items))
     np.testing.assert_array_equal(first.encode_items(), second.encode_items())
     np.testing.assert_array_equal(first.encode_instances(ids), second.encode_instances(ids))
@@ -117,25 +112,22 @@ def test_the_seed_decides_everything(name, ring, tiny, tmp_path):
 def test_a_killed_tuning_goes_on_by_itself(name, ring, tmp_path):
     """A teacher tuned from its first epoch again, or to other numbers than without the kill."""
     short = {**SMALL, "max_epochs": 4}
-    configs = dataclasses.replace(
-        CONFIGS, unisrec=UniSRecConfig(**short), unim2rec=UniM2RecConfig(**short)
-    )
-    whole, card = run(name, ring, tmp_path / "whole", configs=configs)
+    settings = settings_of(UniSRecConfig(**short), UniM2RecConfig(**short), base=SETTINGS)
+    whole, card = run(name, ring, tmp_path / "whole", settings=settings)
 
     def kill(event):
         if event["event"] == "step" and event["epoch"] == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(name, ring, tmp_path / "killed", configs=configs, log=kill)
+        run(name, ring, tmp_path / "killed", settings=settings, log=kill)
     events = []
-    again, its_card = run(name, ring, tmp_path / "killed", configs=configs, log=events.append)
+    again, its_card = run(name, ring, tmp_path / "killed", settings=settings, log=events.append)
     assert min(event["epoch"] for event in events) == 3
     assert dataclasses.replace(its_card, seconds=card.seconds) == card
     np.testing.assert_array_equal(again.encode_items(), whole.encode_items())
-    split = leave_one_out(ring.interactions)
-    key = fingerprint(name, ring, split, configs, 0)
-    assert tuning_state(tmp_path / "killed", name, key).is_file()
+    found = identity(name, task_of(ring), settings, 0)
+    assert tuning_state(Cache(tmp_path / "killed"), found).is_file()
 
 
 def test_precomputed_is_measured_like_the_others(ring, tmp_path):
@@ -143,8 +135,8 @@ def test_precomputed_is_measured_like_the_others(ring, tmp_path):
     items = np.eye(20, dtype=np.float32)
     np.save(tmp_path / "items.npy", items)
     np.save(tmp_path / "instances.npy", items[ring.interactions.items])
-    configs = TeacherConfigs(precomputed=PrecomputedConfig(folder=str(tmp_path)))
-    teacher, card = run("precomputed", ring, tmp_path, configs=configs)
+    settings = settings_of(PrecomputedConfig(folder=str(tmp_path)))
+    teacher, card = run("precomputed", ring, tmp_path, settings=settings)
     assert card.validation["NDCG@10"] == card.test["NDCG@10"] == 1.0
     assert (card.epochs, card.num_parameters, card.start) == (0, 0, "given vectors")
     assert teacher.score_scale == 1.0
@@ -153,8 +145,8 @@ def test_precomputed_is_measured_like_the_others(ring, tmp_path):
 def test_an_unknown_teacher_is_refused_with_the_known_ones(ring, tmp_path):
     """A KeyError in place of the list of names."""
     for call in (
-        lambda: run("unirec", ring, tmp_path),
-        lambda: fingerprint("unirec", ring, leave_one_out(ring.interactions), CONFIGS, 0),
+        lambda: build("unirec", ring, SETTINGS, tmp_path),
+        lambda: key_of("unirec", ring, SETTINGS),
     ):
         with pytest.raises(UserError, match=r"found 'unirec', expected .*unisrec-text, unisrec, "):
             call()
@@ -162,25 +154,25 @@ def test_an_unknown_teacher_is_refused_with_the_known_ones(ring, tmp_path):
 
 def test_a_batch_that_cannot_hold_a_history_is_refused(ring, tmp_path):
     """A StopIteration from the packing."""
-    configs = TeacherConfigs(unisrec=UniSRecConfig(batch_size=49))
-    with pytest.raises(UserError, match="--unisrec_batch_size: found 49, expected at least"):
-        run("unisrec", ring, tmp_path, configs=configs)
+    settings = settings_of(UniSRecConfig(batch_size=49))
+    with pytest.raises(UserError, match="--teacher_batch_size: found 49, expected at least"):
+        run("unisrec", ring, tmp_path, settings=settings)
 
 
 def test_a_split_without_validation_is_refused(ring, tmp_path):
     """Early stopping on nothing."""
-    split = leave_one_out(ring.interactions)
-    split = dataclasses.replace(split, validation=split.validation[:0])
+    nobody = leave_one_out(ring.interactions).validation[:0]
     with pytest.raises(UserError, match="'validation': 0"):
-        tune("unisrec", ring, split, CONFIGS, cache_dir=tmp_path, seed=0, log=print)
+        tune("unisrec", ring, SETTINGS, tmp_path, validation=nobody)
 
 
 def test_fingerprint_changes_with_what_matters_and_nothing_else(ring, tmp_path):
     """Stale vectors out of the cache, or a tuning repeated for nothing."""
     split = leave_one_out(ring.interactions)
 
-    def key(name="unisrec", data=ring, split=split, seed=0, **changes):
-        return fingerprint(name, data, split, dataclasses.replace(CONFIGS, **changes), seed)
+    def key(*configs, name="unisrec", data=ring, seed=0, parts=None, **fields):
+        settings = settings_of(*configs, base=SETTINGS, **fields)
+        return key_of(name, data, settings, seed, **(parts or {}))
 
     base = key()
     other_unisrec = UniSRecConfig(**{**SMALL, "dropout": 0.2})
@@ -190,39 +182,39 @@ def test_fingerprint_changes_with_what_matters_and_nothing_else(ring, tmp_path):
         base,
         key(name="unisrec-text"),
         key(name="unim2rec"),
-        key(name="unim2rec", unim2rec=other_unim2rec),
+        key(other_unim2rec, name="unim2rec"),
         key(name="recformer"),
         key(name="recformer", seed=1),
-        key(name="recformer", recformer=dataclasses.replace(RECFORMER, start="org/other")),
-        key(name="recformer", recformer=dataclasses.replace(RECFORMER, tokenizer="org/other")),
-        key(name="recformer", recformer=dataclasses.replace(RECFORMER, max_tokens=17)),
+        key(dataclasses.replace(RECFORMER, init="org/other"), name="recformer"),
+        key(dataclasses.replace(RECFORMER, tokenizer="org/other"), name="recformer"),
+        key(dataclasses.replace(RECFORMER, max_tokens=17), name="recformer"),
         key(name="recformer", max_seq_len=11),
         key(seed=1),
-        key(unisrec=other_unisrec),
-        key(unisrec=UniSRecConfig(**SMALL, pad_class=False)),
+        key(other_unisrec),
+        key(UniSRecConfig(**SMALL, pad_class=False)),
         key(max_seq_len=11),
         key(text=TextConfig(text_encoder="org/other")),
         key(data=other_data),
-        key(split=dataclasses.replace(split, train=split.train[1:])),
-        key(split=dataclasses.replace(split, validation=split.test, test=split.validation)),
+        key(parts={"train": split.train[1:]}),
+        key(parts={"validation": split.test, "test": split.validation}),
     ]
     assert len(set(different)) == len(different)
-    assert base == key(unim2rec=other_unim2rec, text=TextConfig(text_batch_size=3))
+    assert base == key(other_unim2rec, text=TextConfig(text_batch_size=3))
     other_text = TextConfig(text_encoder="org/other")
     assert key(name="recformer", text=other_text) == key(name="recformer")
-    assert base == key(precomputed=PrecomputedConfig(scale=3.0))
+    assert base == key(PrecomputedConfig(scale=3.0))
     assert len(base) == 16
 
 
 def test_precomputeds_fingerprint_ignores_seed_and_place(ring, tmp_path):
     """Given vectors encoded once more for each teacher seed or folder name."""
-    split, keys = leave_one_out(ring.interactions), []
+    keys = []
     for seed, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
         for name in ("instances", "items"):
             np.save(tmp_path / folder / f"{name}.npy", np.ones((2, 2)))
-        configs = TeacherConfigs(precomputed=PrecomputedConfig(folder=str(tmp_path / folder)))
-        keys.append(fingerprint("precomputed", ring, split, configs, seed))
+        settings = settings_of(PrecomputedConfig(folder=str(tmp_path / folder)))
+        keys.append(key_of("precomputed", ring, settings, seed))
     assert keys[0] == keys[1]
 
 

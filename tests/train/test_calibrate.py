@@ -6,7 +6,7 @@ import pytest
 
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.train.calibrate import calibrate_threshold
-from prmkd_jax.train.loop import training_batches
+from prmkd_jax.train.inputs import training_batches
 from tests.distill import reference as eq
 from tests.worlds import RandomTeachers, distilled, make_run, random_world
 
@@ -23,10 +23,12 @@ def largest_disagreements(run) -> np.ndarray:
     """Every training instance's largest disagreement in the first epoch's batches, by hand."""
     histories, config, found = WORLD.interactions, run.distill, []
     for batch in training_batches(run).epoch(0):
-        distinct = set(batch.targets[batch.real].tolist())
-        for row in np.flatnonzero(batch.real):
+        distinct = set(batch.targets[batch.is_instance].tolist())
+        for row in np.flatnonzero(batch.is_instance):
             user = histories.users[batch.instance_ids[row]]
-            known = histories.items[histories.indptr[user] : run.split.train_end[user]].tolist()
+            known = histories.items[
+                histories.indptr[user] : run.task.split.train_end[user]
+            ].tolist()
             own = int(batch.targets[row])
             columns = sorted(distinct - set(known) | {own})
             logits = run.teachers.logits(batch.instance_ids[[row]], np.array(columns))[:, 0]
@@ -43,7 +45,7 @@ def test_threshold_is_the_quantile_of_the_first_epoch(tmp_path, quantile):
     """Padded rows that count, or a quantile over teachers instead of rows."""
     run = a_run(tmp_path, consistency_quantile=quantile)
     expected = largest_disagreements(run)
-    assert len(expected) == len(run.split.train)
+    assert len(expected) == len(run.task.split.train)
     threshold = calibrate_threshold(run)
     assert isinstance(threshold, float)
     assert threshold == pytest.approx(np.quantile(expected, quantile), rel=1e-5)
@@ -88,19 +90,19 @@ def test_rows_that_two_teachers_know_do_not_count(tmp_path):
     """A quantile over rows where the rule is inactive: fewer teachers dropped than asked for."""
     run = a_run(tmp_path)
     disagreements = largest_disagreements(run)
-    order = np.concatenate([b.instance_ids[b.real] for b in training_batches(run).epoch(0)])
-    tables = run.teachers.for_batch(None, None)
+    order = np.concatenate([b.instance_ids[b.is_instance] for b in training_batches(run).epoch(0)])
+    tables = run.teachers.tables
     known = np.ones(tables.available.shape, bool)
     known[order[::2], 1] = False
-    run.teachers._tables = tables._replace(available=jnp.asarray(known))
+    run.teachers.tables = tables._replace(available=jnp.asarray(known))
     want = np.quantile(disagreements[1::2], 0.5)
     assert calibrate_threshold(run) == pytest.approx(want, rel=1e-5)
     known[:, 2] = False
-    run.teachers._tables = tables._replace(available=jnp.asarray(known))
+    run.teachers.tables = tables._replace(available=jnp.asarray(known))
     assert calibrate_threshold(run) == float("inf")
 
 
-@pytest.mark.parametrize("method", ["average", "weighted", "best_teacher", "rd"])
+@pytest.mark.parametrize("method", ["best_teacher", "rank_ensemble", "rd"])
 def test_methods_without_exclusion_have_no_threshold(tmp_path, method):
     """A pass over the data for a number that nothing is compared with."""
     run = a_run(tmp_path, method=method, consistency_threshold=0.1)
@@ -111,9 +113,9 @@ def test_the_catalogues_threshold_is_measured_on_the_catalogue(tmp_path):
     """A threshold of in-batch sums, which sums over all items exceed nearly always."""
     run = a_run(tmp_path, negatives="catalogue")
     config, histories, found = run.distill, WORLD.interactions, []
-    for instance in run.split.train:
+    for instance in run.task.split.train:
         user = histories.users[instance]
-        known = histories.items[histories.indptr[user] : run.split.train_end[user]].tolist()
+        known = histories.items[histories.indptr[user] : run.task.split.train_end[user]].tolist()
         own = int(histories.items[instance])
         columns = np.array(sorted(set(range(WORLD.num_items)) - set(known) | {own}))
         logits = run.teachers.logits(np.array([instance]), columns)[:, 0]

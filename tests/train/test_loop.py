@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from prmkd_jax.data.batches import TrainingBatches
+from prmkd_jax.evaluate import evaluator
 from prmkd_jax.evaluate.evaluator import Evaluator
 from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
-from prmkd_jax.train.loop import Fitted, Run, fit
+from prmkd_jax.train.loop import fit
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.run import Fitted, Run, fresh_student
+from prmkd_jax.train.step import init_state
 from tests.worlds import (
     BATCH_SIZE,
     cycle_world,
@@ -23,6 +27,7 @@ from tests.worlds import (
     make_run,
     random_world,
     same_bits,
+    student_config,
 )
 
 WORLD = random_world()
@@ -92,7 +97,7 @@ def test_a_given_start_is_where_every_seed_begins(fitted, tmp_path):
     losses = []
     for seed in (3, 4):
         run = a_run(tmp_path / str(seed), train={"max_epochs": 1}, seed=seed, start=start)
-        assert same_bits(jax.device_get(loop.fresh_student(run)[1]), kept)
+        assert same_bits(jax.device_get(fresh_student(run)[1]), kept)
         losses.append(fit(run).history[0]["loss"])
         assert same_bits(start, kept)
     assert max(losses) < fitted["plain"][1].history[1]["loss"]
@@ -107,7 +112,7 @@ def test_a_start_that_no_epoch_betters_is_kept(fitted, tmp_path):
     assert same_bits(jax.device_get(kept.params), start)
     np.testing.assert_array_equal(kept.test.all_items, fitted["plain"][1].test.all_items)
     useful = make_run(cycle_world(), tmp_path / "useful")
-    fresh = jax.device_get(loop.fresh_student(useful)[1])
+    fresh = jax.device_get(fresh_student(useful)[1])
     assert fit(dataclasses.replace(useful, start=fresh)).best_epoch > 0
 
 
@@ -145,8 +150,8 @@ def test_stopped_after_four_epochs_and_resumed(fitted, tmp_path, steps_made, kin
 
 def final_state(run: Run, params):
     """Parameters, moments, step, key and best parameters of a run's last checkpoint."""
-    optimizer = loop.make_optimizer(run.train)
-    state = loop.init_state(params, optimizer, 0)
+    optimizer = make_optimizer(run.train)
+    state = init_state(params, optimizer, 0)
     (state, best), _ = load_checkpoint(run.folder, (state, params))
     assert int(state.step) > 0
     return state, best
@@ -248,13 +253,13 @@ def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, m
     monkeypatch.setattr(loop, "Evaluator", Watched)
     run = a_run(tmp_path, train={"max_epochs": 2})
     whole = fit(run)
-    *before, last = [np.array_equal(ids, run.split.test) for ids in asked]
+    *before, last = [np.array_equal(ids, run.task.split.test) for ids in asked]
     assert last
     assert not any(before)
     graphdef, _ = create_student(run.student, facts(WORLD), 0)
-    parts = {"validation": run.split.validation, "test": run.split.test}
+    parts = {"validation": run.task.split.validation, "test": run.task.split.test}
     for part, ids in parts.items():
-        ranks = Evaluator(graphdef, WORLD, ids, run.max_seq_len, BATCH_SIZE, 32)(whole.params)
+        ranks = Evaluator(graphdef, WORLD, ids, run.window, BATCH_SIZE, 32)(whole.params)
         np.testing.assert_array_equal(getattr(whole, part).all_items, ranks.all_items)
         np.testing.assert_array_equal(getattr(whole, part).unseen_items, ranks.unseen_items)
 
@@ -349,3 +354,23 @@ def test_a_student_that_can_learn_the_world_does(tmp_path):
     assert whole.history[0]["validation"]["NDCG@10"] < 0.7
     for ranks in (whole.validation.all_items, whole.test.all_items, whole.test.unseen_items):
         assert ranking_metrics(ranks)["NDCG@10"] > 0.95
+
+
+@pytest.mark.parametrize("student", ["sasrec", "fm", "deepfm", "lightgcn"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seeds_of_a_study_share_what_is_compiled(tmp_path, steps_made, student, kind):
+    """Minutes of compilation for each seed of a student whose structure holds arrays."""
+    config = student_config(student=student, mlp_sizes=(8, 6))
+    first = a_run(tmp_path / "0", kind, train={"max_epochs": 1}, student=config)
+    fit(first)
+    compiled = count_compiled()
+    fit(dataclasses.replace(first, folder=tmp_path / "1", seed=first.seed + 1))
+    assert steps_made[0] is steps_made[1]
+    assert steps_made[0]._cache_size() == 1
+    assert count_compiled() == compiled
+
+
+def count_compiled() -> tuple[int, ...]:
+    """Programs of the evaluator that were compiled so far."""
+    jitted = (evaluator._encode, evaluator._items, evaluator._rank, evaluator._scatter)
+    return tuple(function._cache_size() for function in jitted)

@@ -12,10 +12,13 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import LOSSES, StudentConfig
+from prmkd_jax.students.registry import loss_name
 from prmkd_jax.train import objective
-from prmkd_jax.train.loop import distill_inputs, drawing_input, fresh_student, training_batches
-from prmkd_jax.train.objective import known_items, row_losses
+from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
+from prmkd_jax.train.objective import Instances, loss_of
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.run import fresh_student
+from prmkd_jax.train.sharding import make_mesh, place
 from prmkd_jax.train.step import init_state, make_train_step
 from tests.worlds import (
     distilled,
@@ -25,9 +28,11 @@ from tests.worlds import (
     random_world,
     same_bits,
     student_config,
+    task_of,
 )
 
 WORLD = random_world(users=30, items=25)
+TASK = task_of(WORLD)
 FACTS = facts(WORLD)
 KEY = jax.random.key(7)
 RNG = np.random.default_rng(0)
@@ -67,13 +72,15 @@ ITEMS = RNG.normal(size=(25, 5)).astype(np.float32)
 LOGITS = np.asarray(Scorer().score(QUERIES, ITEMS), dtype=float)
 
 
-def losses(loss, student=None, key=KEY, batch=BATCH, **changes):
+def losses(loss, student=None, key=KEY, **changes):
     config = StudentConfig(**{"loss": loss, "num_negatives": DRAWN, **changes})
-    known = known_items(config, FACTS)
+    own = loss_of(config)
+    prepared = own.prepare(TASK, FACTS)
 
     @jax.jit
     def run(queries, items):
-        return row_losses(config, student or Scorer(), queries, items, batch, known, key)
+        batch = Instances(queries, items, jnp.asarray(BATCH.targets), jnp.asarray(USERS))
+        return own.losses(config, student or Scorer(), batch, prepared, key)
 
     return np.asarray(run(QUERIES, ITEMS))
 
@@ -140,18 +147,18 @@ def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypat
         margin = logits[BATCH.targets[row]] - logits[drawn[row]]
         assert values[row] == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-5)
         assert drawn[row] not in trained_on(USERS[row])
-    seen = known_items(StudentConfig(loss="bpr"), FACTS)
+    seen = loss_of(StudentConfig(loss="bpr")).prepare(TASK, FACTS)
     assert seen.count.tolist() == [len(trained_on(user)) for user in range(WORLD.num_users)]
 
 
-def test_bpr_reads_the_users_of_the_asked_slots():
-    """Negatives of another slot's user where not every slot asks."""
+def test_the_values_at_the_targets_are_those_of_their_slots():
+    """Negatives of another slot's user where not every slot predicts."""
     slots = np.arange(1, 16, 2)
     users = np.full(16, USERS.max() + 1)
     users[slots] = USERS
-    rows = PackedRows(*[users.reshape(2, 8)] * 5)
-    sparse = BATCH._replace(rows=rows, slots=slots)
-    np.testing.assert_array_equal(losses("bpr", batch=sparse), losses("bpr"))
+    sparse = BATCH._replace(slots=slots)
+    np.testing.assert_array_equal(sparse.at_targets(users), USERS)
+    np.testing.assert_array_equal(BATCH.at_targets(USERS), USERS)
 
 
 def test_gbce_equals_float64_and_draws_among_all_items(monkeypatch):
@@ -170,9 +177,9 @@ def test_gbce_equals_float64_and_draws_among_all_items(monkeypatch):
 
 def test_gbce_has_the_rate_of_its_draws():
     """β of another number of draws or items, or a hit that counts."""
-    flat = np.zeros_like(QUERIES)
+    flat = Instances(np.zeros_like(QUERIES), jnp.asarray(ITEMS), BATCH.targets, USERS)
     config = StudentConfig(loss="gbce", num_negatives=DRAWN, gbce_t=0.6)
-    found = row_losses(config, Scorer(), flat, ITEMS, BATCH, None, KEY)
+    found = loss_of(config).losses(config, Scorer(), flat, None, KEY)
     # All scores 0: (β + N) log 2 / (1 + N), less a draw where it hits the row's target.
     beta = 1 - 0.6 * (1 - DRAWN / 24)
     possible = [(beta + n) * math.log(2) / (1 + n) for n in range(DRAWN + 1)]
@@ -213,18 +220,24 @@ def test_bpr_adds_a_students_own_l2():
         np.testing.assert_array_equal(losses(loss, Heavy()), losses(loss))
 
 
-def test_a_loss_without_its_knowledge_is_an_error():
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
+def test_a_loss_that_was_not_prepared_is_an_error(loss):
     """A step that silently trains by another loss."""
-    config = StudentConfig(loss="sampled_softmax")
-    with pytest.raises(ValueError, match="sampled_softmax needs"):
-        row_losses(config, Scorer(), QUERIES, ITEMS, BATCH, None, KEY)
+    config = StudentConfig(loss=loss)
+    batch = Instances(QUERIES, jnp.asarray(ITEMS), BATCH.targets, USERS)
+    with pytest.raises(ValueError, match=f"{loss} needs"):
+        loss_of(config).losses(config, Scorer(), batch, None, KEY)
+
+
+def test_every_choice_of_the_flag_is_a_loss():
+    assert tuple(objective.LOSSES) == LOSSES
 
 
 def test_a_user_who_has_everything_is_refused():
     """A negative that is none, or a traceback."""
     world = from_histories([[0, 1, 2, 0, 0], [2, 1, 0, 1, 2]], 3)
     with pytest.raises(UserError) as error:
-        known_items(StudentConfig(loss="bpr"), facts(world))
+        loss_of(StudentConfig(loss="bpr")).prepare(task_of(world), facts(world))
     assert str(error.value) == (
         "--loss=bpr: user 'u0': found all 3 items in the training history, expected one to draw "
         "as the negative"
@@ -234,8 +247,8 @@ def test_a_user_who_has_everything_is_refused():
 def test_the_default_is_the_students_own():
     """A DeepFM whose softmax never ends, or another default than the paper's for the rest."""
     for name, expected in (("sasrec", "softmax"), ("fm", "softmax"), ("deepfm", "sampled_softmax")):
-        assert StudentConfig(student=name).objective == expected
-        assert StudentConfig(student=name, loss="bpr").objective == "bpr"
+        assert loss_name(StudentConfig(student=name)) == expected
+        assert loss_name(StudentConfig(student=name, loss="bpr")) == "bpr"
 
 
 @pytest.mark.parametrize(
@@ -250,10 +263,12 @@ def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss
         one = dataclasses.replace(run, **changes)
         graphdef, params = fresh_student(one)
         optimizer = make_optimizer(one.train)
-        step = make_train_step(graphdef, optimizer, one.distill, one.student)
-        state, known = init_state(params, optimizer, one.seed), drawing_input(one)
+        mesh = make_mesh(1)
+        step = make_train_step(graphdef, optimizer, one.distill, one.student, mesh)
+        state = place(mesh, init_state(params, optimizer, one.seed))
+        constants = place(mesh, run_constants(one))
         for inputs in distill_inputs(one, training_batches(one).epoch(0)):
-            state, metrics = step(state, *inputs, known)
+            state, metrics = step(state, *inputs, constants)
         assert step._cache_size() == 1
         chex.assert_tree_all_finite(metrics)
         own.append(jax.device_get(state))
@@ -264,15 +279,17 @@ def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss
 def test_every_loss_puts_the_targets_first(loss):
     """A loss that falls, but by something else than the target's rank."""
     config = StudentConfig(loss=loss, num_negatives=DRAWN)
-    known = known_items(config, FACTS)
+    own = loss_of(config)
+    prepared = own.prepare(TASK, FACTS)
 
-    def loss_of(logits, key):
+    def total(logits, key):
         # Items are unit vectors, so the queries are the logits.
         items = jnp.eye(25, dtype=jnp.float32)
-        return row_losses(config, Dot(), logits, items, BATCH, known, key).sum()
+        batch = Instances(logits, items, jnp.asarray(BATCH.targets), jnp.asarray(USERS))
+        return own.losses(config, Dot(), batch, prepared, key).sum()
 
     def descend(logits, key):
-        return logits - jax.grad(loss_of)(logits, key), None
+        return logits - jax.grad(total)(logits, key), None
 
     start = jax.random.normal(jax.random.key(1), (8, 25))
     end = jax.jit(lambda x: jax.lax.scan(descend, x, jax.random.split(KEY, 300))[0])(start)

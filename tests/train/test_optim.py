@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from prmkd_jax.students.config import BUILT_IN
-from prmkd_jax.students.registry import create_student
+from prmkd_jax.students.student import create_student
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.optim import make_optimizer
 from tests.worlds import facts, from_histories, student_config

@@ -1,18 +1,21 @@
 import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from prmkd_jax.data.batches import Batch, popularity_groups
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.data.popularity import popularity_groups
 from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students import student
 from prmkd_jax.students.config import STUDENT_NAMES
-from prmkd_jax.students.registry import STUDENTS, create_student
 from prmkd_jax.students.sasrec import SASRec
-from prmkd_jax.train.loop import distill_inputs, drawing_input, training_batches
+from prmkd_jax.students.student import create_student
+from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.optim import make_optimizer
-from prmkd_jax.train.sharding import make_mesh, place, replicate
+from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import init_state, make_train_step
 from tests.distill import reference as eq
 from tests.students import reference
@@ -35,35 +38,47 @@ def prepared(tmp_path, kind="plain", dropout=0.3, student="sasrec", **distillati
     graphdef, state = create_student(run.student, facts(WORLD), run.seed)
     optimizer = make_optimizer(run.train)
     params = reference.random_params(nnx.to_pure_dict(state), 1)
-    state = replicate(MESH, init_state(params, optimizer, run.seed))
-    step = make_train_step(graphdef, optimizer, run.distill, run.student)
+    state = place(MESH, init_state(params, optimizer, run.seed))
+    compiled = make_train_step(graphdef, optimizer, run.distill, run.student, MESH)
+    step = Step(compiled, place(MESH, run_constants(run)))
     return run, step, state, list(distill_inputs(run, training_batches(run).epoch(0)))
 
 
+class Step(NamedTuple):
+    """A compiled step with a run's constants."""
+
+    compiled: Any
+    constants: Any
+
+    def __call__(self, state, batch, distill):
+        """One step."""
+        return self.compiled(state, batch, distill, self.constants)
+
+
 def trained(step, state, inputs):
-    for batch, distill in inputs:
-        state, _ = step(state, *place(MESH, batch, distill))
+    for each in inputs:
+        state, _ = step(state, *place_inputs(MESH, *each))
     return jax.device_get(state)
 
 
 def logits_by_hand(run, params, batch: Batch):
     """The student's logits [V] of every real row, in float64: (row, logits)."""
-    histories = run.dataset.interactions
+    histories = run.task.dataset.interactions
     table = params["item_embedding"]["table"]
-    for row in np.flatnonzero(batch.real):
+    for row in np.flatnonzero(batch.is_instance):
         instance = int(batch.instance_ids[row])
         first = histories.indptr[histories.users[instance]]
         seen = histories.items[first:instance].tolist()
-        vector = reference.user_vector(params, seen, run.student.num_heads, run.max_seq_len)
+        vector = reference.user_vector(params, seen, run.student.num_heads, run.window)
         yield row, table @ vector
 
 
 def columns_by_hand(run, batch: Batch, row: int) -> tuple[list[int], list[bool]]:
     """The columns' items, and which of them the row's user leaves to the teachers."""
-    histories, split, config = run.dataset.interactions, run.split, run.distill
-    items = batch.targets[batch.real].tolist()
+    histories, split, config = run.task.dataset.interactions, run.task.split, run.distill
+    items = batch.targets[batch.is_instance].tolist()
     if config.negatives == "catalogue":
-        items = range(run.dataset.num_items)
+        items = range(run.task.dataset.num_items)
     elif config.deduplicate_columns:
         items = sorted(set(items))
     user = histories.users[batch.instance_ids[row]]
@@ -74,7 +89,7 @@ def columns_by_hand(run, batch: Batch, row: int) -> tuple[list[int], list[bool]]
 
 def known_by_hand(run, batch: Batch, row: int) -> int:
     """The instance before which the teachers have read the row's user."""
-    histories, instance = run.dataset.interactions, int(batch.instance_ids[row])
+    histories, instance = run.task.dataset.interactions, int(batch.instance_ids[row])
     user = histories.users[instance]
     whole = run.distill.teacher_history == "whole"
     # Two items are no validation instance.
@@ -86,7 +101,7 @@ def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
     """A mean over padded rows, a missing target in the denominator, or a wrong gradient norm."""
     run, step, state, inputs = prepared(tmp_path, dropout=0.0)
     batch, _ = inputs[-1]
-    assert not batch.real.all()
+    assert not batch.is_instance.all()
     params = reference.to_torch(jax.device_get(state.params))
     losses = [
         logits.logsumexp(0) - logits[batch.targets[row]]
@@ -95,8 +110,8 @@ def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
     loss = sum(losses) / len(losses)
     loss.backward()
     squares = [np.square(g).sum() for g in jax.tree.leaves(reference.gradients(params))]
-    _, metrics = step(state, *place(MESH, batch, None))
-    assert metrics.rows == len(losses) == batch.real.sum()
+    _, metrics = step(state, *place_inputs(MESH, batch, None))
+    assert metrics.num_instances == len(losses) == batch.is_instance.sum()
     assert float(metrics.loss) == pytest.approx(loss.item(), rel=1e-5)
     assert float(metrics.cross_entropy) == float(metrics.loss)
     assert float(metrics.distillation) == 0
@@ -118,7 +133,7 @@ def distilled_by_hand(run, batch: Batch, row: int, logits):
         weights=teachers.default_weights,
         threshold=THRESHOLD,
         config=config,
-        group=popularity_groups(WORLD, run.split, config.unkd_groups)[columns],
+        group=popularity_groups(run.task.training_counts, config.unkd_groups)[columns],
     )
 
 
@@ -142,9 +157,11 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
     short = np.flatnonzero(WORLD.interactions.lengths == 2)
     users = WORLD.interactions.users
     batch, distill = next(
-        each for each in inputs if np.isin(users[each[0].instance_ids[each[0].real]], short).any()
+        each
+        for each in inputs
+        if np.isin(users[each[0].instance_ids[each[0].is_instance]], short).any()
     )
-    assert not batch.real.all()
+    assert not batch.is_instance.all()
     params, rows = reference.to_torch(jax.device_get(state.params)), []
     for row, logits in logits_by_hand(run, params, batch):
         logits = logits.detach().tolist()
@@ -152,7 +169,7 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
         rows.append((eq.cross_entropy(logits, batch.targets[row]), user))
     ce = np.mean([row[0] for row in rows])
     kd = np.mean([user["loss"] for _, user in rows])
-    _, metrics = step(state, *place(MESH, batch, distill))
+    _, metrics = step(state, *place_inputs(MESH, batch, distill))
     assert float(metrics.cross_entropy) == pytest.approx(ce, rel=1e-5)
     assert float(metrics.distillation) == pytest.approx(kd, rel=1e-5)
     assert float(metrics.loss) == pytest.approx(ce + 5.0 * kd, rel=1e-5)
@@ -172,15 +189,15 @@ def test_every_student_is_distilled_by_the_same_equations(tmp_path, student):
 
     def scored(params):
         model = nnx.merge(graphdef, nnx.State(params))
-        return model.score(batch.asked(model.queries(batch.rows)), model.items())
+        return model.score(batch.at_targets(model.queries(batch.rows)), model.items())
 
     logits = np.asarray(jax.jit(scored)(state.params))
-    rows = np.flatnonzero(batch.real)
+    rows = np.flatnonzero(batch.is_instance)
     kd = [distilled_by_hand(run, batch, row, logits[row])["loss"] for row in rows]
-    after, metrics = step(state, *place(MESH, batch, distill), drawing_input(run))
+    after, metrics = step(state, *place_inputs(MESH, batch, distill))
     assert float(metrics.distillation) == pytest.approx(np.mean(kd), rel=1e-4)
     _, step, state, _ = prepared(tmp_path, dropout=0.0, student=student)
-    plain, _ = step(state, *place(MESH, batch, None), drawing_input(run))
+    plain, _ = step(state, *place_inputs(MESH, batch, None))
     apart = jax.tree.map(lambda a, b: float(abs(a - b).max()), after.params, plain.params)
     assert max(jax.tree.leaves(apart)) > 1e-4
 
@@ -192,7 +209,7 @@ def test_scores_from_elsewhere_train_the_same_student(tmp_path):
         _, step, state, inputs = prepared(tmp_path, side)
         losses.append([])
         for batch, distill in inputs:
-            state, metrics = step(state, *place(MESH, batch, distill))
+            state, metrics = step(state, *place_inputs(MESH, batch, distill))
             losses[-1].append(float(metrics.loss))
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
@@ -205,11 +222,14 @@ def test_a_students_own_loss_is_added_once(tmp_path, monkeypatch, kind):
         return 0.25 * jax.numpy.square(self.position_embedding.table[...]).sum()
 
     run, step, state, inputs = prepared(tmp_path, kind, dropout=0.0)
-    placed = place(MESH, *inputs[0])
+    placed = place_inputs(MESH, *inputs[0])
     with_it = type("WithAuxiliary", (SASRec,), {"auxiliary": auxiliary})
-    monkeypatch.setitem(STUDENTS, "sasrec", with_it)
+    monkeypatch.setattr(student, "student_class", lambda name: with_it)
     graphdef = create_student(run.student, facts(WORLD), run.seed)[0]
-    other_step = make_train_step(graphdef, make_optimizer(run.train), run.distill, run.student)
+    optimizer = make_optimizer(run.train)
+    other_step = step._replace(
+        compiled=make_train_step(graphdef, optimizer, run.distill, run.student, MESH)
+    )
     table = np.asarray(state.params["position_embedding"]["table"], dtype=float)
     copy = jax.tree.map(jax.numpy.copy, state)
     (before, plain), (after, found) = (
@@ -235,14 +255,15 @@ def test_one_program_serves_every_batch(tmp_path, kind):
     """A compilation a batch, a seed, or another for the padded last one: training that crawls."""
     run, step, state, inputs = prepared(tmp_path, kind)
     other_seed = create_student(run.student, facts(WORLD), run.seed + 1)[0]
-    again = make_train_step(other_seed, make_optimizer(run.train), run.distill, run.student)
-    assert again is step
-    step.clear_cache()  # other tests share it
-    assert not inputs[-1][0].real.all()
+    optimizer = make_optimizer(run.train)
+    again = make_train_step(other_seed, optimizer, run.distill, run.student, MESH)
+    assert again is step.compiled
+    step.compiled.clear_cache()  # other tests share it
+    assert not inputs[-1][0].is_instance.all()
     inputs += distill_inputs(run, training_batches(run).epoch(1))
     assert len(inputs) > 4
     trained(step, state, inputs)
-    assert step._cache_size() == 1
+    assert step.compiled._cache_size() == 1
 
 
 @pytest.mark.parametrize("kind", ["plain", "tables"])
@@ -251,7 +272,7 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
     _, step, state, inputs = prepared(tmp_path, kind)
     batch, distill = inputs[-1]
     rng = np.random.default_rng(0)
-    empty = ~batch.real
+    empty = ~batch.is_instance
     padding = batch.rows.segment_ids == 0
     assert padding.any()
 
@@ -274,16 +295,17 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
         unused = ~columns.valid.any(axis=0)
         assert unused.any()
         changed = distill._replace(
-            instance_ids=scrambled(np.asarray(distill.instance_ids), empty, 50),
+            teacher_instance_ids=scrambled(distill.teacher_instance_ids, empty, 50),
             columns=columns._replace(
                 candidates=scrambled(columns.candidates, unused, 40),
-                target_columns=scrambled(columns.target_columns, empty, 8),
+                target_column=scrambled(columns.target_column, empty, 8),
                 valid=scrambled(columns.valid, empty, 2),
             ),
         )
     copy = jax.tree.map(jax.numpy.copy, state)
     one, two = (
-        step(s, *place(MESH, b, d)) for s, b, d in ((state, batch, distill), (copy, other, changed))
+        step(s, *place_inputs(MESH, b, d))
+        for s, b, d in ((state, batch, distill), (copy, other, changed))
     )
     assert same_bits(jax.device_get(one), jax.device_get(two))
 
@@ -291,7 +313,7 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
 def test_state_is_donated(tmp_path):
     """A second copy of parameters and moments on the device."""
     _, step, state, inputs = prepared(tmp_path)
-    new, _ = step(state, *place(MESH, *inputs[0]))
+    new, _ = step(state, *place_inputs(MESH, *inputs[0]))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
 
@@ -302,12 +324,12 @@ def test_dropout_keys_come_from_seed_and_step(tmp_path):
 
     def loss(**changes):
         changed = jax.tree.map(jax.numpy.copy, state.replace(**changes))
-        return float(step(changed, *place(MESH, *inputs[0]))[1].loss)
+        return float(step(changed, *place_inputs(MESH, *inputs[0]))[1].loss)
 
-    other_key = replicate(MESH, jax.random.key_data(jax.random.key(99)))
+    other_key = place(MESH, jax.random.key_data(jax.random.key(99)))
     assert loss() == loss()
-    assert len({loss(), loss(step=replicate(MESH, np.int32(1))), loss(key=other_key)}) == 3
-    after, _ = step(jax.tree.map(jax.numpy.copy, state), *place(MESH, *inputs[0]))
+    assert len({loss(), loss(step=place(MESH, np.int32(1))), loss(key=other_key)}) == 3
+    after, _ = step(jax.tree.map(jax.numpy.copy, state), *place_inputs(MESH, *inputs[0]))
     assert int(after.step) == 1
     np.testing.assert_array_equal(after.key, state.key)
     expected = jax.random.key_data(jax.random.key(3))
@@ -318,7 +340,7 @@ def test_dropout_keys_come_from_seed_and_step(tmp_path):
 def test_step_moves_nothing_between_host_and_device(tmp_path, kind):
     """A constant or number of the host that every step would send again."""
     _, step, state, inputs = prepared(tmp_path, kind)
-    placed = [place(MESH, *each) for each in inputs[:3]]
+    placed = [place_inputs(MESH, *each) for each in inputs[:3]]
     state, _ = step(state, *placed[0])
     with jax.transfer_guard("disallow"):
         for batch, distill in placed[1:]:

@@ -1,74 +1,19 @@
-"""The teachers without a cache that the benchmark compares the cached ones with."""
-
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 
-from bridge.teacher_bank import TeacherBank, Vectors
 from experiments.benchmarks import steps as bench
-from experiments.benchmarks.steps import LiveTeachers, measure, recformer_speed
+from experiments.benchmarks.floors import Measurement, Speeds, Work
+from experiments.benchmarks.steps import measure, recformer_speed
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.batches import TrainingBatches
-from prmkd_jax.data.splits import leave_one_out
 from tests.teachers_torch.recformer_worlds import make_teacher
 from tests.teachers_torch.worlds import ring_world
-from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world
-
-
-class Arrays(NamedTuple):
-    """A teacher whose encoder reads its vectors from arrays."""
-
-    name: str
-    score_scale: float
-    instances: np.ndarray
-    items: np.ndarray
-
-    def encode_instances(self, instance_ids):
-        """Their rows."""
-        return self.instances[instance_ids]
-
-    def encode_items(self):
-        """All rows."""
-        return self.items
-
-
-def test_live_teachers_score_as_cached_ones():
-    """Broken if rows or columns are mixed up, a scale is lost, or padding counts as known."""
-    histories = random_world()
-    rng = np.random.default_rng(0)
-    teachers = []
-    for name, scale, width in (("a", 2.0, 3), ("b", 5.0, 4)):
-        rows = len(histories.interactions.items), histories.num_items
-        vectors = [rng.standard_normal((n, width)).astype(np.float16) for n in rows]
-        vectors[0][histories.interactions.indptr[:-1]] = 0.0
-        teachers.append(Arrays(name, scale, *(v.astype(np.float32) for v in vectors)))
-    bank = TeacherBank(
-        [Vectors(t.name, t.score_scale, t.instances, t.items) for t in teachers], [1, 1], "torch"
-    )
-    live = LiveTeachers(teachers)
-    assert live.names == bank.names
-    np.testing.assert_allclose(live.default_weights, bank.default_weights)
-    split = leave_one_out(histories.interactions)
-    candidates = np.array([25, 0, 3])
-    batches = TrainingBatches(histories.interactions, split, MAX_SEQ_LEN, BATCH_SIZE, 0)
-    for batch in batches.epoch(0):
-        cached, found = (source.for_batch(batch, candidates) for source in (bank, live))
-        real = np.asarray(batch.real)
-        assert not np.asarray(found.available)[~real].any()
-        np.testing.assert_array_equal(
-            np.asarray(found.available)[real], np.asarray(cached.available)[real]
-        )
-        np.testing.assert_allclose(
-            np.asarray(found.scores)[:, real], np.asarray(cached.scores)[:, real], rtol=1e-5
-        )
 
 
 def test_recformers_speed_counts_real_tokens(monkeypatch):
     """Broken if padding counts, tokens beyond the cut do, or held-out items are read."""
-    monkeypatch.setattr(bench, "_median", lambda call, **_: 0.5 if call() is not None else 0)
+    monkeypatch.setattr(bench, "median_seconds", lambda call, **_: 0.5 if call() is not None else 0)
     dataset = ring_world()
     teacher = make_teacher(dataset, max_tokens=12, batch_size=4)
     items, starts = dataset.interactions.items, dataset.interactions.indptr[:-1]
@@ -81,14 +26,63 @@ def test_recformers_speed_counts_real_tokens(monkeypatch):
     ]
     assert min(lengths) < 12 == max(lengths)
     first = np.random.default_rng(0).permutation(len(lengths))[:4]
-    assert measured == {
-        "recformer tokens an instance": np.mean(lengths),
-        "recformer encoding tokens/s": 2 * sum(lengths),
-        "recformer tuning tokens/s": 2 * sum(lengths[user] for user in first),
-    }
+    assert measured == [
+        ("recformer length of an instance", np.mean(lengths), "tokens"),
+        ("recformer encoding", 2 * sum(lengths), "tokens/s"),
+        ("recformer tuning", 2 * sum(lengths[user] for user in first), "tokens/s"),
+    ]
 
 
 def test_a_bench_without_teachers_is_refused():
     """A traceback once the plain student is measured."""
     with pytest.raises(UserError, match="--teachers: found none, expected at least one"):
         measure(settings_from(parse(["--teachers="], GROUPS).configs), 1)
+
+
+def test_every_number_has_a_unit_and_each_teacher_its_own_width(tmp_path, monkeypatch):
+    """Broken if a number means seconds by silence, or all teachers get the first one's width."""
+    widths = []
+    make = bench._random_vectors
+
+    def watched(*arguments):
+        vectors = make(*arguments)
+        widths.extend((v.name, v.instances.shape[1], v.items.shape[1]) for v in vectors)
+        return vectors
+
+    monkeypatch.setattr(bench, "_random_vectors", watched)
+    monkeypatch.setattr(bench, "machine_speeds", lambda: Speeds(1e9, 1e9))
+    flags = [
+        "--teachers=unisrec,unim2rec",
+        "--synthetic_users=30",
+        "--synthetic_items=20",
+        "--hidden_size=8",
+        "--inner_size=8",
+        "--num_layers=1",
+        "--unisrec_hidden_size=8",
+        "--unim2rec_hidden_size=12",
+        "--batch_size=32",
+        "--max_seq_len=8",
+        f"--cache_dir={tmp_path}",
+    ]
+    measured = measure(settings_from(parse(["--flagfile=demo.cfg", *flags], GROUPS).configs), 5)
+    assert widths == [("unisrec", 8, 8), ("unim2rec", 12, 12)]
+    names = [name for name, _, _ in measured]
+    assert len(set(names)) == len(names)
+    for name, value, unit in measured:
+        assert value >= 0
+        assert unit or "/" in name
+    seconds = {name: value for name, value, unit in measured if unit == "s"}
+    for step in ("plain", "distilled (jax)", "distilled (torch)"):
+        assert seconds[f"{step} step"] > 0
+        assert seconds[f"{step} epoch"] > seconds[f"{step} step"]
+
+
+def test_floors_by_hand():
+    """A step of 6 GFLOP and 2 GB takes 3 s of work and 0.5 s of traffic at these speeds."""
+    found = Work(6e9, 2e9).measurements("step", Speeds(flops=2e9, bandwidth=4e9))
+    assert found == [
+        Measurement("step operations", 6.0, "GFLOP"),
+        Measurement("step memory traffic", 2.0, "GB"),
+        Measurement("step floor of the operations", 3.0, "s"),
+        Measurement("step floor of the traffic", 0.5, "s"),
+    ]

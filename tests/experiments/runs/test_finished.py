@@ -13,6 +13,7 @@ from experiments.runs import finished as trials
 from experiments.runs.finished import finished_runs
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.train.config import TrainConfig
 
 SMALL = (
     "--synthetic_users=40",
@@ -23,7 +24,6 @@ SMALL = (
     "--batch_size=64",
     "--max_seq_len=8",
     "--max_epochs=3",
-    "--eval_batch_size=40",
 )
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_run_twice(tmp_path, reporter, trained):
     assert_same(first, again[0])
     assert first.validation != again[1].validation
     # Where things lie, and what no student alone reads, is no other setting.
-    unread = ("--output_dir=elsewhere", "--distill_weight=9", "--unisrec_dropout=0")
+    unread = ("--output_dir=elsewhere", "--distill_weight=9", "--teacher_dropout=0")
     same = configs(tmp_path, *short, *unread)
     assert_same(first, finished_runs(same, runs, reporter, rank_test=True)[0])
     assert len(trained) == 2
@@ -105,7 +105,12 @@ def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, reporter, monkeypat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(trials, "append_json_line", stopping)
-    settings = configs(tmp_path, "--checkpoint_seconds=0")
+    settings = [
+        dataclasses.replace(config, checkpoint_seconds=0)
+        if isinstance(config, TrainConfig)
+        else config
+        for config in configs(tmp_path)
+    ]
     with pytest.raises(KeyboardInterrupt):
         finished_runs(settings, tmp_path / "runs", reporter, rank_test=True)
     resumed = finished_runs(settings, tmp_path / "runs", reporter, rank_test=True)

@@ -143,11 +143,11 @@ def test_every_student_is_compared_with_itself():
 
 def test_the_reference_always_runs_and_single_variants_take_flags():
     """A comparison with nothing, or one rival's weight given to all."""
-    study = StudyConfig(variants=("rd",), variant_flags="rd: distill_weight=2 rd_top=5")
+    study = StudyConfig(variants=("rd",), variant_flags="rd: distill_weight=2 temperature=5")
     chosen = choose_variants(VARIANTS, study)
     assert [variant.name for variant in chosen] == ["prmkd", "rd"]
     assert chosen[0].flags == ("--method=prmkd",)
-    assert chosen[1].flags == ("--method=rd", "--distill_weight=2", "--rd_top=5")
+    assert chosen[1].flags == ("--method=rd", "--distill_weight=2", "--temperature=5")
     assert choose_variants(VARIANTS, StudyConfig()) == VARIANTS
 
 
@@ -252,7 +252,7 @@ def test_the_command_leaves_its_files(tmp_path):
     [
         (["--variants=dr"], "--variants: found 'dr', expected some of base, prmkd,"),
         (["--teachers="], "--teachers: found none, expected at least one"),
-        (["--variant_flags=rd: rd_top=0"], "--rd_top: found '0', expected a whole number"),
+        (["--variant_flags=rd: max_epochs=0"], "--max_epochs: found '0', expected a whole number"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_run(flags, message, monkeypatch):

@@ -34,7 +34,7 @@ def test_the_second_domain_reaches_the_run_and_is_read_once(monkeypatch):
     ]
     assert [run.second_domain.name for run in runs] == ["synthetic-music"] * 2
     assert runs[0].second_domain.num_users == 40
-    assert runs[0].facts.second_domain is runs[0].second_domain
+    assert runs[0].facts.second.num_items == runs[0].second_domain.num_items
     assert runs[0].max_seq_len == 19
     assert len(read) == 1
 

@@ -55,8 +55,8 @@ def test_what_was_exported_is_where_the_next_one_starts(exported, tmp_path, file
     """Weights that a study writes and can't read."""
     folder, params = exported
     assert same_bits(started(tmp_path, f"--init=student={folder / file}").params, params)
-    files = {"weights.safetensors", "student.json", "recbole.pth"}
-    assert {path.name for path in folder.iterdir()} == files
+    files = {"weights.safetensors", "served.safetensors", "ids.json", "student.json"}
+    assert {path.name for path in folder.iterdir()} == files | {"recbole.pth"}
     assert started(tmp_path) is None
 
 
@@ -116,8 +116,8 @@ def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--init=student=nowhere.pth"], "--init: student: found no weights at nowhere.pth"),
-        (["--init=student=."], "--init: student: found no weights at ., expected the folder"),
+        (["--init=student=nowhere.pth"], "--init=student: found no weights at nowhere.pth"),
+        (["--init=student=."], "--init=student: found no weights at ., expected the folder"),
         (["--student=fm", "--export_recbole"], "--export_recbole: found fm, expected one of"),
     ],
 )

@@ -27,7 +27,7 @@ def prepare(tmp_path):
     argv = [
         f"--cache_dir={tmp_path / 'cache'}", "--init=recformer=random",
         f"--recformer_tokenizer={tmp_path / 'tiny'}", "--recformer_hidden_size=8",
-        "--recformer_num_heads=2", "--recformer_max_tokens=16", "--recformer_decay_epochs=1",
+        "--recformer_max_tokens=16", "--recformer_max_epochs=1", "--recformer_fixed_table_epochs=0",
     ]  # fmt: skip
     dataset = ring_world()
 
@@ -49,9 +49,9 @@ def folder(tmp_path):
 
 
 def test_what_a_teacher_lacks_is_told_before_the_first_is_tuned(prepare, tmp_path):
-    """An hour of tuning, and then a data set without pictures."""
+    """An hour of tuning, and then a data set without images."""
     texts = Catalogue(ring_world().catalogue.texts)
-    with pytest.raises(UserError, match="found no pictures, expected some for unim2rec"):
+    with pytest.raises(UserError, match="found no images, expected some for unim2rec"):
         prepare("recformer,unim2rec", dataclasses.replace(ring_world(), catalogue=texts))
     with pytest.raises(UserError, match="precomputed"):
         prepare("recformer,precomputed")

@@ -3,29 +3,40 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from prmkd_jax.common import plugins as own
-from teachers_torch.config import OWN_GROUP
+from teachers_torch.given.plugin import OWN_GROUP
 from tests.packages import ROOT, install, run_beside
 
 PAGE = ROOT / "docs" / "own_teacher.md"
 
-# Tunes the teachers named on the command line over a ring of items, and prints their cards.
+# Tunes the teachers named on the command line over a ring of items, saves and loads them, and
+# prints their cards and what their kinds say.
 TUNE = """
 import dataclasses, json, sys
 from pathlib import Path
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import make_task
+from teachers_torch.config import TeacherSettings
+from teachers_torch.registry import TEACHERS, identity, kind
+from teachers_torch.store import load, save
 from teachers_torch.tuning import tune
-from teachers_torch.config import TEACHERS, TeacherConfigs
 from tests.teachers_torch.worlds import ring_world
-ring = ring_world()
-split = leave_one_out(ring.interactions)
-cards = {"known": TEACHERS}
+folder, task, settings = Path(sys.argv[1]), make_task(ring_world()), TeacherSettings()
+cache, cards = Cache(folder), {"known": TEACHERS}
 for name in sys.argv[2:]:
     try:
-        teacher, card = tune(
-            name, ring, split, TeacherConfigs(), cache_dir=Path(sys.argv[1]), seed=0, log=print
+        found = kind(name)
+        found.check(task, settings, cache)
+        keys = [identity(name, task, settings, seed).key for seed in (0, 1)]
+        teacher, card = tune(identity(name, task, settings, 0), task, settings, cache, print)
+        save(teacher, card, folder / "saved")
+        again, its_card = load(
+            name, folder / "saved", task, settings, cache=cache, log=print
         )
-        cards[name] = [dataclasses.asdict(card), teacher.score_scale]
+        assert its_card == card
+        assert (again.encode_items() == teacher.encode_items()).all()
+        asked = [found.label, found.init, len(found.reads), found.seeded, found.pretraining]
+        cards[name] = [dataclasses.asdict(card), teacher.score_scale, asked, keys]
     except UserError as error:
         cards[name] = str(error)
 print(json.dumps(cards))
@@ -44,12 +55,14 @@ def test_the_pages_teacher_teaches(tmp_path):
     assert len(code.splitlines()) <= 32
     install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
     found = tuned(tmp_path, entry[1])
-    card, scale = found[entry[1]]
+    card, scale, asked, keys = found[entry[1]]
     assert found["known"][-1] == entry[1]
     # On a ring the next item is certain, and the held-out steps occur with other users.
     assert card["test"]["NDCG@10"] > 0.95
     assert (card["start"], card["epochs"], card["num_parameters"]) == ("own class", 0, 0)
     assert scale == 5.0
+    assert asked == ["neighbours", "", 0, False, None]
+    assert keys[0] == keys[1]  # a seed that nothing reads
 
 
 BAD = """
@@ -60,12 +73,14 @@ class Short:
     def encode_items(self): return np.ones((self.n - 1, 2))
 class Nan(Short):
     def encode_items(self): return np.full((self.n, 2), np.nan)
+class Half:
+    def encode_items(self): return np.ones((20, 2))
 """
 
 
-def test_mistakes_of_the_class_are_told_in_one_line(tmp_path):
+def test_mistakes_of_the_class_are_reported_in_one_line(tmp_path):
     """A ranking of the wrong items, or a broadcast that fits by chance."""
-    names = {"short": "Short", "nan": "Nan", "gone": "Gone"}
+    names = {"short": "Short", "nan": "Nan", "half": "Half", "gone": "Gone"}
     install(
         tmp_path, OWN_GROUP, BAD, **{name: f"my_package.own:{cls}" for name, cls in names.items()}
     )
@@ -73,6 +88,7 @@ def test_mistakes_of_the_class_are_told_in_one_line(tmp_path):
     told = "my_package.own:Short.encode_items returned shape [19, 2], expected [20, d]"
     assert told in found["short"]
     assert "returned shape [20, 2], expected [20, d] of finite numbers" in found["nan"]
+    assert "my_package.own:Half has no method encode_instances" in found["half"]
     assert "my_package.own:Gone can't be imported" in found["gone"]
 
 

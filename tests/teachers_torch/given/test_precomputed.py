@@ -48,7 +48,7 @@ def spoil(arrays, name, row, value):
 
 
 MISTAKES = [
-    (lambda a: a.pop("items"), r"items\.npy: found no such file"),
+    (lambda a: a.pop("items"), r"items\.npy: no such file"),
     (lambda a: a.update(items=a["items"][:5]), r"items\.npy: found shape \[5, 3\], expected \[6, "),
     (lambda a: a.update(items=a["items"][:, 0]), r"items\.npy: found shape \[6\], expected \[6, "),
     (

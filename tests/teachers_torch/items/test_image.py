@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import ImageConfig
@@ -13,17 +14,17 @@ from tests.teachers_torch.worlds import ring_world
 ROWS = np.array([2, -1, 0, 1, -1, 3, 3], dtype=np.int32)
 
 
-def dataset_with(pictures, rows=ROWS):
+def dataset_with(images, rows=ROWS):
     ids = tuple(f"i{i}" for i in range(len(rows)))
     texts = {"title": ids}
-    catalogue = Catalogue(texts, pictures, rows)
+    catalogue = Catalogue(texts, images, rows)
     return dataclasses.replace(ring_world(), catalogue=catalogue, item_ids=ids)
 
 
-def reference(pictures):
-    """Centred over the items that have a picture, then every row to norm 1, in float64."""
-    features = np.zeros((len(ROWS), pictures.shape[1]))
-    shown = pictures[ROWS[ROWS >= 0]].astype(np.float64)
+def reference(images):
+    """Centred over the items that have a image, then every row to norm 1, in float64."""
+    features = np.zeros((len(ROWS), images.shape[1]))
+    shown = images[ROWS[ROWS >= 0]].astype(np.float64)
     shown -= shown.mean(axis=0)
     features[ROWS >= 0] = shown / np.linalg.norm(shown, axis=1, keepdims=True)
     return features
@@ -34,26 +35,26 @@ def test_rows_are_centred_unit_vectors_and_missing_ones_zero(kind):
     """Rows of other items, a shared offset left in, a scale that depends on the encoder."""
     rng = np.random.default_rng(0)
     if kind == "clip":
-        pictures = rng.normal(size=(4, 512)) + 6 * (np.arange(512) == 92)
+        images = rng.normal(size=(4, 512)) + 6 * (np.arange(512) == 92)
     else:
-        pictures = rng.uniform(size=(4, 768))
-    pictures = pictures.astype(np.float16)
-    features, available = image_features(dataset_with(pictures))
+        images = rng.uniform(size=(4, 768))
+    images = images.astype(np.float16)
+    features, available = image_features(dataset_with(images))
     assert features.dtype == np.float32
     np.testing.assert_array_equal(available, [True, False, True, True, False, True, True])
-    np.testing.assert_allclose(features, reference(pictures), atol=1e-5)
+    np.testing.assert_allclose(features, reference(images), atol=1e-5)
     assert (features[~available] == 0).all()
 
 
 def test_many_large_values_do_not_overflow_half_precision():
     """A mean accumulated in float16 is infinite here."""
-    pictures = np.full((4, 512), 60000.0, dtype=np.float16)
-    pictures[0] = -60000.0
-    features, _ = image_features(dataset_with(pictures))
+    images = np.full((4, 512), 60000.0, dtype=np.float16)
+    images[0] = -60000.0
+    features, _ = image_features(dataset_with(images))
     assert np.isfinite(features).all()
 
 
-def test_equal_pictures_stay_zero_rather_than_nan():
+def test_equal_images_stay_zero_rather_than_nan():
     """Division by the norm of a row that equals the mean."""
     features, available = image_features(dataset_with(np.ones((4, 3), dtype=np.float16)))
     assert available.sum() == 5
@@ -62,16 +63,16 @@ def test_equal_pictures_stay_zero_rather_than_nan():
 
 def test_a_value_that_is_not_finite_is_named():
     """NaN would silently spread to every item through the mean."""
-    pictures = np.ones((4, 3), dtype=np.float16)
-    pictures[1, 2] = np.nan
+    images = np.ones((4, 3), dtype=np.float16)
+    images[1, 2] = np.nan
     with pytest.raises(UserError, match="data set ring: image_features row 1: found"):
-        image_features(dataset_with(pictures))
+        image_features(dataset_with(images))
 
 
-@pytest.mark.parametrize("pictures", [None, np.ones((4, 3), dtype=np.float16)])
-def test_no_picture_at_all_is_refused(pictures):
-    """A teacher of texts and pictures that quietly learns from texts alone."""
-    dataset = dataset_with(pictures, np.full(5, -1, dtype=np.int32))
+@pytest.mark.parametrize("images", [None, np.ones((4, 3), dtype=np.float16)])
+def test_no_image_at_all_is_refused(images):
+    """A teacher of texts and images that quietly learns from texts alone."""
+    dataset = dataset_with(images, np.full(5, -1, dtype=np.int32))
     with pytest.raises(UserError, match="no item has image features"):
         image_features(dataset)
 
@@ -111,8 +112,8 @@ def encoders(tmp_path_factory):
 
 
 @pytest.fixture
-def pictured(tmp_path):
-    """Five items, of which two share a picture and one has none."""
+def with_files(tmp_path):
+    """Five items, of which two share a image and one has none."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -128,8 +129,8 @@ def pictured(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vit", "clip"])
-def test_files_are_encoded_by_the_models_own_class(name, encoders, pictured, tmp_path):
-    """Another layer or token than the encoder's picture vector, rows of other items."""
+def test_files_are_encoded_by_the_models_own_class(name, encoders, with_files, tmp_path):
+    """Another layer or token than the encoder's image vector, rows of other items."""
     import torch
     from PIL import Image
 
@@ -137,12 +138,14 @@ def test_files_are_encoded_by_the_models_own_class(name, encoders, pictured, tmp
     model, processor = models[name]
     config = ImageConfig(image_encoder=str(folder / name), image_batch_size=2)
     reports = []
-    encoded = encode_files(pictured, config, tmp_path, lambda *r: reports.append(r)).catalogue
+    encoded = encode_files(
+        with_files, config, Cache(tmp_path), lambda *r: reports.append(r)
+    ).catalogue
     assert reports == [(2, 3), (3, 3)]
     assert encoded.image_rows.tolist() == [1, -1, 0, 2, 1]
     for item in (0, 2, 3):
-        picture = Image.open(pictured.catalogue.image_paths[item]).convert("RGB")
-        pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+        image = Image.open(with_files.catalogue.image_paths[item]).convert("RGB")
+        pixels = processor(images=[image], return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             if name == "vit":
                 expected = model(pixels).last_hidden_state[0, 0]
@@ -150,32 +153,32 @@ def test_files_are_encoded_by_the_models_own_class(name, encoders, pictured, tmp
                 expected = model.visual_projection(model.vision_model(pixels).pooler_output)[0]
         found = encoded.image_features[encoded.image_rows[item]]
         np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
-    features, available = image_features(dataclasses.replace(pictured, catalogue=encoded))
+    features, available = image_features(dataclasses.replace(with_files, catalogue=encoded))
     assert available.tolist() == [True, False, True, True, True]
     assert features.shape[1] == (8 if name == "vit" else 6)
 
 
-def test_encoded_pictures_come_from_the_cache(encoders, pictured, tmp_path, monkeypatch):
-    """Pictures encoded for every run, or old features of a picture that has changed."""
+def test_encoded_images_come_from_the_cache(encoders, with_files, tmp_path, monkeypatch):
+    """Pictures encoded for every run, or old features of a image that has changed."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
-    first = encode_files(pictured, config, tmp_path).catalogue.image_features
+    first = encode_files(with_files, config, Cache(tmp_path)).catalogue.image_features
     monkeypatch.setattr(image, "_load_encoder", lambda name: pytest.fail("loaded the encoder"))
-    again = encode_files(pictured, config, tmp_path).catalogue.image_features
+    again = encode_files(with_files, config, Cache(tmp_path)).catalogue.image_features
     np.testing.assert_array_equal(first, again)
     (tmp_path / "a.png").write_bytes((tmp_path / "c.png").read_bytes())
     with pytest.raises(pytest.fail.Exception, match="loaded the encoder"):
-        encode_files(pictured, config, tmp_path)
+        encode_files(with_files, config, Cache(tmp_path))
 
 
-def test_pictures_and_encoders_that_cannot_be_read_are_one_line(encoders, pictured, tmp_path):
+def test_images_and_encoders_that_cannot_be_read_are_one_line(encoders, with_files, tmp_path):
     """A traceback from the middle of a library."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
     with pytest.raises(UserError, match=r"^--image_encoder: found ") as caught:
-        encode_files(pictured, ImageConfig(image_encoder=str(tmp_path)), tmp_path)
+        encode_files(with_files, ImageConfig(image_encoder=str(tmp_path)), Cache(tmp_path))
     assert "\n" not in str(caught.value)
-    (tmp_path / "c.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"c\.png: found no readable picture"):
-        encode_files(pictured, config, tmp_path)
+    (tmp_path / "c.png").write_text("no image")
+    with pytest.raises(UserError, match=r"c\.png: found no readable image"):
+        encode_files(with_files, config, Cache(tmp_path))
     (tmp_path / "c.png").unlink()
-    with pytest.raises(UserError, match=r"c\.png: found no such file"):
-        encode_files(pictured, config, tmp_path)
+    with pytest.raises(UserError, match=r"c\.png: no such file"):
+        encode_files(with_files, config, Cache(tmp_path))

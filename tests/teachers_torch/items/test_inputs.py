@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from teachers_torch.config import TextConfig
 from teachers_torch.items.inputs import (
     Modality,
     WordDrop,
-    hide,
     join,
+    mask_modality,
     pixel_inputs,
     scale_features,
     text_inputs,
@@ -36,8 +37,8 @@ def test_zero_leaves_the_features_as_they_are():
 def test_word_dropped_texts_are_other_vectors_of_the_same_items(ring, tmp_path):
     """The plain texts read twice, or rows that move."""
     config = TextConfig()
-    plain = text_inputs(ring, config, 15.0, tmp_path, print, WordDrop(0.0, seed=0))
-    dropped = text_inputs(ring, config, 15.0, tmp_path, print, WordDrop(0.5, seed=0))
+    plain = text_inputs(ring, config, 15.0, Cache(tmp_path), print, WordDrop(0.0, seed=0))
+    dropped = text_inputs(ring, config, 15.0, Cache(tmp_path), print, WordDrop(0.5, seed=0))
     changed = (plain.features != dropped.features).any(axis=1)
     assert 5 < changed.sum() < 20
     assert plain.available.all()
@@ -51,16 +52,16 @@ def test_files_take_the_encoders_place(ring, tmp_path):
     numbering = "".join(f"i{item}\t{item}\n" for item in range(20))
     (tmp_path / "ring.item2index").write_text(numbering)
     config = TextConfig(text_features=str(tmp_path / "ring.feat1CLS"))
-    found = text_inputs(ring, config, 0.0, tmp_path, lambda event: pytest.fail("encoded"))
+    found = text_inputs(ring, config, 0.0, Cache(tmp_path), lambda event: pytest.fail("encoded"))
     np.testing.assert_array_equal(found.features, rows)
 
 
-@pytest.mark.parametrize(("share", "left"), [(0, 8), (0.25, 6), (0.5, 4), (1, 0)])
-def test_a_share_of_the_pictures_is_hidden(share, left):
-    """Items without a picture counted in the share, or the given arrays changed."""
+@pytest.mark.parametrize(("share", "left"), [(0.0, 8), (0.25, 6), (0.5, 4), (1.0, 0)])
+def test_a_share_of_the_images_is_hidden(share, left):
+    """Items without an image counted in the share, or the given arrays changed."""
     available = np.arange(10) % 5 > 0
     modality = Modality(np.ones((10, 3), np.float32), available)
-    found = hide(modality, share)
+    found = mask_modality(modality, share)
     assert found.available.sum() == left
     assert not (found.available & ~available).any()
     assert available.sum() == 8
@@ -69,7 +70,7 @@ def test_a_share_of_the_pictures_is_hidden(share, left):
 def test_more_hidden_is_the_same_and_more():
     """Other items hidden at every share: steps of a curve that can't be compared."""
     modality = Modality(np.ones((99, 3), np.float32), np.ones(99, bool))
-    half, most = (hide(modality, share).available for share in (0.5, 0.75))
+    half, most = (mask_modality(modality, share).available for share in (0.5, 0.75))
     assert not (most & ~half).any()
 
 
@@ -85,8 +86,8 @@ def test_domains_without_a_modality_have_rows_that_are_not_available():
         join([first, other])
 
 
-def test_missing_pictures_have_no_pixels(ring):
-    """The picture of the last row shown for items without one."""
+def test_missing_images_have_no_pixels(ring):
+    """The image of the last row shown for items without one."""
     pixels = np.arange(20 * 5, dtype=np.float16).reshape(20, 5)
     catalogue = dataclasses.replace(ring.catalogue, image_features=pixels, image_shape=(1, 1, 5))
     found = pixel_inputs(dataclasses.replace(ring, catalogue=catalogue))

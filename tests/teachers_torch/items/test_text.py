@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import TextConfig
@@ -80,7 +81,9 @@ def test_rows_follow_the_sentences_and_equal_ones_are_encoded_once(fake, tmp_pat
     """Vectors in the order of encoding, or work done twice."""
     monkeypatch.setattr(text, "CHUNK", 2)
     reports = []
-    vectors = text.encode_texts(SENTENCES, TextConfig(), tmp_path, lambda *r: reports.append(r))
+    vectors = text.encode_texts(
+        SENTENCES, TextConfig(), Cache(tmp_path), lambda *r: reports.append(r)
+    )
     np.testing.assert_array_equal(vectors, np.array(VECTORS, dtype=np.float32))
     assert vectors.dtype == np.float32
     assert sorted(fake.seen) == sorted(set(SENTENCES))
@@ -89,11 +92,13 @@ def test_rows_follow_the_sentences_and_equal_ones_are_encoded_once(fake, tmp_pat
 
 def test_a_second_call_reads_the_cache_and_does_no_work(fake, tmp_path, monkeypatch):
     """The encoder loaded again, or vectors that change on the way through the file."""
-    first = text.encode_texts(SENTENCES, TextConfig(), tmp_path)
+    first = text.encode_texts(SENTENCES, TextConfig(), Cache(tmp_path))
     monkeypatch.setattr(text, "load_encoder", lambda *_: pytest.fail("loaded the encoder"))
     other_batches = TextConfig(text_batch_size=7)
-    np.testing.assert_array_equal(text.encode_texts(SENTENCES, other_batches, tmp_path), first)
-    assert [path.suffix for path in (tmp_path / "texts").iterdir()] == [".npy"]
+    np.testing.assert_array_equal(
+        text.encode_texts(SENTENCES, other_batches, Cache(tmp_path)), first
+    )
+    assert len(list((tmp_path / "texts").glob("*.npy"))) == 1
 
 
 def test_other_sentences_or_another_encoder_are_other_entries(fake, tmp_path):
@@ -105,8 +110,8 @@ def test_other_sentences_or_another_encoder_are_other_entries(fake, tmp_path):
         (["ab", "c"], "some/other"),
     ]
     for sentences, encoder in calls:
-        text.encode_texts(sentences, TextConfig(text_encoder=encoder), tmp_path)
-    assert len(list((tmp_path / "texts").iterdir())) == len(calls)
+        text.encode_texts(sentences, TextConfig(text_encoder=encoder), Cache(tmp_path))
+    assert len(list((tmp_path / "texts").glob("*.np[yz]"))) == len(calls)
 
 
 def test_a_crash_leaves_no_cache_entry(fake, tmp_path, monkeypatch):
@@ -119,9 +124,10 @@ def test_a_crash_leaves_no_cache_entry(fake, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", crash)
         with pytest.raises(KeyboardInterrupt):
-            text.encode_texts(SENTENCES, TextConfig(), tmp_path)
+            text.encode_texts(SENTENCES, TextConfig(), Cache(tmp_path))
     np.testing.assert_array_equal(
-        text.encode_texts(SENTENCES, TextConfig(), tmp_path), np.array(VECTORS, dtype=np.float32)
+        text.encode_texts(SENTENCES, TextConfig(), Cache(tmp_path)),
+        np.array(VECTORS, dtype=np.float32),
     )
 
 
@@ -194,7 +200,7 @@ def test_a_plain_hugging_face_encoder_is_mean_pooled_or_read_at_cls(tmp_path, po
     model.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
     encoder = TextConfig(text_encoder=str(tmp_path / "bert"), text_pooling=pooling)
-    vectors = text.encode_texts(["bolt.", "steel nut bolt."], encoder, tmp_path)
+    vectors = text.encode_texts(["bolt.", "steel nut bolt."], encoder, Cache(tmp_path))
     for vector, ids in zip(vectors, ([2, 5, 8, 3], [2, 7, 6, 5, 8, 3]), strict=True):
         with torch.inference_mode():
             hidden = model(torch.tensor([ids])).last_hidden_state[0]
@@ -205,7 +211,7 @@ def test_a_plain_hugging_face_encoder_is_mean_pooled_or_read_at_cls(tmp_path, po
 def test_the_bundled_encoder_knows_what_is_alike(tmp_path):
     """A wrong model folder, or vectors that carry no meaning."""
     sentences = ["Stainless steel hex bolt. ", "Metal screw and nut. ", "Romantic novel. "]
-    vectors = text.encode_texts(sentences, TextConfig(), tmp_path)
+    vectors = text.encode_texts(sentences, TextConfig(), Cache(tmp_path))
     assert vectors.shape == (3, 384)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     cosines = vectors @ vectors.T

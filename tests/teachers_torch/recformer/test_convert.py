@@ -123,7 +123,7 @@ def test_other_encoders_are_refused(tmp_path):
     for name in ("distilbert", "relu"):
         with pytest.raises(UserError, match="expected a BERT-like encoder"):
             load_encoder(str(tmp_path / name))
-    with pytest.raises(UserError, match="--recformer_start: found '/nowhere', expected 'random'"):
+    with pytest.raises(UserError, match="--init: recformer=/nowhere: expected 'random'"):
         load_encoder("/nowhere")
 
 

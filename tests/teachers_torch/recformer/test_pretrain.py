@@ -6,13 +6,14 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
 from teachers_torch.recformer.pairs import View
 from teachers_torch.recformer.pretrain import in_batch_accuracy, pretrain, pretraining_loss
 from teachers_torch.recformer.start import build_model, load_start
 from tests.teachers_torch.recformer_worlds import random_model, random_tokens, tiny_tokenizer
-from tests.teachers_torch.worlds import ring_world
+from tests.teachers_torch.worlds import ring_world, settings_of
 
 SMALL = RecformerPretrainConfig(
     learning_rate=3e-3, batch_size=8, accumulate=2, max_epochs=3, validation_share=0.2
@@ -60,7 +61,7 @@ def test_accuracy_is_the_share_of_nearest_own_items():
 def config(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     return RecformerConfig(
-        start="random", tokenizer=str(tmp_path / "tiny"), hidden_size=16, inner_size=16,
+        init="random", tokenizer=str(tmp_path / "tiny"), hidden_size=16, inner_size=16,
         max_tokens=20, dropout=0.0, fix_word_embeddings=False,
     )  # fmt: skip
 
@@ -69,13 +70,12 @@ def run(config, tmp_path, seed=0, datasets=None, **changes):
     events = []
     result = pretrain(
         datasets or [ring_world(users=30), ring_world(users=10)],
-        config,
+        settings_of(config, max_seq_len=10),
         dataclasses.replace(SMALL, **changes),
-        max_seq_len=10,
-        cache_dir=tmp_path / "cache",
+        tmp_path / "out",
+        cache=Cache(tmp_path / "cache"),
         seed=seed,
         log=events.append,
-        folder=tmp_path / "out",
     )
     return result, events
 
@@ -92,7 +92,7 @@ def test_it_learns_and_tuning_can_begin_there(config, tmp_path):
     card = json.loads((tmp_path / "out" / "recformer.json").read_text())
     assert (card["accuracy"], card["best_epoch"]) == (best, result.best_epoch)
     assert (card["domains"], card["histories"]) == (["ring", "ring"], 40)
-    config = dataclasses.replace(config, start=str(tmp_path / "out"), tokenizer="")
+    config = dataclasses.replace(config, init=str(tmp_path / "out"), tokenizer="")
     model = build_model(load_start(config, 10), config, num_items=20)
     assert model.architecture.hidden_size == 16
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import RecformerConfig
@@ -30,7 +31,7 @@ def tokenizer(tmp_path):
 @pytest.fixture
 def config(tokenizer):
     return RecformerConfig(
-        start="random", tokenizer=tokenizer, hidden_size=8, num_heads=2, max_tokens=30
+        init="random", tokenizer=tokenizer, hidden_size=8, num_heads=2, max_tokens=30
     )
 
 
@@ -52,7 +53,7 @@ def test_an_encoders_folder_is_converted(config, tokenizer, tmp_path):
     sizes = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "pad_token_id": 1}
     encoder = BertModel(BertConfig(**sizes, num_hidden_layers=3, intermediate_size=8))
     encoder.save_pretrained(tokenizer)
-    config = dataclasses.replace(config, start=tokenizer, tokenizer="", num_layers=2)
+    config = dataclasses.replace(config, init=tokenizer, tokenizer="", num_layers=2)
     start = load_start(config, max_items=7)
     model = build_model(start, config, language_head=True, num_items=4)
     words = encoder.embeddings.word_embeddings.weight
@@ -67,7 +68,7 @@ def test_a_pretrained_folder_keeps_its_head(config, tmp_path):
     """Pre-training continued with a fresh language head."""
     before = random_model(language_head=True)
     save_start(before, tiny_tokenizer(), {}, tmp_path / "own")
-    config = dataclasses.replace(config, start=str(tmp_path / "own"), tokenizer="/ignored")
+    config = dataclasses.replace(config, init=str(tmp_path / "own"), tokenizer="/ignored")
     after = build_model(load_start(config, 7), config, language_head=True)
     torch.testing.assert_close(dict(after.state_dict()), dict(before.state_dict()))
 
@@ -83,7 +84,7 @@ def test_an_official_file_needs_a_tokenizer(config, tmp_path, monkeypatch):
     monkeypatch.setattr(recformer_start, "load_tokenizer", load)
     sizes = dataclasses.replace(random_model().architecture, hidden_size=64, num_heads=1)
     torch.save(random_model(sizes).state_dict(), tmp_path / "recformer.bin")
-    config = dataclasses.replace(config, start=str(tmp_path / "recformer.bin"))
+    config = dataclasses.replace(config, init=str(tmp_path / "recformer.bin"))
     assert load_start(config, 7).architecture == sizes
     load_start(dataclasses.replace(config, tokenizer=""), 7)
     assert asked == [config.tokenizer, "allenai/longformer-base-4096"]
@@ -98,13 +99,13 @@ def test_what_does_not_go_together_is_refused(config, tmp_path):
         ("small", {}, "--recformer_tokenizer: found 35 tokens, padding 1, expected at most 10"),
         ("own", {"max_tokens": 129}, "--recformer_max_tokens: found 129, expected at most 128"),
     ]:
-        bad = dataclasses.replace(config, start=str(tmp_path / name), **changes)
+        bad = dataclasses.replace(config, init=str(tmp_path / name), **changes)
         with pytest.raises(UserError, match=message):
             load_start(bad, 7)
     with pytest.raises(UserError, match="--recformer_tokenizer: found '/nowhere', expected a"):
         load_tokenizer("/nowhere")
-    with pytest.raises(UserError, match="--recformer_start: found '/nowhere', expected 'random'"):
-        load_start(dataclasses.replace(config, start="/nowhere", tokenizer=""), 7)
+    with pytest.raises(UserError, match="--init: recformer=/nowhere: expected 'random'"):
+        load_start(dataclasses.replace(config, init="/nowhere", tokenizer=""), 7)
 
 
 def test_identity_follows_the_content(config, tokenizer, tmp_path):
@@ -113,11 +114,11 @@ def test_identity_follows_the_content(config, tokenizer, tmp_path):
     file.write_bytes(b"1")
     found = {}
     for name in ("random", "all-MiniLM-L6-v2", "org/model", str(file), tokenizer):
-        found[name] = start_identity(dataclasses.replace(config, start=name))["start"]
+        found[name] = start_identity(dataclasses.replace(config, init=name))["start"]
     assert len(set(found.values())) == 5
     assert found["org/model"] == "hub:org/model"
     file.write_bytes(b"2")
-    assert start_identity(dataclasses.replace(config, start=str(file)))["start"] != found[str(file)]
+    assert start_identity(dataclasses.replace(config, init=str(file)))["start"] != found[str(file)]
     own = start_identity(config)["tokenizer"]
     assert own == found[tokenizer]
     assert start_identity(dataclasses.replace(config, tokenizer=""))["tokenizer"] == ""
@@ -128,7 +129,7 @@ def test_the_reader_has_the_starts_own_ids(config, tmp_path):
     start = load_start(config, max_items=7)
     catalogue = Catalogue({"title": ("red lamp", "blue")})
     for max_items, expected in ((3, 3), (50, 7)):
-        reader = make_reader(start, catalogue, config, max_items, tmp_path)
+        reader = make_reader(start, catalogue, config, max_items, Cache(tmp_path))
         assert (reader.first_id, reader.pad_id, reader.max_tokens) == (0, 1, 30)
         assert (reader.max_items, reader.padding_item_position) == (expected, 7)
     assert reader.sequence(np.array([1])).ids.tolist() == [0, 5, 11]

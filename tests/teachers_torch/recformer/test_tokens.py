@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.recformer import tokens as recformer_text
@@ -95,18 +96,20 @@ def test_a_catalogue_is_tokenised_once(tmp_path, monkeypatch):
     monkeypatch.setattr(recformer_text, "tokenize", lambda *a: calls.append(a) or real(*a))
     texts = {"title": ("red", "blue"), "brand": ("", " "), "categories": ("lamp", "")}
     for _ in range(2):
-        tokens = item_tokens(Catalogue(texts), tiny_tokenizer(), 32, tmp_path)
+        tokens = item_tokens(Catalogue(texts), tiny_tokenizer(), 32, Cache(tmp_path))
     assert len(calls) == 1
     # A column that is empty throughout is no attribute.
     assert tokens.ids.tolist() == ids("title red category lamp title blue category")
-    item_tokens(Catalogue(texts), tiny_tokenizer(), 2, tmp_path)
-    item_tokens(Catalogue({**texts, "title": ("red", "red")}), tiny_tokenizer(), 32, tmp_path)
+    item_tokens(Catalogue(texts), tiny_tokenizer(), 2, Cache(tmp_path))
+    item_tokens(
+        Catalogue({**texts, "title": ("red", "red")}), tiny_tokenizer(), 32, Cache(tmp_path)
+    )
     assert len(calls) == 3
-    assert len(list((tmp_path / "tokens").iterdir())) == 3
+    assert len(list((tmp_path / "tokens").glob("*.np[yz]"))) == 3
 
 
 def test_a_catalogue_without_texts_is_refused(tmp_path):
     """An index error at the first history."""
     texts = {"title": ("", " "), "description": ("long", "longer")}
     with pytest.raises(UserError, match=r"found no text in any item.s title, brand, categories"):
-        item_tokens(Catalogue(texts), tiny_tokenizer(), 32, tmp_path)
+        item_tokens(Catalogue(texts), tiny_tokenizer(), 32, Cache(tmp_path))

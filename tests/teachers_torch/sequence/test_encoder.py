@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from teachers_torch.config import EncoderConfig
-from teachers_torch.sequence.encoder import SequenceEncoder, cosine_cross_entropy
+from teachers_torch.losses import cosine_cross_entropy
+from teachers_torch.sequence.encoder import SequenceEncoder
 from tests.teachers_torch.worlds import packed_batch, randomise, to_numpy
 
 WIDTH, HEADS, MAX_LEN = 8, 2, 6

@@ -20,7 +20,6 @@ from teachers_torch.sequence.official import (
     official_pretrain_loss,
     official_scores,
     official_tuning_loss,
-    read_official,
     to_official,
     write_official,
 )
@@ -239,7 +238,7 @@ def test_official_file_is_read_without_recbole(tmp_path, table, recbole, protoco
     torch.save(content, tmp_path / "official.pth", pickle_protocol=protocol)
     recbole.undo()
     assert read_recbole(tmp_path / "official.pth").settings == {"lambda": 1e-3}
-    found = read_official(tmp_path / "official.pth")
+    found = read_recbole(tmp_path / "official.pth").weights
     assert set(found) == set(state)
     assert all(torch.equal(found[key], state[key]) for key in state)
     again = to_official(from_official(found))
@@ -281,7 +280,7 @@ def test_a_malicious_file_runs_nothing(tmp_path, protocol):
         assert zipfile.is_zipfile(path)
         message = "mkdir, which no checkpoint needs"
     with pytest.raises(UserError, match=message):
-        read_official(path)
+        read_recbole(path)
     assert not evidence.exists()
 
 
@@ -294,7 +293,7 @@ def test_a_file_changes_nothing_of_torchs(tmp_path):
         archive.writestr("evil/version", "3")
     before = torch._utils._rebuild_tensor_v2.__defaults__
     with pytest.raises(UserError, match="sets attributes of what has none"):
-        read_official(tmp_path / "evil.pth")
+        read_recbole(tmp_path / "evil.pth")
     assert torch._utils._rebuild_tensor_v2.__defaults__ is before
     unguarded = types.FunctionType(torch._utils._rebuild_tensor_v2.__code__, {}, "rebuild")
     loader = type("Loader", (pickle.Unpickler,), {"find_class": lambda *_: unguarded})
@@ -310,7 +309,7 @@ def test_files_without_weights_are_refused(tmp_path, content, message):
     """A KeyError, or a model of nothing."""
     torch.save(content, tmp_path / "file.pth")
     with pytest.raises(UserError, match=message):
-        read_official(tmp_path / "file.pth")
+        read_recbole(tmp_path / "file.pth")
 
 
 def test_all_wrong_keys_are_listed_at_once(table):

@@ -6,21 +6,20 @@ import pytest
 import safetensors.torch
 import torch
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from teachers_torch.config import PretrainConfig, TeacherConfigs, UniM2RecConfig, UniSRecConfig
+from teachers_torch.config import PretrainConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.sequence import pretrain as module
 from teachers_torch.sequence.pretrain import augmented_batch, prefixes, pretrain
 from teachers_torch.sequence.pretrain_task import join_interactions
-from tests.teachers_torch.worlds import interactions_of, ring_world
+from tests.teachers_torch.worlds import interactions_of, ring_world, settings_of
 
 SMALL = {
     "hidden_size": 16, "num_layers": 1, "inner_size": 16, "num_experts": 2, "dropout": 0.1,
     "adaptor_dropout": 0.0, "batch_size": 48,
 }  # fmt: skip
-CONFIGS = TeacherConfigs(
-    unisrec=UniSRecConfig(**SMALL), unim2rec=UniM2RecConfig(**SMALL), max_seq_len=10
-)
+SETTINGS = settings_of(UniSRecConfig(**SMALL), UniM2RecConfig(**SMALL), max_seq_len=10)
 PRETRAIN = PretrainConfig(epochs=4, batch_size=48, learning_rate=1e-2, save_every=2, item_drop=0.5)
 
 
@@ -30,12 +29,12 @@ def domain(ring):
     return ring_world(users=24)
 
 
-def without_pictures(dataset):
+def without_images(dataset):
     return dataclasses.replace(dataset, name="plain", catalogue=Catalogue(dataset.catalogue.texts))
 
 
 def with_pixels(dataset):
-    """The ring world with raw 4 × 4 pictures of three colours."""
+    """The ring world with raw 4 × 4 images of three colours."""
     pixels = np.random.default_rng(0).random((dataset.num_items, 48)).astype(np.float16)
     catalogue = dataclasses.replace(dataset.catalogue, image_features=pixels, image_shape=(4, 4, 3))
     return dataclasses.replace(dataset, name="pixels", catalogue=catalogue)
@@ -43,7 +42,7 @@ def with_pixels(dataset):
 
 def run(family, domains, folder, config=PRETRAIN, log=lambda event: None, seed=0):
     return pretrain(
-        family, domains, CONFIGS, config, folder / "out", cache_dir=folder, seed=seed, log=log
+        family, domains, SETTINGS, config, folder / "out", cache=Cache(folder), seed=seed, log=log
     )
 
 
@@ -55,7 +54,7 @@ def weights(folder):
 def test_it_learns_and_leaves_checkpoints(family, domain, tmp_path):
     """A loss that does not fall, a domain left out, a checkpoint that is not written."""
     events = []
-    facts = run(family, [domain, without_pictures(domain)], tmp_path, log=events.append)
+    facts = run(family, [domain, without_images(domain)], tmp_path, log=events.append)
     losses = [event["loss"] for event in events if event["event"] == "epoch"]
     assert losses == facts["losses"]
     assert losses[-1] < losses[0] - 0.5
@@ -83,7 +82,7 @@ def test_every_parameter_of_unisrec_is_trained(domain, tmp_path):
 
 
 def test_vision_encoder_is_trained_on_raw_pixels(domain, tmp_path):
-    """Pictures flattened in place of encoded, or an encoder that stays random."""
+    """Images flattened in place of encoded, or an encoder that stays random."""
     facts = run("unim2rec", [with_pixels(domain)], tmp_path)
     assert facts["image_shape"] == [4, 4, 3]
     early, late = weights(tmp_path / "out" / "epoch-2"), weights(tmp_path / "out")
@@ -93,9 +92,9 @@ def test_vision_encoder_is_trained_on_raw_pixels(domain, tmp_path):
     assert late["adaptors.1.w_gate"].shape[0] == 64
 
 
-def test_domains_without_pictures_leave_no_image_adaptor(domain, tmp_path):
-    """An adaptor of a width that the target's pictures don't have."""
-    facts = run("unim2rec", [without_pictures(domain)], tmp_path)
+def test_domains_without_images_leave_no_image_adaptor(domain, tmp_path):
+    """An adaptor of a width that the target's images don't have."""
+    facts = run("unim2rec", [without_images(domain)], tmp_path)
     assert facts["image_shape"] is None
     assert not any(name.startswith("adaptors.1") for name in weights(tmp_path / "out"))
 
@@ -138,7 +137,7 @@ def test_state_of_another_pretraining_is_refused(domain, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run("unisrec", [domain], tmp_path, log=stop)
     with pytest.raises(UserError, match=r"state\.pt: found a pre-training of other settings"):
-        run("unisrec", [without_pictures(domain), ring_world(users=9)], tmp_path)
+        run("unisrec", [without_images(domain), ring_world(users=9)], tmp_path)
 
 
 def test_a_stopped_pretraining_can_end_with_the_epochs_that_are_done(domain, tmp_path):

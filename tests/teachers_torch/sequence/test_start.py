@@ -6,43 +6,30 @@ import pytest
 import safetensors.torch
 import torch
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.splits import leave_one_out
-from teachers_torch.config import (
-    PretrainConfig,
-    TeacherConfigs,
-    TextConfig,
-    UniM2RecConfig,
-    UniSRecConfig,
-)
-from teachers_torch.registry import build
+from teachers_torch.config import PretrainConfig, TextConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.sequence.official import write_official
 from teachers_torch.sequence.pretrain import pretrain
-from teachers_torch.tuning import fingerprint, tune
-from tests.teachers_torch.sequence.test_pretrain import with_pixels, without_pictures
-from tests.teachers_torch.worlds import ring_world
+from tests.teachers_torch.sequence.test_pretrain import with_pixels, without_images
+from tests.teachers_torch.worlds import build, key_of, ring_world, settings_of, tune
 
 SMALL = {
     "hidden_size": 8, "num_layers": 1, "inner_size": 8, "num_experts": 2, "dropout": 0.0,
     "batch_size": 48, "max_epochs": 2, "learning_rate": 1e-2,
 }  # fmt: skip
-CONFIGS = TeacherConfigs(
-    unisrec=UniSRecConfig(**SMALL), unim2rec=UniM2RecConfig(**SMALL), max_seq_len=10
-)
+SETTINGS = settings_of(UniSRecConfig(**SMALL), UniM2RecConfig(**SMALL), max_seq_len=10)
 FROZEN = ("position_embedding.", "trm_encoder.")
 
 
-def pretrained(family, domains, folder, configs=CONFIGS):
-    """Pre-trains for a moment; returns the configurations that start from it."""
+def pretrained(family, domains, folder, settings=SETTINGS):
+    """Pre-trains for a moment; returns the settings that begin from it."""
     config = PretrainConfig(epochs=1, batch_size=64)
     out = folder / f"{family}-{domains[0].name}"
-    pretrain(family, domains, configs, config, out, cache_dir=folder, seed=0, log=lambda e: None)
-    return dataclasses.replace(configs, checkpoints={family: str(out)}), out
-
-
-def tuned(name, dataset, configs, folder):
-    split = leave_one_out(dataset.interactions)
-    return tune(name, dataset, split, configs, cache_dir=folder, seed=0, log=lambda event: None)
+    pretrain(
+        family, domains, settings, config, out, cache=Cache(folder), seed=0, log=lambda e: None
+    )
+    return dataclasses.replace(settings, init={family: str(out)}), out
 
 
 @pytest.fixture
@@ -54,12 +41,12 @@ def domain(ring):
 @pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
 def test_tuning_starts_there_and_leaves_the_encoder(name, ring, domain, tmp_path):
     """A start that isn't loaded, a frozen part that moves, a card that doesn't say it."""
-    configs, out = pretrained(name.removesuffix("-text"), [domain], tmp_path)
+    settings, out = pretrained(name.removesuffix("-text"), [domain], tmp_path)
     start = safetensors.torch.load_file(out / "weights.safetensors")
-    untuned = build(name, ring, configs, tmp_path, lambda event: None)
+    untuned = build(name, ring, settings, tmp_path)
     for key, value in untuned.model.state_dict().items():
         assert key == "item_embedding.weight" or torch.equal(value, start[key]), key
-    teacher, card = tuned(name, ring, configs, tmp_path)
+    teacher, card = tune(name, ring, settings, tmp_path)
     assert card.start.startswith("pre-trained on elsewhere, 1 epochs (sha256 ")
     for key, value in teacher.model.state_dict().items():
         if key != "item_embedding.weight" and "placeholder" not in key:
@@ -69,9 +56,9 @@ def test_tuning_starts_there_and_leaves_the_encoder(name, ring, domain, tmp_path
 def test_encoder_is_trained_where_so_asked(ring, domain, tmp_path):
     """The option without effect."""
     free = UniSRecConfig(**SMALL, freeze_encoder=False)
-    configs, out = pretrained("unisrec", [domain], tmp_path)
-    configs = dataclasses.replace(configs, unisrec=free)
-    teacher, _ = tuned("unisrec", ring, configs, tmp_path)
+    settings, out = pretrained("unisrec", [domain], tmp_path)
+    settings = settings_of(free, base=settings)
+    teacher, _ = tune("unisrec", ring, settings, tmp_path)
     start = safetensors.torch.load_file(out / "weights.safetensors")
     state = teacher.model.state_dict()
     moved = [key for key in start if not torch.equal(state[key], start[key])]
@@ -81,24 +68,24 @@ def test_encoder_is_trained_where_so_asked(ring, domain, tmp_path):
 
 def test_without_a_checkpoint_nothing_is_frozen(ring, tmp_path):
     """The default that freezes random weights."""
-    teacher = build("unisrec", ring, CONFIGS, tmp_path, lambda event: None)
+    teacher = build("unisrec", ring, SETTINGS, tmp_path)
     assert all(parameter.requires_grad for parameter in teacher.model.parameters())
     assert teacher.start == "random"
 
 
-def test_target_with_pictures_may_start_from_domains_without(ring, domain, tmp_path):
+def test_target_with_images_may_start_from_domains_without(ring, domain, tmp_path):
     """A refusal of the only real corpora there are, or an image adaptor that is frozen."""
-    configs, _ = pretrained("unim2rec", [without_pictures(domain)], tmp_path)
-    model = build("unim2rec", ring, configs, tmp_path, lambda event: None).model
+    settings, _ = pretrained("unim2rec", [without_images(domain)], tmp_path)
+    model = build("unim2rec", ring, settings, tmp_path).model
     assert model.adaptors[1].w_gate.requires_grad
     assert model.adaptors[1].w_gate.shape[0] == 5
 
 
 def test_pixels_are_read_by_the_pretrained_vision_encoder(ring, domain, tmp_path):
-    """Raw pixels in place of the encoder's vectors, or a picture given to another item."""
-    configs, out = pretrained("unim2rec", [with_pixels(domain)], tmp_path)
+    """Raw pixels in place of the encoder's vectors, or an image given to another item."""
+    settings, out = pretrained("unim2rec", [with_pixels(domain)], tmp_path)
     target = with_pixels(ring)
-    model = build("unim2rec", target, configs, tmp_path, lambda event: None).model
+    model = build("unim2rec", target, settings, tmp_path).model
     start = safetensors.torch.load_file(out / "weights.safetensors")
     x = torch.from_numpy(target.catalogue.image_features[target.catalogue.image_rows].astype("f4"))
     x = x[target.catalogue.image_rows >= 0].reshape(-1, 4, 4, 3).permute(0, 3, 1, 2) - 0.5
@@ -113,86 +100,90 @@ def test_pixels_are_read_by_the_pretrained_vision_encoder(ring, domain, tmp_path
     torch.testing.assert_close(model.features_1, expected, atol=1e-4, rtol=1e-4)
     assert model.vision is None
     with pytest.raises(UserError, match="found no raw pixels"):
-        build("unim2rec", ring, configs, tmp_path, lambda event: None)
+        build("unim2rec", ring, settings, tmp_path)
 
 
 def test_official_file_starts_unisrec(ring, tmp_path):
     """Our names of official weights, or official weights on scaled features."""
-    raw = dataclasses.replace(CONFIGS, unisrec=UniSRecConfig(**SMALL, feature_norm=0.0))
-    source = build("unisrec", ring, raw, tmp_path, lambda event: None).model
+    raw = settings_of(UniSRecConfig(**SMALL, feature_norm=0.0), base=SETTINGS)
+    source = build("unisrec", ring, raw, tmp_path).model
     write_official(source, tmp_path / "official.pth")
-    checkpoints = {"unisrec": str(tmp_path / "official.pth")}
-    configs = dataclasses.replace(raw, checkpoints=checkpoints)
-    teacher = build("unisrec-text", ring, configs, tmp_path, lambda event: None)
+    init = {"unisrec": str(tmp_path / "official.pth")}
+    settings = dataclasses.replace(raw, init=init)
+    teacher = build("unisrec-text", ring, settings, tmp_path)
     assert teacher.start.startswith("official official.pth (sha256 ")
     state = source.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in teacher.model.state_dict().items())
-    scaled = dataclasses.replace(CONFIGS, checkpoints=checkpoints)
-    with pytest.raises(UserError, match="--unisrec_feature_norm: found 15, expected 0"):
-        build("unisrec", ring, scaled, tmp_path, print)
+    scaled = dataclasses.replace(SETTINGS, init=init)
+    with pytest.raises(UserError, match="--teacher_feature_norm: found 15, expected 0"):
+        build("unisrec", ring, scaled, tmp_path)
     weights = torch.load(tmp_path / "official.pth")["state_dict"]
     config = {"n_heads": 2, "hidden_act": "relu", "temperature": 0.1}
     torch.save({"config": config, "state_dict": weights}, tmp_path / "other.pth")
-    other = dataclasses.replace(raw, checkpoints={"unisrec": str(tmp_path / "other.pth")})
+    other = dataclasses.replace(raw, init={"unisrec": str(tmp_path / "other.pth")})
     message = (
-        r"temperature=0.1 in place of 0.07 \(--unisrec_temperature\), hidden_act=relu in place"
+        r"temperature=0.1 in place of 0.07 \(--teacher_temperature\), hidden_act=relu in place"
     )
     with pytest.raises(UserError, match=message):
-        build("unisrec", ring, other, tmp_path, print)
-    wrong = dataclasses.replace(CONFIGS, checkpoints={"unim2rec": str(tmp_path / "official.pth")})
-    with pytest.raises(UserError, match="expected a checkpoint folder"):
-        build("unim2rec", ring, wrong, tmp_path, print)
+        build("unisrec", ring, other, tmp_path)
+    wrong = dataclasses.replace(SETTINGS, init={"unim2rec": str(tmp_path / "official.pth")})
+    with pytest.raises(UserError, match="expected a folder made by pre-training"):
+        build("unim2rec", ring, wrong, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"unisrec": UniSRecConfig(**{**SMALL, "inner_size": 16})}, "--unisrec_inner_size: found"),
-        ({"unisrec": UniSRecConfig(**SMALL, feature_norm=3.0)}, "--unisrec_feature_norm: found"),
+        (
+            {"configs": [UniSRecConfig(**{**SMALL, "inner_size": 16})]},
+            "--teacher_inner_size: found",
+        ),
+        ({"configs": [UniSRecConfig(**SMALL, feature_norm=3.0)]}, "--teacher_feature_norm: found"),
         ({"max_seq_len": 12}, "--max_seq_len: found 12, expected 10 as in"),
         ({"text": TextConfig(text_pooling="cls")}, "--text_encoder: found"),
     ],
 )
 def test_other_settings_than_the_checkpoints_are_refused(ring, domain, tmp_path, changes, message):
     """Weights over features of another encoder, which fit by shape and mean nothing."""
-    configs, _ = pretrained("unisrec", [domain], tmp_path)
+    settings, _ = pretrained("unisrec", [domain], tmp_path)
+    changes = dict(changes)
+    configs = changes.pop("configs", [])
     with pytest.raises(UserError, match=message):
-        build("unisrec", ring, dataclasses.replace(configs, **changes), tmp_path, print)
+        build("unisrec", ring, settings_of(*configs, base=settings, **changes), tmp_path)
 
 
 def test_damage_and_absence_are_told(ring, domain, tmp_path):
     """A traceback, or a teacher tuned from random weights without a word."""
-    configs, out = pretrained("unisrec", [domain], tmp_path)
-    other = dataclasses.replace(configs, checkpoints={"unim2rec": str(out)})
+    settings, out = pretrained("unisrec", [domain], tmp_path)
+    other = dataclasses.replace(settings, init={"unim2rec": str(out)})
     with pytest.raises(UserError, match="found a checkpoint of unisrec, expected one of unim2rec"):
-        build("unim2rec", ring, other, tmp_path, print)
+        build("unim2rec", ring, other, tmp_path)
     weights = safetensors.torch.load_file(out / "weights.safetensors")
     safetensors.torch.save_file({**weights, "x": torch.zeros(1)}, out / "weights.safetensors")
     with pytest.raises(UserError, match="surplus: x"):
-        build("unisrec", ring, configs, tmp_path, print)
+        build("unisrec", ring, settings, tmp_path)
     (out / "pretraining.json").write_text("{")
-    with pytest.raises(UserError, match="found no readable checkpoint"):
-        build("unisrec", ring, configs, tmp_path, print)
+    with pytest.raises(UserError, match="missing or damaged, expected a checkpoint"):
+        build("unisrec", ring, settings, tmp_path)
     (out / "pretraining.json").unlink()
-    with pytest.raises(UserError, match=r"pretraining\.json: found no such file"):
-        build("unisrec", ring, configs, tmp_path, print)
+    with pytest.raises(UserError, match=r"pretraining\.json: no such file"):
+        build("unisrec", ring, settings, tmp_path)
 
 
 def test_content_of_a_start_is_part_of_the_cache_key(ring, domain, tmp_path):
     """Stale vectors of a checkpoint that was trained on, or a key that depends on its place."""
-    split = leave_one_out(ring.interactions)
-    configs, out = pretrained("unisrec", [domain], tmp_path)
+    settings, out = pretrained("unisrec", [domain], tmp_path)
 
-    def key(configs, name="unisrec"):
-        return fingerprint(name, ring, split, configs, 0)
+    def key(settings, name="unisrec"):
+        return key_of(name, ring, settings)
 
-    before = key(configs)
-    assert before != key(CONFIGS)
-    assert key(configs, "unim2rec") == key(CONFIGS, "unim2rec")
+    before = key(settings)
+    assert before != key(SETTINGS)
+    assert key(settings, "unim2rec") == key(SETTINGS, "unim2rec")
     moved = out.rename(tmp_path / "moved")
-    configs = dataclasses.replace(configs, checkpoints={"unisrec": str(moved)})
-    assert key(configs) == before
+    settings = dataclasses.replace(settings, init={"unisrec": str(moved)})
+    assert key(settings) == before
     facts = json.loads((moved / "pretraining.json").read_text())
     (moved / "pretraining.json").write_text(json.dumps({**facts, "seed": 9}))
-    assert key(configs) != before
+    assert key(settings) != before
     assert np.isfinite(facts["losses"]).all()

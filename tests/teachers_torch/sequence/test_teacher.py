@@ -7,9 +7,10 @@ from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import to_tensors
-from teachers_torch.sequence.teacher import TunedTeacher, encode_instances, encode_items, rank_all
+from teachers_torch.sequence.teacher import TunedTeacher, encode_instances, encode_items
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
+from teachers_torch.tuning import rank_all
 from tests.teachers_torch.worlds import interactions_of, packed_batch, randomise
 
 MAX_LEN, ITEMS = 4, 12
@@ -100,7 +101,7 @@ def test_encoding_turns_training_off(model, interactions):
 
 def test_ranking_reads_every_user_once(monkeypatch):
     """Users lost or repeated between two chunks."""
-    monkeypatch.setattr("teachers_torch.sequence.teacher.USERS_AT_ONCE", 3)
+    monkeypatch.setattr("teachers_torch.tuning.USERS_AT_ONCE", 3)
     items = np.eye(7, dtype=np.float32)
     users = items[[0, 1, 2, 3, 4, 5, 6, 0]] + 0.5 * items[[1, 2, 3, 4, 5, 6, 0, 1]]
     targets = np.array([0, 1, 2, 4, 4, 6, 0, 3])  # ranks 0 0 0 1 0 1 1 and 4, halfway in a tie

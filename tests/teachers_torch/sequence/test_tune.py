@@ -9,8 +9,9 @@ from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import UniSRecConfig
 from teachers_torch.sequence.teacher import TunedTeacher
-from teachers_torch.sequence.tune import Tuning, tune_model
+from teachers_torch.sequence.tune import tune_model
 from teachers_torch.sequence.unisrec import UniSRec
+from teachers_torch.teacher import Tuning
 from tests.teachers_torch.worlds import ring_world, text_vectors
 
 CONFIG = UniSRecConfig(

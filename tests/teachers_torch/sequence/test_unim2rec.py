@@ -90,11 +90,11 @@ def test_modality_dropout_hides_each_with_its_probability_and_never_both():
     model, _ = build(modality_dropout=0.2)
     torch.manual_seed(0)
     both = torch.ones(50_000, 2, dtype=torch.bool)
-    visible = model._hide(both)
+    visible = model._drop_modality(both)
     assert visible.any(dim=1).all()
     np.testing.assert_allclose((~visible).float().mean(0).numpy(), [0.2, 0.2], atol=0.01)
     lone = torch.tensor([[True, False], [False, True], [False, False]]).repeat(100, 1)
-    assert torch.equal(model._hide(lone), lone)
+    assert torch.equal(model._drop_modality(lone), lone)
 
 
 def test_modality_dropout_in_training_only():
@@ -200,4 +200,4 @@ def test_one_modality_is_enough():
     loss = model.train().pretrain_loss(batch, PretrainConfig())
     loss.backward()
     assert bool(loss.isfinite())
-    assert torch.equal(model._hide(model.available), model.available)
+    assert torch.equal(model._drop_modality(model.available), model.available)

@@ -1,0 +1,78 @@
+"""Teachers that encode each batch again: scores without a cache of vectors."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import jax
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+
+from bridge.dlpack import to_jax
+from prmkd_jax.distill.teacher_scores import TeacherScores
+
+
+class Encoder(Protocol):
+    """What is needed of a teacher to score a batch.
+
+    Attributes:
+        name: the teacher's name.
+        score_scale: factor from a dot product of its vectors to its training logit.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def score_scale(self) -> float: ...  # noqa: D102
+
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, " B"]
+    ) -> Float32[np.ndarray, "B width"]:
+        """Vectors of instances; zeros where the teacher doesn't know one."""
+        ...
+
+    def encode_items(self) -> Float32[np.ndarray, "V width"]:
+        """Vectors of all items."""
+        ...
+
+
+class LiveTeachers:
+    """K teachers as the training loop's source of scores, encoded batch by batch.
+
+    Only the items' vectors are kept, as whoever serves such a model does.
+
+    Attributes:
+        names: the teachers' names.
+        default_weights: equal shares, summing to 1.
+        tables: None: the scores come with each batch.
+        items: vectors of all items, one array a teacher.
+    """
+
+    def __init__(self, teachers: Sequence[Encoder]):
+        self.names = tuple(teacher.name for teacher in teachers)
+        self.default_weights = np.full(len(teachers), 1 / len(teachers))
+        self.tables = None
+        self.items = [teacher.encode_items() for teacher in teachers]
+        self._teachers = teachers
+
+    def for_batch(
+        self, instance_ids: Int[np.ndarray, " B"], candidates: Int[np.ndarray, " C"]
+    ) -> TeacherScores:
+        """A batch's scores.
+
+        Args:
+            instance_ids: the instances to encode; 0, a user's first item, is padding, and
+                available to no teacher.
+            candidates: item ids.
+        """
+        chosen = np.flatnonzero(instance_ids)
+        scores = torch.zeros(len(instance_ids), len(self._teachers), len(candidates))
+        available = torch.zeros(len(instance_ids), len(self._teachers), dtype=torch.bool)
+        for k, (teacher, items) in enumerate(zip(self._teachers, self.items, strict=True)):
+            users = teacher.encode_instances(instance_ids[chosen])
+            logits = teacher.score_scale * users @ items[candidates].T
+            scores[chosen, k] = torch.from_numpy(logits)
+            available[chosen, k] = torch.from_numpy(users.any(axis=1))
+        crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
+        return jax.device_put(crossed, jax.devices()[0])  # as the bank does

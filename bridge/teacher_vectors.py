@@ -1,0 +1,124 @@
+"""Teacher vectors on disk: two float16 arrays and a manifest with their digests."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest, write_json, writing
+
+_MANIFEST = "manifest.json"
+_FILES = ("instances.npy", "items.npy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+    """One teacher's vectors, memory-mapped.
+
+    Attributes:
+        name: the teacher's name.
+        scale: its training logit is scale × (instance vector · item vector).
+        instances: row = instance id (CSR offset of the target); zeros where the teacher doesn't
+            know the instance.
+        items: row = item id.
+    """
+
+    name: str
+    scale: float
+    instances: Float[np.ndarray, "N d"]
+    items: Float[np.ndarray, "V d"]
+
+
+def write_vectors(
+    folder: Path,
+    *,
+    name: str,
+    scale: float,
+    identity: Mapping[str, Any],
+    instances: Float[np.ndarray, "N d"],
+    items: Float[np.ndarray, "V d"],
+) -> None:
+    """Stores a teacher's vectors as float16 with a manifest; complete or not at all.
+
+    Args:
+        folder: output folder, made if missing.
+        name: the teacher's name.
+        scale: see `Vectors`.
+        identity: all that the vectors depend on (data, split, configuration); `read_vectors`
+            compares it.
+        instances: see `Vectors`.
+        items: see `Vectors`.
+
+    Raises:
+        UserError: if a value is not finite, in float16 too.
+    """
+    manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
+    manifest["files"] = {}
+    for file, array in zip(_FILES, (instances, items), strict=True):
+        with np.errstate(over="ignore"):  # reported below, with the file's name
+            half = array.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise UserError(
+                f"teacher {name}: {file}: found a value of {np.abs(array).max():g}, expected "
+                "finite ones up to 65504, for float16: scale vectors down, score_scale up"
+            )
+        with writing(folder / file) as partial:
+            with partial.open("wb") as stream:
+                np.save(stream, half)
+            digest = file_digest(partial)
+        manifest["files"][file] = {
+            "shape": list(half.shape),
+            "dtype": str(half.dtype),
+            "sha256": digest,
+        }
+    # The manifest comes last: vectors without one don't count as written.
+    write_json(folder / _MANIFEST, manifest)
+
+
+def has_vectors(folder: Path) -> bool:
+    """Whether a folder holds complete vectors."""
+    return (folder / _MANIFEST).is_file()
+
+
+def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
+    """Opens a teacher's vectors after checking their identity and their digests.
+
+    Raises:
+        UserError: naming the file or the field that differs, and what was expected.
+    """
+    path = folder / _MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        instances, items = (_open(folder / file, manifest["files"][file]) for file in _FILES)
+        vectors = Vectors(manifest["name"], float(manifest["scale"]), instances, items)
+        found = manifest["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: unreadable ({error}); delete {folder} to encode again") from error
+    for field, expected in identity.items():
+        if found.get(field) != expected:
+            raise UserError(
+                f"{path}: {field}: found {found.get(field)!r}, expected {expected!r}; "
+                f"delete {folder} to encode again"
+            )
+    return vectors
+
+
+def _open(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
+    digest = file_digest(path)
+    if digest != entry["sha256"]:
+        raise UserError(
+            f"{path}: SHA-256: found {digest}, expected {entry['sha256']}; "
+            f"delete {path.parent} to encode again"
+        )
+    array = np.load(path, mmap_mode="r")
+    if list(array.shape) != entry["shape"] or str(array.dtype) != entry["dtype"]:
+        raise UserError(
+            f"{path}: found {array.dtype} {list(array.shape)}, "
+            f"expected {entry['dtype']} {entry['shape']}"
+        )
+    return array

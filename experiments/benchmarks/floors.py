@@ -1,0 +1,102 @@
+"""Measurements with units, and what a step would cost at this machine's own speeds."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_MATRIX = 2048
+_COPIED = 2**26
+
+
+class Measurement(NamedTuple):
+    """One measured number.
+
+    Attributes:
+        name: what was measured.
+        value: the number.
+        unit: its unit; "" for a ratio or a count.
+    """
+
+    name: str
+    value: float
+    unit: str
+
+
+class Speeds(NamedTuple):
+    """How fast this machine computes and copies.
+
+    Attributes:
+        flops: float32 operations a second of a large matrix product.
+        bandwidth: bytes a second that a large copy reads and writes.
+    """
+
+    flops: float
+    bandwidth: float
+
+    def measurements(self) -> list[Measurement]:
+        """Both speeds."""
+        return [
+            Measurement("machine float32 matrix product", self.flops / 1e9, "GFLOP/s"),
+            Measurement("machine read and write", self.bandwidth / 1e9, "GB/s"),
+        ]
+
+
+class Work(NamedTuple):
+    """What a compiled program does, by XLA's own count.
+
+    Attributes:
+        flops: floating-point operations.
+        bytes: bytes read and written.
+    """
+
+    flops: float
+    bytes: float
+
+    def measurements(self, name: str, speeds: Speeds) -> list[Measurement]:
+        """Both counts, and the seconds that each takes at least on a machine.
+
+        Args:
+            name: of the program.
+            speeds: of the machine.
+        """
+        return [
+            Measurement(f"{name} operations", self.flops / 1e9, "GFLOP"),
+            Measurement(f"{name} memory traffic", self.bytes / 1e9, "GB"),
+            Measurement(f"{name} floor of the operations", self.flops / speeds.flops, "s"),
+            Measurement(f"{name} floor of the traffic", self.bytes / speeds.bandwidth, "s"),
+        ]
+
+
+def machine_speeds() -> Speeds:
+    """Times a large float32 matrix product and a large copy."""
+    matrix = jnp.ones((_MATRIX, _MATRIX), jnp.float32)
+    product = median_seconds(jax.jit(lambda x: x @ x), matrix)
+    big = jnp.ones(_COPIED, jnp.float32)
+    copy = median_seconds(jax.jit(lambda x: x + 1.0), big)
+    return Speeds(flops=2 * _MATRIX**3 / product, bandwidth=2 * big.nbytes / copy)
+
+
+def work_of(compiled: jax.stages.Compiled) -> Work:
+    """Counts a compiled program's work; 0 where XLA doesn't say."""
+    costs = compiled.cost_analysis() or {}
+    return Work(flops=costs.get("flops", 0.0), bytes=costs.get("bytes accessed", 0.0))
+
+
+def median_seconds(function: Callable[..., Any], *arguments: Any, repeats: int = 10) -> float:
+    """Median seconds of a call, after one that compiles.
+
+    Args:
+        function: what is called.
+        arguments: given at each call.
+        repeats: calls that count.
+    """
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])

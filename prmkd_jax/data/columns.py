@@ -1,0 +1,98 @@
+"""The items that the distillation scores for a batch, and which of them count for whom."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, Int64
+
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.data.task import Task
+
+
+class Columns(NamedTuple):
+    """C items as columns of a batch's scores.
+
+    NumPy arrays on the host; inside a jitted function the same record holds JAX arrays.
+
+    Attributes:
+        candidates: item ids. Of the batch's targets C = B, padded with item 0; of the whole
+            catalogue C = V.
+        target_column: column of each instance's own target; 0 at padding.
+        valid: columns that count for each instance: distinct candidates, without the other
+            items of the user's training history if so asked. The own target always counts.
+    """
+
+    candidates: Int32[np.ndarray, " C"]
+    target_column: Int32[np.ndarray, " B"]
+    valid: Bool[np.ndarray, "B C"]
+
+
+def in_batch_columns(
+    task: Task, batch: Batch, *, mask_history: bool, deduplicate: bool = True
+) -> Columns:
+    """The batch's targets as columns.
+
+    Args:
+        task: whose training histories mask; a user's later items are never read.
+        batch: a batch of the task's training instances.
+        mask_history: leave out the other items of the user's training history.
+        deduplicate: one column an item, in the order of the ids. Else one an instance, in the
+            order of the batch: an item may then count several times, the own target too.
+    """
+    targets = batch.targets[batch.is_instance]
+    distinct, inverse = np.unique(targets, return_inverse=True)
+    columns = _columns(task, batch, distinct, inverse, mask_history)
+    size = len(batch.targets)
+    if deduplicate:
+        missing = size - len(distinct)
+        return columns._replace(
+            candidates=np.pad(columns.candidates, (0, missing)),
+            valid=np.pad(columns.valid, ((0, 0), (0, missing))),
+        )
+    valid = np.zeros((size, size), dtype=bool)
+    valid[:, batch.is_instance] = columns.valid[:, inverse]
+    return Columns(batch.targets, np.arange(size, dtype=np.int32), valid)
+
+
+def catalogue_columns(task: Task, batch: Batch, *, mask_history: bool) -> Columns:
+    """All items as columns, under the same masks as `in_batch_columns`."""
+    items = np.arange(task.dataset.num_items, dtype=np.int32)
+    targets = batch.targets[batch.is_instance]
+    return _columns(task, batch, items, targets, mask_history)
+
+
+def _columns(
+    task: Task,
+    batch: Batch,
+    items: Int32[np.ndarray, " C"],
+    target_column: Int[np.ndarray, " instances"],
+    mask_history: bool,
+) -> Columns:
+    """Ascending items as columns; `target_column` leaves padding out."""
+    size = len(batch.targets)
+    padded = np.zeros(size, dtype=np.int32)
+    padded[batch.is_instance] = target_column
+    valid = np.zeros((size, len(items)), dtype=bool)
+    valid[batch.is_instance] = True
+    if mask_history:
+        rows, read = _history_pairs(task, batch)
+        place = np.searchsorted(items, read)
+        place[place == len(items)] = 0
+        found = items[place] == read
+        valid[rows[found], place[found]] = False
+        valid[batch.is_instance, target_column] = True
+    return Columns(items, padded, valid)
+
+
+def _history_pairs(
+    task: Task, batch: Batch
+) -> tuple[Int64[np.ndarray, " pairs"], Int32[np.ndarray, " pairs"]]:
+    """(place in the batch, item) for every training item of every instance's user."""
+    interactions = task.dataset.interactions
+    rows = np.flatnonzero(batch.is_instance)
+    users = interactions.users[batch.instance_ids[rows]]
+    start = interactions.indptr[users]
+    sizes = task.split.train_end[users] - start
+    ends = np.cumsum(sizes)
+    offsets = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes) + np.repeat(start, sizes)
+    return np.repeat(rows, sizes), interactions.items[offsets]

@@ -1,0 +1,94 @@
+"""The k best items of every query, exact, in blocks of items."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from prmkd_jax.ops.arrays import Array
+
+# Scores held at once, as a number: 64 MiB in float32 whatever the catalogue's size.
+MOST_SCORES = 2**24
+
+
+class TopK(NamedTuple):
+    """The best items, best first; where there are fewer than k, id −1 and score −inf.
+
+    Attributes:
+        scores: descending.
+        items: item ids; of equal scores the lower id comes first.
+    """
+
+    scores: Float[Array, "B k"]
+    items: Int[Array, "B k"]
+
+
+def top_k(
+    score: Callable[[Array, Array], Array],
+    queries: Float[Array, "B Q"],
+    items: Float[Array, "V E"],
+    k: int,
+    *,
+    excluded: Int[Array, "B H"] | None = None,
+    included: Int[Array, "B A"] | None = None,
+    valid: Bool[Array, " V"] | None = None,
+    most_scores: int = MOST_SCORES,
+) -> TopK:
+    """Scores blocks of items one after another and keeps the k best of each row.
+
+    Memory grows with B · k, the block and the two tables, not with B · V. Shapes depend on those
+    of the arguments alone; call it inside `jax.jit`. An item whose score is nan or −inf is never
+    returned.
+
+    Args:
+        score: scores [B, C] of all queries with some items' vectors.
+        queries: user vectors.
+        items: item vectors; row = item id.
+        k: how many.
+        excluded: items that a row must not get, padded with −1.
+        included: the only items that a row may get, padded with −1; None for all.
+        valid: items that any row may get; None for all.
+        most_scores: scores held at once; decides the block's size.
+
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([[0.0, 2.0, 2.0, 1.0]])
+    >>> best = top_k(lambda q, i: q @ i.T, scores, jnp.eye(4), 3, excluded=jnp.array([[3, -1]]))
+    >>> best.items.tolist(), best.scores.tolist()
+    ([[1, 2, 0]], [[2.0, 2.0, 0.0]])
+    """
+    rows, count = len(queries), len(items)
+    block = min(count, max(1, most_scores // max(rows, 1)))
+    starts = jnp.arange(-(-count // block)) * block
+
+    def step(best: TopK, start: Array) -> tuple[TopK, None]:
+        # The last block is moved back to end with the table; what it repeats is masked.
+        first = jnp.minimum(start, count - block)
+        ids = first + jnp.arange(block)
+        found = score(queries, jax.lax.dynamic_slice_in_dim(items, first, block))
+        allowed = jnp.broadcast_to((ids >= start) & ~jnp.isnan(found), found.shape)
+        if valid is not None:
+            allowed &= jax.lax.dynamic_slice_in_dim(valid, first, block)
+        if excluded is not None:
+            allowed &= ~_members(excluded, first, block)
+        if included is not None:
+            allowed &= _members(included, first, block)
+        found = jnp.where(allowed, found.astype(jnp.float32), -jnp.inf)
+        # `lax.top_k` gives the first of equal scores first: those kept have the lower ids.
+        scores, places = jax.lax.top_k(jnp.concatenate([best.scores, found], axis=1), k)
+        known = jnp.concatenate([best.items, jnp.broadcast_to(ids, found.shape)], axis=1)
+        return TopK(scores, jnp.take_along_axis(known, places, axis=1)), None
+
+    none = TopK(jnp.full((rows, k), -jnp.inf), jnp.full((rows, k), -1, starts.dtype))
+    best, _ = jax.lax.scan(step, none, starts)
+    return best._replace(items=jnp.where(best.scores > -jnp.inf, best.items, -1))
+
+
+def _members(ids: Int[Array, "B H"], first: Array, block: int) -> Bool[Array, "B block"]:
+    """Whether each of the items first, first + 1, … is among a row's ids."""
+    places = ids - first
+    # A negative index would count from the end; past the end it is dropped.
+    places = jnp.where((ids >= 0) & (places >= 0), places, block)
+    mask = jnp.zeros((len(ids), block), bool)
+    return mask.at[jnp.arange(len(ids))[:, None], places].set(True, mode="drop")

@@ -1,0 +1,340 @@
+"""Recommendations from an exported student: ids in, ids and scores out."""
+
+import functools
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Float32, Int, Int32
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.top_k import TopK, top_k
+from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
+from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
+from prmkd_jax.students.layers import dot
+from prmkd_jax.students.registry import about
+from prmkd_jax.students.student import Params, flatten_params, structure, unflatten_params
+
+# Least k that is compiled; it grows by doubling.
+_LEAST_K = 16
+
+ItemLists = Sequence[str] | Sequence[Sequence[str]]
+"""Item ids for all histories, or a list of them for each history."""
+
+
+class Recommended(NamedTuple):
+    """One recommended item.
+
+    Attributes:
+        item: its id.
+        score: the student's score; for `similar` the cosine.
+        title: its title, where asked for and exported.
+    """
+
+    item: str
+    score: float
+    title: str | None = None
+
+
+class Answer(NamedTuple):
+    """What a history is answered with.
+
+    Attributes:
+        items: best first; fewer than k where no more are left.
+        unknown_items: items of the history that the student doesn't know and that were skipped.
+        known_user: whether a vector of the user's own was used.
+    """
+
+    items: list[Recommended]
+    unknown_items: int
+    known_user: bool
+
+
+class _Histories(NamedTuple):
+    """Histories as rows of the student's tables.
+
+    Attributes:
+        items: each history's known items, oldest first.
+        unknown: how many other items each history has.
+        users: each user's row, −1 where unknown.
+    """
+
+    items: list[list[int]]
+    unknown: list[int]
+    users: list[int]
+
+
+class _Filters(NamedTuple):
+    """Which items may be recommended.
+
+    Attributes:
+        valid: by the lists that hold for all histories.
+        allowed: each history's list of its own; None where there are none.
+        denied: likewise.
+        seen: whether the items of the history are left out.
+    """
+
+    valid: Bool[np.ndarray, " V"]
+    allowed: list[list[int]] | None
+    denied: list[list[int]] | None
+    seen: bool
+
+
+class Recommender:
+    """Recommends with one exported student; a batch of any size, without training data.
+
+    A history with no item that the student knows gets no recommendation, unless the student has
+    a vector for its user that depends on no history (LightGCN). Users without a vector:
+
+    * FM, DeepFM: the mean of all user vectors stands for theirs.
+    * LightGCN: the propagation's own rule, applied to the history (`fold_in_items`). It doesn't
+      change the items' vectors, as it would if the user had been trained on.
+    * others know no users.
+
+    Args:
+        exported: what `read_exported` gives.
+    """
+
+    def __init__(self, exported: Exported):
+        self.exported = exported
+        self._said = about(exported.config.student)
+        self._graphdef = structure(exported.config, exported.facts)
+        self._params = jax.tree.map(jnp.asarray, _with_mean_user(exported.params))
+        self._items = jnp.asarray(exported.items)
+        self._item_row = {item: row for row, item in enumerate(exported.item_ids)}
+        self._user_row = {user: row for row, user in enumerate(exported.user_ids or ())}
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Recommender":
+        """Opens the folder of an exported student.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        return cls(read_exported(Path(folder)))
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        users: Sequence[str | None] | None = None,
+        filter_seen: bool = True,
+        allow: ItemLists | None = None,
+        deny: ItemLists | None = None,
+        explain: bool = False,
+    ) -> list[Answer]:
+        """The k best items of every history.
+
+        Args:
+            histories: item ids, oldest first; unknown ones are skipped and counted.
+            k: how many items each gets, at most.
+            users: user ids, for students that have user vectors; None for unknown users.
+            filter_seen: leave out the items of the history.
+            allow: the only items to choose from; unknown ones are ignored.
+            deny: items to leave out.
+            explain: give the items' titles where they were exported.
+
+        Raises:
+            ValueError: k is below 1, or a list has another length than `histories`.
+            UserError: a user has no vector and the student can't make one.
+        """
+        if k < 1:
+            raise ValueError(f"k: found {k}, expected at least 1")
+        read = self._histories(histories, users)
+        filters = self._filters(allow, deny, filter_seen, len(histories))
+        titles = self.exported.titles if explain else None
+        answers: list[Answer] = []
+        for first in range(0, len(histories), MOST_ROWS):
+            part = slice(first, first + MOST_ROWS)
+            some = _Histories(read.items[part], read.unknown[part], read.users[part])
+            items, scores = self._best(some, filters, part, k)
+            for row, (known, unknown, user) in enumerate(zip(*some, strict=True)):
+                found: list[Recommended] = []
+                if known or (user >= 0 and not self._said.user_vector_per_prefix):
+                    found = self._recommended(items[row, :k], scores[row, :k], titles)
+                answers.append(Answer(found, unknown, known_user=user >= 0))
+        return answers
+
+    def similar(self, item: str, k: int = 10, *, explain: bool = False) -> list[Recommended]:
+        """The items whose vectors have the largest cosine with an item's own.
+
+        Args:
+            item: id of the item.
+            k: how many.
+            explain: give the titles where they were exported.
+
+        Raises:
+            UserError: the student doesn't know the item.
+        """
+        if item not in self._item_row:
+            raise UserError(f"similar: found item {item!r}, expected one that the student knows")
+        row = self._item_row[item]
+        best = _similar(self._directions, jnp.int32(row), doubled(k, _LEAST_K))
+        items, scores = np.asarray(best.items)[0, :k], np.asarray(best.scores)[0, :k]
+        return self._recommended(items, scores, self.exported.titles if explain else None)
+
+    @cached_property
+    def _directions(self) -> Float[Array, "V D"]:
+        """Item vectors of length 1, without the columns that hold a bias."""
+        similar_by, table = self._said.similar_by, self._items
+        if similar_by is not None:
+            table = table[:, : similar_by(self.exported.config)]
+        return table / jnp.maximum(jnp.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
+
+    def _histories(
+        self, histories: Sequence[Sequence[str]], users: Sequence[str | None] | None
+    ) -> _Histories:
+        if any(isinstance(history, str) for history in histories):
+            raise ValueError("histories: found a string, expected a list of item ids a history")
+        if users is not None and len(users) != len(histories):
+            raise ValueError(f"users: found {len(users)}, expected {len(histories)}")
+        items = [self._known(history) for history in histories]
+        unknown = [len(history) - len(row) for history, row in zip(histories, items, strict=True)]
+        given = [None] * len(histories) if users is None else users
+        rows = [-1 if user is None else self._user_row.get(user, -1) for user in given]
+        return _Histories(items, unknown, rows)
+
+    def _known(self, ids: Sequence[str]) -> list[int]:
+        """The rows of the items that the student knows."""
+        return [self._item_row[item] for item in ids if item in self._item_row]
+
+    def _filters(
+        self, allow: ItemLists | None, deny: ItemLists | None, seen: bool, histories: int
+    ) -> _Filters:
+        valid = np.ones(len(self._item_row), dtype=bool)
+        allowed = denied = None
+        if allow is not None and _for_all(allow):
+            valid[:] = False
+            valid[self._known(cast(Sequence[str], allow))] = True
+        elif allow is not None:
+            allowed = self._lists("allow", allow, histories)
+        if deny is not None and _for_all(deny):
+            valid[self._known(cast(Sequence[str], deny))] = False
+        elif deny is not None:
+            denied = self._lists("deny", deny, histories)
+        return _Filters(valid, allowed, denied, seen)
+
+    def _lists(self, name: str, lists: ItemLists, histories: int) -> list[list[int]]:
+        if len(lists) != histories:
+            raise ValueError(f"{name}: found {len(lists)} lists, expected {histories}")
+        return [self._known(each) for each in lists]
+
+    def _best(
+        self, read: _Histories, filters: _Filters, part: slice, k: int
+    ) -> tuple[Int32[np.ndarray, "rows most"], Float32[np.ndarray, "rows most"]]:
+        """Items and scores, best first; rows past the last history mean nothing."""
+        rows = padded_rows(len(read.items))
+        excluded = [sorted(set(items)) if filters.seen else [] for items in read.items]
+        if filters.denied is not None:
+            excluded = [a + b for a, b in zip(excluded, filters.denied[part], strict=True)]
+        included = None
+        if filters.allowed is not None:
+            included = jnp.asarray(padded_lists(filters.allowed[part], rows))
+        best = _top(
+            self._graphdef,
+            self._params,
+            self._queries(read, rows),
+            self._items,
+            doubled(k, _LEAST_K),
+            jnp.asarray(padded_lists(excluded, rows)),
+            included,
+            jnp.asarray(filters.valid),
+        )
+        return np.asarray(best.items), np.asarray(best.scores)
+
+    def _queries(self, read: _Histories, rows: int) -> Float[Array, "rows D"]:
+        """The user vectors."""
+        if not self._said.user_vector_per_prefix:
+            return jnp.asarray(self._own_vectors(read, rows))
+        # The row after the last user's is the mean user's.
+        mean = len(self._user_row)
+        users = [mean if user < 0 else user for user in read.users]
+        window = self.exported.facts.window
+        packed, slots = history_rows(read.items, users, window, self._said.own_slot, rows)
+        return _encode(self._graphdef, self._params, packed, slots)
+
+    def _own_vectors(self, read: _Histories, rows: int) -> Float32[np.ndarray, "rows D"]:
+        """The users' own vectors, or those that their histories make."""
+        own, fold_in = self.exported.users, self.exported.fold_in
+        if own is None:
+            raise ValueError("the export holds no user vectors")
+        out = np.zeros((rows, own.shape[1]), np.float32)
+        for row, (items, user) in enumerate(zip(read.items, read.users, strict=True)):
+            if user >= 0:
+                out[row] = own[user]
+            elif fold_in is None:
+                raise UserError(
+                    f"{self.exported.card['label']}: found a user without a vector, expected one "
+                    "of the users that it was trained for"
+                )
+            elif items:
+                distinct = sorted(set(items))
+                out[row] = fold_in[distinct].sum(0) / len(distinct) ** 0.5
+        return out
+
+    def _recommended(
+        self,
+        rows: Int32[np.ndarray, " k"],
+        scores: Float32[np.ndarray, " k"],
+        titles: Sequence[str] | None,
+    ) -> list[Recommended]:
+        ids = self.exported.item_ids
+        return [
+            Recommended(ids[row], score, None if titles is None else titles[int(row)])
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
+            if row >= 0
+        ]
+
+
+# The structure is static: a newer model of the same sizes shares the compiled code.
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(
+    graphdef: nnx.GraphDef, params: Params, rows: PackedRows, slots: Int[Array, " B"]
+) -> Float[Array, "B D"]:
+    return nnx.merge(graphdef, nnx.State(params)).queries(rows)[slots]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _top(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    queries: Array,
+    items: Array,
+    k: int,
+    excluded: Array,
+    included: Array | None,
+    valid: Array,
+) -> TopK:
+    student = nnx.merge(graphdef, nnx.State(params))
+    return top_k(
+        student.score, queries, items, k, excluded=excluded, included=included, valid=valid
+    )
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _similar(directions: Array, row: Array, k: int) -> TopK:
+    return top_k(dot, directions[row][None], directions, k, excluded=row[None, None])
+
+
+def _with_mean_user(params: Params) -> Params:
+    """Adds a row to the users' table, if there is one: the mean of all users."""
+    weights = flatten_params(params)
+    tables = {
+        name: np.concatenate([table, table.mean(0, keepdims=True)])
+        for name, table in weights.items()
+        if f".{name}".endswith(f".{USER_TABLE}")
+    }
+    return unflatten_params({**weights, **tables}, params) if tables else params
+
+
+def _for_all(lists: ItemLists) -> bool:
+    """Whether it is one list of ids, not a list for each history."""
+    return all(isinstance(one, str) for one in lists)

@@ -1,0 +1,159 @@
+"""The light models that are served: the protocol they share, and how one is made."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, Int
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.arrays import Array
+from prmkd_jax.students.config import STUDENTS, StudentConfig
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.registry import about, student_class
+
+Params = dict[str, Any]
+
+
+@runtime_checkable
+class Student(Protocol):
+    """All that training, distillation, ranking and export know of a model."""
+
+    def queries(self, rows: PackedRows, rngs: nnx.Rngs | None = None) -> Float[Array, "B D"]:
+        """One user vector a slot; dropout only where `rngs` is given."""
+        ...
+
+    def items(self) -> Float[Array, "V D"]:
+        """One vector an item."""
+        ...
+
+    def score(
+        self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
+    ) -> Float[Array, "B C"]:
+        """The score of every query with every item, float32."""
+        ...
+
+
+@runtime_checkable
+class HasAuxiliary(Protocol):
+    """A student that also learns from a loss of its own; the method is optional.
+
+    The step adds it to the loss of the plain and of the distilled student alike.
+    """
+
+    def auxiliary(self, rows: PackedRows, rngs: nnx.Rngs) -> Float[Array, ""]:
+        """The further loss on a batch's rows, weighted; padding slots must not count.
+
+        Args:
+            rows: the packed rows that `queries` read.
+            rngs: source of everything random.
+        """
+        ...
+
+
+@runtime_checkable
+class Regularized(Protocol):
+    """A student with an L2 term of its own under BPR; the method is optional."""
+
+    def embedding_norms(
+        self, users: Int[Array, " B"], positives: Int[Array, " B"], negatives: Int[Array, " B"]
+    ) -> Float[Array, " B"]:
+        """Half the squared norm of a row's embeddings."""
+        ...
+
+
+@runtime_checkable
+class FoldsIn(Protocol):
+    """A student with one vector a user that can make one for a user it doesn't know."""
+
+    def fold_in_items(self) -> Float[Array, "V D"]:
+        """Vectors f_i; a new user's vector is Σ f_i / √n over the n distinct items read."""
+        ...
+
+
+def create_student(
+    config: StudentConfig, facts: Facts, seed: int
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """A freshly initialised student, split into its structure and its parameters.
+
+    Raises:
+        UserError: a user's own class can't be imported, or gives arrays of other shapes than
+            the protocol's.
+    """
+    student = student_class(config.student)(config, facts, rngs=nnx.Rngs(params=seed))
+    if config.student not in STUDENTS:
+        _require_protocol(student, config.student, facts)
+    return nnx.split(student)
+
+
+def abstract_params(config: StudentConfig, facts: Facts) -> Params:
+    """Shapes and dtypes of a student's parameters; nothing is computed."""
+    return jax.eval_shape(lambda: nnx.to_pure_dict(create_student(config, facts, 0)[1]))
+
+
+def structure(config: StudentConfig, facts: Facts) -> nnx.GraphDef:
+    """A student's structure alone; nothing is computed."""
+    return jax.eval_shape(lambda: create_student(config, facts, 0))[0]
+
+
+def flatten_params(params: Params) -> dict[str, np.ndarray]:
+    """The parameters by dotted name, such as `blocks.0.qkv.kernel`."""
+    return {name: np.asarray(leaf) for name, leaf in _named_leaves(params)}
+
+
+def unflatten_params(weights: dict[str, np.ndarray], like: Params) -> Params:
+    """The inverse of `flatten_params`.
+
+    Args:
+        weights: arrays by dotted name.
+        like: parameters of the structure and the dtypes wanted.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.array(weights[_dotted(path)], leaf.dtype), like
+    )
+
+
+def param_shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    """The parameters' shapes by dotted name."""
+    return {name: leaf.shape for name, leaf in _named_leaves(params)}
+
+
+def served_parameters(student: str, params: Params) -> int:
+    """How many numbers serving needs: all parameters but those that only training reads."""
+    unread = about(student).training_only
+    return sum(
+        leaf.size
+        for name, leaf in _named_leaves(params)
+        if not any(name.startswith(f"{part}.") for part in unread)
+    )
+
+
+def _named_leaves(params: Params) -> Iterator[tuple[str, Any]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        yield _dotted(path), leaf
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _require_protocol(student: Student, name: str, facts: Facts) -> None:
+    """Checks a user's own student's shapes: a table with a padding row ranks other items."""
+    slots = np.zeros((2, 3), np.int32)
+
+    def ask(rows: PackedRows) -> tuple[Array, Array, Array]:
+        queries, items = student.queries(rows), student.items()
+        return queries, items, student.score(queries, items)
+
+    rows = PackedRows(*[slots] * len(PackedRows._fields))
+    found = [[*array.shape] for array in jax.eval_shape(ask, rows)]
+    width = found[0][-1]
+    expected = [[6, width], [facts.num_items, width], [6, facts.num_items]]
+    if found != expected:
+        raise UserError(
+            f"--student: {name}: found queries, items and scores of shape {found} for 6 slots and "
+            f"{facts.num_items} items, expected {expected}"
+        )

@@ -1,0 +1,122 @@
+"""What a training step is given: constants of the run, and the batches with their columns."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Int32
+
+from prmkd_jax.data.batches import Batch, TrainingBatches
+from prmkd_jax.data.columns import Columns, catalogue_columns, in_batch_columns
+from prmkd_jax.data.popularity import popularity_groups
+from prmkd_jax.data.task import Task
+from prmkd_jax.distill.config import METHODS, DistillConfig
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
+from prmkd_jax.ops.arrays import Array
+from prmkd_jax.train.objective import Prepared, loss_of
+from prmkd_jax.train.run import Run
+
+
+class Constants(NamedTuple):
+    """What stays the same for a whole run and is placed on the devices once.
+
+    Attributes:
+        prepared: what the student's own loss knows of the training part.
+        tables: the teachers' vectors; None for the plain student, and where the teachers' scores
+            come with each batch.
+        default_weights: w, summing to 1; None for the plain student, as all that follows.
+        threshold: epsilon of the consistency rule.
+        item_groups: every item's group of popularity, for UnKD alone.
+    """
+
+    prepared: Prepared = None
+    tables: TeacherTables | None = None
+    default_weights: Float[Array, " K"] | None = None
+    threshold: Float[Array, ""] | None = None
+    item_groups: Int[Array, " V"] | None = None
+
+
+class DistillBatch(NamedTuple):
+    """What a distilled step needs of a batch besides the batch.
+
+    Attributes:
+        columns: the items that are scored, and which of them count.
+        teacher_instance_ids: the instances whose prefixes the teachers have read.
+        scores: the teachers' scores of the columns; None where `Constants.tables` gives them.
+    """
+
+    columns: Columns
+    teacher_instance_ids: Int32[np.ndarray, " B"]
+    scores: TeacherScores | None = None
+
+
+def run_constants(run: Run) -> Constants:
+    """The constants of a run, not yet on all of its devices."""
+    prepared = loss_of(run.student).prepare(run.task, run.facts)
+    config = run.distill
+    teachers = run.teachers
+    if config is None or teachers is None:
+        return Constants(prepared)
+    groups = None
+    if METHODS[config.method].loss == "unkd":
+        groups = jnp.asarray(popularity_groups(run.task.training_counts, config.unkd_groups))
+    return Constants(
+        prepared=prepared,
+        tables=teachers.tables,
+        default_weights=jnp.asarray(teachers.default_weights, jnp.float32),
+        threshold=jnp.asarray(run.threshold, jnp.float32),
+        item_groups=groups,
+    )
+
+
+def training_batches(run: Run) -> TrainingBatches:
+    """The batches that a run trains on."""
+    return TrainingBatches(
+        task=run.task,
+        window=run.window,
+        batch_size=run.train.batch_size,
+        seed=run.seed,
+        own_slot=run.own_slot,
+    )
+
+
+def distill_inputs(
+    run: Run, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, DistillBatch | None]]:
+    """Adds to each batch what a distilled step needs; None for the plain student."""
+    config = run.distill
+    teachers = run.teachers
+    for batch in batches:
+        if config is None or teachers is None:
+            yield batch, None
+            continue
+        columns = _columns(run.task, config, batch)
+        read = _read_by_teachers(run.task, config, batch)
+        scores = None
+        if teachers.tables is None:
+            scores = teachers.for_batch(read, columns.candidates)
+        yield batch, DistillBatch(columns, read, scores)
+
+
+def _columns(task: Task, config: DistillConfig, batch: Batch) -> Columns:
+    if config.negatives == "catalogue":
+        return catalogue_columns(task, batch, mask_history=config.mask_history)
+    return in_batch_columns(
+        task, batch, mask_history=config.mask_history, deduplicate=config.deduplicate_columns
+    )
+
+
+def _read_by_teachers(task: Task, config: DistillConfig, batch: Batch) -> Int32[np.ndarray, " B"]:
+    """The instances whose prefixes the teachers have read.
+
+    Under `teacher_history="whole"` the instance after a user's training part, whose prefix that
+    part is. A user without one keeps the batch's instance.
+    """
+    if config.teacher_history == "prefix":
+        return batch.instance_ids
+    interactions = task.dataset.interactions
+    users = interactions.users[batch.instance_ids]
+    end = task.split.train_end[users]
+    follows = batch.is_instance & (end < interactions.indptr[users + 1])
+    return np.where(follows, end, batch.instance_ids).astype(np.int32)

@@ -1,0 +1,129 @@
+"""One student to be trained, and what its training gives."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, Int
+
+from prmkd_jax.data.task import Task
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
+from prmkd_jax.evaluate.evaluator import UserRanks
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.registry import about
+from prmkd_jax.students.student import Params, create_student
+from prmkd_jax.train.config import TrainConfig
+
+
+class TeacherSource(Protocol):
+    """K teachers as the training loop sees them (`bridge.teacher_bank` is one).
+
+    Attributes:
+        names: the teachers' names.
+        default_weights: w_k, summing to 1.
+        tables: vectors that stay on the device and are scored inside the step; None where
+            `for_batch` gives the scores of each batch.
+    """
+
+    names: tuple[str, ...]
+    default_weights: Float[np.ndarray, " K"]
+    tables: TeacherTables | None
+
+    def for_batch(
+        self, instance_ids: Int[np.ndarray, " B"], candidates: Int[np.ndarray, " C"]
+    ) -> TeacherScores:
+        """The teachers' scores of some items for some instances.
+
+        Args:
+            instance_ids: the instances whose prefixes the teachers have read; 0 is padding.
+            candidates: item ids.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training of one student with one seed.
+
+    Attributes:
+        task: data set and split.
+        facts: what the student may know of the task; the same object for all seeds, so that
+            they share what is compiled.
+        student: model and its sizes.
+        train: optimisation and stopping.
+        seed: seed of initialisation, batches and dropout.
+        folder: folder of the checkpoints.
+        start: initial parameters; None draws them from the seed.
+        distill: distillation; None for the plain student.
+        teachers: source of the teachers' scores; None for the plain student.
+        threshold: epsilon of the consistency rule (`train.calibrate`).
+        resume: continue from the folder's newest checkpoint.
+        rank_test: rank the test instances at the end; False for runs that choose a setting.
+    """
+
+    task: Task
+    facts: Facts
+    student: StudentConfig
+    train: TrainConfig
+    seed: int
+    folder: Path
+    start: Params | None = None
+    distill: DistillConfig | None = None
+    teachers: TeacherSource | None = None
+    threshold: float = float("inf")
+    resume: bool = False
+    rank_test: bool = True
+
+    def __post_init__(self):
+        if (self.distill is None) != (self.teachers is None):
+            raise ValueError("a run has both teachers and a distillation, or neither")
+
+    @property
+    def window(self) -> int:
+        """Longest prefix that the student reads."""
+        return self.facts.window
+
+    @property
+    def own_slot(self) -> bool:
+        """Whether the student appends a token of its own to each prefix."""
+        return about(self.student.student).own_slot
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A trained student at its best validation epoch.
+
+    Attributes:
+        params: its parameters.
+        validation: ranks of the validation instances.
+        test: ranks of the test instances, computed once; None if not asked for.
+        history: one record an epoch.
+        best_epoch: the epoch that was kept, counted from 1; 0 is the start.
+        parameters: number of parameters that serving needs.
+        train_seconds: wall-clock time of all training epochs, compilation included.
+        evaluate_seconds: wall-clock time of all validations.
+    """
+
+    params: Params
+    validation: UserRanks
+    test: UserRanks | None
+    history: list[dict[str, Any]]
+    best_epoch: int
+    parameters: int
+    train_seconds: float
+    evaluate_seconds: float
+
+
+def fresh_student(run: Run) -> tuple[nnx.GraphDef, Params]:
+    """Structure and parameters of the run's student before its first step."""
+    graphdef, state = create_student(run.student, run.facts, run.seed)
+    if run.start is None:
+        return graphdef, nnx.to_pure_dict(state)
+    # A copy, because the first step reuses the memory of what it is given.
+    return graphdef, jax.tree.map(jnp.array, run.start)

@@ -1,0 +1,127 @@
+import dataclasses
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prmkd_jax.data.batches import TrainingBatches, as_batch
+from prmkd_jax.data.columns import catalogue_columns, in_batch_columns
+from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.packing import history_segments, pack
+from tests.worlds import BATCH_SIZE, from_histories, random_world, task_of
+
+WORLD = random_world(longest=25)
+TASK = task_of(WORLD)
+# Few items, so that rows share targets and users repeat items.
+WORLDS = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=9), min_size=1, max_size=8)
+
+
+def batches_of(task):
+    return TrainingBatches(task, 24, BATCH_SIZE, 0).epoch(0)
+
+
+def columns_by_hand(task, batch, row, mask_history):
+    """The columns' items that count in a row, as a set."""
+    histories, split = task.dataset.interactions, task.split
+    if not batch.is_instance[row]:
+        return set()
+    own = int(batch.targets[row])
+    counted = set(batch.targets[batch.is_instance].tolist())
+    if mask_history:
+        user = int(histories.users[batch.instance_ids[row]])
+        known = histories.items[histories.indptr[user] : split.train_end[user]]
+        counted -= set(known.tolist())
+    return counted | {own}
+
+
+@given(WORLDS, st.booleans())
+def test_columns_equal_a_search_by_hand(worlds, mask_history):
+    """A duplicate or padded column that counts, a known item left in, the own target left out."""
+    task = task_of(from_histories(worlds, 9))
+    for batch in batches_of(task):
+        columns = in_batch_columns(task, batch, mask_history=mask_history)
+        distinct = sorted(set(batch.targets[batch.is_instance].tolist()))
+        assert columns.candidates.tolist() == distinct + [0] * (BATCH_SIZE - len(distinct))
+        assert columns.candidates.dtype == columns.target_column.dtype == np.int32
+        assert columns.valid.shape == (BATCH_SIZE, BATCH_SIZE)
+        assert not columns.valid[:, len(distinct) :].any()
+        for row in range(BATCH_SIZE):
+            counted = columns.candidates[columns.valid[row]].tolist()
+            expected = columns_by_hand(task, batch, row, mask_history)
+            assert counted == sorted(expected)
+            if batch.is_instance[row]:
+                assert columns.candidates[columns.target_column[row]] == batch.targets[row]
+                assert columns.valid[row, columns.target_column[row]]
+
+
+def test_held_out_items_mask_nothing():
+    """A validation or test item taken out of the columns tells the student what not to rank."""
+    histories, split = TASK.dataset.interactions, TASK.split
+    held_out = np.concatenate([split.validation, split.test])
+    items = histories.items.copy()
+    items[held_out] = (items[held_out] + 1 + np.arange(len(held_out)) % 39) % 40
+    assert (items[held_out] != histories.items[held_out]).all()
+    changed = dataclasses.replace(WORLD, interactions=Interactions(histories.indptr, items))
+    for batch in batches_of(TASK):
+        before = in_batch_columns(TASK, batch, mask_history=True)
+        after = in_batch_columns(task_of(changed), batch, mask_history=True)
+        assert all(map(np.array_equal, before, after))
+
+
+def test_columns_of_a_small_batch_by_hand():
+    """Target, duplicate, later training item and held-out item each treated by its own rule."""
+    task = task_of(from_histories([[0, 1, 2, 1, 7, 8], [3, 2, 7, 5, 6]], 9))
+    histories = task.dataset.interactions
+    segments = history_segments(histories, task.split.train_end, 5)
+    (packed,) = pack(histories, segments, 1, 6)
+    batch = as_batch(histories, packed)
+    assert batch.targets.tolist() == [1, 2, 1, 2, 7, 0]
+    assert batch.is_instance.tolist() == [True] * 5 + [False]
+    columns = in_batch_columns(task, batch, mask_history=True)
+    assert columns.candidates.tolist() == [1, 2, 7, 0, 0, 0]
+    assert columns.target_column.tolist() == [0, 1, 0, 1, 2, 0]
+    # User 0 trains on 0 1 2 1 and is tested on 8 after 7, so 7 stays; user 1 on 3 2 7.
+    marks = ["".join(".#"[int(value)] for value in row) for row in columns.valid]
+    assert marks == ["#.#...", ".##...", "#.#...", "##....", "#.#...", "......"]
+    every = in_batch_columns(task, batch, mask_history=False)
+    assert every.valid[:5, :3].all()
+    assert every.valid.sum() == 15
+
+
+@given(WORLDS, st.booleans())
+def test_catalogue_columns_equal_a_search_by_hand(worlds, mask_history):
+    """A column that isn't its item, other masks than in the batch, an own target left out."""
+    task = task_of(from_histories(worlds, 9))
+    histories, split = task.dataset.interactions, task.split
+    for batch in batches_of(task):
+        columns = catalogue_columns(task, batch, mask_history=mask_history)
+        assert columns.candidates.tolist() == list(range(9))
+        assert columns.candidates.dtype == columns.target_column.dtype == np.int32
+        for row in np.flatnonzero(batch.is_instance):
+            own = int(batch.targets[row])
+            assert columns.target_column[row] == own
+            counted = set(range(9))
+            if mask_history:
+                user = int(histories.users[batch.instance_ids[row]])
+                known = histories.items[histories.indptr[user] : split.train_end[user]]
+                counted -= set(known.tolist())
+            assert set(np.flatnonzero(columns.valid[row])) == counted | {own}
+        assert not columns.valid[~batch.is_instance].any()
+
+
+@given(WORLDS, st.booleans())
+def test_without_deduplication_every_rows_target_is_a_column(worlds, mask_history):
+    """A duplicate dropped, a padded row's target that counts, another mask for a duplicate."""
+    task = task_of(from_histories(worlds, 9))
+    for batch in batches_of(task):
+        columns = in_batch_columns(task, batch, mask_history=mask_history, deduplicate=False)
+        assert columns.candidates.tolist() == batch.targets.tolist()
+        assert columns.target_column.tolist() == list(range(BATCH_SIZE))
+        assert columns.target_column.dtype == np.int32
+        for row in range(BATCH_SIZE):
+            counted = columns_by_hand(task, batch, row, mask_history)
+            expected = [
+                bool(batch.is_instance[other]) and int(batch.targets[other]) in counted
+                for other in range(BATCH_SIZE)
+            ]
+            assert columns.valid[row].tolist() == expected
