@@ -2,13 +2,14 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, pretrain, search, study, train
+from experiments.commands import bench, flags, pretrain, report, search, study, train
 
 COMMANDS = (
     train.COMMAND,
     pretrain.COMMAND,
     study.COMMAND,
     search.COMMAND,
+    report.COMMAND,
     bench.COMMAND,
     flags.COMMAND,
 )

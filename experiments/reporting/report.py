@@ -90,14 +90,10 @@ def best_digits(results: Mapping[str, Any]) -> dict[str, str]:
     Digits rather than floats: what reads equal is equally bold.
     """
     models = [*results["teachers"].values(), *results["variants"]]
-    return {
-        metric: decimals(max(model["test"][metric] for model in models)) for metric in METRICS
-    }
+    return {metric: decimals(max(model["test"][metric] for model in models)) for metric in METRICS}
 
 
-def _section(
-    group: Group, results: Mapping[str, Any], timing: Mapping[str, Any]
-) -> dict[str, Any]:
+def _section(group: Group, results: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one group of variants."""
     return {
         "headline": headline(group),

@@ -1,9 +1,8 @@
 """Finished runs as the results of a study: what variants give, and what their differences mean."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import statistics
 
 from experiments.runs.finished import FinishedRun
 from experiments.runs.variant import Study, Variant
@@ -131,4 +130,5 @@ def describe_variant(variant: Variant, run: FinishedRun) -> dict[str, Any]:
 def _over_seeds(
     seeds: Sequence[SeedResult], part: str, summarise: Callable[[list[float]], float]
 ) -> dict[str, float]:
-    return {metric: summarise([getattr(seed, part)[metric] for seed in seeds]) for metric in METRICS}
+    values = {metric: [getattr(seed, part)[metric] for seed in seeds] for metric in METRICS}
+    return {metric: summarise(values[metric]) for metric in METRICS}

@@ -272,7 +272,8 @@ def _write_seconds(
     """Writes what the clock says, apart from the record: equal runs give equal records."""
     path = place.folder / SECONDS
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    seeds = {**before.get("seeds", {}), str(seed): _epochs(place.log, run_name(plan.settings, seed))}
+    epochs = _epochs(place.log, run_name(plan.settings, seed))
+    seeds = {**before.get("seeds", {}), str(seed): epochs}
     made = {
         each.vectors.name: {
             "tune_seconds": each.card["seconds"],

@@ -28,13 +28,10 @@ def find_studies(output: Path) -> list[StudyFiles]:
     Raises:
         UserError: there is none.
     """
-    names = sorted(path.name for path in output.glob("*run.json"))
-    known = {
-        name: TRAIN_FILES if name == TRAIN_FILES.manifest else study_files(name[: -len("_run.json")])
-        for name in names
-        if name == TRAIN_FILES.manifest or name.endswith("_run.json")
-    }
-    found = [files for files in known.values() if (output / files.results).is_file()]
+    candidates = [TRAIN_FILES]
+    for path in sorted(output.glob("*_run.json")):
+        candidates.append(study_files(path.name.removesuffix("_run.json")))
+    found = [files for files in candidates if (output / files.results).is_file()]
     if not found:
         raise UserError(
             f"--output_dir: found no results of a finished run in {output}, expected some"

@@ -15,7 +15,7 @@ class Variant(NamedTuple):
         label: as tables and figures call it.
         flags: what it changes, as on the command line.
         reference: the name of the variant that it is compared with, None for none.
-        kind: "base", "prmkd" or "other": its colour in the figure.
+        kind: "base", "distilled" or "other": its colour in figures.
     """
 
     name: str

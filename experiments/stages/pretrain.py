@@ -14,7 +14,6 @@ from experiments.cli.console import Reporter
 from experiments.cli.options import DomainsConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_domain, load_task
-from experiments.stages.progress import TeacherProgress
 from experiments.stages.run_folder import RunFolder, begin, examine, finish
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError

@@ -86,6 +86,19 @@ def student_facts(task: Task, settings: Settings) -> Facts:
     return make_facts(task, longest, second_domain(settings, task.dataset))
 
 
+def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: Path) -> Run:
+    """The run of the student that is trained alone; it goes on from the newest state."""
+    return Run(
+        task=task,
+        facts=facts,
+        student=settings.student,
+        train=settings.train,
+        seed=seed,
+        folder=folder,
+        resume=True,
+    )
+
+
 def run_name(settings: Settings, seed: int) -> str:
     """The name of one training in the log, and of its folders."""
     variant = settings.distill.method if settings.run.teachers else "base"
@@ -127,17 +140,8 @@ def train_student(
         UserError: training diverged.
     """
     name = run_name(settings, seed)
-    run = Run(
-        task=task,
-        facts=facts,
-        student=settings.student,
-        train=settings.train,
-        seed=seed,
-        folder=place.states / name,
-        resume=True,
-        start=start,
-        rank_test=rank_test,
-    )
+    run = plain_run(task, facts, settings, seed, place.states / name)
+    run = dataclasses.replace(run, start=start, rank_test=rank_test)
     if bank is not None:
         run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
         run = dataclasses.replace(run, threshold=calibrate_threshold(run))

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,9 +43,7 @@ def teacher_identities(task: Task, settings: Settings) -> tuple[Identity, ...]:
         UserError: there is no such teacher, or its files are missing.
     """
     run = settings.run
-    return tuple(
-        identity(name, task, settings.teachers, run.teacher_seed) for name in run.teachers
-    )
+    return tuple(identity(name, task, settings.teachers, run.teacher_seed) for name in run.teachers)
 
 
 def check_teachers(
@@ -184,9 +182,7 @@ def _encode(
             f"(equal vectors); {100 * share:.1f} % of the interactions are with them"
         )
     seconds = time.perf_counter() - started
-    save_card(
-        dataclasses.replace(card, encode_seconds=seconds, tied_items=int(tied.sum())), folder
-    )
+    save_card(dataclasses.replace(card, encode_seconds=seconds, tied_items=int(tied.sum())), folder)
     write_vectors(
         folder,
         name=making.found.name,
