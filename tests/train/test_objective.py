@@ -82,7 +82,9 @@ def losses(loss, student=None, key=KEY, batch=BATCH, **changes):
 
 def trained_on(user: int) -> set[int]:
     histories = WORLD.interactions
-    return set(histories.items[histories.indptr[user] : task_of(WORLD).split.train_end[user]].tolist())
+    return set(
+        histories.items[histories.indptr[user] : task_of(WORLD).split.train_end[user]].tolist()
+    )
 
 
 DRAWERS = {
@@ -120,7 +122,8 @@ def test_sampled_softmax_equals_float64(monkeypatch):
     """Chances of validation or test items, a correction by other chances, or others' scores."""
     values, drawn, _ = draws("sampled_softmax", monkeypatch)
     trained = (
-        np.arange(len(WORLD.interactions.items)) < task_of(WORLD).split.train_end[WORLD.interactions.users]
+        np.arange(len(WORLD.interactions.items))
+        < task_of(WORLD).split.train_end[WORLD.interactions.users]
     )
     counts = 1 + np.bincount(WORLD.interactions.items[trained], minlength=25)
     assert drawn.shape == (DRAWN,)
