@@ -31,7 +31,6 @@ from tests.worlds import (
 
 WORLD = random_world(users=30, items=25)
 FACTS = facts(WORLD)
-SPLIT = task_of(WORLD).split
 KEY = jax.random.key(7)
 RNG = np.random.default_rng(0)
 DRAWN = 6
@@ -56,7 +55,7 @@ class Dot:
 
 def a_batch() -> Batch:
     """The first eight training instances."""
-    instances = SPLIT.train[:8]
+    instances = task_of(WORLD).split.train[:8]
     users = WORLD.interactions.users[instances].reshape(2, 4)
     none = np.zeros_like(users)
     rows = PackedRows(none, none, none, users, none)
@@ -83,7 +82,7 @@ def losses(loss, student=None, key=KEY, batch=BATCH, **changes):
 
 def trained_on(user: int) -> set[int]:
     histories = WORLD.interactions
-    return set(histories.items[histories.indptr[user] : SPLIT.train_end[user]].tolist())
+    return set(histories.items[histories.indptr[user] : task_of(WORLD).split.train_end[user]].tolist())
 
 
 DRAWERS = {
@@ -120,7 +119,9 @@ def test_softmax_is_over_all_items():
 def test_sampled_softmax_equals_float64(monkeypatch):
     """Chances of validation or test items, a correction by other chances, or others' scores."""
     values, drawn, _ = draws("sampled_softmax", monkeypatch)
-    trained = np.arange(len(WORLD.interactions.items)) < SPLIT.train_end[WORLD.interactions.users]
+    trained = (
+        np.arange(len(WORLD.interactions.items)) < task_of(WORLD).split.train_end[WORLD.interactions.users]
+    )
     counts = 1 + np.bincount(WORLD.interactions.items[trained], minlength=25)
     assert drawn.shape == (DRAWN,)
     assert (drawn == BATCH.targets[:, None]).any()
