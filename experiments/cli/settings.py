@@ -128,6 +128,14 @@ class Settings:
 
 
 TEACHER_GROUPS = tuple(Group(*group) for group in teachers_config.GROUPS)
+GROUPS = (
+    Group("Run", "", RunConfig),
+    Group("Data", "", DataConfig),
+    Group("Student", "", StudentConfig),
+    Group("Training", "", TrainConfig),
+    Group("Distillation", "", DistillConfig),
+    *TEACHER_GROUPS,
+)
 
 
 def settings_from(configs: Mapping[type, object]) -> Settings:
