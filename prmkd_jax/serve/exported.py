@@ -28,7 +28,7 @@ from prmkd_jax.common.weights import require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
-from prmkd_jax.students.facts import Facts, Field, SecondDomain
+from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, SecondDomain
 from prmkd_jax.students.registry import (
     about,
     class_identity,
@@ -251,7 +251,12 @@ def _read_facts(
     if sizes["second_items"] is not None:
         empty = np.zeros((0, window + 1), np.int32)
         second = SecondDomain(sizes["second_items"], PackedRows(*[empty] * 5))
-    fields = {name: Field(tuple(words), arrays[f"{_FIELD}{name}"]) for name, words in names.items()}
+    # In the order of training: DeepFM's first layer reads the fields one after another.
+    fields = {
+        name: Field(tuple(names[name]), arrays[f"{_FIELD}{name}"])
+        for name in ITEM_FIELDS
+        if name in names
+    }
     return Facts(sizes["users"], sizes["items"], window, arrays[_EDGES], fields, second)
 
 
