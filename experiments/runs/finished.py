@@ -131,7 +131,7 @@ def finish_run(
         reporter: shows progress.
     """
     waiting = f"{place.folder}: another command trains this run, waiting"
-    lock = locked(place.folder, lambda: reporter.say(waiting)) if place.shared else None
+    lock = locked(place.folder / RECORD, lambda: reporter.say(waiting)) if place.shared else None
     with lock or contextlib.nullcontext():
         missing = unfinished_seeds(plan, place)
         if missing:

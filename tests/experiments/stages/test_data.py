@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from experiments.stages.pipeline import load_dataset
 
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.stages import data as domains
 from experiments.stages.data import load_domain, second_domain
-from experiments.stages.pipeline import load_dataset
 from experiments.stages.students import plain_run
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out

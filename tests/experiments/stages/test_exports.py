@@ -5,6 +5,7 @@ import shutil
 import jax
 import pytest
 import torch
+from experiments.stages.pipeline import load_dataset
 from rich.console import Console
 
 from experiments.cli.console import Reporter
@@ -13,7 +14,6 @@ from experiments.cli.settings import GROUPS, settings_from
 from experiments.runs import finished as trials
 from experiments.runs.finished import finished_runs
 from experiments.stages.exports import export, student_start
-from experiments.stages.pipeline import load_dataset
 from experiments.stages.students import plain_run, train_students
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out

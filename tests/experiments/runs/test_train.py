@@ -1,27 +1,26 @@
 """Runs in their folders: what is taken up, what is refused, what stays."""
 
-import io
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from rich.console import Console
 
-from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
-from experiments.stages import pipeline
+from experiments.commands.train import COMMAND
+from experiments.runs import finished as trials
+from experiments.runs import train
+from experiments.stages.data import load_task
 from experiments.stages.identity import first_difference, run_identity
+from experiments.stages.teachers import teacher_identities
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.splits import leave_one_out
+from tests.experiments.calls import make_call
 from tests.experiments.stages.test_run_folder import contents
 
 SMALL = (
     "--dataset=Games", "--teachers=precomputed", "--hidden_size=8", "--num_layers=1",
     "--inner_size=8", "--batch_size=64", "--max_seq_len=8", "--max_epochs=1",
-    "--eval_batch_size=40",
 )  # fmt: skip
 USERS, ITEMS, LENGTH = 30, 20, 6
 
@@ -52,25 +51,24 @@ def write_vectors(folder, seed: int = 0) -> None:
         np.save(folder / f"{name}.npy", rng.normal(size=(rows, 4)).astype(np.float32))
 
 
-def configs(folder, *flags):
+def arguments(folder, *flags) -> list[str]:
     paths = {"data_dir": folder, "cache_dir": folder / "cache", "output_dir": folder / "out"}
     argv = [f"--{name}={path}" for name, path in paths.items()]
-    return parse([*SMALL, *argv, f"--precomputed_folder={folder}", *flags], GROUPS).configs
+    return [*SMALL, *argv, f"--precomputed_folder={folder}", *flags]
 
 
 def run(folder, *flags) -> str:
     """What the run says."""
-    parsed, stream = configs(folder, *flags), io.StringIO()
-    reporter = Reporter(Console(file=stream, width=200))
-    pipeline.run_pipeline(settings_from(parsed), parsed, reporter, [])
+    call, stream = make_call(COMMAND, arguments(folder, *flags))
+    train.run(call)
     return stream.getvalue()
 
 
 def identity(folder, *flags):
-    parsed = configs(folder, *flags)
+    parsed = parse(arguments(folder, *flags), GROUPS).configs
     settings = settings_from(parsed)
-    dataset = pipeline.load_dataset(settings)
-    return run_identity(parsed, settings, dataset, leave_one_out(dataset.interactions))
+    task = load_task(settings)
+    return run_identity(parsed, settings, task, teacher_identities(task, settings))
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +83,11 @@ def finished(tmp_path_factory):
 def test_a_finished_run_is_shown_again_and_stays_as_it_is(finished, monkeypatch):
     """Hours of training repeated, or a results.json of another moment."""
     folder, said = finished
-    monkeypatch.setattr(pipeline, "train_students", None)
-    monkeypatch.setattr(pipeline, "prepare_teachers", None)
+    monkeypatch.setattr(trials, "train_student", None)
+    monkeypatch.setattr(trials, "prepare_teachers", None)
     before = contents(folder / "out")
     assert {"run.json", "results.json", "report.html", "log.jsonl"} <= before.keys()
-    elsewhere = ("--checkpoint_seconds=1", "--overwrite")
-    for flags in ((), elsewhere):
+    for flags in ((), ("--overwrite",)):
         again = run(folder, *flags)
         assert "this run is finished" in again
         assert said.splitlines()[-8:] == again.splitlines()[-8:]
@@ -139,18 +136,18 @@ def test_other_vectors_under_the_same_path_are_another_run(finished):
     ("flags", "message"),
     [
         (["--teachers=unisrec-text", "--text_encoder=EMPTY"], "--text_encoder: found"),
-        (["--teachers=unisrec", "--unisrec_batch_size=4"], "--unisrec_batch_size: found 4"),
-        (["--teachers=unim2rec", "--unim2rec_batch_size=4"], "--unim2rec_batch_size: found 4"),
+        (["--teachers=unisrec", "--teacher_batch_size=4"], "--teacher_batch_size: found 4"),
+        (["--teachers=unim2rec", "--teacher_batch_size=4"], "--teacher_batch_size: found 4"),
         (["--teachers=unim2rec", "--image_encoder=EMPTY"], "--image_encoder: found"),
-        (["--teachers=recformer", "--init=recformer=EMPTY"], "--recformer_start: found"),
+        (["--teachers=recformer", "--init=recformer=EMPTY"], "--init=recformer: found"),
         (
             ["--teachers=unisrec", "--init=unisrec=EMPTY"],
-            "--teacher_checkpoints: ",
+            "--init=unisrec",
         ),
         (["--precomputed_folder=EMPTY"], "EMPTY/instances.npy: found no such file"),
         (["--precomputed_folder=SHORT"], "SHORT/items.npy: found shape [3, 4], expected [20, d]"),
         (["--teachers=unisrec", "--text_features=EMPTY/a.feat1CLS"], "--text_features: "),
-        (["--init=student=EMPTY"], "--init: student: found no weights"),
+        (["--init=student=EMPTY"], "--init=student: found no weights"),
         (["--dataset=Toys"], "--dataset"),
         (["--student=recguru", "--second_domain=Games"], "--second_domain: found 'Games'"),
     ],
@@ -219,7 +216,6 @@ def test_everything_that_is_read_is_part_of_the_identity(finished, tmp_path):
     ("flags", "same"),
     [
         (["--teacher_seed=1"], True),
-        (["--checkpoint_seconds=3"], True),
         (["--output_dir=elsewhere", "--cache_dir=there"], True),
         (["--precomputed_scale=2"], False),
         (["--distill_weight=2"], False),
