@@ -1,6 +1,6 @@
 """The report's figures: what the students reach, how they learn, what each teacher does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from experiments.reporting.groups import Group, group_variants
+from experiments.reporting.groups import Group, group_variants, teachers_in_order
 from experiments.reporting.plotting import (
     COLOURS,
     DISTILLED,
@@ -22,6 +22,7 @@ from experiments.reporting.plotting import (
 from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import ALPHA, decimals, unbroken
 from prmkd_jax.common.files import write_text
+from prmkd_jax.evaluate.metrics import METRICS
 
 KINDS = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "weights")
 """What a group's figures show: the ends of their names."""
@@ -35,8 +36,8 @@ def drawings(group: Group, results: Mapping[str, Any]) -> list[Drawing]:
     if group.pair is not None:
         found.append(_improvement(group, group.pair))
     found.append(_learning(group))
-    diagnostics = teacher_diagnostics(group.variants[-1])
     labels = teacher_labels(results)
+    diagnostics = teacher_diagnostics(group.variants[-1], labels)
     # Of two teachers each disagrees as much as the other: the rule then never decides.
     if len(diagnostics) > 2:
         found.append(_exclusion(group, diagnostics, labels))
@@ -47,11 +48,17 @@ def drawings(group: Group, results: Mapping[str, Any]) -> list[Drawing]:
 
 def teacher_labels(results: Mapping[str, Any]) -> dict[str, str]:
     """The teachers' display names."""
-    return {name: teacher["label"] for name, teacher in results["teachers"].items()}
+    return {name: teacher["label"] for name, teacher in teachers_in_order(results).items()}
 
 
-def teacher_diagnostics(variant: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def teacher_diagnostics(
+    variant: Mapping[str, Any], order: Iterable[str]
+) -> dict[str, dict[str, float]]:
     """Each teacher's part in a distillation, averaged over all epochs of all seeds.
+
+    Args:
+        variant: of the results.
+        order: names of all teachers, in the order wanted.
 
     Returns:
         Teacher → `assigned` (its weight by validation metric) and the quantities of the
@@ -63,13 +70,14 @@ def teacher_diagnostics(variant: Mapping[str, Any]) -> dict[str, dict[str, float
     if variant["teacher_weights"] is None or not all("teachers" in record for record in history):
         return {}
     records = [record["teachers"] for record in history]
+    names = [name for name in order if name in variant["teacher_weights"]]
     return {
-        name: {"assigned": float(weight)}
+        name: {"assigned": float(variant["teacher_weights"][name])}
         | {
             key: float(np.mean([record[name][key] for record in records]))
             for key in records[0][name]
         }
-        for name, weight in variant["teacher_weights"].items()
+        for name in names
     }
 
 
@@ -127,7 +135,7 @@ def study_figure(results: Mapping[str, Any]) -> str:
 def _test_metric(group: Group, results: Mapping[str, Any], metric: str) -> Drawing:
     bars = [
         (teacher["label"], teacher["test"][metric], 0.0, TEACHER)
-        for teacher in results["teachers"].values()
+        for teacher in teachers_in_order(results).values()
     ]
     for variant in group.variants:
         spread = (variant["test_std"] or {}).get(metric, 0.0)
@@ -153,9 +161,9 @@ def _test_metric(group: Group, results: Mapping[str, Any], metric: str) -> Drawi
 def _improvement(group: Group, other: Mapping[str, Any]) -> Drawing:
     name = group.reference["label"]
     against = other["against"]
-    gains = {metric: each["change"] or 0.0 for metric, each in against.items()}
-    texts = [unbroken(each["change"]) for each in against.values()]
-    significant = [each["t_p_holm"] < ALPHA for each in against.values()]
+    gains = {metric: against[metric]["change"] or 0.0 for metric in METRICS}
+    texts = [unbroken(against[metric]["change"]) for metric in METRICS]
+    significant = [against[metric]["t_p_holm"] < ALPHA for metric in METRICS]
     method = other["method"]["label"] if other["method"] else other["label"]
 
     def draw(axes: Axes) -> None:

@@ -40,3 +40,10 @@ def group_variants(results: Mapping[str, Any]) -> list[Group]:
         members = [one for one in variants if one is root or one["reference"] == root["name"]]
         groups.append(Group(name, root, compared, members))
     return groups
+
+
+def teachers_in_order(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The teachers in the order in which they were asked for; in JSON they have none."""
+    teachers = results["teachers"]
+    asked = [name for name in results["settings"]["teachers"] if name in teachers]
+    return {name: teachers[name] for name in dict.fromkeys([*asked, *teachers])}

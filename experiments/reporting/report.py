@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
-from experiments.reporting.groups import Group, group_variants
+from experiments.reporting.groups import Group, group_variants, teachers_in_order
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
 from experiments.reporting.tables import teacher_rows, variant_row
 from experiments.reporting.wording import (
@@ -25,8 +25,8 @@ from experiments.reporting.wording import (
     unbroken,
 )
 from prmkd_jax.common.files import write_text
+from prmkd_jax.evaluate.metrics import METRICS
 
-METRICS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20", "MRR")
 # The page's own colours and letters, so that figures follow it into the dark.
 PAGE = {
     INK: "currentColor",
@@ -70,7 +70,7 @@ def write_report(
         "setting": _setting,
     }
     page = environment.get_template("report.html").render(
-        results=results,
+        results={**results, "teachers": teachers_in_order(results)},
         timing=timing,
         files=dict(zip(("results", "timing"), names, strict=True)),
         metrics=METRICS,
@@ -105,7 +105,7 @@ def _section(group: Group, results: Mapping[str, Any], timing: Mapping[str, Any]
         "diagnostics": {
             variant["name"]: diagnostics
             for variant in group.variants
-            if (diagnostics := teacher_diagnostics(variant))
+            if (diagnostics := teacher_diagnostics(variant, teachers_in_order(results)))
         },
         "thresholds": {variant["name"]: _thresholds(variant) for variant in group.variants},
         "epoch_ratio": _epoch_ratio(group, timing),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.reporting.groups import teachers_in_order
 from experiments.reporting.wording import count, decimals, lookup, p_value, percent, seconds
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
@@ -50,7 +51,7 @@ def teacher_rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> list[
             # 0 where only vectors were given and nothing is known of the model.
             parameters=teacher["parameters"] or None,
         )
-        for name, teacher in results["teachers"].items()
+        for name, teacher in teachers_in_order(results).items()
     ]
 
 

@@ -120,7 +120,7 @@ def carry_out(
             settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
             results = study_results(study, runs, describe_environment(), settings)
             timing = study_timing(runs, stages)
-            _write(output, layout.files, runs, results, timing)
+            results, timing = _write(output, layout.files, runs, results, timing)
             finish(folder)
     show(output, layout.files, results, timing, reporter)
 
@@ -162,8 +162,12 @@ def _write(
     runs: Mapping[Variant, FinishedRun],
     results: dict[str, Any],
     timing: dict[str, Any],
-) -> None:
-    """Writes the results, the ranks for anybody's own tests, and what is made of the results."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes the results, the ranks for anybody's own tests, and what is made of the results.
+
+    Returns:
+        The results and the times as they can be read back, from which the rest is made.
+    """
     ranks = {
         f"{variant.name}-seed{result.seed}": run.ranks[row]
         for variant, run in runs.items()
@@ -174,7 +178,10 @@ def _write(
         np.savez_compressed(stream, allow_pickle=False, **ranks)
     write_json(output / files.results, results)
     write_json(output / files.timing, timing)
+    results = read_versioned(output / files.results)
+    timing = _read_timing(output / files.timing)
     write_views(output, files, results, timing)
+    return results, timing
 
 
 def _read_timing(path: Path) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from prmkd_jax.common.errors import UserError
 
 PROJECT = "prmkd"
 
 
+@runtime_checkable
 class MetricsLog(Protocol):
     """Where the numbers of one training go."""
 

@@ -245,6 +245,6 @@ def test_means_over_epochs_and_seeds():
         run["history"] = run["history"][: 1 + seed]
         for epoch, record in enumerate(run["history"]):
             record["teachers"]["unisrec"]["excluded"] = 0.1 * seed + 0.03 * epoch
-    found = teacher_diagnostics(variant)["unisrec"]
+    found = teacher_diagnostics(variant, ["unisrec"])["unisrec"]
     assert found["excluded"] == pytest.approx((0.0 + 0.1 + 0.13 + 0.2 + 0.23 + 0.26) / 6)
     assert found["assigned"] == 0.345
