@@ -9,9 +9,9 @@ from experiments.cli.settings import GROUPS, settings_from
 from experiments.stages import data as domains
 from experiments.stages.data import load_domain, second_domain
 from experiments.stages.pipeline import load_dataset
-from experiments.stages.students import plain_run
+from experiments.stages.students import plain_run, student_facts
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import make_task
 from tests.worlds import from_histories
 
 SMALL = ("--synthetic_users=40", "--synthetic_items=30", "--max_seq_len=20")
@@ -28,14 +28,14 @@ def test_the_second_domain_reaches_the_run_and_is_read_once(monkeypatch):
     load_domain.cache_clear()
     chosen = settings("--student=recguru", "--second_domain=synthetic-music")
     target = load_dataset(chosen)
-    runs = [
-        plain_run(target, leave_one_out(target.interactions), chosen, seed, Path())
-        for seed in (0, 1)
-    ]
-    assert [run.second_domain.name for run in runs] == ["synthetic-music"] * 2
-    assert runs[0].second_domain.num_users == 40
-    assert runs[0].facts.second.num_items == runs[0].second_domain.num_items
-    assert runs[0].max_seq_len == 19
+    task = make_task(target)
+    runs = [plain_run(task, student_facts(task, chosen), chosen, seed, Path()) for seed in (0, 1)]
+    domain = second_domain(chosen, target)
+    assert domain.name == "synthetic-music"
+    assert domain.num_users == 40
+    assert [run.facts.second.num_items for run in runs] == [domain.num_items] * 2
+    assert runs[0].facts == runs[1].facts
+    assert runs[0].window == 19
     assert len(read) == 1
 
 

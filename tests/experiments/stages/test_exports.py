@@ -14,9 +14,10 @@ from experiments.runs import finished as trials
 from experiments.runs.finished import finished_runs
 from experiments.stages.exports import export, student_start
 from experiments.stages.pipeline import load_dataset
-from experiments.stages.students import plain_run, train_students
+from experiments.stages.students import student_facts, train_students
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import make_task
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import init_state, make_optimizer
@@ -156,8 +157,9 @@ def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
     (place / "notes.txt").write_text("mine")
     settings = settings_from(configs(tmp_path))
     dataset = load_dataset(settings)
-    facts = plain_run(dataset, leave_one_out(dataset.interactions), settings, 0, tmp_path).facts
-    export_student(place, jax.tree.map(lambda x: x + 1, exported[1]), settings.student, facts)
+    facts = student_facts(make_task(dataset), settings)
+    changed = jax.tree.map(lambda x: x + 1, exported[1])
+    export_student(place, changed, settings.student, facts, dataset)
     assert (place / "notes.txt").read_text() == "mine"
     found = started(tmp_path, f"--init=student={place}").params
     assert same_bits(found, jax.tree.map(lambda x: x + 1, exported[1]))
