@@ -15,7 +15,7 @@ from prmkd_jax.data.sources.place import Place
 
 # What JSON, a Python literal or a nested parquet column holds.
 Value: TypeAlias = (
-    "str | int | float | bool | None | list[Value] | tuple[Value, ...] | dict[str, Value]"
+    "str | int | float | bool | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
 )
 Row: TypeAlias = Mapping[str, Value]
 

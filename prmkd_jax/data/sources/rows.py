@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 class Rows(NamedTuple):
     """The same as mappings, for a catalogue, whose cells may be nested."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     place: Place
 
 
