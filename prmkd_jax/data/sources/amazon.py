@@ -22,8 +22,12 @@ from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
 
-# The public site of the data; --base_url takes its place.
-SITE = "https://mcauleylab.ucsd.edu/public_datasets/data"
+# The public sites of the data, by generation; --base_url takes their place.
+SITES = {
+    "2014": "https://snap.stanford.edu/data/amazon/productGraph",
+    "2018": "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",
+    "2023": "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +70,11 @@ GENERATIONS: Mapping[str, Generation] = {
             "image_url": "imUrl",
         },
         files={
-            "full": ("amazon_2014/categoryFiles", "reviews_{}.json.gz"),
-            "5core": ("amazon_2014/categoryFiles", "reviews_{}_5.json.gz"),
-            "ratings": ("amazon_2014/categoryFiles", "ratings_{}.csv"),
+            "full": ("categoryFiles", "reviews_{}.json.gz"),
+            "5core": ("categoryFiles", "reviews_{}_5.json.gz"),
+            "ratings": ("categoryFiles", "ratings_{}.csv"),
         },
-        metadata=("amazon_2014/categoryFiles", "meta_{}.json.gz"),
+        metadata=("categoryFiles", "meta_{}.json.gz"),
     ),
     "2018": Generation(
         reviews=_OLD_REVIEWS,
@@ -83,11 +87,11 @@ GENERATIONS: Mapping[str, Generation] = {
             "image_url": "imageURLHighRes",
         },
         files={
-            "full": ("amazon_v2/categoryFiles", "{}.json.gz"),
-            "5core": ("amazon_v2/categoryFilesSmall", "{}_5.json.gz"),
-            "ratings": ("amazon_v2/categoryFilesSmall", "{}.csv"),
+            "full": ("categoryFiles", "{}.json.gz"),
+            "5core": ("categoryFilesSmall", "{}_5.json.gz"),
+            "ratings": ("categoryFilesSmall", "{}.csv"),
         },
-        metadata=("amazon_v2/metaFiles2", "meta_{}.json.gz"),
+        metadata=("metaFiles2", "meta_{}.json.gz"),
     ),
     "2023": Generation(
         reviews={
@@ -108,11 +112,11 @@ GENERATIONS: Mapping[str, Generation] = {
             "image_url": "images",
         },
         files={
-            "full": ("amazon_2023/raw/review_categories", "{}.jsonl.gz"),
-            "5core": ("amazon_2023/benchmark/5core/rating_only", "{}.csv.gz"),
-            "ratings": ("amazon_2023/benchmark/0core/rating_only", "{}.csv.gz"),
+            "full": ("raw/review_categories", "{}.jsonl.gz"),
+            "5core": ("benchmark/5core/rating_only", "{}.csv.gz"),
+            "ratings": ("benchmark/0core/rating_only", "{}.csv.gz"),
         },
-        metadata=("amazon_2023/raw/meta_categories", "meta_{}.jsonl.gz"),
+        metadata=("raw/meta_categories", "meta_{}.jsonl.gz"),
     ),
 }
 

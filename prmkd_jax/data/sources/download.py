@@ -107,7 +107,7 @@ def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
         total = _total(answer, have)
         mode = "ab" if answer.status == 206 and have else "wb"
         done = have if mode == "ab" else 0
-        if tag := answer.headers.get("ETag"):
+        if tag := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
             _tag_file(part).write_text(tag)
         with part.open(mode) as stream:
             while piece := answer.read(_PIECE):

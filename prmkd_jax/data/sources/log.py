@@ -120,6 +120,8 @@ def collect(batches: Iterable[Batch], timed: bool) -> tuple[Log, Incomplete]:
         UserError: there is no row.
     """
     categories = {name: pl.Categories.random() for name in ("user_id", "item_id", "event")}
+    # polars forgets a numbering that no series uses any more.
+    anchors = [pl.Series([], dtype=pl.Categorical(known)) for known in categories.values()]
     incomplete = Incomplete()
     parts: dict[str, list[np.ndarray]] = {}
     for frame, place in batches:
@@ -148,6 +150,7 @@ def collect(batches: Iterable[Batch], timed: bool) -> tuple[Log, Incomplete]:
     for name in categories:
         if name in arrays:
             names[name], arrays[name] = _sorted(categories[name].to_series(), arrays[name])
+    del anchors
     log = Log(
         users=arrays["user_id"],
         items=arrays["item_id"],

@@ -212,7 +212,7 @@ def _item_file(config: PrepareConfig, path: Path) -> Iterator[pl.DataFrame]:
 def _sequence(value: Value) -> Value:
     """A token_seq's tokens, which blanks part, unless commas or quotes do."""
     if isinstance(value, str) and not any(sign in value for sign in "',\""):
-        return value.split()
+        return [*value.split()]
     return value
 
 
