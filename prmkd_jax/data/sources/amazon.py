@@ -129,6 +129,14 @@ def open_amazon(config: PrepareConfig, clock: Clock) -> Source:
     """
     generation = GENERATIONS[config.generation]
     reviews, metadata = raw_files(config)
+    if not _is_csv(reviews):
+        known = {year: list(other.reviews.values()) for year, other in GENERATIONS.items()}
+        _require(reviews, columns_of(reviews, "jsonl"), config.generation, known)
+    elif generation.ratings_header:
+        _require(reviews, columns_of(reviews, "csv"), "2023", {"2023": generation.ratings})
+    if metadata is not None:
+        known = {year: [other.items["item_id"]] for year, other in GENERATIONS.items()}
+        _require(metadata, columns_of(metadata, "jsonl"), config.generation, known)
     return Source(
         interactions=_reviews(reviews, generation, clock),
         items=_metadata(metadata, generation) if metadata else None,
@@ -192,8 +200,6 @@ def _is_csv(path: Path) -> bool:
 def _reviews(path: Path, generation: Generation, clock: Clock) -> Iterator[Batch]:
     if _is_csv(path):
         header = generation.ratings_header
-        if header:
-            _require(path, columns_of(path), generation.ratings)
         columns = {
             name: generation.reviews[name] if header else name
             for name in ("user_id", "item_id", "rating", "timestamp")
@@ -201,13 +207,11 @@ def _reviews(path: Path, generation: Generation, clock: Clock) -> Iterator[Batch
         batches = frames(path, generation.ratings, "csv", header)
         yield from canonical(batches, columns, clock)
         return
-    _require(path, columns_of(path, "jsonl"), list(generation.reviews.values()))
     batches = frames(path, list(generation.reviews.values()), "jsonl")
     yield from canonical(batches, generation.reviews, clock)
 
 
 def _metadata(path: Path, generation: Generation) -> Iterator[pl.DataFrame]:
-    _require(path, columns_of(path, "jsonl"), (generation.items["item_id"],))
     for rows, place in dicts(path, list(generation.items.values()), "jsonl"):
         yield item_frame((_item(row, generation.items) for row in rows), place.of("item_id"))
 
@@ -231,15 +235,14 @@ def first_image(value: Value) -> str | None:
     return value if isinstance(value, str) and value.startswith(("https://", "http://")) else None
 
 
-def _require(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in found]
+def _require(
+    path: Path, found: Sequence[str], generation: str, known: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuses a file that lacks a generation's fields, and says whose fields it has."""
+    missing = [name for name in known[generation] if name not in found]
     if not missing:
         return
-    fit = [
-        year
-        for year, other in GENERATIONS.items()
-        if set(other.reviews.values()) <= set(found) or {other.items["item_id"]} == set(wanted)
-    ]
+    fit = [year for year, names in known.items() if set(names) <= set(found)]
     hint = f" (the fields are those of --generation={fit[0]})" if fit else ""
     shown = ", ".join(found[:12])
     raise UserError(f"{path}: found fields {shown}, expected {', '.join(missing)}{hint}")

@@ -64,11 +64,12 @@ def ids(column: pl.Series, place: Place) -> pl.Series:
     elif kind in (pl.String, pl.Categorical, pl.Enum, pl.Null) or kind.is_integer():
         texts = column.cast(pl.String)
     elif kind == pl.Binary:
-        texts = column.cast(pl.String, strict=False)
-        if texts.null_count() > column.null_count():
+        try:
+            texts = column.cast(pl.String)
+        except pl.exceptions.ComputeError:
             raise UserError(
-                f"{place.column_of()}: found bytes that are not UTF-8, expected text as an id"
-            )
+                f"{place.column_of()}: found bytes that are not UTF-8, expected text"
+            ) from None
     else:
         raise UserError(
             f"{place.column_of()}: found type {kind}, expected text or whole numbers as ids"
@@ -89,6 +90,8 @@ def text(value: Value) -> str | None:
     if value is None or isinstance(value, dict | bool) or value != value:
         return None
     told = value if isinstance(value, str) else _number(value)
+    if told.isascii() and told.isprintable() and not ("&" in told or "<" in told or "  " in told):
+        return told.strip() or None
     if "&" in told:
         # Some shops escape twice.
         told = html.unescape(html.unescape(told))
