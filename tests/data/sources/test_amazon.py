@@ -121,7 +121,7 @@ def test_the_only_files_of_a_folder_need_no_category(tmp_path):
     report = run(tmp_path, "2018")
     assert report.notes[:2] == ("reviews: Shop_5.json.gz", "metadata: meta_Shop.json.gz")
     write(tmp_path / "raw" / "Other.json.gz", OLD)
-    with pytest.raises(UserError, match="found Other.json.gz, Shop_5.json.gz, meta_Shop.json.gz"):
+    with pytest.raises(UserError, match=r"found Other.json.gz, Shop_5.json.gz, meta_Shop.json.gz"):
         run(tmp_path, "2018", name="e")
 
 

@@ -102,7 +102,6 @@ def test_a_given_unit_is_not_guessed():
 
 
 def test_units_end_where_the_next_begins():
-    assert [unit_of(number) for number in (10**8 - 1, 10**8, 10**11 - 1, 10**11, 10**14, 10**17)] == [
-        None, "s", "s", "ms", "us", "ns",
-    ]  # fmt: skip
+    numbers = (10**8 - 1, 10**8, 10**11 - 1, 10**11, 10**14, 10**17)
+    assert [unit_of(number) for number in numbers] == [None, "s", "s", "ms", "us", "ns"]
     assert unit_of(10**20) is None
