@@ -31,6 +31,8 @@ ITEM_COLUMNS = {
 }
 # A literal longer than this is no list of categories, and is kept as text.
 _LITERAL_CHARS = 20_000
+# No line of metadata that is a Python literal comes near.
+_PYTHON_CHARS = 1 << 20
 _PRICE_CHARS = 40
 _HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,2000}>")
@@ -146,7 +148,8 @@ def python_literal(told: str) -> Value:
     try:
         return json.loads(told)
     except (ValueError, RecursionError):
-        pass
+        if len(told) > _PYTHON_CHARS:
+            return None
     try:
         with warnings.catch_warnings():
             # An unknown escape in somebody's text is no concern of the user.

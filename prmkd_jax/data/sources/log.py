@@ -6,6 +6,7 @@ order of the files.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float32, Int8, Int32, Int64
 
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.clean import ids
+from prmkd_jax.data.sources.place import Place
 from prmkd_jax.data.sources.rows import Batch
 from prmkd_jax.data.sources.times import Clock
 
@@ -177,7 +179,7 @@ def _sorted(
     return names.gather(order), rank[codes]
 
 
-def _whole(column: pl.Series, place) -> pl.Series:
+def _whole(column: pl.Series, place: Place) -> pl.Series:
     texts = column.cast(pl.String).str.strip_chars().str.replace(r"\.0+$", "")
     numbers = texts.cast(pl.Int64, strict=False)
     bad = (texts.is_not_null() & (texts != "") & numbers.is_null()).arg_true()
@@ -187,6 +189,6 @@ def _whole(column: pl.Series, place) -> pl.Series:
     return numbers.alias("time")
 
 
-def _incomplete(frame: pl.DataFrame, index: int, place) -> str:
+def _incomplete(frame: pl.DataFrame, index: int, place: Place) -> str:
     missing = [name for name in ("user_id", "item_id", "time") if frame[name][index] is None]
-    return f"{place.file}, {place.word} {place.first + index} has no {missing[0]}"
+    return f"{Path(place.file).name}, {place.word} {place.first + index} has no {missing[0]}"

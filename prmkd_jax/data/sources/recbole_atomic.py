@@ -203,7 +203,7 @@ def _item_file(config: PrepareConfig, path: Path) -> Iterator[pl.DataFrame]:
     columns = named_columns(config, path, list(header), ITEM_FLAGS)
     typed = {name: header[column] for name, column in columns.items()}
     for rows, place in dicts(path, list(dict.fromkeys(typed.values())), "tsv"):
-        named = [renamed_row(row, typed) for row in rows]
+        named = [renamed_row(row, typed, path.parent) for row in rows]
         if typed.get("categories", "").endswith(":token_seq"):
             named = [{**row, "categories": _sequence(row["categories"])} for row in named]
         yield item_frame(named, place.of("item_id"))

@@ -179,8 +179,11 @@ def _json_rows(path: Path, block: Block) -> Iterator[Row]:
 
 
 def _as_text(value: Value) -> str | None:
+    """As polars writes a JSON value where a text is wanted."""
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return json.dumps(value)
 
 

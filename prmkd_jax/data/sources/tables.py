@@ -131,12 +131,24 @@ def _items(config: PrepareConfig, paths: Sequence[Path]) -> Iterator[pl.DataFram
     for path in paths:
         columns = named_columns(config, path, columns_of(path), ITEM_FLAGS)
         for rows, place in dicts(path, list(dict.fromkeys(columns.values()))):
-            yield item_frame((renamed_row(row, columns) for row in rows), place.of("item_id"))
+            named = (renamed_row(row, columns, path.parent) for row in rows)
+            yield item_frame(named, place.of("item_id"))
 
 
-def renamed_row(row: Row, columns: Mapping[str, str]) -> Row:
-    """A row under the canonical names."""
-    return {name: row.get(column) for name, column in columns.items()}
+def renamed_row(row: Row, columns: Mapping[str, str], folder: Path) -> Row:
+    """A row under the canonical names.
+
+    An image's file is looked for beside the catalogue, and its path becomes absolute; an
+    address becomes the item's `image_url`.
+    """
+    named = {name: row.get(column) for name, column in columns.items()}
+    image = named.pop("image_path", None)
+    if isinstance(image, str) and image.strip():
+        if image.startswith(("https://", "http://")):
+            named["image_url"] = image
+        else:
+            named["image_path"] = str((folder / image).resolve())
+    return named
 
 
 def _list(names: Sequence[str]) -> str:

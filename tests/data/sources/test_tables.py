@@ -173,6 +173,17 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
         run(tmp_path, one, other)
 
 
+def test_images_are_files_beside_the_catalogue_or_addresses(tmp_path):
+    log = write(tmp_path, "log.csv", CSV)
+    items = write(tmp_path / "shop", "items.csv", "item_id,image\n007,i/a.jpg\n7,https://a/b.jpg\n")
+    report = run(tmp_path, log, items=(items,), image_column="image")
+    assert rows(tmp_path, "items.parquet") == [
+        ("007", None, str(tmp_path / "shop/i/a.jpg"), None),
+        ("7", None, None, "https://a/b.jpg"),
+    ]
+    assert report.sheet["items with image"].number == 1
+
+
 def test_a_catalogue_of_other_ids_is_refused(tmp_path):
     log = write(tmp_path, "log.csv", CSV)
     items = write(tmp_path, "items.csv", "item_id,title\nx,y\n")
@@ -184,3 +195,18 @@ def test_without_a_catalogue_the_items_have_no_texts_and_a_warning_says_so(tmp_p
     report = run(tmp_path, write(tmp_path, "log.csv", CSV))
     assert rows(tmp_path, "items.parquet") == [("007", None), ("7", None)]
     assert report.sheet["items with title"].warning
+
+
+def test_the_careful_json_reader_gives_the_ids_of_the_fast_one(tmp_path):
+    """A line that is a Python literal sends its whole block to the careful one."""
+    lines = [
+        '{"user_id": 7.0, "item_id": 18446744073709551615, "timestamp": 1.538352e9}',
+        '{"user_id": "7", "item_id": "x", "timestamp": "1538352001"}',
+    ]
+    made = []
+    for name, last in (("fast", '"item_id": "y"'), ("careful", "'item_id': 'y'")):
+        last = '{"user_id": 7, ' + last + ', "timestamp": 1538352002}'
+        run(tmp_path, write(tmp_path, f"{name}.jsonl", "\n".join([*lines, last])), name=name)
+        made.append(pl.read_parquet(tmp_path / "data" / name / "interactions.parquet").rows())
+    assert made[0] == made[1]
+    assert [row[:2] for row in made[0]] == [("7", str(2**64 - 1)), ("7", "x"), ("7", "y")]
