@@ -5,9 +5,14 @@ Makes a data set in the canonical layout of what people have: docs/data.md.
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from experiments.flags import Group, parse, run_command
 from prmkd_jax.data.sources.config import PrepareConfig
+
+if TYPE_CHECKING:
+    from experiments.console import Stage
+    from prmkd_jax.data.sources.download import Progress
 
 PREPARE_GROUPS = (Group("Prepare", "", PrepareConfig),)
 
@@ -22,12 +27,11 @@ def main(argv: Sequence[str]) -> None:
 
     reporter = Reporter()
     try:
-        with reporter.stage("fetching", "MB") as stage:
-
-            def progress(done: int, total: int | None, title: str) -> None:
-                stage.update(done >> 20, (total or done) >> 20, title)
-
-            report = prepare(config, progress, reporter.say)
+        if config.download:
+            with reporter.stage("fetching", "MB") as stage:
+                report = prepare(config, in_megabytes(stage), reporter.say)
+        else:
+            report = prepare(config, say=reporter.say)
     except KeyboardInterrupt:
         reporter.say("interrupted; the data set was not written, downloads go on from here")
         sys.exit(130)
@@ -35,6 +39,19 @@ def main(argv: Sequence[str]) -> None:
         reporter.say(line)
     for line in report.sheet.warnings:
         reporter.warn(str(line))
+
+
+def in_megabytes(stage: "Stage") -> "Progress":
+    """Shows bytes as megabytes, and only when there is one more."""
+    shown = (-1, "")
+
+    def progress(done: int, total: int | None, title: str) -> None:
+        nonlocal shown
+        if (done >> 20, title) != shown:
+            shown = (done >> 20, title)
+            stage.update(done >> 20, (total or done) >> 20, title)
+
+    return progress
 
 
 if __name__ == "__main__":

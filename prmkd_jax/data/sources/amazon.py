@@ -18,6 +18,7 @@ from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.clean import Row, Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.log import canonical
+from prmkd_jax.data.sources.place import shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
@@ -244,5 +245,4 @@ def _require(
         return
     fit = [year for year, names in known.items() if set(names) <= set(found)]
     hint = f" (the fields are those of --generation={fit[0]})" if fit else ""
-    shown = ", ".join(found[:12])
-    raise UserError(f"{path}: found fields {shown}, expected {', '.join(missing)}{hint}")
+    raise UserError(f"{path}: found fields {shown(found)}, expected {', '.join(missing)}{hint}")

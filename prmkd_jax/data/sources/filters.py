@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int32, Int64
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.config import PrepareConfig, moment
 from prmkd_jax.data.sources.log import Log
+from prmkd_jax.data.sources.place import shown
 
 
 class Step(NamedTuple):
@@ -142,7 +143,7 @@ def _events(log: Log, config: PrepareConfig) -> Bool[np.ndarray, " rows"]:
     unknown = sorted(set(config.events) - set(log.event_names))
     if unknown:
         raise UserError(
-            f"--events: found {unknown[0]!r}, expected some of {', '.join(log.event_names[:12])}"
+            f"--events: found {unknown[0]!r}, expected some of {shown(log.event_names)}"
         )
     return np.isin(log.events, [log.event_names.index(name) for name in config.events])
 
@@ -170,7 +171,7 @@ def _titled(log: Log, titled: Bool[np.ndarray, " items"] | None) -> Bool[np.ndar
 
 def _first_of(log: Log, kind: str, ties: Ties) -> Int64[np.ndarray, " kept"]:
     """The first row of every group of equals, in the order of the rows."""
-    order = in_order(log, ties)
+    order = np.arange(len(log)) if kind == "exact" else in_order(log, ties)
     if kind == "pairs":
         # The sort is stable: of a pair, the earliest row comes first.
         order = order[np.lexsort((log.items[order], log.users[order]))]

@@ -1,6 +1,10 @@
 """Where a cell stands in the user's files, for errors."""
 
 import dataclasses
+from collections.abc import Sequence
+
+_NAMES = 12
+_NAME_CHARS = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,3 +34,13 @@ class Place:
     def row(self, index: int) -> str:
         """The file, one row of the batch, and the column."""
         return f"{self.file}, {self.word} {self.first + index}, {self.column}"
+
+
+def shown(names: Sequence[str]) -> str:
+    """Names found in a file, on one line of bounded length.
+
+    >>> shown(["user", "a\\nb"])
+    'user, a b'
+    """
+    lines = (" ".join(name.split())[:_NAME_CHARS] for name in names[:_NAMES])
+    return ", ".join(lines) + (", …" if len(names) > _NAMES else "")

@@ -10,6 +10,7 @@ from prmkd_jax.data.sources.clean import Row, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import find
 from prmkd_jax.data.sources.log import canonical
+from prmkd_jax.data.sources.place import shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
@@ -71,7 +72,7 @@ def interaction_columns(
         columns.pop("timestamp", None)
     elif "timestamp" not in columns and config.timestamp_column:
         raise UserError(
-            f"{path}: found columns {_list(found)} and no {config.timestamp_column!r}, expected "
+            f"{path}: found columns {shown(found)} and no {config.timestamp_column!r}, expected "
             "--timestamp_column or --position_column to name one of them; "
             "--timestamp_column= takes the order of the rows"
         )
@@ -101,7 +102,7 @@ def named_columns(
         if column in found:
             columns[name] = column
         elif column and not (may_lack and column == default):
-            raise UserError(f"{path}: found columns {_list(found)}, expected {column!r} (--{flag})")
+            raise UserError(f"{path}: found columns {shown(found)}, expected {column!r} (--{flag})")
     return columns
 
 
@@ -122,7 +123,7 @@ def _all_frames(paths: Sequence[Path], columns: Mapping[str, str]) -> Iterator[B
         missing = [column for column in wanted if column not in found]
         if missing:
             raise UserError(
-                f"{path}: found columns {_list(found)}, expected {missing[0]!r} as in {paths[0]}"
+                f"{path}: found columns {shown(found)}, expected {missing[0]!r} as in {paths[0]}"
             )
         yield from frames(path, wanted)
 
@@ -149,8 +150,3 @@ def renamed_row(row: Row, columns: Mapping[str, str], folder: Path) -> Row:
         else:
             named["image_path"] = str((folder / image).resolve())
     return named
-
-
-def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:12])
-    return f"{shown}, …" if len(names) > 12 else shown

@@ -1,9 +1,5 @@
 """Times as people have them: numbers of four units, dates, zoned timestamps; as microseconds.
 
-A number's unit is told by its size. The ranges do not overlap from 1973 to 5138:
-
-    10^8  … 10^11 seconds, … 10^14 milliseconds, … 10^17 microseconds, … 10^20 nanoseconds
-
 A column whose cells are of two units, or dates and numbers, is refused.
 """
 
@@ -14,24 +10,11 @@ import polars as pl
 
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.time_units import NAMES, TO_MICROSECONDS, unit_of
 
-# Microseconds as a pair (multiply by, divide by).
-_SCALE = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
-_FROM = {"s": 10**8, "ms": 10**11, "us": 10**14, "ns": 10**17}
-_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 # Written by BigQuery's csv; other ISO forms are known to polars.
 _ZONE_WORD = r"\s*(?:UTC|GMT|Z)$"
 _FORMS = 6
-
-
-def unit_of(number: float) -> str | None:
-    """The unit of a Unix time, told by its size; None where it is none after 1973.
-
-    >>> unit_of(1_538_352_000), unit_of(1_538_352_000_000), unit_of(881250949.0), unit_of(20181001)
-    ('s', 'ms', 's', None)
-    """
-    units = [unit for unit, low in _FROM.items() if abs(number) >= low]
-    return units[-1] if units and abs(number) < 10**20 else None
 
 
 @dataclasses.dataclass
@@ -76,7 +59,7 @@ class Clock:
         told = "as --time_unit says" if self.unit != "auto" else "told by their size"
         if self.kind == "dates":
             return f"times: dates or timestamps such as {self.example}{zone}"
-        return f"times: {_NAMES[self.kind]} since 1970 such as {self.example} ({told})"
+        return f"times: {NAMES[self.kind]} since 1970 such as {self.example} ({told})"
 
     def _texts(self, texts: pl.Series, place: Place) -> pl.Series:
         texts = texts.str.strip_chars()
@@ -123,7 +106,7 @@ class Clock:
             return numbers.cast(pl.Int64)
         unit = self.unit if self.unit != "auto" else self._told(numbers, written, place)
         self._same(unit, str(written.filter(numbers.is_not_null())[0]), place)
-        times, over = _SCALE[unit]
+        times, over = TO_MICROSECONDS[unit]
         if numbers.dtype.is_float():
             return (numbers * (times / over)).round().cast(pl.Int64)
         return numbers.cast(pl.Int64) * times // over
@@ -143,7 +126,7 @@ class Clock:
         unit, other = str(unit_of(low)), str(unit_of(high))
         if unit != other:
             first, second = (str(written.filter(numbers == value)[0]) for value in (low, high))
-            raise _mixed(place, first, _NAMES[unit], second, _NAMES[other])
+            raise _mixed(place, first, NAMES[unit], second, NAMES[other])
         return unit
 
     def _same(self, kind: str, example: str, place: Place) -> None:
@@ -174,7 +157,7 @@ def _parse_dates(texts: pl.Series) -> pl.Series:
 
 
 def _name(kind: str) -> str:
-    return _NAMES.get(kind, "a date")
+    return NAMES.get(kind, "a date")
 
 
 def _mixed(place: Place, first: str, kind: str, second: str, other: str) -> UserError:

@@ -5,7 +5,8 @@ import pytest
 
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.place import Place
-from prmkd_jax.data.sources.times import Clock, unit_of
+from prmkd_jax.data.sources.times import Clock
+from prmkd_jax.data.time_units import unit_of
 
 PLACE = Place("log.csv", first=10, column="time")
 # 2018-10-01 00:00:00 UTC
