@@ -17,6 +17,7 @@ import polars as pl
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.clean import Row, Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
@@ -162,7 +163,7 @@ def raw_files(config: PrepareConfig) -> tuple[Path, Path | None]:
     Raises:
         UserError: there is no file of reviews, or more than one that could be it.
     """
-    folder = Path(config.raw_dir).expanduser()
+    folder = expanded(config.raw_dir)
     if config.category:
         names = [name for _, name in wanted_files(config)]
         reviews, metadata = (_either(folder, name) for name in names)

@@ -234,7 +234,12 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
         old = target.with_name(f".{target.name}.old-{os.getpid()}")
         if target.exists():
             os.rename(target, old)
-        os.rename(part, target)
+        try:
+            os.rename(part, target)
+        except OSError:
+            if old.exists():
+                os.rename(old, target)
+            raise
         _sync(target.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
@@ -242,7 +247,7 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Refuses to replace a folder unasked.
+    """Refuses to replace a data set unasked, or anything else at all.
 
     Raises:
         UserError: it is there.
@@ -250,6 +255,11 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     if os.path.lexists(target) and not overwrite:
         raise UserError(
             f"--name={target.name}: found {target} already, expected a new name or --overwrite"
+        )
+    is_data = (target / INTERACTIONS).is_file() and not target.is_symlink()
+    if os.path.lexists(target) and not is_data:
+        raise UserError(
+            f"--name={target.name}: found {target}, which is no data set, expected a new name"
         )
 
 

@@ -101,6 +101,8 @@ class PrepareConfig:
         validate(self)
         if self.name and (self.name != os.path.basename(self.name) or self.name.startswith(".")):
             raise UserError(f"--name: found {self.name!r}, expected a plain folder name")
+        if self.name == "synthetic":
+            raise UserError("--name: found 'synthetic', expected another name: it is a made one's")
         for flag in ("date_from", "date_until"):
             moment(flag, getattr(self, flag))
         for flag in ("user_column", "item_column"):

@@ -38,6 +38,11 @@ class Block(NamedTuple):
     first_line: int
 
 
+def expanded(path: str) -> Path:
+    """A path of the user's, with `~` and `$VAR` filled in."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))
+
+
 def find(flag: str, patterns: Sequence[str]) -> list[Path]:
     """The data files of paths, folders and patterns, each once, sorted by name.
 
@@ -46,13 +51,13 @@ def find(flag: str, patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        expanded = os.path.expanduser(os.path.expandvars(pattern))
-        if os.path.isfile(expanded):
-            paths = [Path(expanded)]
-        elif os.path.isdir(expanded):
-            paths = [path for path in Path(expanded).rglob("*") if _is_part(path, Path(expanded))]
+        one = expanded(pattern)
+        if os.path.isfile(one):
+            paths = [one]
+        elif os.path.isdir(one):
+            paths = [path for path in one.rglob("*") if _is_part(path, one)]
         else:
-            paths = [Path(path) for path in glob.glob(expanded, recursive=True)]
+            paths = [Path(path) for path in glob.glob(str(one), recursive=True)]
             paths = [path for path in paths if _is_part(path, path.parent)]
         if not paths:
             raise UserError(f"--{flag}: found no file {pattern!r}, expected a file, folder or glob")

@@ -8,6 +8,7 @@ import polars as pl
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.clean import Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.place import Place
 from prmkd_jax.data.sources.source import (
     History,
@@ -29,7 +30,7 @@ def open_lcrec(config: PrepareConfig) -> Source:
     Raises:
         UserError: a file is missing or of another form.
     """
-    folder = Path(config.raw_dir).expanduser()
+    folder = expanded(config.raw_dir)
     inter = the_file(folder, "*.inter.json", "histories")
     prefix = inter.name.removesuffix(".inter.json")
     users, items = (_names(folder / f"{prefix}.{kind}2id") for kind in ("user", "item"))

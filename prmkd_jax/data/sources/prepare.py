@@ -15,6 +15,7 @@ from prmkd_jax.data.sources.amazon import SITES, open_amazon, wanted_files
 from prmkd_jax.data.sources.clean import ITEM_COLUMNS
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress, fetch
+from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.lcrec import open_lcrec
 from prmkd_jax.data.sources.log import Incomplete, collect
 from prmkd_jax.data.sources.recbole_atomic import open_recbole
@@ -80,7 +81,7 @@ def prepare(
             stands in the data sheet. Nothing is written then.
     """
     config.require()
-    target = Path(config.data_dir).expanduser() / config.name
+    target = expanded(config.data_dir) / config.name
     canonical_files.refuse_existing(target, config.overwrite)
     if config.source == "amazon" and config.download:
         download(config, progress)
@@ -133,7 +134,7 @@ def open_source(config: PrepareConfig, clock: Clock) -> Source:
         "recformer": lambda: open_recformer(config),
         "amazon": lambda: open_amazon(config, clock),
     }
-    if config.source != "table" and not Path(config.raw_dir).expanduser().is_dir():
+    if config.source != "table" and not expanded(config.raw_dir).is_dir():
         raise UserError(f"--raw_dir: found no folder {config.raw_dir!r}, expected one")
     return readers[config.source]()
 
@@ -146,7 +147,7 @@ def download(config: PrepareConfig, progress: Progress) -> None:
     """
     site = config.base_url.rstrip("/") or SITES[config.generation]
     for folder, name in wanted_files(config):
-        fetch(f"{site}/{folder}/{name}", Path(config.raw_dir).expanduser() / name, progress)
+        fetch(f"{site}/{folder}/{name}", expanded(config.raw_dir) / name, progress)
 
 
 def tie_rule(config: PrepareConfig, source: Source) -> filters.Ties:

@@ -15,7 +15,7 @@ import polars as pl
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.clean import Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
-from prmkd_jax.data.sources.files import whole_text
+from prmkd_jax.data.sources.files import expanded, whole_text
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import Place
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
@@ -48,7 +48,7 @@ def open_recbole(config: PrepareConfig, clock: Clock) -> Source:
     Raises:
         UserError: a file is missing, or a header or a row is of another form.
     """
-    folder = Path(config.raw_dir).expanduser()
+    folder = expanded(config.raw_dir)
     paths = _interaction_files(folder)
     name = paths[0].name.split(".")[0]
     items = _items(config, folder, name)

@@ -13,6 +13,7 @@ import polars as pl
 from prmkd_jax.data.errors import UserError
 from prmkd_jax.data.sources.clean import Row, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.place import Place
 from prmkd_jax.data.sources.source import (
     History,
@@ -32,7 +33,7 @@ def open_recformer(config: PrepareConfig) -> Source:
     Raises:
         UserError: a file is missing or of another form, or a number has no name.
     """
-    folder = Path(config.raw_dir).expanduser()
+    folder = expanded(config.raw_dir)
     users, items = (_numbering(folder / name) for name in ("umap.json", "smap.json"))
     parts = [json_object(folder / name) for name in _PARTS]
     histories = []

@@ -15,6 +15,8 @@ from prmkd_jax.data.time_units import NAMES, TO_MICROSECONDS, unit_of
 # Written by BigQuery's csv; other ISO forms are known to polars.
 _ZONE_WORD = r"\s*(?:UTC|GMT|Z)$"
 _FORMS = 6
+# Microseconds that an Int64 holds with room to spare, some 140,000 years.
+_LATEST = 2.0**62
 
 
 @dataclasses.dataclass
@@ -82,7 +84,9 @@ class Clock:
 
     def _dates(self, dates: pl.Series, written: pl.Series, place: Place) -> pl.Series:
         if written.dtype == pl.String:
-            zoned = written.drop_nulls().str.contains(r"(?i)(utc|gmt|z|:\d\d[+-]\d\d(:?\d\d)?)$")
+            zoned = written.drop_nulls().str.contains(
+                r"(?i)(utc|gmt|z|:\d\d(\.\d+)?[+-]\d\d(:?\d\d)?)$"
+            )
             self.naive |= not zoned.all()
         else:
             self.naive |= not (isinstance(dates.dtype, pl.Datetime) and dates.dtype.time_zone)
@@ -107,6 +111,9 @@ class Clock:
         unit = self.unit if self.unit != "auto" else self._told(numbers, written, place)
         self._same(unit, str(written.filter(numbers.is_not_null())[0]), place)
         times, over = TO_MICROSECONDS[unit]
+        beyond = (numbers.cast(pl.Float64) * (times / over)).abs() >= _LATEST
+        if beyond.any():
+            _refuse(place, beyond, written, f"a time in {NAMES[unit]}")
         if numbers.dtype.is_float():
             return (numbers * (times / over)).round().cast(pl.Int64)
         return numbers.cast(pl.Int64) * times // over

@@ -131,6 +131,22 @@ def test_a_data_set_is_replaced_only_when_asked(tmp_path):
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
 
 
+def test_what_is_no_data_set_is_never_replaced(tmp_path):
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    (tmp_path / "data/d").mkdir(parents=True)
+    (tmp_path / "data/d/thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"--name=d: found .*/d, which is no data set, expected"):
+        prepare(config(tmp_path, interactions=(path,), overwrite=True))
+    assert (tmp_path / "data/d/thesis.txt").read_text() == "years of work"
+
+
+def test_a_path_may_hold_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPORTS", str(tmp_path))
+    write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, data_dir="$EXPORTS/data", interactions=("$EXPORTS/raw/*.csv",)))
+    assert (tmp_path / "data/d/interactions.parquet").is_file()
+
+
 @pytest.mark.parametrize("step", ["write_items", "write_interactions", "_sync"])
 def test_a_failure_leaves_the_old_data_set_and_nothing_else(tmp_path, monkeypatch, step):
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
@@ -171,6 +187,7 @@ def test_strict_makes_an_error_of_a_warning(tmp_path):
         ({"source": "lcrec", "raw_dir": "nowhere"}, "--raw_dir: found no folder 'nowhere'"),
         ({"source": "amazon", "raw_dir": "x", "download": True}, "--category: found nothing"),
         ({"name": "../d"}, "--name: found '../d', expected a plain folder name"),
+        ({"name": "synthetic"}, "--name: found 'synthetic', expected another name"),
         ({"name": ".d"}, "--name: found '.d', expected a plain folder name"),
         ({"date_from": "1.10.2018"}, "--date_from: found '1.10.2018', expected a date such as"),
         ({"base_url": "http://example.org"}, "--base_url: found 'http://example.org', expected"),

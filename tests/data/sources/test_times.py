@@ -38,6 +38,7 @@ BERLIN = dt.timezone(dt.timedelta(hours=2))
         pl.Series(["2018-10-01 02:00:00+02"]),
         pl.Series(["2018-10-01 00:00:00 UTC"]),
         pl.Series(["2018-10-01 00:00:00.000000 UTC"]),
+        pl.Series(["2018-10-01 02:00:00.000+02"]),
     ],
     ids=lambda column: f"{column.dtype}-{column[0]}",
 )
@@ -96,6 +97,13 @@ def test_two_kinds_in_two_batches_are_refused():
 def test_what_is_no_time_is_refused_with_its_row(column, row, found):
     with pytest.raises(UserError, match=f"log.csv, row {row}, time: found {found}, expected a"):
         Clock().read(column, PLACE)
+
+
+def test_a_unit_that_makes_no_time_is_refused():
+    with pytest.raises(
+        UserError, match="row 10, time: found '1538352000000000', expected a time in"
+    ):
+        Clock("s").read(pl.Series([SECONDS * 10**6]), PLACE)
 
 
 def test_a_given_unit_is_not_guessed():
