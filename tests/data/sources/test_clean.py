@@ -82,6 +82,7 @@ def test_any_text_is_cleaned_to_text_on_one_line_that_parquet_holds(value):
         ('["Beauty", "Skin \\u00e9"]', "Beauty,Skin é"),
         ("'Beauty', 'Gifts'", "Beauty,Gifts"),
         ("[['a'], ['b', None]]", "a,b"),
+        (r"['3\d', 'x']", r"3\d,x"),
         ("Beauty, Skin Care", "Beauty, Skin Care"),
         ("[not a list", "[not a list"),
         ("__import__('os').abort()", "__import__('os').abort()"),

@@ -86,6 +86,16 @@ def test_recformers_three_parts_are_one_history(tmp_path):
     assert items.rows() == [("a", "A", "X", "Shop Iron"), ("b", "B", None, "Shop,Iron")]
 
 
+def test_leave_one_out_holds_nothing_out_of_two_items(tmp_path):
+    short = {"train.json": {"0": [0, 1], "1": [1, 2]}, "val.json": {"0": [2]}}
+    report = run(tmp_path, "recformer", {**RECFORMER, **short, "test.json": {"0": [3]}})
+    assert "given split: it is leave-one-out, so nothing of it is written" in report.notes
+    held_out = {"train.json": {"0": [0], "1": [1]}, "val.json": {"0": [2]}, "test.json": {"1": [2]}}
+    (tmp_path / "two").mkdir()
+    report = run(tmp_path / "two", "recformer", {**RECFORMER, **held_out})
+    assert "given split: kept in the column split" in report.notes
+
+
 @pytest.mark.parametrize(
     ("source", "files", "message"),
     [

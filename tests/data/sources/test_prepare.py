@@ -42,16 +42,17 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+# So few of each that equal times, and equal rows but for the rating, are common.
 LOG = st.lists(
     st.tuples(
-        st.integers(0, 5), st.integers(0, 7), st.integers(10**9, 10**9 + 4), st.integers(1, 5)
+        st.integers(0, 1), st.integers(0, 2), st.integers(10**9, 10**9 + 1), st.integers(1, 3)
     ),
-    min_size=2,
+    min_size=6,
     max_size=40,
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=LOG, shuffle=st.randoms(use_true_random=False))
 def test_the_order_of_part_files_and_of_their_rows_changes_nothing(tmp_path, rows, shuffle):
     made = []
@@ -159,6 +160,24 @@ def test_a_failure_leaves_the_old_data_set_and_nothing_else(tmp_path, monkeypatc
     monkeypatch.setattr(module.canonical_files, step, fail)
     write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
     with pytest.raises(OSError, match="no room"):
+        prepare(config(tmp_path, interactions=(path,), overwrite=True))
+    assert bytes_of(tmp_path / "data/d") == before
+    assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
+
+
+def test_the_old_data_set_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    before = bytes_of(tmp_path / "data/d")
+    rename = os.rename
+
+    def fail(source, target):
+        if ".part-" in str(source):
+            raise OSError("no permission")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="no permission"):
         prepare(config(tmp_path, interactions=(path,), overwrite=True))
     assert bytes_of(tmp_path / "data/d") == before
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]

@@ -75,6 +75,12 @@ def test_lost_leading_zeros_are_recognised():
     )
 
 
+def test_leading_zeros_lost_in_the_catalogue_are_recognised_too():
+    has_row = np.array([True, False, True, True, True])
+    line = sheet(has_row=has_row, other_rows={"00b"})["items without a catalogue row"]
+    assert line.warning == "'b' here is '00b' there: were leading zeros lost?"
+
+
 def test_ties_and_repeated_rows_are_counted():
     times = np.array([1, 1, 2, 3, 1, 1, 1, 5, 5, 5])
     made = sheet(times=times)
