@@ -67,6 +67,17 @@ def test_the_order_of_part_files_and_of_their_rows_changes_nothing(tmp_path, row
     assert made[0] == made[1]
 
 
+def test_rows_that_differ_in_the_rating_alone_have_an_order_too(tmp_path):
+    rows = [("a", "x", 10**9, 5), ("a", "x", 10**9, 1), ("a", "y", 10**9 + 1, 3)]
+    made = []
+    for parts in ([rows[:1], rows[1:]], [rows[1:], rows[:1]]):
+        paths = tuple(write(tmp_path / "raw", parts))
+        options = {"interactions": paths, "deduplicate": ("consecutive",), "overwrite": True}
+        prepare(config(tmp_path, **options))
+        made.append(pl.read_parquet(tmp_path / "data/d/interactions.parquet")["rating"].to_list())
+    assert made == [[1.0, 3.0], [1.0, 3.0]]
+
+
 def test_one_file_keeps_its_order_at_equal_times_and_can_be_told_not_to(tmp_path):
     rows = [("b", "z", 10**9, 1), ("b", "y", 10**9, 1), ("a", "x", 10**9, 1)]
     (path,) = write(tmp_path / "raw", [rows])
