@@ -148,9 +148,9 @@ def test_flagfiles_that_are_named_exist():
 
 
 @waits_for(
+    "bridge.teacher_vectors",
     "experiments.runs.variant",
-    "prmkd_jax.data.columns",
-    "prmkd_jax.train.run",
+    "prmkd_jax.train.inputs",
     "teachers_torch.teacher",
 )
 def test_the_architecture_pages_records_exist():
