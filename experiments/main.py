@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         run_pipeline(settings, parsed.configs, reporter, runtime.lines())
     except KeyboardInterrupt:
-        reporter.say("interrupted; the same command with --resume goes on from here")
+        reporter.say("interrupted; the same command goes on from here")
         sys.exit(130)
 
 

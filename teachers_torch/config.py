@@ -25,6 +25,7 @@ class TextConfig:
     text_encoder: str = option(
         "all-MiniLM-L6-v2",
         "Text encoder: the bundled all-MiniLM-L6-v2, else a Hugging Face hub name or a folder.",
+        filled=True,
     )
     text_pooling: str = option(
         "model",
@@ -50,6 +51,7 @@ class ImageConfig:
     image_encoder: str = option(
         "openai/clip-vit-base-patch32",
         "Encoder of picture files: a Hugging Face hub name or a folder.",
+        filled=True,
     )
     image_batch_size: int = option(32, "Pictures encoded at once.", low=1)
 
@@ -139,6 +141,7 @@ class RecformerConfig:
         "Where weights come from: the bundled all-MiniLM-L6-v2, 'random', a file of the official "
         "code (.bin, .ckpt), a folder made by pre-training, or a Hugging Face name or folder of a "
         "Longformer or of a BERT-like encoder, which is converted.",
+        filled=True,
     )
     tokenizer: str = option(
         "",

@@ -57,11 +57,7 @@ def build(
         return OwnTeacher(name, dataset)
     recipe = RECIPES[name]
     config = recipe.config(configs)
-    if config.batch_size < configs.max_seq_len:
-        raise UserError(
-            f"--{config.prefix}batch_size: found {config.batch_size}, expected at least "
-            f"--max_seq_len={configs.max_seq_len}"
-        )
+    require_batch_size(config, configs.max_seq_len)
     start = read_start(recipe.family, config, configs)
     vision = None if start is None else start.vision
     model = recipe.model(configs, recipe.inputs(dataset, configs, vision, cache_dir, log))
@@ -82,6 +78,19 @@ def require_known(name: str) -> None:
     """
     if name not in TEACHERS:
         raise UserError(f"--teachers: found {name!r}, expected some of {', '.join(TEACHERS)}")
+
+
+def require_batch_size(config: EncoderConfig, max_seq_len: int) -> None:
+    """Refuses batches that the longest prefix doesn't fit in.
+
+    Raises:
+        UserError: naming both flags.
+    """
+    if config.batch_size < max_seq_len:
+        raise UserError(
+            f"--{config.prefix}batch_size: found {config.batch_size}, expected at least "
+            f"--max_seq_len={max_seq_len}"
+        )
 
 
 def require_inputs(name: str, dataset: Dataset) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from prmkd_jax.common.errors import UserError
+from teachers_torch.torch_file import read_torch_file
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -33,14 +34,17 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    wrong = f"{path}: found no readable training state, expected one (delete it to start over)"
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-        state, random = content["state"], content["random"]
-    except Exception as error:  # a damaged archive fails in many ways
-        raise UserError(
-            f"{path}: found no readable training state, expected one (delete it to start over)"
-        ) from error
-    torch.set_rng_state(random["cpu"])
-    if "cuda" in random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random["cuda"])
+        content = read_torch_file(path)
+    except UserError as error:
+        raise UserError(wrong) from error
+    match content:
+        case {"state": dict() as state, "random": {"cpu": torch.Tensor() as cpu, **others}}:
+            pass
+        case _:
+            raise UserError(wrong)
+    torch.set_rng_state(cpu)
+    if "cuda" in others and torch.cuda.is_available():
+        torch.cuda.set_rng_state(others["cuda"])
     return state

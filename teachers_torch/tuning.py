@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int
 from prmkd_jax.common.plugins import own_identity
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split, require_parts
+from prmkd_jax.data.splits import Split, require_parts, split_digest
 from teachers_torch.config import OWN_GROUP, TeacherConfigs
 from teachers_torch.given.precomputed import PrecomputedTeacher, content_digest
 from teachers_torch.items.image import files_digest
@@ -144,6 +144,22 @@ def settings(name: str, dataset: Dataset, configs: TeacherConfigs) -> dict[str, 
     return found
 
 
+def teacher_identity(
+    name: str, dataset: Dataset, configs: TeacherConfigs, seed: int
+) -> dict[str, Any]:
+    """What a teacher's vectors depend on beside data and split; json values.
+
+    Raises:
+        UserError: there is no such teacher, or its files are missing.
+    """
+    require_known(name)
+    return {
+        "encoder_version": ENCODER_VERSION,
+        "settings": settings(name, dataset, configs),
+        "seed": seed if name in (*RECIPES, RecformerTeacher.name) else None,
+    }
+
+
 def fingerprint(
     name: str, dataset: Dataset, split: Split, configs: TeacherConfigs, seed: int
 ) -> str:
@@ -154,17 +170,11 @@ def fingerprint(
     Raises:
         UserError: there is no such teacher, or its files are missing.
     """
-    require_known(name)
-    parts = hashlib.sha256()
-    for part in (split.train, split.validation, split.test):
-        parts.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
     content = {
-        "encoder_version": ENCODER_VERSION,
+        **teacher_identity(name, dataset, configs, seed),
         "teacher": name,
         "data": dataset.fingerprint,
-        "split": parts.hexdigest(),
-        "settings": settings(name, dataset, configs),
-        "seed": seed if name in (*RECIPES, RecformerTeacher.name) else None,
+        "split": split_digest(split),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

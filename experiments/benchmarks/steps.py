@@ -39,7 +39,7 @@ class BenchConfig:
     """How long to measure, where to write."""
 
     repeats: int = option(40, "Steps timed, after the compiling one.", low=5)
-    bench_file: str = option("runs/bench.json", "Result file.")
+    bench_file: str = option("runs/bench.json", "Result file.", filled=True)
 
     def __post_init__(self):
         validate(self)

@@ -27,11 +27,12 @@ from teachers_torch.config import (
 class RunConfig:
     """Where results go, who teaches, which seeds."""
 
-    output_dir: str = option("runs/latest", "Folder of the results.")
+    output_dir: str = option("runs/latest", "Folder of the results.", filled=True)
     cache_dir: str = option(
-        os.environ.get("PRMKD_CACHE_DIR", "cache"),
+        os.environ.get("PRMKD_CACHE_DIR") or "cache",
         "Folder of encoded texts, tuned teachers and their vectors, shared by all runs "
         "($PRMKD_CACHE_DIR, else ./cache).",
+        filled=True,
     )
     teachers: tuple[str, ...] = option(
         ("unisrec-text", "unisrec", "unim2rec"),
@@ -60,7 +61,11 @@ class RunConfig:
     export_recbole: bool = option(
         False, "Write the trained students under RecBole's keys too, for RecBole to serve."
     )
-    resume: bool = option(False, "Continue the run that was stopped in --output_dir.")
+    overwrite: bool = option(
+        False,
+        "Replace the files of another run where this one is to write. The same run goes on by "
+        "itself, and files that no run wrote are never removed.",
+    )
 
     def __post_init__(self):
         validate(self)

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.runtime import settle
 from experiments.cli.flags import Group, parse, run_command
@@ -21,6 +21,9 @@ from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import DOMAINS, TARGET
 from teachers_torch.config import PRETRAINED, PretrainConfig, RecformerPretrainConfig
+
+if TYPE_CHECKING:  # torch and jax must not be imported before settle()
+    from experiments.stages.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class DomainsConfig:
         + ".",
     )
     checkpoint_dir: str = option(
-        "runs/pretrained", "Folder of the checkpoints, a folder a teacher in it."
+        "runs/pretrained", "Folder of the checkpoints, a folder a teacher in it.", filled=True
     )
 
     def __post_init__(self):
@@ -60,14 +63,25 @@ def main(argv: Sequence[str]) -> None:
     names = families(settings.run.teachers)
     settle()
     from experiments.cli.console import Reporter
+    from experiments.stages.run_folder import begin, finish
 
     reporter = Reporter()
     domains = load_domains(settings, where.domains)
+    chosen = {name: recformer if name == "recformer" else general for name in names}
+    # Mistakes in any of them are told before the first is begun.
+    folders = {
+        name: examine_folder(name, domains, settings, config, Path(where.checkpoint_dir))
+        for name, config in chosen.items()
+    }
     try:
-        for name in names:
-            folder = Path(where.checkpoint_dir) / name
-            config = recformer if name == "recformer" else general
+        for name, config in chosen.items():
+            folder = folders[name].path / name
+            if folders[name].found == "finished":
+                reporter.say(f"Pre-training {name}: finished before, in {folder}")
+                continue
+            begin(folders[name])
             pretrain_one(name, domains, settings, config, folder, reporter)
+            finish(folders[name])
     except KeyboardInterrupt:
         reporter.say("interrupted; the same command goes on from here, recformer from its start")
         sys.exit(130)
@@ -109,6 +123,60 @@ def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
     return domains
 
 
+def examine_folder(
+    name: str,
+    domains: Sequence[Dataset],
+    settings: Settings,
+    config: PretrainConfig | RecformerPretrainConfig,
+    checkpoint_dir: Path,
+) -> "RunFolder":
+    """Checks what a pre-training reads and whether it may write; changes nothing.
+
+    Raises:
+        UserError: its inputs are missing or wrong, or another one's files are there.
+    """
+    from experiments.stages.run_folder import examine
+    from teachers_torch import checks
+    from teachers_torch import tuning as base
+    from teachers_torch.recformer.model import official as checkpoints
+    from teachers_torch.sequence import start as starts
+
+    # A pre-training begins at random, or at --recformer_start.
+    teachers = dataclasses.replace(settings.teachers, checkpoints={})
+    identity = {
+        "settings": {"teacher_seed": settings.run.teacher_seed}
+        | {config.prefix + key: value for key, value in dataclasses.asdict(config).items()},
+        "domains": {
+            domain.name: {
+                "data": domain.fingerprint,
+                "inputs": base.settings(name, domain, teachers),
+            }
+            for domain in domains
+        },
+        "encoder_version": base.ENCODER_VERSION,
+    }
+    files, optional = [starts.WEIGHTS, starts.FACTS], ["state.pt"]
+    if isinstance(config, PretrainConfig):
+        for epoch in range(config.save_every, config.epochs, config.save_every):
+            optional += [f"epoch-{epoch}/{file}" for file in files]
+    else:
+        files = [checkpoints.WEIGHTS, checkpoints.CARD]
+        tokenizer = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+        optional = [f"{checkpoints.TOKENIZER}/{file}" for file in (*tokenizer, "vocab.txt")]
+    folder = examine(
+        checkpoint_dir,
+        identity,
+        [f"{name}/{file}" for file in files],
+        optional=[f"{name}/{file}" for file in optional],
+        overwrite=settings.run.overwrite,
+        manifest=f"{name}_run.json",
+        flag="--checkpoint_dir",
+    )
+    if folder.found != "finished":
+        checks.check_pretraining(name, domains, teachers, Path(settings.run.cache_dir))
+    return folder
+
+
 def pretrain_one(
     name: str,
     domains: Sequence[Dataset],
@@ -118,7 +186,7 @@ def pretrain_one(
     reporter: Any,
 ) -> None:
     """Pre-trains one teacher, with a bar and a line an epoch or validation."""
-    from teachers_torch.recformer import pretrain as recformer_pretrain
+    from teachers_torch.recformer.model import pretrain as recformer_pretrain
     from teachers_torch.sequence import pretrain
 
     title, teachers = f"Pre-training {name}", settings.teachers

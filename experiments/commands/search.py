@@ -32,7 +32,9 @@ class ChooseConfig:
         "Whose validation counts: the plain student, the distilled one, or the teachers.",
         choices=("base", "prmkd", "teachers"),
     )
-    choice_dir: str = option("runs/choices", "Folder of finished trials and of the tables.")
+    choice_dir: str = option(
+        "runs/choices", "Folder of finished trials and of the tables.", filled=True
+    )
 
     def __post_init__(self):
         validate(self)
@@ -47,9 +49,9 @@ def main(argv: Sequence[str]) -> None:
     *configs, choice = parse(argv, CHOOSE_GROUPS, program).configs
     settle(compilation_cache=Path(configs[0].cache_dir) / "jax")
     from experiments.cli.console import Reporter
-    from experiments.runs.finished import digest, require_start
+    from experiments.runs.finished import check_runs
+    from experiments.stages.identity import digest
 
-    require_start(configs)
     reporter, rows = Reporter(), []
     alone = ["--teachers="] if choice.choose_for == "base" else []
     trials = []
@@ -59,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
         settings_from(tuple(configs))
         setting = " ".join(change.removeprefix("--") for change in changes) or "as given"
         trials.append((setting, configs))
+    check_runs([configs for _, configs in trials])
     try:
         for setting, configs in trials:
             reporter.say(f"Trial: {setting}")

@@ -61,6 +61,12 @@ def teacher_diagnostics(outcome: Mapping[str, Any]) -> dict[str, dict[str, float
     }
 
 
+def figure_names(student: str) -> list[str]:
+    """The files that `save_figures` may write for a student."""
+    kinds = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "weights")
+    return [f"{student}-{kind}.svg" for kind in kinds]
+
+
 def save_figures(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     """Writes every figure as an SVG file into the folder, which is made where it is missing.
 

@@ -1,17 +1,14 @@
 """Finished runs on disk: one configuration, one seed, run once and then read back.
 
-A run's folder is named by a hash of the settings it depends on, its data and its teachers, so
-nothing is run twice, no other setting's result is read, and a run that was stopped goes on from
-its last epoch. The version of the code is no part of it: a change of the numerics wants another
-folder.
+A run's folder is named by a hash of all that it depends on (`stages.identity`), so nothing is
+run twice, no other setting's result is read, and a run that was stopped goes on from its last
+epoch.
 """
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,29 +18,20 @@ from jaxtyping import Float
 
 from bridge.student_weights import Start
 from experiments.cli.console import Reporter
-from experiments.cli.flags import as_dict
-from experiments.cli.settings import GROUPS, Settings, settings_from
-from experiments.stages.data import second_domain
-from experiments.stages.exports import start_digest, student_start
+from experiments.cli.settings import Settings, settings_from
+from experiments.stages.exports import student_start
+from experiments.stages.identity import digest, run_identity
 from experiments.stages.pipeline import load_dataset
-from experiments.stages.students import Trained, make_bank, train_students
-from experiments.stages.teachers import ReadyTeacher, prepare_teachers
+from experiments.stages.run_folder import remove_states
+from experiments.stages.students import Trained, make_bank, run_name, train_students
+from experiments.stages.teachers import ReadyTeacher, check_teachers, prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import append_json_line, write_json
-from prmkd_jax.common.plugins import own_identity
-from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split, leave_one_out
-from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.evaluate.metrics import ranking_metrics
-from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
-from prmkd_jax.train.config import TrainConfig
-from teachers_torch.tuning import fingerprint
 
 _RESULT, _RANKS, _LOG = "run.json", "ranks.npy", "log.jsonl"
-_READ = (DataConfig, StudentConfig, TrainConfig)
-# Where the data lie doesn't change them.
-_FREE = ("data_dir",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +76,7 @@ def finished_runs(
     dataset = load_dataset(settings)
     split = leave_one_out(dataset.interactions)
     start = student_start(settings, dataset, split)
-    common = {**_identity(configs, settings, dataset, split), "test": rank_test}
+    common = {**run_identity(configs, settings, dataset, split), "test": rank_test}
     runs, teachers = [], None
     for seed in settings.run.seeds:
         identity = {**common, "seed": seed}
@@ -96,27 +84,42 @@ def finished_runs(
         if not (place / _RESULT).is_file():
             if teachers is None:
                 teachers = ready_teachers(settings, dataset, split, place, reporter)
-            run = dataclasses.replace(settings.run, seeds=(seed,), resume=True)
+            run = dataclasses.replace(settings.run, seeds=(seed,))
             one = dataclasses.replace(settings, run=run)
             _run(one, dataset, split, start, teachers, place, reporter, rank_test, identity)
         runs.append(_read(place))
     return runs
 
 
-def require_start(configs: Sequence[Any]) -> None:
-    """Tells what is wrong with a configuration's `--student_init` before anything is trained.
+def check_runs(several: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Finds what is wrong with any configuration before the first is run.
+
+    Args:
+        several: configurations as parsed.
+
+    Returns:
+        What the runs of each depend on.
 
     Raises:
-        UserError: as `student_start`; or it asks for files, of which trials leave none.
+        UserError: on bad data or inputs; or files are asked for, of which trials leave none.
     """
-    settings = settings_from(tuple(configs))
-    if settings.run.export_recbole:
-        raise UserError(
-            "--export_recbole: found True, expected False: only experiments.main writes students"
-        )
-    if settings.run.student_init:
+    identities = []
+    checked: set[Path] = set()
+    for configs in several:
+        settings = settings_from(tuple(configs))
+        if settings.run.export_recbole:
+            raise UserError(
+                "--export_recbole: found True, expected False: only experiments.main writes "
+                "students"
+            )
         dataset = load_dataset(settings)
-        student_start(settings, dataset, leave_one_out(dataset.interactions))
+        split = leave_one_out(dataset.interactions)
+        student_start(settings, dataset, split)
+        identity = run_identity(configs, settings, dataset, split)
+        identity["settings"]["seeds"] = list(settings.run.seeds)
+        identities.append(identity)
+        check_teachers(dataset, split, settings, checked)
+    return identities
 
 
 def ready_teachers(
@@ -124,42 +127,6 @@ def ready_teachers(
 ) -> list[ReadyTeacher]:
     """The configuration's teachers, from the cache or tuned; the folder keeps a log of it."""
     return prepare_teachers(dataset, split, settings, reporter, _log_in(folder))
-
-
-def digest(content: Any) -> str:
-    """Twelve hexadecimal digits that stand for JSON content."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _identity(
-    configs: Sequence[Any], settings: Settings, dataset: Dataset, split: Split
-) -> dict[str, Any]:
-    """What a run depends on; a student alone depends on no teacher and no distillation."""
-    names = settings.run.teachers
-    read = [
-        (group, config)
-        for group, config in zip(GROUPS, configs, strict=True)
-        if group.config in _READ or (names and group.config is DistillConfig)
-    ]
-    flags, domain = as_dict(*zip(*read, strict=True)), second_domain(settings, dataset)
-    seed, student = settings.run.teacher_seed, settings.student.student
-    # Keys that only some runs have, so that what was run before there were such is found again.
-    more: dict[str, Any] = {}
-    if student not in BUILT_IN:
-        more["student_class"] = own_identity(OWN_GROUP, student)
-    if settings.run.student_init:
-        more["student_init"] = start_digest(settings)
-    if domain is not None:
-        more["second_domain_data"] = domain.fingerprint
-    teachers = [fingerprint(name, dataset, split, settings.teachers, seed) for name in names]
-    return {
-        **{name: value for name, value in flags.items() if name not in _FREE},
-        "data": dataset.fingerprint,
-        "teachers": teachers,
-        "teacher_scores": settings.run.teacher_scores if names else None,
-        **more,
-    }
 
 
 def _run(
@@ -192,7 +159,8 @@ def _run(
         os.replace(beside, place / _RANKS)
     # It comes last: a folder without it is that of a run to be continued.
     write_json(place / _RESULT, {"settings": identity, "result": _describe(trained)})
-    shutil.rmtree(checkpoints)
+    remove_states(checkpoints / run_name(settings, trained.seed, distilled=bank is not None))
+    remove_states(checkpoints)
 
 
 def _log_in(folder: Path) -> Callable[[dict[str, Any]], None]:

@@ -52,6 +52,7 @@ class VariantsConfig:
     runs_dir: str = option(
         "runs/finished",
         "Folder of finished runs, shared by all studies; take another after changing the code.",
+        filled=True,
     )
 
     def __post_init__(self):
@@ -69,6 +70,8 @@ def run_study(
     list_variants: Callable[[Settings], Sequence[Variant]],
 ) -> None:
     """Runs the variants; leaves `<output_dir>/<name>.json`, `.md` and `.svg`.
+
+    The same study may be written again; `<name>_run.json` tells which one it was.
 
     The seconds, which the table shows too, stand in `<name>_timing.json`, so that equal runs
     give equal bytes.
@@ -92,12 +95,20 @@ def run_study(
     settle(compilation_cache=Path(settings.run.cache_dir) / "jax")
     from experiments.cli.console import Reporter
     from experiments.runs.compare import describe, describe_timing, figure, markdown
-    from experiments.runs.finished import finished_runs, require_start
+    from experiments.runs.finished import check_runs, finished_runs
     from experiments.stages.environment import describe_environment
+    from experiments.stages.run_folder import begin, examine, finish
 
     reporter, runs = Reporter(), {}
-    for each in parsed:
-        require_start(each)
+    identities = dict(zip([variant.name for variant in variants], check_runs(parsed), strict=True))
+    output = examine(
+        Path(settings.run.output_dir),
+        {"settings": {"variants": [variant.name for variant in variants]}, "variants": identities},
+        [f"{name}{ending}" for ending in (".json", "_timing.json", ".md", ".svg")],
+        overwrite=settings.run.overwrite,
+        manifest=f"{name}_run.json",
+    )
+    begin(output)
     try:
         for variant, each in zip(variants, parsed, strict=True):
             reporter.say(f"{variant.label}: {' '.join(variant.flags)}")
@@ -111,7 +122,7 @@ def run_study(
         "versus": versus,
         "students": list(students),
         "environment": describe_environment(),
-        "settings": as_dict(GROUPS, configs),
+        "settings": {**as_dict(GROUPS, configs), "overwrite": False},
         "variants": describe(variants, runs),
     }
     timing = {name: describe_timing(each) for name, each in runs.items()}
@@ -120,6 +131,7 @@ def run_study(
     write_json(files.with_name(f"{name}_timing.json"), timing)
     write_text(files.with_suffix(".md"), markdown(results, timing))
     write_text(files.with_suffix(".svg"), figure(results))
+    finish(output)
     reporter.say(markdown(results, timing))
     reporter.say(f"Written to {files}.json, .md and .svg")
 

@@ -10,34 +10,44 @@ import torch
 
 from bridge.recbole_layout import layout
 from bridge.student_weights import Start, read_start, to_recbole
-from experiments.cli.settings import Settings
-from experiments.stages.students import Trained, plain_run
+from experiments.cli.settings import RunConfig, Settings
+from experiments.stages.students import Trained, plain_run, run_name
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
-from prmkd_jax.serve.exported import WEIGHTS, blank, export_student, shapes
+from prmkd_jax.serve.exported import CARD, RECBOLE_FILE, WEIGHTS, blank, export_student, shapes
+from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.facts import Facts
-
-RECBOLE_FILE = "recbole.pth"
+from prmkd_jax.students.registry import create_student
 
 
 def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start | None:
     """What `--student_init` names; None where it names nothing.
 
-    It comes before anything is trained, so that a mistake here, or an export that
-    RecBole has no model for, is told before the hours are spent.
+    It comes before anything is trained, so that a mistake here, a student that can't be made, or
+    an export that RecBole has no model for, is told before the hours are spent.
 
     Raises:
-        UserError: there is no such file, its weights don't fit, or `--export_recbole` can't be
-            done.
+        UserError: there is no such student or file, the file's weights don't fit, or
+            `--export_recbole` can't be done.
     """
     facts, start = _facts(settings, dataset, split), None
+    if settings.student.student in BUILT_IN:
+        blank(settings.student, facts)
+    else:
+        # A user's own class need not be one that can be traced.
+        create_student(settings.student, facts, settings.run.seeds[0])
     if settings.run.student_init:
         start = read_start(_start_path(settings), settings.student, facts)
     if settings.run.export_recbole:
         sizes = shapes(blank(settings.student, facts))
         layout(settings.student.student, sizes, dataset, {}, "--export_recbole")
     return start
+
+
+def student_file_names(run: RunConfig) -> list[str]:
+    """The files that `export` writes for each student."""
+    return [WEIGHTS, CARD, *([RECBOLE_FILE] if run.export_recbole else [])]
 
 
 def start_digest(settings: Settings) -> str:
@@ -73,8 +83,7 @@ def export(
     recbole = None if start is None else start.recbole
     for variant, trained in students.items():
         for one in trained:
-            trained_as = "base" if variant == "base" else settings.distill.method
-            place = folder / f"{config.label}-{trained_as}-seed{one.seed}"
+            place = folder / run_name(settings, one.seed, distilled=variant != "base")
             export_student(place, one.fitted.params, config, facts)
             if settings.run.export_recbole:
                 weights = to_recbole(one.fitted.params, config, facts, recbole)

@@ -1,7 +1,7 @@
 """Composes the stages: data → teachers → students → results, and nothing else."""
 
+import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +13,13 @@ import numpy as np
 from experiments.cli.console import Reporter
 from experiments.cli.flags import as_dict, as_flagfile
 from experiments.cli.settings import GROUPS, Settings
-from experiments.reporting.figures import save_figures
+from experiments.reporting.figures import figure_names, save_figures
 from experiments.reporting.report import write_report
 from experiments.reporting.tables import dataset_lines, print_results
 from experiments.stages.data import second_domain
 from experiments.stages.environment import describe_environment
-from experiments.stages.exports import export, student_start
+from experiments.stages.exports import export, student_file_names, student_start
+from experiments.stages.identity import run_identity
 from experiments.stages.record import (
     SCHEMA_VERSION,
     describe_dataset,
@@ -27,8 +28,9 @@ from experiments.stages.record import (
     describe_timing,
     test_ranks,
 )
-from experiments.stages.students import Trained, make_bank, train_students
-from experiments.stages.teachers import prepare_teachers
+from experiments.stages.run_folder import RunFolder, begin, examine, finish
+from experiments.stages.students import Trained, make_bank, run_name, train_students
+from experiments.stages.teachers import check_teachers, prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import append_json_line, write_json, write_text
 from prmkd_jax.data.canonical import read_dataset
@@ -36,16 +38,18 @@ from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import leave_one_out, require_parts
 from prmkd_jax.data.synthetic import synthetic_dataset
 
-STUDENTS, FIGURES = "students", "figures"
+STUDENTS, FIGURES, CHECKPOINTS = "students", "figures", "checkpoints"
 REPORT, RESULTS, TIMING, RANKS = "report.html", "results.json", "timing.json", "ranks.npz"
-# What may differ between a stopped run and the one that resumes it.
-_FREE = ("resume", "output_dir", "cache_dir", "data_dir")
+CONFIG, FLAGFILE, LOG = "config.json", "flags.cfg", "log.jsonl"
 
 
 def run_pipeline(
     settings: Settings, configs: Sequence[Any], reporter: Reporter, runtime: Sequence[str]
 ) -> dict[str, Any]:
     """Runs a whole study and leaves its files in `--output_dir`.
+
+    A stopped run goes on there; of a finished one the results are shown again, and its files
+    stay as they are. Everything is checked before anything is removed or written.
 
     Args:
         settings: what to do.
@@ -57,9 +61,11 @@ def run_pipeline(
         The results, as in results.json.
 
     Raises:
-        UserError: on bad data or on settings that differ from the run to be resumed.
+        UserError: on bad data or inputs, or if the folder is another run's.
     """
     output, seconds = Path(settings.run.output_dir), {}
+    # Who repeats the run by its flagfile doesn't want to replace another one by it.
+    configs = [dataclasses.replace(configs[0], overwrite=False), *configs[1:]]
     flags, environment = as_dict(GROUPS, configs), describe_environment()
     with _timed(seconds, "data"):
         dataset = load_dataset(settings)
@@ -70,10 +76,19 @@ def run_pipeline(
     for line in dataset_lines(facts):
         reporter.say(line)
     start = student_start(settings, dataset, split)
-    _open_output(output, flags, as_flagfile(GROUPS, configs), settings.run.resume)
+    identity = run_identity(configs, settings, dataset, split)
+    identity["settings"]["seeds"] = list(settings.run.seeds)
+    folder = _examine(output, identity, settings)
+    if folder.found == "finished":
+        reporter.say(f"{output}: this run is finished; --output_dir=… makes another")
+        return _show(output, reporter)
+    check_teachers(dataset, split, settings)
+    begin(folder)
+    write_json(output / CONFIG, flags)
+    write_text(output / FLAGFILE, as_flagfile(GROUPS, configs))
 
     def log(event: dict[str, Any]) -> None:
-        append_json_line(output / "log.jsonl", {"time": time.time(), **event})
+        append_json_line(output / LOG, {"time": time.time(), **event})
 
     log({"stage": "start", "environment": environment, "runtime": list(runtime), "data": facts})
     with _timed(seconds, "teachers"):
@@ -88,7 +103,7 @@ def run_pipeline(
                     split,
                     source,
                     settings,
-                    output / "checkpoints",
+                    output / CHECKPOINTS,
                     reporter,
                     log,
                     start=None if start is None else start.params,
@@ -111,8 +126,9 @@ def run_pipeline(
         },
         "students": {name: {v: describe_timing(trained) for v, trained in students.items()}},
     }
-    files = _write_files(output, results, timing, students)
-    print_results(reporter.console, results, timing, files)
+    _write_files(output, results, timing, students)
+    finish(folder)
+    print_results(reporter.console, results, timing, _shown(output))
     return results
 
 
@@ -137,35 +153,54 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - started
 
 
-def _open_output(output: Path, flags: dict[str, Any], flagfile: str, resume: bool) -> None:
-    """Writes what was asked for; a resumed run must ask for the same.
+def _examine(output: Path, identity: dict[str, Any], settings: Settings) -> RunFolder:
+    """Looks whether the run may write into its folder; changes nothing.
 
     Raises:
-        UserError: naming the first flag that differs, or if there is nothing to resume.
+        UserError: another run's files are there, or somebody's own in the way.
     """
-    path = output / "config.json"
-    if resume:
-        if not path.is_file():
-            raise UserError(f"--resume: found no {path}, expected the folder of a stopped run")
-        before = json.loads(path.read_text())
-        for name in sorted(set(flags) | set(before)):
-            if name not in _FREE and flags.get(name) != before.get(name):
-                raise UserError(
-                    f"--{name}: found {flags.get(name)!r}, expected {before.get(name)!r} "
-                    f"as in {path}, the run to be resumed"
-                )
-    else:
-        # A later --resume must not find the states of an earlier run.
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
-        (output / "log.jsonl").unlink(missing_ok=True)
-        if path.is_file():
-            # An earlier run's would be taken for this one's, if this one is stopped. Students
-            # stay: each has a card that says what it is.
-            shutil.rmtree(output / FIGURES, ignore_errors=True)
-            for file in (RESULTS, TIMING, RANKS, REPORT):
-                (output / file).unlink(missing_ok=True)
-    write_json(path, flags)
-    write_text(output / "flags.cfg", flagfile)
+    run = settings.run
+    names = [
+        run_name(settings, seed, distilled=distilled)
+        for distilled in ((False, True) if run.teachers else (False,))
+        for seed in run.seeds
+    ]
+    files = [CONFIG, FLAGFILE, LOG, RESULTS, TIMING, RANKS, REPORT]
+    files += [f"{CHECKPOINTS}/{name}/" for name in names]
+    files += [f"{STUDENTS}/{name}/{file}" for name in names for file in student_file_names(run)]
+    drawn = [f"{FIGURES}/{name}" for name in figure_names(settings.student.label)]
+    return examine(output, identity, files, optional=drawn, overwrite=run.overwrite)
+
+
+def _show(output: Path, reporter: Reporter) -> dict[str, Any]:
+    """Prints what a finished run has found, out of its files.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    found = []
+    for path in (output / RESULTS, output / TIMING):
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise UserError(
+                f"{path}: found no JSON ({error}), expected a finished run's (delete the file; "
+                "the same command writes it again)"
+            ) from error
+    results, timing = found
+    print_results(reporter.console, results, timing, _shown(output))
+    return results
+
+
+def _shown(output: Path) -> dict[str, Path]:
+    """What a file holds → the file, of those that people look for."""
+    return {
+        "report": output / REPORT,
+        "results": output / RESULTS,
+        "timing": output / TIMING,
+        "test ranks": output / RANKS,
+        "students": output / STUDENTS,
+    }
 
 
 def _write_files(
@@ -173,15 +208,8 @@ def _write_files(
     results: dict[str, Any],
     timing: dict[str, Any],
     students: dict[str, list[Trained]],
-) -> dict[str, Path]:
-    """Writes everything that a finished run leaves; what a file holds → the file."""
-    files = {
-        "report": output / REPORT,
-        "results": output / RESULTS,
-        "timing": output / TIMING,
-        "test ranks": output / RANKS,
-        "students": output / STUDENTS,
-    }
+) -> None:
+    """Writes what a finished run leaves beside its students."""
     # Every user's expected test rank, for anybody's own tests.
     ranks = {
         f"{variant}-seed{one.seed}": test_ranks(one).all_items
@@ -190,9 +218,8 @@ def _write_files(
     }
     beside = output / "ranks.part.npz"
     np.savez_compressed(beside, allow_pickle=False, **ranks)
-    beside.replace(files["test ranks"])
-    write_json(files["results"], results)
-    write_json(files["timing"], timing)
+    beside.replace(output / RANKS)
+    write_json(output / RESULTS, results)
+    write_json(output / TIMING, timing)
     save_figures(output / FIGURES, results)
-    write_report(files["report"], results, timing)
-    return files
+    write_report(output / REPORT, results, timing)

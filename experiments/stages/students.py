@@ -62,9 +62,15 @@ def plain_run(dataset: Dataset, split: Split, settings: Settings, seed: int, fol
         train=settings.train,
         seed=seed,
         folder=folder,
-        resume=settings.run.resume,
+        resume=True,
         second_domain=second_domain(settings, dataset),
     )
+
+
+def run_name(settings: Settings, seed: int, *, distilled: bool) -> str:
+    """What one training is called in the log, and what its folders are named."""
+    method = settings.distill.method if distilled else "base"
+    return f"{settings.student.label}-{method}-seed{seed}"
 
 
 def train_students(
@@ -81,6 +87,8 @@ def train_students(
 ) -> list[Trained]:
     """Trains one student a seed: the distilled one if there is a bank, else the plain one.
 
+    Each goes on from the newest state in its folder.
+
     Args:
         dataset: the data.
         split: its parts.
@@ -92,10 +100,9 @@ def train_students(
         start: parameters to begin with; None draws them from each seed.
         rank_test: False where the run only serves to choose a setting.
     """
-    variant = "base" if bank is None else settings.distill.method
     trained = []
     for seed in settings.run.seeds:
-        name = f"{settings.student.label}-{variant}-seed{seed}"
+        name = run_name(settings, seed, distilled=bank is not None)
         run = plain_run(dataset, split, settings, seed, folder / name)
         run = dataclasses.replace(run, start=start, rank_test=rank_test)
         if bank is not None:

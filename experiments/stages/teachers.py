@@ -15,6 +15,7 @@ from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import Split
+from teachers_torch.checks import check_inputs
 from teachers_torch.items.inputs import Log
 from teachers_torch.registry import require_inputs
 from teachers_torch.shards import encode_in_shards
@@ -52,13 +53,41 @@ def prepare_teachers(
     return [_prepare(name, dataset, split, settings, reporter, log) for name in names]
 
 
-def _prepare(
-    name: str, dataset: Dataset, split: Split, settings: Settings, reporter: Reporter, log: Log
-) -> ReadyTeacher:
+def check_teachers(
+    dataset: Dataset, split: Split, settings: Settings, checked: set[Path] | None = None
+) -> None:
+    """Finds what would stop a teacher later: its vectors, or all that it is made of.
+
+    Args:
+        dataset: the data.
+        split: its parts.
+        settings: which teachers.
+        checked: folders of teachers that need no second look; those checked now are added.
+
+    Raises:
+        UserError: a teacher lacks its inputs, they are damaged, or its settings can't be.
+    """
+    cache_dir = Path(settings.run.cache_dir)
+    for name in settings.run.teachers:
+        folder, identity = _place(name, dataset, split, settings)
+        if checked is not None and folder in checked:
+            continue
+        if has_vectors(folder):
+            read_vectors(folder, identity)
+        else:
+            check_inputs(name, dataset, settings.teachers, cache_dir)
+        if checked is not None:
+            checked.add(folder)
+
+
+def _place(
+    name: str, dataset: Dataset, split: Split, settings: Settings
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of a teacher's vectors, and what they are."""
     run = settings.run
     key = fingerprint(name, dataset, split, settings.teachers, run.teacher_seed)
     folder = Path(run.cache_dir) / "teachers" / f"{name}-{key}"
-    identity = {
+    return folder, {
         "teacher": name,
         "key": key,
         "data": dataset.fingerprint,
@@ -66,6 +95,12 @@ def _prepare(
         "items": dataset.num_items,
         "encoder_version": ENCODER_VERSION,
     }
+
+
+def _prepare(
+    name: str, dataset: Dataset, split: Split, settings: Settings, reporter: Reporter, log: Log
+) -> ReadyTeacher:
+    folder, identity = _place(name, dataset, split, settings)
     if has_vectors(folder):
         reporter.say(f"Teacher {name}: from the cache, {folder}")
     else:

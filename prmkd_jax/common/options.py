@@ -22,6 +22,7 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    filled: bool = False,
 ) -> Any:
     """Declares one option as a dataclass field.
 
@@ -33,9 +34,10 @@ def option(
         high: largest allowed value, inclusive.
         above: exclusive lower bound.
         below: exclusive upper bound.
+        filled: whether empty text is refused: as a path it would mean the current folder.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds}
+    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds, "filled": filled}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -44,6 +46,8 @@ def expected(field: dataclasses.Field) -> str:
     choices, bounds = field.metadata["choices"], field.metadata["bounds"]
     if choices:
         return "one of " + ", ".join(map(str, choices))
+    if field.metadata["filled"]:
+        return "not empty"
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     return ", ".join(
         f"{word} {bounds[key]:g}" for key, word in words.items() if bounds[key] is not None
@@ -81,6 +85,8 @@ def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
         return True
     if choices:
         return value in choices
+    if field.metadata["filled"] and not value:
+        return False
     if isinstance(value, float) and not math.isfinite(value):
         return False
     checks = {

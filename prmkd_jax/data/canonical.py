@@ -18,28 +18,36 @@ from typing import NoReturn
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float16, Int32
+from jaxtyping import Bool, Float16, Int32, Int64
 
+from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 
 INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
+# The smallest number of each unit: seconds, milliseconds, microseconds, nanoseconds.
+_UNIT_FROM = np.array([10**8, 10**11, 10**14, 10**17])
+_TO_MICROSECONDS = ((1_000_000, 1), (1_000, 1), (1, 1), (1, 1_000))
 IMAGE_FEATURES, IMAGE_TEXT_FEATURES = "image_features.npy", "clip_text_features.npy"
 
 
-def read_dataset(data_dir: Path, name: str, flag: str = "--dataset") -> Dataset:
+def read_dataset(
+    data_dir: Path, name: str, flag: str = "--dataset", candidates: str = "interactions"
+) -> Dataset:
     """Reads `<data_dir>/<name>` from the canonical layout.
 
     A history is sorted by `position`, or by `timestamp` where there is no position; equal
     timestamps keep the order of the file, and two items of a user at one position are an
     error. Users are numbered by first appearance in the file, items by first appearance in
-    the histories (user by user, oldest item first). The items are those that occur in the
-    interactions: other catalogue rows are dropped, an item without a row has empty texts.
+    the histories (user by user, oldest item first). An item without a catalogue row has empty
+    texts.
 
     Args:
         data_dir: folder of the data sets.
         name: folder of this one.
         flag: how an error names what asked for it.
+        candidates: which items there are: "interactions", those that occur in a history, or
+            "catalogue", those and all others of items.parquet, in its order after them.
 
     Returns:
         The data set; `catalogue.texts` has every field of `TEXT_FIELDS`.
@@ -53,7 +61,10 @@ def read_dataset(data_dir: Path, name: str, flag: str = "--dataset") -> Dataset:
         if not (folder / file).is_file():
             raise UserError(_missing(Path(data_dir), name, file, flag))
     interactions, user_ids, item_ids = _read_interactions(folder / INTERACTIONS)
-    catalogue = _read_catalogue(folder, item_ids)
+    table = _read_items(folder)
+    if candidates == "catalogue":
+        item_ids = _with_new_items(item_ids, table["item_id"])
+    catalogue = _align_catalogue(folder, table, item_ids)
     return Dataset(
         name=name,
         interactions=interactions,
@@ -78,6 +89,8 @@ def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
     table = _read_parquet(path, strings=("user_id", "item_id"), integers=("position", "timestamp"))
     _require(path, table, ("user_id", "item_id"))
     clock = next((name for name in ("position", "timestamp") if name in table.column_names), None)
+    # Both may be there: the position orders, and the timestamp is what a split by time reads.
+    has_time = "timestamp" in table.column_names and not _nulls(table, "timestamp").any()
     if clock is None:
         raise UserError(f"{path}: found no column position or timestamp, expected one of them")
     if not len(table):
@@ -91,6 +104,7 @@ def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
     times = table[clock].to_numpy()
     order = np.lexsort((times, users))
     users, items, times = users[order], items[order], times[order]
+    stamps = microseconds(path, table["timestamp"].to_numpy()[order]) if has_time else None
     if clock == "position":
         again = np.flatnonzero((users[1:] == users[:-1]) & (times[1:] == times[:-1])) + 1
         if len(again):
@@ -102,11 +116,45 @@ def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
     appearance = np.argsort(np.unique(items, return_index=True)[1])
     number = np.empty(len(item_ids), dtype=np.int32)
     number[appearance] = np.arange(len(item_ids), dtype=np.int32)
-    return Interactions(indptr, number[items]), user_ids, item_ids.take(pa.array(appearance))
+    interactions = Interactions(indptr, number[items], stamps)
+    return interactions, user_ids, item_ids.take(pa.array(appearance))
 
 
-def _read_catalogue(folder: Path, item_ids: pa.Array) -> Catalogue:
-    """Texts and pictures, one row an item of `item_ids`, in its order."""
+def microseconds(
+    path: Path, times: Int64[np.ndarray, " interactions"]
+) -> Int64[np.ndarray, " interactions"] | None:
+    """Unix times of any unit as microseconds; the unit is told by their size.
+
+    Sizes of seconds, milliseconds, microseconds and nanoseconds don't overlap from 1973 to 5138.
+    Numbers that are no Unix times of that span, such as 0, 1, 2, … are an order and no clock: None.
+
+    Raises:
+        UserError: the times are of different units.
+    """
+    sizes = np.abs(times)
+    unit = np.searchsorted(_UNIT_FROM, sizes, side="right") - 1
+    if (unit < 0).any():
+        return None
+    low, high = int(unit.min()), int(unit.max())
+    if low != high:
+        first = times[np.argmax(unit != unit[0])]
+        raise UserError(
+            f"{path}, column timestamp: found {times[0]} and {first}, which are of different "
+            "units, expected seconds, milliseconds, microseconds or nanoseconds throughout"
+        )
+    numerator, denominator = _TO_MICROSECONDS[low]
+    return times * numerator // denominator
+
+
+def _with_new_items(item_ids: pa.Array, catalogue: pa.ChunkedArray) -> pa.Array:
+    """The items of the histories, then those that only the catalogue has."""
+    known = set(item_ids.to_pylist())
+    new = [item for item in catalogue.to_pylist() if item not in known]
+    return pa.concat_arrays([item_ids, pa.array(new, item_ids.type)])
+
+
+def _read_items(folder: Path) -> pa.Table:
+    """The catalogue's table, each item once."""
     path = folder / ITEMS
     strings = ("item_id", *TEXT_FIELDS, "image_path")
     table = _read_parquet(path, strings=strings, integers=("image_feature_row",))
@@ -119,11 +167,16 @@ def _read_catalogue(folder: Path, item_ids: pa.Array) -> Catalogue:
         first = int(np.argmax(numbers == numbers[row]))
         found = table["item_id"][row].as_py()
         _refuse(path, row, "item_id", found, f"each item once (it is in row {first} already)")
+    return table
 
+
+def _align_catalogue(folder: Path, table: pa.Table, item_ids: pa.Array) -> Catalogue:
+    """Texts and images, one row an item of `item_ids`, in its order."""
+    path = folder / ITEMS
     image_features = _read_features(folder / IMAGE_FEATURES)
     image_text_features = _read_features(folder / IMAGE_TEXT_FEATURES)
     _check_pictures(folder, table, image_features, image_text_features)
-    row_of = {item: row for row, item in enumerate(distinct.to_pylist())}
+    row_of = {item: row for row, item in enumerate(table["item_id"].to_pylist())}
     aligned = table.take(pa.array(map(row_of.get, item_ids.to_pylist()), pa.int64()))
     if aligned["item_id"].null_count == len(aligned):
         raise UserError(
@@ -186,8 +239,8 @@ def _read_features(path: Path) -> Float16[np.ndarray, "pictures features"] | Non
     if not path.is_file():
         return None
     try:
-        features = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        features = np.array(open_npy(path))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: found no readable .npy array ({_line(error)})") from None
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype != np.float16:
         found = f"{getattr(features, 'dtype', 'no array')} {getattr(features, 'shape', '')}".strip()

@@ -10,10 +10,13 @@ from prmkd_jax.common.options import option, validate
 class DataConfig:
     """Data options, shared by teachers and students."""
 
-    dataset: str = option("synthetic", "Data set: a folder of --data_dir, or 'synthetic'.")
+    dataset: str = option(
+        "synthetic", "Data set: a folder of --data_dir, or 'synthetic'.", filled=True
+    )
     data_dir: str = option(
         os.environ.get("PRMKD_DATA_DIR") or "data",
         "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
+        filled=True,
     )
     max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1)
     synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0)

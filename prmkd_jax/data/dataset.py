@@ -23,10 +23,13 @@ class Interactions:
         indptr: user u's history is `items[indptr[u]:indptr[u + 1]]`.
         items: item ids. The offset of an item in this array is the id of the *instance*
             (prefix before it → it), for students and teachers alike.
+        timestamps: Unix time of each interaction in microseconds, or None where the source has
+            no clock. Only a split by time reads it.
     """
 
     indptr: Int64[np.ndarray, " users_plus_1"]
     items: Int32[np.ndarray, " interactions"]
+    timestamps: Int64[np.ndarray, " interactions"] | None = None
 
     @property
     def num_users(self) -> int:
@@ -89,7 +92,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) over histories, ids, texts and image features.
 
-        Picture files are not read for it: who encodes them hashes what is in them.
+        Picture files are not read for it: who encodes them hashes what is in them. Timestamps
+        aren't either: they act through the order and through the split, which has its own hash.
         """
         digest = hashlib.sha256()
         for array in (

@@ -1,6 +1,11 @@
-"""Which instances are trained on, which choose and which report."""
+"""Which instances are trained on, which choose and which report.
+
+Two splits: leave-one-out, by each user's own order, and global temporal, by one clock for all.
+"""
 
 import dataclasses
+import hashlib
+from datetime import UTC, datetime
 
 import numpy as np
 from jaxtyping import Int64
@@ -45,6 +50,102 @@ def leave_one_out(interactions: Interactions) -> Split:
         test=(end - 1)[held_out],
         train_end=train_end,
     )
+
+
+def global_temporal(
+    interactions: Interactions, cuts: tuple[str, str] = ("0.8", "0.9"), name: str = "the data set"
+) -> Split:
+    """Trains on what happened before the first cut, validates after it, tests after the second.
+
+    - Training part: interactions before the first cut, of all users.
+    - Validation instance of a user: the first interaction at or after the first cut and before
+      the second, if the user has one earlier interaction or more.
+    - Test instance: the first interaction at or after the second cut, likewise. Its prefix holds
+      all earlier interactions of the user, those between the cuts too, and nothing at or after
+      the second cut.
+
+    So no model sees an interaction, of any user, that is later than what it has to predict, but
+    for those of the validation period in test prefixes, which lie before the test period. Users
+    whose first interaction is after the first cut are not trained on, yet are tested with their
+    prefix. Items that first occur after the first cut are candidates that nothing was learned of.
+
+    Args:
+        interactions: histories with timestamps that never fall within a history.
+        cuts: each the share of all interactions before it ("0.8"), or an ISO date or time
+            ("2018-06-01", UTC where it has no zone).
+        name: how an error names the data.
+
+    Raises:
+        UserError: there is no clock, a history's order disagrees with it, a cut can't be read, or
+            the second is not after the first.
+    """
+    times = interactions.timestamps
+    if times is None:
+        raise UserError(
+            f"{name}: found no Unix timestamps, expected them for --split=temporal (an order alone "
+            "is no clock that users share)"
+        )
+    start, end = interactions.indptr[:-1], interactions.indptr[1:]
+    same_user = interactions.users[1:] == interactions.users[:-1]
+    if (same_user & (times[1:] < times[:-1])).any():
+        raise UserError(
+            f"{name}: found histories whose positions disagree with their timestamps, expected "
+            "timestamps that never fall, for --split=temporal"
+        )
+    first, second = (_cut(text, times) for text in cuts)
+    if not first < second:
+        raise UserError(
+            f"--split_at: found {','.join(cuts)}, cuts at {_date(first)} and {_date(second)}, "
+            "expected the second after the first"
+        )
+    train_end = start + _before(interactions, first)
+    test_from = start + _before(interactions, second)
+    offsets = np.arange(len(interactions.items), dtype=np.int64)
+    users = interactions.users
+    return Split(
+        train=offsets[(offsets > start[users]) & (offsets < train_end[users])],
+        validation=train_end[(train_end > start) & (train_end < test_from)],
+        test=test_from[(test_from > start) & (test_from < end)],
+        train_end=train_end,
+    )
+
+
+def _cut(text: str, times: Int64[np.ndarray, " interactions"]) -> int:
+    """The first microsecond after a cut."""
+    try:
+        share = float(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise UserError(
+                f"--split_at: found {text!r}, expected a share between 0 and 1 or an ISO date"
+            ) from None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1e6)
+    if not 0 < share < 1:
+        raise UserError(f"--split_at: found {text!r}, expected a share between 0 and 1")
+    place = min(round(share * len(times)), len(times) - 1)
+    return int(np.partition(times, place)[place])
+
+
+def _before(interactions: Interactions, cut: int) -> Int64[np.ndarray, " users"]:
+    """How many interactions of each user are before a time."""
+    assert interactions.timestamps is not None
+    earlier = np.concatenate([[0], np.cumsum(interactions.timestamps < cut)])
+    return earlier[interactions.indptr[1:]] - earlier[interactions.indptr[:-1]]
+
+
+def _date(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
+
+
+def split_digest(split: Split) -> str:
+    """SHA-256 over the three parts, in hex."""
+    digest = hashlib.sha256()
+    for part in (split.train, split.validation, split.test):
+        digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()
 
 
 def require_parts(name: str, split: Split) -> None:

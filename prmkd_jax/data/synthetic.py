@@ -44,6 +44,9 @@ _SEEN = slice(3, 6)
 VISIBLE = ATTRIBUTES[_SEEN]
 """What a picture shows."""
 
+# Seconds: 2020-01-01 UTC, where the clock begins, and a year.
+_EPOCH, _YEAR = 1_577_836_800, 31_557_600
+
 # A department and its types; a type's complement is the next one, around the department.
 _DEPARTMENTS = {
     "home": "kitchen/kettle/teapot/mug/bowl,bedroom/blanket/cushion/pillow/quilt,lighting/lamp/"
@@ -154,12 +157,30 @@ def make_domain(seed: int, name: str, config: WorldConfig) -> Domain:
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     dataset = Dataset(
         name=f"synthetic-{name}",
-        interactions=Interactions(indptr, items.astype(np.int32)),
+        interactions=Interactions(indptr, items.astype(np.int32), _timestamps(seed, name, indptr)),
         catalogue=Catalogue(texts, pixels.reshape(-1, 768), image_rows, image_shape=(16, 16, 3)),
         user_ids=tuple(f"{name}-u{user}" for user in range(config.users)),
         item_ids=tuple(f"{name}-i{item}" for item in kept),
     )
     return Domain(dataset, attributes, told)
+
+
+def _timestamps(
+    seed: int, name: str, indptr: Int64[np.ndarray, " users_plus_1"]
+) -> Int64[np.ndarray, " interactions"]:
+    """A clock that the users share: each begins within two years, a fortnight between two items.
+
+    Drawn apart from everything else, so a world is the same with and without its clock.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), 1])
+    users, interactions = len(indptr) - 1, int(indptr[-1])
+    begins = rng.uniform(0, 2 * _YEAR, users)
+    gaps = rng.exponential(_YEAR / 26, interactions)
+    gaps[indptr[:-1]] = 0
+    passed = np.cumsum(gaps)
+    within = passed - np.repeat(passed[indptr[:-1]], np.diff(indptr))
+    seconds = _EPOCH + np.repeat(begins, np.diff(indptr)) + within
+    return (seconds * 1e6).astype(np.int64)
 
 
 def render(

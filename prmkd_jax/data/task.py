@@ -1,7 +1,6 @@
 """A data set and its split as one value: what teachers and students are trained and ranked on."""
 
 import dataclasses
-import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -9,10 +8,16 @@ from jaxtyping import Bool, Int32, Int64
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import PARTS, Split, leave_one_out, require_parts
+from prmkd_jax.data.splits import (
+    Split,
+    global_temporal,
+    leave_one_out,
+    require_parts,
+    split_digest,
+)
 
-SPLITS = {"leave_one_out": leave_one_out}
-"""Name of `--split` → the function that divides a data set's interactions."""
+SPLITS = ("leave_one_out", "temporal")
+"""The names of `--split`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +35,7 @@ class Task:
     @cached_property
     def split_digest(self) -> str:
         """SHA-256 over the three parts' instance ids, 64 hex digits."""
-        digest = hashlib.sha256()
-        for part in PARTS:
-            ids = np.ascontiguousarray(getattr(self.split, part), dtype=np.int64)
-            digest.update(ids.tobytes() + b"|")
-        return digest.hexdigest()
+        return split_digest(self.split)
 
     @cached_property
     def in_train(self) -> Bool[np.ndarray, " interactions"]:
@@ -53,18 +54,25 @@ class Task:
         return self.dataset.interactions.items[instance_ids]
 
 
-def make_task(dataset: Dataset, split: str = "leave_one_out") -> Task:
+def make_task(
+    dataset: Dataset, split: str = "leave_one_out", cuts: tuple[str, str] = ("0.8", "0.9")
+) -> Task:
     """Splits a data set.
 
     Args:
         dataset: histories and catalogue.
-        split: a key of `SPLITS`.
+        split: a name of `SPLITS`.
+        cuts: where the validation and the test period begin, for a temporal split.
 
     Raises:
-        UserError: there is no such split, or it leaves a part empty.
+        UserError: there is no such split, it leaves a part empty, or it needs a clock that the
+            data set doesn't have.
     """
     if split not in SPLITS:
         raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}")
-    task = Task(dataset, SPLITS[split](dataset.interactions))
+    if split == "temporal":
+        task = Task(dataset, global_temporal(dataset.interactions, cuts, dataset.name))
+    else:
+        task = Task(dataset, leave_one_out(dataset.interactions))
     require_parts(dataset.name, task.split)
     return task

@@ -21,6 +21,8 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import create_student, dotted
 
 WEIGHTS, CARD = "weights.safetensors", "student.json"
+# The same weights under RecBole's keys, which the caller may write; older weights' go with them.
+RECBOLE_FILE = "recbole.pth"
 USER_TABLE = "user_embedding.table"
 
 # Settings under which weights may be read that were trained under others.
@@ -62,10 +64,10 @@ def unnamed(weights: dict[str, np.ndarray], like: Params) -> Params:
 
 
 def export_student(folder: Path, params: Params, config: StudentConfig, facts: Facts) -> None:
-    """Writes a student beside `folder`, then renames: it is never partial.
+    """Writes a student; its card comes last: without one there is no student.
 
     Args:
-        folder: replaced if it exists.
+        folder: made where it is missing; its other files stay.
         params: the parameters.
         config: which student.
         facts: its data set, whose ids name the rows of the tables.
@@ -86,8 +88,12 @@ def export_student(folder: Path, params: Params, config: StudentConfig, facts: F
         "fields": _fields(weights, facts),
     }
     (partial / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    folder.mkdir(exist_ok=True)
+    for name in (CARD, RECBOLE_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for name in (WEIGHTS, CARD):
+        os.replace(partial / name, folder / name)
+    partial.rmdir()
 
 
 def read_export(folder: Path, config: StudentConfig, facts: Facts) -> Params:

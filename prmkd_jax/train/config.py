@@ -4,6 +4,12 @@ import dataclasses
 
 from prmkd_jax.common.options import option, validate
 
+# Part of every run's identity: raise it when the same settings give other numbers, as after a
+# change of what is drawn at random (initial weights, batches, dropout, negatives), of a loss,
+# or of the order in which numbers are added. A run that an older version began is then not
+# taken up, and finished runs of studies are run again.
+NUMERICS_VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:

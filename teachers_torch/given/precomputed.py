@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int
 
+from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import PrecomputedConfig
@@ -90,8 +91,8 @@ def _read(config: PrecomputedConfig, name: str, rows: int, width: int | None) ->
     """Maps one array into memory and checks shape, type and values."""
     path = _path(config, name)
     try:
-        array = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
+        array = open_npy(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: found no .npy array, expected one of floats") from error
     expected = f"[{rows}, {width or 'd'}]"
     if array.ndim != 2 or len(array) != rows or (width and array.shape[1] != width):

@@ -75,8 +75,7 @@ def encode_files(
     paths = dataset.catalogue.image_paths
     assert paths is not None
     distinct = sorted(set(paths) - {""})
-    content = f"{encoder_identity(config.image_encoder)} {files_digest(distinct)}"
-    cached = cache_dir / "images" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
+    cached = _cached(distinct, config, cache_dir)
     if not cached.exists():
         features = _encode(distinct, config, progress)
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +89,26 @@ def encode_files(
         dataset.catalogue, image_features=np.load(cached), image_rows=rows
     )
     return dataclasses.replace(dataset, catalogue=catalogue)
+
+
+def feature_width(dataset: Dataset, config: ImageConfig, cache_dir: Path) -> int:
+    """How wide the features of `encode_files` are; with a new encoder one picture is encoded.
+
+    Raises:
+        UserError: as `encode_files`, or no item has a picture.
+    """
+    distinct = sorted(set(dataset.catalogue.image_paths or ()) - {""})
+    if not distinct:
+        raise UserError(f"data set {dataset.name}: no item has a picture, expected some")
+    cached = _cached(distinct, config, cache_dir)
+    if cached.exists():
+        return np.load(cached, mmap_mode="r").shape[1]
+    return _encode(distinct[:1], config, lambda done, total: None).shape[1]
+
+
+def _cached(paths: Sequence[str], config: ImageConfig, cache_dir: Path) -> Path:
+    content = f"{encoder_identity(config.image_encoder)} {files_digest(paths)}"
+    return cache_dir / "images" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
 
 
 def files_digest(paths: Sequence[str]) -> str:

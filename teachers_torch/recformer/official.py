@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.weights import require_weights
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.model import Recformer
+from teachers_torch.torch_file import read_torch_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 OFFICIAL_HEAD_SIZE, OFFICIAL_PAD, OFFICIAL_EPS = 64, 1, 1e-5
 # What frameworks put before the official parameter names, in any order.
 WRAPPERS = ("_forward_module.", "module.", "model.")
+# Of what stands beside the weights in a file of Lightning; none of it is read.
+IGNORED = ("collections.Counter", "builtins.set", "__builtin__.set", "_codecs.encode", "numpy.")
+LONGEST_NAME = 200  # of a parameter
 OPTIONAL = ("lm_head.", "item_embedding.")
 # A buffer, and a tensor that transformers 4.57 leaves without use.
 UNREAD = ("longformer.embeddings.position_ids", "lm_head.weight")
@@ -87,32 +90,34 @@ def read_official(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     Raises:
         UserError: it is no such file, or of a width that heads of 64 don't divide.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle fails in many ways, all of them the file's
-        raise UserError(
-            f"{path}: found nothing that PyTorch loads without running code, expected a "
-            f"Recformer checkpoint ({first_line(error)})"
-        ) from error
-    if isinstance(content, Mapping):
+    content = read_torch_file(path, IGNORED)
+    if isinstance(content, dict):
         content = content.get("state_dict", content)
-    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
+    if not isinstance(content, dict) or not all(map(_is_weight, content.items())):
         raise UserError(f"{path}: found no mapping of tensors, expected a Recformer checkpoint")
     weights = official_weights(content)
     weights.pop("item_embedding.weight", None)
     return _architecture_of(weights, path), weights
 
 
+def _is_weight(entry: tuple[object, object]) -> bool:
+    """Whether a name is one that an error can show, and its value a tensor."""
+    name, value = entry
+    shown = isinstance(name, str) and name.isprintable() and len(name) <= LONGEST_NAME
+    return shown and isinstance(value, Tensor)
+
+
 def save_start(
     model: Recformer, tokenizer: "PreTrainedTokenizerBase", card: dict[str, Any], folder: Path
 ) -> None:
-    """Writes a model to start from beside `folder`, then renames: it is never partial.
+    """Writes a model to start from; its card comes last: without one there is no start.
 
     Args:
         model: its weights, the language head's included.
         tokenizer: written with it.
         card: what is to be known of it; json values.
-        folder: replaced if it exists. `--recformer_start=<folder>` reads it.
+        folder: made where it is missing; its other files stay. `--recformer_start=<folder>`
+            reads it.
     """
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -123,9 +128,13 @@ def save_start(
     content = {**card, "architecture": dataclasses.asdict(model.architecture)}
     text = json.dumps(content, indent=2, sort_keys=True)
     (partial / CARD).write_text(text + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+    (folder / TOKENIZER).mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    for path in (partial / TOKENIZER).iterdir():
+        os.replace(path, folder / TOKENIZER / path.name)
+    for name in (WEIGHTS, CARD):
+        os.replace(partial / name, folder / name)
+    shutil.rmtree(partial)
 
 
 def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:

@@ -60,6 +60,8 @@ def start_digest(path: Path) -> str:
     digest = hashlib.sha256()
     for part in (path / WEIGHTS, path / FACTS) if path.is_dir() else (path,):
         try:
+            if not part.is_file():  # a pipe would wait, a device never end
+                raise OSError("no regular file")
             with part.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.canonical import read_dataset
+from prmkd_jax.data.canonical import microseconds, read_dataset
 from prmkd_jax.data.dataset import TEXT_FIELDS, table_statistics
 from prmkd_jax.data.splits import leave_one_out
 
@@ -357,3 +357,31 @@ def test_without_a_picture_there_are_no_paths(tmp_path):
     for column in (None, pa.array(["z.png", None, None])):
         dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
         assert dataset.catalogue.image_paths is None
+
+
+@pytest.mark.parametrize("factor", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_timestamps_of_every_unit_become_microseconds(tmp_path, factor):
+    seconds = [1_500_000_000, 1_500_000_100, 1_400_000_000]
+    times = np.array(seconds, dtype=np.int64) * factor
+    found = microseconds(tmp_path, times)
+    assert found is not None
+    assert found.tolist() == [second * 1_000_000 for second in seconds]
+
+
+def test_numbers_that_only_order_are_no_clock(tmp_path):
+    assert microseconds(tmp_path, np.array([0, 1, 2, 1_500_000_000])) is None
+
+
+def test_timestamps_of_two_units_are_refused(tmp_path):
+    times = np.array([1_500_000_000, 1_500_000_000_000])
+    with pytest.raises(UserError, match="found 1500000000 and 1500000000000, which are of"):
+        microseconds(tmp_path, times)
+
+
+def test_the_whole_catalogue_as_candidates_adds_items_without_an_interaction(tmp_path):
+    write(tmp_path, interactions(), items())
+    narrow = read_dataset(tmp_path, "toy")
+    wide = read_dataset(tmp_path, "toy", candidates="catalogue")
+    assert wide.item_ids == (*narrow.item_ids, "z")
+    assert wide.catalogue.texts["title"] == (*narrow.catalogue.texts["title"], "Zed")
+    assert (wide.interactions.items == narrow.interactions.items).all()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Interactions
-from prmkd_jax.data.splits import leave_one_out, require_parts
+from prmkd_jax.data.splits import global_temporal, leave_one_out, require_parts
 
 
 def test_leave_one_out_by_hand():
@@ -54,3 +54,88 @@ def test_data_that_leave_a_part_empty_are_refused(length):
         UserError, match=r"data set short: found {.*: 0.*} instances, expected some"
     ):
         require_parts("short", leave_one_out(interactions))
+
+
+DAY = 86_400_000_000
+
+
+def by_days(*histories):
+    """Histories as lists of days; item ids count up."""
+    days = np.array([day for history in histories for day in history], dtype=np.int64)
+    indptr = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
+    items = np.arange(len(days), dtype=np.int32)
+    return Interactions(indptr.astype(np.int64), items, days * DAY)
+
+
+def test_temporal_split_by_hand():
+    """Cuts at days 10 and 20; the comments give the offset of each interaction."""
+    interactions = by_days(
+        [1, 5, 12, 15, 25, 26],  # 0–5: trains on 0, 1; validation 2; test 4
+        [3, 10],  # 6, 7: a cut belongs to the later part
+        [2, 4, 20],  # 8–10: nothing between the cuts; test 10
+        [11, 22],  # 11, 12: not trained on; tested with the prefix 11
+        [30, 31],  # 13, 14: the first target has no prefix
+        [1, 2],  # 15, 16: training alone
+    )
+    split = global_temporal(interactions, ("1970-01-11", "1970-01-21"))
+    assert split.train.tolist() == [1, 9, 16]
+    assert split.validation.tolist() == [2, 7]
+    assert split.test.tolist() == [4, 10, 12]
+    assert split.train_end.tolist() == [2, 7, 10, 11, 13, 17]
+
+
+def test_a_share_cuts_by_the_number_of_interactions():
+    interactions = by_days([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    split = global_temporal(interactions, ("0.5", "0.8"))
+    assert split.train_end.tolist() == [5]
+    assert split.validation.tolist() == [5]
+    assert split.test.tolist() == [8]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=8), min_size=1, max_size=12),
+    st.randoms(),
+)
+def test_the_temporal_split_does_not_depend_on_the_future(histories, random):
+    """Items after the test cut, in any order, change neither a part before it nor a prefix."""
+    interactions = by_days(*map(sorted, histories))
+    cuts = ("1970-01-16", "1970-01-31")
+    split = global_temporal(interactions, cuts)
+    assert interactions.timestamps is not None
+    users, times = interactions.users, interactions.timestamps // DAY
+    later = np.flatnonzero(times >= 30)
+    moved = interactions.items.copy()
+    moved[later] = random.sample(moved[later].tolist(), len(later))
+    for part, first, last in ((split.train, 0, 15), (split.validation, 15, 30)):
+        assert ((times[part] >= first) & (times[part] < last)).all()
+        assert (moved[part] == interactions.items[part]).all()
+    assert (times[split.test] >= 30).all()
+    for instance in split.test:
+        prefix = slice(interactions.indptr[users[instance]], instance)
+        assert (times[prefix] < 30).all()
+        assert (moved[prefix] == interactions.items[prefix]).all()
+        assert prefix.stop > prefix.start
+
+
+@pytest.mark.parametrize(
+    ("cuts", "says"),
+    [
+        (("0.9", "0.8"), "expected the second after the first"),
+        (("1.5", "0.9"), "found '1.5', expected a share between 0 and 1"),
+        (("soon", "0.9"), "found 'soon', expected a share between 0 and 1 or an ISO date"),
+    ],
+)
+def test_cuts_that_cannot_be_are_refused(cuts, says):
+    with pytest.raises(UserError, match=says):
+        global_temporal(by_days([1, 2, 3, 4, 5, 6]), cuts)
+
+
+def test_an_order_without_a_clock_is_refused():
+    interactions = Interactions(np.array([0, 3]), np.arange(3, dtype=np.int32))
+    with pytest.raises(UserError, match="Toys: found no Unix timestamps"):
+        global_temporal(interactions, name="Toys")
+
+
+def test_positions_that_disagree_with_the_clock_are_refused():
+    with pytest.raises(UserError, match="disagree with their timestamps"):
+        global_temporal(by_days([1, 3, 2, 4]))

@@ -106,19 +106,18 @@ def test_killed_and_resumed_is_the_same_as_uninterrupted(folder, finished):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (output / "results.json").exists()
-    resumed = run(folder, "killed", "--resume")
+    resumed = run(folder, "killed")
     assert resumed.returncode == 0, resumed.stderr
     assert "sasrec-base-seed0: epoch" not in resumed.stdout
     results = [json.loads((folder / o / "results.json").read_text()) for o in ("first", "killed")]
     for one in results:
-        del one["settings"]["output_dir"], one["settings"]["resume"]
-        del one["environment"]["git_commit"]
+        del one["settings"]["output_dir"], one["environment"]["git_commit"]
     assert results[0] == results[1]
 
 
-def test_resume_with_other_settings_is_refused(folder, finished):
-    """Going on with a state that belongs to another configuration."""
-    done = run(folder, "first", "--resume", "--dropout=0.1")
+def test_another_runs_folder_is_refused(folder, finished):
+    """Going on with a state that belongs to another configuration, or replacing it unasked."""
+    done = run(folder, "first", "--dropout=0.1")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
         "error: --dropout: found 0.1, expected 0.5 as in"
@@ -136,6 +135,11 @@ def test_resume_with_other_settings_is_refused(folder, finished):
         (["--teachers=unisrec,oracle"], "error: --teachers: found 'unisrec,oracle', expected"),
         (["--dataset=Nowhere", "--data_dir=missing"], "error: "),
         (["--num_heads=3"], "error: --num_heads: found 3, expected a divisor of --hidden_size=16"),
+        (["--output_dir="], "error: --output_dir: found '', expected text, not empty"),
+        (["--cache_dir="], "error: --cache_dir: found '', expected text, not empty"),
+        (["--data_dir="], "error: --data_dir: found '', expected text, not empty"),
+        (["--dataset="], "error: --dataset: found '', expected text, not empty"),
+        (["--resume"], "error: unknown flag --resume"),
         (["--batch_size=10"], "error: --batch_size: found 10, expected at least --max_seq_len=20"),
     ],
 )

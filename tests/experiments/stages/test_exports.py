@@ -1,5 +1,7 @@
 """Weights in and out of a study: --student_init and --export_recbole."""
 
+import shutil
+
 import jax
 import pytest
 import torch
@@ -11,10 +13,11 @@ from experiments.cli.settings import GROUPS, settings_from
 from experiments.runs import finished as trials
 from experiments.runs.finished import finished_runs
 from experiments.stages.exports import export, student_start
-from experiments.stages.pipeline import _open_output, load_dataset
-from experiments.stages.students import train_students
+from experiments.stages.pipeline import load_dataset
+from experiments.stages.students import plain_run, train_students
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.serve.exported import export_student
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.loop import init_state, make_optimizer
 from tests.experiments.runs.test_finished import SMALL
@@ -125,14 +128,14 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
     assert str(error.value).startswith(message)
     if any("init" in flag for flag in flags):
         with pytest.raises(UserError) as of_a_study:
-            trials.require_start(configs(tmp_path, *flags))
+            trials.check_runs([configs(tmp_path, *flags)])
         assert str(of_a_study.value) == str(error.value)
 
 
 def test_trials_refuse_to_be_exported(tmp_path):
     """A study of hours that leaves no file of those that were asked for."""
     with pytest.raises(UserError, match="--export_recbole: found True, expected False"):
-        trials.require_start(configs(tmp_path, "--export_recbole"))
+        trials.check_runs([configs(tmp_path, "--export_recbole")])
 
 
 def test_a_training_that_diverges_ends_in_one_line(tmp_path):
@@ -146,13 +149,16 @@ def test_a_training_that_diverges_ends_in_one_line(tmp_path):
         train_students(dataset, split, None, settings, tmp_path, reporter, lambda _: None)
 
 
-def test_a_new_run_leaves_no_results_of_an_older_one(tmp_path):
-    """Figures of an older run, taken for those of one that was stopped; or students lost."""
-    for name in ("results.json", "report.html", "figures/a.svg", "students/sasrec/student.json"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("old")
-    _open_output(tmp_path, {}, "", resume=False)
-    assert (tmp_path / "results.json").exists(), "a folder that no run has made is left alone"
-    _open_output(tmp_path, {}, "", resume=False)
-    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
-    assert left == ["config.json", "flags.cfg", "students/sasrec/student.json"]
+def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
+    """Somebody's notes on a student, gone with its older weights."""
+    place = tmp_path / "sasrec-base-seed0"
+    shutil.copytree(exported[0], place)
+    (place / "notes.txt").write_text("mine")
+    settings = settings_from(configs(tmp_path))
+    dataset = load_dataset(settings)
+    facts = plain_run(dataset, leave_one_out(dataset.interactions), settings, 0, tmp_path).facts
+    export_student(place, jax.tree.map(lambda x: x + 1, exported[1]), settings.student, facts)
+    assert (place / "notes.txt").read_text() == "mine"
+    found = started(tmp_path, f"--student_init={place}").params
+    assert same_bits(found, jax.tree.map(lambda x: x + 1, exported[1]))
+    assert not list(tmp_path.glob("*.partial-*"))

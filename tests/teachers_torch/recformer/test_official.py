@@ -131,9 +131,9 @@ class Bomb:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "without running code"),
-        (b"no pickle", "without running code"),
-        (pickle.dumps(Bomb()), "without running code"),
+        (b"", "no checkpoint of torch.save"),
+        (b"no pickle", "no checkpoint of torch.save"),
+        (pickle.dumps(Bomb()), "no checkpoint of torch.save"),
         ([1, 2], "no mapping of tensors"),
         ({"state_dict": {"a": 1}}, "no mapping of tensors"),
         ({"a": torch.zeros(2)}, "missing longformer.embeddings.word_embeddings.weight"),

@@ -287,12 +287,13 @@ def test_a_malicious_file_runs_nothing(tmp_path, protocol):
 
 def test_a_file_changes_nothing_of_torchs(tmp_path):
     """A pickle that gives the function that tensors are made by other defaults."""
-    attack = b"ctorch._utils\n_rebuild_tensor_v2\n(N}X\x0c\x00\x00\x00__defaults__(I7\ntstb."
+    name = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n"
+    attack = name + b"(N}X\x0c\x00\x00\x00__defaults__(K\x07tstb."
     with zipfile.ZipFile(tmp_path / "evil.pth", "w") as archive:
         archive.writestr("evil/data.pkl", attack)
         archive.writestr("evil/version", "3")
     before = torch._utils._rebuild_tensor_v2.__defaults__
-    with pytest.raises(UserError, match="found no readable state_dict"):
+    with pytest.raises(UserError, match="sets attributes of what has none"):
         read_official(tmp_path / "evil.pth")
     assert torch._utils._rebuild_tensor_v2.__defaults__ is before
     unguarded = types.FunctionType(torch._utils._rebuild_tensor_v2.__code__, {}, "rebuild")

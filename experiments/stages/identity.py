@@ -1,0 +1,154 @@
+"""What a run depends on, as JSON: equal identities give equal numbers, bit for bit on a CPU.
+
+It has the settings that are read, the contents of all that is read (data, split, start, inputs
+of the teachers), the versions of what computes, and nothing else: where files lie, and how
+often a state is saved, changes no number.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from experiments.cli.flags import as_dict
+from experiments.cli.settings import GROUPS, Settings
+from experiments.stages.data import second_domain
+from experiments.stages.exports import start_digest
+from prmkd_jax.common.plugins import own_identity
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.splits import Split, split_digest
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students.config import BUILT_IN, OWN_GROUP, StudentConfig
+from prmkd_jax.train.config import NUMERICS_VERSION, TrainConfig
+from teachers_torch.tuning import teacher_identity
+
+_READ = (DataConfig, StudentConfig, TrainConfig)
+# Where the data lie, and how often a state is saved, changes no number.
+_FREE = ("data_dir", "checkpoint_seconds")
+# They draw the random numbers and round: after an upgrade a stopped run would end in numbers
+# that neither version gives. torch does so for the scores alone that it is asked for; vectors
+# of teachers have a cache key of their own, with `ENCODER_VERSION`.
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+# Options of JAX, mostly set by environment variables, that change what is drawn or rounded.
+_JAX_OPTIONS = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_threefry_partitionable",
+)
+# How an error calls the parts that no flag names.
+_WORDS = {
+    "data": "the data",
+    "split": "the split",
+    "second_domain_data": "the data of --second_domain",
+    "student_init": "the contents of --student_init",
+    "student_class": "the class of --student",
+    "numerics_version": "the version of the training code",
+    "teachers": "teacher",
+    "variants": "variant",
+}
+
+
+def run_identity(
+    configs: Sequence[Any], settings: Settings, dataset: Dataset, split: Split
+) -> dict[str, Any]:
+    """What one seed's runs depend on, but for the seed and the variant.
+
+    A student alone depends on no teacher and no distillation.
+
+    Args:
+        configs: the configuration as parsed, in the order of `GROUPS`.
+        settings: the same, put together.
+        dataset: the data.
+        split: its parts.
+
+    Raises:
+        UserError: an input file is missing.
+    """
+    run, student = settings.run, settings.student.student
+    read = [
+        (group, config)
+        for group, config in zip(GROUPS, configs, strict=True)
+        if group.config in _READ or (run.teachers and group.config is DistillConfig)
+    ]
+    flags = as_dict(*zip(*read, strict=True))
+    flags = {name: value for name, value in flags.items() if name not in _FREE}
+    flags["teachers"] = list(run.teachers)
+    packages = list(_PACKAGES)
+    if run.teachers:
+        flags["teacher_scores"] = run.teacher_scores
+        packages += ["torch"] if run.teacher_scores == "torch" else []
+    identity: dict[str, Any] = {
+        "settings": flags,
+        "data": dataset.fingerprint,
+        "split": split_digest(split),
+    }
+    domain = second_domain(settings, dataset)
+    if domain is not None:
+        identity["second_domain_data"] = domain.fingerprint
+    if run.student_init:
+        identity["student_init"] = start_digest(settings)
+    if student not in BUILT_IN:
+        identity["student_class"] = dict(own_identity(OWN_GROUP, student))
+    identity["teachers"] = {
+        name: teacher_identity(name, dataset, settings.teachers, run.teacher_seed)
+        for name in run.teachers
+    }
+    identity["numerics_version"] = NUMERICS_VERSION
+    identity["packages"] = {name: metadata.version(name) for name in packages}
+    identity["jax"] = {
+        "platform": jax.default_backend(),
+        **{name: str(getattr(jax.config, name)) for name in _JAX_OPTIONS},
+    }
+    return identity
+
+
+def digest(content: Any) -> str:
+    """Twelve hexadecimal digits that stand for JSON content."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """Names the first part in which two identities differ, in the order of the first one.
+
+    >>> first_difference({"settings": {"dropout": 0.1}}, {"settings": {"dropout": 0.5}})
+    '--dropout: found 0.1, expected 0.5'
+    >>> first_difference({"data": "a"}, {"data": "a"}) is None
+    True
+    """
+    difference = _difference(found, expected, ())
+    if difference is None:
+        return None
+    path, one, other = difference
+    return f"{_named(path)}: found {one!r}, expected {other!r}"
+
+
+def _difference(
+    found: Mapping[str, Any], expected: Mapping[str, Any], path: tuple[str, ...]
+) -> tuple[tuple[str, ...], Any, Any] | None:
+    for name in dict.fromkeys((*found, *expected)):
+        one, other = found.get(name), expected.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            inner = _difference(one, other, (*path, name))
+            if inner is not None:
+                return inner
+        elif one != other:
+            return (*path, name), one, other
+    return None
+
+
+def _named(path: tuple[str, ...]) -> str:
+    """A flag with its dashes, and in words what it is a part of."""
+    words = []
+    for before, name in zip(("", *path), path, strict=False):
+        if before == "settings" and "teachers" not in path[:-2]:
+            words.append(f"--{name}")
+        elif name != "settings":
+            words.append(_WORDS.get(name, name))
+    return ", ".join(words)

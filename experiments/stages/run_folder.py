@@ -1,0 +1,202 @@
+"""A run's folder: whose it is, which files in it are its own, and who may write there.
+
+A manifest (`run.json`) keeps the identity of the run that the folder belongs to and lists the
+files that this run writes. The same run goes on in it; another one is refused, and takes the
+folder with `--overwrite`. Only what a manifest lists is ever removed.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from experiments.stages.identity import first_difference
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json
+
+MANIFEST = "run.json"
+# What Orbax writes: a folder an epoch, and one with a longer name while it is being written.
+_STATE = re.compile(r"epoch_\d+(\..*)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A folder that was examined and found free for a run.
+
+    Attributes:
+        path: the folder.
+        manifest: the name of the file that lists what is the run's.
+        identity: the run's.
+        files: what it writes, relative to the folder; a name that ends in "/" is a folder of
+            training states.
+        found: what is there: nothing of ours, this run stopped or finished, or another one that
+            is to be replaced.
+        before: the files that the manifest there lists.
+    """
+
+    path: Path
+    manifest: str
+    identity: Mapping[str, Any]
+    files: tuple[str, ...]
+    found: Literal["nothing", "stopped", "finished", "another"]
+    before: tuple[str, ...] = ()
+
+
+def examine(
+    path: Path,
+    identity: Mapping[str, Any],
+    files: Sequence[str],
+    *,
+    overwrite: bool,
+    optional: Sequence[str] = (),
+    manifest: str = MANIFEST,
+    flag: str = "--output_dir",
+) -> RunFolder:
+    """Looks whether a run may write into a folder; changes nothing.
+
+    Args:
+        path: the folder; it may be missing.
+        identity: of the run.
+        files: what the run writes, see `RunFolder`.
+        overwrite: whether another run's files may be replaced.
+        optional: further files, which not every such run writes.
+        manifest: name of the manifest.
+        flag: how an error calls the folder.
+
+    Raises:
+        UserError: another run's files lie there, or files that no run has listed are in the way.
+    """
+    # As JSON has it, so that it equals what is read back.
+    identity = json.loads(json.dumps(identity))
+    planned = (manifest, *files, *optional)
+    before = _read_manifest(path / manifest, flag)
+    listed = set(() if before is None else (manifest, *before["files"]))
+    _require_free(path, planned, listed, flag)
+    if before is None:
+        return RunFolder(path, manifest, identity, (*files, *optional), "nothing")
+    known = tuple(before["files"])
+    difference = first_difference(identity, before["identity"])
+    if difference is None:
+        there = all((path / name).exists() for name in known)
+        finished = before["finished"] and there and set(files) <= set(known)
+        together = tuple(dict.fromkeys((*known, *files, *optional)))
+        found = "finished" if finished else "stopped"
+        return RunFolder(path, manifest, identity, together, found, known)
+    if not overwrite:
+        raise UserError(
+            f"{difference} as in {path / manifest}, the run that is there (take another {flag}, "
+            "or replace that run with --overwrite)"
+        )
+    return RunFolder(path, manifest, identity, (*files, *optional), "another", known)
+
+
+def begin(folder: RunFolder) -> None:
+    """Makes the folder this run's: removes the files of the one before, lists its own.
+
+    The list is written before the files are: none is ever there that isn't listed.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if folder.found == "another":
+        _remove(folder.path, folder.before)
+    _write_manifest(folder, folder.files, finished=False)
+
+
+def finish(folder: RunFolder) -> None:
+    """Notes that the run is done, and which of its files there are."""
+    written = [name for name in folder.files if (folder.path / name).exists()]
+    _write_manifest(folder, written, finished=True)
+
+
+def remove_states(folder: Path) -> None:
+    """Removes the training states in a folder, and the folder if nothing else is in it."""
+    if folder.is_dir() and not folder.is_symlink():
+        for entry in folder.iterdir():
+            if _STATE.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+        _remove_if_empty(folder)
+
+
+def _write_manifest(folder: RunFolder, files: Sequence[str], *, finished: bool) -> None:
+    content = {"identity": folder.identity, "files": sorted(files), "finished": finished}
+    write_json(folder.path / folder.manifest, content)
+
+
+def _read_manifest(path: Path, flag: str) -> dict[str, Any] | None:
+    """What the manifest says; None where there is none.
+
+    Raises:
+        UserError: it is no manifest, or lists what lies outside its folder.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = {key: content[key] for key in ("identity", "files", "finished")}
+        outside = [name for name in found["files"] if not _is_inside(name)]
+        if outside or not isinstance(found["identity"], dict):
+            raise ValueError(outside)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: found no list of a run's files, expected one (move it, or take another "
+            f"{flag})"
+        ) from None
+    return found
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def _require_free(path: Path, planned: Sequence[str], listed: set[str], flag: str) -> None:
+    """Refuses what is in the way of the files to be written.
+
+    Raises:
+        UserError: naming it.
+    """
+    for folder in sorted({parent for name in planned for parent in (path / name).parents}):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UserError(f"{folder}: found a file, expected a folder or nothing ({flag}={path})")
+    for name in planned:
+        place = path / name
+        is_folder = name.endswith("/")
+        if not os.path.lexists(place) or (is_folder and place.is_dir() and not any_in(place)):
+            continue
+        if name not in listed or place.is_dir() != is_folder:
+            kind = "folder" if place.is_dir() else "file"
+            raise UserError(
+                f"{place}: found a {kind} that no run listed as its own, expected none (move it, "
+                f"or take another {flag})"
+            )
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{flag}: found {nearest} without permission to write, expected it")
+
+
+def any_in(folder: Path) -> bool:
+    """Whether a folder has an entry."""
+    return next(folder.iterdir(), None) is not None
+
+
+def _remove(path: Path, files: Sequence[str]) -> None:
+    """Removes listed files, training states, and the folders that are empty then."""
+    for name in files:
+        place = path / name
+        if name.endswith("/"):
+            remove_states(place)
+        elif not place.is_dir():
+            place.unlink(missing_ok=True)
+    folders = {parent for name in files for parent in PurePosixPath(name).parents}
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+        if folder.parts:
+            _remove_if_empty(path / folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

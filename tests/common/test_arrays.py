@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from prmkd_jax.common.arrays import open_npy
+
+
+def npy(shape: str, data: bytes = b"\0" * 40) -> bytes:
+    header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + data
+
+
+def test_arrays_come_back(tmp_path):
+    """Values or a type that change on the way."""
+    array = np.arange(6, dtype=np.float16).reshape(2, 3)
+    np.save(tmp_path / "a.npy", array)
+    found = open_npy(tmp_path / "a.npy")
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["(10**30,)", f"({2**62},)", f"({2**62}, {2**62})", "(-5, -4)", "(1000000000000, 4)", "((1,)"],
+)
+def test_shapes_that_the_file_lacks_the_bytes_for_are_refused(tmp_path, shape):
+    """Terabytes asked of the system for a file of 200 bytes."""
+    (tmp_path / "a.npy").write_bytes(npy(shape))
+    with pytest.raises((ValueError, OSError)):
+        open_npy(tmp_path / "a.npy")
+
+
+def test_objects_and_archives_are_refused(tmp_path):
+    """Code that an array of Python objects brings along, or an archive taken for an array."""
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "b.npz", a=np.zeros(3))
+    (tmp_path / "c.npy").write_bytes(b"PK\3\4broken")
+    for name in ("a.npy", "b.npz", "c.npy"):
+        with pytest.raises((ValueError, OSError)):
+            open_npy(tmp_path / name)
+
+
+def test_damaged_headers_end_in_a_value_error(tmp_path):
+    """A TokenError or TypeError out of NumPy's reader, or a warning."""
+    rng, data, refused = np.random.default_rng(0), npy("(5, 4)"), 0
+    for _ in range(2000):
+        out = bytearray(data)
+        for place in rng.integers(len(out) - 40, size=2):
+            out[place] = rng.integers(256)
+        (tmp_path / "a.npy").write_bytes(out)
+        try:
+            open_npy(tmp_path / "a.npy")
+        except (ValueError, OSError):
+            refused += 1
+    assert refused > 500

@@ -1,0 +1,132 @@
+"""A run's folder: who may write there, and what is removed."""
+
+import json
+
+import pytest
+
+from experiments.stages.run_folder import begin, examine, finish
+from prmkd_jax.common.errors import UserError
+
+FILES = ("results.json", "students/a/weights", "checkpoints/a/")
+
+
+def identity(dropout: float = 0.5, data: str = "d0"):
+    return {"settings": {"dropout": dropout}, "data": data}
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The folder of a finished run, with two files that are somebody's."""
+    folder = examine(tmp_path / "out", identity(), FILES, overwrite=False)
+    begin(folder)
+    (folder.path / "checkpoints" / "a" / "epoch_3").mkdir(parents=True)
+    (folder.path / "students" / "a").mkdir(parents=True)
+    for name in ("results.json", "students/a/weights", "checkpoints/a/epoch_3/array"):
+        (folder.path / name).write_text("ours")
+    (folder.path / "checkpoints" / "thesis.tex").write_text("mine")
+    (folder.path / "checkpoints" / "a" / "notes.txt").write_text("mine")
+    finish(folder)
+    return folder.path
+
+
+def test_looking_changes_nothing(tmp_path):
+    """A folder that is made although the run is refused later."""
+    assert examine(tmp_path / "out", identity(), FILES, overwrite=True).found == "nothing"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_run_goes_on_and_is_known_when_it_is_finished(finished):
+    """A finished run that is trained again, or a stopped one that is taken for finished."""
+    for overwrite in (False, True):
+        assert examine(finished, identity(), FILES, overwrite=overwrite).found == "finished"
+    more = examine(finished, identity(), (*FILES, "recbole.pth"), overwrite=False)
+    assert more.found == "stopped"
+    (finished / "results.json").unlink()
+    again = examine(finished, identity(), FILES, overwrite=False)
+    assert again.found == "stopped"
+    begin(again)
+    assert (finished / "students" / "a" / "weights").read_text() == "ours"
+    assert (finished / "checkpoints" / "a" / "epoch_3" / "array").is_file()
+    assert examine(finished, identity(), FILES, overwrite=False).found == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (identity(dropout=0.1), "--dropout: found 0.1, expected 0.5 as in"),
+        (identity(data="d1"), "the data: found 'd1', expected 'd0' as in"),
+    ],
+)
+def test_another_run_is_refused_by_the_first_difference(finished, other, message):
+    """Hours of work deleted by a command that was meant for another folder."""
+    before = contents(finished)
+    with pytest.raises(UserError) as error:
+        examine(finished, other, FILES, overwrite=False)
+    assert str(error.value).startswith(message)
+    assert str(error.value).endswith("or replace that run with --overwrite)")
+    assert contents(finished) == before
+
+
+def test_overwriting_removes_what_the_run_wrote_and_nothing_else(finished):
+    """Somebody's thesis deleted with the checkpoints beside it, or an old result that stays."""
+    folder = examine(finished, identity(data="d1"), ("results.json",), overwrite=True)
+    assert folder.found == "another"
+    begin(folder)
+    left = contents(finished)
+    manifest = json.loads(left.pop("run.json"))
+    assert left == {"checkpoints/thesis.tex": b"mine", "checkpoints/a/notes.txt": b"mine"}
+    assert manifest == {
+        "identity": identity(data="d1"),
+        "files": ["results.json"],
+        "finished": False,
+    }
+    assert not (finished / "students").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("results.json", "file"), ("checkpoints/a/thesis.tex", "folder"), ("run.json/x", "folder")],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_nobodys_run_in_the_way_are_refused(tmp_path, name, kind, overwrite):
+    """A file that somebody made, replaced by a run's because of its name."""
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("mine")
+    with pytest.raises(UserError, match=f"found (a {kind} that no run|no list of a run's files)"):
+        examine(tmp_path, identity(), FILES, overwrite=overwrite)
+    assert place.read_text() == "mine"
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    """An error of the system after the teachers' hours."""
+    (tmp_path / "students").write_text("mine")
+    with pytest.raises(UserError, match="students: found a file, expected a folder"):
+        examine(tmp_path, identity(), FILES, overwrite=True)
+    with pytest.raises(UserError, match="students: found a file, expected a folder"):
+        examine(tmp_path / "students", identity(), FILES, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["../precious", "/precious", "a/../../precious", ""])
+def test_a_manifest_that_lists_what_lies_outside_is_refused(tmp_path, name):
+    """A file from elsewhere that makes the program delete what is not the run's."""
+    manifest = {"identity": {}, "files": [name], "finished": True}
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
+        examine(tmp_path, identity(), FILES, overwrite=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"identity": 1, "files": [], "finished": 1}'])
+def test_a_damaged_manifest_is_refused(tmp_path, text):
+    """A traceback, or a folder whose owner is not known taken for nobody's."""
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
+        examine(tmp_path, identity(), FILES, overwrite=True)
