@@ -165,9 +165,9 @@ def test_the_architecture_pages_records_exist():
     assert not missing
 
 
-def test_tests_that_pages_name_exist():
+def test_files_of_ours_that_pages_name_exist():
     for page in CURRENT:
-        for path in re.findall(r"`(tests/[\w/.]+)`", page.read_text()):
+        for path in re.findall(rf"`((?:tests|{'|'.join(OURS)})/[\w/.]+)`", page.read_text()):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
