@@ -183,10 +183,10 @@ def flags_of(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
 
 
 def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
-    """The fields of a dataclass that were declared with `option`, as flags."""
+    """The fields of a dataclass that were declared with `option`, constants too."""
     annotations = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        if field.metadata.get("flag"):
+        if "flag" in field.metadata:
             yield field, kind_of(annotations[field.name])
 
 

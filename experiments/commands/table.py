@@ -2,9 +2,10 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, pretrain, report, search, study, train
+from experiments.commands import bench, flags, prepare, pretrain, report, search, study, train
 
 COMMANDS = (
+    prepare.COMMAND,
     train.COMMAND,
     pretrain.COMMAND,
     study.COMMAND,

@@ -20,11 +20,9 @@ SMALL = (
     "--max_epochs=4",
     "--batch_size=128",
     "--max_seq_len=20",
-    *(
-        f"--{teacher}_{flag}"
-        for teacher in ("unisrec", "unim2rec")
-        for flag in ("hidden_size=16", "max_epochs=2", "batch_size=128")
-    ),
+    "--teacher_hidden_size=16",
+    "--teacher_max_epochs=2",
+    "--teacher_batch_size=128",
 )
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from experiments.benchmarks.steps import measure, recformer_speed
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from prmkd_jax.common.errors import UserError
+from teachers_torch.config import UniM2RecConfig
 from tests.teachers_torch.recformer_worlds import make_teacher
 from tests.teachers_torch.worlds import ring_world
 
@@ -58,13 +61,16 @@ def test_every_number_has_a_unit_and_each_teacher_its_own_width(tmp_path, monkey
         "--hidden_size=8",
         "--inner_size=8",
         "--num_layers=1",
-        "--unisrec_hidden_size=8",
-        "--unim2rec_hidden_size=12",
+        "--teacher_hidden_size=8",
         "--batch_size=32",
         "--max_seq_len=8",
         f"--cache_dir={tmp_path}",
     ]
-    measured = measure(settings_from(parse(["--flagfile=demo.cfg", *flags], GROUPS).configs), 5)
+    settings = settings_from(parse(["--flagfile=demo.cfg", *flags], GROUPS).configs)
+    wider = dataclasses.replace(settings.teachers.get(UniM2RecConfig), hidden_size=12)
+    of = {**settings.teachers.of, UniM2RecConfig: wider}
+    teachers = dataclasses.replace(settings.teachers, of=of)
+    measured = measure(dataclasses.replace(settings, teachers=teachers), 5)
     assert widths == [("unisrec", 8, 8), ("unim2rec", 12, 12)]
     names = [name for name, _, _ in measured]
     assert len(set(names)) == len(names)

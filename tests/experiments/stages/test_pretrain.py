@@ -11,9 +11,9 @@ from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.pretrain import COMMAND
 from experiments.stages.pretrain import families, load_domains, pretrain_one
 from prmkd_jax.common.errors import UserError
-from teachers_torch.config import PretrainConfig, RecformerPretrainConfig
+from teachers_torch.config import PretrainConfig, RecformerPretrainConfig, UniSRecConfig
 from teachers_torch.items import inputs
-from teachers_torch.recformer.start import load_start
+from teachers_torch.recformer.start import configured, load_start
 from teachers_torch.sequence.start import read_start
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import text_vectors
@@ -70,7 +70,7 @@ def test_domains_are_named_once_each(domains):
 def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
     """An event that the screen doesn't know, or a folder that tuning doesn't take."""
     monkeypatch.setattr(inputs, "encode_texts", text_vectors)
-    flags = ["--unisrec_hidden_size=8", "--unisrec_num_layers=1", f"--cache_dir={tmp_path}"]
+    flags = ["--teacher_hidden_size=8", "--teacher_num_layers=1", f"--cache_dir={tmp_path}"]
     pretraining = PretrainConfig(epochs=2, batch_size=64)
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream))
@@ -83,7 +83,7 @@ def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
     ]
     assert f"--init=unisrec={folder}" in "".join(told)
     started = settings(*flags, f"--init=unisrec={folder}").teachers
-    start = read_start("unisrec", started.unisrec, started)
+    start = read_start("unisrec", started.get(UniSRecConfig), started)
     assert start is not None
     assert start.description.startswith("pre-trained on synthetic-garden, 2 epochs")
 
@@ -93,7 +93,7 @@ def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     flags = [
         f"--cache_dir={tmp_path}", f"--recformer_tokenizer={tmp_path / 'tiny'}",
-        "--recformer_hidden_size=8", "--recformer_num_heads=2", "--recformer_max_tokens=16",
+        "--recformer_hidden_size=8", "--recformer_max_tokens=16",
     ]  # fmt: skip
     pretraining = RecformerPretrainConfig(max_epochs=1, batch_size=16, accumulate=1)
     stream = io.StringIO()
@@ -106,6 +106,6 @@ def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
     assert "accuracy" in told
     assert f"--init=recformer={folder}" in told
     started = settings(f"--init=recformer={folder}", *flags).teachers
-    start = load_start(started.recformer, started.max_seq_len)
+    start = load_start(configured(started), started.max_seq_len)
     assert start.architecture.hidden_size == 8
     assert start.weights

@@ -1,0 +1,271 @@
+"""Writes a data set in the canonical layout, whole or not at all."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int8, Int32, Int64
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import INTERACTIONS, ITEMS
+from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.sources.clean import ITEM_COLUMNS
+from prmkd_jax.data.sources.filters import Ties, in_order
+from prmkd_jax.data.sources.log import SPLITS, Log
+
+_ROWS = 1 << 20
+STAGED = "items.staged.parquet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Histories:
+    """Interactions in their final order and numbering.
+
+    Attributes:
+        interactions: the histories.
+        user_ids: ids in the order of the numbers.
+        item_ids: ids in the order of the numbers, which is the order of the texts.
+        times: microseconds since 1970 UTC; None where only the rank is known.
+        ratings: as in `Log`, like the following.
+        events: index of `event_names`, −1 where there is none.
+        event_names: the types of events.
+        splits: index of `SPLITS`, None where there is no given split or it is leave-one-out.
+    """
+
+    interactions: Interactions
+    user_ids: pl.Series
+    item_ids: pl.Series
+    times: Int64[np.ndarray, " rows"] | None
+    ratings: Float32[np.ndarray, " rows"] | None
+    events: Int32[np.ndarray, " rows"] | None
+    event_names: tuple[str, ...]
+    splits: Int8[np.ndarray, " rows"] | None
+
+
+def histories(log: Log, ties: Ties, by_appearance: bool) -> Histories:
+    """Orders and numbers what is left.
+
+    Args:
+        log: the interactions that stay.
+        ties: how equal times are ordered.
+        by_appearance: whether users stand as they first appear, or by id.
+    """
+    users, user_ids = _renumbered(log.users, log.user_ids, by_appearance)
+    items, item_ids = _renumbered(log.items, log.item_ids, by_appearance=False)
+    log = dataclasses.replace(log, users=users, items=items)
+    log = log.take(in_order(log, ties))
+    indptr = np.zeros(len(user_ids) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(log.users, minlength=len(user_ids)), out=indptr[1:])
+    return Histories(
+        interactions=Interactions(indptr, log.items),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        times=log.times if log.timed else None,
+        ratings=log.ratings,
+        events=log.events,
+        event_names=log.event_names,
+        splits=None if is_leave_one_out(indptr, log.splits) else log.splits,
+    )
+
+
+def is_leave_one_out(
+    indptr: Int64[np.ndarray, " users_plus_1"], splits: Int8[np.ndarray, " rows"] | None
+) -> bool:
+    """Whether a given split holds out the last item, the one before it, and nothing else.
+
+    As `data.splits.leave_one_out`, which holds nothing out of fewer than three items. True
+    where there is no given split.
+    """
+    if splits is None:
+        return True
+    lengths = np.diff(indptr)
+    expected = np.zeros(len(splits), dtype=np.int8)
+    held_out = indptr[1:][lengths >= 3]
+    expected[held_out - 1] = SPLITS.index("test")
+    expected[held_out - 2] = SPLITS.index("validation")
+    return np.array_equal(expected, splits)
+
+
+def _renumbered(
+    numbers: Int32[np.ndarray, " rows"], identifiers: pl.Series, by_appearance: bool
+) -> tuple[Int32[np.ndarray, " rows"], pl.Series]:
+    """Numbers without gaps, and the ids in their order."""
+    used = np.flatnonzero(np.bincount(numbers, minlength=len(identifiers)))
+    if by_appearance:
+        first = np.empty(len(identifiers), dtype=np.int64)
+        # The last one that is written stays: the first row of each.
+        first[numbers[::-1]] = np.arange(len(numbers) - 1, -1, -1)
+        used = used[np.argsort(first[used])]
+    rank = np.empty(len(identifiers), dtype=np.int32)
+    rank[used] = np.arange(len(used), dtype=np.int32)
+    return rank[numbers], identifiers.gather(used)
+
+
+def write_interactions(folder: Path, data: Histories) -> None:
+    """Writes interactions.parquet, user by user, oldest first.
+
+    `timestamp` is in milliseconds since 1970 UTC; rows at the same one keep their order.
+    """
+    users, items = data.interactions.users, data.interactions.items
+    positions = np.arange(len(items), dtype=np.int64) - data.interactions.indptr[users]
+    event_names = pa.array(data.event_names, pa.string())
+    split_names = pa.array(SPLITS, pa.string())
+
+    def part(rows: slice) -> pa.Table:
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {
+            "user_id": data.user_ids.gather(users[rows]).to_arrow(),
+            "item_id": data.item_ids.gather(items[rows]).to_arrow(),
+        }
+        if data.times is None:
+            columns["position"] = pa.array(positions[rows].astype(np.int32))
+        else:
+            columns["timestamp"] = pa.array(data.times[rows] // 1000)
+        if data.ratings is not None:
+            columns["rating"] = pa.array(data.ratings[rows], from_pandas=True)
+        if data.events is not None:
+            codes = data.events[rows]
+            columns["event"] = event_names.take(pa.array(codes, mask=codes < 0))
+        if data.splits is not None:
+            columns["split"] = split_names.take(pa.array(data.splits[rows]))
+        table = pa.table(columns)
+        for index, name in enumerate(table.column_names):
+            if name in ("user_id", "item_id"):
+                table = table.set_column(index, name, table[name].cast(pa.large_string()))
+        return table
+
+    with pq.ParquetWriter(folder / INTERACTIONS, part(slice(0, 0)).schema) as writer:
+        for start in range(0, len(items), _ROWS):
+            writer.write_table(part(slice(start, start + _ROWS)))
+
+
+def stage_items(folder: Path, frames: Iterable[pl.DataFrame]) -> int:
+    """Writes cleaned catalogue rows down as they come; how many there are."""
+    rows = 0
+    schema = pl.DataFrame(schema=ITEM_COLUMNS).to_arrow().schema
+    with pq.ParquetWriter(folder / STAGED, schema) as writer:
+        for frame in frames:
+            rows += len(frame)
+            writer.write_table(frame.to_arrow().cast(schema))
+    return rows
+
+
+def titled_items(folder: Path, item_ids: pl.Series) -> np.ndarray:
+    """Which items have a title among the staged rows."""
+    titled = (
+        pl.scan_parquet(folder / STAGED)
+        .filter(pl.col("title").is_not_null())
+        .select(pl.col("item_id").unique())
+        .collect(engine="streaming")
+        .to_series()
+    )
+    return item_ids.is_in(titled.implode()).to_numpy()
+
+
+def final_items(folder: Path, item_ids: pl.Series, keep_all: bool) -> tuple[pl.DataFrame, int, set]:
+    """The catalogue by item id, each item once.
+
+    Of several rows of an item the one with the most fields stays; of equally full ones, the
+    first in the order of the texts.
+
+    Args:
+        folder: where the rows are staged.
+        item_ids: the items of the interactions.
+        keep_all: whether other rows stay too.
+
+    Returns:
+        The rows; how many were left out because their item has another; ids of the rows that
+        nobody interacted with.
+    """
+    staged = pl.scan_parquet(folder / STAGED)
+    every = staged.select(pl.col("item_id").unique()).collect(engine="streaming").to_series()
+    others = set(every.filter(~every.is_in(item_ids.implode())).to_list())
+    if not keep_all:
+        staged = staged.join(
+            pl.LazyFrame({"item_id": item_ids}), on="item_id", how="semi", maintain_order="left"
+        )
+    columns = [name for name in ITEM_COLUMNS if name != "item_id"]
+    full = pl.sum_horizontal(pl.col(name).is_not_null() for name in columns)
+    rows = staged.collect(engine="streaming")
+    before = len(rows)
+    rows = (
+        rows.with_columns(full.alias("full"))
+        .sort(["item_id", "full", *columns], descending=[False, True, *[False] * len(columns)])
+        .unique("item_id", keep="first", maintain_order=True)
+        .drop("full")
+    )
+    return rows, before - len(rows), others
+
+
+def write_items(folder: Path, rows: pl.DataFrame) -> None:
+    """Writes items.parquet; columns without a value are left out, but for the title."""
+    kept = [
+        name
+        for name in rows.columns
+        if name in ("item_id", "title") or rows[name].null_count() < len(rows)
+    ]
+    pq.write_table(rows.select(kept).to_arrow(), folder / ITEMS)
+
+
+@contextmanager
+def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to write in, which becomes `target` at the end, and nothing on an error.
+
+    Raises:
+        UserError: the target is there, and is not to be replaced.
+    """
+    refuse_existing(target, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        for path in part.iterdir():
+            _sync(path)
+        _sync(part)
+        refuse_existing(target, overwrite)
+        old = target.with_name(f".{target.name}.old-{os.getpid()}")
+        if target.exists():
+            os.rename(target, old)
+        try:
+            os.rename(part, target)
+        except OSError:
+            if old.exists():
+                os.rename(old, target)
+            raise
+        _sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Refuses to replace a data set unasked, or anything else at all.
+
+    Raises:
+        UserError: it is there.
+    """
+    if os.path.lexists(target) and not overwrite:
+        raise UserError(
+            f"--name={target.name}: found {target} already, expected a new name or --overwrite"
+        )
+    is_data = (target / INTERACTIONS).is_file() and not target.is_symlink()
+    if os.path.lexists(target) and not is_data:
+        raise UserError(
+            f"--name={target.name}: found {target}, which is no data set, expected a new name"
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,230 @@
+"""Cells as people have them, made into ids, texts, categories and prices."""
+
+import ast
+import html
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
+
+import polars as pl
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources.place import Place
+
+# What JSON, a Python literal or a nested parquet column holds.
+Value: TypeAlias = (
+    "str | int | float | bool | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
+)
+Row: TypeAlias = Mapping[str, Value]
+
+ITEM_COLUMNS = {
+    "item_id": pl.String,
+    "title": pl.String,
+    "brand": pl.String,
+    "categories": pl.String,
+    "description": pl.String,
+    "price": pl.Float64,
+    "image_path": pl.String,
+    "image_url": pl.String,
+}
+# A literal longer than this is no list of categories, and is kept as text.
+_LITERAL_CHARS = 20_000
+# No line of metadata that is a Python literal comes near.
+_PYTHON_CHARS = 1 << 20
+_PRICE_CHARS = 40
+_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,2000}>")
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f\u200b\ufeff]+")
+_NUMBER = re.compile(r"\d[\d,. ]*")
+
+
+def ids(column: pl.Series, place: Place) -> pl.Series:
+    """Ids as text, as they are written: leading zeros stay, and no number gets a `.0`.
+
+    A blank cell is null. Floating-point numbers, as a tool makes of whole numbers where some
+    are missing, become whole numbers again.
+
+    Args:
+        column: text, categoricals, whole numbers, or floating-point numbers without fraction.
+        place: where the column stands, for errors.
+
+    Raises:
+        UserError: the type holds no ids, or a number has a fraction.
+    """
+    kind = column.dtype
+    if kind.is_float():
+        numbers = column.fill_nan(None)
+        odd = ((numbers != numbers.floor()) | (numbers.abs() >= 2**53)).arg_true()
+        if len(odd):
+            row, found = place.row(odd[0]), numbers[odd[0]]
+            raise UserError(f"{row}: found {found!r}, expected text or a whole number as an id")
+        return numbers.cast(pl.Int64).cast(pl.String)
+    if kind.is_decimal():
+        texts = column.cast(pl.String).str.replace(r"\.0+$", "")
+    elif kind in (pl.String, pl.Categorical, pl.Enum, pl.Null) or kind.is_integer():
+        texts = column.cast(pl.String)
+    elif kind == pl.Binary:
+        try:
+            texts = column.cast(pl.String)
+        except pl.exceptions.ComputeError:
+            raise UserError(
+                f"{place.column_of()}: found bytes that are not UTF-8, expected text"
+            ) from None
+    else:
+        raise UserError(
+            f"{place.column_of()}: found type {kind}, expected text or whole numbers as ids"
+        )
+    return texts.set(texts.str.strip_chars() == "", None)
+
+
+def text(value: Value) -> str | None:
+    """A text without HTML entities, tags and line breaks; None where nothing is left.
+
+    >>> text("Nuts &amp; <b>bolts</b>")
+    'Nuts & bolts'
+    >>> text(["One.", "Two."])
+    'One. Two.'
+    """
+    if isinstance(value, list | tuple):
+        value = " ".join(filter(None, map(text, value)))
+    if value is None or isinstance(value, dict | bool) or value != value:
+        return None
+    told = value if isinstance(value, str) else _number(value)
+    if told.isascii() and told.isprintable() and not ("&" in told or "<" in told or "  " in told):
+        return told.strip() or None
+    if "&" in told:
+        # Some shops escape twice.
+        told = html.unescape(html.unescape(told))
+    if "<" in told:
+        told = _TAG.sub(" ", _HIDDEN.sub(" ", told))
+    if not told.isascii():
+        # Half a character, as "\ud83d" in JSON, has no UTF-8.
+        told = told.encode("utf-8", "replace").decode()
+    return _BLANK.sub(" ", told).strip() or None
+
+
+def categories(value: Value) -> str | None:
+    """Names of categories, apart by commas without a space; each once, in their order.
+
+    A nested list is read through; text that looks like a list in Python or JSON is one.
+
+    >>> categories([["Beauty", "Skin Care"], ["Beauty", "Tapes,Adhesives"]])
+    'Beauty,Skin Care,Tapes, Adhesives'
+    >>> categories("['Beauty', \\"Women's\\"]")
+    "Beauty,Women's"
+    >>> categories("Beauty, Skin Care")
+    'Beauty, Skin Care'
+    """
+    if isinstance(value, str):
+        parsed = literal(value)
+        if not isinstance(parsed, list | tuple):
+            return text(value)
+        value = parsed
+    if not isinstance(value, list | tuple):
+        return text(value)
+    names = (re.sub(r",(?=\S)", ", ", name) for name in _names(value))
+    return ",".join(dict.fromkeys(names)) or None
+
+
+def literal(told: str) -> Value:
+    """A list in text, as Python or JSON write it; None where the text is no list.
+
+    No code runs, and the length is bounded.
+
+    >>> literal("'Beauty', 'Skin Care'")
+    ('Beauty', 'Skin Care')
+    """
+    told = told.strip()
+    if not told.startswith(("[", "(", "'", '"')) or len(told) > _LITERAL_CHARS:
+        return None
+    value = python_literal(told)
+    return value if isinstance(value, list | tuple) else None
+
+
+def python_literal(told: str) -> Value:
+    """What JSON or, where it is none, a Python literal says; None where it is neither."""
+    try:
+        return json.loads(told)
+    except (ValueError, RecursionError):
+        if len(told) > _PYTHON_CHARS:
+            return None
+    try:
+        with warnings.catch_warnings():
+            # An unknown escape in somebody's text is no concern of the user.
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(told)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+
+
+def price(value: Value) -> float | None:
+    """A price; of a range, the lower one; None where it is none.
+
+    >>> price("$1,299.00"), price("$5.00 - $7.50"), price("12,99 €"), price("from 3"), price("n/a")
+    (1299.0, 5.0, 12.99, 3.0, None)
+    """
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value) if 0 <= value < float("inf") else None
+    if not isinstance(value, str) or len(value) > _PRICE_CHARS:
+        return None
+    match = _NUMBER.search(value)
+    if match is None:
+        return None
+    digits = match.group().replace(" ", "").rstrip(".,")
+    if re.search(r",\d{1,2}$", digits):
+        digits = digits.replace(".", "").replace(",", ".")
+    digits = digits.replace(",", "")
+    return float(digits) if digits.count(".") <= 1 else None
+
+
+def item_frame(rows: Iterable[Row], place: Place) -> pl.DataFrame:
+    """Cleans a batch of catalogue rows.
+
+    Args:
+        rows: mappings with some of the keys of `ITEM_COLUMNS`; other keys are passed over.
+        place: where the rows stand, for errors.
+
+    Returns:
+        A frame with all columns of `ITEM_COLUMNS`; rows without an id are left out.
+    """
+    rows = list(rows)
+    identifiers = [_identifier(row.get("item_id"), index, place) for index, row in enumerate(rows)]
+    columns: dict[str, list[str | None] | list[float | None]] = {
+        name: [text(row.get(name)) for row in rows]
+        for name in ("title", "brand", "description", "image_path", "image_url")
+    }
+    columns["categories"] = [categories(row.get("categories")) for row in rows]
+    columns["price"] = [price(row.get("price")) for row in rows]
+    columns["item_id"] = identifiers
+    frame = pl.DataFrame({name: columns[name] for name in ITEM_COLUMNS}, schema=ITEM_COLUMNS)
+    return frame.filter(pl.col("item_id").is_not_null())
+
+
+def _identifier(value: Value, index: int, place: Place) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()) or value != value:
+        return None
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    row = place.row(index)
+    raise UserError(f"{row}: found {value!r}, expected text or a whole number as an id")
+
+
+def _names(value: Value) -> Iterator[str]:
+    """The texts in a nested list, in their order."""
+    if isinstance(value, list | tuple):
+        for element in value:
+            yield from _names(element)
+    else:
+        name = text(value)
+        if name:
+            yield name
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else str(value)

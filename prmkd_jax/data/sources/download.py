@@ -1,0 +1,160 @@
+"""Fetches files over https: goes on where it stopped, tries again, checks the size.
+
+A file is fetched as `<name>.part` and renamed when it is complete, so that what has the name is
+whole. Which version of the file a part belongs to stands in `<name>.part.etag`.
+"""
+
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.data.sources.config import safe_address
+
+Progress = Callable[[int, int | None, str], None]
+_PIECE = 1 << 20
+_TIMEOUT = 60.0
+# Worth another try; every other refusal is an answer.
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+
+
+class Retries(NamedTuple):
+    """How often a transfer that brings nothing is tried again, and the first pause in seconds."""
+
+    times: int = 6
+    pause: float = 1.0
+
+
+class _Interrupted(Exception):
+    """The transfer stopped before its end, or the server was busy."""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only to an address that is as safe."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        """As the base class, after a look at the new address."""
+        if not safe_address(newurl):
+            raise UserError(f"{req.full_url}: found a redirect to {newurl}, expected https://…")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch(
+    address: str,
+    path: Path,
+    progress: Progress = lambda done, total, title: None,
+    retries: Retries = Retries(),  # noqa: B008 a constant
+) -> Path:
+    """Fetches one file, unless it is there.
+
+    Args:
+        address: https, or http of this machine.
+        path: where it goes.
+        progress: is given the bytes that are there, all bytes where known, and the file's name.
+        retries: after so many tries in a row without a new byte, it gives up.
+
+    Raises:
+        UserError: the server refuses, or the retries are used up; what was fetched stays, and
+            the next call goes on from there.
+    """
+    if path.is_file():
+        return path
+    if not safe_address(address):
+        raise UserError(f"{address}: found an address without https, expected https://…")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    failed = 0
+    while True:
+        before = _size(part)
+        try:
+            _transfer(address, part, progress, path.name)
+            break
+        except (_Interrupted, http.client.HTTPException, OSError) as error:
+            failed = failed + 1 if _size(part) <= before else 1
+            if failed > retries.times:
+                raise UserError(
+                    f"{address}: found {first_line(error)} after {failed} tries, expected the "
+                    f"file; the same command goes on from {_size(part)} bytes"
+                ) from None
+            time.sleep(min(retries.pause * 2 ** (failed - 1), 60.0))
+    _tag_file(part).unlink(missing_ok=True)
+    os.replace(part, path)
+    return path
+
+
+def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
+    """One try; returns when the part is complete."""
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "prmkd-jax"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if _tag_file(part).is_file():
+            # A file that has changed since comes as a whole.
+            headers["If-Range"] = _tag_file(part).read_text()
+    opener = urllib.request.build_opener(_Redirects)
+    try:
+        answer = opener.open(urllib.request.Request(address, headers=headers), timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            _refused(error, address, part, have)
+        return
+    with answer:
+        total = _total(answer, have)
+        mode = "ab" if answer.status == 206 and have else "wb"
+        done = have if mode == "ab" else 0
+        if tag := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
+            _tag_file(part).write_text(tag)
+        with part.open(mode) as stream:
+            while piece := answer.read(_PIECE):
+                stream.write(piece)
+                done += len(piece)
+                progress(done, total, title)
+            stream.flush()
+            os.fsync(stream.fileno())
+    if total is not None and done != total:
+        if done > total:
+            part.unlink()
+        raise _Interrupted(f"{done} of {total} bytes")
+
+
+def _refused(error: urllib.error.HTTPError, address: str, part: Path, have: int) -> None:
+    """What an error status means; returns where the part is the whole file already."""
+    if error.code in _BUSY:
+        raise _Interrupted(f"status {error.code}") from None
+    if error.code == 416 and have:
+        total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if total == str(have):
+            return
+        # The file is shorter than what is here: another version of it.
+        part.unlink()
+        raise _Interrupted("status 416") from None
+    hint = "; is the category's name spelled as on the site?" if error.code == 404 else ""
+    raise UserError(f"{address}: found status {error.code}, expected the file{hint}") from None
+
+
+def _total(answer: http.client.HTTPResponse, have: int) -> int | None:
+    """The whole file's size, as far as the server says it.
+
+    Raises:
+        _Interrupted: the server sends another range than was asked for.
+    """
+    if answer.status == 206:
+        span, _, total = (answer.headers.get("Content-Range") or "").partition("/")
+        if not span.startswith(f"bytes {have}-"):
+            raise _Interrupted(f"range {span!r} instead of one from byte {have}")
+        return int(total) if total.isdigit() else None
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(part.name + ".etag")

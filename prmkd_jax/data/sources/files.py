@@ -1,0 +1,172 @@
+"""Finds the files that a path, a folder of part files or a pattern stands for, and reads lines.
+
+Spark and Dask leave `_SUCCESS`, `._metadata.crc`, hidden files and empty parts beside the
+data; none of them is data. Files are sorted by name, and gzip is told by its first bytes.
+"""
+
+import glob
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from prmkd_jax.common.errors import UserError
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+BLOCK_BYTES = 32 << 20
+# No line of a review or a catalogue comes near; what is longer is no file of lines.
+LINE_BYTES = 64 << 20
+# A format that is one JSON value has to be held as a whole.
+WHOLE_BYTES = 2 << 30
+
+
+class Block(NamedTuple):
+    """Whole lines of a file, and the number of the first one, from 1."""
+
+    text: bytes
+    first_line: int
+
+
+def expanded(path: str) -> Path:
+    """A path of the user's, with `~` and `$VAR` filled in."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))
+
+
+def find(flag: str, patterns: Sequence[str]) -> list[Path]:
+    """The data files of paths, folders and patterns, each once, sorted by name.
+
+    Raises:
+        UserError: one of them stands for no file, or for a format that is not read.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        one = expanded(pattern)
+        if os.path.isfile(one):
+            paths = [one]
+        elif os.path.isdir(one):
+            paths = [path for path in one.rglob("*") if _is_part(path, one)]
+        else:
+            paths = [Path(path) for path in glob.glob(str(one), recursive=True)]
+            paths = [path for path in paths if _is_part(path, path.parent)]
+        if not paths:
+            raise UserError(f"--{flag}: found no file {pattern!r}, expected a file, folder or glob")
+        found.update(dict.fromkeys(sorted(paths)))
+    for path in found:
+        format_of(path)
+    if len({format_of(path) for path in found}) > 1:
+        kinds = ", ".join(sorted({format_of(path) for path in found}))
+        raise UserError(f"--{flag}: found files of several formats ({kinds}), expected one")
+    return list(found)
+
+
+def _is_part(path: Path, folder: Path) -> bool:
+    """Whether a file below a folder is data."""
+    names = path.relative_to(folder).parts
+    hidden = any(name.startswith((".", "_")) for name in names)
+    return path.is_file() and not hidden and path.suffix != ".crc" and path.stat().st_size > 0
+
+
+def format_of(path: Path) -> str:
+    """csv, tsv, jsonl or parquet, by the name without `.gz`.
+
+    >>> format_of(Path("part-0000.csv.gz"))
+    'csv'
+
+    Raises:
+        UserError: the name says none of them.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    kind = FORMATS.get(os.path.splitext(name)[1])
+    if kind is None:
+        wanted = ", ".join(FORMATS)
+        raise UserError(f"{path}: found no known ending, expected one of {wanted}, or one with .gz")
+    return kind
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins as gzip does."""
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def open_binary(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """Opens a file; gzip is unpacked on the way."""
+    if is_gzip(path):
+        return gzip.open(path, "rb")
+    return path.open("rb")
+
+
+def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Reads a file of lines in blocks of about `size` bytes, never cutting a line.
+
+    Raises:
+        UserError: the gzip data are damaged or cut off, or a line has no end.
+    """
+    line, rest = 1, b""
+    with open_binary(path) as stream:
+        while True:
+            try:
+                piece = stream.read(size)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise UserError(
+                    f"{path}, after line {line}: found damaged gzip data ({error}), expected a "
+                    "complete file"
+                ) from None
+            if not piece:
+                break
+            end = piece.rfind(b"\n") + 1
+            if end:
+                text = rest + piece[:end]
+                yield Block(text, line)
+                line += text.count(b"\n")
+                rest = piece[end:]
+            else:
+                rest += piece
+            if len(rest) > LINE_BYTES:
+                raise UserError(
+                    f"{path}, line {line}: found more than {LINE_BYTES >> 20} MiB, "
+                    "expected a line break"
+                )
+    if rest.strip():
+        yield Block(rest, line)
+
+
+def open_text(path: Path) -> io.TextIOWrapper:
+    """Opens a file as UTF-8 text, without its byte-order mark, keeping line ends as they are."""
+    return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", newline="")
+
+
+def whole_text(path: Path) -> str:
+    """Reads a file of bounded size as a whole.
+
+    Raises:
+        UserError: it is not there, too large, or not UTF-8.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: found no file, expected it")
+    if path.stat().st_size > WHOLE_BYTES:
+        raise UserError(f"{path}: found more than {WHOLE_BYTES >> 30} GiB, expected less")
+    try:
+        with open_binary(path) as stream:
+            data = stream.read(WHOLE_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: found damaged gzip data ({error})") from None
+    if len(data) > WHOLE_BYTES:
+        raise UserError(f"{path}: found more than {WHOLE_BYTES >> 30} GiB unpacked, expected less")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: found {error.reason} at byte {error.start}, expected UTF-8"
+        ) from None

@@ -1,0 +1,194 @@
+"""Interactions as arrays: batches of text ids become numbers in a few bytes a row.
+
+Numbers follow the sorted ids, so they are the same whatever the number of threads and the
+order of the files.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float32, Int8, Int32, Int64
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources.clean import ids
+from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.rows import Batch
+from prmkd_jax.data.sources.times import Clock
+
+# Canonical name → the file's name. `position` is a whole number, `split` one of SPLITS.
+Columns = Mapping[str, str]
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """Interactions, one row each.
+
+    Attributes:
+        users: number of the user, the rank of its id.
+        items: number of the item, the rank of its id.
+        times: microseconds since 1970 UTC, or a rank in the history.
+        timed: whether `times` are times.
+        user_ids: texts in the order of their numbers.
+        item_ids: the same of the items.
+        ratings: nan where there is none; None without ratings.
+        events: number of the event's type, −1 where there is none; None without.
+        event_names: the types of events.
+        splits: index of the part in `SPLITS` that the source gives; None where it gives none.
+    """
+
+    users: Int32[np.ndarray, " rows"]
+    items: Int32[np.ndarray, " rows"]
+    times: Int64[np.ndarray, " rows"]
+    timed: bool
+    user_ids: pl.Series
+    item_ids: pl.Series
+    ratings: Float32[np.ndarray, " rows"] | None = None
+    events: Int32[np.ndarray, " rows"] | None = None
+    event_names: tuple[str, ...] = ()
+    splits: Int8[np.ndarray, " rows"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: Bool[np.ndarray, " rows"] | Int64[np.ndarray, " kept"]) -> "Log":
+        """Some of the rows, by a mask or by their numbers."""
+        columns = {
+            name: None if column is None else column[rows]
+            for name in ("users", "items", "times", "ratings", "events", "splits")
+            for column in (getattr(self, name),)
+        }
+        return dataclasses.replace(self, **columns)
+
+
+@dataclasses.dataclass
+class Incomplete:
+    """Rows without a user, an item or a time, which are left out."""
+
+    number: int = 0
+    example: str = ""
+
+
+def canonical(batches: Iterable[Batch], columns: Columns, clock: Clock) -> Iterator[Batch]:
+    """Gives batches the canonical columns and types.
+
+    Args:
+        batches: rows of one or several files.
+        columns: which column of the file is which; `timestamp` or `position` may be missing.
+        clock: what reads the times.
+
+    Returns:
+        Frames with user_id and item_id String, time Int64, and rating Float32, event String
+        and split Int8 as far as they are in `columns`.
+
+    Raises:
+        UserError: a cell is no id, no time or no whole number.
+    """
+    for frame, place in batches:
+        at = {name: place.of(column) for name, column in columns.items()}
+        kept = {
+            name: ids(frame[columns[name]], at[name]).alias(name) for name in ("user_id", "item_id")
+        }
+        if "timestamp" in columns:
+            kept["time"] = clock.read(frame[columns["timestamp"]], at["timestamp"]).alias("time")
+        elif "position" in columns:
+            kept["time"] = _whole(frame[columns["position"]], at["position"])
+        else:
+            kept["time"] = pl.int_range(
+                place.first, place.first + len(frame), dtype=pl.Int64, eager=True
+            ).alias("time")
+        if "rating" in columns:
+            rating = frame[columns["rating"]]
+            rating = rating.cast(pl.String) if rating.dtype == pl.Categorical else rating
+            kept["rating"] = rating.cast(pl.Float32, strict=False).alias("rating")
+        if "event" in columns:
+            kept["event"] = frame[columns["event"]].cast(pl.String).alias("event")
+        if "split" in columns:
+            kept["split"] = frame[columns["split"]].cast(pl.Int8).alias("split")
+        yield Batch(pl.DataFrame(kept), place)
+
+
+def collect(batches: Iterable[Batch], timed: bool) -> tuple[Log, Incomplete]:
+    """Numbers users, items and events, and puts all batches together.
+
+    Args:
+        batches: of `canonical`.
+        timed: whether the times are times.
+
+    Raises:
+        UserError: there is no row.
+    """
+    categories = {name: pl.Categories.random() for name in ("user_id", "item_id", "event")}
+    # polars forgets a numbering that no series uses any more.
+    anchors = [pl.Series([], dtype=pl.Categorical(known)) for known in categories.values()]
+    incomplete = Incomplete()
+    parts: dict[str, list[np.ndarray]] = {}
+    for frame, place in batches:
+        whole = frame.select(
+            pl.all_horizontal(pl.col("user_id", "item_id", "time").is_not_null())
+        ).to_series()
+        missing = (~whole).arg_true()
+        if len(missing):
+            incomplete.example = incomplete.example or _incomplete(frame, int(missing[0]), place)
+            incomplete.number += len(missing)
+            frame = frame.filter(whole)
+        for name in frame.columns:
+            column = frame[name]
+            if name in categories:
+                codes = column.cast(pl.Categorical(categories[name])).to_physical()
+                array = codes.cast(pl.Int32).fill_null(-1).to_numpy()
+            elif name == "rating":
+                array = column.fill_null(float("nan")).to_numpy()
+            else:
+                array = column.to_numpy()
+            parts.setdefault(name, []).append(array)
+    if not parts or not sum(map(len, parts["user_id"])):
+        raise UserError("found no row with a user, an item and a time, expected at least one")
+    arrays = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
+    names = {}
+    for name in categories:
+        if name in arrays:
+            names[name], arrays[name] = _sorted(categories[name].to_series(), arrays[name])
+    del anchors
+    log = Log(
+        users=arrays["user_id"],
+        items=arrays["item_id"],
+        times=arrays["time"],
+        timed=timed,
+        user_ids=names["user_id"],
+        item_ids=names["item_id"],
+        ratings=arrays.get("rating"),
+        events=arrays.get("event"),
+        event_names=tuple(names["event"]) if "event" in names else (),
+        splits=arrays.get("split"),
+    )
+    return log, incomplete
+
+
+def _sorted(
+    names: pl.Series, codes: Int32[np.ndarray, " rows"]
+) -> tuple[pl.Series, Int32[np.ndarray, " rows"]]:
+    """Names in their order, and the codes that point there; −1 stays."""
+    order = names.arg_sort().to_numpy()
+    rank = np.empty(len(order) + 1, dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    rank[-1] = -1
+    return names.gather(order), rank[codes]
+
+
+def _whole(column: pl.Series, place: Place) -> pl.Series:
+    texts = column.cast(pl.String).str.strip_chars().str.replace(r"\.0+$", "")
+    numbers = texts.cast(pl.Int64, strict=False)
+    bad = (texts.is_not_null() & (texts != "") & numbers.is_null()).arg_true()
+    if len(bad):
+        row = place.row(int(bad[0]))
+        raise UserError(f"{row}: found {texts[bad[0]]!r}, expected a whole number")
+    return numbers.alias("time")
+
+
+def _incomplete(frame: pl.DataFrame, index: int, place: Place) -> str:
+    missing = [name for name in ("user_id", "item_id", "time") if frame[name][index] is None]
+    return f"{Path(place.file).name}, {place.word} {place.first + index} has no {missing[0]}"

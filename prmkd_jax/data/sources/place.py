@@ -1,0 +1,46 @@
+"""Where a cell stands in the user's files, for errors."""
+
+import dataclasses
+from collections.abc import Sequence
+
+_NAMES = 12
+_NAME_CHARS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A batch of rows of one file, and the column that is being read.
+
+    Attributes:
+        file: the file's path.
+        first: number of the batch's first row.
+        word: row, counted from 0, or line, counted from 1.
+        column: name of the column.
+    """
+
+    file: str
+    first: int = 0
+    word: str = "row"
+    column: str = ""
+
+    def of(self, column: str) -> "Place":
+        """The same rows, another column."""
+        return dataclasses.replace(self, column=column)
+
+    def column_of(self) -> str:
+        """The file and the column."""
+        return f"{self.file}, {self.column}"
+
+    def row(self, index: int) -> str:
+        """The file, one row of the batch, and the column."""
+        return f"{self.file}, {self.word} {self.first + index}, {self.column}"
+
+
+def shown(names: Sequence[str]) -> str:
+    """Names found in a file, on one line of bounded length.
+
+    >>> shown(["user", "a\\nb"])
+    'user, a b'
+    """
+    lines = (" ".join(name.split())[:_NAME_CHARS] for name in names[:_NAMES])
+    return ", ".join(lines) + (", …" if len(names) > _NAMES else "")

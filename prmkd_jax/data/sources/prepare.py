@@ -1,0 +1,237 @@
+"""From a foreign format to a canonical data set, in one call."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import TEXT_FIELDS
+from prmkd_jax.data.sources import canonical_files, filters
+from prmkd_jax.data.sources.amazon import SITES, open_amazon, wanted_files
+from prmkd_jax.data.sources.clean import ITEM_COLUMNS
+from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.download import Progress, fetch
+from prmkd_jax.data.sources.files import expanded
+from prmkd_jax.data.sources.lcrec import open_lcrec
+from prmkd_jax.data.sources.log import Incomplete, collect
+from prmkd_jax.data.sources.recbole_atomic import open_recbole
+from prmkd_jax.data.sources.recformer import open_recformer
+from prmkd_jax.data.sources.sheet import Described, Line, Sheet, data_sheet
+from prmkd_jax.data.sources.source import Source
+from prmkd_jax.data.sources.tables import open_tables
+from prmkd_jax.data.sources.times import Clock
+from prmkd_jax.data.splits import leave_one_out
+
+REPORT = "prepared.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `prepare` did.
+
+    Attributes:
+        folder: the data set.
+        notes: how the files were read.
+        steps: what every filter removed.
+        sheet: the data sheet of the result.
+    """
+
+    folder: Path
+    notes: tuple[str, ...]
+    steps: tuple[filters.Step, ...]
+    sheet: Sheet
+
+    def lines(self) -> list[str]:
+        """The report for people, without the warnings."""
+        removed = [
+            f"{step.name}: removed {step.removed:,}, left {step.left:,} interactions of "
+            f"{step.users:,} users and {step.items:,} items"
+            for step in self.steps
+        ]
+        figures = [str(line) for line in self.sheet.lines if not line.warning]
+        return [*self.notes, *removed, *figures, f"written to {self.folder}"]
+
+    def as_dict(self) -> dict[str, object]:
+        """The report as JSON has it."""
+        return {
+            "notes": list(self.notes),
+            "steps": [step._asdict() for step in self.steps],
+            "sheet": self.sheet.as_list(),
+        }
+
+
+def prepare(
+    config: PrepareConfig,
+    progress: Progress = lambda done, total, title: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Reads, filters and orders; writes `<data_dir>/<name>` whole or not at all.
+
+    Args:
+        config: everything there is to say.
+        progress: is given the bytes of a download as they come.
+        say: is given a line before each long stage.
+
+    Raises:
+        UserError: anything is wrong with the files or the flags, or, with `--strict`, a warning
+            stands in the data sheet. Nothing is written then.
+    """
+    config.require()
+    target = expanded(config.data_dir) / config.name
+    canonical_files.refuse_existing(target, config.overwrite)
+    if config.source == "amazon" and config.download:
+        download(config, progress)
+    clock = Clock(config.time_unit)
+    source = open_source(config, clock)
+    ties = tie_rule(config, source)
+    with canonical_files.new_folder(target, config.overwrite) as folder:
+        has_catalogue = source.items is not None
+        if source.items is not None:
+            say("reading the catalogue")
+            canonical_files.stage_items(folder, source.items)
+        say("reading the interactions")
+        log, incomplete = collect(source.interactions, source.timed)
+        titled = None
+        if has_catalogue and config.need_title:
+            titled = canonical_files.titled_items(folder, log.item_ids)
+        say("filtering")
+        log, steps = filters.apply(log, config, ties, titled)
+        data = canonical_files.histories(log, ties, by_appearance=not ties.by_item)
+        say("writing")
+        given = _split_note(log.splits is not None, data.splits is not None)
+        del log
+        rows, twice, others = _catalogue(folder, config, data.item_ids, has_catalogue)
+        sheet = _sheet(data, rows, others, config, _given(incomplete, twice))
+        if config.strict and sheet.warnings:
+            number = len(sheet.warnings)
+            raise UserError(
+                f"--strict: found {number} warnings, expected none: {sheet.warnings[0]}"
+            )
+        canonical_files.write_items(folder, rows)
+        canonical_files.write_interactions(folder, data)
+        (folder / canonical_files.STAGED).unlink(missing_ok=True)
+        notes = (*source.notes, *_order_notes(source, clock, ties), *given)
+        report = Report(target, notes, tuple(steps), sheet)
+        text = json.dumps(report.as_dict(), indent=1, sort_keys=True, allow_nan=False)
+        (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    return report
+
+
+def open_source(config: PrepareConfig, clock: Clock) -> Source:
+    """Opens the files that `--source` and the paths name.
+
+    Raises:
+        UserError: they are not there or of another form.
+    """
+    readers: Mapping[str, Callable[[], Source]] = {
+        "table": lambda: open_tables(config, clock),
+        "recbole": lambda: open_recbole(config, clock),
+        "lcrec": lambda: open_lcrec(config),
+        "recformer": lambda: open_recformer(config),
+        "amazon": lambda: open_amazon(config, clock),
+    }
+    if config.source != "table" and not expanded(config.raw_dir).is_dir():
+        raise UserError(f"--raw_dir: found no folder {config.raw_dir!r}, expected one")
+    return readers[config.source]()
+
+
+def download(config: PrepareConfig, progress: Progress) -> None:
+    """Fetches a category's files that are not in `--raw_dir` yet.
+
+    Raises:
+        UserError: the server refuses, or the connection breaks too often.
+    """
+    site = config.base_url.rstrip("/") or SITES[config.generation]
+    for folder, name in wanted_files(config):
+        fetch(f"{site}/{folder}/{name}", expanded(config.raw_dir) / name, progress)
+
+
+def tie_rule(config: PrepareConfig, source: Source) -> filters.Ties:
+    """How equal times are ordered.
+
+    Raises:
+        UserError: the order of several files' rows is asked for.
+    """
+    if config.ties == "file" and not source.ordered:
+        raise UserError("--ties=file: found several files, whose rows have no order, expected item")
+    return filters.Ties(by_item=config.ties == "item" or not source.ordered)
+
+
+def _order_notes(source: Source, clock: Clock, ties: filters.Ties) -> list[str]:
+    rule = "by item id" if ties.by_item else "as in the file"
+    return [clock.said(), f"equal times: {rule}"] if source.timed else []
+
+
+def _split_note(given: bool, kept: bool) -> list[str]:
+    if not given:
+        return []
+    return [
+        "given split: kept in the column split"
+        if kept
+        else "given split: it is leave-one-out, so nothing of it is written"
+    ]
+
+
+def _catalogue(
+    folder: Path, config: PrepareConfig, item_ids: pl.Series, has_catalogue: bool
+) -> tuple[pl.DataFrame, int, set[str]]:
+    """The rows of items.parquet; without a catalogue, the bare ids."""
+    if not has_catalogue:
+        rows = pl.DataFrame({"item_id": item_ids.sort()}, schema={"item_id": pl.String})
+        missing = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items()]
+        return rows.with_columns(missing[1:]), 0, set()
+    rows, twice, others = canonical_files.final_items(folder, item_ids, config.keep_items == "all")
+    if not rows["item_id"].is_in(item_ids.implode()).any():
+        example = min(others, default=None)
+        raise UserError(
+            f"the catalogue: found no item of the interactions, such as {item_ids[0]!r}, in it "
+            f"(it has {example!r}), expected the same ids in both"
+        )
+    return rows, twice, others
+
+
+def _given(incomplete: Incomplete, twice: int) -> list[Line]:
+    """Lines on rows that the files have and the result has not."""
+    warning = (
+        "a user, an item or a time is missing; they were left out" if incomplete.number else ""
+    )
+    repeated = "of an item's rows the fullest was kept" if twice else ""
+    return [
+        Line("incomplete rows", incomplete.number, None, incomplete.example, warning),
+        Line("catalogue rows of an item that has another", twice, None, "", repeated),
+    ]
+
+
+def _sheet(
+    data: canonical_files.Histories,
+    rows: pl.DataFrame,
+    others: set[str],
+    config: PrepareConfig,
+    given: list[Line],
+) -> Sheet:
+    aligned = pl.DataFrame({"item_id": data.item_ids}).join(
+        rows.with_columns(pl.lit(True).alias("row")),
+        on="item_id",
+        how="left",
+        maintain_order="left",
+    )
+    images = aligned["image_path"].is_not_null().to_numpy()
+    sheet = data_sheet(
+        Described(
+            interactions=data.interactions,
+            user_ids=data.user_ids,
+            item_ids=data.item_ids.to_list(),
+            texts={field: aligned[field].to_list() for field in TEXT_FIELDS},
+            split=leave_one_out(data.interactions),
+            has_image=images if images.any() else None,
+            has_row=aligned["row"].fill_null(False).to_numpy().astype(np.bool_),
+            other_rows=others,
+            times=data.times,
+        ),
+        config.text_limit,
+    )
+    return Sheet((*given, *sheet.lines))

@@ -1,0 +1,141 @@
+"""What every reader hands over, and how histories that are lists become rows."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources.clean import Value
+from prmkd_jax.data.sources.files import whole_text
+from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.rows import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Interactions and catalogue of a foreign format, read while they are iterated.
+
+    Attributes:
+        interactions: frames as `log.canonical` gives them.
+        items: frames as `clean.item_frame` gives them; None without a catalogue.
+        timed: whether `time` is a time, or a rank in the history.
+        ordered: whether the order of the rows means something, as in one file.
+        notes: what the user should know of how the files were read.
+    """
+
+    interactions: Iterator[Batch]
+    items: Iterator[pl.DataFrame] | None
+    timed: bool
+    ordered: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """One user's items, oldest first, and the part of the given split that each is in."""
+
+    user: str
+    items: Sequence[str]
+    parts: Sequence[int] | None = None
+
+
+def history_batch(histories: Sequence[History], file: Path) -> Batch:
+    """Histories as one frame of rows, with `time` the rank in the history."""
+    frame = {
+        "user_id": [one.user for one in histories for _ in one.items],
+        "item_id": [item for one in histories for item in one.items],
+        "time": [rank for one in histories for rank in range(len(one.items))],
+    }
+    schema: dict[str, type[pl.DataType]] = {
+        "user_id": pl.String,
+        "item_id": pl.String,
+        "time": pl.Int64,
+    }
+    if histories and histories[0].parts is not None:
+        frame["split"] = [part for one in histories for part in one.parts or ()]
+        schema["split"] = pl.Int8
+    return Batch(pl.DataFrame(frame, schema=schema), Place(str(file)))
+
+
+def the_file(folder: Path, pattern: str, what: str) -> Path:
+    """The one file of a folder that a pattern names.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise UserError(f"--raw_dir={folder}: found {names}, expected one file {pattern} ({what})")
+    return found[0]
+
+
+def json_object(path: Path) -> Mapping[str, Value]:
+    """Reads a file that is one JSON object.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        value = json.loads(whole_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}, line {error.lineno}: found no JSON ({error.msg}), expected one object"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path}: found JSON nested too deep, expected one object") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def id_list(path: Path, key: str, value: Value) -> list[str]:
+    """A JSON list of ids as text.
+
+    Raises:
+        UserError: it is no list of whole numbers and texts.
+    """
+    if not isinstance(value, list):
+        raise UserError(f"{path}, field {key!r}: found {_short(value)}, expected a list of items")
+    for item in value:
+        if isinstance(item, bool) or not isinstance(item, int | str):
+            raise UserError(f"{path}, field {key!r}: found {_short(item)}, expected an item's id")
+    return [str(item) for item in value]
+
+
+def index_file(path: Path) -> dict[str, str]:
+    """A file of `name <tab> index` lines, as index → name.
+
+    Raises:
+        UserError: a line is of another form, or an index comes twice.
+    """
+    names: dict[str, str] = {}
+    for number, line in enumerate(whole_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if len(cells) != 2 or cells[1] in names:
+            raise UserError(
+                f"{path}, line {number}: found {line[:60]!r}, expected a name, a tab and an index "
+                "that stands nowhere else"
+            )
+        names[cells[1]] = cells[0]
+    return names
+
+
+def renamed(value: str, names: Mapping[str, str], path: Path, where: str) -> str:
+    """The name of an index.
+
+    Raises:
+        UserError: the index file lacks it.
+    """
+    if value not in names:
+        raise UserError(f"{where}: found index {value!r}, expected one of {path}")
+    return names[value]
+
+
+def _short(value: Value) -> str:
+    return repr(value)[:60]

@@ -1,0 +1,19 @@
+"""The unit of a Unix time, told by its size; the ranges do not overlap from 1973 to 5138.
+
+10^8  … 10^11 seconds, … 10^14 milliseconds, … 10^17 microseconds, … 10^20 nanoseconds
+"""
+
+# Each unit's smallest number, its name, and what makes microseconds of it: times, over.
+SMALLEST = {"s": 10**8, "ms": 10**11, "us": 10**14, "ns": 10**17}
+NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+
+
+def unit_of(number: float) -> str | None:
+    """The unit of a Unix time, or None where it is none after 1973.
+
+    >>> unit_of(1_538_352_000), unit_of(1_538_352_000_000), unit_of(881250949.0), unit_of(20181001)
+    ('s', 'ms', 's', None)
+    """
+    units = [unit for unit, low in SMALLEST.items() if number >= low]
+    return units[-1] if units and number < 10**20 else None

@@ -1,0 +1,62 @@
+"""Generates raw reviews and metadata as Amazon's of 2018, for measurements.
+
+    python -m tests.data.sources.make_raw FOLDER REVIEWS ITEMS
+
+writes Big.json.gz and meta_Big.json.gz; one in fifty reviews stands there twice.
+"""
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+WORDS = ("steel", "cotton", "large", "blue", "works", "great", "&amp;", "<b>pack</b>", "cable")
+
+
+def make(folder: Path, reviews: int, items: int, seed: int = 0) -> None:
+    """Writes both files; items are popular by a power law, users have four reviews or so."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = " ".join(generator.choice(WORDS, 60))
+    with gzip.open(folder / "Big.json.gz", "wt", compresslevel=1, encoding="utf-8") as stream:
+        left = reviews
+        while left > 0:
+            number = min(left, 100_000)
+            users = (generator.pareto(1.0, number) * reviews / 16).astype(np.int64) % (reviews // 4)
+            chosen = (items * generator.random(number) ** 3).astype(np.int64)
+            days = generator.integers(12_000, 17_800, number)
+            for user, item, day in zip(users.tolist(), chosen.tolist(), days.tolist(), strict=True):
+                line = json.dumps(
+                    {
+                        "overall": float(1 + (user + item) % 5),
+                        "verified": True,
+                        "reviewTime": "01 1, 2018",
+                        "reviewerID": f"A{user:013d}",
+                        "asin": f"B{item:09d}",
+                        "style": {"Size:": " Large"},
+                        "reviewerName": "somebody",
+                        "reviewText": text[: 20 + (user * 7 + item) % 300],
+                        "summary": "five stars",
+                        "unixReviewTime": day * 86_400,
+                    }
+                )
+                stream.write(f"{line}\n" * (2 if day % 50 == 0 else 1))
+            left -= number
+    with gzip.open(folder / "meta_Big.json.gz", "wt", compresslevel=1, encoding="utf-8") as stream:
+        for item in range(items):
+            row = {
+                "category": ["Shop", f"Shelf {item % 40}", "Odds &amp; ends"],
+                "description": [text, f"Item {item}."],
+                "title": f"<span>Thing {item}</span> {text[:40]}",
+                "brand": f"Brand {item % 500}",
+                "price": f"${item % 90}.99",
+                "imageURLHighRes": [f"https://images.example/{item}.jpg"],
+                "asin": f"B{item:09d}",
+            }
+            stream.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,123 @@
+import math
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources.clean import categories, ids, item_frame, price, text
+from prmkd_jax.data.sources.place import Place
+
+PLACE = Place("items.csv", first=4, column="item")
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pl.Series(["007", "7", "7.0", " x "]), ["007", "7", "7.0", " x "]),
+        (pl.Series(["", "  ", None]), [None, None, None]),
+        (pl.Series([7, None], dtype=pl.Int8), ["7", None]),
+        (pl.Series([2**64 - 1], dtype=pl.UInt64), ["18446744073709551615"]),
+        (pl.Series([1.0, None, float("nan")]), ["1", None, None]),
+        (pl.Series(["a", "b"]).cast(pl.Categorical), ["a", "b"]),
+        (pl.Series(["a"]).cast(pl.Enum(["b", "a"])), ["a"]),
+        (pl.Series([b"a"]), ["a"]),
+        (pl.Series(["12"]).cast(pl.Decimal(20, 2)), ["12"]),
+    ],
+    ids=lambda value: str(value.dtype) if isinstance(value, pl.Series) else "",
+)
+def test_ids_are_text_as_they_are_written(column, expected):
+    assert ids(column, PLACE).to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pl.Series([1.0, 1.5]), "items.csv, row 5, item: found 1.5, expected text or a whole"),
+        (pl.Series([2.0**60]), "row 4, item: found 1.15.*, expected text or a whole number"),
+        (pl.Series([True]), "items.csv, item: found type Boolean, expected text or whole numbers"),
+        (pl.Series([b"\xff"]), "items.csv, item: found bytes that are not UTF-8"),
+    ],
+)
+def test_what_cannot_be_an_id_is_refused(column, message):
+    with pytest.raises(UserError, match=message):
+        ids(column, PLACE)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Tom &amp;amp; Jerry&#39;s", "Tom & Jerry's"),
+        ("<p>One<br/>two</p>\n\n<script>var x = '<b>';</script> three", "One two three"),
+        ("5 < 6 and 7 > 6", "5 < 6 and 7 > 6"),
+        ("&lt;b&gt;bold&lt;/b&gt;", "bold"),
+        ("a\x00b\u200b c", "a b c"),
+        ("half \ud83d", "half ?"),
+        (["One.", None, "Two."], "One. Two."),
+        (["", "&nbsp;"], None),
+        (float("nan"), None),
+        (12.0, "12"),
+        ({"a": "b"}, None),
+    ],
+)
+def test_texts_lose_entities_tags_and_control_characters(value, expected):
+    assert text(value) == expected
+
+
+@given(st.text())
+def test_any_text_is_cleaned_to_text_on_one_line_that_parquet_holds(value):
+    cleaned = text(value)
+    if cleaned is not None:
+        assert cleaned == cleaned.strip()
+        assert len(cleaned.splitlines()) == 1
+        cleaned.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([["Beauty", "Skin Care"], ["Beauty", "Gifts"]], "Beauty,Skin Care,Gifts"),
+        ("['Beauty', \"Women's\"]", "Beauty,Women's"),
+        ('["Beauty", "Skin \\u00e9"]', "Beauty,Skin é"),
+        ("'Beauty', 'Gifts'", "Beauty,Gifts"),
+        ("[['a'], ['b', None]]", "a,b"),
+        (r"['3\d', 'x']", r"3\d,x"),
+        ("Beauty, Skin Care", "Beauty, Skin Care"),
+        ("[not a list", "[not a list"),
+        ("__import__('os').abort()", "__import__('os').abort()"),
+        ("[__import__('os').abort()]", "[__import__('os').abort()]"),
+        ("[" * 5000, "[" * 5000),
+        ([], None),
+        (["Odds &amp; ends", "Tapes,Glues"], "Odds & ends,Tapes, Glues"),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_categories_of_any_form_are_names_apart_by_commas(value, expected):
+    assert categories(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("$1,299.00", 1299.0),
+        ("1.299,50 €", 1299.5),
+        ("$5.00 - $7.50", 5.0),
+        (12, 12.0),
+        (True, None),
+        ("", None),
+        (math.inf, None),
+        (-3, None),
+        (".a-section { width: 100px } " * 3, None),
+    ],
+)
+def test_prices_are_numbers_where_they_are_prices(value, expected):
+    assert price(value) == expected
+
+
+def test_rows_without_an_id_are_no_items():
+    frame = item_frame([{"title": "x"}, {"item_id": 7, "title": "y"}, {"item_id": " "}], PLACE)
+    assert frame["item_id"].to_list() == ["7"]
+    with pytest.raises(UserError, match=r"items.csv, row 5, .*: found \[1\], expected text"):
+        item_frame([{"item_id": "a"}, {"item_id": [1]}], PLACE)

@@ -1,0 +1,172 @@
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources import download
+from prmkd_jax.data.sources.download import Retries, fetch
+
+CONTENT = bytes(range(256)) * 4096
+QUICK = Retries(times=3, pause=0.0)
+
+
+class Server:
+    """A site with one file, which misbehaves as it is told.
+
+    Attributes:
+        address: of the site.
+        script: what the next answers are: a status, or bytes after which the line is cut.
+        ranges: the Range header of every request, None where it had none.
+        content: the file.
+        tag: its version.
+        ranged: whether ranges are served.
+    """
+
+    def __init__(self):
+        self.script: list[int | bytes] = []
+        self.ranges: list[str | None] = []
+        self.content = CONTENT
+        self.tag = '"1"'
+        self.ranged = True
+        self.location = ""
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.answer(self)
+
+            def log_message(self, format, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Does the next step of the script."""
+        wanted = handler.headers.get("Range")
+        self.ranges.append(wanted)
+        step = self.script.pop(0) if self.script else len(self.content)
+        if isinstance(step, int) and step in (404, 503, 302):
+            handler.send_response(step)
+            if step == 302:
+                handler.send_header("Location", self.location)
+            handler.end_headers()
+            return
+        start = 0
+        if wanted and self.ranged and handler.headers.get("If-Range", self.tag) == self.tag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(self.content):
+                handler.send_response(416)
+                handler.send_header("Content-Range", f"bytes */{len(self.content)}")
+                handler.end_headers()
+                return
+            handler.send_response(206)
+            last = len(self.content) - 1
+            handler.send_header("Content-Range", f"bytes {start}-{last}/{len(self.content)}")
+        else:
+            handler.send_response(200)
+        handler.send_header("Content-Length", str(len(self.content) - start))
+        handler.send_header("ETag", self.tag)
+        handler.end_headers()
+        length = len(step) if isinstance(step, bytes) else len(self.content)
+        handler.wfile.write(self.content[start : start + length])
+        # What is missing of the length is never sent: the connection breaks.
+        handler.close_connection = True
+
+    def close(self) -> None:
+        """Stops serving."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+def test_a_file_is_fetched_once(server, tmp_path):
+    seen = []
+    path = tmp_path / "raw" / "a.gz"
+    fetch(f"{server.address}/a.gz", path, lambda *told: seen.append(told), QUICK)
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT), "a.gz")
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "raw", path]
+    fetch(f"{server.address}/a.gz", path, retries=QUICK)
+    assert len(server.ranges) == 1
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):
+    server.script = [b"x" * 1000, 503, b"x" * 5000]
+    fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=6000-"]
+
+
+def test_what_an_earlier_command_fetched_is_kept(server, tmp_path):
+    server.script = [b"x" * 1000] + [503] * 5
+    with pytest.raises(UserError, match=r"found status 503 after 4 tries.*from 1000 bytes"):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert not (tmp_path / "a").exists()
+    server.script = []
+    fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=1000-"
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_as_a_whole(server, tmp_path):
+    server.script = [b"x" * 1000]
+    with pytest.raises(UserError):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=Retries(0, 0.0))
+    server.content, server.tag = CONTENT[::-1], '"2"'
+    fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert (tmp_path / "a").read_bytes() == CONTENT[::-1]
+
+
+def test_a_server_without_ranges_sends_all_again(server, tmp_path):
+    server.ranged = False
+    server.script = [b"x" * 1000]
+    fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("surplus", [b"", b"more"])
+def test_a_part_that_is_complete_or_too_long_meets_416(server, tmp_path, surplus):
+    (tmp_path / "a.part").write_bytes(CONTENT + surplus)
+    fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_missing_file_is_refused_at_once(server, tmp_path):
+    server.script = [404]
+    with pytest.raises(UserError, match="/a: found status 404, expected the file; is the category"):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert len(server.ranges) == 1
+
+
+def test_pauses_grow(server, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    server.script = [503] * 3
+    fetch(f"{server.address}/a", tmp_path / "a", retries=Retries(3, 1.0))
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def test_only_safe_addresses_are_asked(server, tmp_path):
+    with pytest.raises(UserError, match=r"http://example.org/a: found an address without https"):
+        fetch("http://example.org/a", tmp_path / "a")
+    server.script = [302]
+    server.location = "http://example.org/a"
+    with pytest.raises(UserError, match=r"found a redirect to http://example.org/a, expected"):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+
+
+def test_nobody_answers(tmp_path):
+    with pytest.raises(UserError, match="after 1 tries, expected the file"):
+        fetch("http://127.0.0.1:9/a", tmp_path / "a", retries=Retries(0, 0.0))

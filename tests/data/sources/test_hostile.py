@@ -1,0 +1,107 @@
+"""Whatever the bytes are, a file is read or refused in one line, and nothing is left half done."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import read_dataset
+from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.prepare import prepare
+
+CSV = b"""user_id,item_id,timestamp,rating
+a,"x, y",1538352000,5
+b,z,1538352001,4.5
+a,z,1538352002,
+"""
+JSONL = b'{"user_id": "a", "item_id": 7, "timestamp": 1538352000}\n{"user_id": "b", "item_id": 8}\n'
+LISTS = json.dumps({"0": [0, 1, 2], "1": [2, 1]}).encode()
+ITEMS = json.dumps({"0": {"title": "A", "categories": ["x", ["y"]]}, "1": {"title": 5}}).encode()
+PARQUET = io.BytesIO()
+pl.read_csv(CSV).write_parquet(PARQUET)
+
+
+@st.composite
+def damaged(draw, data: bytes) -> bytes:
+    """A file with a few bytes replaced, put in or cut out, and perhaps its end."""
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data)))
+        length = draw(st.integers(0, 3))
+        piece = draw(st.one_of(st.binary(max_size=3), st.sampled_from([b'"', b"\n", b",", b"\0"])))
+        data = data[:at] + piece + data[at + length :]
+    return data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data
+
+
+def read_or_refuse(folder: Path, config: PrepareConfig) -> None:
+    refusal = None
+    try:
+        prepare(config)
+    except UserError as error:
+        refusal = str(error)
+    if refusal is None:
+        assert read_dataset(folder / "data", "d").num_users > 0
+    else:
+        assert len(refusal.splitlines()) == 1
+    left = [path.name for path in (folder / "data").glob("*") if path.name != "d"]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("log.csv", CSV),
+        ("log.tsv", CSV.replace(b",", b"\t")),
+        ("log.csv.gz", gzip.compress(CSV)),
+        ("log.jsonl", JSONL),
+        ("log.parquet", PARQUET.getvalue()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(draw=st.data())
+def test_damaged_tables(tmp_path, name, data, draw):
+    path = tmp_path / name
+    path.write_bytes(draw.draw(damaged(data)))
+    options = {"interactions": (str(path),), "items": (str(path),), "title_column": "item_id"}
+    given = PrepareConfig("table", "d", data_dir=str(tmp_path / "data"), overwrite=True, **options)
+    read_or_refuse(tmp_path, given)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lists=damaged(LISTS), items=damaged(ITEMS))
+def test_damaged_json(tmp_path, lists, items):
+    raw = tmp_path / "raw"
+    raw.mkdir(exist_ok=True)
+    (raw / "d.inter.json").write_bytes(lists)
+    (raw / "d.item.json").write_bytes(items)
+    given = PrepareConfig(
+        "lcrec", "d", data_dir=str(tmp_path / "data"), raw_dir=str(raw), overwrite=True
+    )
+    read_or_refuse(tmp_path, given)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    train=damaged(b"user_id:token\titem_id_list:token_seq\titem_id:token\n0\t0 1\t2\n0\t0\t1\n"),
+    index=damaged(b"a\t0\nb\t1\nc\t2\nd\t3\n"),
+    text=damaged(b"item_id:token\ttext:token_seq\na\tA &lt;b&gt;\nb\tB\n"),
+)
+def test_damaged_benchmark_files(tmp_path, train, index, text):
+    raw = tmp_path / "raw"
+    raw.mkdir(exist_ok=True)
+    header = b"user_id:token\titem_id_list:token_seq\titem_id:token\n"
+    (raw / "d.train.inter").write_bytes(train)
+    (raw / "d.valid.inter").write_bytes(header + b"0\t0 1 2\t3\n")
+    (raw / "d.test.inter").write_bytes(header + b"0\t0 1 2 3\t0\n")
+    (raw / "d.item2index").write_bytes(index)
+    (raw / "d.text").write_bytes(text)
+    given = PrepareConfig(
+        "recbole", "d", data_dir=str(tmp_path / "data"), raw_dir=str(raw), overwrite=True
+    )
+    read_or_refuse(tmp_path, given)

@@ -1,0 +1,272 @@
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources import canonical_files
+from prmkd_jax.data.sources import prepare as module
+from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.prepare import prepare
+from tests.data.sources.make_raw import make
+from tests.data.sources.test_download import Server
+
+ROOT = Path(__file__).parents[3]
+HEADER = "user_id,item_id,timestamp,rating\n"
+
+
+def write(folder: Path, parts: list[list[tuple]]) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, rows in enumerate(parts):
+        lines = [",".join(map(str, row)) for row in rows]
+        path = folder / f"part-{number}.csv"
+        path.write_text(HEADER + "".join(f"{line}\n" for line in lines))
+        paths.append(str(path))
+    return paths
+
+
+def config(folder: Path, **changes) -> PrepareConfig:
+    return PrepareConfig(**{"name": "d", "data_dir": str(folder / "data"), **changes})
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# So few of each that equal times, and equal rows but for the rating, are common.
+LOG = st.lists(
+    st.tuples(
+        st.integers(0, 1), st.integers(0, 2), st.integers(10**9, 10**9 + 1), st.integers(1, 3)
+    ),
+    min_size=6,
+    max_size=40,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=LOG, shuffle=st.randoms(use_true_random=False))
+def test_the_order_of_part_files_and_of_their_rows_changes_nothing(tmp_path, rows, shuffle):
+    made = []
+    for _ in range(2):
+        shuffle.shuffle(rows)
+        cut = shuffle.randint(1, len(rows) - 1)
+        paths = write(tmp_path / "raw", [rows[:cut], rows[cut:]])
+        shuffle.shuffle(paths)
+        options = {"interactions": tuple(paths), "overwrite": True}
+        prepare(config(tmp_path, deduplicate=("exact", "consecutive"), **options))
+        made.append((tmp_path / "data/d/interactions.parquet").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_rows_that_differ_in_the_rating_alone_have_an_order_too(tmp_path):
+    rows = [("a", "x", 10**9, 5), ("a", "x", 10**9, 1), ("a", "y", 10**9 + 1, 3)]
+    made = []
+    for parts in ([rows[:1], rows[1:]], [rows[1:], rows[:1]]):
+        paths = tuple(write(tmp_path / "raw", parts))
+        options = {"interactions": paths, "deduplicate": ("consecutive",), "overwrite": True}
+        prepare(config(tmp_path, **options))
+        made.append(pl.read_parquet(tmp_path / "data/d/interactions.parquet")["rating"].to_list())
+    assert made == [[1.0, 3.0], [1.0, 3.0]]
+
+
+def test_one_file_keeps_its_order_at_equal_times_and_can_be_told_not_to(tmp_path):
+    rows = [("b", "z", 10**9, 1), ("b", "y", 10**9, 1), ("a", "x", 10**9, 1)]
+    (path,) = write(tmp_path / "raw", [rows])
+
+    def items(**changes) -> list[tuple]:
+        prepare(config(tmp_path, interactions=(path,), overwrite=True, **changes))
+        frame = pl.read_parquet(tmp_path / "data/d/interactions.parquet")
+        return frame.select("user_id", "item_id").rows()
+
+    assert items() == [("b", "z"), ("b", "y"), ("a", "x")]
+    assert items(ties="item") == [("a", "x"), ("b", "y"), ("b", "z")]
+    paths = write(tmp_path / "raw", [rows, rows])
+    with pytest.raises(UserError, match="--ties=file: found several files, whose rows have no"):
+        prepare(config(tmp_path, interactions=tuple(paths), ties="file", overwrite=True))
+
+
+def test_one_thread_and_two_write_the_same_bytes(tmp_path):
+    make(tmp_path / "raw", reviews=30_000, items=500)
+    made = []
+    for threads in ("1", "2"):
+        command = [
+            sys.executable, "-m", "experiments.commands.prepare", "--source=amazon", "--name=d",
+            f"--raw_dir={tmp_path / 'raw'}", f"--data_dir={tmp_path / threads}",
+            "--deduplicate=exact", "--user_core=5", "--item_core=5", "--need_title",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "POLARS_MAX_THREADS": threads},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "--deduplicate=exact: removed " in done.stdout
+        made.append(bytes_of(tmp_path / threads / "d"))
+    assert made[0] == made[1]
+    assert sorted(made[0]) == ["interactions.parquet", "items.parquet", "prepared.json"]
+
+
+def test_small_batches_change_nothing(tmp_path, monkeypatch):
+    make(tmp_path / "raw", reviews=2_000, items=100)
+    options = {"source": "amazon", "raw_dir": str(tmp_path / "raw"), "ties": "item"}
+    prepare(config(tmp_path, name="large", **options))
+    monkeypatch.setattr("prmkd_jax.data.sources.files.blocks.__defaults__", (997,))
+    monkeypatch.setattr(canonical_files, "_ROWS", 100)
+    prepare(config(tmp_path, name="small", **options))
+    large, small = (tmp_path / "data" / name for name in ("large", "small"))
+    for file in ("interactions.parquet", "items.parquet"):
+        assert pl.read_parquet(large / file).equals(pl.read_parquet(small / file))
+
+
+def test_a_data_set_is_replaced_only_when_asked(tmp_path):
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    before = bytes_of(tmp_path / "data/d")
+    write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
+    with pytest.raises(UserError, match=r"--name=d: found .*/d already, expected a new name or"):
+        prepare(config(tmp_path, interactions=(path,)))
+    assert bytes_of(tmp_path / "data/d") == before
+    prepare(config(tmp_path, interactions=(path,), overwrite=True))
+    assert bytes_of(tmp_path / "data/d") != before
+    assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
+
+
+def test_what_is_no_data_set_is_never_replaced(tmp_path):
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    (tmp_path / "data/d").mkdir(parents=True)
+    (tmp_path / "data/d/thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"--name=d: found .*/d, which is no data set, expected"):
+        prepare(config(tmp_path, interactions=(path,), overwrite=True))
+    assert (tmp_path / "data/d/thesis.txt").read_text() == "years of work"
+
+
+def test_a_path_may_hold_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXPORTS", str(tmp_path))
+    write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, data_dir="$EXPORTS/data", interactions=("$EXPORTS/raw/*.csv",)))
+    assert (tmp_path / "data/d/interactions.parquet").is_file()
+
+
+@pytest.mark.parametrize("step", ["write_items", "write_interactions", "_sync"])
+def test_a_failure_leaves_the_old_data_set_and_nothing_else(tmp_path, monkeypatch, step):
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    before = bytes_of(tmp_path / "data/d")
+
+    def fail(*arguments):
+        raise OSError("no room")
+
+    monkeypatch.setattr(module.canonical_files, step, fail)
+    write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
+    with pytest.raises(OSError, match="no room"):
+        prepare(config(tmp_path, interactions=(path,), overwrite=True))
+    assert bytes_of(tmp_path / "data/d") == before
+    assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
+
+
+def test_the_old_data_set_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    before = bytes_of(tmp_path / "data/d")
+    rename = os.rename
+
+    def fail(source, target):
+        if ".part-" in str(source):
+            raise OSError("no permission")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="no permission"):
+        prepare(config(tmp_path, interactions=(path,), overwrite=True))
+    assert bytes_of(tmp_path / "data/d") == before
+    assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
+
+
+def test_strict_makes_an_error_of_a_warning(tmp_path):
+    rows = [("nan", "x", 10**9, 1), ("nan", "y", 10**9 + 1, 1)]
+    (path,) = write(tmp_path / "raw", [rows])
+    with pytest.raises(UserError, match=r"--strict: found \d+ warnings, expected none: "):
+        prepare(config(tmp_path, interactions=(path,), strict=True))
+    assert not [*(tmp_path / "data").iterdir()]
+    report = prepare(config(tmp_path, interactions=(path,)))
+    line = report.sheet["user ids that stand for nothing"]
+    assert (line.number, line.example) == (1, "'nan'")
+    kept = json.loads((tmp_path / "data/d/prepared.json").read_text())
+    assert kept["sheet"] == report.sheet.as_list()
+    assert kept["steps"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "--name: found nothing"),
+        ({"interactions": ()}, "--interactions: found nothing"),
+        ({"source": "lcrec"}, "--raw_dir: found nothing, expected the folder of --source=lcrec"),
+        ({"source": "lcrec", "raw_dir": "nowhere"}, "--raw_dir: found no folder 'nowhere'"),
+        ({"source": "amazon", "raw_dir": "x", "download": True}, "--category: found nothing"),
+        ({"name": "../d"}, "--name: found '../d', expected a plain folder name"),
+        ({"name": "synthetic"}, "--name: found 'synthetic', expected another name"),
+        ({"name": ".d"}, "--name: found '.d', expected a plain folder name"),
+        ({"date_from": "1.10.2018"}, "--date_from: found '1.10.2018', expected a date such as"),
+        ({"base_url": "http://example.org"}, "--base_url: found 'http://example.org', expected"),
+        ({"deduplicate": ("all",)}, "--deduplicate: found"),
+        ({"user_column": ""}, "--user_column: found nothing, expected the name of a column"),
+    ],
+)
+def test_flags_that_say_nothing_sensible_are_refused(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        prepare(config(tmp_path, **{"interactions": ("log.csv",), **changes}))
+
+
+def test_a_category_is_fetched_and_prepared_in_one_call(tmp_path):
+    """From a local server that breaks the first connection."""
+    make(tmp_path / "site", reviews=1_000, items=50)
+    server = Server()
+    try:
+        files = {path.name: path.read_bytes() for path in (tmp_path / "site").iterdir()}
+        plain = server.answer
+
+        def answer(handler):
+            server.content = files[handler.path.rpartition("/")[2]]
+            plain(handler)
+
+        server.answer = answer
+        server.script = [b"x" * 500]
+        options = {
+            "source": "amazon",
+            "category": "Big",
+            "raw_dir": str(tmp_path / "raw"),
+            "base_url": server.address,
+        }
+        prepare(config(tmp_path, download=True, **options))
+        assert server.ranges == [None, "bytes=500-", None]
+        assert bytes_of(tmp_path / "raw") == files
+        # What is there is not fetched again.
+        prepare(config(tmp_path, name="again", download=True, **options))
+        assert len(server.ranges) == 3
+    finally:
+        server.close()
+    assert bytes_of(tmp_path / "data/d") == bytes_of(tmp_path / "data/again")
+
+
+def test_gzip_members_one_after_another_are_one_file(tmp_path):
+    rows = [f"u,{item},{10**9 + item},5\n" for item in range(4)]
+    random.Random(0).shuffle(rows)
+    data = gzip.compress((HEADER + "".join(rows[:2])).encode())
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(data + gzip.compress("".join(rows[2:]).encode()))
+    prepare(config(tmp_path, interactions=(str(path),)))
+    frame = pl.read_parquet(tmp_path / "data/d/interactions.parquet")
+    assert frame["item_id"].to_list() == list("0123")

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions
+from prmkd_jax.data.sources.sheet import Described, Sheet, data_sheet, describe
+from prmkd_jax.data.splits import leave_one_out
+
+# Four users: 0 1 2 3, 0 1 0, 2 2, 4.
+INTERACTIONS = Interactions(
+    indptr=np.array([0, 4, 7, 9, 10], np.int64),
+    items=np.array([0, 1, 2, 3, 0, 1, 0, 2, 2, 4], np.int32),
+)
+ITEMS = ("007", "b", "nan", "3.0", "e")
+TEXTS = {"title": ("one two three", "", None, "x", "y"), "brand": ("a", "b", "c", "d", "e")}
+
+
+def sheet(**changes) -> Sheet:
+    given = {
+        "interactions": INTERACTIONS,
+        "user_ids": ("u", "<NA>", "None", "w"),
+        "item_ids": ITEMS,
+        "texts": TEXTS,
+        "split": leave_one_out(INTERACTIONS),
+        **changes,
+    }
+    return data_sheet(Described(**given), text_limit=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "of", "example"),
+    [
+        ("users", 4, None, ""),
+        ("items", 5, None, ""),
+        ("interactions", 10, None, ""),
+        ("average length", 2.5, None, ""),
+        ("sparsity", 0.5, None, ""),
+        ("items with title", 3, 5, ""),
+        ("items with brand", 5, 5, ""),
+        ("items with categories", 0, 5, ""),
+        ("items with more than 3 words", 1, 5, "'007'"),
+        ("user ids that stand for nothing", 2, None, "'<NA>'"),
+        ("item ids that stand for nothing", 1, None, "'nan'"),
+        ("item ids that end in .0", 1, None, "'3.0'"),
+        ("repeated items of a user", 2, 10, ""),
+        # Only the first user has an item to train on after its first.
+        ("users without a target in train", 2, 4, ""),
+        ("users without a target in validation", 2, 4, ""),
+        ("users without a target in test", 2, 4, ""),
+        ("validation targets never trained on", 0, 2, ""),
+        ("test targets never trained on", 1, 2, "'3.0'"),
+    ],
+)
+def test_every_figure_is_what_was_counted_by_hand(name, number, of, example):
+    line = sheet()[name]
+    assert (line.number, line.of, line.example) == (number, of, example)
+
+
+def test_likely_mistakes_are_warnings():
+    names = [line.name for line in sheet().warnings]
+    assert names == [
+        "user ids that stand for nothing",
+        "item ids that stand for nothing",
+        "item ids that end in .0",
+        "test targets never trained on",
+    ]
+
+
+def test_lost_leading_zeros_are_recognised():
+    line = sheet(has_row=np.array([False, True, True, True, True]), other_rows={"7", "b", "z"})[
+        "items without a catalogue row"
+    ]
+    assert str(line) == (
+        "items without a catalogue row: 1 of 5 (such as '007'): "
+        "'007' here is '7' there: were leading zeros lost?"
+    )
+
+
+def test_leading_zeros_lost_in_the_catalogue_are_recognised_too():
+    has_row = np.array([True, False, True, True, True])
+    line = sheet(has_row=has_row, other_rows={"00b"})["items without a catalogue row"]
+    assert line.warning == "'b' here is '00b' there: were leading zeros lost?"
+
+
+def test_ties_and_repeated_rows_are_counted():
+    times = np.array([1, 1, 2, 3, 1, 1, 1, 5, 5, 5])
+    made = sheet(times=times)
+    assert made["interactions at the same time as another"].number == 7
+    assert made["interactions at the same time as another"].warning
+    # User 1 has item 0 twice at time 1, user 2 item 2 twice at time 5.
+    assert made["repeated rows"].number == 2
+    apart = sheet(times=np.arange(10))
+    assert apart["interactions at the same time as another"].number == 0
+    assert not apart["repeated rows"].warning
+
+
+def test_a_data_set_in_memory_is_described_the_same():
+    texts = {field: tuple(text or "" for text in TEXTS[field]) for field in TEXTS}
+    catalogue = Catalogue(texts, image_paths=("", "a.jpg", "", "", ""))
+    users = ("u", "<NA>", "None", "w")
+    dataset = Dataset("d", INTERACTIONS, catalogue, users, ITEMS)
+    made = describe(dataset, leave_one_out(INTERACTIONS), text_limit=3)
+    assert made["items with image"].number == 1
+    assert [line for line in made.lines if line.name != "items with image"] == list(sheet().lines)

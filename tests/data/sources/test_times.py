@@ -1,0 +1,116 @@
+import datetime as dt
+
+import polars as pl
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.times import Clock
+from prmkd_jax.data.time_units import unit_of
+
+PLACE = Place("log.csv", first=10, column="time")
+# 2018-10-01 00:00:00 UTC
+SECONDS = 1_538_352_000
+BERLIN = dt.timezone(dt.timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series([SECONDS]),
+        pl.Series([SECONDS], dtype=pl.UInt32),
+        pl.Series([float(SECONDS)]),
+        pl.Series([SECONDS * 10**3]),
+        pl.Series([SECONDS * 10**6], dtype=pl.UInt64),
+        pl.Series([SECONDS * 10**9]),
+        pl.Series([str(SECONDS)]),
+        pl.Series([f" {SECONDS}.0 "]),
+        pl.Series([str(SECONDS * 10**3)]).cast(pl.Categorical),
+        pl.Series([dt.date(2018, 10, 1)]),
+        pl.Series([dt.datetime(2018, 10, 1)], dtype=pl.Datetime("ns")),
+        pl.Series([dt.datetime(2018, 10, 1)], dtype=pl.Datetime("ms")),
+        pl.Series([dt.datetime(2018, 10, 1, 2, tzinfo=BERLIN)]),
+        pl.Series([dt.datetime(2018, 10, 1)]).dt.replace_time_zone("UTC"),
+        pl.Series(["2018-10-01"]),
+        pl.Series(["2018-10-01 00:00:00"]),
+        pl.Series(["2018-10-01T00:00:00Z"]),
+        pl.Series(["2018-10-01T02:00:00+02:00"]),
+        pl.Series(["2018-10-01 02:00:00+02"]),
+        pl.Series(["2018-10-01 00:00:00 UTC"]),
+        pl.Series(["2018-10-01 00:00:00.000000 UTC"]),
+        pl.Series(["2018-10-01 02:00:00.000+02"]),
+    ],
+    ids=lambda column: f"{column.dtype}-{column[0]}",
+)
+def test_every_form_of_one_moment_is_the_same_moment(column):
+    assert Clock().read(column, PLACE).to_list() == [SECONDS * 10**6]
+
+
+def test_a_column_of_dates_may_have_several_forms():
+    column = pl.Series(["2018-10-01", "2018-10-01 00:00:01", None, "", "2018-10-01T02:00:02+02:00"])
+    clock = Clock()
+    read = clock.read(column, PLACE).to_list()
+    start = SECONDS * 10**6
+    assert read == [start, start + 10**6, None, None, start + 2 * 10**6]
+    assert clock.said().endswith("without a zone taken as UTC")
+
+
+def test_the_unit_is_said():
+    clock = Clock()
+    clock.read(pl.Series([SECONDS * 1000]), PLACE)
+    assert clock.said() == (
+        "times: milliseconds since 1970 such as 1538352000000 (told by their size)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        (pl.Series([SECONDS, SECONDS * 1000]), "1538352000 \\(seconds\\) and 1538352000000"),
+        (pl.Series(["2018-10-01", str(SECONDS)]), "1538352000 \\(a number\\) and 2018-10-01"),
+    ],
+)
+def test_two_kinds_in_one_column_are_refused(column, found):
+    with pytest.raises(UserError, match=f"log.csv, time: found {found}.*expected one unit"):
+        Clock().read(column, PLACE)
+
+
+def test_two_kinds_in_two_batches_are_refused():
+    clock = Clock()
+    clock.read(pl.Series([SECONDS]), PLACE)
+    with pytest.raises(UserError, match="expected one unit"):
+        clock.read(pl.Series([SECONDS * 1000]), PLACE)
+    with pytest.raises(UserError, match="expected one unit"):
+        clock.read(pl.Series(["2018-10-01"]), PLACE)
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "found"),
+    [
+        (pl.Series([SECONDS, 3]), 11, "'3'"),
+        (pl.Series([str(SECONDS), "soon"]), 11, "'soon'"),
+        (pl.Series(["2018-02-30"]), 10, "'2018-02-30'"),
+        (pl.Series([20181001]), 10, "'20181001'"),
+        (pl.Series([2**63 + 5], dtype=pl.UInt64), 10, "'9223372036854775813'"),
+    ],
+)
+def test_what_is_no_time_is_refused_with_its_row(column, row, found):
+    with pytest.raises(UserError, match=f"log.csv, row {row}, time: found {found}, expected a"):
+        Clock().read(column, PLACE)
+
+
+def test_a_unit_that_makes_no_time_is_refused():
+    with pytest.raises(
+        UserError, match="row 10, time: found '1538352000000000', expected a time in"
+    ):
+        Clock("s").read(pl.Series([SECONDS * 10**6]), PLACE)
+
+
+def test_a_given_unit_is_not_guessed():
+    assert Clock("s").read(pl.Series([5, None]), PLACE).to_list() == [5_000_000, None]
+
+
+def test_units_end_where_the_next_begins():
+    numbers = (10**8 - 1, 10**8, 10**11 - 1, 10**11, 10**14, 10**17)
+    assert [unit_of(number) for number in numbers] == [None, "s", "s", "ms", "us", "ns"]
+    assert unit_of(10**20) is None
