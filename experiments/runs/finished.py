@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -286,11 +286,16 @@ def _write_seconds(
 
 def _epochs(log: Path, name: str) -> list[dict[str, float]]:
     """The seconds of every epoch; one that was done again after a kill counts once."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    events = [json.loads(line) for line in lines]
     taken = {
         event["epoch"]: event["seconds"]
-        for event in events
+        for event in _events(log)
         if event.get("stage") == "student" and event["run"] == name
     }
     return [taken[epoch] for epoch in sorted(taken)]
+
+
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        # A kill may have cut one in two.
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
