@@ -97,7 +97,7 @@ from prmkd_jax.serve.recommender import Recommender
 recommender = Recommender.load(sys.argv[1])
 answer, = recommender.recommend([[recommender.exported.item_ids[3]]], 2)
 assert len(answer.items) == 2, answer
-assert not {"torch", "optax", "orbax"} & {name.partition(".")[0] for name in sys.modules}
+assert not {"torch", "orbax"} & {name.partition(".")[0] for name in sys.modules}
 """
 
 
