@@ -243,7 +243,10 @@ def _compile(step: TrainStep, *arguments: Any) -> tuple[float, jax.stages.Compil
 
 def _live_input_seconds(run: Run) -> float:
     """Median seconds to make a batch's input with teachers that are not cached."""
-    inputs = distill_inputs(run, training_batches(run).epoch(0))
+    batches = training_batches(run)
+    # A small data set's epoch has fewer batches than are timed.
+    endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
+    inputs = distill_inputs(run, endless)
     return median_seconds(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
 
 

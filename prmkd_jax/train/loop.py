@@ -192,12 +192,13 @@ def _fitted(
     progress: _Progress,
 ) -> Fitted:
     """Ranks with the parameters that were kept."""
+    validation = validate(params)
     test = None
     if run.rank_test:
         test = make_evaluator(run, graphdef, run.task.split.test)(params)
     return Fitted(
         params=params,
-        validation=validate(params),
+        validation=validation,
         test=test,
         history=progress.history,
         best_epoch=progress.best_epoch,

@@ -31,7 +31,7 @@ for name in names:
         fitted = [fit(run), fit(dataclasses.replace(run, **distilled(run, distill_weight=0.1)))]
         found[name] = [[ranking_metrics(f.test.all_items)["NDCG@10"], f.parameters] for f in fitted]
         found[name].append(same_bits(*(f.params for f in fitted)))
-        folder, world = Path(sys.argv[1]) / f"{name}-exported", run.dataset
+        folder, world = Path(sys.argv[1]) / f"{name}-exported", run.task.dataset
         export_student(folder, fitted[0].params, run.student, run.facts, world)
         again = read_params(folder, run.student, run.facts, world)
         same = same_bits(again, read_exported(folder).params)

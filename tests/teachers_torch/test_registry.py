@@ -70,7 +70,9 @@ class ToyKind:
     reads = (TextConfig,)
     seeded = True
     reads_tokens = False
-    pretraining = Pretraining(PretrainConfig, pretrain_toy, lambda domains, settings, cache: None)
+    pretraining = Pretraining(
+        PretrainConfig, pretrain_toy, lambda domains, settings, cache: None, lambda config: ([], [])
+    )
 
     def check(self, task, settings, cache):
         """Twenty items at most."""

@@ -58,7 +58,7 @@ class Dot:
 
 def a_batch() -> Batch:
     """The first eight training instances."""
-    instances = FACTS.split.train[:8]
+    instances = TASK.split.train[:8]
     users = WORLD.interactions.users[instances].reshape(2, 4)
     none = np.zeros_like(users)
     rows = PackedRows(none, none, none, users, none)
@@ -87,7 +87,7 @@ def losses(loss, student=None, key=KEY, **changes):
 
 def trained_on(user: int) -> set[int]:
     histories = WORLD.interactions
-    return set(histories.items[histories.indptr[user] : FACTS.split.train_end[user]].tolist())
+    return set(histories.items[histories.indptr[user] : TASK.split.train_end[user]].tolist())
 
 
 DRAWERS = {
@@ -125,7 +125,7 @@ def test_sampled_softmax_equals_float64(monkeypatch):
     """Chances of validation or test items, a correction by other chances, or others' scores."""
     values, drawn, _ = draws("sampled_softmax", monkeypatch)
     trained = (
-        np.arange(len(WORLD.interactions.items)) < FACTS.split.train_end[WORLD.interactions.users]
+        np.arange(len(WORLD.interactions.items)) < TASK.split.train_end[WORLD.interactions.users]
     )
     counts = 1 + np.bincount(WORLD.interactions.items[trained], minlength=25)
     assert drawn.shape == (DRAWN,)

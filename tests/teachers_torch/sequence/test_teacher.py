@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import Task
 from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import to_tensors
@@ -11,7 +14,7 @@ from teachers_torch.sequence.teacher import TunedTeacher, encode_instances, enco
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
 from teachers_torch.tuning import rank_all
-from tests.teachers_torch.worlds import interactions_of, packed_batch, randomise
+from tests.teachers_torch.worlds import interactions_of, packed_batch, randomise, ring_world
 
 MAX_LEN, ITEMS = 4, 12
 # Some shorter, some just as long as, some longer than what the model sees; one without instance.
@@ -79,13 +82,16 @@ def test_scaled_dot_products_are_the_training_logits(model, interactions):
     """A score_scale, item table or instance table other than those of the training loss."""
     config = UniSRecConfig(**SETTINGS)
     teacher = TunedTeacher("any", model, interactions, config, MAX_LEN)
-    split = leave_one_out(interactions)
+    task = Task(
+        dataclasses.replace(ring_world(), interactions=interactions), leave_one_out(interactions)
+    )
+    split = task.split
     users, items = teacher.encode_instances(split.train), teacher.encode_items()
     np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
     logits = teacher.score_scale * users.astype(np.float64) @ items.T
     own = logits[np.arange(len(logits)), interactions.items[split.train]]
     expected = (np.log(np.exp(logits).sum(1)) - own).mean()
-    (batch,) = TrainingBatches(interactions, split, MAX_LEN, 40, seed=0).epoch(0)
+    (batch,) = TrainingBatches(task, MAX_LEN, 40, seed=0).epoch(0)
     loss = model.eval().loss(to_tensors(batch, torch.device("cpu")))
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
 

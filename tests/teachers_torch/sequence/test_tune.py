@@ -7,6 +7,7 @@ import torch
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import Task
 from teachers_torch.config import UniSRecConfig
 from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.tune import tune_model
@@ -26,9 +27,8 @@ def parts():
     torch.manual_seed(0)
     vectors = text_vectors(dataset.catalogue.texts["title"])
     model = UniSRec(CONFIG, vectors, max_seq_len=10, transductive=True)
-    batches = TrainingBatches(
-        dataset.interactions, leave_one_out(dataset.interactions), 10, CONFIG.batch_size, seed=0
-    )
+    task = Task(dataset, leave_one_out(dataset.interactions))
+    batches = TrainingBatches(task, 10, CONFIG.batch_size, seed=0)
     return model, batches
 
 
