@@ -22,8 +22,6 @@ from tests.packages import ROOT
 
 README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-# Written by others at the same time: a link to one that isn't there yet is no broken link.
-PENDING = {"data.md", "flags.md", "serving.md", "untrusted_files.md"}
 # The changelog names commands and flags that are gone.
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
 OURS = ("prmkd_jax", "teachers_torch", "bridge", "experiments")
@@ -31,15 +29,6 @@ OURS = ("prmkd_jax", "teachers_torch", "bridge", "experiments")
 STAND_INS = {"fading": "sasrec", "neighbours": "precomputed"}
 # Flags that every command has, and words that stand for any flag.
 OTHER_FLAGS = {"--help", "--flagfile", "--name", "--noname"}
-
-
-def waits_for(*modules: str) -> pytest.MarkDecorator:
-    """Skips while a module of the new layout is missing."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"waits for {', '.join(missing)}")
-
-
-COMMANDS_READY = waits_for("experiments.commands.table")
 
 
 def names(pages: list[Path]) -> list[str]:
@@ -62,8 +51,6 @@ def test_links_lead_to_files_and_headings_that_exist(page):
             continue
         name, _, anchor = target.partition("#")
         file = (page.parent / name).resolve() if name else page
-        if not file.exists() and file.name in PENDING:
-            continue
         if not file.exists() or (anchor and anchor not in _anchors(file)):
             broken.append(target)
     assert not broken
@@ -84,7 +71,6 @@ def test_the_readme_is_short_and_begins_with_the_two_commands():
     assert second == f"{install} pytest"
 
 
-@waits_for("prmkd_jax.serve.recommender", "prmkd_jax.train.run", "teachers_torch.teacher")
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_python_code_can_be_read_and_its_imports_exist(page):
     for code in _python(page):
@@ -97,7 +83,6 @@ def test_python_code_can_be_read_and_its_imports_exist(page):
                     )
 
 
-@waits_for("prmkd_jax.serve.recommender", "prmkd_jax.train.run")
 def test_the_readmes_code_trains_exports_and_recommends(tmp_path):
     """So does serving.md's, with the student that it has exported."""
     _write_data(tmp_path / "data" / "mine")
@@ -113,14 +98,12 @@ def test_the_readmes_code_trains_exports_and_recommends(tmp_path):
     assert len({item for item, _ in found}) == 10
 
 
-@COMMANDS_READY
 @pytest.mark.parametrize("page", CURRENT, ids=names(CURRENT))
 def test_commands_exist_and_take_the_flags_given(page, commands):
     for line in _command_lines(page.read_text()):
         _check_command(line, commands)
 
 
-@COMMANDS_READY
 @pytest.mark.parametrize("page", CURRENT, ids=names(CURRENT))
 def test_flags_that_are_named_exist(page, commands):
     known = _known_flags(commands)
@@ -139,7 +122,6 @@ def test_flags_that_are_named_exist(page, commands):
     assert not unknown
 
 
-@COMMANDS_READY
 def test_flagfiles_that_are_named_exist():
     configs = {file.name for file in (ROOT / "experiments" / "configs").glob("*.cfg")}
     for page in CURRENT:
@@ -147,12 +129,6 @@ def test_flagfiles_that_are_named_exist():
         assert named - {"flags.cfg"} <= configs, page.name
 
 
-@waits_for(
-    "bridge.teacher_vectors",
-    "experiments.runs.variant",
-    "prmkd_jax.train.inputs",
-    "teachers_torch.teacher",
-)
 def test_the_architecture_pages_records_exist():
     page = (ROOT / "docs" / "architecture.md").read_text()
     rows = re.findall(r"^\| `((?:\w+\.)+)(\w+)` \|", page, re.MULTILINE)
@@ -183,8 +159,6 @@ def _check_command(line: str, commands: dict) -> None:
     if not words or words[0] in ("--help", "<command>"):
         return
     name, *words = words
-    if name == "prepare" and name not in commands:
-        return  # it comes with prmkd_jax.data.sources
     assert name in commands, f"{line}: no such command"
     command = commands[name]
     if command.topics:

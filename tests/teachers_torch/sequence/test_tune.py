@@ -87,7 +87,7 @@ def test_reported_loss_is_the_mean_over_instances(parts):
     events = [event for event in events if event["event"] == "epoch"]
     first = losses[: len(list(batches.epoch(1)))]
     assert len({count for _, count in first}) > 1
-    assert sum(count for _, count in first) == len(batches.split.train)
+    assert sum(count for _, count in first) == len(batches.task.split.train)
     expected = sum(loss * count for loss, count in first) / sum(count for _, count in first)
     assert events[0]["loss"] == pytest.approx(expected)
 
@@ -95,7 +95,7 @@ def test_reported_loss_is_the_mean_over_instances(parts):
 def test_training_mode_is_on_in_training_even_after_a_validation(parts):
     """Dropout and noise lost from the second epoch on."""
     model, batches = parts
-    teacher = TunedTeacher("any", model, batches.interactions, CONFIG, 10)
+    teacher = TunedTeacher("any", model, batches.task.dataset.interactions, CONFIG, 10)
     modes, original = [], model.loss
     model.loss = lambda batch: modes.append(model.training) or original(batch)
 
