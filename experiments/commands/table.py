@@ -2,7 +2,16 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, prepare, pretrain, search, study, train
+from experiments.commands import (
+    bench,
+    flags,
+    prepare,
+    pretrain,
+    recommend,
+    search,
+    study,
+    train,
+)
 
 COMMANDS = (
     prepare.COMMAND,
@@ -10,6 +19,7 @@ COMMANDS = (
     pretrain.COMMAND,
     study.COMMAND,
     search.COMMAND,
+    recommend.COMMAND,
     bench.COMMAND,
     flags.COMMAND,
 )
