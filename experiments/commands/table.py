@@ -4,6 +4,7 @@ from experiments.cli.command import Call
 from experiments.cli.help import flags_page
 from experiments.commands import (
     bench,
+    export,
     flags,
     prepare,
     pretrain,
@@ -20,6 +21,7 @@ COMMANDS = (
     study.COMMAND,
     search.COMMAND,
     recommend.COMMAND,
+    export.COMMAND,
     bench.COMMAND,
     flags.COMMAND,
 )
