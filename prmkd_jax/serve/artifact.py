@@ -14,9 +14,10 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export
 
@@ -69,7 +70,7 @@ def write_artifact(config: ExportConfig, say: Callable[[str], None] = print) -> 
     with writing_folder(folder) as partial:
         for name in FILES:
             shutil.copyfile(model / name, partial / name)
-        np.savez(partial / CHECK, **check)
+        np.savez(partial / CHECK, **cast(dict[str, Any], check))
         for name in config.formats:
             _WRITERS[name](partial / name, program, inner_product)
             say(f"{folder / name}: written")
@@ -106,9 +107,9 @@ def is_inner_product(program: Program, check: Mapping[str, np.ndarray]) -> bool:
     table = arrays[ITEMS]
     if program.width != table.shape[1]:
         return False
-    vectors = program.user_vectors(arrays, check["history"], check["users"])
-    scores = np.asarray(program.score(arrays, vectors))
-    return _close(np.asarray(vectors) @ table.T, scores)
+    vectors = check["vectors"]
+    scores = program.score(jax.tree.map(jnp.asarray, arrays), jnp.asarray(vectors))
+    return _close(vectors @ table.T, np.asarray(scores))
 
 
 def _require_free(folder: Path, overwrite: bool) -> None:
@@ -144,7 +145,8 @@ def _check_arrays(program: Program) -> dict[str, np.ndarray]:
     for row, answer in enumerate(answers):
         items[row, : len(answer.items)] = [row_of[one.item] for one in answer.items]
         scores[row, : len(answer.items)] = [one.score for one in answer.items]
-    vectors = np.asarray(program.user_vectors(program.arrays(), history, users))
+    arrays = jax.tree.map(jnp.asarray, program.arrays())
+    vectors = np.asarray(program.user_vectors(arrays, jnp.asarray(history), jnp.asarray(users)))
     inputs = {"history": history, "users": users, "excluded": history}
     return {**inputs, "items": items, "scores": scores, "vectors": vectors}
 
@@ -183,7 +185,7 @@ def _write_stablehlo(folder: Path, program: Program, inner_product: bool) -> Non
     }
     if inner_product:
         programs["user_vectors"] = (program.user_vectors, asked)
-    np.savez(folder / "arrays.npz", **arrays)
+    np.savez(folder / "arrays.npz", **cast(dict[str, Any], arrays))
     for name, (function, arguments) in programs.items():
         made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
         try:

@@ -7,7 +7,7 @@ Batch, and the number of items that are left out, may be symbolic dimensions of 
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -193,12 +193,14 @@ def _packed(history: Array, users: Array, own_slot: bool) -> tuple[PackedRows, A
     columns = jnp.arange(items.shape[1], dtype=jnp.int32)[None]
     filled = columns < lengths[:, None]
     zeros = jnp.zeros_like(items)
-    rows = PackedRows(
-        item_seq=items,
-        segment_ids=filled.astype(jnp.int32),
-        positions=jnp.where(filled, columns, zeros),
-        users=jnp.where(filled, users[:, None], zeros),
-        instance_ids=jnp.where(columns == lengths[:, None] - 1, 0, -1),
-    )
+    columns_of = {
+        "item_seq": items,
+        "segment_ids": filled.astype(jnp.int32),
+        "positions": jnp.where(filled, columns, zeros),
+        "users": jnp.where(filled, users[:, None], zeros),
+        "instance_ids": jnp.where(columns == lengths[:, None] - 1, 0, -1),
+    }
+    # The record is declared for NumPy; traced arrays go through it as they do in training.
+    rows = PackedRows(**cast(dict[str, Any], columns_of))
     starts = jnp.arange(items.shape[0], dtype=jnp.int32) * items.shape[1]
     return rows, starts + lengths - 1
