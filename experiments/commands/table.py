@@ -2,7 +2,18 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, prepare, pretrain, report, search, study, train
+from experiments.commands import (
+    bench,
+    export,
+    flags,
+    prepare,
+    pretrain,
+    recommend,
+    report,
+    search,
+    study,
+    train,
+)
 
 COMMANDS = (
     prepare.COMMAND,
@@ -11,6 +22,8 @@ COMMANDS = (
     study.COMMAND,
     search.COMMAND,
     report.COMMAND,
+    recommend.COMMAND,
+    export.COMMAND,
     bench.COMMAND,
     flags.COMMAND,
 )

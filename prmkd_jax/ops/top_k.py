@@ -11,6 +11,8 @@ from prmkd_jax.ops.arrays import Array
 
 # Scores held at once, as a number: 64 MiB in float32 whatever the catalogue's size.
 MOST_SCORES = 2**24
+# Rows that the blocks of a program for any batch are made for.
+ANY_BATCH_ROWS = 512
 
 
 class TopK(NamedTuple):
@@ -58,8 +60,10 @@ def top_k(
     >>> best.items.tolist(), best.scores.tolist()
     ([[1, 2, 0]], [[2.0, 2.0, 0.0]])
     """
-    rows, count = len(queries), len(items)
-    block = min(count, max(1, most_scores // max(rows, 1)))
+    rows, count = queries.shape[0], len(items)
+    # A program for any batch doesn't know how many rows there are.
+    known = rows if isinstance(rows, int) else ANY_BATCH_ROWS
+    block = min(count, max(1, most_scores // max(known, 1)))
     starts = jnp.arange(-(-count // block)) * block
 
     def step(best: TopK, start: Array) -> tuple[TopK, None]:
@@ -90,5 +94,5 @@ def _members(ids: Int[Array, "B H"], first: Array, block: int) -> Bool[Array, "B
     places = ids - first
     # A negative index would count from the end; past the end it is dropped.
     places = jnp.where((ids >= 0) & (places >= 0), places, block)
-    mask = jnp.zeros((len(ids), block), bool)
-    return mask.at[jnp.arange(len(ids))[:, None], places].set(True, mode="drop")
+    mask = jnp.zeros((ids.shape[0], block), bool)
+    return mask.at[jnp.arange(ids.shape[0])[:, None], places].set(True, mode="drop")

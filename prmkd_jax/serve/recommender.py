@@ -106,7 +106,7 @@ class Recommender:
         self.exported = exported
         self._said = about(exported.config.student)
         self._graphdef = structure(exported.config, exported.facts)
-        self._params = jax.tree.map(jnp.asarray, _with_mean_user(exported.params))
+        self._params = jax.tree.map(jnp.asarray, with_mean_user(exported.params))
         self._items = jnp.asarray(exported.items)
         self._item_row = {item: row for row, item in enumerate(exported.item_ids)}
         self._user_row = {user: row for row, user in enumerate(exported.user_ids or ())}
@@ -324,7 +324,7 @@ def _similar(directions: Array, row: Array, k: int) -> TopK:
     return top_k(dot, directions[row][None], directions, k, excluded=row[None, None])
 
 
-def _with_mean_user(params: Params) -> Params:
+def with_mean_user(params: Params) -> Params:
     """Adds a row to the users' table, if there is one: the mean of all users."""
     weights = flatten_params(params)
     tables = {

@@ -25,6 +25,7 @@ from prmkd_jax.students.layers import (
     Embedding,
     TransformerBlock,
     dot,
+    drop,
     layer_norm,
     linear,
     whole_segments,
@@ -121,7 +122,7 @@ class BERT4Rec(nnx.Module):
         mask, items = self.mask_embedding.table[0], self.item_embedding(rows.item_seq)
         vectors = jnp.where(masked[..., None], mask, items)
         hidden = self.input_norm(vectors + self.position_embedding(rows.positions))
-        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        hidden = drop(self.dropout, hidden, rngs)
         allowed = whole_segments(segment_ids)
         for block in self.blocks:
             hidden = block(hidden, allowed, rngs)

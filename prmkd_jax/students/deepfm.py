@@ -24,10 +24,12 @@ from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.fm import FM
-from prmkd_jax.students.layers import XAVIER_NORMAL, dot
+from prmkd_jax.students.layers import XAVIER_NORMAL, dot, drop
 
 # Pairs that go through the MLP at once: 16 MiB a layer of width 128, in float32.
 MOST_PAIRS = 2**15
+# Items of a block in a program that is exported for batches of any size.
+ANY_BATCH_ITEMS = 256
 
 
 class DeepFM(nnx.Module):
@@ -66,7 +68,7 @@ class DeepFM(nnx.Module):
         """
         fields = self._drop(jnp.concatenate(self.fm.user_fields(rows), axis=-1), rngs)
         side = fields @ self.kernel[...][: self.user_inputs] + self.bias[...]
-        ones = (jnp.ones((len(side), layer.in_features)) for layer in self.layers)
+        ones = (jnp.ones((side.shape[0], layer.in_features)) for layer in self.layers)
         masks = [self._drop(mask, rngs) for mask in ones]
         return jnp.concatenate([self.fm.queries(rows), side, *masks], axis=-1)
 
@@ -80,14 +82,16 @@ class DeepFM(nnx.Module):
         self, queries: Float[Array, "B Q"], items: Float[Array, "C E"]
     ) -> Float[Array, "B C"]:
         """Raw logits, float32; in blocks of items, which the backward pass computes again."""
-        block = max(1, MOST_PAIRS // len(queries))
+        rows = queries.shape[0]
+        # A program for any batch doesn't know how many rows there are.
+        block = max(1, MOST_PAIRS // rows) if isinstance(rows, int) else ANY_BATCH_ITEMS
         if len(items) <= block:
             return self._block(queries, items)
         count = -(-len(items) // block)
         padded = jnp.pad(items, ((0, count * block - len(items)), (0, 0)))
         blocks = padded.reshape(count, block, -1)
         scores = jax.lax.map(jax.checkpoint(lambda table: self._block(queries, table)), blocks)
-        return scores.swapaxes(0, 1).reshape(len(queries), -1)[:, : len(items)]
+        return scores.swapaxes(0, 1).reshape(rows, -1)[:, : len(items)]
 
     def _block(self, queries, items):
         place = items.shape[-1] - len(self.bias[...])  # where the MLP's share starts
@@ -101,4 +105,4 @@ class DeepFM(nnx.Module):
         return shallow + self.out(jax.nn.relu(hidden))[..., 0].astype(jnp.float32)
 
     def _drop(self, x, rngs):
-        return self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        return drop(self.dropout, x, rngs)

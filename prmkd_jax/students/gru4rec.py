@@ -15,7 +15,7 @@ from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.layers import XAVIER_NORMAL, Embedding, dot
+from prmkd_jax.students.layers import XAVIER_NORMAL, Embedding, dot, drop
 
 _XAVIER = nnx.initializers.xavier_uniform()
 
@@ -98,7 +98,7 @@ class GRU4Rec(nnx.Module):
             rngs: source of the dropout mask; None switches dropout off.
         """
         hidden = self.item_embedding(rows.item_seq)
-        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        hidden = drop(self.dropout, hidden, rngs)
         # Padding has position 0 as well: nothing runs on from one segment to another.
         starts = jnp.asarray(rows.positions) == 0
         for layer in self.layers:

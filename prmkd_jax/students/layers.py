@@ -71,7 +71,14 @@ class TransformerBlock(nnx.Module):
         return self._drop(inner, rngs)
 
     def _drop(self, x, rngs):
-        return self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        return drop(self.dropout, x, rngs)
+
+
+def drop(
+    dropout: nnx.Dropout, x: Float[Array, "..."], rngs: nnx.Rngs | None
+) -> Float[Array, "..."]:
+    """Dropout where `rngs` is given, else x itself: an exported program holds no trace of it."""
+    return x if rngs is None else dropout(x, rngs=rngs)
 
 
 def attention(
@@ -102,7 +109,7 @@ def attention(
     logits = logits / jnp.sqrt(width // heads)
     logits = jnp.where(allowed[:, None], logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    weights = dropout(weights, deterministic=rngs is None, rngs=rngs)
+    weights = drop(dropout, weights, rngs)
     return (weights @ value).transpose(0, 2, 1, 3).reshape(rows, length, width)
 
 

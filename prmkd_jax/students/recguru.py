@@ -37,6 +37,7 @@ from prmkd_jax.students.layers import (
     TransformerBlock,
     causal_segments,
     dot,
+    drop,
     layer_norm,
     linear,
     whole_segments,
@@ -134,7 +135,7 @@ class RecGURU(nnx.Module):
         asked = jnp.asarray(rows.instance_ids) >= 0
         end, items = domain.end_embedding.table[0], domain.item_embedding(rows.item_seq)
         hidden = jnp.where(asked[..., None], end, items) + self.position_embedding(rows.positions)
-        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        hidden = drop(self.dropout, hidden, rngs)
         allowed = whole_segments(rows.segment_ids)
         for block in self.encoder:
             hidden = block(hidden, allowed, rngs)
@@ -153,7 +154,7 @@ class RecGURU(nnx.Module):
         owner = whole_segments(rows.segment_ids) & asked[:, None]
         memory = owner.astype(users.dtype) @ users
         hidden = domain.item_embedding(rows.item_seq) + self.position_embedding(rows.positions)
-        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        hidden = drop(self.dropout, hidden, rngs)
         allowed = causal_segments(rows.segment_ids)
         for block in decoder:
             hidden = block.decode(hidden, memory, allowed, rngs)

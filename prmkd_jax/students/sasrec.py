@@ -18,6 +18,7 @@ from prmkd_jax.students.layers import (
     TransformerBlock,
     causal_segments,
     dot,
+    drop,
     layer_norm,
 )
 
@@ -51,7 +52,7 @@ class SASRec(nnx.Module):
         """
         items = self.item_embedding(rows.item_seq)
         hidden = self.input_norm(items + self.position_embedding(rows.positions))
-        hidden = self.dropout(hidden, deterministic=rngs is None, rngs=rngs)
+        hidden = drop(self.dropout, hidden, rngs)
         allowed = causal_segments(rows.segment_ids)
         for block in self.blocks:
             hidden = block(hidden, allowed, rngs)

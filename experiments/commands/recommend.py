@@ -1,0 +1,12 @@
+"""The command `recommend`."""
+
+from experiments.cli.command import Command
+from experiments.cli.flags import Group
+from prmkd_jax.serve.config import RecommendConfig
+
+COMMAND = Command(
+    name="recommend",
+    summary="Recommend items for histories, or items like others, with an exported student.",
+    groups=(Group("Recommend", "", RecommendConfig),),
+    body="experiments.stages.recommend:run",
+)

@@ -1,0 +1,117 @@
+"""The body of `recommend`: an exported student answers a file, a data set or one history."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from experiments.cli.command import Call
+from experiments.stages.data import SYNTHETIC, load_domain
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest, write_text
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.serve.answers import (
+    Job,
+    Summary,
+    answer_file,
+    answer_stream,
+    require_output,
+    to_lines,
+)
+from prmkd_jax.serve.config import RecommendConfig
+from prmkd_jax.serve.histories import Asked, dataset_histories, read_histories
+from prmkd_jax.serve.recommender import Recommender
+
+
+def run(call: Call) -> None:
+    """Writes the answers to --output, with progress and a summary; or prints them as JSON lines."""
+    config = call.config(RecommendConfig)
+    config.require()
+    output = Path(config.output) if config.output else None
+    if output is not None:
+        require_output(output, config.overwrite)
+    if config.similar_to:
+        _similar(config, output)
+        return
+    # The input is read once before the model is opened, so a mistake in its last line is told now.
+    source, histories, total = _source(config)
+    recommender = Recommender.load(config.model)
+    job = Job(
+        histories=histories,
+        total=total,
+        identity=_identity(config, recommender, source),
+        k=config.k,
+        filter_seen=config.filter_seen,
+        titles=config.titles,
+    )
+    if output is None:
+        for rows in answer_stream(recommender, job):
+            sys.stdout.write(to_lines(rows))
+        return
+    with call.reporter.stage("recommending", "histories") as stage:
+        summary = answer_file(recommender, job, output, stage.update, config.overwrite)
+    for line in _told(summary, recommender, output):
+        call.reporter.say(line)
+
+
+def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Asked]], int]:
+    """What identifies the histories, the histories from a place on, and their number."""
+    if config.input:
+        path = Path(config.input)
+        total = sum(1 for _ in read_histories(path))
+        return file_digest(path), functools.partial(read_histories, path), total
+    if config.dataset:
+        dataset = _dataset(config)
+        histories = functools.partial(dataset_histories, dataset)
+        return dataset.fingerprint, histories, dataset.num_users
+    asked = Asked(None, list(config.history))
+    return ",".join(config.history), lambda first: iter([asked][first:]), 1
+
+
+def _dataset(config: RecommendConfig) -> Dataset:
+    data = DataConfig(dataset=config.dataset, data_dir=config.data_dir)
+    if config.dataset == SYNTHETIC:
+        return synthetic_dataset(data)
+    return load_domain(data, config.dataset, "--dataset")
+
+
+def _identity(config: RecommendConfig, recommender: Recommender, source: str) -> dict[str, object]:
+    return {
+        "model": recommender.exported.card["digest"],
+        "source": source,
+        "k": config.k,
+        "filter_seen": config.filter_seen,
+        "titles": config.titles,
+    }
+
+
+def _told(summary: Summary, recommender: Recommender, output: Path) -> list[str]:
+    lines = [f"{output}: {summary.histories} answers"]
+    if summary.unknown_items:
+        lines.append(f"items that the student doesn't know, skipped: {summary.unknown_items}")
+    if summary.unanswered:
+        lines.append(f"histories without a recommendation: {summary.unanswered}")
+    unknown = summary.histories - summary.known_users
+    if recommender.exported.user_ids is not None and unknown:
+        lines.append(f"users without a vector, answered by their history: {unknown}")
+    return lines
+
+
+def _similar(config: RecommendConfig, output: Path | None) -> None:
+    if output is not None and output.suffix != ".jsonl":
+        raise UserError(f"--output: found {config.output!r}, expected .jsonl with --similar_to")
+    recommender = Recommender.load(config.model)
+    rows: list[dict[str, object]] = []
+    for item in config.similar_to:
+        found = recommender.similar(item, config.k, explain=config.titles)
+        row: dict[str, object] = {"item_id": item, "items": [one.item for one in found]}
+        row["scores"] = [one.score for one in found]
+        if config.titles:
+            row["titles"] = [one.title for one in found]
+        rows.append(row)
+    if output is None:
+        sys.stdout.write(to_lines(rows))
+    else:
+        write_text(output, to_lines(rows))

@@ -1,0 +1,306 @@
+"""One folder for production: a student, its programs, vectors, a card, a self-check, digests.
+
+student.json, ids.json, *.safetensors   the exported student; `Recommender.load` opens it
+stablehlo/    recommend.bin, user_vectors.bin (jax.export) and arrays.npz, their first argument
+onnx/         recommend.onnx, user_vectors.onnx, with the arrays in them
+vectors/      items.npy, item_ids.json; users.npy, user_ids.json where users have vectors
+check.npz     inputs with the outputs expected of them
+README.md     the model card
+artifact.json what the programs take and give
+manifest.json SHA-256 of every other file; it comes last
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest, write_json, write_text, writing_folder
+from prmkd_jax.serve.config import ExportConfig
+from prmkd_jax.serve.exported import FILES, read_exported
+from prmkd_jax.serve.model_card import model_card
+from prmkd_jax.serve.program import ITEMS, Program
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.registry import about
+
+FORMAT = 1
+MANIFEST, INTERFACE, CHECK = "manifest.json", "artifact.json", "check.npz"
+PLATFORMS = ("cpu", "cuda", "tpu")
+# Largest difference of scores, as a share of the largest score, and where that is below 1.
+TOLERANCE = 1e-4
+# The limit of protobuf, ONNX's format, less some room for the graph.
+MOST_ONNX_BYTES = 2_000_000_000
+
+# Histories of the self-check.
+_CHECKED = 8
+
+
+def write_artifact(config: ExportConfig, say: Callable[[str], None] = print) -> None:
+    """Writes the folder and checks what it wrote; an error leaves the old one as it was.
+
+    Args:
+        config: which student, where to, which formats.
+        say: is told each finished part.
+
+    Raises:
+        UserError: the student can't be read or has no such form, a package is missing, or the
+            folder holds something else.
+    """
+    folder = Path(config.output_dir)
+    _require_free(folder, config.overwrite)
+    model = Path(config.model)
+    exported = read_exported(model)
+    if config.k > len(exported.item_ids):
+        raise UserError(f"--k: found {config.k}, expected at most {len(exported.item_ids)} items")
+    program = Program(exported, config.k)
+    check = _check_arrays(program)
+    inner_product = is_inner_product(program, check)
+    if "vectors" in config.formats and not inner_product:
+        raise UserError(
+            f"--formats: vectors: found {exported.card['label']}, whose score is no inner "
+            "product, expected stablehlo or onnx"
+        )
+    with writing_folder(folder) as partial:
+        for name in FILES:
+            shutil.copyfile(model / name, partial / name)
+        np.savez(partial / CHECK, **cast(dict[str, Any], check))
+        for name in config.formats:
+            _WRITERS[name](partial / name, program, inner_product)
+            say(f"{folder / name}: written")
+        interface = _interface(program, config, inner_product)
+        write_json(partial / INTERFACE, interface)
+        write_text(partial / "README.md", model_card(exported.card, interface))
+        _write_manifest(partial)
+        for line in check_artifact(partial):
+            say(line)
+
+
+def check_artifact(folder: Path) -> list[str]:
+    """Compares digests, and what the programs give with what they gave when they were exported.
+
+    Returns:
+        a line for each format; ONNX is passed over where ONNX Runtime isn't installed.
+
+    Raises:
+        UserError: a file is missing or damaged, or a program's outputs differ.
+    """
+    manifest = _read_json(folder / MANIFEST)
+    for name, digest in manifest["files"].items():
+        if not (folder / name).is_file() or file_digest(folder / name) != digest:
+            raise UserError(f"{folder / name}: damaged: its SHA-256 is not the one in {MANIFEST}")
+    formats = _read_json(folder / INTERFACE)["formats"]
+    with np.load(folder / CHECK) as file:
+        check = dict(file)
+    return [_CHECKS[name](folder / name, check) for name in formats]
+
+
+def is_inner_product(program: Program, check: Mapping[str, np.ndarray]) -> bool:
+    """Whether a score is the user vector times the item's row, as a nearest-item search needs."""
+    arrays = program.arrays()
+    table = arrays[ITEMS]
+    if program.width != table.shape[1]:
+        return False
+    vectors = check["vectors"]
+    scores = program.score(jax.tree.map(jnp.asarray, arrays), jnp.asarray(vectors))
+    return _close(vectors @ table.T, np.asarray(scores))
+
+
+def _require_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"--output_dir: found {folder}, no artefact, expected a new or empty folder"
+        )
+    if not overwrite:
+        raise UserError(f"--output_dir: found {folder}, expected a new folder, or --overwrite")
+
+
+def _check_arrays(program: Program) -> dict[str, np.ndarray]:
+    """Inputs drawn with seed 0, and what the `Recommender` answers: another way to the same."""
+    exported, rng = program.exported, np.random.default_rng(0)
+    width = program.window or 8
+    history = np.full((_CHECKED, width), -1, np.int32)
+    for row, length in zip(history, rng.integers(1, width + 1, _CHECKED), strict=True):
+        row[:length] = rng.integers(0, len(exported.item_ids), length)
+    users = np.full(_CHECKED, -1, np.int32)
+    if exported.user_ids is not None:
+        users[::2] = rng.integers(0, len(exported.user_ids), len(users[::2]))
+    ids, owners = exported.item_ids, exported.user_ids or ()
+    answers = Recommender(exported).recommend(
+        [[ids[item] for item in row if item >= 0] for row in history],
+        program.k,
+        users=[owners[user] if user >= 0 else None for user in users],
+    )
+    row_of = {item: row for row, item in enumerate(ids)}
+    items = np.full((_CHECKED, program.k), -1, np.int32)
+    scores = np.full((_CHECKED, program.k), -np.inf, np.float32)
+    for row, answer in enumerate(answers):
+        items[row, : len(answer.items)] = [row_of[one.item] for one in answer.items]
+        scores[row, : len(answer.items)] = [one.score for one in answer.items]
+    arrays = jax.tree.map(jnp.asarray, program.arrays())
+    vectors = np.asarray(program.user_vectors(arrays, jnp.asarray(history), jnp.asarray(users)))
+    inputs = {"history": history, "users": users, "excluded": history}
+    return {**inputs, "items": items, "scores": scores, "vectors": vectors}
+
+
+def _interface(program: Program, config: ExportConfig, inner_product: bool) -> dict[str, Any]:
+    exported = program.exported
+    return {
+        "format": FORMAT,
+        "formats": list(config.formats),
+        "student": exported.card["label"],
+        "model_digest": exported.card["digest"],
+        "k": program.k,
+        "window": program.window,
+        "own_slot": about(exported.config.student).own_slot,
+        "inner_product": inner_product,
+        "items": len(exported.item_ids),
+        "users": 0 if exported.user_ids is None else len(exported.user_ids),
+        "license": config.license,
+        "jax": jax.__version__,
+        "platforms": list(PLATFORMS),
+    }
+
+
+def _write_stablehlo(folder: Path, program: Program, inner_product: bool) -> None:
+    folder.mkdir()
+    arrays = program.arrays()
+    specs = {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in arrays.items()}
+    batch, history, excluded = export.symbolic_shape("b, h, e")
+
+    def ids(*shape: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.int32)
+
+    asked = (specs, ids(batch, program.window or history), ids(batch))
+    programs: dict[str, tuple[Callable, tuple]] = {
+        "recommend": (program.recommend, (*asked, ids(batch, excluded)))
+    }
+    if inner_product:
+        programs["user_vectors"] = (program.user_vectors, asked)
+    np.savez(folder / "arrays.npz", **cast(dict[str, Any], arrays))
+    for name, (function, arguments) in programs.items():
+        made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+        try:
+            content = made.serialize()
+        except ImportError:
+            raise UserError(
+                "--formats: stablehlo: found no package flatbuffers, expected pip install "
+                "'prmkd-jax[export]'"
+            ) from None
+        (folder / f"{name}.bin").write_bytes(content)
+
+
+def _write_onnx(folder: Path, program: Program, inner_product: bool) -> None:
+    try:
+        from prmkd_jax.serve.onnx_files import recommend_model, vector_model
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "onnx":
+            raise
+        raise UserError(
+            "--formats: onnx: found no package onnx, expected pip install 'prmkd-jax[export]'"
+        ) from None
+    size = sum(array.nbytes for array in program.arrays().values())
+    if size >= MOST_ONNX_BYTES:
+        raise UserError(
+            f"--formats: onnx: found {size} bytes of weights, expected less than "
+            f"{MOST_ONNX_BYTES}, the most that one file holds"
+        )
+    folder.mkdir()
+    (folder / "recommend.onnx").write_bytes(recommend_model(program).SerializeToString())
+    if inner_product:
+        (folder / "user_vectors.onnx").write_bytes(vector_model(program).SerializeToString())
+
+
+def _write_vectors(folder: Path, program: Program, inner_product: bool) -> None:
+    folder.mkdir()
+    exported = program.exported
+    np.save(folder / "items.npy", np.asarray(exported.items, np.float32))
+    write_json(folder / "item_ids.json", list(exported.item_ids))
+    if exported.users is not None and exported.user_ids is not None:
+        np.save(folder / "users.npy", np.asarray(exported.users, np.float32))
+        write_json(folder / "user_ids.json", list(exported.user_ids))
+
+
+def _check_stablehlo(folder: Path, check: Mapping[str, np.ndarray]) -> str:
+    with np.load(folder / "arrays.npz") as file:
+        arrays = dict(file)
+    program = export.deserialize(bytearray((folder / "recommend.bin").read_bytes()))
+    found = program.call(arrays, check["history"], check["users"], check["excluded"])
+    _require_same(folder / "recommend.bin", [np.asarray(each) for each in found], check)
+    return f"{folder.name}: gives what the student gives"
+
+
+def _check_onnx(folder: Path, check: Mapping[str, np.ndarray]) -> str:
+    try:
+        import onnxruntime
+    except ImportError:
+        return f"{folder.name}: not tried, onnxruntime is not installed"
+    session = onnxruntime.InferenceSession(
+        (folder / "recommend.onnx").read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    named = {each.name: check[each.name] for each in session.get_inputs()}
+    _require_same(folder / "recommend.onnx", session.run(["items", "scores"], named), check)
+    return f"{folder.name}: gives what the student gives"
+
+
+def _check_vectors(folder: Path, check: Mapping[str, np.ndarray]) -> str:
+    scores = check["vectors"] @ np.load(folder / "items.npy").T
+    for row, seen in zip(scores, check["excluded"], strict=True):
+        row[seen[seen >= 0]] = -np.inf
+    items = np.argsort(-scores, axis=1, kind="stable")[:, : check["items"].shape[1]]
+    best = np.take_along_axis(scores, items, axis=1)
+    found = [np.where(np.isfinite(best), items, -1), best]
+    _require_same(folder / "items.npy", found, check)
+    return f"{folder.name}: give what the student gives"
+
+
+def _require_same(path: Path, found: Sequence[Any], check: Mapping[str, np.ndarray]) -> None:
+    """Scores must agree, and items but for those whose scores are all but equal."""
+    items, scores = found
+    expected = check["scores"]
+    same = _close(scores, expected)
+    if same:
+        gaps = np.abs(np.diff(expected, axis=1)) <= TOLERANCE * _size(expected)
+        near = np.pad(gaps, ((0, 0), (1, 1)))
+        # The last place has no neighbour to be told from.
+        near[:, -1] = True
+        same = bool(((items == check["items"]) | near[:, 1:] | near[:, :-1]).all())
+    if not same:
+        raise UserError(f"{path}: gives other items or scores than the student, expected its own")
+
+
+def _close(found: np.ndarray, expected: np.ndarray) -> bool:
+    finite = np.isfinite(expected)
+    if not (np.isfinite(found) == finite).all():
+        return False
+    difference = np.abs(found[finite] - expected[finite])
+    return bool((difference <= TOLERANCE * _size(expected)).all())
+
+
+def _size(scores: np.ndarray) -> float:
+    return max(1.0, float(np.abs(scores[np.isfinite(scores)]).max(initial=0)))
+
+
+def _write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": digests})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path}: found no readable JSON, expected an artefact") from None
+
+
+_WRITERS = {"stablehlo": _write_stablehlo, "onnx": _write_onnx, "vectors": _write_vectors}
+_CHECKS = {"stablehlo": _check_stablehlo, "onnx": _check_onnx, "vectors": _check_vectors}

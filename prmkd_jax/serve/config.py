@@ -1,0 +1,87 @@
+"""What `recommend` and `export` are asked for."""
+
+import dataclasses
+import os
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import option, validate
+
+FORMATS = ("stablehlo", "onnx", "vectors")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendConfig:
+    """Options of `recommend`; exactly one of its four sources is given."""
+
+    model: str = option("", "Folder of an exported student.", path=True)
+    input: str = option(
+        "",
+        "Source: histories in a file, .jsonl or .parquet, with `history`, a list of item ids, "
+        "oldest first, and, where known, `user_id`.",
+        path=True,
+    )
+    dataset: str = option(
+        "", "Source: all users of a data set with their complete histories, or 'synthetic'."
+    )
+    history: tuple[str, ...] = option((), "Source: one history, as item ids, oldest first.")
+    similar_to: tuple[str, ...] = option(
+        (), "Source: items, each answered with the items most like it instead."
+    )
+    data_dir: str = option(
+        os.environ.get("PRMKD_DATA_DIR") or "data",
+        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
+        filled=True,
+        path=True,
+    )
+    output: str = option(
+        "", "File of the answers, .jsonl or .parquet; without it they are printed.", path=True
+    )
+    k: int = option(10, "Most items of an answer.", low=1)
+    filter_seen: bool = option(True, "Leave out the items of the history.")
+    titles: bool = option(False, "Add the items' titles, where they were exported.")
+    overwrite: bool = option(False, "Replace --output, or another call's unfinished one.")
+
+    def __post_init__(self):
+        validate(self)
+
+    def require(self) -> None:
+        """Refuses a call that names no model, or not exactly one source.
+
+        Raises:
+            UserError: naming the flags.
+        """
+        if not self.model:
+            raise UserError("--model: found nothing, expected the folder of an exported student")
+        names = ("input", "dataset", "history", "similar_to")
+        given = [f"--{name}" for name in names if getattr(self, name)]
+        if len(given) != 1:
+            every = ", ".join(f"--{name}" for name in names)
+            raise UserError(f"found {' and '.join(given) or 'no source'}, expected one of {every}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Options of `export`."""
+
+    model: str = option("", "Folder of an exported student.", path=True)
+    output_dir: str = option("", "Folder of the artefact, which must be new or empty.", path=True)
+    formats: tuple[str, ...] = option(
+        ("stablehlo", "vectors"), "What to write next to the student itself.", choices=FORMATS
+    )
+    k: int = option(10, "Items that the exported programs give; fixed in them.", low=1)
+    license: str = option("", "Licence of the weights, for the model card.")
+    overwrite: bool = option(False, "Replace an artefact that is there.")
+
+    def __post_init__(self):
+        validate(self)
+
+    def require(self) -> None:
+        """Refuses a call that names no model or no place.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        if not self.model:
+            raise UserError("--model: found nothing, expected the folder of an exported student")
+        if not self.output_dir:
+            raise UserError("--output_dir: found nothing, expected a folder for the artefact")

@@ -1,0 +1,260 @@
+"""Files of histories in, files of answers out; as a user runs it and after a kill."""
+
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from flax import nnx
+
+from bridge.runtime import RuntimeSettings
+from experiments.cli import command as frame
+from experiments.commands.recommend import COMMAND
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.serve import answers
+from prmkd_jax.serve.answers import Job, answer_file
+from prmkd_jax.serve.exported import export_student
+from prmkd_jax.serve.histories import Asked, read_histories
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.student import create_student
+from tests.packages import ROOT
+from tests.students.reference import random_params
+from tests.worlds import facts, random_world, student_config
+
+WORLD = random_world()
+ASKED = [
+    Asked(f"u{n}" if n % 3 else None, [f"i{n % 40}", "new", f"i{n * 7 % 40}"]) for n in range(23)
+]
+
+# The command line in a process that can import neither torch nor orbax.
+ALONE = """
+import sys
+for name in ("torch", "transformers", "orbax", "orbax.checkpoint", "polars"):
+    sys.modules[name] = None
+from experiments.__main__ import main
+sys.argv = ["python -m experiments.py", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of an exported student."""
+    folder = tmp_path_factory.mktemp("model") / "sasrec"
+    config, known = student_config(), facts(WORLD)
+    _, state = create_student(config, known, 0)
+    params = random_params(nnx.to_pure_dict(state), seed=5)
+    export_student(folder, params, config, known, WORLD)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recommender(model):
+    return Recommender.load(model)
+
+
+def command(*flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", ALONE, "recommend", *flags],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def write_lines(path, asked=ASKED):
+    path.write_text("\n".join(json.dumps({"user_id": a.user, "history": a.history}) for a in asked))
+    return path
+
+
+def job(asked=ASKED, **changes) -> Job:
+    return Job(lambda first: iter(asked[first:]), len(asked), {"model": "m"}, k=3)._replace(
+        **changes
+    )
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def silent(done, total):
+    pass
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_file_of_histories_becomes_a_file_of_answers_in_its_order(
+    tmp_path, model, recommender, suffix
+):
+    """In a process without torch and orbax; scores and ids are the recommender's."""
+    source, output = write_lines(tmp_path / "h.jsonl"), tmp_path / f"out{suffix}"
+    done = command(f"--model={model}", f"--input={source}", f"--output={output}", "--k=3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{output}: 23 answers",
+        "items that the student doesn't know, skipped: 23",
+    ]
+    expected = recommender.recommend([a.history for a in ASKED], 3)
+    found = read(output)
+    assert [row["user_id"] for row in found] == [a.user for a in ASKED]
+    assert [row["items"] for row in found] == [[x.item for x in a.items] for a in expected]
+    for row, answer in zip(found, expected, strict=True):
+        assert row["scores"] == pytest.approx([x.score for x in answer.items], abs=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, output.name])
+
+
+def test_parquet_is_read_as_json_lines_are(tmp_path):
+    """Lists of strings under either type of arrow, and without users."""
+    lines = write_lines(tmp_path / "h.jsonl")
+    columns = {
+        "user_id": [a.user for a in ASKED],
+        "history": pa.array([a.history for a in ASKED], pa.large_list(pa.large_string())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "h.parquet")
+    assert [*read_histories(tmp_path / "h.parquet")] == [*read_histories(lines)] == ASKED
+    assert [*read_histories(tmp_path / "h.parquet", 20)] == [*read_histories(lines, 20)]
+    pq.write_table(pa.table(columns).select(["history"]), tmp_path / "h.parquet")
+    assert {a.user for a in read_histories(tmp_path / "h.parquet")} == {None}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_killed_job_goes_on_where_it_was_and_ends_in_the_same_file(
+    tmp_path, recommender, monkeypatch, suffix
+):
+    """What was answered isn't answered again; no output before all is there."""
+    monkeypatch.setattr(answers, "BLOCK", 5)
+    output, whole = tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
+    summary = answer_file(recommender, job(), whole, silent)
+
+    def kill(done, total):
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(recommender, job(), output, kill)
+    assert not output.exists()
+    starts = []
+    again = job(histories=lambda first: starts.append(first) or iter(ASKED[first:]))
+    reported = []
+    assert answer_file(recommender, again, output, lambda *told: reported.append(told)) == summary
+    assert starts == [10]
+    assert reported == [(10, 23), (15, 23), (20, 23), (23, 23)]
+    assert read(output) == read(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([output.name, whole.name])
+
+
+def test_another_jobs_parts_are_not_taken_for_this_ones(tmp_path, recommender, monkeypatch):
+    monkeypatch.setattr(answers, "BLOCK", 5)
+    output = tmp_path / "out.jsonl"
+
+    def kill(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(recommender, job(), output, kill)
+    other = job(ASKED[::-1], identity={"model": "other"})
+    with pytest.raises(UserError, match="begun with another model, source or settings"):
+        answer_file(recommender, other, output, silent)
+    answer_file(recommender, other, output, silent, overwrite=True)
+    assert [row["user_id"] for row in read(output)] == [a.user for a in ASKED[::-1]]
+    with pytest.raises(UserError, match=r"found .*out.jsonl, expected no such file"):
+        answer_file(recommender, other, output, silent)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 3: found no JSON"),
+        ("[1]", "line 3: found [1], expected an object"),
+        ('{"history": "i1"}', "line 3, history: found 'i1', expected a list of item ids"),
+        ('{"history": [1]}', "line 3, history: found [1], expected a list of item ids"),
+        ('{"user_id": "u"}', "line 3, history: found nothing, expected a list of item ids"),
+        ('{"user_id": 7, "history": []}', "line 3, user_id: found 7, expected a string or null"),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path, line, message):
+    source = tmp_path / "h.jsonl"
+    source.write_text(f'{{"history": []}}\n\n{line}\n')
+    with pytest.raises(UserError) as caught:
+        [*read_histories(source)]
+    assert str(caught.value).startswith(f"{source}, {message}")
+
+
+def test_a_parquet_row_without_a_history_is_named(tmp_path):
+    source = tmp_path / "h.parquet"
+    pq.write_table(pa.table({"history": [["i1"], None]}), source)
+    with pytest.raises(UserError, match="row 1, history: found nothing"):
+        [*read_histories(source)]
+    pq.write_table(pa.table({"items": [["i1"]]}), source)
+    with pytest.raises(UserError, match="found no column history"):
+        [*read_histories(source)]
+    source.write_text("no parquet")
+    with pytest.raises(UserError, match="found no readable parquet file"):
+        [*read_histories(source)]
+
+
+def test_a_mistake_in_the_last_line_is_told_before_the_model_is_opened(tmp_path):
+    source = tmp_path / "h.jsonl"
+    source.write_text('{"history": ["i1"]}\n{"history": 3}\n')
+    done = command("--model=nowhere", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {source}, line 2, history: found 3, expected a list of item ids (strings)\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
+
+
+def test_one_history_and_similar_items_are_printed(model, recommender):
+    done = command(f"--model={model}", "--history=i1,i9", "--k=2", "--nofilter_seen")
+    assert done.returncode == 0, done.stderr
+    expected = recommender.recommend([["i1", "i9"]], 2, filter_seen=False)[0]
+    assert json.loads(done.stdout)["items"] == [one.item for one in expected.items]
+    done = command(f"--model={model}", "--similar_to=i1,i2", "--k=2")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["item_id"] for row in rows] == ["i1", "i2"]
+    assert rows[1]["items"] == [one.item for one in recommender.similar("i2", 2)]
+
+
+def test_all_users_of_a_data_set_are_answered(tmp_path, model):
+    """Ids that the model doesn't know are skipped and counted."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = [("ann", "i1", 0), ("bob", "i2", 0), ("ann", "i3", 1), ("eve", "else", 0)]
+    users, items, places = zip(*rows, strict=True)
+    table = {"user_id": users, "item_id": items, "position": pa.array(places, pa.int32())}
+    pq.write_table(pa.table(table), folder / "interactions.parquet")
+    pq.write_table(
+        pa.table({"item_id": ["i1", "i2", "i3", "else"], "title": ["a"] * 4}),
+        folder / "items.parquet",
+    )
+    output = tmp_path / "out.jsonl"
+    done = command(
+        f"--model={model}", "--dataset=shop", f"--data_dir={tmp_path}", f"--output={output}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "histories without a recommendation: 1" in done.stdout
+    found = {row["user_id"]: row for row in read(output)}
+    assert not {"i1", "i3"} & set(found["ann"]["items"])
+    assert len(found["bob"]["items"]) == 10
+    assert found["eve"]["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--model: found nothing"),
+        (["--model=m"], "found no source, expected one of --input, --dataset, --history"),
+        (["--model=m", "--dataset=d", "--history=i"], "found --dataset and --history, expected"),
+        (["--model=m", "--history=i", "--output=o.csv"], "--output: found 'o.csv', expected a"),
+        (["--model=m", "--input=nowhere.jsonl"], "--input: found no file nowhere.jsonl"),
+        (["--model=m", "--history=i"], "student.json: missing"),
+        (["--model=m", "--similar_to=i", "--output=o.parquet"], "expected .jsonl with"),
+    ],
+)
+def test_a_mistake_is_told_by_its_flag(monkeypatch, flags, message):
+    monkeypatch.setattr(frame, "settle", lambda **_: RuntimeSettings({}, {}, False))
+    with pytest.raises(UserError) as caught:
+        frame.execute(COMMAND, flags, "recommend")
+    assert message in str(caught.value)
