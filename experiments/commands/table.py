@@ -2,7 +2,7 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, prepare, pretrain, search, study, train
+from experiments.commands import bench, flags, prepare, pretrain, search, serve, study, train
 
 COMMANDS = (
     prepare.COMMAND,
@@ -11,6 +11,7 @@ COMMANDS = (
     study.COMMAND,
     search.COMMAND,
     bench.COMMAND,
+    serve.COMMAND,
     flags.COMMAND,
 )
 

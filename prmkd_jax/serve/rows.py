@@ -10,8 +10,9 @@ from prmkd_jax.data.packing import PackedRows
 # Histories encoded at once. Smaller batches are padded to the next of 1, 8, 64, 512.
 MOST_ROWS = 512
 _ROWS_STEP = 8
-# Least length of a padded list of items; it grows by doubling.
+# Least length of a padded list of items, and what it grows by: 64, 1024, 16384, …
 _LEAST_LIST = 64
+_LIST_STEP = 16
 
 
 def padded_rows(count: int) -> int:
@@ -40,7 +41,9 @@ def doubled(count: int, least: int) -> int:
 
 def padded_lists(lists: Sequence[Sequence[int]], rows: int) -> Int32[np.ndarray, "rows most"]:
     """Lists of item rows, padded with −1; rows past the last list are empty."""
-    most = doubled(max(map(len, lists), default=0), _LEAST_LIST)
+    most, longest = _LEAST_LIST, max(map(len, lists), default=0)
+    while most < longest:
+        most *= _LIST_STEP
     out = np.full((rows, most), -1, dtype=np.int32)
     for row, values in zip(out, lists, strict=False):
         row[: len(values)] = values
