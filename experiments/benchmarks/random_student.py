@@ -38,7 +38,7 @@ def export_random_student(
     config = StudentConfig(student="sasrec", hidden_size=width)
     facts = make_facts(Task(dataset, leave_one_out(dataset.interactions)), window(config, WINDOW))
     params = nnx.to_pure_dict(create_student(config, facts, seed)[1])
-    export_student(folder, params, config, facts, dataset, {"label": f"random weights {seed}"})
+    export_student(folder, params, config, facts, dataset)
     return dataset
 
 

@@ -66,6 +66,11 @@ def _handle_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         return validation_error(error)
 
+    @app.exception_handler(Exception)
+    async def bug(_: Request, __: Exception) -> Response:
+        # It is raised again after the answer, for `Guard` to log and to count.
+        return error_response(500, "internal", "an error of the service's own")
+
 
 def _add_models(app: FastAPI, service: Service) -> None:
     @app.post("/recommend", response_model=messages.RecommendAnswer, responses=_ERRORS)
@@ -125,11 +130,13 @@ def _add_page(app: FastAPI, service: Service) -> None:
         search: Annotated[str, Query(max_length=200)] = "",
         item: Annotated[list[str] | None, Query(max_length=100)] = None,
     ) -> Response:
-        """Items by words of the title or the id, or by their exact ids."""
+        """Items by words of the title or the id, or by their exact ids; else the first ones."""
         model = service.models[MAIN].current
         ids = model.recommender.exported.item_ids
         rows = await asyncio.to_thread(model.index.find, search, _FOUND)
         found = [ids[row] for row in rows] + (item or [])
+        if not search and not item:
+            found = list(ids[:_FOUND])
         return Json(
             {
                 "items": [

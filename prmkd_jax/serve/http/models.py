@@ -27,8 +27,8 @@ class Loaded:
         recommender: answers.
         index: finds its items.
         title: item id → title; empty without titles.
-        name: the export's, such as sasrec-prmkd.
-        label: the same for people.
+        name: of the folder that a link leads to, such as sasrec-prmkd-seed0.
+        label: the student's, such as SASRec.
         digest: of its card: other content, other digest.
     """
 
@@ -60,13 +60,12 @@ def load(folder: Path, config: ServeConfig) -> Loaded:
         raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
     warm(recommender, config)
     titles = exported.titles
-    record = exported.card["record"]
     return Loaded(
         recommender=recommender,
         index=TitleIndex(exported.item_ids, titles),
         title={} if titles is None else dict(zip(exported.item_ids, titles, strict=True)),
-        name=exported.card["name"],
-        label=record.get("label", exported.card["label"]),
+        name=folder.resolve().name,
+        label=exported.card["label"],
         digest=exported.card["digest"],
     )
 
@@ -145,4 +144,4 @@ class Watched:
             return
         self.current = newer
         self._count(True)
-        self._say(f"{self._folder}: now serving {newer.label}, {newer.digest[:12]}")
+        self._say(f"{self._folder}: now serving {newer.name}, {newer.digest[:12]}")

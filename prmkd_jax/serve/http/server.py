@@ -63,8 +63,8 @@ def make_server(
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def ready() -> None:
-        labels = ", ".join(model["label"] for model in service.described().values())
-        say(f"serving {labels} at {address}")
+        names = ", ".join(model["name"] for model in service.described().values())
+        say(f"serving {names} at {address}")
 
     config = uvicorn.Config(
         create_app(service),
