@@ -2,7 +2,7 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, prepare, pretrain, search, serve, study, train
+from experiments.commands import bench, flags, load, prepare, pretrain, search, serve, study, train
 
 COMMANDS = (
     prepare.COMMAND,
@@ -12,6 +12,7 @@ COMMANDS = (
     search.COMMAND,
     bench.COMMAND,
     serve.COMMAND,
+    load.COMMAND,
     flags.COMMAND,
 )
 
