@@ -16,7 +16,7 @@ from prmkd_jax.students.student import create_student
 
 # Amazon Scientific, 5-core, with the length of its histories.
 USERS, ITEMS, MEAN_LENGTH, WINDOW = 8442, 4385, 7, 50
-_WORDS = "steel glass digital precision compact laboratory filter sensor valve tube meter".split()
+_WORDS = ("steel", "glass", "digital", "precision", "compact", "filter", "sensor", "valve", "tube")
 
 
 def export_random_student(

@@ -63,11 +63,12 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
     with started(link) as (process, port):
         asyncio.run(send(port, good_requests(ITEMS, 1), _WARMING, config.rate))
         memory.append(resident(process.pid))
+        used = processor_seconds(process.pid)
         say(f"{config.seconds:g} s at {config.rate:g} requests a second")
         steady = asyncio.run(
             send(port, good_requests(ITEMS, 2), round(config.seconds * config.rate), config.rate)
         )
-        load = os.getloadavg()[0]
+        load, used = os.getloadavg()[0], processor_seconds(process.pid) - used
         memory.append(resident(process.pid))
         say(f"{config.reloads} newer models under load")
         reloaded = asyncio.run(_reload(folder, port, config))
@@ -83,6 +84,7 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(load, 2),
         **_latency(steady, config),
+        "processor_ms_per_request": round(used / len(steady) * 1000, 3),
         "mixed_statuses": dict(sorted(Counter(str(one.status) for one in mixed).items())),
         "unhandled_errors": _figure(text, "prmkd_unhandled_errors_total"),
         "reloads": _figure(text, 'prmkd_reloads_total{result="done"}'),
@@ -113,7 +115,9 @@ def started(model: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
                     port = int(line.strip().strip("/").rpartition(":")[2])
                     break
             if port is None:
-                raise UserError(f"load: found serve ended with {process.wait()}, expected it to run")
+                raise UserError(
+                    f"load: found serve ended with {process.wait()}, expected it to run"
+                )
             yield process, port
         finally:
             process.terminate()
@@ -160,6 +164,18 @@ def resident(pid: int) -> int:
     except OSError:
         return 0
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of all cores that a process has used; 0 where the system doesn't say.
+
+    Unlike a latency it hardly depends on what else the machine does.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _figure(text: str, name: str) -> int:

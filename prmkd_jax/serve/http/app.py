@@ -49,7 +49,7 @@ def create_app(service: Service) -> Guard:
     _add_models(app, service)
     _add_page(app, service)
     _add_watching(app, service)
-    paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    paths = frozenset(getattr(route, "path", "") for route in app.routes)
     return Guard(app, service.config, service.metrics, paths)
 
 

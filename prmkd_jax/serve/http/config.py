@@ -34,7 +34,10 @@ class ServeConfig:
         8, "Histories of several requests that are computed at once; a GPU takes more.", low=1
     )
     batch_wait: float = option(
-        2.0, "Milliseconds for which a request waits for others to share its batch.", low=0, high=1e3
+        2.0,
+        "Milliseconds for which a request waits for others to share its batch.",
+        low=0,
+        high=1e3,
     )
     timeout: float = option(10.0, "Seconds after which a request is given up.", above=0)
     reload_every: float = option(

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import itertools
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -84,7 +83,7 @@ def warm(recommender: Recommender, config: ServeConfig) -> None:
     few, many = list(exported.item_ids[:1]), list(exported.item_ids[:1]) * config.max_list
     longest = list(exported.item_ids[:1]) * (config.max_history + config.max_list)
     # Users without a vector can't be answered by a student that makes none.
-    users = list(exported.user_ids or ())[:1]
+    users: list[str | None] = list(exported.user_ids or ())[:1]
     padded = {padded_rows(count) for count in range(1, config.max_histories + 1)}
     for rows in sorted({min(count, config.max_histories) for count in padded}):
         own = users * rows if exported.users is not None else None

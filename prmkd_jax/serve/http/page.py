@@ -18,8 +18,8 @@ def _sources(tag: str) -> str:
 HEADERS = {
     "content-security-policy": (
         f"default-src 'none'; script-src {_sources('script')}; style-src {_sources('style')}; "
-        "connect-src 'self'; img-src 'self' data: https: http:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
+        "connect-src 'self'; img-src 'self' data: https: http:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",

@@ -68,7 +68,7 @@ def make_server(
 
     config = uvicorn.Config(
         create_app(service),
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=max(1, round(service.config.stop_after)),

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -130,13 +130,11 @@ class Service:
 
         return Batcher(answer, self.config.batch_rows, self.config.batch_wait / 1000)
 
-    async def _in_time(self, work) -> Found:
+    async def _in_time(self, work: Awaitable[Found]) -> Found:
         try:
             return await asyncio.wait_for(work, self.config.timeout)
         except TimeoutError:
-            raise ApiError(
-                504, "timeout", f"no answer within {self.config.timeout:g} s"
-            ) from None
+            raise ApiError(504, "timeout", f"no answer within {self.config.timeout:g} s") from None
 
     def _check(self, job: Job) -> None:
         """Refuses what is too long, and lists that don't belong to the histories."""

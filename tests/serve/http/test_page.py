@@ -74,7 +74,9 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
         chromium.click("#found button")
     chromium.until("document.querySelectorAll('#history li').length === 4")
     chromium.until("document.querySelectorAll('#sides li.row').length === 20")
-    shown = chromium.value("[...document.querySelectorAll('#history .title')].map(e => e.textContent)")
+    shown = chromium.value(
+        "[...document.querySelectorAll('#history .title')].map(e => e.textContent)"
+    )
     assert shown == [TITLES[row] for row in (0, 1, 2, 4)]
 
     status, answer = page.post("/compare", history=["i0", "i1", "i2", "i4"], k=10)
@@ -107,7 +109,9 @@ def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
     """Remove, clear, more items; and the same page again by its address."""
     chromium.open(f"{page.address}#i7,i0,nowhere", 1280)
     chromium.until("document.querySelectorAll('#sides li.row').length === 20")
-    assert "1 of the history unknown" in chromium.value("document.getElementById('sides').innerText")
+    assert "1 of the history unknown" in chromium.value(
+        "document.getElementById('sides').innerText"
+    )
     chromium.click("#history li:nth-child(2) button")
     chromium.until("location.hash === '#i7,nowhere'")
     chromium.value("document.getElementById('k').value = '5'")

@@ -29,9 +29,7 @@ from tests.worlds import random_world
 
 WORLD = random_world()
 TITLES = tuple(f"Title {item} <b>" for item in range(WORLD.num_items))
-WORLD = dataclasses.replace(
-    WORLD, catalogue=Catalogue({**WORLD.catalogue.texts, "title": TITLES})
-)
+WORLD = dataclasses.replace(WORLD, catalogue=Catalogue({**WORLD.catalogue.texts, "title": TITLES}))
 LIMITS = {"max_histories": 8, "max_history": 20, "max_list": 30, "max_k": 40, "max_body": 20_000}
 
 
