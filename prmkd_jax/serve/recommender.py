@@ -108,7 +108,7 @@ class Recommender:
     def __init__(self, exported: Exported):
         self.exported = exported
         self._said = about(exported.config.student)
-        self._graphdef = structure(exported.config, exported.facts)
+        self._graphdef = _Structure(structure(exported.config, exported.facts))
         self._params = jax.tree.map(jnp.asarray, _with_mean_user(exported.params))
         self._items = jnp.asarray(exported.items)
         self._item_row = {item: row for row, item in enumerate(exported.item_ids)}
@@ -382,17 +382,39 @@ class Recommender:
         ]
 
 
+class _Structure:
+    """A student's structure that is hashed once, not at each call: that takes longer than a score.
+
+    Args:
+        graphdef: the structure.
+    """
+
+    def __init__(self, graphdef: nnx.GraphDef):
+        self.graphdef = graphdef
+        self._hash = hash(graphdef)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, _Structure)
+            and self._hash == other._hash
+            and self.graphdef == other.graphdef
+        )
+
+
 # The structure is static: a newer model of the same sizes shares the compiled code.
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(
-    graphdef: nnx.GraphDef, params: Params, rows: PackedRows, slots: Int[Array, " B"]
+    graphdef: _Structure, params: Params, rows: PackedRows, slots: Int[Array, " B"]
 ) -> Float[Array, "B D"]:
-    return nnx.merge(graphdef, nnx.State(params)).queries(rows)[slots]
+    return nnx.merge(graphdef.graphdef, nnx.State(params)).queries(rows)[slots]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _top(
-    graphdef: nnx.GraphDef,
+    graphdef: _Structure,
     params: Params,
     queries: Array,
     items: Array,
@@ -401,7 +423,7 @@ def _top(
     included: Array | None,
     valid: Array,
 ) -> TopK:
-    student = nnx.merge(graphdef, nnx.State(params))
+    student = nnx.merge(graphdef.graphdef, nnx.State(params))
     return top_k(
         student.score, queries, items, k, excluded=excluded, included=included, valid=valid
     )

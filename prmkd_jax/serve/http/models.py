@@ -12,7 +12,7 @@ from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.search import TitleIndex
 from prmkd_jax.serve.recommender import Recommender
-from prmkd_jax.serve.rows import padded_rows
+from prmkd_jax.serve.rows import padded_rows, padded_window
 
 # A folder may be replaced while it is read.
 _ATTEMPTS = 3
@@ -83,10 +83,15 @@ def warm(recommender: Recommender, config: ServeConfig) -> None:
     few, many = list(exported.item_ids[:1]), list(exported.item_ids[:1]) * config.max_list
     longest = list(exported.item_ids[:1]) * (config.max_history + config.max_list)
     # Users without a vector can't be answered by a student that makes none.
-    users: list[str | None] = list(exported.user_ids or ())[:1]
+    users: list[str | None] = [*(exported.user_ids or ())[:1]]
     padded = {padded_rows(count) for count in range(1, config.max_histories + 1)}
     for rows in sorted({min(count, config.max_histories) for count in padded}):
         own = users * rows if exported.users is not None else None
+        # Rows of every length, then lists of every length.
+        window = exported.facts.window
+        lengths = {padded_window(n, window): n for n in range(1, window + 1)}
+        for length in sorted(lengths.values()):
+            recommender.recommend([few * length] * rows, config.max_k, users=own)
         for deny, allow in ((few, None), (longest, None), (None, few), (None, many)):
             job = Job([few] * rows, config.max_k, own, False, allow, deny)
             for answer in answer_jobs(recommender, [job], config.max_k):
