@@ -2,7 +2,18 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, load, prepare, pretrain, search, serve, study, train
+from experiments.commands import (
+    bench,
+    flags,
+    load,
+    prepare,
+    pretrain,
+    report,
+    search,
+    serve,
+    study,
+    train,
+)
 
 COMMANDS = (
     prepare.COMMAND,
@@ -10,6 +21,7 @@ COMMANDS = (
     pretrain.COMMAND,
     study.COMMAND,
     search.COMMAND,
+    report.COMMAND,
     bench.COMMAND,
     serve.COMMAND,
     load.COMMAND,

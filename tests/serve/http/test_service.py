@@ -344,9 +344,10 @@ def test_the_command_serves_until_sigterm_and_answers_what_is_open(folder, tmp_p
         (tmp_path / f"{name}.py").write_text("raise ImportError('not there')")
     command = [sys.executable, "-m", "experiments", "serve", f"--model={folder}", "--port=0"]
     limits = [f"--{name}={value}" for name, value in LIMITS.items()]
+    environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(
         [*command, *limits, "--batch_wait=900"], cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
     ) as process:  # fmt: skip
         assert process.stdout
         assert process.stderr
