@@ -228,6 +228,10 @@ def test_a_bug_is_told_as_an_error_and_counted(folder, monkeypatch, caplog):
         status, content = served.post("/recommend", histories=[["i1"]])
         assert (status, content["error"]["code"]) == (500, "internal")
         assert "secret" not in json.dumps(content)
+        # The answer goes first, then the log.
+        end = time.monotonic() + 10
+        while "secret" not in caplog.text and time.monotonic() < end:
+            time.sleep(0.05)
         assert "secret" in caplog.text
         assert "prmkd_unhandled_errors_total 1.0" in served.ask("GET", "/metrics")[1]
 
