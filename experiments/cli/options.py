@@ -76,3 +76,17 @@ class BenchConfig:
 
     def __post_init__(self):
         validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadConfig:
+    """How hard the service is asked."""
+
+    rate: float = option(500.0, "Requests a second.", above=0)
+    seconds: float = option(20.0, "Seconds for which they are sent.", above=0)
+    mixed: int = option(10_000, "Good and hostile requests after them.", low=2)
+    reloads: int = option(3, "Newer models that are put in place under load.", low=0)
+    output: str = option("", "JSON file of the figures.", path=True)
+
+    def __post_init__(self):
+        validate(self)

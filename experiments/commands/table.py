@@ -6,11 +6,13 @@ from experiments.commands import (
     bench,
     export,
     flags,
+    load,
     prepare,
     pretrain,
     recommend,
     report,
     search,
+    serve,
     study,
     train,
 )
@@ -25,6 +27,8 @@ COMMANDS = (
     recommend.COMMAND,
     export.COMMAND,
     bench.COMMAND,
+    serve.COMMAND,
+    load.COMMAND,
     flags.COMMAND,
 )
 

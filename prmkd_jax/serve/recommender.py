@@ -1,7 +1,7 @@
 """Recommendations from an exported student: ids in, ids and scores out."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,6 +17,7 @@ from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.top_k import TopK, top_k
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
+from prmkd_jax.serve.new_items import Ridge, check_new, choose_strength, extend, text_vectors
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
 from prmkd_jax.students.layers import dot
 from prmkd_jax.students.registry import about
@@ -24,6 +25,8 @@ from prmkd_jax.students.student import Params, flatten_params, structure, unflat
 
 # Least k that is compiled; it grows by doubling.
 _LEAST_K = 16
+# Held-out items are judged by the answers to so many one-item histories, to so many places.
+_MOST_JUDGES, _JUDGED_K = 1024, 10
 
 ItemLists = Sequence[str] | Sequence[Sequence[str]]
 """Item ids for all histories, or a list of them for each history."""
@@ -105,7 +108,7 @@ class Recommender:
     def __init__(self, exported: Exported):
         self.exported = exported
         self._said = about(exported.config.student)
-        self._graphdef = structure(exported.config, exported.facts)
+        self._graphdef = _Structure(structure(exported.config, exported.facts))
         self._params = jax.tree.map(jnp.asarray, with_mean_user(exported.params))
         self._items = jnp.asarray(exported.items)
         self._item_row = {item: row for row, item in enumerate(exported.item_ids)}
@@ -180,6 +183,91 @@ class Recommender:
         best = _similar(self._directions, jnp.int32(row), doubled(k, _LEAST_K))
         items, scores = np.asarray(best.items)[0, :k], np.asarray(best.scores)[0, :k]
         return self._recommended(items, scores, self.exported.titles if explain else None)
+
+    def add_items(
+        self,
+        ids: Sequence[str],
+        vectors: Float[np.ndarray, "n d"] | None = None,
+        known_vectors: Float[np.ndarray, "V d"] | None = None,
+        *,
+        titles: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> "Recommender":
+        """A recommender that knows further items, which nothing was trained on.
+
+        Their rows come from a linear map, fitted on the known items (`serve.new_items`). An
+        answer costs what it cost, and the known items' scores stay. Histories may hold the new
+        items. Users' own vectors (LightGCN) stay as well.
+
+        Args:
+            ids: the new items'; add all of them at once.
+            vectors: what a teacher or a text encoder says of them; None for the words of their
+                titles.
+            known_vectors: the same of all items that this one knows, in the order of
+                `exported.item_ids`.
+            titles: the new items' titles.
+            seed: decides which known items are held out, to choose the map's strength.
+
+        Raises:
+            UserError: an id is known, shapes don't fit, a number isn't finite, or there is
+                nothing to make vectors of.
+        """
+        if vectors is None or known_vectors is None:
+            known_titles = self.exported.titles
+            if vectors is not None or known_vectors is not None or titles is None:
+                raise UserError("add_items: expected vectors and known_vectors, or titles")
+            if known_titles is None:
+                raise UserError("add_items: found an export without titles, expected vectors")
+            vectors = text_vectors(titles, known_titles)
+            known_vectors = text_vectors(known_titles, known_titles)
+        new, known = np.asarray(vectors, np.float64), np.asarray(known_vectors, np.float64)
+        check_new(self.exported, ids, new, known, titles)
+        table = np.asarray(self.exported.items, np.float64)
+        strength, _ = choose_strength(known, table, self._judge(), seed=seed)
+        ridge = Ridge(known)
+        return Recommender(
+            extend(
+                self.exported,
+                ids,
+                titles,
+                lambda rows: ridge.fit(rows.astype(np.float64), strength)(new),
+            )
+        )
+
+    def _judge(self) -> Callable[[np.ndarray, np.ndarray], float]:
+        """Of the held-out items in true top lists, the share that other rows bring there too.
+
+        The lists are those of one-item histories of known items.
+        """
+        rows = np.linspace(0, len(self._item_row) - 1, min(_MOST_JUDGES, len(self._item_row)))
+        items = [[int(row)] for row in np.unique(rows.astype(int))]
+        blocks = []
+        for first in range(0, len(items), MOST_ROWS):
+            part = items[first : first + MOST_ROWS]
+            some = _Histories(part, [0] * len(part), [-1] * len(part))
+            blocks.append(self._queries(some, padded_rows(len(part)))[: len(part)])
+        queries = jnp.concatenate(blocks)
+        seen = jnp.asarray(items, jnp.int32)
+
+        def best(table: Array) -> np.ndarray:
+            valid = jnp.ones(len(table), bool)
+            k = min(_JUDGED_K, len(table))
+            found = _top(self._graphdef, self._params, queries, table, k, seen, None, valid)
+            return np.asarray(found.items)
+
+        true = best(self._items)
+
+        def recall(held: np.ndarray, predicted: np.ndarray) -> float:
+            table = self._items.at[held].set(jnp.asarray(predicted, self._items.dtype))
+            pairs = [
+                (set(row) & wanted, set(other) & wanted)
+                for wanted in [set(held.tolist())]
+                for row, other in zip(true.tolist(), best(table).tolist(), strict=True)
+            ]
+            count = sum(len(expected) for expected, _ in pairs)
+            return sum(len(one & other) for one, other in pairs) / count if count else 0.0
+
+        return recall
 
     @cached_property
     def _directions(self) -> Float[Array, "V D"]:
@@ -294,17 +382,39 @@ class Recommender:
         ]
 
 
+class _Structure:
+    """A student's structure that is hashed once, not at each call: that takes longer than a score.
+
+    Args:
+        graphdef: the structure.
+    """
+
+    def __init__(self, graphdef: nnx.GraphDef):
+        self.graphdef = graphdef
+        self._hash = hash(graphdef)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, _Structure)
+            and self._hash == other._hash
+            and self.graphdef == other.graphdef
+        )
+
+
 # The structure is static: a newer model of the same sizes shares the compiled code.
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(
-    graphdef: nnx.GraphDef, params: Params, rows: PackedRows, slots: Int[Array, " B"]
+    graphdef: _Structure, params: Params, rows: PackedRows, slots: Int[Array, " B"]
 ) -> Float[Array, "B D"]:
-    return nnx.merge(graphdef, nnx.State(params)).queries(rows)[slots]
+    return nnx.merge(graphdef.graphdef, nnx.State(params)).queries(rows)[slots]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _top(
-    graphdef: nnx.GraphDef,
+    graphdef: _Structure,
     params: Params,
     queries: Array,
     items: Array,
@@ -313,7 +423,7 @@ def _top(
     included: Array | None,
     valid: Array,
 ) -> TopK:
-    student = nnx.merge(graphdef, nnx.State(params))
+    student = nnx.merge(graphdef.graphdef, nnx.State(params))
     return top_k(
         student.score, queries, items, k, excluded=excluded, included=included, valid=valid
     )

@@ -10,8 +10,11 @@ from prmkd_jax.data.packing import PackedRows
 # Histories encoded at once. Smaller batches are padded to the next of 1, 8, 64, 512.
 MOST_ROWS = 512
 _ROWS_STEP = 8
-# Least length of a padded list of items; it grows by doubling.
+# Least length of a padded list of items, and what it grows by: 64, 1024, 16384, …
 _LEAST_LIST = 64
+_LIST_STEP = 16
+# Least length of a row of history; it grows by doubling. Most histories are short.
+_LEAST_WINDOW = 16
 
 
 def padded_rows(count: int) -> int:
@@ -38,9 +41,20 @@ def doubled(count: int, least: int) -> int:
     return size
 
 
+def padded_window(longest: int, window: int) -> int:
+    """The slots that histories get: 16, 32, 64, … up to the window.
+
+    >>> [padded_window(longest, 50) for longest in (3, 17, 40, 99)]
+    [16, 32, 50, 50]
+    """
+    return min(window, doubled(longest, _LEAST_WINDOW))
+
+
 def padded_lists(lists: Sequence[Sequence[int]], rows: int) -> Int32[np.ndarray, "rows most"]:
     """Lists of item rows, padded with −1; rows past the last list are empty."""
-    most = doubled(max(map(len, lists), default=0), _LEAST_LIST)
+    most, longest = _LEAST_LIST, max(map(len, lists), default=0)
+    while most < longest:
+        most *= _LIST_STEP
     out = np.full((rows, most), -1, dtype=np.int32)
     for row, values in zip(out, lists, strict=False):
         row[: len(values)] = values
@@ -62,7 +76,7 @@ def history_rows(
     Returns:
         the rows, and the slot of each at which the user vector is read.
     """
-    shape = rows, window + own_slot
+    shape = rows, padded_window(max(map(len, histories)), window) + own_slot
     item_seq, segments, positions, owners = (np.zeros(shape, np.int32) for _ in range(4))
     instances = np.full(shape, -1, np.int32)
     slots = np.zeros(rows, np.int32)

@@ -231,7 +231,7 @@ def test_the_docs_list_the_flags_there_are():
     assert done.returncode == 0, done.stderr
     assert done.stdout == (ROOT / "docs" / "flags.md").read_text()
     listed = []
-    # Two commands may use one name, such as --name; within a command it means one thing.
+    # Two commands may use one name, such as --model; within a command it means one thing.
     for section in done.stdout.split("\n## "):
         names = re.findall(r"^\| `--(\w+)=", section, re.MULTILINE)
         assert len(names) == len(set(names))

@@ -1,0 +1,183 @@
+"""The body of `load`: a service under load on this machine, its errors, reloads and memory.
+
+The service is a process of its own; what asks shares the machine's cores with it. Its model has
+random weights at the size of Amazon Scientific.
+"""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.http_load import Sent, fetch, good_requests, mixed_requests, send
+from experiments.benchmarks.random_student import ITEMS, export_random_student
+from experiments.cli.command import Call
+from experiments.cli.options import LoadConfig
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json
+
+# Hostile requests are up to 1 MiB each: they come at a rate that one core can send.
+_MIXED_RATE = 100.0
+_WARMING = 300
+
+
+def run(call: Call) -> None:
+    """Measures, prints and writes the result file.
+
+    Raises:
+        UserError: a request failed that should not have.
+    """
+    config, say = call.config(LoadConfig), call.reporter.say
+    with tempfile.TemporaryDirectory(prefix="prmkd-load-") as name:
+        folder = Path(name)
+        say("exporting two students of random weights")
+        for seed, student in enumerate(("first", "second")):
+            export_random_student(folder / student, seed=seed)
+        result = measure(folder, config, say)
+    for key, value in result.items():
+        say(f"{key}: {value}")
+    if config.output:
+        write_json(Path(config.output), result)
+    if result["unhandled_errors"] or result["failed_during_reloads"]:
+        raise UserError("load: found requests that failed, expected none (see above)")
+
+
+def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """Starts the service, asks it, stops it.
+
+    Args:
+        folder: holds the exports `first` and `second`.
+        config: how much is asked.
+        say: receives what is being done.
+    """
+    link, memory = folder / "current", []
+    link.symlink_to(folder / "first")
+    with started(link) as (process, port):
+        asyncio.run(send(port, good_requests(ITEMS, 1), _WARMING, config.rate))
+        memory.append(resident(process.pid))
+        used = processor_seconds(process.pid)
+        say(f"{config.seconds:g} s at {config.rate:g} requests a second")
+        steady = asyncio.run(
+            send(port, good_requests(ITEMS, 2), round(config.seconds * config.rate), config.rate)
+        )
+        load, used = os.getloadavg()[0], processor_seconds(process.pid) - used
+        memory.append(resident(process.pid))
+        say(f"{config.reloads} newer models under load")
+        reloaded = asyncio.run(_reload(folder, port, config))
+        memory.append(resident(process.pid))
+        mixed: list[Sent] = []
+        for part in range(2):
+            say(f"{config.mixed // 2} good and hostile requests")
+            requests = mixed_requests(ITEMS, 3 + part)
+            mixed += asyncio.run(send(port, requests, config.mixed // 2, _MIXED_RATE))
+            memory.append(resident(process.pid))
+        text = asyncio.run(fetch(port, "/metrics"))
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": round(load, 2),
+        **_latency(steady, config),
+        "processor_ms_per_request": round(used / len(steady) * 1000, 3),
+        "mixed_statuses": dict(sorted(Counter(str(one.status) for one in mixed).items())),
+        "unhandled_errors": _figure(text, "prmkd_unhandled_errors_total"),
+        "reloads": _figure(text, 'prmkd_reloads_total{result="done"}'),
+        "requests_during_reloads": len(reloaded),
+        "failed_during_reloads": sum(one.status != 200 for one in reloaded),
+        "memory_mib": [round(one / 2**20, 1) for one in memory],
+    }
+
+
+@contextlib.contextmanager
+def started(model: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Runs `serve` on a free port; yields the process and the port once it answers.
+
+    Raises:
+        UserError: it ends before.
+    """
+    command = [sys.executable, "-m", "experiments", "serve", f"--model={model}"]
+    with subprocess.Popen(
+        [*command, "--port=0", "--reload_every=0.5"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        try:
+            port = None
+            for line in process.stdout or ():
+                if " at http://" in line:
+                    port = int(line.strip().strip("/").rpartition(":")[2])
+                    break
+            if port is None:
+                raise UserError(
+                    f"load: found serve ended with {process.wait()}, expected it to run"
+                )
+            yield process, port
+        finally:
+            process.terminate()
+
+
+async def _reload(folder: Path, port: int, config: LoadConfig) -> list[Sent]:
+    """Moves the link from one export to the other while requests are sent."""
+    seconds = 4.0 * config.reloads
+
+    async def move() -> None:
+        for number in range(config.reloads):
+            await asyncio.sleep(3.0)
+            newer = folder / "newer"
+            newer.symlink_to(folder / ("second" if number % 2 == 0 else "first"))
+            os.replace(newer, folder / "current")
+
+    rate = config.rate / 2
+    sent, _ = await asyncio.gather(
+        send(port, good_requests(ITEMS, 5), round(seconds * rate), rate), move()
+    )
+    return sent
+
+
+def _latency(sent: Sequence[Sent], config: LoadConfig) -> dict[str, Any]:
+    answered = np.array([one.seconds for one in sent if one.status == 200] or [np.inf])
+    # The last answer may come after the last request was due.
+    seconds = config.seconds + float(answered[-1])
+    percentiles = np.percentile(answered, [50, 90, 99])
+    return {
+        "requests": len(sent),
+        "answered": sum(one.status == 200 for one in sent),
+        "requests_per_second": round(len(answered) / seconds, 1),
+        **{
+            f"p{name}_ms": round(float(value) * 1000, 2)
+            for name, value in zip((50, 90, 99), percentiles, strict=True)
+        },
+    }
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds; 0 where the system doesn't say."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of all cores that a process has used; 0 where the system doesn't say.
+
+    Unlike a latency it hardly depends on what else the machine does.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _figure(text: str, name: str) -> int:
+    """One figure of Prometheus' text."""
+    return int(float(text.partition(f"\n{name} ")[2].split()[0]))

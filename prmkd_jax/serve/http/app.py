@@ -1,0 +1,200 @@
+"""The service's addresses, as an ASGI application with an OpenAPI page."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response
+
+from prmkd_jax.serve.http import messages
+from prmkd_jax.serve.http.batching import Job
+from prmkd_jax.serve.http.errors import (
+    ApiError,
+    Json,
+    error_response,
+    http_error,
+    shorten,
+    validation_error,
+)
+from prmkd_jax.serve.http.guard import Guard
+from prmkd_jax.serve.http.images import TYPES
+from prmkd_jax.serve.http.metrics import CONTENT_TYPE
+from prmkd_jax.serve.http.page import HEADERS, PAGE
+from prmkd_jax.serve.http.service import MAIN, Answered, Service
+from prmkd_jax.serve.recommender import Recommended
+
+# Ranks are compared down to here, as far as --max_k allows.
+_DEPTH = 100
+_FOUND = 20
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": messages.Error} for status in (413, 422, 500, 503, 504)
+}
+ItemId = Annotated[str, Query(max_length=1000)]
+
+
+def create_app(service: Service) -> Guard:
+    """The application; its life is the service's."""
+    app = FastAPI(
+        title="prmkd-jax",
+        description="Recommendations from a distilled student.",
+        # Their pages load scripts from elsewhere; /openapi.json stays.
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda _: service.running(),
+    )
+    _handle_errors(app)
+    _add_models(app, service)
+    _add_page(app, service)
+    _add_watching(app, service)
+    paths = frozenset(getattr(route, "path", "") for route in app.routes)
+    return Guard(app, service.config, service.metrics, paths)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def own(_: Request, error: ApiError) -> Response:
+        return error_response(error.status, error.code, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return http_error(error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return validation_error(error)
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, __: Exception) -> Response:
+        # It is raised again after the answer, for `Guard` to log and to count.
+        return error_response(500, "internal", "an error of the service's own")
+
+
+def _add_models(app: FastAPI, service: Service) -> None:
+    @app.post("/recommend", response_model=messages.RecommendAnswer, responses=_ERRORS)
+    async def recommend(asked: messages.RecommendRequest) -> Response:
+        """The best items for each history."""
+        found = await service.recommend(
+            Job(
+                asked.histories, asked.k, asked.users, asked.filter_seen, asked.allow, asked.deny
+            )
+        )  # fmt: skip
+        answers = [
+            {
+                "items": [_item(one, asked.titles) for one in answer.items],
+                "unknown_items": answer.unknown_items,
+                "known_user": answer.known_user,
+            }
+            for answer in found.answers
+        ]
+        return Json({"model": found.model.described(), "answers": answers})
+
+    @app.get(
+        "/similar",
+        response_model=messages.SimilarAnswer,
+        responses={**_ERRORS, 404: {"model": messages.Error}},
+    )
+    async def similar(
+        item: ItemId, k: Annotated[int, Query(ge=1)] = 10, titles: bool = False
+    ) -> Response:
+        """The items whose vectors are most like an item's."""
+        model, found = await service.similar(item, k)
+        return Json({"model": model.described(), "items": [_item(one, titles) for one in found]})
+
+    @app.post("/compare", response_model=messages.CompareAnswer, responses=_ERRORS)
+    async def compare(asked: messages.CompareRequest) -> Response:
+        """What both models recommend for one history, and what changed in rank."""
+        depth = max(asked.k, min(_DEPTH, service.config.max_k))
+        job = Job([asked.history], depth, None, asked.filter_seen)
+        sides = await asyncio.gather(*(service.recommend(job, slot) for slot in service.models))
+        return Json(
+            {
+                "depth": depth,
+                "models": [
+                    _side(service, side, sides[1 - place] if len(sides) > 1 else None, asked.k)
+                    for place, side in enumerate(sides)
+                ],
+            }
+        )
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return Response(PAGE, media_type="text/html; charset=utf-8", headers=HEADERS)
+
+    @app.get("/items", response_model=messages.FoundItems)
+    async def items(
+        search: Annotated[str, Query(max_length=200)] = "",
+        item: Annotated[list[str] | None, Query(max_length=100)] = None,
+    ) -> Response:
+        """Items by words of the title or the id, or by their exact ids; else the first ones."""
+        model = service.models[MAIN].current
+        ids = model.recommender.exported.item_ids
+        rows = await asyncio.to_thread(model.index.find, search, _FOUND)
+        found = [ids[row] for row in rows] + (item or [])
+        if not search and not item:
+            found = list(ids[:_FOUND])
+        return Json(
+            {
+                "items": [
+                    {
+                        "item": one,
+                        "title": model.title.get(one),
+                        "image": service.images.address(one),
+                    }
+                    for one in found
+                ]
+            }
+        )
+
+    @app.get("/images", include_in_schema=False)
+    async def image(item: ItemId) -> Response:
+        file = service.images.files.get(item)
+        if file is None or not file.is_file():
+            raise ApiError(404, "no_image", f"item: found no image of {shorten(item)!r}")
+        return FileResponse(file, media_type=TYPES[file.suffix.lower()], headers=HEADERS)
+
+
+def _add_watching(app: FastAPI, service: Service) -> None:
+    @app.get("/health", response_model=messages.Health)
+    async def health() -> Response:
+        """Whether the service answers, and which models it serves."""
+        return Json(
+            {
+                "status": "ok",
+                "models": service.described(),
+                "seconds": round(time.monotonic() - service.started, 3),
+            }
+        )
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(service.metrics.text(service.described()), media_type=CONTENT_TYPE)
+
+
+def _item(one: Recommended, titles: bool) -> dict[str, object]:
+    return {"item": one.item, "score": one.score, "title": one.title if titles else None}
+
+
+def _side(service: Service, side: Answered, other: Answered | None, k: int) -> dict[str, object]:
+    """One model's best k, each with its rank in the other model's list."""
+    (answer,) = side.answers
+    others = [] if other is None else other.answers[0].items
+    ranks = {one.item: rank for rank, one in enumerate(others, start=1)}
+    return {
+        "model": side.model.described(),
+        "unknown_items": answer.unknown_items,
+        "items": [
+            {
+                **_item(one, titles=True),
+                "image": service.images.address(one.item),
+                "rank": rank,
+                "other_rank": ranks.get(one.item),
+            }
+            for rank, one in enumerate(answer.items[:k], start=1)
+        ],
+    }

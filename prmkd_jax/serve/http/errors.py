@@ -1,0 +1,78 @@
+"""Errors as the service tells them: a status, and JSON {"error": {"code", "message"}}."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import Response
+
+# Of a value that was found, so much is repeated.
+_SHOWN = 60
+_CODES = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}
+
+
+class ApiError(Exception):
+    """What a caller did wrong, or why it can't be answered now.
+
+    Args:
+        status: of HTTP.
+        code: a word that programs can compare.
+        message: one line for people.
+    """
+
+    def __init__(self, status: int, code: str, message: str):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Json(Response):
+    """JSON in ASCII: no text that a caller sends, half a surrogate pair say, breaks it."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body; a number that isn't finite is an error, for JSON has none."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def error_response(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> Json:
+    """The one form of an error."""
+    sent = dict(headers or {})
+    if status == 503:
+        sent.setdefault("retry-after", "1")
+    return Json({"error": {"code": code, "message": message}}, status, sent)
+
+
+def http_error(status: int, detail: object, headers: Mapping[str, str] | None) -> Json:
+    """An error of the framework's own."""
+    message = "the body can't be read as JSON" if status == 400 else str(detail)
+    return error_response(status, _CODES.get(status, "http_error"), message, headers)
+
+
+def validation_error(error: RequestValidationError) -> Json:
+    """The first thing in a request that is of a wrong type."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return error_response(422, "invalid_json", "the body can't be read as JSON")
+    places = [str(place) for place in first["loc"] if place not in ("body", "query")]
+    where = ".".join(places) or "the request"
+    found = "" if first["type"] == "missing" else f"found {shown(first.get('input'))}, "
+    return error_response(422, "invalid_request", f"{shorten(where)}: {found}{first['msg']}")
+
+
+def shown(value: object) -> str:
+    """A value for a message, short."""
+    return shorten(repr(value[:_SHOWN] if isinstance(value, str | bytes | list) else value))
+
+
+def shorten(text: str) -> str:
+    """The beginning of a text.
+
+    >>> len(shorten("a" * 1000))
+    61
+    """
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -1,0 +1,108 @@
+"""What every request passes: limits on number, size and time, counting, and the last resort."""
+
+import asyncio
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prmkd_jax.serve.http.config import ServeConfig
+from prmkd_jax.serve.http.errors import ApiError, error_response
+from prmkd_jax.serve.http.metrics import Metrics
+
+# Those that watch the service are answered while it is busy.
+_ALWAYS = ("/health", "/metrics")
+_LOG = logging.getLogger(__name__)
+
+
+class Guard:
+    """ASGI middleware that reads a request's body whole, within limits, before it goes on.
+
+    Args:
+        app: what answers.
+        config: the limits.
+        metrics: what counts.
+        paths: those that exist.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServeConfig, metrics: Metrics, paths: frozenset[str]):
+        self._app = app
+        self._config = config
+        self._metrics = metrics
+        self._paths = paths
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"] if scope["path"] in self._paths else "other"
+        started, status = time.perf_counter(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._open += 1
+        self._metrics.open.set(self._open)
+        try:
+            if self._open > self._config.max_requests and path not in _ALWAYS:
+                raise ApiError(503, "overloaded", "too many requests at once, come again later")
+            body = await asyncio.wait_for(self._body(scope, receive), self._config.timeout)
+            if body is not None:  # else the caller has gone
+                await self._app(scope, _replay(body, receive), noting)
+        except ApiError as error:
+            await error_response(error.status, error.code, str(error))(scope, receive, noting)
+        except TimeoutError:
+            message = f"the body took longer than {self._config.timeout:g} s"
+            await error_response(408, "too_slow", message)(scope, receive, noting)
+        except Exception:
+            self._metrics.unhandled.inc()
+            _LOG.exception("unhandled error in %s", path)
+            if not status:
+                response = error_response(500, "internal", "an error of the service's own")
+                await response(scope, receive, noting)
+        finally:
+            self._open -= 1
+            self._metrics.open.set(self._open)
+            self._metrics.requests.labels(path, str(status)).inc()
+            self._metrics.seconds.labels(path).observe(time.perf_counter() - started)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None where the caller has gone.
+
+        Raises:
+            ApiError: it is too long.
+        """
+        most = self._config.max_body
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value[:20]) > most:
+                raise self._too_long()
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > most:
+                raise self._too_long()
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _too_long(self) -> ApiError:
+        return ApiError(
+            413, "body_too_large", f"the body is longer than {self._config.max_body} bytes"
+        )
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hands out a body that was read; what follows comes from the caller."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay

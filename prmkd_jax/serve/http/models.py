@@ -1,0 +1,151 @@
+"""The models that are served, and their newer versions."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.serve.exported import read_card
+from prmkd_jax.serve.http.batching import Job, answer_jobs
+from prmkd_jax.serve.http.config import ServeConfig
+from prmkd_jax.serve.http.search import TitleIndex
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.serve.rows import padded_rows, padded_window
+
+# A folder may be replaced while it is read.
+_ATTEMPTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """One version of a model, ready to answer.
+
+    Attributes:
+        recommender: answers.
+        index: finds its items.
+        title: item id → title; empty without titles.
+        name: of the folder that a link leads to, such as sasrec-prmkd-seed0.
+        label: the student's, such as SASRec.
+        digest: of its card: other content, other digest.
+    """
+
+    recommender: Recommender
+    index: TitleIndex
+    title: dict[str, str]
+    name: str
+    label: str
+    digest: str
+
+    def described(self) -> dict[str, str]:
+        """As answers name it."""
+        return {"name": self.name, "label": self.label, "digest": self.digest}
+
+
+def load(folder: Path, config: ServeConfig) -> Loaded:
+    """Opens an export and compiles all that its requests will need.
+
+    Raises:
+        UserError: it is missing or damaged, or was replaced each time it was read.
+    """
+    for _ in range(_ATTEMPTS):
+        # A link may be moved while its files are read: they shall come from one folder.
+        recommender = Recommender.load(folder.resolve())
+        exported = recommender.exported
+        if found_digest(folder) == exported.card["digest"]:
+            break
+    else:
+        raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
+    warm(recommender, config)
+    titles = exported.titles
+    return Loaded(
+        recommender=recommender,
+        index=TitleIndex(exported.item_ids, titles),
+        title={} if titles is None else dict(zip(exported.item_ids, titles, strict=True)),
+        name=folder.resolve().name,
+        label=exported.card["label"],
+        digest=exported.card["digest"],
+    )
+
+
+def found_digest(folder: Path) -> str | None:
+    """The digest of the card that lies in a folder now; None while there is none."""
+    try:
+        return read_card(folder.resolve())["digest"]
+    except (UserError, OSError):
+        return None
+
+
+def warm(recommender: Recommender, config: ServeConfig) -> None:
+    """Computes one batch of every padded size, so that no request waits for a compiler."""
+    exported = recommender.exported
+    few, many = list(exported.item_ids[:1]), list(exported.item_ids[:1]) * config.max_list
+    longest = list(exported.item_ids[:1]) * (config.max_history + config.max_list)
+    # Users without a vector can't be answered by a student that makes none.
+    users: list[str | None] = [*(exported.user_ids or ())[:1]]
+    padded = {padded_rows(count) for count in range(1, config.max_histories + 1)}
+    for rows in sorted({min(count, config.max_histories) for count in padded}):
+        own = users * rows if exported.users is not None else None
+        # Rows of every length, then lists of every length.
+        window = exported.facts.window
+        lengths = {padded_window(n, window): n for n in range(1, window + 1)}
+        for length in sorted(lengths.values()):
+            recommender.recommend([few * length] * rows, config.max_k, users=own)
+        for deny, allow in ((few, None), (longest, None), (None, few), (None, many)):
+            job = Job([few] * rows, config.max_k, own, False, allow, deny)
+            for answer in answer_jobs(recommender, [job], config.max_k):
+                if isinstance(answer, Exception):
+                    raise answer
+    recommender.similar(few[0], config.max_k)
+
+
+class Watched:
+    """A folder whose newest version is served; the old one answers until the new one can.
+
+    Args:
+        folder: of an export, or a link to one.
+        config: limits, for which it is warmed.
+        executor: runs what would hold up the event loop.
+        say: receives a line at each change.
+        count: receives whether a newer version could be loaded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ServeConfig,
+        executor: Executor,
+        say: Callable[[str], None],
+        count: Callable[[bool], None],
+    ):
+        self._folder = folder
+        self._config = config
+        self._executor = executor
+        self._say = say
+        self._count = count
+        self._refused: str | None = None
+        self.current = load(folder, config)
+
+    async def watch(self) -> None:
+        """Looks for a newer version, for ever."""
+        while True:
+            await asyncio.sleep(self._config.reload_every)
+            await self.look()
+
+    async def look(self) -> None:
+        """Loads what lies in the folder if it is another version than the one served."""
+        loop = asyncio.get_running_loop()
+        digest = await loop.run_in_executor(self._executor, found_digest, self._folder)
+        if digest in (None, self.current.digest, self._refused):
+            return
+        try:
+            newer = await loop.run_in_executor(self._executor, load, self._folder, self._config)
+        except Exception as error:  # whatever it is, the old one goes on
+            self._refused = digest
+            self._count(False)
+            self._say(f"{self._folder}: the newer model is not served: {error}")
+            return
+        self.current = newer
+        self._count(True)
+        self._say(f"{self._folder}: now serving {newer.name}, {newer.digest[:12]}")

@@ -1,0 +1,138 @@
+"""The page at `/`, used in a browser as a person would."""
+
+import dataclasses
+import json
+
+import pytest
+
+from prmkd_jax.data.dataset import Catalogue
+from tests.serve.http.browser import browser
+from tests.serve.http.running import export, running
+from tests.worlds import random_world
+
+# What a shop's texts may hold: markup, a script, an entity, quotes, a very long word.
+TITLES = (
+    "<b>Bold</b> & <i>brave</i> kettle",
+    "<img src=x onerror=\"document.title='broken'\"> lamp",
+    "</script><script>document.title='broken'</script> mug",
+    "&lt;Escaped&gt; \"quoted\" 'teapot'",
+    "Unbroken" * 20 + " bowl",
+    "Ünïcode 灯 لمبة basket",
+)
+WIDTHS = (1280, 390)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    world = random_world()
+    titles = TITLES + tuple(f"Title no. {n}" for n in range(world.num_items - len(TITLES)))
+    world = dataclasses.replace(
+        world, catalogue=Catalogue({**world.catalogue.texts, "title": titles})
+    )
+    png = folder / "pictures" / "one.png"
+    png.parent.mkdir()
+    png.write_bytes(b"\x89PNG no image at all")
+    png.with_name("dot.gif").write_bytes(
+        b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+    )
+    images = {
+        "i0": "pictures/one.png",
+        "i1": "javascript:alert(1)",
+        "i2": "pictures/none.svg",
+        "i3": "pictures/dot.gif",
+    }
+    (folder / "images.json").write_text(json.dumps(images))
+    with running(
+        model=str(export(folder / "sasrec-prmkd-seed0", world, 1)),
+        compare=str(export(folder / "sasrec-base-seed0", world, 2)),
+        images=str(folder / "images.json"),
+        max_histories=8,
+    ) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, tmp_path):
+    """Search, click, two lists with ranks; titles as text, whatever they hold."""
+    chromium.open(page.address, width)
+    chromium.until("document.querySelectorAll('#found button').length === 20")
+    for word, row in (("brave", 0), ("onerror", 1), ("mug", 2), ("unbroken", 4)):
+        chromium.value("document.getElementById('search').value = ''")
+        chromium.click("#search")
+        chromium.type(word)
+        chromium.until(
+            "document.querySelectorAll('#found button').length === 1 && "
+            f"document.querySelector('#found .title').textContent === {json.dumps(TITLES[row])}"
+        )
+        chromium.click("#found button")
+    chromium.until("document.querySelectorAll('#history li').length === 4")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 20")
+    shown = chromium.value(
+        "[...document.querySelectorAll('#history .title')].map(e => e.textContent)"
+    )
+    assert shown == [TITLES[row] for row in (0, 1, 2, 4)]
+
+    status, answer = page.post("/compare", history=["i0", "i1", "i2", "i4"], k=10)
+    assert status == 200
+    for place, side in enumerate(answer["models"]):
+        found = chromium.value(
+            f"[...document.querySelectorAll('#sides section')[{place}].querySelectorAll('li')]"
+            ".map(e => [e.querySelector('.title').textContent, "
+            "e.querySelector('.change').textContent])"
+        )
+        for (title, said), item in zip(found, side["items"], strict=True):
+            assert title == item["title"]
+            moved = item["other_rank"] - item["rank"]
+            assert said == ("same" if not moved else f"{'▲' if moved > 0 else '▼'} {abs(moved)}")
+    names = chromium.value("[...document.querySelectorAll('#sides h2')].map(e => e.textContent)")
+    assert names == ["sasrec-prmkd-seed0", "sasrec-base-seed0"]
+
+    assert chromium.value("document.title") == "Recommendations · prmkd-jax"
+    assert chromium.value("document.querySelectorAll('script').length") == 1
+    assert chromium.value("document.documentElement.scrollWidth <= innerWidth")
+    columns = chromium.value(
+        "new Set([...document.querySelectorAll('#sides section')]"
+        ".map(e => e.getBoundingClientRect().x)).size"
+    )
+    assert columns == (2 if width > 1000 else 1)
+    chromium.screenshot(tmp_path / f"page-{width}.png")
+
+
+def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
+    """Remove, clear, more items; and the same page again by its address."""
+    chromium.open(f"{page.address}#i7,i0,nowhere", 1280)
+    chromium.until("document.querySelectorAll('#sides li.row').length === 20")
+    assert "1 of the history unknown" in chromium.value(
+        "document.getElementById('sides').innerText"
+    )
+    chromium.click("#history li:nth-child(2) button")
+    chromium.until("location.hash === '#i7,nowhere'")
+    chromium.value("document.getElementById('k').value = '5'")
+    chromium.value("document.getElementById('k').dispatchEvent(new Event('change'))")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 10")
+    chromium.click("#clear")
+    chromium.until("document.querySelectorAll('#sides li').length === 0 && location.hash === ''")
+
+
+def test_the_page_loads_nothing_from_elsewhere(page, chromium):
+    """Without a network it works as well, and nothing breaks its own rules."""
+    chromium.logged.clear()
+    chromium.open(f"{page.address}#i0,i1,i3", 1280)
+    chromium.until("document.querySelectorAll('#sides li.row').length === 20")
+    loaded = chromium.value("performance.getEntriesByType('resource').map(e => e.name)")
+    assert loaded
+    assert all(name.startswith(page.address) for name in loaded)
+    assert [line for line in chromium.logged if "Security" in line or "Refused" in line] == []
+    # A file that is no image was asked for, and a letter stands in its place.
+    chromium.until("document.querySelector('#history li:nth-child(1) div.pic') !== null")
+    chromium.until("document.querySelector('#history li:nth-child(2) div.pic') !== null")
+    chromium.until("document.querySelector('#history li:nth-child(3) img.pic')?.naturalWidth === 1")
+    images = chromium.value("[...document.images].map(e => e.src)")
+    assert {address.rpartition("=")[2] for address in images} == {"i3"}

@@ -1,0 +1,399 @@
+"""The service as its callers meet it: answers, limits, mistakes, newer models, the end."""
+
+import concurrent.futures
+import dataclasses
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.serve.http import service as service_module
+from prmkd_jax.serve.http.batching import Job, answer_jobs
+from prmkd_jax.serve.http.config import ServeConfig
+from prmkd_jax.serve.http.server import listen
+from prmkd_jax.serve.http.service import Service
+from prmkd_jax.serve.recommender import Recommender
+from tests.packages import ROOT, run_beside
+from tests.serve.http.running import export, histories, running
+from tests.worlds import random_world
+
+WORLD = random_world()
+TITLES = tuple(f"Title {item} <b>" for item in range(WORLD.num_items))
+WORLD = dataclasses.replace(WORLD, catalogue=Catalogue({**WORLD.catalogue.texts, "title": TITLES}))
+LIMITS = {"max_histories": 8, "max_history": 20, "max_list": 30, "max_k": 40, "max_body": 20_000}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("served") / "sasrec-base-seed0", WORLD, 1)
+
+
+@pytest.fixture(scope="module")
+def recommender(folder):
+    return Recommender.load(folder)
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    with running(model=str(folder), reload_every=0, **LIMITS) as service:
+        yield service
+
+
+def same(found, answer, titles=False):
+    """Whether JSON holds a `Recommender`'s answer."""
+    assert [one["item"] for one in found["items"]] == [one.item for one in answer.items]
+    scores = [one.score for one in answer.items]
+    assert [one["score"] for one in found["items"]] == pytest.approx(scores, rel=1e-5, abs=1e-6)
+    expected = [one.title if titles else None for one in answer.items]
+    assert [one["title"] for one in found["items"]] == expected
+    assert found["unknown_items"] == answer.unknown_items
+
+
+def test_answers_are_the_recommenders(served, recommender):
+    """Every argument, for one history and for several."""
+    read = histories(8, WORLD.num_items)
+    items = list(WORLD.item_ids)
+    for some, arguments in (
+        (read[:1], {"k": 5}),
+        (read, {"k": 40}),
+        (read[:3], {"filter_seen": False}),
+        (read[:3], {"allow": items[:9], "deny": items[4:6]}),
+        (read[:3], {"allow": [items[:3], items[10:30], []]}),
+        (read[:3], {"deny": [items[20:], [], ["unknown", items[0]]]}),
+        (read[:2], {"allow": []}),
+        (read[:2], {"users": ["u3", None]}),
+    ):
+        status, found = served.post("/recommend", histories=some, titles=True, **arguments)
+        assert status == 200, found
+        for one, answer in zip(
+            found["answers"], recommender.recommend(some, explain=True, **arguments), strict=True
+        ):
+            same(one, answer, titles=True)
+
+
+def test_requests_that_share_a_batch_get_their_own_answers(served, recommender):
+    """Other k, lists and filters next to each other; batches hold several."""
+    read = histories(60, WORLD.num_items, seed=3)
+    items = list(WORLD.item_ids)
+    kinds = [{}, {"k": 3}, {"filter_seen": False}, {"deny": items[:10]}, {"allow": items[5:30]}]
+    asked = [({"histories": [one], **kinds[n % len(kinds)]}) for n, one in enumerate(read)]
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        found = list(pool.map(lambda body: served.ask("POST", "/recommend", body), asked))
+    for body, (status, content) in zip(asked, found, strict=True):
+        assert status == 200, content
+        (answer,) = recommender.recommend(**body)
+        same(content["answers"][0], answer)
+    _, text = served.ask("GET", "/metrics")
+    batches = float(text.split("prmkd_batch_histories_count ")[1].split()[0])
+    rows = float(text.split("prmkd_batch_histories_sum ")[1].split()[0])
+    assert rows / batches > 1.5
+
+
+def test_similar_items_and_searches(served, recommender):
+    """As `Recommender.similar`; titles by their words."""
+    status, found = served.ask("GET", "/similar?item=i5&k=4&titles=true")
+    assert status == 200
+    expected = recommender.similar("i5", 4, explain=True)
+    assert [(one["item"], one["title"]) for one in found["items"]] == [
+        (one.item, one.title) for one in expected
+    ]
+    assert served.ask("GET", "/similar?item=new")[1]["error"]["code"] == "unknown_item"
+    _, found = served.ask("GET", "/items?search=title+%3CB%3E+17")
+    assert [one["item"] for one in found["items"]] == ["i17"]
+
+
+WRONG = {
+    "no JSON": (b"{", 422, "invalid_json"),
+    "no object": (b"[]", 422, "invalid_request"),
+    "deep": (b"[" * 5000, 400, "invalid_json"),
+    "a huge number": (b'{"histories":[["i1"]],"k":' + b"9" * 5000 + b"}", 400, "invalid_json"),
+    "no histories": ({}, 422, "invalid_request"),
+    "none": ({"histories": []}, 422, "invalid_request"),
+    "a string": ({"histories": "i1"}, 422, "invalid_request"),
+    "numbers": ({"histories": [[1, 2]]}, 422, "invalid_request"),
+    "thousands of numbers": ({"histories": [[1] * 5000]}, 422, "invalid_request"),
+    "half a pair": ({"histories": [["\ud800"], [3]]}, 422, "invalid_request"),
+    "a field too many": ({"histories": [["i1"]], "\ud800": 3}, 422, "invalid_request"),
+    "k of none": ({"histories": [["i1"]], "k": 0}, 422, "invalid_request"),
+    "k as text": ({"histories": [["i1"]], "k": "3"}, 422, "invalid_request"),
+    "a large k": ({"histories": [["i1"]], "k": 41}, 422, "over_limit"),
+    "many histories": ({"histories": [["i1"]] * 9}, 422, "over_limit"),
+    "a long history": ({"histories": [["i1"] * 21]}, 422, "over_limit"),
+    "a long list": ({"histories": [["i1"]], "deny": ["i1"] * 31}, 422, "over_limit"),
+    "lists": ({"histories": [["i1"]], "allow": [["i1"], []]}, 422, "invalid_request"),
+    "users": ({"histories": [["i1"]], "users": []}, 422, "invalid_request"),
+    "a long body": (b" " * 20_001, 413, "body_too_large"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_told_in_one_form(served, case):
+    """Status, code and a short line, whatever was sent; nothing is unhandled."""
+    body, status, code = WRONG[case]
+    found, content = served.ask("POST", "/recommend", body)
+    assert (found, content["error"]["code"]) == (status, code), content
+    assert set(content) == {"error"}
+    assert 0 < len(content["error"]["message"]) < 250
+    assert "prmkd_unhandled_errors_total 0.0" in served.ask("GET", "/metrics")[1]
+
+
+def test_other_addresses_and_methods_are_told_alike(served):
+    """The framework's own errors too."""
+    assert served.ask("GET", "/nowhere")[1]["error"]["code"] == "not_found"
+    assert served.ask("GET", "/recommend")[1]["error"]["code"] == "method_not_allowed"
+    assert served.ask("GET", "/similar?item=i1&k=x")[1]["error"]["code"] == "invalid_request"
+    assert served.ask("GET", "/images?item=..%2F..%2Fetc%2Fpasswd")[0] == 404
+    status, content = served.ask("POST", "/recommend", b"{}", {"content-type": "text/plain"})
+    assert (status, content["error"]["code"]) == (422, "invalid_request")
+
+
+def test_a_chunked_body_without_end_is_cut_off(served):
+    """Whose length nobody has said beforehand."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        head = "POST /recommend HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode())
+        for _ in range(5):
+            connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+        assert b" 413 " in connection.recv(4096)
+
+
+def test_health_openapi_and_metrics(served):
+    """What machines ask."""
+    status, health = served.ask("GET", "/health")
+    assert (status, health["status"]) == (200, "ok")
+    assert health["models"]["model"]["name"] == "sasrec-base-seed0"
+    _, page = served.ask("GET", "/openapi.json")
+    assert {"/recommend", "/similar", "/health", "/metrics", "/compare"} <= set(page["paths"])
+    schema = page["components"]["schemas"]["RecommendRequest"]
+    assert {"histories", "k", "filter_seen", "allow", "deny"} <= set(schema["properties"])
+    _, text = served.ask("GET", "/metrics")
+    assert 'prmkd_requests_total{path="/health",status="200"}' in text
+    assert "prmkd_request_seconds_bucket" in text
+
+
+def test_too_many_requests_at_once_are_sent_away(folder, monkeypatch):
+    """One waits for the model, the next is told to come later; health is still told."""
+    entered, leave = threading.Event(), threading.Event()
+    answer = answer_jobs
+
+    def slow(*arguments):
+        entered.set()
+        assert leave.wait(30)
+        return answer(*arguments)
+
+    with running(model=str(folder), max_requests=1, reload_every=0, **LIMITS) as served:
+        monkeypatch.setattr(service_module, "answer_jobs", slow)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            first = pool.submit(served.post, "/recommend", histories=[["i1"]])
+            assert entered.wait(30)
+            status, content = served.post("/recommend", histories=[["i1"]])
+            assert (status, content["error"]["code"]) == (503, "overloaded")
+            assert served.ask("GET", "/health")[0] == 200
+            leave.set()
+            assert first.result()[0] == 200
+
+
+def test_a_request_is_given_up_after_its_time(folder, monkeypatch):
+    """The answer is an error, and the next request is answered."""
+    with running(model=str(folder), timeout=0.5, reload_every=0, **LIMITS) as served:
+        answer = answer_jobs
+        monkeypatch.setattr(
+            service_module, "answer_jobs", lambda *some: time.sleep(1.5) or answer(*some)
+        )
+        status, content = served.post("/recommend", histories=[["i1"]])
+        assert (status, content["error"]["code"]) == (504, "timeout")
+        monkeypatch.setattr(service_module, "answer_jobs", answer)
+        time.sleep(1.5)
+        assert served.post("/recommend", histories=[["i1"]])[0] == 200
+
+
+def test_a_bug_is_told_as_an_error_and_counted(folder, monkeypatch, caplog):
+    """Without what only we should read."""
+
+    def broken(*_):
+        raise RuntimeError("secret")
+
+    with running(model=str(folder), reload_every=0, **LIMITS) as served:
+        monkeypatch.setattr(service_module, "answer_jobs", broken)
+        status, content = served.post("/recommend", histories=[["i1"]])
+        assert (status, content["error"]["code"]) == (500, "internal")
+        assert "secret" not in json.dumps(content)
+        # The answer goes first, then the log.
+        end = time.monotonic() + 10
+        while "secret" not in caplog.text and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "secret" in caplog.text
+        assert "prmkd_unhandled_errors_total 1.0" in served.ask("GET", "/metrics")[1]
+
+
+def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
+    """By a link that is moved and by a folder that is written again; a damaged one is refused."""
+    first = export(tmp_path / "first", WORLD, 1)
+    second = export(tmp_path / "second", random_world(items=43), 2)
+    link = tmp_path / "current"
+    link.symlink_to(first)
+    failed, digests, stop = [], set(), threading.Event()
+
+    def load():
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+        while not stop.is_set():
+            body = json.dumps({"histories": [["i1", "i2"]]})
+            connection.request("POST", "/recommend", body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            content = json.loads(response.read())
+            if response.status == 200:
+                digests.add(content["model"]["digest"])
+            else:
+                failed.append(content)
+        connection.close()
+
+    def name():
+        return served.ask("GET", "/health")[1]["models"]["model"]["name"]
+
+    def until(condition):
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, served.said
+            time.sleep(0.05)
+
+    with running(model=str(link), reload_every=0.1, **LIMITS) as served:
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            before = served.ask("GET", "/health")[1]["models"]["model"]["digest"]
+            replaced = tmp_path / "replaced"
+            replaced.symlink_to(second)
+            os.replace(replaced, link)
+            until(lambda: name() == "second")
+            export(second, WORLD, 3)  # the same folder, written again
+            until(lambda: len(digests) == 3)
+            shutil.copytree(second, tmp_path / "damaged")
+            with (tmp_path / "damaged" / "served.safetensors").open("ab") as stream:
+                stream.write(b"x")
+            card = json.loads((first / "student.json").read_text())
+            assert card["digest"] == before
+            (tmp_path / "damaged" / "student.json").write_text(json.dumps(card))
+            replaced.symlink_to(tmp_path / "damaged")
+            os.replace(replaced, link)
+            until(lambda: any("is not served: " in line for line in served.said))
+            assert name() == "second"
+        finally:
+            stop.set()
+            thread.join(60)
+        assert failed == []
+        assert len(digests) == 3
+        (answer,) = Recommender.load(second).recommend([["i1", "i2"]])
+        _, found = served.post("/recommend", histories=[["i1", "i2"]])
+        same(found["answers"][0], answer)
+        text = served.ask("GET", "/metrics")[1]
+        assert 'prmkd_reloads_total{result="done"} 2.0' in text
+        assert 'prmkd_reloads_total{result="refused"} 1.0' in text
+
+
+def test_one_requests_mistake_is_not_its_neighbours(tmp_path):
+    """A batch in which the model refuses one user."""
+    folder = export(tmp_path / "lightgcn", WORLD, 1, "lightgcn")
+    recommender = Recommender.load(folder)
+    recommender.exported = dataclasses.replace(recommender.exported, fold_in=None)
+    jobs = [Job([["i1"]], 5, ["u1"]), Job([["i1"]], 5, ["stranger"]), Job([["i2"]], 5, ["u2"])]
+    first, refused, last = answer_jobs(recommender, jobs, 40)
+    assert isinstance(refused, UserError)
+    for answers, job in ((first, jobs[0]), (last, jobs[2])):
+        expected = recommender.recommend(job.histories, 5, users=job.users)
+        assert [one.item for one in answers[0].items] == [one.item for one in expected[0].items]
+
+
+@pytest.mark.parametrize("student", ["gru4rec", "bert4rec", "fm", "deepfm", "lightgcn", "recguru"])
+def test_every_student_can_be_served(tmp_path, student):
+    """Warmed and asked, as SASRec above."""
+    folder = export(tmp_path / student, WORLD, 1, student)
+    service = Service(ServeConfig(model=str(folder), **{**LIMITS, "max_histories": 1}), print)
+    recommender = service.models["model"].current.recommender
+    ((answer,),) = answer_jobs(recommender, [Job([["i1", "i2"]], 5)], 40)
+    (expected,) = recommender.recommend([["i1", "i2"]], 5)
+    assert [one.item for one in answer.items] == [one.item for one in expected.items]
+
+
+def test_mistakes_are_told_before_the_model_is_loaded(tmp_path):
+    """A taken port, no model, an address that others reach."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"found 127.0.0.1:{port}, expected an address of"):
+            listen(ServeConfig(model="m", port=port))
+    with pytest.raises(UserError, match="--model: found none, expected the folder of an"):
+        Service(ServeConfig(), print)
+    with pytest.raises(UserError, match="missing, expected an exported student"):
+        Service(ServeConfig(model=str(tmp_path)), print)
+    assert ServeConfig().warnings == ServeConfig(host="::1").warnings == []
+    (warning,) = ServeConfig(host="0.0.0.0").warnings
+    assert warning.startswith("--host=0.0.0.0: every machine that reaches this one can ask")
+
+
+def test_the_command_serves_until_sigterm_and_answers_what_is_open(folder, tmp_path):
+    """A deployment that stops it loses no answer; the status is that of success.
+
+    A container without PyTorch and Orbax runs it as well.
+    """
+    for name in ("torch", "transformers", "orbax", "polars", "matplotlib"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not there')")
+    command = [sys.executable, "-m", "experiments", "serve", f"--model={folder}", "--port=0"]
+    limits = [f"--{name}={value}" for name, value in LIMITS.items()]
+    environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, *limits, "--batch_wait=900"], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        try:
+            port = 0
+            for line in process.stdout:
+                if " at http://127.0.0.1:" in line:
+                    port = int(line.rpartition(":")[2].strip().strip("/"))
+                    break
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            body = json.dumps({"histories": [["i1"]]})
+            connection.request("POST", "/recommend", body, {"content-type": "application/json"})
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            response = connection.getresponse()
+            assert response.status == 200
+            assert json.loads(response.read())["answers"][0]["items"]
+            assert process.wait(60) == 0
+            assert process.stdout.read().splitlines()[-1] == "stopped"
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+
+
+# Where importing what serving must not need raises; flax imports optax, of which nothing is called.
+NOTHING_ELSE = """
+import importlib.abc, json, sys, types
+BLOCKED = ("torch", "orbax", "transformers", "teachers_torch", "bridge", "experiments", "polars")
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED or name.startswith("prmkd_jax.train"):
+            raise ImportError(f"{name} is not there")
+sys.meta_path.insert(0, Block())
+optax = types.ModuleType("optax")
+for name in ("GradientTransformation", "GradientTransformationExtraArgs", "OptState", "Params"):
+    setattr(optax, name, object)
+sys.modules["optax"] = optax
+from prmkd_jax.serve.http import server
+print(json.dumps(sorted(name for name in sys.modules if name.partition(".")[0] in BLOCKED)))
+"""
+
+
+def test_the_service_needs_neither_torch_nor_optax_nor_orbax(tmp_path):
+    """A serving image holds jax, flax, numpy, safetensors, pyarrow and the extra `serve`."""
+    assert run_beside(tmp_path, NOTHING_ELSE) == []

@@ -1,0 +1,191 @@
+"""New items' rows against closed forms in float64, and what they are worth."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.serve import recommender as module
+from prmkd_jax.serve.exported import export_student
+from prmkd_jax.serve.new_items import Ridge, choose_strength, text_vectors
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.config import BUILT_IN
+from prmkd_jax.students.registry import window
+from prmkd_jax.students.student import create_student
+from tests.students import fields
+from tests.students.reference import random_params
+from tests.worlds import MAX_SEQ_LEN, facts, student_config
+
+ITEMS = fields.WORLD.num_items
+TITLES = tuple(f"{'lamp' if n % 2 else 'kettle'} of kind {n % 5}" for n in range(ITEMS))
+WORLD = dataclasses.replace(fields.WORLD, catalogue=Catalogue({**fields.TEXTS, "title": TITLES}))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Name → recommender of random weights."""
+    made = {}
+
+    def serve(name):
+        if name not in made:
+            config = student_config(student=name)
+            known = facts(WORLD, window(config, MAX_SEQ_LEN))
+            params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=5)
+            folder = tmp_path_factory.mktemp("served") / name
+            export_student(folder, params, config, known, WORLD)
+            made[name] = Recommender.load(folder)
+        return made[name]
+
+    return serve
+
+
+def test_the_map_is_the_ridge_regressions_minimum():
+    """Against the normal equations, with a column of ones that isn't penalised."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 6)) + 3, rng.normal(size=(50, 4)) - 1
+    centred = x - x.mean(0)
+    penalty = 0.3 * np.trace(centred.T @ centred) / 6
+    ones = np.hstack([x, np.ones((50, 1))])
+    expected = np.linalg.solve(ones.T @ ones + penalty * np.diag([1.0] * 6 + [0.0]), ones.T @ y)
+    found = Ridge(x).fit(y, 0.3)
+    new = rng.normal(size=(7, 6))
+    np.testing.assert_allclose(found(new), np.hstack([new, np.ones((7, 1))]) @ expected, rtol=1e-9)
+
+
+def test_vectors_that_say_nothing_give_the_mean_row():
+    """Equal vectors: no division by zero."""
+    x, y = np.ones((9, 3)), np.arange(18.0).reshape(9, 2)
+    np.testing.assert_allclose(Ridge(x).fit(y, 1e-4)(np.ones((2, 3))), [y.mean(0)] * 2)
+
+
+def test_the_strength_is_the_one_that_serves_held_out_items_best():
+    """Each strength is fitted without the held-out items; of equal ones the largest wins."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(40, 5)), rng.normal(size=(40, 3))
+    seen = []
+
+    def recall(held, predicted):
+        known = np.setdiff1d(np.arange(40), held)
+        seen.append((held, predicted))
+        strength = (0.1, 1.0, 10.0)[len(seen) - 1]
+        expected = Ridge(x[known]).fit(y[known], strength)(x[held])
+        np.testing.assert_allclose(predicted, expected, rtol=1e-8)
+        return (0.2, 0.7, 0.7)[len(seen) - 1]
+
+    assert choose_strength(x, y, recall, (0.1, 1.0, 10.0)) == (10.0, 0.7)
+    assert all(len(held) == 4 for held, _ in seen)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_rows_that_vectors_tell_exactly_are_found(served, name, monkeypatch):
+    """New items that are copies of known ones, by vectors that determine the rows.
+
+    They score as their originals, in lists and in histories; the known items' scores stay.
+    """
+    monkeypatch.setattr(module, "choose_strength", lambda *_, **__: (1e-9, 1.0))
+    recommender = served(name)
+    flat = [np.asarray(recommender.exported.items, np.float64)]
+    if recommender.exported.fold_in is not None:
+        flat.append(np.asarray(recommender.exported.fold_in, np.float64))
+    for array in nnx.to_flat_state(nnx.State(recommender.exported.params)):
+        leaf = np.asarray(array[1])
+        if leaf.ndim and len(leaf) == ITEMS:
+            flat.append(leaf.reshape(ITEMS, -1).astype(np.float64))
+    vectors = np.hstack(flat)
+    copies = [3, 7, 30]
+    larger = recommender.add_items(["a", "b", "c"], vectors[copies], vectors)
+    assert recommender.exported.item_ids == tuple(WORLD.item_ids)
+
+    read = [["i5", "i9"], ["i30", "i7", "i1"], ["i11"]]
+    old = recommender.recommend(read, ITEMS, filter_seen=False)
+    new = larger.recommend(read, ITEMS + 3, filter_seen=False)
+    for before, after in zip(old, new, strict=True):
+        scores = {one.item: one.score for one in after.items}
+        assert {one.item: scores[one.item] for one in before.items} == pytest.approx(
+            {one.item: one.score for one in before.items}, rel=1e-5, abs=1e-5
+        )
+        spread = np.ptp(list(scores.values()))
+        for item, row in zip("abc", copies, strict=True):
+            assert scores[item] == pytest.approx(scores[f"i{row}"], abs=1e-3 * spread)
+
+    copied = [["a", "i9"], ["c", "b", "i1"]]
+    originals = [["i3", "i9"], ["i30", "i7", "i1"]]
+    for one, other in zip(
+        larger.recommend(copied, ITEMS + 3, filter_seen=False),
+        larger.recommend(originals, ITEMS + 3, filter_seen=False),
+        strict=True,
+    ):
+        assert one.unknown_items == 0
+        found = {each.item: each.score for each in one.items}
+        expected = {each.item: each.score for each in other.items}
+        spread = np.ptp(list(expected.values()))
+        assert found == pytest.approx(expected, abs=1e-3 * spread)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "deepfm", "lightgcn"])
+def test_held_out_items_are_judged_by_the_lists_that_they_should_be_in(served, name):
+    """Recall of 1 for the true rows, and for rows that hold no item up the count by hand."""
+    recommender = served(name)
+    judge = recommender._judge()
+    table = np.asarray(recommender.exported.items, np.float64)
+    held = np.arange(0, ITEMS, 4)
+    assert judge(held, table[held]) == 1.0
+    predicted = table[held] + np.random.default_rng(0).normal(0, table.std(), table[held].shape)
+    ids = np.array(WORLD.item_ids)
+    changed = table.copy()
+    changed[held] = predicted
+    other = Recommender(dataclasses.replace(recommender.exported, items=changed.astype(np.float32)))
+    read = [[item] for item in WORLD.item_ids]
+    hits = total = 0
+    for true, found in zip(recommender.recommend(read), other.recommend(read), strict=True):
+        wanted = {one.item for one in true.items} & set(ids[held])
+        total += len(wanted)
+        hits += len(wanted & {one.item for one in found.items})
+    assert judge(held, predicted) == pytest.approx(hits / total, abs=0.02)
+    assert 0 < hits < total
+
+
+def test_titles_alone_are_enough(served):
+    """Items are recommended by the words of their titles, with their titles."""
+    recommender = served("sasrec")
+    table = np.asarray(recommender.exported.items)
+    kinds = {title: np.flatnonzero(np.array(TITLES) == title) for title in set(TITLES)}
+    larger = recommender.add_items(["new"], titles=[TITLES[4]])
+    row = larger.exported.items[-1]
+    known = {title: table[rows].mean(0) for title, rows in kinds.items()}
+    mean = table.mean(0)
+    cosines = {title: float((row - mean) @ (one - mean)) for title, one in known.items()}
+    assert max(cosines, key=lambda title: cosines[title]) == TITLES[4]
+    (answer,) = larger.recommend([["i1"]], ITEMS + 1, explain=True)
+    assert {one.item: one.title for one in answer.items}["new"] == TITLES[4]
+    assert [one.item for one in larger.similar("new", 3)]
+
+
+def test_words_are_weighted_by_how_rare_they_are():
+    """Typed by hand: two words, one in every known text."""
+    (vector,) = text_vectors(["Oak lamp"], ["lamp a", "lamp oak", "lamp"], width=4096)
+    oak, lamp = np.log(4 / 2) + 1, np.log(4 / 4) + 1
+    expected = np.array([lamp, oak]) / np.hypot(oak, lamp)
+    np.testing.assert_allclose(np.sort(vector[vector > 0]), expected)
+    np.testing.assert_array_equal(text_vectors([""], ["lamp"]), np.zeros((1, 1024)))
+
+
+def test_mistakes_are_told(served):
+    """Known ids, other shapes, numbers that aren't finite."""
+    recommender = served("sasrec")
+    known = np.random.default_rng(0).normal(size=(ITEMS, 3))
+    for message, call in {
+        "ids: found 'i3', expected new ones": (["i3"], known[:1], known),
+        "ids: found 'one id twice'": (["a", "a"], known[:2], known),
+        r"vectors: found shape \(1, 2\), expected 1 rows": (["a"], known[:1, :2], known),
+        r"known_vectors: found shape \(9, 3\)": (["a"], known[:1], known[:9]),
+        "vectors: found nan": (["a"], known[:1] * np.nan, known),
+        "expected vectors and known_vectors, or titles": (["a"], known[:1]),
+    }.items():
+        with pytest.raises(UserError, match=message):
+            recommender.add_items(*call)
+    with pytest.raises(UserError, match="titles: found 2, expected 1"):
+        recommender.add_items(["a"], known[:1], known, titles=["x", "y"])
