@@ -22,13 +22,18 @@ def load_task(settings: Settings) -> Task:
 
     Raises:
         UserError: the data set isn't there, is damaged, leaves a part of the split empty, or has
-            no clock for a temporal split.
+            no clock for a temporal split, or no given one.
     """
     data = settings.data
     if data.dataset == SYNTHETIC:
         dataset = synthetic_dataset(data)
     else:
-        dataset = read_dataset(Path(data.data_dir), data.dataset, candidates=data.candidates)
+        dataset = read_dataset(
+            Path(data.data_dir),
+            data.dataset,
+            candidates=data.candidates,
+            given_split=data.split == "given",
+        )
     return make_task(dataset, data.split, data.cuts)
 
 

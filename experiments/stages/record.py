@@ -178,7 +178,7 @@ def describe_split(task: Task, settings: Settings) -> dict[str, Any]:
     data = settings.data
     return {
         "name": data.split,
-        "cuts": None if data.split == "leave_one_out" else list(data.split_at),
+        "cuts": list(data.split_at) if data.split == "temporal" else None,
         "candidates": data.candidates,
         "digest": task.split_digest,
         "train": len(task.split.train),

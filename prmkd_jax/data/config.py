@@ -23,8 +23,9 @@ class DataConfig:
     split: str = option(
         "leave_one_out",
         "What is held out. leave_one_out: of each user the last item for the test, the one before "
-        "it for validation. temporal: what comes after two moments that all users share.",
-        choices=("leave_one_out", "temporal"),
+        "it for validation. given: what the column split of the interactions says. temporal: what "
+        "comes after two moments that all users share.",
+        choices=("leave_one_out", "given", "temporal"),
     )
     split_at: tuple[str, ...] = option(
         ("0.8", "0.9"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float16, Int32, Int64
+from jaxtyping import Float16, Int8, Int32, Int64
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 
@@ -25,11 +25,14 @@ class Interactions:
             (prefix before it → it), for students and teachers alike.
         timestamps: Unix time of each interaction in microseconds, or None where the source has
             no clock. Only a split by time reads it.
+        parts: the part that the source gives each interaction, as its place in `splits.PARTS`;
+            None where it gives none, or it isn't asked for.
     """
 
     indptr: Int64[np.ndarray, " users_plus_1"]
     items: Int32[np.ndarray, " interactions"]
     timestamps: Int64[np.ndarray, " interactions"] | None = None
+    parts: Int8[np.ndarray, " interactions"] | None = None
 
     @property
     def num_users(self) -> int:
@@ -93,7 +96,8 @@ class Dataset:
         """SHA-256 (first 16 hex digits) over histories, ids, texts and image features.
 
         Picture files are not read for it: who encodes them hashes what is in them. Timestamps
-        aren't either: they act through the order and through the split, which has its own hash.
+        and given parts aren't either: they act through the order and through the split, which
+        has its own hash.
         """
         digest = hashlib.sha256()
         for array in (
