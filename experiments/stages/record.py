@@ -162,7 +162,7 @@ def read_versioned(path: Path) -> dict[str, Any]:
 
 
 def describe_data(task: Task) -> dict[str, Any]:
-    """Table 2's statistics, and how many test targets no student can learn of."""
+    """Table 2's statistics, how many test targets no student can learn of, and the data sheet."""
     dataset = task.dataset
     trained = task.training_counts > 0
     return {
@@ -170,6 +170,7 @@ def describe_data(task: Task) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         **table_statistics(dataset),
         "cold_targets": int((~trained[task.targets(task.split.test)]).sum()),
+        "sheet": task.sheet.as_list(),
     }
 
 

@@ -14,7 +14,7 @@ counted from 0 in every message, as pandas and pyarrow count them.
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -208,10 +208,15 @@ def _align_catalogue(folder: Path, table: pa.Table, item_ids: pa.Array) -> Catal
         else ("",) * len(item_ids)
         for field in TEXT_FIELDS
     }
+    known = set(item_ids.to_pylist())
+    rows: dict[str, Any] = {
+        "has_row": aligned["item_id"].is_valid().to_numpy(),
+        "other_rows": tuple(item for item in row_of if item not in known),
+    }
     if image_features is None:
-        return Catalogue(texts, image_paths=_image_paths(folder, aligned))
+        return Catalogue(texts, image_paths=_image_paths(folder, aligned), **rows)
     image_rows = aligned["image_feature_row"].fill_null(-1).to_numpy().astype(np.int32)
-    return Catalogue(texts, image_features, image_rows, image_text_features)
+    return Catalogue(texts, image_features, image_rows, image_text_features, **rows)
 
 
 def _image_paths(folder: Path, table: pa.Table) -> tuple[str, ...] | None:

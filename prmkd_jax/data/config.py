@@ -37,6 +37,7 @@ class DataConfig:
         "Which items are ranked: those that occur in the interactions, or all of the catalogue.",
         choices=("interactions", "catalogue"),
     )
+    strict: bool = option(False, "Make an error of every warning of the data sheet.")
     max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1)
     synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0, flag=False)
     synthetic_users: int = option(2000, "Users of the synthetic target domain.", low=10)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float16, Int8, Int32, Int64
+from jaxtyping import Bool, Float16, Int8, Int32, Int64
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 
@@ -61,6 +61,8 @@ class Catalogue:
         image_text_features: the text tower that matches `image_features`, or None.
         image_paths: file of the item's picture, "" where there is none; None without such files.
         image_shape: rows, columns and colours where `image_features` are raw pixels, or None.
+        has_row: whether the item has a row in the source's catalogue; None where that isn't known.
+        other_rows: ids of the source's catalogue rows that are no items here.
     """
 
     texts: Mapping[str, tuple[str, ...]]
@@ -69,6 +71,8 @@ class Catalogue:
     image_text_features: Float16[np.ndarray, "pictures features"] | None = None
     image_paths: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
+    has_row: Bool[np.ndarray, " items"] | None = None
+    other_rows: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int32, Int64
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.sheet import Sheet, describe
 from prmkd_jax.data.splits import (
     Split,
     given,
@@ -49,6 +50,11 @@ class Task:
         """How often each item occurs in the training part."""
         items = self.dataset.interactions.items[self.in_train]
         return np.bincount(items, minlength=self.dataset.num_items)
+
+    @cached_property
+    def sheet(self) -> Sheet:
+        """What the data set holds, and what in it is likely a mistake."""
+        return describe(self.dataset, self.split)
 
     def targets(self, instance_ids: Int64[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
         """The item that each instance asks for."""

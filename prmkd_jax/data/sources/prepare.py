@@ -10,6 +10,7 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import TEXT_FIELDS
+from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
 from prmkd_jax.data.sources import canonical_files, filters
 from prmkd_jax.data.sources.amazon import SITES, open_amazon, wanted_files
 from prmkd_jax.data.sources.clean import ITEM_COLUMNS
@@ -20,7 +21,6 @@ from prmkd_jax.data.sources.lcrec import open_lcrec
 from prmkd_jax.data.sources.log import Incomplete, collect
 from prmkd_jax.data.sources.recbole_atomic import open_recbole
 from prmkd_jax.data.sources.recformer import open_recformer
-from prmkd_jax.data.sources.sheet import Described, Line, Sheet, data_sheet
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.tables import open_tables
 from prmkd_jax.data.sources.times import Clock
@@ -106,11 +106,8 @@ def prepare(
         del log
         rows, twice, others = _catalogue(folder, config, data.item_ids, has_catalogue)
         sheet = _sheet(data, rows, others, config, _given(incomplete, twice))
-        if config.strict and sheet.warnings:
-            number = len(sheet.warnings)
-            raise UserError(
-                f"--strict: found {number} warnings, expected none: {sheet.warnings[0]}"
-            )
+        if config.strict:
+            sheet.require_clean()
         canonical_files.write_items(folder, rows)
         canonical_files.write_interactions(folder, data)
         (folder / canonical_files.STAGED).unlink(missing_ok=True)

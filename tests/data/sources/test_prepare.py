@@ -99,7 +99,7 @@ def test_one_thread_and_two_write_the_same_bytes(tmp_path):
     made = []
     for threads in ("1", "2"):
         command = [
-            sys.executable, "-m", "experiments.commands.prepare", "--source=amazon", "--name=d",
+            sys.executable, "-m", "experiments", "prepare", "--source=amazon", "--name=d",
             f"--raw_dir={tmp_path / 'raw'}", f"--data_dir={tmp_path / threads}",
             "--deduplicate=exact", "--user_core=5", "--item_core=5", "--need_title",
         ]  # fmt: skip
