@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from experiments.cli.arguments import CONFIGS
-from experiments.cli.flags import parse
+from experiments.cli.flags import config_of, parse
 from experiments.commands.prepare import COMMAND
+from prmkd_jax.data.sources.config import PrepareConfig
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted(CONFIGS.glob("prepare-*.cfg"))
@@ -55,7 +56,8 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
 def test_help_needs_no_polars():
     code = (
         "import sys; from experiments.__main__ import main\n"
-        "main(['prepare', '--help'])\n"
+        "sys.argv = ['prmkd', 'prepare', '--help']\n"
+        "main()\n"
         "print('polars' in sys.modules)"
     )
     done = subprocess.run(
@@ -73,6 +75,6 @@ def test_there_is_a_recipe_for_every_published_set():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_read_and_says_what_to_expect(path):
-    (config,) = parse([f"--flagfile={path.name}"], COMMAND.groups).configs.values()
+    config = config_of(parse([f"--flagfile={path.name}"], COMMAND.groups).configs, PrepareConfig)
     config.require()
     assert "# To expect: " in path.read_text()
