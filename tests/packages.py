@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ def install(folder: Path, group: str, code: str, version: str = "1.0", **entries
         version: of the package.
         entries: name → module:class.
     """
+    install_groups(folder, code, {group: entries}, version)
+
+
+def install_groups(
+    folder: Path, code: str, groups: Mapping[str, Mapping[str, str]], version: str = "1.0"
+) -> None:
+    """As `install`, with entry points of several groups: group → name → module:class."""
     package, facts = folder / "my_package", folder / f"my_package-{version}.dist-info"
     package.mkdir(exist_ok=True)
     facts.mkdir()
@@ -26,8 +34,10 @@ def install(folder: Path, group: str, code: str, version: str = "1.0", **entries
     (package / "own.py").write_text(code)
     described = ["Metadata-Version: 2.1", "Name: my-package", f"Version: {version}"]
     (facts / "METADATA").write_text("\n".join(described))
-    lines = [f"{name} = {value}" for name, value in entries.items()]
-    (facts / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+    lines = []
+    for group, entries in groups.items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (facts / "entry_points.txt").write_text("\n".join(lines))
 
 
 def run_beside(folder: Path, code: str, *arguments: str) -> Any:

@@ -80,6 +80,11 @@ def draw_svg(height: float, draw: Callable[[Axes], None]) -> str:
     return re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S).strip()
 
 
+def svg_file(svg: str) -> str:
+    """An `<svg>` element as a file of its own."""
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n'
+
+
 def horizontal_bars(
     axes: Axes,
     labels: Sequence[str],

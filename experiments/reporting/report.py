@@ -25,7 +25,6 @@ from experiments.reporting.wording import (
     unbroken,
 )
 from prmkd_jax.common.files import write_text
-from prmkd_jax.data.sheet import Line
 from prmkd_jax.evaluate.metrics import METRICS
 
 # The page's own colours and letters, so that figures follow it into the dark.
@@ -77,7 +76,7 @@ def write_report(
         metrics=METRICS,
         teachers=teacher_rows(results, timing),
         labels=teacher_labels(results),
-        sheet=[Line(**line) for line in results["data"].get("sheet", [])],
+        sheet=results["data"].get("sheet", []),
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
         lookup=lookup,

@@ -6,7 +6,8 @@ from typing import Any
 
 from experiments.runs.finished import FinishedRun
 from experiments.runs.variant import Study, Variant
-from experiments.stages.record import SCHEMA_VERSION, SeedResult, describe_timing
+from experiments.stages.record import SCHEMA_VERSION, SeedResult
+from experiments.stages.seconds import describe_timing
 from prmkd_jax.evaluate.metrics import METRICS
 from prmkd_jax.evaluate.significance import compare, holm
 

@@ -36,17 +36,17 @@ from experiments.stages.record import (
     write_record,
 )
 from experiments.stages.run_folder import remove_states
+from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
 from experiments.stages.students import Log, Place, Trained, make_bank, run_name, train_student
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import append_json_line, write_json, writing
+from prmkd_jax.common.files import append_json_line, writing
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.registry import label, result_name
 from teachers_torch.registry import kind
 
-SECONDS = "timing.json"
 _RANKS = "ranks-{seed}.npy"
 
 
@@ -154,8 +154,7 @@ def read_run(plan: PlannedRun, place: Place) -> FinishedRun:
     ranks = None
     if plan.rank_test:
         ranks = np.stack([np.load(_ranks_file(place, seed)) for seed in plan.seeds])
-    path = place.folder / SECONDS
-    timing = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    timing = read_seconds(place.folder)
     seconds = {int(seed): epochs for seed, epochs in timing.get("seeds", {}).items()}
     return FinishedRun(record.of_seeds(plan.seeds), ranks, seconds, timing.get("teachers", {}))
 
@@ -192,7 +191,9 @@ def _train(
         folder = place.students / run_name(plan.settings, seed)
         params = trained.fitted.params
         export(folder, params, plan.settings, plan.task, plan.facts, plan.start, summary)
-    _write_seconds(plan, place, seed, teachers)
+    epochs = epoch_seconds(place.log, run_name(plan.settings, seed))
+    cards = {each.vectors.name: each.card for each in teachers}
+    write_seconds(place.folder, seed, epochs, cards)
     record = _record(plan, teachers, bank, trained.fitted.parameters, result)
     write_record(place.folder, add_seed(record, read_record(place.folder)))
     if place.shared:
@@ -264,33 +265,3 @@ def _files(plan: PlannedRun, place: Place, seed: int) -> list[Path]:
 
 def _ranks_file(place: Place, seed: int) -> Path:
     return place.folder / _RANKS.format(seed=seed)
-
-
-def _write_seconds(
-    plan: PlannedRun, place: Place, seed: int, teachers: Sequence[ReadyTeacher]
-) -> None:
-    """Writes what the clock says, apart from the record: equal runs give equal records."""
-    path = place.folder / SECONDS
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    epochs = _epochs(place.log, run_name(plan.settings, seed))
-    seeds = {**before.get("seeds", {}), str(seed): epochs}
-    made = {
-        each.vectors.name: {
-            "tune_seconds": each.card["seconds"],
-            "encode_seconds": each.card["encode_seconds"],
-        }
-        for each in teachers
-    }
-    write_json(path, {"seeds": seeds, "teachers": made})
-
-
-def _epochs(log: Path, name: str) -> list[dict[str, float]]:
-    """The seconds of every epoch; one that was done again after a kill counts once."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    events = [json.loads(line) for line in lines]
-    taken = {
-        event["epoch"]: event["seconds"]
-        for event in events
-        if event.get("stage") == "student" and event["run"] == name
-    }
-    return [taken[epoch] for epoch in sorted(taken)]

@@ -7,7 +7,7 @@ the rest. Finished runs are never repeated, and a command that was stopped goes 
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from experiments.reporting.tables import data_lines
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
-from experiments.runs.variant import Study, Variant
+from experiments.runs.variant import Study, Variant, choose_variants
 from experiments.runs.views import StudyFiles, show, study_files, write_views
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import describe_data, read_versioned
@@ -233,34 +233,3 @@ def parse_variants(call: Call) -> dict[Variant, Mapping[type, object]]:
         variant: parse([*call.argv, *variant.flags], call.command.groups).configs
         for variant in variants
     }
-
-
-def choose_variants(variants: Sequence[Variant], study: StudyConfig) -> list[Variant]:
-    """The variants that `--variants` names and their references, with `--variant_flags`.
-
-    Raises:
-        UserError: if a name is unknown, or the flags aren't written as they should be.
-    """
-    names = [variant.name for variant in variants]
-    more: dict[str, tuple[str, ...]] = {}
-    for part in filter(None, (part.strip() for part in study.variant_flags.split(";"))):
-        before, colon, after = part.partition(":")
-        some = [name.strip() for name in before.split(",")]
-        flags = tuple(f"--{flag.removeprefix('--')}" for flag in after.split())
-        if not colon or not set(some) <= set(names) or not all("=" in flag for flag in flags):
-            raise UserError(
-                f"--variant_flags: found {part!r}, expected name: flag=value, "
-                f"the name one of {', '.join(names)}"
-            )
-        for name in some:
-            more[name] = (*more.get(name, ()), *flags)
-    for name in study.variants:
-        if name not in names:
-            raise UserError(f"--variants: found {name!r}, expected some of {', '.join(names)}")
-    wanted = {*(study.variants or names)}
-    wanted |= {v.reference for v in variants if v.name in wanted and v.reference is not None}
-    return [
-        variant._replace(flags=variant.flags + more.get(variant.name, ()))
-        for variant in variants
-        if variant.name in wanted
-    ]

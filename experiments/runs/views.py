@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli.console import Reporter
-from experiments.reporting.figures import figure_names, save_figures, study_figure
+from experiments.reporting.figures import figure_names, save_figures
 from experiments.reporting.report import write_report
+from experiments.reporting.study_figure import study_figure
 from experiments.reporting.tables import markdown, print_files, print_results
 from prmkd_jax.common.files import write_text
 

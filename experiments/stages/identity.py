@@ -80,10 +80,10 @@ def run_identity(
     flags = as_dict(read, configs)
     flags = {name: value for name, value in flags.items() if name not in _FREE}
     flags["teachers"] = list(run.teachers)
-    packages = list(_PACKAGES)
+    packages = _PACKAGES
     if run.teachers:
         flags["teacher_scores"] = run.teacher_scores
-        packages += ["torch"] if run.teacher_scores == "torch" else []
+        packages += ("torch",) if run.teacher_scores == "torch" else ()
     identity: dict[str, Any] = {
         "settings": flags,
         "data": task.dataset.fingerprint,
@@ -102,10 +102,8 @@ def run_identity(
     }
     identity["numerics_version"] = NUMERICS_VERSION
     identity["packages"] = {name: metadata.version(name) for name in packages}
-    identity["jax"] = {
-        "platform": jax.default_backend(),
-        **{name: str(getattr(jax.config, name)) for name in _JAX_OPTIONS},
-    }
+    options = {name: str(getattr(jax.config, name)) for name in _JAX_OPTIONS}
+    identity["jax"] = {"platform": jax.default_backend(), **options}
     return identity
 
 

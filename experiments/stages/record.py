@@ -6,8 +6,7 @@ records and of the ranks and seconds next to them; nothing else describes a run.
 
 import dataclasses
 import json
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,44 +196,6 @@ def describe_teacher(label: str, card: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {key: card[key] for key in _CARD if key in card}
     return {"label": label, "parameters": card["num_parameters"], **kept}
-
-
-def describe_timing(
-    seeds: Sequence[SeedResult], seconds: Mapping[int, Sequence[Mapping[str, float]]]
-) -> dict[str, float] | None:
-    """What training a run took, all in seconds.
-
-    The first epoch of each seed compiles and so doesn't count for the medians, unless it is the
-    only one.
-
-    Args:
-        seeds: the results.
-        seconds: seed → `train` and `evaluate` of every epoch.
-
-    Returns:
-        `train_seconds`: all epochs, the mean over seeds. `seconds_per_epoch` and
-        `seconds_per_validation`: the median over epochs and seeds. `seconds_to_best`: the epochs
-        until the one that was kept, the mean over seeds. None where a seed has left no seconds.
-    """
-    taken = [seconds.get(result.seed, ()) for result in seeds]
-    if not all(len(epochs) == result.epochs for epochs, result in zip(taken, seeds, strict=True)):
-        return None
-    train = [[epoch["train"] for epoch in epochs] for epochs in taken]
-    evaluate = [[epoch["evaluate"] for epoch in epochs] for epochs in taken]
-    to_best = [
-        sum(epochs[: result.best_epoch]) for epochs, result in zip(train, seeds, strict=True)
-    ]
-    return {
-        "train_seconds": statistics.fmean(map(sum, train)),
-        "seconds_per_epoch": _median_without_first(train),
-        "seconds_per_validation": _median_without_first(evaluate),
-        "seconds_to_best": statistics.fmean(to_best),
-    }
-
-
-def _median_without_first(seeds: Sequence[Sequence[float]]) -> float:
-    later = [value for values in seeds for value in values[1:]]
-    return statistics.median(later or [value for values in seeds for value in values])
 
 
 def finite_or_none(value: float) -> float | None:

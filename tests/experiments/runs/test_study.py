@@ -18,12 +18,11 @@ from experiments.cli.flags import parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.study import COMMAND
-from experiments.reporting.figures import study_figure
+from experiments.reporting.study_figure import study_figure
 from experiments.reporting.tables import markdown
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun
-from experiments.runs.study import choose_variants
-from experiments.runs.variant import Study, Variant
+from experiments.runs.variant import Study, Variant, choose_variants
 from experiments.stages.record import Record, SeedResult
 from experiments.studies import ablation, rivals, students
 from prmkd_jax.common.errors import UserError
