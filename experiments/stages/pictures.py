@@ -1,6 +1,6 @@
 """Encodes a data set's pictures once, so that no run needs the files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,9 @@ def encode_pictures(
     reporter.say(f"{folder / IMAGE_FEATURES}: {len(kept):,} pictures by {config.image_encoder}")
 
 
-def unreadable(folder: Path, paths: Sequence[str], progress) -> dict[str, str]:
+def unreadable(
+    folder: Path, paths: Sequence[str], progress: Callable[[int, int], None]
+) -> dict[str, str]:
     """Files that are no whole picture → why; all are read before hours are spent on some.
 
     Args:
