@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from prmkd_jax.common.files import remove_leftovers, write_json, writing
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.sources.canonical_files import PICTURES as FOLDER
 from prmkd_jax.data.sources.config import safe_address
-from prmkd_jax.data.sources.download import BUSY, Progress, Retries
+from prmkd_jax.data.sources.download import BUSY, Retries
 
 REPORT = "images.json"
 _LIMIT = 20 << 20
@@ -69,7 +69,7 @@ def fetch_pictures(
     folder: Path,
     hosts: Collection[str] = (),
     connections: int = 16,
-    progress: Progress = lambda done, total, title: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     retries: Retries = Retries(times=2),  # noqa: B008 a constant
 ) -> Pictures:
     """Fetches what `image_url` names and `image_path` doesn't; writes `image_path`.
@@ -79,7 +79,7 @@ def fetch_pictures(
         hosts: names, with the port where there is one, that pictures may come from; empty for
             every public one.
         connections: pictures fetched at once.
-        progress: is given the addresses that are done, all addresses, and a title.
+        progress: is given the addresses that are done, and all addresses.
         retries: of one picture.
 
     Raises:
@@ -121,7 +121,7 @@ def fetch_pictures(
                     else:
                         names[_stem(address)] = name
                     done += 1
-                    progress(done, len(wanted), "pictures")
+                    progress(done, len(wanted))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
