@@ -76,6 +76,7 @@ def write_report(
         metrics=METRICS,
         teachers=teacher_rows(results, timing),
         labels=teacher_labels(results),
+        sheet=results["data"].get("sheet", []),
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
         lookup=lookup,

@@ -97,8 +97,11 @@ def carry_out(
     with _timed(stages, "data"):
         planned = plan_runs(parsed.values(), exports=layout.exports)
     plans = dict(zip(parsed, planned, strict=True))
-    for line in data_lines(describe_data(planned[0].task)):
+    task = planned[0].task
+    for line in (*data_lines(describe_data(task)), *task.sheet.remarks):
         reporter.say(line)
+    for warning in task.sheet.warnings:
+        reporter.warn(str(warning))
     always, sometimes = layout.more(plans)
     folder = examine(
         output,

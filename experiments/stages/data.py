@@ -22,14 +22,23 @@ def load_task(settings: Settings) -> Task:
 
     Raises:
         UserError: the data set isn't there, is damaged, leaves a part of the split empty, or has
-            no clock for a temporal split.
+            no clock for a temporal split, or no given one; with `--strict` also what the data
+            sheet warns of.
     """
     data = settings.data
     if data.dataset == SYNTHETIC:
         dataset = synthetic_dataset(data)
     else:
-        dataset = read_dataset(Path(data.data_dir), data.dataset, candidates=data.candidates)
-    return make_task(dataset, data.split, data.cuts)
+        dataset = read_dataset(
+            Path(data.data_dir),
+            data.dataset,
+            candidates=data.candidates,
+            given_split=data.split == "given",
+        )
+    task = make_task(dataset, data.split, data.cuts)
+    if data.strict:
+        task.sheet.require_clean()
+    return task
 
 
 # Read once for the check before anything is trained, and for every variant.

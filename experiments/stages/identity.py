@@ -25,9 +25,9 @@ from prmkd_jax.train.config import NUMERICS_VERSION, TrainConfig
 from teachers_torch.teacher import Identity
 
 _READ = (DataConfig, StudentConfig, TrainConfig)
-# Where the data are, and how often a state is saved, changes no number; what the cuts of a split
-# change is in its digest.
-_FREE = ("data_dir", "checkpoint_seconds", "split_at")
+# Where the data are, whether a warning stops the run, and how often a state is saved, changes no
+# number; what the cuts of a split change is in its digest.
+_FREE = ("data_dir", "strict", "checkpoint_seconds", "split_at")
 # Of a teacher's identity what isn't said of the run itself.
 _OF_TEACHER = ("encoder_version", "settings", "seed")
 # They draw the random numbers and round: after an upgrade a stopped run would end in numbers

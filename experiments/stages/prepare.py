@@ -1,16 +1,40 @@
 """The body of `prepare`: what people have becomes a data set in the canonical layout."""
 
+from pathlib import Path
+
 from experiments.cli.command import Call
-from experiments.cli.console import Stage
+from experiments.cli.console import Reporter, Stage
+from experiments.stages.pictures import encode_pictures
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress
-from prmkd_jax.data.sources.prepare import prepare
+from prmkd_jax.data.sources.files import expanded
+from prmkd_jax.data.sources.pictures import REPORT, fetch_pictures
+from prmkd_jax.data.sources.prepare import is_prepared, prepare
+from teachers_torch.config import ImageConfig
 
 
 def run(call: Call) -> None:
-    """Prepares the data set and prints its data sheet, warnings last."""
+    """Prepares the data set and prints its data sheet, warnings last; then sees to pictures.
+
+    Where pictures are asked for and the data set is there, made with the same flags, it stays as
+    it is, so the same command goes on with pictures that are missing.
+    """
     config, reporter = call.config(PrepareConfig), call.reporter
     config.require()
+    folder = expanded(config.data_dir) / config.name
+    pictures = config.download_images or config.encode_images
+    if pictures and not config.overwrite and is_prepared(config):
+        reporter.say(f"{folder} was prepared with these flags already; on with its pictures")
+    else:
+        _rows(config, reporter)
+    if config.download_images:
+        _fetch(folder, config, reporter)
+    if config.encode_images:
+        encode_pictures(folder, call.config(ImageConfig), reporter, strict=config.strict)
+
+
+def _rows(config: PrepareConfig, reporter: Reporter) -> None:
     if config.download:
         with reporter.stage("fetching", "MB") as stage:
             report = prepare(config, in_megabytes(stage), reporter.say)
@@ -20,6 +44,21 @@ def run(call: Call) -> None:
         reporter.say(line)
     for warning in report.sheet.warnings:
         reporter.warn(str(warning))
+
+
+def _fetch(folder: Path, config: PrepareConfig, reporter: Reporter) -> None:
+    with reporter.stage("fetching", "pictures") as stage:
+        found = fetch_pictures(folder, config.image_hosts, config.image_connections, stage.update)
+    reporter.say(f"pictures: {found.fetched:,} fetched, {found.there:,} were there")
+    if found.broken:
+        address, fault = min(found.broken.items())
+        warning = (
+            f"pictures: {len(found.broken):,} could not be fetched (such as {address}: {fault}); "
+            f"all are named in {folder / REPORT}"
+        )
+        if config.strict:
+            raise UserError(f"--strict: {warning}")
+        reporter.warn(warning)
 
 
 def in_megabytes(stage: Stage) -> Progress:

@@ -161,7 +161,7 @@ def read_versioned(path: Path) -> dict[str, Any]:
 
 
 def describe_data(task: Task) -> dict[str, Any]:
-    """Table 2's statistics, and how many test targets no student can learn of."""
+    """Table 2's statistics, how many test targets no student can learn of, and the data sheet."""
     dataset = task.dataset
     trained = task.training_counts > 0
     return {
@@ -169,6 +169,7 @@ def describe_data(task: Task) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         **table_statistics(dataset),
         "cold_targets": int((~trained[task.targets(task.split.test)]).sum()),
+        "sheet": task.sheet.as_list(),
     }
 
 
@@ -177,7 +178,7 @@ def describe_split(task: Task, settings: Settings) -> dict[str, Any]:
     data = settings.data
     return {
         "name": data.split,
-        "cuts": None if data.split == "leave_one_out" else list(data.split_at),
+        "cuts": list(data.split_at) if data.split == "temporal" else None,
         "candidates": data.candidates,
         "digest": task.split_digest,
         "train": len(task.split.train),

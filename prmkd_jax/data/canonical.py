@@ -1,6 +1,7 @@
 """Reads a data set in the canonical layout.
 
-    <data_dir>/<name>/interactions.parquet    user_id, item_id, and position or timestamp
+    <data_dir>/<name>/interactions.parquet    user_id, item_id, and position or timestamp;
+                                              optional split
     <data_dir>/<name>/items.parquet           item_id, title; optional brand, categories,
                                               description, image_feature_row, image_path
     <data_dir>/<name>/image_features.npy      [rows, d] float16, optional
@@ -13,16 +14,18 @@ counted from 0 in every message, as pandas and pyarrow count them.
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float16, Int32, Int64
+from jaxtyping import Bool, Float16, Int8, Int32, Int64
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
+from prmkd_jax.data.splits import PARTS
 
 INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
 # The smallest number of each unit: seconds, milliseconds, microseconds, nanoseconds.
@@ -32,7 +35,11 @@ IMAGE_FEATURES, IMAGE_TEXT_FEATURES = "image_features.npy", "clip_text_features.
 
 
 def read_dataset(
-    data_dir: Path, name: str, flag: str = "--dataset", candidates: str = "interactions"
+    data_dir: Path,
+    name: str,
+    flag: str = "--dataset",
+    candidates: str = "interactions",
+    given_split: bool = False,
 ) -> Dataset:
     """Reads `<data_dir>/<name>` from the canonical layout.
 
@@ -48,6 +55,7 @@ def read_dataset(
         flag: how an error names what asked for it.
         candidates: which items there are: "interactions", those that occur in a history, or
             "catalogue", those and all others of items.parquet, in its order after them.
+        given_split: whether to read the column `split`, of train, validation and test.
 
     Returns:
         The data set; `catalogue.texts` has every field of `TEXT_FIELDS`.
@@ -60,7 +68,7 @@ def read_dataset(
     for file in (INTERACTIONS, ITEMS):
         if not (folder / file).is_file():
             raise UserError(_missing(Path(data_dir), name, file, flag))
-    interactions, user_ids, item_ids = _read_interactions(folder / INTERACTIONS)
+    interactions, user_ids, item_ids = _read_interactions(folder / INTERACTIONS, given_split)
     table = _read_items(folder)
     if candidates == "catalogue":
         item_ids = _with_new_items(item_ids, table["item_id"])
@@ -84,9 +92,10 @@ def _missing(data_dir: Path, name: str, file: str, flag: str) -> str:
     )
 
 
-def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
+def _read_interactions(path: Path, given_split: bool) -> tuple[Interactions, pa.Array, pa.Array]:
     """The histories, and the ids of users and items in the order of their numbers."""
-    table = _read_parquet(path, strings=("user_id", "item_id"), integers=("position", "timestamp"))
+    strings = ("user_id", "item_id", *(["split"] if given_split else []))
+    table = _read_parquet(path, strings, integers=("position", "timestamp"))
     _require(path, table, ("user_id", "item_id"))
     clock = next((name for name in ("position", "timestamp") if name in table.column_names), None)
     # Both may be there: the position orders, and the timestamp is what a split by time reads.
@@ -99,6 +108,7 @@ def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
         _refuse_empty(path, table, column)
     _refuse_rows(path, table, clock, _nulls(table, clock), "a whole number")
 
+    parts = _read_parts(path, table) if "split" in table.column_names else None
     users, user_ids = _encode(table["user_id"])
     items, item_ids = _encode(table["item_id"])
     times = table[clock].to_numpy()
@@ -116,8 +126,17 @@ def _read_interactions(path: Path) -> tuple[Interactions, pa.Array, pa.Array]:
     appearance = np.argsort(np.unique(items, return_index=True)[1])
     number = np.empty(len(item_ids), dtype=np.int32)
     number[appearance] = np.arange(len(item_ids), dtype=np.int32)
-    interactions = Interactions(indptr, number[items], stamps)
+    parts = None if parts is None else parts[order]
+    interactions = Interactions(indptr, number[items], stamps, parts)
     return interactions, user_ids, item_ids.take(pa.array(appearance))
+
+
+def _read_parts(path: Path, table: pa.Table) -> Int8[np.ndarray, " rows"]:
+    """Each row's part, as its place in `PARTS`."""
+    found = pc.index_in(table["split"], value_set=pa.array(PARTS, table["split"].type))
+    unknown = found.is_null().to_numpy()
+    _refuse_rows(path, table, "split", unknown, f"one of {', '.join(PARTS)}")
+    return found.to_numpy().astype(np.int8)
 
 
 def microseconds(
@@ -189,10 +208,15 @@ def _align_catalogue(folder: Path, table: pa.Table, item_ids: pa.Array) -> Catal
         else ("",) * len(item_ids)
         for field in TEXT_FIELDS
     }
+    known = set(item_ids.to_pylist())
+    rows: dict[str, Any] = {
+        "has_row": aligned["item_id"].is_valid().to_numpy(),
+        "other_rows": tuple(item for item in row_of if item not in known),
+    }
     if image_features is None:
-        return Catalogue(texts, image_paths=_image_paths(folder, aligned))
+        return Catalogue(texts, image_paths=_image_paths(folder, aligned), **rows)
     image_rows = aligned["image_feature_row"].fill_null(-1).to_numpy().astype(np.int32)
-    return Catalogue(texts, image_features, image_rows, image_text_features)
+    return Catalogue(texts, image_features, image_rows, image_text_features, **rows)
 
 
 def _image_paths(folder: Path, table: pa.Table) -> tuple[str, ...] | None:

@@ -23,8 +23,9 @@ class DataConfig:
     split: str = option(
         "leave_one_out",
         "What is held out. leave_one_out: of each user the last item for the test, the one before "
-        "it for validation. temporal: what comes after two moments that all users share.",
-        choices=("leave_one_out", "temporal"),
+        "it for validation. given: what the column split of the interactions says. temporal: what "
+        "comes after two moments that all users share.",
+        choices=("leave_one_out", "given", "temporal"),
     )
     split_at: tuple[str, ...] = option(
         ("0.8", "0.9"),
@@ -36,6 +37,7 @@ class DataConfig:
         "Which items are ranked: those that occur in the interactions, or all of the catalogue.",
         choices=("interactions", "catalogue"),
     )
+    strict: bool = option(False, "Make an error of every warning of the data sheet.")
     max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1)
     synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0, flag=False)
     synthetic_users: int = option(2000, "Users of the synthetic target domain.", low=10)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float16, Int32, Int64
+from jaxtyping import Bool, Float16, Int8, Int32, Int64
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 
@@ -25,11 +25,14 @@ class Interactions:
             (prefix before it → it), for students and teachers alike.
         timestamps: Unix time of each interaction in microseconds, or None where the source has
             no clock. Only a split by time reads it.
+        parts: the part that the source gives each interaction, as its place in `splits.PARTS`;
+            None where it gives none, or it isn't asked for.
     """
 
     indptr: Int64[np.ndarray, " users_plus_1"]
     items: Int32[np.ndarray, " interactions"]
     timestamps: Int64[np.ndarray, " interactions"] | None = None
+    parts: Int8[np.ndarray, " interactions"] | None = None
 
     @property
     def num_users(self) -> int:
@@ -58,6 +61,8 @@ class Catalogue:
         image_text_features: the text tower that matches `image_features`, or None.
         image_paths: file of the item's picture, "" where there is none; None without such files.
         image_shape: rows, columns and colours where `image_features` are raw pixels, or None.
+        has_row: whether the item has a row in the source's catalogue; None where that isn't known.
+        other_rows: ids of the source's catalogue rows that are no items here.
     """
 
     texts: Mapping[str, tuple[str, ...]]
@@ -66,6 +71,8 @@ class Catalogue:
     image_text_features: Float16[np.ndarray, "pictures features"] | None = None
     image_paths: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
+    has_row: Bool[np.ndarray, " items"] | None = None
+    other_rows: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +100,8 @@ class Dataset:
         """SHA-256 (first 16 hex digits) over histories, ids, texts and image features.
 
         Picture files are not read for it: who encodes them hashes what is in them. Timestamps
-        aren't either: they act through the order and through the split, which has its own hash.
+        and given parts aren't either: they act through the order and through the split, which
+        has its own hash.
         """
         digest = hashlib.sha256()
         for array in (

@@ -1,6 +1,7 @@
 """Which instances are trained on, which choose and which report.
 
-Two splits: leave-one-out, by each user's own order, and global temporal, by one clock for all.
+Three splits: leave-one-out, by each user's own order; the one that the source gives; and global
+temporal, by one clock for all.
 """
 
 import dataclasses
@@ -50,6 +51,52 @@ def leave_one_out(interactions: Interactions) -> Split:
         test=(end - 1)[held_out],
         train_end=train_end,
     )
+
+
+def given(interactions: Interactions, name: str = "the data set") -> Split:
+    """The split that the source gives: each interaction's part.
+
+    A user's training interactions come first, then at most one of validation, then at most one of
+    the test. A validation or test interaction that is a user's first has no prefix, and so is no
+    instance.
+
+    Args:
+        interactions: histories with `parts`.
+        name: how an error names the data.
+
+    Raises:
+        UserError: the parts are missing, out of order, or a user has two instances to validate or
+            to test on.
+    """
+    parts = interactions.parts
+    if parts is None:
+        raise UserError(
+            f"{name}: found no column split, expected one for --split=given (prepare writes it "
+            "where the source's split isn't leave-one-out)"
+        )
+    start, users = interactions.indptr[:-1], interactions.users
+    counts = np.zeros((interactions.num_users, len(PARTS)), dtype=np.int64)
+    np.add.at(counts, (users, parts), 1)
+    late = np.flatnonzero((users[1:] == users[:-1]) & (parts[1:] < parts[:-1]))
+    if len(late):
+        before, after = PARTS[parts[late[0]]], PARTS[parts[late[0] + 1]]
+        raise UserError(
+            f"{name}, column split: found {before} before {after} in the history of user "
+            f"{int(users[late[0]])} (counted from 0), expected train, then validation, then test"
+        )
+    for part in (1, 2):
+        several = np.flatnonzero(counts[:, part] > 1)
+        if len(several):
+            user = int(several[0])
+            raise UserError(
+                f"{name}, column split: found {counts[user, part]} interactions of user {user} "
+                f"(counted from 0) in {PARTS[part]}, expected at most one"
+            )
+    offsets = np.arange(len(interactions.items), dtype=np.int64)
+    train, validation, test = (
+        offsets[(parts == part) & (offsets > start[users])] for part in range(3)
+    )
+    return Split(train, validation, test, train_end=start + counts[:, 0])
 
 
 def global_temporal(

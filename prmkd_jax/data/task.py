@@ -8,15 +8,17 @@ from jaxtyping import Bool, Int32, Int64
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.sheet import Sheet, describe
 from prmkd_jax.data.splits import (
     Split,
+    given,
     global_temporal,
     leave_one_out,
     require_parts,
     split_digest,
 )
 
-SPLITS = ("leave_one_out", "temporal")
+SPLITS = ("leave_one_out", "given", "temporal")
 """The names of `--split`."""
 
 
@@ -49,6 +51,11 @@ class Task:
         items = self.dataset.interactions.items[self.in_train]
         return np.bincount(items, minlength=self.dataset.num_items)
 
+    @cached_property
+    def sheet(self) -> Sheet:
+        """What the data set holds, and what in it is likely a mistake."""
+        return describe(self.dataset, self.split)
+
     def targets(self, instance_ids: Int64[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
         """The item that each instance asks for."""
         return self.dataset.interactions.items[instance_ids]
@@ -65,13 +72,15 @@ def make_task(
         cuts: where the validation and the test period begin, for a temporal split.
 
     Raises:
-        UserError: there is no such split, it leaves a part empty, or it needs a clock that the
-            data set doesn't have.
+        UserError: there is no such split, it leaves a part empty, or it needs a clock or parts
+            that the data set doesn't have.
     """
     if split not in SPLITS:
         raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}")
     if split == "temporal":
         task = Task(dataset, global_temporal(dataset.interactions, cuts, dataset.name))
+    elif split == "given":
+        task = Task(dataset, given(dataset.interactions, dataset.name))
     else:
         task = Task(dataset, leave_one_out(dataset.interactions))
     require_parts(dataset.name, task.split)

@@ -76,7 +76,7 @@ def encode_files(
 
     def make(path: Path) -> None:
         with path.open("wb") as file:
-            np.save(file, _encode(distinct, config, progress))
+            np.save(file, encode_paths(distinct, config, progress))
 
     features = np.load(cache.entry("images", _entry(distinct, config), make))
     row_of = {path: row for row, path in enumerate(distinct)}
@@ -98,7 +98,7 @@ def feature_width(dataset: Dataset, config: ImageConfig, cache: Cache) -> int:
     path = cache.room("images") / _entry(distinct, config)
     if path.exists():
         return np.load(path, mmap_mode="r").shape[1]
-    return _encode(distinct[:1], config, lambda done, total: None).shape[1]
+    return encode_paths(distinct[:1], config, lambda done, total: None).shape[1]
 
 
 def files_digest(paths: Sequence[str]) -> str:
@@ -130,9 +130,19 @@ def _entry(paths: Sequence[str], config: ImageConfig) -> str:
     return f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
 
 
-def _encode(
+def encode_paths(
     paths: Sequence[str], config: ImageConfig, progress: Progress
 ) -> Float16[np.ndarray, "images features"]:
+    """One row an image file.
+
+    Args:
+        paths: the files, at least one.
+        config: the encoder and its batch size.
+        progress: receives the images encoded and to encode, every batch.
+
+    Raises:
+        UserError: an image or the encoder can't be read.
+    """
     processor, model = _load_encoder(config.image_encoder)
     parts = []
     for start in range(0, len(paths), config.image_batch_size):

@@ -385,3 +385,22 @@ def test_the_whole_catalogue_as_candidates_adds_items_without_an_interaction(tmp
     assert wide.item_ids == (*narrow.item_ids, "z")
     assert wide.catalogue.texts["title"] == (*narrow.catalogue.texts["title"], "Zed")
     assert (wide.interactions.items == narrow.interactions.items).all()
+
+
+def test_the_given_split_is_read_where_it_is_asked_for(tmp_path):
+    """A part that stays with the row and not with the interaction."""
+    parts = pa.array(["test", "train", "train", "test", "train", "validation"])
+    write(tmp_path, interactions(split=parts), items())
+    assert read_dataset(tmp_path, "toy").interactions.parts is None
+    given = read_dataset(tmp_path, "toy", given_split=True).interactions
+    assert given.parts is not None
+    assert given.parts.tolist() == [0, 1, 2, 0, 2, 0]
+
+
+@pytest.mark.parametrize("found", ["valid", None])
+def test_a_part_with_another_name_is_refused(tmp_path, found):
+    parts = pa.array(["test", "train", found, "test", "train", "train"])
+    write(tmp_path, interactions(split=parts), items())
+    value = "null" if found is None else repr(found)
+    with pytest.raises(UserError, match=f"row 2, split: found {value}, expected one of train, val"):
+        read_dataset(tmp_path, "toy", given_split=True)

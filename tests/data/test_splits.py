@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Interactions
+from prmkd_jax.data.splits import given as given_split
 from prmkd_jax.data.splits import global_temporal, leave_one_out, require_parts
 
 
@@ -139,3 +140,55 @@ def test_an_order_without_a_clock_is_refused():
 def test_positions_that_disagree_with_the_clock_are_refused():
     with pytest.raises(UserError, match="disagree with their timestamps"):
         global_temporal(by_days([1, 3, 2, 4]))
+
+
+def by_parts(*histories):
+    """Histories as text of t(raining), v(alidation) and (t)e(st)."""
+    parts = np.array(["tve".index(part) for text in histories for part in text], dtype=np.int8)
+    indptr = np.concatenate([[0], np.cumsum([len(text) for text in histories])])
+    return Interactions(indptr.astype(np.int64), np.zeros(len(parts), dtype=np.int32), parts=parts)
+
+
+def test_the_given_split_by_hand():
+    """The comments give the offset of each interaction."""
+    split = given_split(
+        by_parts(
+            "tttve",  # 0–4
+            "ttt",  # 5–7: training alone
+            "te",  # 8, 9
+            "ttv",  # 10–12
+            "e",  # 13: a target without a prefix is no instance
+            "ve",  # 14, 15: the same of 14; tested with the prefix 14
+        )
+    )
+    assert split.train.tolist() == [1, 2, 6, 7, 11]
+    assert split.validation.tolist() == [3, 12]
+    assert split.test.tolist() == [4, 9, 15]
+    assert split.train_end.tolist() == [3, 8, 9, 12, 13, 14]
+
+
+@given(st.lists(st.integers(3, 9), min_size=1, max_size=20))
+def test_a_given_leave_one_out_is_the_same_split(lengths):
+    interactions = by_parts(*("t" * (length - 2) + "ve" for length in lengths))
+    one, other = given_split(interactions), leave_one_out(interactions)
+    for part in ("train", "validation", "test", "train_end"):
+        assert getattr(one, part).tolist() == getattr(other, part).tolist()
+
+
+@pytest.mark.parametrize(
+    ("histories", "says"),
+    [
+        (("ttve", "tvtve"), "found validation before train in the history of user 1"),
+        (("tev",), "found test before validation in the history of user 0"),
+        (("tve", "tvee"), "found 2 interactions of user 1 .* in test, expected at most one"),
+        (("tvve",), "found 2 interactions of user 0 .* in validation, expected at most one"),
+    ],
+)
+def test_a_given_split_that_is_none_is_refused(histories, says):
+    with pytest.raises(UserError, match=f"Toys, column split: {says}"):
+        given_split(by_parts(*histories), "Toys")
+
+
+def test_a_given_split_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match="Toys: found no column split, expected one for --split"):
+        given_split(by_days([1, 2, 3]), "Toys")

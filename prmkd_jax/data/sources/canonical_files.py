@@ -21,6 +21,8 @@ from prmkd_jax.data.sources.filters import Ties, in_order
 from prmkd_jax.data.sources.log import SPLITS, Log
 
 _ROWS = 1 << 20
+PICTURES = "images"
+"""Folder of the pictures that were fetched."""
 STAGED = "items.staged.parquet"
 
 
@@ -240,6 +242,9 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
             if old.exists():
                 os.rename(old, target)
             raise
+        # Pictures are named by their addresses, so those of the old data set are as good here.
+        if (old / PICTURES).is_dir():
+            os.rename(old / PICTURES, target / PICTURES)
         _sync(target.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:

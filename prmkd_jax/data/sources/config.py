@@ -5,12 +5,20 @@ import datetime
 import os
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import content_digest
 from prmkd_jax.common.options import option, validate
 
 SOURCES = ("table", "recbole", "lcrec", "recformer", "amazon")
 GENERATIONS = ("2014", "2018", "2023")
 UNITS = ("s", "ms", "us", "ns")
 DEDUPLICATIONS = ("exact", "consecutive", "pairs")
+
+
+# What changes no row of the result.
+_FREE = (
+    *("name", "data_dir", "overwrite", "strict", "download", "base_url"),
+    *("download_images", "image_hosts", "image_connections", "encode_images"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +55,19 @@ class PrepareConfig:
     )
     download: bool = option(False, "Amazon: fetch into --raw_dir what is not there.")
     base_url: str = option("", "Amazon: another address to fetch from; by default the public site.")
+
+    download_images: bool = option(
+        False,
+        "Fetch the pictures that the items name by address; the same command goes on with those "
+        "that are missing.",
+    )
+    image_hosts: tuple[str, ...] = option(
+        (), "Hosts that pictures may come from; empty for any, over https."
+    )
+    image_connections: int = option(16, "Pictures fetched at once.", low=1, high=64)
+    encode_images: bool = option(
+        False, "Encode the items' pictures into image_features.npy, which teachers read."
+    )
 
     user_column: str = option("user_id", "Column of the user.")
     item_column: str = option("item_id", "Column of the item, in both tables.")
@@ -110,6 +131,12 @@ class PrepareConfig:
                 raise UserError(f"--{flag}: found nothing, expected the name of a column")
         if self.base_url and not safe_address(self.base_url):
             raise UserError(f"--base_url: found {self.base_url!r}, expected https://…")
+
+    @property
+    def digest(self) -> str:
+        """Stands for all that decides which rows a data set has; pictures come after them."""
+        settings = dataclasses.asdict(self)
+        return content_digest({name: settings[name] for name in settings if name not in _FREE})
 
     def require(self) -> None:
         """Refuses settings that name no data, before anything is read.

@@ -19,8 +19,8 @@ from prmkd_jax.data.sources.config import safe_address
 Progress = Callable[[int, int | None, str], None]
 _PIECE = 1 << 20
 _TIMEOUT = 60.0
-# Worth another try; every other refusal is an answer.
-_BUSY = (408, 425, 429, 500, 502, 503, 504)
+# Statuses that are worth another try; every other refusal is an answer.
+BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Retries(NamedTuple):
@@ -124,7 +124,7 @@ def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
 
 def _refused(error: urllib.error.HTTPError, address: str, part: Path, have: int) -> None:
     """What an error status means; returns where the part is the whole file already."""
-    if error.code in _BUSY:
+    if error.code in BUSY:
         raise _Interrupted(f"status {error.code}") from None
     if error.code == 416 and have:
         total = (error.headers.get("Content-Range") or "").rpartition("/")[2]

@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json
 from prmkd_jax.data.dataset import TEXT_FIELDS
+from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
 from prmkd_jax.data.sources import canonical_files, filters
 from prmkd_jax.data.sources.amazon import SITES, open_amazon, wanted_files
 from prmkd_jax.data.sources.clean import ITEM_COLUMNS
@@ -20,11 +22,11 @@ from prmkd_jax.data.sources.lcrec import open_lcrec
 from prmkd_jax.data.sources.log import Incomplete, collect
 from prmkd_jax.data.sources.recbole_atomic import open_recbole
 from prmkd_jax.data.sources.recformer import open_recformer
-from prmkd_jax.data.sources.sheet import Described, Line, Sheet, data_sheet
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.tables import open_tables
 from prmkd_jax.data.sources.times import Clock
-from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.data.splits import given as given_split
 
 REPORT = "prepared.json"
 
@@ -106,19 +108,24 @@ def prepare(
         del log
         rows, twice, others = _catalogue(folder, config, data.item_ids, has_catalogue)
         sheet = _sheet(data, rows, others, config, _given(incomplete, twice))
-        if config.strict and sheet.warnings:
-            number = len(sheet.warnings)
-            raise UserError(
-                f"--strict: found {number} warnings, expected none: {sheet.warnings[0]}"
-            )
+        if config.strict:
+            sheet.require_clean()
         canonical_files.write_items(folder, rows)
         canonical_files.write_interactions(folder, data)
         (folder / canonical_files.STAGED).unlink(missing_ok=True)
         notes = (*source.notes, *_order_notes(source, clock, ties), *given)
         report = Report(target, notes, tuple(steps), sheet)
-        text = json.dumps(report.as_dict(), indent=1, sort_keys=True, allow_nan=False)
-        (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / REPORT, {**report.as_dict(), "settings": config.digest})
     return report
+
+
+def is_prepared(config: PrepareConfig) -> bool:
+    """Whether the data set is there already, made with the same flags."""
+    path = expanded(config.data_dir) / config.name / REPORT
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("settings") == config.digest
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def open_source(config: PrepareConfig, clock: Clock) -> Source:
@@ -220,13 +227,14 @@ def _sheet(
         maintain_order="left",
     )
     images = aligned["image_path"].is_not_null().to_numpy()
+    split, unusable = _split(data)
     sheet = data_sheet(
         Described(
             interactions=data.interactions,
             user_ids=data.user_ids,
             item_ids=data.item_ids.to_list(),
             texts={field: aligned[field].to_list() for field in TEXT_FIELDS},
-            split=leave_one_out(data.interactions),
+            split=split,
             has_image=images if images.any() else None,
             has_row=aligned["row"].fill_null(False).to_numpy().astype(np.bool_),
             other_rows=others,
@@ -234,4 +242,17 @@ def _sheet(
         ),
         config.text_limit,
     )
-    return Sheet((*given, *sheet.lines))
+    return Sheet((*given, *unusable, *sheet.lines))
+
+
+def _split(data: canonical_files.Histories) -> tuple[Split, list[Line]]:
+    """The split that training will take, and a warning where the given one can't be."""
+    if data.splits is not None:
+        interactions = dataclasses.replace(data.interactions, parts=data.splits)
+        try:
+            return given_split(interactions), []
+        except UserError as error:
+            return leave_one_out(data.interactions), [
+                Line("given splits that --split=given can't take", 1, warning=str(error))
+            ]
+    return leave_one_out(data.interactions), []

@@ -1,7 +1,7 @@
 """The data sheet: what a data set holds, and what in it is likely a mistake.
 
-Pure, and of numpy alone: a run makes it of the data set in memory, `prepare` of what it is about
-to write.
+Pure, and of numpy alone: a run makes it of the data set in memory (`Task.sheet`), `prepare` of
+what it is about to write.
 """
 
 import dataclasses
@@ -10,8 +10,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import TEXT_FIELDS, Dataset, Interactions
 from prmkd_jax.data.splits import PARTS, Split
+
+TEXT_LIMIT = 256
+"""Words of all of an item's texts that an encoder is taken to read, unless said otherwise."""
+
+TABLE_2 = ("users", "items", "interactions", "average length", "sparsity")
+"""The lines that the paper's Table 2 has."""
 
 # What libraries write where a value is missing.
 _MISSING = frozenset({"nan", "none", "null", "<na>", "na", "n/a", "nat", "undefined", "\\n"})
@@ -59,9 +66,27 @@ class Sheet:
         """The lines that are likely mistakes."""
         return tuple(line for line in self.lines if line.warning)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is no warning and no column of Table 2."""
+        return tuple(
+            str(line) for line in self.lines if not line.warning and line.name not in TABLE_2
+        )
+
     def __getitem__(self, name: str) -> Line:
         """The line of this name."""
         return next(line for line in self.lines if line.name == name)
+
+    def require_clean(self) -> None:
+        """Refuses data that the sheet warns of.
+
+        Raises:
+            UserError: there is a warning; the first one is told.
+        """
+        if self.warnings:
+            raise UserError(
+                f"--strict: found {len(self.warnings)} warnings, expected none: {self.warnings[0]}"
+            )
 
     def as_list(self) -> list[dict[str, str | float | None]]:
         """The lines as JSON has them."""
@@ -95,7 +120,7 @@ class Described:
     times: Int64[np.ndarray, " interactions"] | None = None
 
 
-def describe(dataset: Dataset, split: Split, text_limit: int) -> Sheet:
+def describe(dataset: Dataset, split: Split, text_limit: int = TEXT_LIMIT) -> Sheet:
     """The sheet of a data set in memory.
 
     Args:
@@ -117,9 +142,19 @@ def describe(dataset: Dataset, split: Split, text_limit: int) -> Sheet:
             texts=catalogue.texts,
             split=split,
             has_image=has_image,
+            has_row=catalogue.has_row,
+            other_rows=_never_interacted(dataset),
+            times=dataset.interactions.timestamps,
         ),
         text_limit,
     )
+
+
+def _never_interacted(dataset: Dataset) -> tuple[str, ...]:
+    """Ids of catalogue rows without an interaction, candidates or not."""
+    counts = np.bincount(dataset.interactions.items, minlength=dataset.num_items)
+    idle = tuple(dataset.item_ids[item] for item in np.flatnonzero(counts == 0).tolist())
+    return (*idle, *dataset.catalogue.other_rows)
 
 
 def data_sheet(data: Described, text_limit: int) -> Sheet:

@@ -1,9 +1,14 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions
-from prmkd_jax.data.sources.sheet import Described, Sheet, data_sheet, describe
+from prmkd_jax.data.sheet import Described, Sheet, data_sheet, describe
 from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import make_task
 
 # Four users: 0 1 2 3, 0 1 0, 2 2, 4.
 INTERACTIONS = Interactions(
@@ -101,3 +106,31 @@ def test_a_data_set_in_memory_is_described_the_same():
     made = describe(dataset, leave_one_out(INTERACTIONS), text_limit=3)
     assert made["items with image"].number == 1
     assert [line for line in made.lines if line.name != "items with image"] == list(sheet().lines)
+
+
+def test_a_run_knows_the_rows_of_the_catalogue_too(tmp_path):
+    """Ids that lost their leading zeros in one of two files made by hand."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    rows = {"user_id": ["u"] * 4, "item_id": ["7", "a", "b", "c"], "position": [0, 1, 2, 3]}
+    pq.write_table(pa.table(rows), folder / "interactions.parquet")
+    names = ["007", "a", "b", "c"]
+    pq.write_table(pa.table({"item_id": names, "title": names}), folder / "items.parquet")
+    for candidates in ("interactions", "catalogue"):
+        made = make_task(read_dataset(tmp_path, "toy", candidates=candidates)).sheet
+        assert made["items without a catalogue row"].warning == (
+            "'7' here is '007' there: were leading zeros lost?"
+        )
+        assert made["catalogue rows never interacted with"].number == 1
+
+
+def test_strict_refuses_the_first_warning_and_nothing_without_one():
+    with pytest.raises(UserError, match=r"^--strict: found 4 warnings, expected none: user ids"):
+        sheet().require_clean()
+    Sheet(tuple(line for line in sheet().lines if not line.warning)).require_clean()
+
+
+def test_remarks_repeat_neither_warnings_nor_table_2():
+    made = sheet()
+    assert len(made.remarks) == len(made.lines) - len(made.warnings) - 5
+    assert made.remarks[0] == "items with title: 3 of 5"

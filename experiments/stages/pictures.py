@@ -1,0 +1,92 @@
+"""Encodes a data set's pictures once, so that no run needs the files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.cli.console import Reporter
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import writing
+from prmkd_jax.data.canonical import IMAGE_FEATURES, ITEMS
+from teachers_torch.config import ImageConfig
+
+COLUMN = "image_feature_row"
+
+
+def encode_pictures(
+    folder: Path, config: ImageConfig, reporter: Reporter, *, strict: bool = False
+) -> None:
+    """Writes image_features.npy, a row a picture, and `image_feature_row` in items.parquet.
+
+    A file that can't be read as a picture is counted and named; its items have none then.
+
+    Args:
+        folder: the data set.
+        config: the encoder.
+        reporter: where it is told.
+        strict: whether an unreadable picture is an error.
+
+    Raises:
+        UserError: no item has a picture, or the encoder can't be read.
+    """
+    # Imported here: it loads torch, and most uses of `prepare` have no pictures.
+    from teachers_torch.items.image import encode_paths
+
+    table = pq.read_table(folder / ITEMS)
+    paths = table["image_path"].to_pylist() if "image_path" in table.column_names else []
+    named = sorted({path for path in paths if path})
+    if not named:
+        raise UserError(
+            f"{folder / ITEMS}: found no pictures in column image_path, expected some for "
+            "--encode_images (--download_images fetches those that are named by address)"
+        )
+    with reporter.stage("reading", "pictures") as stage:
+        broken = unreadable(folder, named, stage.update)
+    if broken:
+        path, fault = min(broken.items())
+        warning = f"pictures: {len(broken):,} could not be read (such as {path}: {fault})"
+        if strict or len(broken) == len(named):
+            raise UserError(warning)
+        reporter.warn(warning)
+    kept = [path for path in named if path not in broken]
+    with reporter.stage("encoding", "pictures") as stage:
+        features = encode_paths([str(folder / path) for path in kept], config, stage.update)
+    row_of = {path: row for row, path in enumerate(kept)}
+    _write(folder, table, features, [row_of.get(path) for path in paths])
+    reporter.say(f"{folder / IMAGE_FEATURES}: {len(kept):,} pictures by {config.image_encoder}")
+
+
+def unreadable(
+    folder: Path, paths: Sequence[str], progress: Callable[[int, int], None]
+) -> dict[str, str]:
+    """Files that are no whole picture → why; all are read before hours are spent on some.
+
+    Args:
+        folder: what relative paths begin at.
+        paths: the files.
+        progress: receives the files read and to read.
+    """
+    from PIL import Image
+
+    broken = {}
+    for number, path in enumerate(paths, start=1):
+        try:
+            with Image.open(folder / path) as image:
+                image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            broken[path] = first_line(error)
+        progress(number, len(paths))
+    return broken
+
+
+def _write(folder: Path, table: pa.Table, features: np.ndarray, rows: list[int | None]) -> None:
+    """The features first: the table alone would name rows that aren't there."""
+    with writing(folder / IMAGE_FEATURES) as partial, partial.open("wb") as stream:
+        np.save(stream, features)
+    if COLUMN in table.column_names:
+        table = table.drop_columns(COLUMN)
+    with writing(folder / ITEMS) as partial:
+        pq.write_table(table.append_column(COLUMN, pa.array(rows, pa.int32())), partial)

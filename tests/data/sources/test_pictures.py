@@ -1,0 +1,196 @@
+"""Pictures are fetched from a server that is slow, broken, or no picture's at all."""
+
+import io
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import read_dataset
+from prmkd_jax.data.sources import pictures
+from prmkd_jax.data.sources.download import Retries
+from prmkd_jax.data.sources.pictures import fetch_pictures
+
+QUICK = Retries(times=2, pause=0.0)
+
+
+def picture(kind: str = "JPEG") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(stream, kind)
+    return stream.getvalue()
+
+
+class Site:
+    """Answers by the path's name: /busy/… with 503 the first time, /short/… with half of it, …"""
+
+    def __init__(self):
+        self.asked: Counter[str] = Counter()
+        self.open, self.most = 0, 0
+        self.lock = threading.Lock()
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                with site.lock:
+                    site.asked[self.path] += 1
+                    site.open += 1
+                    site.most = max(site.most, site.open)
+                try:
+                    site.answer(self)
+                finally:
+                    with site.lock:
+                        site.open -= 1
+
+            def log_message(self, format, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        self.address = f"http://{self.host}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Does what the path's first word says."""
+        what = handler.path.split("/")[1]
+        content = picture("PNG" if what == "png" else "JPEG")
+        status = {"gone": 404, "away": 302}.get(what, 200)
+        if what == "busy" and self.asked[handler.path] == 1:
+            status = 503
+        if what == "page":
+            content = b"<html>no such picture</html>"
+        handler.send_response(status)
+        if what == "away":
+            handler.send_header("Location", "http://elsewhere.example/x.jpg")
+        size = 1 << 40 if what == "huge" else len(content)
+        handler.send_header("Content-Length", str(size))
+        handler.end_headers()
+        cut = what == "cut" or (what == "short" and self.asked[handler.path] == 1)
+        if status == 200 and what != "huge":
+            handler.wfile.write(content[: len(content) // 2] if cut else content)
+
+    def close(self) -> None:
+        """Ends the server."""
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def site():
+    made = Site()
+    yield made
+    made.close()
+
+
+def shop(folder: Path, urls: list[str | None], **columns) -> Path:
+    """A data set with one item an address."""
+    place = folder / "shop"
+    place.mkdir()
+    names = [f"i{number}" for number in range(len(urls))]
+    rows = {"user_id": ["u"] * len(names), "item_id": names, "position": list(range(len(names)))}
+    pq.write_table(pa.table(rows), place / "interactions.parquet")
+    table = {"item_id": names, "title": names, "image_url": pa.array(urls, pa.string()), **columns}
+    pq.write_table(pa.table(table), place / "items.parquet")
+    return place
+
+
+def fetch(place: Path, site: Site, **options):
+    return fetch_pictures(place, (site.host,), retries=QUICK, **options)
+
+
+def paths(place: Path) -> list[str | None]:
+    return pq.read_table(place / "items.parquet")["image_path"].to_pylist()
+
+
+def test_good_pictures_are_fetched_and_broken_ones_named(tmp_path, site):
+    kinds = ("a", "png", "busy", "short", "gone", "page", "cut", "huge", "away")
+    urls = [f"{site.address}/{kind}/1.jpg" for kind in kinds]
+    place = shop(tmp_path, [*urls, None, "ftp://x/y.jpg", "http://[bad/x.jpg"])
+    found = fetch(place, site)
+    assert (found.fetched, found.there) == (4, 0)
+    faults = {address.split("/")[3]: fault for address, fault in found.broken.items()}
+    assert faults["gone"] == "status 404"
+    assert faults["page"].startswith("no picture (28 bytes that begin with '<html>")
+    assert faults["huge"] == "more than 20 MB"
+    assert faults["away"] == "host elsewhere.example, which --image_hosts doesn't name"
+    assert faults["cut"].endswith(f"of {len(picture())} bytes")
+    assert found.broken["ftp://x/y.jpg"] == "an address that is not https"
+    assert len(found.broken) == 7
+    written = paths(place)
+    assert [path is not None for path in written] == [True] * 4 + [False] * 8
+    assert written[1].endswith(".png")  # by its content, not by its name
+    catalogue = read_dataset(tmp_path, "shop").catalogue
+    assert Path(catalogue.image_paths[0]).read_bytes() == picture()
+    assert "status 404" in (place / pictures.REPORT).read_text()
+
+
+def test_the_next_call_asks_only_for_what_is_missing(tmp_path, site, monkeypatch):
+    urls = [f"{site.address}/{kind}/1.jpg" for kind in ("a", "b", "gone")]
+    place = shop(tmp_path, [*urls, urls[0]])
+    fetch(place, site)
+    assert site.asked["/a/1.jpg"] == 1  # two items with one address
+    (place / "images/abc.jpg.partial-999999999").write_bytes(b"half")
+    (place / paths(place)[1]).unlink()
+    found = fetch(place, site)
+    assert (found.fetched, found.there, len(found.broken)) == (1, 1, 1)
+    assert site.asked["/a/1.jpg"] == 1
+    assert site.asked["/b/1.jpg"] == 2
+    assert sorted(path.suffix for path in (place / "images").iterdir()) == [".jpg", ".jpg"]
+
+
+def test_a_picture_of_the_users_own_is_left_alone(tmp_path, site):
+    own = pa.array(["mine.jpg", None], pa.string())
+    place = shop(tmp_path, [f"{site.address}/{name}/1.jpg" for name in "ab"], image_path=own)
+    found = fetch(place, site)
+    assert found.fetched == 1
+    assert paths(place)[0] == "mine.jpg"
+    assert site.asked["/a/1.jpg"] == 0
+
+
+def test_no_more_connections_than_allowed(tmp_path, site):
+    place = shop(tmp_path, [f"{site.address}/{number}/1.jpg" for number in range(40)])
+    assert fetch(place, site, connections=3).fetched == 40
+    assert site.most <= 3
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path, site, monkeypatch):
+    monkeypatch.setattr(pictures, "_SILENCE", 0.05)
+    waits = threading.Event()
+    monkeypatch.setattr(site, "answer", lambda handler: waits.wait(5))
+    place = shop(tmp_path, [f"{site.address}/a/1.jpg"])
+    try:
+        found = fetch(place, site)
+    finally:
+        waits.set()
+    assert "timed out" in next(iter(found.broken.values()))
+    assert site.asked["/a/1.jpg"] == 3
+
+
+def test_a_picture_that_never_ends_is_given_up(tmp_path, site, monkeypatch):
+    monkeypatch.setattr(pictures, "_WHOLE", 0.0)
+    found = fetch(shop(tmp_path, [f"{site.address}/a/1.jpg"]), site)
+    assert list(found.broken.values()) == ["no end after 0 seconds"]
+
+
+def test_other_hosts_and_this_machine_are_asked_over_https_alone(monkeypatch, tmp_path):
+    """A file from a stranger that makes this machine ask its own services."""
+    asked = []
+    monkeypatch.setattr(
+        pictures, "_transfer", lambda address, hosts: asked.append(address) or picture()
+    )
+    place = shop(tmp_path, ["http://127.0.0.1:8/x.jpg", "http://images.example/x.jpg"])
+    fetch_pictures(place, retries=QUICK)
+    assert sorted(asked) == ["https://127.0.0.1:8/x.jpg", "https://images.example/x.jpg"]
+
+
+def test_a_data_set_without_addresses_is_refused(tmp_path):
+    place = shop(tmp_path, [None, ""])
+    with pytest.raises(UserError, match="found no addresses in column image_url, expected some"):
+        fetch_pictures(place)

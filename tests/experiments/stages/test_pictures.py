@@ -1,0 +1,105 @@
+"""Pictures from addresses to the features that a teacher reads, with one command."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+
+from experiments.commands.prepare import COMMAND
+from experiments.stages import prepare as stage
+from experiments.stages.pictures import encode_pictures
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import read_dataset
+from teachers_torch.config import ImageConfig
+from teachers_torch.items.image import encode_paths
+from tests.data.sources.test_pictures import Site, paths
+from tests.experiments.calls import make_call
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    """The folder of a tiny vision transformer."""
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = ViTConfig(**vision, num_attention_heads=2, image_size=16, patch_size=8)
+    ViTModel(config).eval().save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def site():
+    made = Site()
+    yield made
+    made.close()
+
+
+def test_one_command_fetches_and_encodes_and_goes_on_with_what_is_missing(tmp_path, site, encoder):
+    kinds = ("a", "b", "gone", "d")
+    items = "".join(f"i{row},{site.address}/{kind}/1.jpg\n" for row, kind in enumerate(kinds))
+    (tmp_path / "items.csv").write_text("item_id,image_path\n" + items)
+    log = "".join(f"u{user},i{item},2020-01-0{item + 1}\n" for user in (1, 2) for item in range(4))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + log)
+    argv = [
+        f"--interactions={tmp_path / 'log.csv'}", f"--items={tmp_path / 'items.csv'}",
+        "--name=shop", f"--data_dir={tmp_path}", f"--image_hosts={site.host}",
+        "--download_images", "--encode_images", f"--image_encoder={encoder}",
+    ]  # fmt: skip
+
+    def command(*flags: str) -> str:
+        call, stream = make_call(COMMAND, [*argv, *flags])
+        stage.run(call)
+        return stream.getvalue()
+
+    said = command()
+    assert "pictures: 3 fetched, 0 were there" in said
+    assert "warning: pictures: 1 could not be fetched" in said
+    catalogue = read_dataset(tmp_path, "shop").catalogue
+    assert catalogue.image_rows is not None
+    assert catalogue.image_features is not None
+    assert (catalogue.image_rows >= 0).tolist() == [True, True, False, True]
+    found = [str(tmp_path / "shop" / path) for path in paths(tmp_path / "shop") if path]
+    expected = encode_paths(found, ImageConfig(encoder), lambda done, total: None)
+    assert (catalogue.image_features[catalogue.image_rows[[0, 1, 3]]] == expected).all()
+
+    before = (tmp_path / "shop/interactions.parquet").stat()
+    said = command()
+    assert "was prepared with these flags already; on with its pictures" in said
+    assert "pictures: 0 fetched, 3 were there" in said
+    assert (tmp_path / "shop/interactions.parquet").stat() == before
+    # A data set made anew keeps the pictures, and other flags are no way to go on.
+    assert "pictures: 0 fetched, 3 were there" in command("--overwrite")
+    assert site.asked["/a/1.jpg"] == 1
+    with pytest.raises(UserError, match=r"found .*shop already, expected a new name or --overwr"):
+        command("--min_history=2")
+    with pytest.raises(UserError, match=r"^--strict: pictures: 1 could not be fetched"):
+        command("--strict")
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_left_out(tmp_path, encoder):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "good.png")
+    (folder / "half.png").write_bytes((folder / "good.png").read_bytes()[:45])
+    items = ["good.png", "half.png", None, "nowhere.png", "good.png"]
+    table = {"item_id": list("abcde"), "title": list("abcde"), "image_path": items}
+    pq.write_table(pa.table(table), folder / "items.parquet")
+    call, stream = make_call(COMMAND, ["--name=shop"])
+    encode_pictures(folder, ImageConfig(encoder), call.reporter)
+    assert "warning: pictures: 2 could not be read (such as half.png: " in stream.getvalue()
+    rows = pq.read_table(folder / "items.parquet")["image_feature_row"].to_pylist()
+    assert rows == [0, None, None, None, 0]
+    assert np.load(folder / "image_features.npy").shape == (1, 8)
+    with pytest.raises(UserError, match="2 could not be read"):
+        encode_pictures(folder, ImageConfig(encoder), call.reporter, strict=True)
+
+
+def test_a_data_set_without_pictures_is_refused(tmp_path):
+    pq.write_table(pa.table({"item_id": ["a"], "title": ["a"]}), tmp_path / "items.parquet")
+    call, _ = make_call(COMMAND, ["--name=shop"])
+    with pytest.raises(UserError, match="found no pictures in column image_path, expected some"):
+        encode_pictures(tmp_path, ImageConfig(), call.reporter)
