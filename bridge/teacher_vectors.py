@@ -1,7 +1,6 @@
 """Teacher vectors on disk: two float16 arrays and a manifest with their digests."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, write_json, writing
+from prmkd_jax.common.files import file_digest, writing
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
 _MANIFEST = "manifest.json"
 _FILES = ("instances.npy", "items.npy")
@@ -77,7 +77,7 @@ def write_vectors(
             "sha256": digest,
         }
     # The manifest comes last: vectors without one don't count as written.
-    write_json(folder / _MANIFEST, manifest)
+    write_sealed_json(folder / _MANIFEST, manifest)
 
 
 def has_vectors(folder: Path) -> bool:
@@ -93,7 +93,7 @@ def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
     """
     path = folder / _MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_sealed_json(path)
         instances, items = (_open(folder / file, manifest["files"][file]) for file in _FILES)
         vectors = Vectors(manifest["name"], float(manifest["scale"]), instances, items)
         found = manifest["identity"]

@@ -1,7 +1,6 @@
 """The teachers' stage: tuned once, encoded once, then read from the cache by every run."""
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ from prmkd_jax.common.cache import Cache, locked
 from prmkd_jax.data.task import Task
 from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards
-from teachers_torch.store import CARD, load, save, save_card
+from teachers_torch.states import remove_state
+from teachers_torch.store import CARD, load, read_card, save, save_card
 from teachers_torch.teacher import ENCODER_VERSION, Identity, Log, Teacher, TeacherCard
 from teachers_torch.tuning import tune, tuning_state
 
@@ -127,7 +127,7 @@ def _prepare(
     else:
         reporter.say(f"{title}: from the cache, {folder}")
     vectors = read_vectors(folder, _manifest(found, task))
-    return ReadyTeacher(vectors, json.loads((folder / CARD).read_text(encoding="utf-8")))
+    return ReadyTeacher(vectors, dataclasses.asdict(read_card(folder)))
 
 
 class _Making(NamedTuple):
@@ -192,4 +192,4 @@ def _encode(
         items=items,
     )
     shutil.rmtree(folder / "shards")
-    tuning_state(making.cache, making.found).unlink(missing_ok=True)
+    remove_state(tuning_state(making.cache, making.found))

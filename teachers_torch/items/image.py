@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from jaxtyping import Bool, Float16, Float32
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig
 from teachers_torch.items.text import Progress, encoder_identity
+
+# About how many images are encoded between two parts on disk.
+PART = 256
 
 
 def image_features(
@@ -74,11 +80,16 @@ def encode_files(
     """
     distinct = _distinct(dataset)
 
+    name = _entry(distinct, config)
+    # What a killed encoding has done stays there for the next one.
+    parts = cache.room("images") / f"{name}.parts"
+
     def make(path: Path) -> None:
         with path.open("wb") as file:
-            np.save(file, _encode(distinct, config, progress))
+            np.save(file, _encode(distinct, config, progress, parts))
 
-    features = np.load(cache.entry("images", _entry(distinct, config), make))
+    features = np.load(cache.entry("images", name, make))
+    shutil.rmtree(parts, ignore_errors=True)
     row_of = {path: row for row, path in enumerate(distinct)}
     paths = dataset.catalogue.image_paths or ()
     rows = np.array([row_of.get(path, -1) for path in paths], dtype=np.int32)
@@ -95,10 +106,11 @@ def feature_width(dataset: Dataset, config: ImageConfig, cache: Cache) -> int:
     distinct = _distinct(dataset)
     if not distinct:
         raise UserError(f"data set {dataset.name}: no item has an image, expected some")
-    path = cache.room("images") / _entry(distinct, config)
-    if path.exists():
-        return np.load(path, mmap_mode="r").shape[1]
-    return _encode(distinct[:1], config, lambda done, total: None).shape[1]
+    name = _entry(distinct, config)
+    if cache.has("images", name):
+        return np.load(cache.room("images") / name, mmap_mode="r").shape[1]
+    with tempfile.TemporaryDirectory() as parts:
+        return _encode(distinct[:1], config, lambda done, total: None, Path(parts)).shape[1]
 
 
 def files_digest(paths: Sequence[str]) -> str:
@@ -131,16 +143,23 @@ def _entry(paths: Sequence[str], config: ImageConfig) -> str:
 
 
 def _encode(
-    paths: Sequence[str], config: ImageConfig, progress: Progress
+    paths: Sequence[str], config: ImageConfig, progress: Progress, parts: Path
 ) -> Float16[np.ndarray, "images features"]:
     processor, model = _load_encoder(config.image_encoder)
-    parts = []
-    for start in range(0, len(paths), config.image_batch_size):
-        images = [_open(path) for path in paths[start : start + config.image_batch_size]]
-        pixels = processor(images=images, return_tensors="pt")["pixel_values"]
-        parts.append(_vectors(model, pixels.to(model.device)).cpu().numpy().astype(np.float16))
-        progress(start + len(images), len(paths))
-    return np.concatenate(parts)
+    size = config.image_batch_size
+
+    def encode(start: int, stop: int) -> np.ndarray:
+        batches = []
+        for at in range(start, stop, size):
+            images = [_open(path) for path in paths[at : min(at + size, stop)]]
+            pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+            encoded = _vectors(model, pixels.to(model.device)).cpu().numpy()
+            batches.append(encoded.astype(np.float16))
+            progress(at + len(images), len(paths))
+        return np.concatenate(batches)
+
+    # A part is some batches, so that small batches don't make many files.
+    return make_in_parts(parts, len(paths), size * max(1, PART // size), encode)
 
 
 @torch.inference_mode()
