@@ -55,7 +55,7 @@ def write_vectors(
         items: see `Vectors`.
 
     Raises:
-        UserError: if a value is not finite, in float16 too.
+        UserError: if a value is not finite, in float16 too, a row vanishes there, or all are 0.
     """
     manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
     manifest["files"] = {}
@@ -66,6 +66,17 @@ def write_vectors(
             raise UserError(
                 f"teacher {name}: {file}: found a value of {np.abs(array).max():g}, expected "
                 "finite ones up to 65504, for float16: scale vectors down, score_scale up"
+            )
+        vanished = array.any(axis=1) & ~half.any(axis=1)
+        if vanished.any():
+            raise UserError(
+                f"teacher {name}: {file}: row {int(np.argmax(vanished))}: found values up to "
+                f"{np.abs(array[vanished]).max():g}, expected larger ones, for float16, which "
+                "would hold 0: scale vectors up, score_scale down"
+            )
+        if not half.any():
+            raise UserError(
+                f"teacher {name}: {file}: found zeros in all {len(half)} rows, expected vectors"
             )
         with writing(folder / file) as partial:
             with partial.open("wb") as stream:

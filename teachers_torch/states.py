@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
 from prmkd_jax.common.sealed import read_sealed, seal
+from prmkd_jax.common.weights import require_numbers
 from teachers_torch.torch_file import read_torch_stream
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,17 @@ def seeded(seed: int) -> Iterator[None]:
 def best_device() -> torch.device:
     """Where teachers are trained: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def require_tensors(weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """`require_numbers` of tensors.
+
+    Raises:
+        UserError: one is of no floating type, or not finite; a model's count of batches may be
+            an integer.
+    """
+    floats = {name: x.float() if x.is_floating_point() else x for name, x in weights.items()}
+    require_numbers({name: x.detach().cpu().numpy() for name, x in floats.items()}, source)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

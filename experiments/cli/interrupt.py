@@ -41,7 +41,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _raise_again(lost: sys.UnraisableHookArgs) -> None:
+def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
     """Raises an interrupt that Python could only report; reports everything else."""
     if lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
         signal.signal(signal.SIGINT, _interrupt)

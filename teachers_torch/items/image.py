@@ -42,7 +42,7 @@ def image_features(
     """
     images = dataset.catalogue.image_features
     rows = dataset.catalogue.image_rows
-    if images is None or rows is None or not (rows >= 0).any():
+    if images is None or rows is None or not (rows >= 0).any() or not images.shape[1]:
         raise UserError(f"data set {dataset.name}: no item has image features, expected some")
     available = rows >= 0
     # float32 before the sums: those of float16 overflow.
@@ -154,6 +154,12 @@ def _encode(
             images = [_open(path) for path in paths[at : min(at + size, stop)]]
             pixels = processor(images=images, return_tensors="pt")["pixel_values"]
             encoded = _vectors(model, pixels.to(model.device)).cpu().numpy()
+            finite = np.isfinite(encoded).all(axis=1)
+            if not finite.all():
+                raise UserError(
+                    f"--image_encoder: found a vector of {config.image_encoder} that is not "
+                    f"finite, for {paths[at + int(np.argmin(finite))]}, expected finite numbers"
+                )
             batches.append(encoded.astype(np.float16))
             progress(at + len(images), len(paths))
         return np.concatenate(batches)

@@ -162,6 +162,13 @@ def _encode(
     def encode(start: int, stop: int) -> np.ndarray:
         batch_size = config.text_batch_size
         encoded = model.encode(distinct[start:stop], batch_size=batch_size, show_progress_bar=False)
+        finite = np.isfinite(encoded).all(axis=1)
+        if not finite.all():
+            text = distinct[start + int(np.argmin(finite))]
+            raise UserError(
+                f"--text_encoder: found a vector of {config.text_encoder} that is not finite, for "
+                f"the text {text[:40]!r}, expected finite numbers"
+            )
         return np.asarray(encoded, dtype=np.float32)
 
     vectors = make_in_parts(parts, len(distinct), CHUNK, encode, progress)

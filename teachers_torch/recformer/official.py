@@ -15,7 +15,7 @@ from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.common.weights import require_weights
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.model import Recformer
-from teachers_torch.states import save_weights
+from teachers_torch.states import require_tensors, save_weights
 from teachers_torch.torch_file import read_torch_file
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def load_official(
             wanted = {name: t for name, t in wanted.items() if not name.startswith(group)}
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
     require_weights({name: tensor.shape for name, tensor in found.items()}, shapes, source)
+    require_tensors(found, source)
     model.load_state_dict({**model.state_dict(), **found})
 
 

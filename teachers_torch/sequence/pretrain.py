@@ -16,6 +16,7 @@ from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import PretrainConfig, TeacherSettings
+from teachers_torch.losses import require_finite
 from teachers_torch.sequence.contrast import PretrainBatch, item_drop, replace_rows
 from teachers_torch.sequence.pretrain_task import (
     BUILD,
@@ -102,6 +103,7 @@ def pretrain(
             started = time.perf_counter()
             order = np.random.default_rng([seed, epoch]).permutation(instances)
             loss = _train_epoch(task, optimizer, interactions, order, settings, config, epoch, log)
+            require_finite(loss, epoch)
             losses.append(loss)
             seconds += time.perf_counter() - started
             facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
