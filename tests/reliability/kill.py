@@ -71,9 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument(
-        "--folder", type=Path, default=None, help="kept; by default a temporary one"
-    )
+    parser.add_argument("--folder", type=Path, default=None, help="by default a temporary one")
     options = parser.parse_args(argv)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-"))
     outcomes = run_trials(options.stages.split(","), options.trials, options.seed, folder)
@@ -106,7 +104,8 @@ def run_trials(stages: list[str], trials: int, seed: int, folder: Path) -> list[
 
 def make_reference(stage: str, folder: Path) -> Reference:
     """A stage's run that nobody kills; the second of two, which finds its programs compiled."""
-    for name in ("compiling", stage):
+    compiled = folder / f"{stage}.count"
+    for name in (stage,) if compiled.exists() else ("compiling", stage):
         place, count = folder / name, folder / f"{stage}.count"
         shutil.rmtree(place, ignore_errors=True)
         started = time.monotonic()

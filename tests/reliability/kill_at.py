@@ -2,8 +2,8 @@
 
 The process sends itself SIGKILL right before its n-th operation on files under `folder`: opening
 one for writing, renaming, removing, making or emptying a folder. With n = 0 it is not killed and
-the number of operations is written to `$KILL_AT_COUNT`. Operations in compiled code (Orbax's arrays)
-are not seen; for those there are kills at random times.
+the number of operations is written to `$KILL_AT_COUNT`. Operations in compiled code (Orbax's
+arrays) are not seen; for those there are kills at random times.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def _save_every_epoch() -> None:
 def _touches(event: str, arguments: tuple, folder: str) -> bool:
     """Whether an audit event is a change of a file in the folder."""
     if event == "open":
-        path, mode, flags = arguments
+        path, _, flags = arguments
         if not (flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             return False
         paths = [path]

@@ -104,7 +104,7 @@ MISTAKES = {
     "Text": "Text.encode_items returned str, expected an array of [20, d] of finite numbers",
     "Nothing": "Nothing.encode_items returned NoneType, expected an array of [20, d]",
     "Empty": "Empty.encode_items returned shape [20, 0], expected [20, d] of finite numbers",
-    "Wide": "Wide: found vectors of width encode_instances 2 and encode_items 3, expected one width",
+    "Wide": "Wide: found vectors of width encode_instances 2 and encode_items 3",
     "Flat": "Flat.encode_items returned shape [20], expected [20, d] of finite numbers",
     "Unscaled": "Unscaled.score_scale is None, expected a finite number other than 0",
     "Zero": "Zero.score_scale is 0.0, expected a finite number other than 0",
