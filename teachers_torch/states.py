@@ -63,8 +63,11 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["cuda"] = torch.cuda.get_rng_state()
+    # In memory first: what PyTorch's own writer says of a full disk is another error every time.
+    buffer = io.BytesIO()
+    torch.save({"state": state, "random": random}, buffer)
     with writing(path) as partial:
-        torch.save({"state": state, "random": random}, partial)
+        partial.write_bytes(buffer.getbuffer())
         seal(partial)
         if path.exists():
             os.replace(path, before(path))

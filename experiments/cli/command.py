@@ -21,6 +21,7 @@ from experiments.cli.flags import Config, Group, config_of, parse
 from experiments.cli.help import commands_text, flags_text
 from experiments.cli.interrupt import interruptible
 from experiments.cli.settings import RunConfig, Settings, check_settings, settings_from
+from experiments.cli.streams import open_streams
 from experiments.cli.unread import warnings
 from prmkd_jax.common.errors import UserError
 
@@ -184,6 +185,7 @@ def resolve(path: str) -> Any:
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main` on the command line; a `UserError` ends in one line and status 2."""
+    open_streams()
     try:
         with interruptible():
             main(sys.argv[1:])

@@ -39,6 +39,11 @@ def writing(path: Path) -> Iterator[Path]:
         flush(partial)
         os.replace(partial, path)
         _flush_folder(path.parent)
+    except OSError as error:
+        # A full disk is told without a name.
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

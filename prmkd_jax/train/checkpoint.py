@@ -1,6 +1,7 @@
 """Training states on disk; the only module that knows orbax."""
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ _NAME = re.compile(r"epoch_(\d+)")
 # The digests of a state's files stand in its folder; they are written last.
 _DIGESTS = "digests.json"
 _KEPT = 2
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 def save_checkpoint(folder: Path, epoch: int, state: Any, progress: dict[str, Any]) -> None:
@@ -32,11 +34,22 @@ def save_checkpoint(folder: Path, epoch: int, state: Any, progress: dict[str, An
         epoch: epochs done.
         state: pytree of arrays.
         progress: everything else that a resumed run needs, as JSON values.
+
+    Raises:
+        OSError: it can't be written.
     """
     leaves = {str(index): leaf for index, leaf in enumerate(jax.tree.leaves(state))}
     # The caller donates its arrays to the next step, so the save must be over on return.
     path = folder.absolute() / f"epoch_{epoch}"
-    ocp.save(str(path), leaves, overwrite=True, custom_metadata=progress)
+    for unfinished in folder.glob("epoch_*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(unfinished)
+    try:
+        ocp.save(str(path), leaves, overwrite=True, custom_metadata=progress)
+    except ValueError as error:
+        # Orbax's writer tells the system's errors, such as a full disk, in its text alone.
+        if (found := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     for file in _files(path):
         flush(path / file)
     write_sealed_json(path / _DIGESTS, {"files": _digests(path)})
