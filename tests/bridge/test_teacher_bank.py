@@ -147,6 +147,20 @@ def test_a_manifest_without_a_field_is_named(written, field):
         read_vectors(written, IDENTITY)
 
 
+def test_vectors_that_float16_would_make_zeros_are_refused(tmp_path):
+    """A distillation loss of 0.0 that is still called a distillation."""
+    items = np.ones((3, 2), np.float32)
+    items[1] = 1e-9
+    with pytest.raises(UserError, match=r"items\.npy: row 1: found values up to 1e-09, expected"):
+        write_vectors(
+            tmp_path, name="t", scale=1.0, identity={}, instances=np.ones((2, 2)), items=items
+        )
+    with pytest.raises(UserError, match=r"instances\.npy: found zeros in all 2 rows"):
+        write_vectors(
+            tmp_path, name="t", scale=1.0, identity={}, instances=np.zeros((2, 2)), items=items
+        )
+
+
 def test_without_a_manifest_nothing_is_there(written):
     """Vectors of a run that was killed while it wrote them."""
     (written / "manifest.json").unlink()
