@@ -23,6 +23,7 @@ from prmkd_jax.students.student import (
     unflatten_params,
 )
 from teachers_torch.recbole_file import Checkpoint, read_recbole, require_settings
+from teachers_torch.states import require_tensors
 
 
 class Start(NamedTuple):
@@ -106,6 +107,7 @@ def from_recbole(
     require_settings(checkpoint, unstated_settings(config), source)
     found = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
     require_weights(found, placed.shapes, source)
+    require_tensors(checkpoint.weights, source)
     theirs = {key: value.float().numpy() for key, value in checkpoint.weights.items()}
     ours = {}
     for name, keys in placed.keys.items():

@@ -1,7 +1,6 @@
 """Teacher vectors on disk: two float16 arrays and a manifest with their digests."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, write_json, writing
+from prmkd_jax.common.files import file_digest, writing
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
 _MANIFEST = "manifest.json"
 _FILES = ("instances.npy", "items.npy")
@@ -55,7 +55,7 @@ def write_vectors(
         items: see `Vectors`.
 
     Raises:
-        UserError: if a value is not finite, in float16 too.
+        UserError: if a value is not finite, in float16 too, a row vanishes there, or all are 0.
     """
     manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
     manifest["files"] = {}
@@ -67,6 +67,17 @@ def write_vectors(
                 f"teacher {name}: {file}: found a value of {np.abs(array).max():g}, expected "
                 "finite ones up to 65504, for float16: scale vectors down, score_scale up"
             )
+        vanished = array.any(axis=1) & ~half.any(axis=1)
+        if vanished.any():
+            raise UserError(
+                f"teacher {name}: {file}: row {int(np.argmax(vanished))}: found values up to "
+                f"{np.abs(array[vanished]).max():g}, expected larger ones, for float16, which "
+                "would hold 0: scale vectors up, score_scale down"
+            )
+        if not half.any():
+            raise UserError(
+                f"teacher {name}: {file}: found zeros in all {len(half)} rows, expected vectors"
+            )
         with writing(folder / file) as partial:
             with partial.open("wb") as stream:
                 np.save(stream, half)
@@ -77,7 +88,7 @@ def write_vectors(
             "sha256": digest,
         }
     # The manifest comes last: vectors without one don't count as written.
-    write_json(folder / _MANIFEST, manifest)
+    write_sealed_json(folder / _MANIFEST, manifest)
 
 
 def has_vectors(folder: Path) -> bool:
@@ -93,7 +104,7 @@ def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
     """
     path = folder / _MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_sealed_json(path)
         instances, items = (_open(folder / file, manifest["files"][file]) for file in _FILES)
         vectors = Vectors(manifest["name"], float(manifest["scale"]), instances, items)
         found = manifest["identity"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from prmkd_jax.common.files import writing
+from prmkd_jax.common.parts import make_in_parts
 from teachers_torch.teacher import Teacher
 
 SHARD_SIZE = 4096
@@ -28,15 +28,8 @@ def encode_in_shards(
         progress: receives the instances encoded and to encode, after each shard.
         shard_size: instances of a shard.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    for start in range(0, num_instances, shard_size):
-        stop = min(start + shard_size, num_instances)
-        path = folder / f"{start}-{stop}.npy"
-        if not path.exists():
-            vectors = teacher.encode_instances(np.arange(start, stop))
-            with writing(path) as partial, partial.open("wb") as file:
-                np.save(file, vectors)
-        shards.append(np.load(path))
-        progress(stop, num_instances)
-    return np.concatenate(shards)
+
+    def encode(start: int, stop: int) -> np.ndarray:
+        return teacher.encode_instances(np.arange(start, stop))
+
+    return make_in_parts(folder, num_instances, shard_size, encode, progress)

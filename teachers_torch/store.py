@@ -1,7 +1,6 @@
 """Tuned teachers on disk: safetensors and a JSON card in one folder."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import safetensors.torch
@@ -9,7 +8,8 @@ from safetensors import SafetensorError
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, writing_folder
+from prmkd_jax.common.files import file_digest, writing_folder
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.task import Task
 from teachers_torch.config import TeacherSettings
 from teachers_torch.registry import kind
@@ -17,6 +17,7 @@ from teachers_torch.states import save_weights, seeded
 from teachers_torch.teacher import Log, Teacher, TeacherCard
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+_WEIGHTS_DIGEST = "weights_sha256"
 
 
 def save(teacher: Teacher, card: TeacherCard, folder: Path) -> None:
@@ -32,8 +33,32 @@ def save(teacher: Teacher, card: TeacherCard, folder: Path) -> None:
 
 
 def save_card(card: TeacherCard, folder: Path) -> None:
-    """Replaces the card of a saved teacher."""
-    write_json(folder / CARD, dataclasses.asdict(card))
+    """Replaces the card of a saved teacher; it holds the digest of the weights."""
+    weights = folder / WEIGHTS
+    digest = file_digest(weights) if weights.exists() else None
+    write_sealed_json(folder / CARD, {**dataclasses.asdict(card), _WEIGHTS_DIGEST: digest})
+
+
+def read_card(folder: Path) -> TeacherCard:
+    """The card of a saved teacher.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return _read_card(folder)[0]
+
+
+def _read_card(folder: Path) -> tuple[TeacherCard, str | None]:
+    """The card, and the digest of the weights."""
+    try:
+        content = read_sealed_json(folder / CARD)
+        digest = content.pop(_WEIGHTS_DIGEST)
+        return TeacherCard(**content), digest
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / CARD}: missing or damaged, expected a teacher card (delete {folder} to "
+            "tune again)"
+        ) from error
 
 
 def load(
@@ -44,10 +69,7 @@ def load(
     Raises:
         UserError: a file is missing or damaged, or the weights are another model's.
     """
-    try:
-        card = TeacherCard(**json.loads((folder / CARD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / CARD}: missing or damaged, expected a teacher card") from error
+    card, digest = _read_card(folder)
     chosen = kind(name)
     # The weights drawn here are overwritten; the caller's random state stays as it is.
     with seeded(0):
@@ -55,8 +77,10 @@ def load(
     module = chosen.module(teacher)
     if module is not None:
         try:
+            if file_digest(folder / WEIGHTS) != digest:
+                raise ValueError("they differ from their digest")
             module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (OSError, ValueError, SafetensorError, RuntimeError) as error:
             raise UserError(
                 f"{folder / WEIGHTS}: found no weights that fit, expected those of {name} tuned "
                 "with this configuration (delete the folder to tune again)"

@@ -94,18 +94,40 @@ def read_torch_file(path: Path, ignored: tuple[str, ...] = ()) -> object:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait, a device never end
             raise OSError("it is no regular file")
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            archive = _open(file, size)
-            return _content(archive, size, ignored)
+            return read_torch_stream(path, file, os.fstat(file.fileno()).st_size, ignored)
+    except OSError as error:
+        raise _no_checkpoint(path, error) from error
+
+
+def read_torch_stream(
+    path: Path, file: IO[bytes], size: int, ignored: tuple[str, ...] = ()
+) -> object:
+    """As `read_torch_file`, of an open file.
+
+    Args:
+        path: how an error names it.
+        file: at its beginning, and seekable.
+        size: bytes that it has.
+        ignored: see `read_torch_file`.
+
+    Raises:
+        UserError: as `read_torch_file`.
+    """
+    try:
+        return _content(_open(file, size), size, ignored)
     except Foreign as error:
         raise UserError(
             f"{path}: found {_shown(str(error))}, which no checkpoint needs, expected tensors and "
             "plain values"
         ) from error
     except _UNREADABLE as error:
-        raise UserError(
-            f"{path}: found no checkpoint of torch.save ({_shown(str(error))}), expected one"
-        ) from error
+        raise _no_checkpoint(path, error) from error
+
+
+def _no_checkpoint(path: Path, error: BaseException) -> UserError:
+    return UserError(
+        f"{path}: found no checkpoint of torch.save ({_shown(str(error))}), expected one"
+    )
 
 
 def _shown(text: str) -> str:

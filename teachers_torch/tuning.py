@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import require_parts
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
@@ -84,9 +85,19 @@ def tuning_state(cache: Cache, identity: Identity) -> Path:
 def evaluate(
     teacher: Teacher, task: Task, instance_ids: Int[np.ndarray, " instances"]
 ) -> dict[str, float]:
-    """Metrics of ranking all items for these instances, no history masked."""
+    """Metrics of ranking all items for these instances, no history masked.
+
+    Raises:
+        UserError: a score is not finite.
+    """
     users = teacher.encode_instances(instance_ids)
-    return rank_all(users, teacher.encode_items(), task.targets(instance_ids))
+    try:
+        return rank_all(users, teacher.encode_items(), task.targets(instance_ids))
+    except ValueError as error:
+        raise UserError(
+            f"teacher {teacher.name}: found scores that are not finite ({error}); a smaller "
+            "learning rate of the teacher may help"
+        ) from error
 
 
 def rank_all(

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bridge.runtime import settle
 from experiments.cli.flags import Config, Group, config_of, parse
 from experiments.cli.help import commands_text, flags_text
+from experiments.cli.interrupt import interruptible
 from experiments.cli.settings import RunConfig, Settings, check_settings, settings_from
+from experiments.cli.streams import open_streams
 from experiments.cli.unread import warnings
 from prmkd_jax.common.errors import UserError
 
@@ -151,8 +153,9 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
             topic=topic,
         )
         body = resolve(command.body)
-        check(call)
-        body(call)
+        with call.reporter.listening():
+            check(call)
+            body(call)
     except KeyboardInterrupt:
         print(command.interrupted, file=sys.stderr, flush=True)
         raise SystemExit(130) from None
@@ -182,8 +185,10 @@ def resolve(path: str) -> Any:
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main` on the command line; a `UserError` ends in one line and status 2."""
+    open_streams()
     try:
-        main(sys.argv[1:])
+        with interruptible():
+            main(sys.argv[1:])
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error))

@@ -1,5 +1,6 @@
 """Progress for people: a bar with rate and remaining time on a terminal, lines in a log."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -15,6 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+# The loggers of the packages, which tell what a library can't ask about.
+_LOGGERS = ("prmkd_jax", "teachers_torch", "bridge")
 
 # A log gets a line of a long stage this often, in seconds.
 _LOG_EVERY = 30.0
@@ -38,6 +42,21 @@ class Reporter:
         self.console.print(Text("warning: ", style="yellow") + Text(text))
 
     @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Shows the warnings that the packages log, such as those about damaged files."""
+        handler = _Warnings(self)
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.propagate = False
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeHandler(handler)
+                logger.propagate = True
+
+    @contextmanager
     def stage(self, title: str, unit: str) -> Iterator["Stage"]:
         """Shows a stage of unknown parts; its parts are announced by `Stage.update`."""
         bar = Progress(
@@ -53,6 +72,16 @@ class Reporter:
         )
         with bar:
             yield Stage(self, bar, title, unit)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, reporter: Reporter):
+        super().__init__(logging.WARNING)
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows one warning."""
+        self._reporter.warn(record.getMessage())
 
 
 class Stage:

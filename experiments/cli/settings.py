@@ -22,6 +22,9 @@ STUDENT = "student"
 STARTED = (STUDENT, *TEACHERS)
 """Models that `--init` can name; unisrec-text starts from unisrec's."""
 
+# JAX keeps 32 bits of a seed: larger ones would repeat smaller ones.
+LARGEST_SEED = 2**32 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -51,14 +54,14 @@ class RunConfig:
         "folder of an encoder to convert. Without an entry every seed draws its own start; "
         "recformer is made of all-MiniLM-L6-v2.",
     )
-    teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0)
+    teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0, high=LARGEST_SEED)
     teacher_scores: str = option(
         "jax",
         "Where teachers' vectors become scores: inside the jitted step, or in PyTorch with one "
         "hand-over a step; both give the same logits.",
         choices=("jax", "torch"),
     )
-    seeds: tuple[int, ...] = option((0,), "Seeds of the students.", low=0)
+    seeds: tuple[int, ...] = option((0,), "Seeds of the students.", low=0, high=LARGEST_SEED)
     export_recbole: bool = option(
         False, "Write the trained students under RecBole's keys too, for RecBole to serve."
     )

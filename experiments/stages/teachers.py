@@ -1,7 +1,7 @@
 """The teachers' stage: tuned once, encoded once, then read from the cache by every run."""
 
 import dataclasses
-import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ from experiments.cli.console import Reporter, Stage
 from experiments.cli.settings import Settings
 from experiments.stages.progress import TeacherProgress
 from prmkd_jax.common.cache import Cache, locked
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
 from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards
-from teachers_torch.store import CARD, load, save, save_card
+from teachers_torch.states import remove_state
+from teachers_torch.store import CARD, load, read_card, save, save_card
 from teachers_torch.teacher import ENCODER_VERSION, Identity, Log, Teacher, TeacherCard
 from teachers_torch.tuning import tune, tuning_state
 
@@ -68,9 +70,25 @@ def check_teachers(
         if has_vectors(folder):
             read_vectors(folder, _manifest(found, task))
         else:
+            _require_room(cache, found.name)
             kind(found.name).check(task, settings.teachers, cache)
         if checked is not None:
             checked.add(found.key)
+
+
+def _require_room(cache: Cache, name: str) -> None:
+    """Looks whether a teacher that isn't in the cache can be put there.
+
+    Raises:
+        UserError: it can't.
+    """
+    nearest = next(path for path in (cache.root, *cache.root.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        what = "without permission to write" if nearest.is_dir() else "a file"
+        raise UserError(
+            f"--cache_dir: found {nearest} {what}, expected a folder for teacher {name}, who is "
+            "not in the cache yet"
+        )
 
 
 def prepare_teachers(
@@ -127,7 +145,7 @@ def _prepare(
     else:
         reporter.say(f"{title}: from the cache, {folder}")
     vectors = read_vectors(folder, _manifest(found, task))
-    return ReadyTeacher(vectors, json.loads((folder / CARD).read_text(encoding="utf-8")))
+    return ReadyTeacher(vectors, dataclasses.asdict(read_card(folder)))
 
 
 class _Making(NamedTuple):
@@ -192,4 +210,4 @@ def _encode(
         items=items,
     )
     shutil.rmtree(folder / "shards")
-    tuning_state(making.cache, making.found).unlink(missing_ok=True)
+    remove_state(tuning_state(making.cache, making.found))

@@ -10,12 +10,16 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from prmkd_jax.common.files import remove_leftovers, writing
+from prmkd_jax.common.files import remove_leftovers
+from prmkd_jax.common.sealed import is_sealed, writing_sealed
+
+_LOG = logging.getLogger(__name__)
 
 ROOMS = ("texts", "images", "tokens", "tuning", "teachers", "compiled")
 
@@ -43,19 +47,27 @@ class Cache:
     def entry(self, room: str, name: str, make: Callable[[Path], None]) -> Path:
         """The file of an entry, made unless it is there; other processes wait meanwhile.
 
+        The file is sealed (`common.sealed`): a damaged one is made again, with a warning.
+
         Args:
             room: a name of `ROOMS`.
             name: file name, which holds a hash of all that the content depends on.
             make: writes the content to the path that it is given.
         """
         path = self.room(room) / name
-        if not path.is_file():
+        if not is_sealed(path):
             with locked(path):
-                if not path.is_file():
+                if not is_sealed(path):
+                    if path.exists():
+                        _LOG.warning("%s: found it damaged; it is made again", path)
                     remove_leftovers(path.parent)
-                    with writing(path) as partial:
+                    with writing_sealed(path) as partial:
                         make(partial)
         return path
+
+    def has(self, room: str, name: str) -> bool:
+        """Whether an entry is there and as it was written."""
+        return is_sealed(self.room(room) / name)
 
 
 @contextlib.contextmanager

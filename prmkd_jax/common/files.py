@@ -36,9 +36,14 @@ def writing(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         yield partial
-        _flush(partial)
+        flush(partial)
         os.replace(partial, path)
         _flush_folder(path.parent)
+    except OSError as error:
+        # A full disk is told without a name.
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -57,7 +62,7 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         yield partial
         for path in sorted(partial.rglob("*")):
             if path.is_file():
-                _flush(path)
+                flush(path)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -82,7 +87,7 @@ def writing_into(folder: Path, last: str) -> Iterator[Path]:
         yield partial
         files = [path.relative_to(partial) for path in partial.rglob("*") if path.is_file()]
         for file in files:
-            _flush(partial / file)
+            flush(partial / file)
         (folder / last).unlink(missing_ok=True)
         for file in sorted(files, key=lambda file: (str(file) == last, file)):
             (folder / file).parent.mkdir(exist_ok=True)
@@ -122,6 +127,12 @@ def append_json_line(path: Path, content: Any) -> None:
         stream.write(json.dumps(content, sort_keys=True) + "\n")
 
 
+def flush(path: Path) -> None:
+    """Waits until a file's content is on the disk."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, 64 hex digits."""
     with path.open("rb") as stream:
@@ -139,11 +150,6 @@ def content_digest(content: Any) -> str:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial-{os.getpid()}")
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from prmkd_jax.common.errors import UserError
 
 
@@ -37,3 +39,25 @@ def require_weights(
             f"{what}: {', '.join(sorted(keys))}" for what, keys in told.items() if keys
         )
         raise UserError(f"{source}: found weights that don't fit ({lists}), expected this model's")
+
+
+def require_numbers(found: Mapping[str, np.ndarray], source: str) -> None:
+    """Checks that weights are what a model computes with.
+
+    Args:
+        found: a file's weights by name.
+        source: how an error names the file.
+
+    Raises:
+        UserError: one is of no floating type, or not finite.
+    """
+    for name, array in found.items():
+        # bfloat16 and its like are of kind "V", NumPy not knowing them.
+        if array.dtype.kind not in "fV":
+            raise UserError(f"{source}: {name}: found weights of {array.dtype}, expected floats")
+        finite = np.isfinite(array.astype(np.float32, copy=False))
+        if not finite.all():
+            raise UserError(
+                f"{source}: {name}: found {(~finite).sum():,} of {finite.size:,} weights that are "
+                "not finite, expected finite numbers"
+            )

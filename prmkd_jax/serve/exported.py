@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import content_digest, file_digest, write_json, writing_into
-from prmkd_jax.common.weights import require_weights
+from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
@@ -163,6 +163,7 @@ def read_exported(folder: Path) -> Exported:
     facts = _read_facts(card["facts"], served, ids["fields"])
     like = abstract_params(config, facts)
     require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
+    require_numbers(weights, str(folder / WEIGHTS))
     return Exported(
         config=config,
         facts=facts,
@@ -201,6 +202,7 @@ def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Data
         _require_ids(folder / CARD, field, card["fields"].get(field), names)
     like = abstract_params(config, facts)
     require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
+    require_numbers(weights, str(folder / WEIGHTS))
     return unflatten_params(weights, like)
 
 

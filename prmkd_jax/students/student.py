@@ -1,9 +1,10 @@
 """The light models that are served: the protocol they share, and how one is made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
@@ -141,19 +142,47 @@ def _dotted(path: tuple[Any, ...]) -> str:
 
 
 def _require_protocol(student: Student, name: str, facts: Facts) -> None:
-    """Checks a user's own student's shapes: a table with a padding row ranks other items."""
+    """Checks what a user's own student returns: a table with a padding row ranks other items.
+
+    Raises:
+        UserError: a method is missing, or returns no floats of the shape that it should.
+    """
+    told = f"--student: {name}: {type(student).__module__}.{type(student).__qualname__}"
+    for method in ("queries", "items", "score"):
+        if not callable(getattr(student, method, None)):
+            raise UserError(f"{told} has no method {method}, expected queries, items and score")
     slots = np.zeros((2, 3), np.int32)
-
-    def ask(rows: PackedRows) -> tuple[Array, Array, Array]:
-        queries, items = student.queries(rows), student.items()
-        return queries, items, student.score(queries, items)
-
     rows = PackedRows(*[slots] * len(PackedRows._fields))
-    found = [[*array.shape] for array in jax.eval_shape(ask, rows)]
-    width = found[0][-1]
+
+    def shape_of(method: str, wanted: str, ask: Callable[[], Array]) -> jax.ShapeDtypeStruct:
+        found = jax.eval_shape(ask)
+        dtype = getattr(found, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            kind = type(found).__name__ if dtype is None else str(dtype)
+            raise UserError(f"{told}.{method} returned {kind}, expected floats {wanted}")
+        return found
+
+    queries = shape_of("queries", "[6, d]", lambda: student.queries(rows))
+    items = shape_of("items", f"[{facts.num_items}, d]", student.items)
+    width = queries.shape[-1] if queries.shape else "d"
     expected = [[6, width], [facts.num_items, width], [6, facts.num_items]]
+    found = [[*queries.shape], [*items.shape]]
+    if [len(shape) for shape in found] == [2, 2] and found[0][1] == found[1][1]:
+        scores = shape_of("score", str(expected[2]), _scores(student, queries, items))
+        found.append([*scores.shape])
     if found != expected:
         raise UserError(
             f"--student: {name}: found queries, items and scores of shape {found} for 6 slots and "
             f"{facts.num_items} items, expected {expected}"
         )
+
+
+def _scores(
+    student: Student, queries: jax.ShapeDtypeStruct, items: jax.ShapeDtypeStruct
+) -> Callable[[], Array]:
+    def ask() -> Array:
+        return student.score(
+            jnp.zeros(queries.shape, queries.dtype), jnp.zeros(items.shape, items.dtype)
+        )
+
+    return ask

@@ -1,5 +1,7 @@
 """Training states on disk; the only module that knows orbax."""
 
+import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -10,44 +12,89 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest, flush
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
+_LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"epoch_(\d+)")
+# The digests of a state's files stand in its folder; they are written last.
+_DIGESTS = "digests.json"
+_KEPT = 2
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 def save_checkpoint(folder: Path, epoch: int, state: Any, progress: dict[str, Any]) -> None:
-    """Writes the state after an epoch, then removes the older ones.
+    """Writes the state after an epoch, then removes the older ones but for the last.
 
-    Orbax writes beside and renames, so a kill leaves the previous checkpoint whole.
+    Orbax writes beside and renames, and a state without digests doesn't count, so a kill leaves
+    the one before.
 
     Args:
         folder: one folder a run.
         epoch: epochs done.
         state: pytree of arrays.
         progress: everything else that a resumed run needs, as JSON values.
+
+    Raises:
+        OSError: it can't be written.
     """
     leaves = {str(index): leaf for index, leaf in enumerate(jax.tree.leaves(state))}
     # The caller donates its arrays to the next step, so the save must be over on return.
-    path = str(folder.absolute() / f"epoch_{epoch}")
-    ocp.save(path, leaves, overwrite=True, custom_metadata=progress)
+    path = folder.absolute() / f"epoch_{epoch}"
+    for unfinished in folder.glob("epoch_*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(unfinished)
+    try:
+        ocp.save(str(path), leaves, overwrite=True, custom_metadata=progress)
+    except ValueError as error:
+        # Orbax's writer tells the system's errors, such as a full disk, in its text alone.
+        if (found := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+    for file in _files(path):
+        flush(path / file)
+    write_sealed_json(path / _DIGESTS, {"files": _digests(path)})
+    older = [other for other in _epochs(folder) if other < epoch]
     for other in _epochs(folder):
-        if other != epoch:
+        if other != epoch and other not in older[1 - _KEPT :]:
             shutil.rmtree(folder / f"epoch_{other}")
 
 
 def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
     """The newest state in a folder and its progress; None where there is none.
 
+    In place of a damaged state the one before is read, with a warning.
+
     Args:
         folder: one folder a run.
         like: pytree of arrays with the structure, shapes, dtypes and devices to be restored.
 
     Raises:
-        UserError: if the arrays there are others, as after a change of the data.
+        UserError: all states are damaged, or the arrays there are others, as after a change of
+            the data.
     """
-    epochs = _epochs(folder)
-    if not epochs:
+    finished = [
+        epoch for epoch in _epochs(folder) if (folder / f"epoch_{epoch}" / _DIGESTS).exists()
+    ]
+    for epoch in reversed(finished):
+        path = folder.absolute() / f"epoch_{epoch}"
+        if _is_intact(path):
+            return _read(path, like)
+        if epoch != finished[0]:
+            _LOG.warning("%s: found it damaged; going on from the state before", path)
+    if not finished:
         return None
-    path = folder.absolute() / f"epoch_{max(epochs)}"
+    count = (
+        "1 training state, damaged"
+        if len(finished) == 1
+        else f"{len(finished)} training states, all damaged"
+    )
+    raise UserError(
+        f"{folder}: found {count}, expected an intact one (delete {folder} to train from the "
+        "beginning)"
+    )
+
+
+def _read(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     leaves, structure = jax.tree.flatten(like)
     abstract = {
         str(index): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
@@ -61,6 +108,24 @@ def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | Non
     return jax.tree.unflatten(structure, ordered), dict(progress or {})
 
 
+def _is_intact(path: Path) -> bool:
+    """Whether a state's files are those that were written, all of them and no more."""
+    try:
+        return read_sealed_json(path / _DIGESTS)["files"] == _digests(path)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _digests(path: Path) -> dict[str, str]:
+    return {file: file_digest(path / file) for file in _files(path)}
+
+
+def _files(path: Path) -> list[str]:
+    """The files of a state, relative to its folder; not that of the digests."""
+    files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    return sorted(str(file) for file in files if str(file) != _DIGESTS)
+
+
 def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
 
@@ -70,10 +135,10 @@ def _require_same(path: Path, found: dict[str, str], expected: dict[str, str]) -
         if found.get(name) != expected.get(name):
             raise UserError(
                 f"{path}: array {name}: found {found.get(name)}, expected {expected.get(name)}; "
-                f"delete {path.parent} to train anew"
+                f"delete {path.parent} to train from the beginning"
             )
 
 
 def _epochs(folder: Path) -> list[int]:
     matches = (_NAME.fullmatch(path.name) for path in folder.glob("epoch_*"))
-    return [int(match[1]) for match in matches if match]
+    return sorted(int(match[1]) for match in matches if match)

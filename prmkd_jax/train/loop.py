@@ -66,7 +66,7 @@ def fit(
         on_start: called with the validation metrics of a given start.
 
     Raises:
-        FloatingPointError: a validation or test score is not finite.
+        FloatingPointError: a loss, or a validation or test score, is not finite.
     """
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
@@ -98,7 +98,7 @@ def fit(
         seconds = {"train": trained - started, "evaluate": evaluated - trained}
         record = {
             "epoch": progress.epoch + 1,
-            **_summary(metrics, run),
+            **_summary(metrics, run, progress.epoch + 1),
             "validation": scores,
         }
         if _note_epoch(progress, run, record, seconds):
@@ -163,8 +163,12 @@ def _note_epoch(
     return better
 
 
-def _summary(metrics: list[StepMetrics], run: Run) -> dict[str, Any]:
-    """Means over the epoch's instances, as JSON values."""
+def _summary(metrics: list[StepMetrics], run: Run, epoch: int) -> dict[str, Any]:
+    """Means over the epoch's instances, as JSON values.
+
+    Raises:
+        FloatingPointError: one is not finite.
+    """
     weights = np.array([m.num_instances for m in metrics], dtype=float)
 
     def mean(values: list) -> np.ndarray:
@@ -174,6 +178,11 @@ def _summary(metrics: list[StepMetrics], run: Run) -> dict[str, Any]:
         name: float(mean([getattr(m, name) for m in metrics]))
         for name in ("loss", "cross_entropy", "distillation", "gradient_norm")
     }
+    for name, value in summary.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"epoch {epoch}: found a {name} of {value}, expected a finite one"
+            )
     if run.teachers is not None and metrics[0].teachers is not None:
         fields = metrics[0].teachers._fields
         by_field = {f: mean([getattr(m.teachers, f) for m in metrics]) for f in fields}

@@ -1,10 +1,12 @@
 """A user's own recommender as a teacher: an entry point that names a class, or a kind."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
@@ -42,12 +44,16 @@ class OwnTeacher:
             origin: module:class, for error messages.
             model_class: the user's class.
             dataset: passed to the class.
+
+        Raises:
+            UserError: its score_scale is no number that scales.
         """
         self.name = name
         self._origin = origin
         self._num_items = dataset.num_items
         self._model = model_class(dataset)
-        self.score_scale = float(getattr(self._model, "score_scale", 1.0))
+        self.score_scale = self._scale(getattr(self._model, "score_scale", 1.0))
+        self._widths: dict[str, int] = {}
 
     @property
     def table_bytes(self) -> int:
@@ -73,14 +79,46 @@ class OwnTeacher:
         """
         return self._checked("encode_items", self._model.encode_items(), self._num_items)
 
+    def _scale(self, value: Any) -> float:
+        try:
+            scale = float(value)
+        except (TypeError, ValueError):
+            scale = math.nan
+        if not math.isfinite(scale) or scale == 0:
+            raise self._wrong(f"score_scale is {value!r}, expected a finite number other than 0")
+        return scale
+
     def _checked(self, method: str, vectors: Any, rows: int) -> Float32[np.ndarray, "rows width"]:
-        array = np.asarray(vectors, dtype=np.float32)
-        if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():
-            raise UserError(
-                f"--teachers: {self.name}: {self._origin}.{method} returned shape "
-                f"{list(array.shape)}, expected [{rows}, d] of finite numbers"
+        """The vectors as an array; tensors may be of any device and float, with a gradient too."""
+        try:
+            if isinstance(vectors, torch.Tensor):
+                vectors = vectors.detach().float().cpu().numpy()
+            if vectors is None:
+                raise TypeError
+            array = np.asarray(vectors).astype(np.float32, copy=False)
+        except (TypeError, ValueError, RuntimeError):
+            raise self._wrong(
+                f"{method} returned {type(vectors).__name__}, expected an array of [{rows}, d] of "
+                "finite numbers"
+            ) from None
+        if array.ndim != 2 or len(array) != rows or not array.shape[1]:
+            raise self._wrong(
+                f"{method} returned shape {list(array.shape)}, expected [{rows}, d] of finite "
+                "numbers"
             )
+        finite = np.isfinite(array).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise self._wrong(f"{method} returned nan or inf in row {row}, expected finite numbers")
+        self._widths[method] = array.shape[1]
+        if len(set(self._widths.values())) > 1:
+            widths = " and ".join(f"{name} {width}" for name, width in self._widths.items())
+            raise self._wrong(f"found vectors of width {widths}, expected one width")
         return array
+
+    def _wrong(self, what: str) -> UserError:
+        separator = ": " if what.startswith("found") else "."
+        return UserError(f"--teachers: {self.name}: {self._origin}{separator}{what}")
 
 
 @dataclasses.dataclass(frozen=True)

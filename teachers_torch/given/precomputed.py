@@ -102,6 +102,8 @@ def _read(config: PrecomputedConfig, name: str, rows: int, width: int | None) ->
     expected = f"[{rows}, {width or 'd'}]"
     if array.ndim != 2 or len(array) != rows or (width and array.shape[1] != width):
         raise UserError(f"{path}: found shape {list(array.shape)}, expected {expected}")
+    if not array.shape[1]:
+        raise UserError(f"{path}: found vectors of width 0, expected at least 1")
     if not np.issubdtype(array.dtype, np.floating):
         raise UserError(f"{path}: found dtype {array.dtype}, expected floats")
     for start in range(0, rows, ROWS_AT_ONCE):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from jaxtyping import Bool, Float16, Float32
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig
 from teachers_torch.items.text import Progress, encoder_identity
+
+# About how many images are encoded between two parts on disk.
+PART = 256
 
 
 def image_features(
@@ -36,7 +42,7 @@ def image_features(
     """
     images = dataset.catalogue.image_features
     rows = dataset.catalogue.image_rows
-    if images is None or rows is None or not (rows >= 0).any():
+    if images is None or rows is None or not (rows >= 0).any() or not images.shape[1]:
         raise UserError(f"data set {dataset.name}: no item has image features, expected some")
     available = rows >= 0
     # float32 before the sums: those of float16 overflow.
@@ -74,11 +80,16 @@ def encode_files(
     """
     distinct = _distinct(dataset)
 
+    name = _entry(distinct, config)
+    # What a killed encoding has done stays there for the next one.
+    parts = cache.room("images") / f"{name}.parts"
+
     def make(path: Path) -> None:
         with path.open("wb") as file:
-            np.save(file, encode_paths(distinct, config, progress))
+            np.save(file, _encode(distinct, config, progress, parts))
 
-    features = np.load(cache.entry("images", _entry(distinct, config), make))
+    features = np.load(cache.entry("images", name, make))
+    shutil.rmtree(parts, ignore_errors=True)
     row_of = {path: row for row, path in enumerate(distinct)}
     paths = dataset.catalogue.image_paths or ()
     rows = np.array([row_of.get(path, -1) for path in paths], dtype=np.int32)
@@ -95,9 +106,9 @@ def feature_width(dataset: Dataset, config: ImageConfig, cache: Cache) -> int:
     distinct = _distinct(dataset)
     if not distinct:
         raise UserError(f"data set {dataset.name}: no item has an image, expected some")
-    path = cache.room("images") / _entry(distinct, config)
-    if path.exists():
-        return np.load(path, mmap_mode="r").shape[1]
+    name = _entry(distinct, config)
+    if cache.has("images", name):
+        return np.load(cache.room("images") / name, mmap_mode="r").shape[1]
     return encode_paths(distinct[:1], config, lambda done, total: None).shape[1]
 
 
@@ -133,6 +144,23 @@ def _entry(paths: Sequence[str], config: ImageConfig) -> str:
 def encode_paths(
     paths: Sequence[str], config: ImageConfig, progress: Progress
 ) -> Float16[np.ndarray, "images features"]:
+    """Encodes image files, without the cache.
+
+    Args:
+        paths: the files, at least one.
+        config: the encoder and its batch size.
+        progress: receives the images encoded and to encode, every batch.
+
+    Raises:
+        UserError: an image or the encoder can't be read.
+    """
+    with tempfile.TemporaryDirectory() as parts:
+        return _encode(paths, config, progress, Path(parts))
+
+
+def _encode(
+    paths: Sequence[str], config: ImageConfig, progress: Progress, parts: Path
+) -> Float16[np.ndarray, "images features"]:
     """One row an image file.
 
     Args:
@@ -144,13 +172,26 @@ def encode_paths(
         UserError: an image or the encoder can't be read.
     """
     processor, model = _load_encoder(config.image_encoder)
-    parts = []
-    for start in range(0, len(paths), config.image_batch_size):
-        images = [_open(path) for path in paths[start : start + config.image_batch_size]]
-        pixels = processor(images=images, return_tensors="pt")["pixel_values"]
-        parts.append(_vectors(model, pixels.to(model.device)).cpu().numpy().astype(np.float16))
-        progress(start + len(images), len(paths))
-    return np.concatenate(parts)
+    size = config.image_batch_size
+
+    def encode(start: int, stop: int) -> np.ndarray:
+        batches = []
+        for at in range(start, stop, size):
+            images = [_open(path) for path in paths[at : min(at + size, stop)]]
+            pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+            encoded = _vectors(model, pixels.to(model.device)).cpu().numpy()
+            finite = np.isfinite(encoded).all(axis=1)
+            if not finite.all():
+                raise UserError(
+                    f"--image_encoder: found a vector of {config.image_encoder} that is not "
+                    f"finite, for {paths[at + int(np.argmin(finite))]}, expected finite numbers"
+                )
+            batches.append(encoded.astype(np.float16))
+            progress(at + len(images), len(paths))
+        return np.concatenate(batches)
+
+    # A part is some batches, so that small batches don't make many files.
+    return make_in_parts(parts, len(paths), size * max(1, PART // size), encode)
 
 
 @torch.inference_mode()

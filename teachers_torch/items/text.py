@@ -4,6 +4,8 @@ import hashlib
 import html
 import importlib.util
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from jaxtyping import Float32
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import content_digest, file_digest
+from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.data.dataset import Catalogue, category_names
 from teachers_torch.config import TextConfig
 
@@ -113,11 +116,17 @@ def encode_texts(
         UserError: the encoder can't be loaded or is not the one it should be.
     """
 
+    name = _entry(sentences, config)
+    # What a killed encoding has done stays there for the next one.
+    parts = cache.room("texts") / f"{name}.parts"
+
     def make(path: Path) -> None:
         with path.open("wb") as file:
-            np.save(file, _encode(sentences, config, progress))
+            np.save(file, _encode(sentences, config, progress, parts))
 
-    return np.load(cache.entry("texts", _entry(sentences, config), make))
+    vectors = np.load(cache.entry("texts", name, make))
+    shutil.rmtree(parts, ignore_errors=True)
+    return vectors
 
 
 def vector_width(sentences: Sequence[str], config: TextConfig, cache: Cache) -> int:
@@ -126,13 +135,14 @@ def vector_width(sentences: Sequence[str], config: TextConfig, cache: Cache) -> 
     Raises:
         UserError: as `encode_texts`.
     """
-    path = cache.room("texts") / _entry(sentences, config)
-    if path.exists():
-        return np.load(path, mmap_mode="r").shape[1]
+    name = _entry(sentences, config)
+    if cache.has("texts", name):
+        return np.load(cache.room("texts") / name, mmap_mode="r").shape[1]
     if config.text_encoder == BUNDLED_ENCODER and config.text_pooling == "model":
         bundled_folder()
         return BUNDLED_WIDTH
-    return _encode(sentences[:1], config, lambda done, total: None).shape[1]
+    with tempfile.TemporaryDirectory() as parts:
+        return _encode(sentences[:1], config, lambda done, total: None, Path(parts)).shape[1]
 
 
 def _entry(sentences: Sequence[str], config: TextConfig) -> str:
@@ -140,23 +150,29 @@ def _entry(sentences: Sequence[str], config: TextConfig) -> str:
 
 
 def _encode(
-    sentences: Sequence[str], config: TextConfig, progress: Progress
+    sentences: Sequence[str], config: TextConfig, progress: Progress, parts: Path
 ) -> Float32[np.ndarray, "sentences features"]:
-    model = load_encoder(config.text_encoder, config.text_pooling)
-    rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
     # Longest first, so that progress reports overestimate the time left.
-    distinct = sorted(rows, key=len, reverse=True)
-    vectors: np.ndarray | None = None
-    for start in range(0, len(distinct), CHUNK):
-        chunk = distinct[start : start + CHUNK]
-        encoded = model.encode(chunk, batch_size=config.text_batch_size, show_progress_bar=False)
-        if vectors is None:
-            vectors = np.empty((len(distinct), encoded.shape[1]), dtype=np.float32)
-        vectors[[rows[sentence] for sentence in chunk]] = encoded
-        progress(start + len(chunk), len(distinct))
-    if vectors is None:
+    distinct = sorted(dict.fromkeys(sentences), key=len, reverse=True)
+    if not distinct:
         raise ValueError("no sentences to encode")
-    return vectors[[rows[sentence] for sentence in sentences]]
+    place = {sentence: row for row, sentence in enumerate(distinct)}
+    model = load_encoder(config.text_encoder, config.text_pooling)
+
+    def encode(start: int, stop: int) -> np.ndarray:
+        batch_size = config.text_batch_size
+        encoded = model.encode(distinct[start:stop], batch_size=batch_size, show_progress_bar=False)
+        finite = np.isfinite(encoded).all(axis=1)
+        if not finite.all():
+            text = distinct[start + int(np.argmin(finite))]
+            raise UserError(
+                f"--text_encoder: found a vector of {config.text_encoder} that is not finite, for "
+                f"the text {text[:40]!r}, expected finite numbers"
+            )
+        return np.asarray(encoded, dtype=np.float32)
+
+    vectors = make_in_parts(parts, len(distinct), CHUNK, encode, progress)
+    return vectors[[place[sentence] for sentence in sentences]]
 
 
 def load_encoder(encoder: str, pooling: str = "model") -> "SentenceTransformer":

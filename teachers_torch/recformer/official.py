@@ -1,7 +1,6 @@
 """Recformer's weights on disk: the official code's files in, this project's in and out."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, writing_into
+from prmkd_jax.common.files import file_digest, writing_into
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.common.weights import require_weights
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.model import Recformer
-from teachers_torch.states import save_weights
+from teachers_torch.states import require_tensors, save_weights
 from teachers_torch.torch_file import read_torch_file
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def load_official(
             wanted = {name: t for name, t in wanted.items() if not name.startswith(group)}
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
     require_weights({name: tensor.shape for name, tensor in found.items()}, shapes, source)
+    require_tensors(found, source)
     model.load_state_dict({**model.state_dict(), **found})
 
 
@@ -122,7 +123,8 @@ def save_start(
         tokenizer.save_pretrained(partial / TOKENIZER)
         save_weights(model, partial / WEIGHTS)
         content = {**card, "architecture": dataclasses.asdict(model.architecture)}
-        write_json(partial / CARD, content)
+        content["weights_sha256"] = file_digest(partial / WEIGHTS)
+        write_sealed_json(partial / CARD, content)
 
 
 def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
@@ -132,7 +134,9 @@ def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
         UserError: a file is missing or damaged.
     """
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = read_sealed_json(folder / CARD)
+        if file_digest(folder / WEIGHTS) != card["weights_sha256"]:
+            raise ValueError(f"{WEIGHTS} differs from its digest")
         weights = safetensors.torch.load_file(folder / WEIGHTS)
         return Architecture(**card["architecture"]), weights
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

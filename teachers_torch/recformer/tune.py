@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int64
 
 from prmkd_jax.data.splits import Split
+from teachers_torch.losses import require_finite
 from teachers_torch.recformer.model import Recformer, RecformerTeacher, autocast, tuning_loss
 from teachers_torch.recformer.tokens import token_batches
 from teachers_torch.states import load_state, save_state
@@ -140,6 +141,7 @@ def _next_epoch(
         teacher.refresh_items()
     targets = _targets(teacher, split, seed, course.epoch)
     loss = _train_epoch(teacher, course.optimizer, course.schedule, targets, course.epoch)
+    require_finite(loss, course.epoch)
     ends = (course.last, config.last_epoch)
     if (course.epoch - course.before) % config.evaluate_every and course.epoch not in ends:
         course.seconds += time.perf_counter() - started

@@ -18,6 +18,7 @@ from teachers_torch.config import PretrainConfig, UniSRecConfig
 from teachers_torch.sequence.contrast import PretrainBatch
 from teachers_torch.sequence.encoder import TensorBatch
 from teachers_torch.sequence.unisrec import UniSRec
+from teachers_torch.states import require_tensors
 
 PLM, IDS = "plm_embedding.weight", "item_embedding.weight"
 
@@ -95,6 +96,7 @@ def load_weights(
     """
     wanted = {key: value.shape for key, value in model.state_dict().items()}
     require_weights({key: w.shape for key, w in weights.items()}, wanted, source, fresh=fresh)
+    require_tensors(weights, source)
     model.load_state_dict(weights, strict=False)
 
 

@@ -1,6 +1,5 @@
 """Pre-training of UniSRec and UniM²Rec-style teachers on other domains."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +11,12 @@ from jaxtyping import Int64
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, writing
+from prmkd_jax.common.files import file_digest, writing
+from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import PretrainConfig, TeacherSettings
+from teachers_torch.losses import require_finite
 from teachers_torch.sequence.contrast import PretrainBatch, item_drop, replace_rows
 from teachers_torch.sequence.pretrain_task import (
     BUILD,
@@ -24,8 +25,16 @@ from teachers_torch.sequence.pretrain_task import (
     identity,
     join_interactions,
 )
-from teachers_torch.sequence.start import FACTS, WEIGHTS
-from teachers_torch.states import best_device, load_state, save_state, save_weights, seeded
+from teachers_torch.sequence.start import FACTS, WEIGHTS, WEIGHTS_DIGEST, read_facts
+from teachers_torch.states import (
+    BEFORE,
+    best_device,
+    load_state,
+    remove_state,
+    save_state,
+    save_weights,
+    seeded,
+)
 from teachers_torch.teacher import Log
 
 STATE = "state.pt"
@@ -35,7 +44,11 @@ def written(config: PretrainConfig) -> tuple[list[str], list[str]]:
     """The files of a finished pre-training, and those that may be there as well."""
     files = [WEIGHTS, FACTS]
     epochs = range(config.save_every, config.epochs, config.save_every)
-    return files, [STATE, *(f"epoch-{epoch}/{file}" for epoch in epochs for file in files)]
+    return files, [
+        STATE,
+        STATE + BEFORE,
+        *(f"epoch-{epoch}/{file}" for epoch in epochs for file in files),
+    ]
 
 
 def pretrain(
@@ -90,6 +103,7 @@ def pretrain(
             started = time.perf_counter()
             order = np.random.default_rng([seed, epoch]).permutation(instances)
             loss = _train_epoch(task, optimizer, interactions, order, settings, config, epoch, log)
+            require_finite(loss, epoch)
             losses.append(loss)
             seconds += time.perf_counter() - started
             facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
@@ -113,7 +127,7 @@ def pretrain(
                 }
             )
     _write(model, facts, folder)
-    (folder / STATE).unlink()
+    remove_state(folder / STATE)
     return facts
 
 
@@ -205,12 +219,12 @@ def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     """The facts of the same pre-training, if the folder holds it finished.
 
     Raises:
-        UserError: the folder holds another one.
+        UserError: the folder holds another one, or it is damaged.
     """
     path = folder / FACTS
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_facts(folder)
     same = found.get("epochs") == facts["pretraining"]["epochs"] and identity(found) == identity(
         facts
     )
@@ -254,4 +268,5 @@ def _write(model: torch.nn.Module, facts: dict[str, Any], folder: Path) -> None:
     (folder / FACTS).unlink(missing_ok=True)
     with writing(folder / WEIGHTS) as partial:
         save_weights(model, partial)
-    write_json(folder / FACTS, facts)
+    digest = file_digest(folder / WEIGHTS)
+    write_sealed_json(folder / FACTS, {**facts, WEIGHTS_DIGEST: digest})

@@ -1,7 +1,6 @@
 """What weights begin from: a checkpoint of pre-training, ours or UniSRec's own."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.sealed import read_sealed_json
 from teachers_torch.config import EncoderConfig, TeacherSettings
 from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.items.text import text_identity
@@ -19,6 +20,7 @@ from teachers_torch.sequence.official import IDS, PLM, load_weights
 
 WEIGHTS, FACTS = "weights.safetensors", "pretraining.json"
 VISION = "vision."
+WEIGHTS_DIGEST = "weights_sha256"
 
 
 class Start(NamedTuple):
@@ -82,7 +84,7 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
     if not path.is_dir():
         return _official_start(path, digest, family, config)
     try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        facts = read_facts(path)
         weights = safetensors.torch.load_file(path / WEIGHTS)
         found, teacher = facts["model"], facts["teacher"]
         names = ", ".join(domain["name"] for domain in facts["domains"])
@@ -107,6 +109,23 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
         load_weights(vision, own, str(path))
     description = f"pre-trained on {names}, {facts['epochs']} epochs (sha256 {digest[:16]})"
     return Start(description, weights, vision)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The facts of a finished pre-training, after a look at their digest and the weights'.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        facts = read_sealed_json(folder / FACTS)
+        if file_digest(folder / WEIGHTS) != facts.pop(WEIGHTS_DIGEST):
+            raise ValueError(f"{WEIGHTS} differs from its digest")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder}: missing or damaged, expected a checkpoint of pre-training"
+        ) from error
+    return facts
 
 
 def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from prmkd_jax.data.batches import TrainingBatches
 from teachers_torch.config import EncoderConfig
+from teachers_torch.losses import require_finite
 from teachers_torch.sequence.encoder import SequenceModel, to_tensors
 from teachers_torch.states import load_state, save_state
 from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
@@ -38,7 +39,7 @@ def tune_model(
             continues from it and ends as if it had never stopped.
 
     Raises:
-        UserError: the state file is damaged.
+        UserError: the state file is damaged, or the tuning diverges.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -53,6 +54,7 @@ def tune_model(
         epoch += 1
         started = time.perf_counter()
         loss = _train_epoch(model, optimizer, batches, epoch, log)
+        require_finite(loss, epoch)
         metrics = validate()
         if metrics[SELECTION_METRIC] > best.validation[SELECTION_METRIC]:
             best = Tuning(epoch, epoch, metrics)

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ from bridge.teacher_bank import TeacherBank
 from bridge.teacher_vectors import Vectors, has_vectors, read_vectors, write_vectors
 from prmkd_jax.common import files
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.columns import in_batch_columns
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
@@ -140,11 +140,25 @@ def test_a_damaged_manifest_is_named(written, content):
 def test_a_manifest_without_a_field_is_named(written, field):
     """The same for a manifest of an older version."""
     path = written / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_sealed_json(path)
     del manifest[field]
-    path.write_text(json.dumps(manifest))
+    write_sealed_json(path, manifest)
     with pytest.raises(UserError, match=f"manifest.json: unreadable .*{field}"):
         read_vectors(written, IDENTITY)
+
+
+def test_vectors_that_float16_would_make_zeros_are_refused(tmp_path):
+    """A distillation loss of 0.0 that is still called a distillation."""
+    items = np.ones((3, 2), np.float32)
+    items[1] = 1e-9
+    with pytest.raises(UserError, match=r"items\.npy: row 1: found values up to 1e-09, expected"):
+        write_vectors(
+            tmp_path, name="t", scale=1.0, identity={}, instances=np.ones((2, 2)), items=items
+        )
+    with pytest.raises(UserError, match=r"instances\.npy: found zeros in all 2 rows"):
+        write_vectors(
+            tmp_path, name="t", scale=1.0, identity={}, instances=np.zeros((2, 2)), items=items
+        )
 
 
 def test_without_a_manifest_nothing_is_there(written):

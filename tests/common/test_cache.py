@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.sealed import read_sealed
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,6 +14,7 @@ SLOW_MAKER = """
 import sys, time
 from pathlib import Path
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.sealed import read_sealed
 
 def make(path):
     with open(sys.argv[1] + "/made", "a") as log:
@@ -20,7 +22,7 @@ def make(path):
     time.sleep(0.5)
     path.write_text("content")
 
-print(Cache(Path(sys.argv[1])).entry("texts", "key.npy", make).read_text())
+print(read_sealed(Cache(Path(sys.argv[1])).entry("texts", "key.npy", make)).decode())
 """
 
 
@@ -46,9 +48,20 @@ def test_an_entry_whose_making_failed_is_made_again(tmp_path):
     with pytest.raises(KeyError):
         cache.entry("texts", "key.npy", fail)
     path = cache.entry("texts", "key.npy", lambda path: path.write_text("complete") and None)
-    assert path.read_text() == "complete"
+    assert read_sealed(path) == b"complete"
 
 
 def test_a_room_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="found 'attic', expected one of texts, images"):
         Cache(tmp_path).room("attic")
+
+
+def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog):
+    """Other vectors than were written, used without a word."""
+    cache = Cache(tmp_path)
+    path = cache.entry("texts", "key.npy", lambda path: path.write_text("content") and None)
+    path.write_bytes(path.read_bytes().replace(b"cont", b"kont"))
+    assert not cache.has("texts", "key.npy")
+    again = cache.entry("texts", "key.npy", lambda path: path.write_text("content") and None)
+    assert read_sealed(again) == b"content"
+    assert caplog.messages == [f"{path}: found it damaged; it is made again"]

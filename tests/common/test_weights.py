@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.weights import require_weights
+from prmkd_jax.common.weights import require_numbers, require_weights
 
 
 def test_all_that_does_not_fit_is_listed_in_one_line():
@@ -14,3 +15,21 @@ def test_all_that_does_not_fit_is_listed_in_one_line():
         "x.pth: found weights that don't fit (missing: a, c; surplus: y, z; of another shape: "
         "b [3, 2] in place of [2, 3]), expected this model's"
     )
+
+
+@pytest.mark.parametrize(
+    ("array", "line"),
+    [
+        (np.array([1, 2]), "x.pth: w: found weights of int64, expected floats"),
+        (
+            np.array([[1, np.nan], [np.inf, 0]], np.float16),
+            "x.pth: w: found 2 of 4 weights that are not finite, expected finite numbers",
+        ),
+    ],
+)
+def test_weights_that_nothing_can_be_computed_with_are_named(array, line):
+    """A training that diverges after hours because of what it began from."""
+    require_numbers({"v": np.zeros(2, np.float32)}, "x.pth")
+    with pytest.raises(UserError) as error:
+        require_numbers({"v": np.zeros(2), "w": array}, "x.pth")
+    assert str(error.value) == line

@@ -48,11 +48,11 @@ def test_nothing_saved_is_nothing_to_load(tmp_path):
     assert load_checkpoint(tmp_path, some_state()) is None
 
 
-def test_only_the_last_checkpoint_stays(tmp_path):
+def test_the_last_two_checkpoints_stay(tmp_path):
     """A disk filled by 200 epochs, the oldest loaded first, or epoch 10 sorted before 9."""
-    for epoch in (8, 9, 10):
+    for epoch in (7, 8, 9, 10):
         save_checkpoint(tmp_path, epoch, some_state(epoch), {"epoch": epoch})
-        assert names(tmp_path) == [f"epoch_{epoch}"]
+    assert names(tmp_path) == ["epoch_10", "epoch_9"]
     state, progress = load_checkpoint(tmp_path, some_state())
     assert same_bits(state, some_state(10))
     assert progress == {"epoch": 10}
@@ -75,15 +75,16 @@ def test_a_kill_before_the_old_one_is_removed_loads_the_new_one(tmp_path, monkey
     def killed(path):
         raise KeyboardInterrupt
 
-    save_checkpoint(tmp_path, 9, some_state(9), {})
+    for epoch in (8, 9):
+        save_checkpoint(tmp_path, epoch, some_state(epoch), {})
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(tmp_path, 10, some_state(10), {})
-    assert names(tmp_path) == ["epoch_10", "epoch_9"]
+    assert names(tmp_path) == ["epoch_10", "epoch_8", "epoch_9"]
     assert same_bits(load_checkpoint(tmp_path, some_state())[0], some_state(10))
     save_checkpoint(tmp_path, 11, some_state(11), {})
-    assert names(tmp_path) == ["epoch_11"]
+    assert names(tmp_path) == ["epoch_10", "epoch_11"]
 
 
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
@@ -91,6 +92,42 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
     save_checkpoint(tmp_path, 3, some_state(3), {})
     for name in ("epoch_4.orbax-checkpoint-tmp", "epoch_4.orbax-checkpoint-tmp-17", "epoch_best"):
         (tmp_path / name).mkdir()
+    assert same_bits(load_checkpoint(tmp_path, some_state())[0], some_state(3))
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, caplog):
+    """Other values than were saved, or a run that can't go on."""
+    for epoch in (3, 4):
+        save_checkpoint(tmp_path, epoch, some_state(epoch), {"epoch": epoch})
+    files = [path for path in (tmp_path / "epoch_4").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes() + b"x")
+    state, progress = load_checkpoint(tmp_path, some_state())
+    assert same_bits(state, some_state(3))
+    assert progress == {"epoch": 3}
+    assert caplog.messages == [
+        f"{tmp_path}/epoch_4: found it damaged; going on from the state before"
+    ]
+
+
+def test_states_that_are_all_damaged_are_refused_with_the_way_out(tmp_path):
+    """A traceback of Orbax, or a run that begins again without a word."""
+    for epoch in (3, 4):
+        save_checkpoint(tmp_path, epoch, some_state(epoch), {})
+        (tmp_path / f"epoch_{epoch}" / "_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(UserError) as error:
+        load_checkpoint(tmp_path, some_state())
+    assert str(error.value) == (
+        f"{tmp_path}: found 2 training states, all damaged, expected an intact one (delete "
+        f"{tmp_path} to train from the beginning)"
+    )
+
+
+def test_a_state_without_digests_does_not_count(tmp_path):
+    """A kill between the state and its digests."""
+    for epoch in (3, 4):
+        save_checkpoint(tmp_path, epoch, some_state(epoch), {})
+    (tmp_path / "epoch_4" / "digests.json").unlink()
     assert same_bits(load_checkpoint(tmp_path, some_state())[0], some_state(3))
 
 

@@ -1,6 +1,7 @@
 """Progress on a terminal and in a log."""
 
 import io
+import logging
 
 from rich.console import Console
 
@@ -55,3 +56,13 @@ def test_line_is_not_taken_for_markup():
     told, stream = reporter(terminal=False)
     told.say("[red]x")
     assert stream.getvalue() == "[red]x\n"
+
+
+def test_a_library_s_warning_is_shown_as_one_of_ours():
+    """A damaged state that is told on a logger that nobody hears."""
+    out = io.StringIO()
+    logger = logging.getLogger("prmkd_jax.train.checkpoint")
+    with Reporter(Console(file=out)).listening():
+        logger.warning("%s: found it damaged", "epoch_4")
+    assert out.getvalue() == "warning: epoch_4: found it damaged\n"
+    assert not logging.getLogger("prmkd_jax").handlers

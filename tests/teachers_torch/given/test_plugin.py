@@ -67,29 +67,67 @@ def test_the_pages_teacher_teaches(tmp_path):
 
 BAD = """
 import numpy as np
+import torch
 class Short:
     def __init__(self, dataset): self.n = dataset.num_items
     def encode_instances(self, ids): return np.ones((len(ids), 2))
     def encode_items(self): return np.ones((self.n - 1, 2))
 class Nan(Short):
     def encode_items(self): return np.full((self.n, 2), np.nan)
+class Grown:
+    score_scale = 2
+    def __init__(self, dataset): self.n = dataset.num_items
+    def encode_instances(self, ids):
+        return torch.ones((len(ids), 2), requires_grad=True, dtype=torch.bfloat16)
+    def encode_items(self): return torch.eye(self.n)[:, :2].requires_grad_()
+class Text(Short):
+    def encode_items(self): return "vectors"
+class Nothing(Short):
+    def encode_items(self): return None
+class Empty(Short):
+    def encode_items(self): return np.ones((self.n, 0))
+class Wide(Short):
+    def encode_items(self): return np.ones((self.n, 3))
+class Flat(Short):
+    def encode_items(self): return np.ones(self.n)
+class Unscaled(Short):
+    score_scale = None
+class Zero(Short):
+    score_scale = 0.0
 class Half:
     def encode_items(self): return np.ones((20, 2))
 """
 
 
+# Class → what is told of it.
+MISTAKES = {
+    "Text": "Text.encode_items returned str, expected an array of [20, d] of finite numbers",
+    "Nothing": "Nothing.encode_items returned NoneType, expected an array of [20, d]",
+    "Empty": "Empty.encode_items returned shape [20, 0], expected [20, d] of finite numbers",
+    "Wide": "Wide: found vectors of width encode_instances 2 and encode_items 3",
+    "Flat": "Flat.encode_items returned shape [20], expected [20, d] of finite numbers",
+    "Unscaled": "Unscaled.score_scale is None, expected a finite number other than 0",
+    "Zero": "Zero.score_scale is 0.0, expected a finite number other than 0",
+}
+
+
 def test_mistakes_of_the_class_are_reported_in_one_line(tmp_path):
     """A ranking of the wrong items, or a broadcast that fits by chance."""
-    names = {"short": "Short", "nan": "Nan", "half": "Half", "gone": "Gone"}
+    classes = ["Short", "Nan", "Half", "Gone", "Grown", *MISTAKES]
+    names = {name.lower(): name for name in classes}
     install(
         tmp_path, OWN_GROUP, BAD, **{name: f"my_package.own:{cls}" for name, cls in names.items()}
     )
     found = tuned(tmp_path, *names)
     told = "my_package.own:Short.encode_items returned shape [19, 2], expected [20, d]"
     assert told in found["short"]
-    assert "returned shape [20, 2], expected [20, d] of finite numbers" in found["nan"]
+    assert "Nan.encode_items returned nan or inf in row 0, expected finite numbers" in found["nan"]
     assert "my_package.own:Half has no method encode_instances" in found["half"]
     assert "my_package.own:Gone can't be imported" in found["gone"]
+    for name, line in MISTAKES.items():
+        assert f"--teachers: {name.lower()}: my_package.own:{line}" in found[name.lower()]
+    # Tensors with a gradient, and of half precision, are vectors all the same.
+    assert found["grown"][1] == 2.0
 
 
 def test_the_packages_version_tells_two_teachers_apart(tmp_path, monkeypatch):

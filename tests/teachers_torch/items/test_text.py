@@ -237,3 +237,32 @@ def test_pooling_is_part_of_the_cache_key():
     assert text.text_identity(TextConfig(text_encoder="org/name", text_pooling="cls")) != (
         text.text_identity(config)
     )
+
+
+def test_an_encoding_that_was_killed_goes_on(fake, tmp_path, monkeypatch):
+    """An hour of encoding done again, or parts that stay in the cache."""
+    monkeypatch.setattr(text, "CHUNK", 2)
+
+    def stop(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        text.encode_texts(SENTENCES, TextConfig(), Cache(tmp_path), stop)
+    assert len(fake.seen) == 4
+    vectors = text.encode_texts(SENTENCES, TextConfig(), Cache(tmp_path))
+    np.testing.assert_array_equal(vectors, np.array(VECTORS, dtype=np.float32))
+    assert sorted(fake.seen) == sorted(set(SENTENCES))
+    assert [path.name for path in (tmp_path / "texts").iterdir() if path.is_dir()] == []
+
+
+def test_vectors_that_are_not_finite_name_encoder_and_text(fake, tmp_path, monkeypatch):
+    """A teacher that is tuned on nothing."""
+    broken = lambda sentences, **_: np.full((len(sentences), 3), np.nan)  # noqa: E731
+    monkeypatch.setattr(fake, "encode", broken)
+    with pytest.raises(UserError) as error:
+        text.encode_texts(["Bolt"], TextConfig(text_encoder="some/other"), Cache(tmp_path))
+    assert str(error.value) == (
+        "--text_encoder: found a vector of some/other that is not finite, for the text 'Bolt', "
+        "expected finite numbers"
+    )

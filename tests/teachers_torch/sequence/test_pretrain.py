@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from teachers_torch.config import PretrainConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.sequence import pretrain as module
 from teachers_torch.sequence.pretrain import augmented_batch, prefixes, pretrain
 from teachers_torch.sequence.pretrain_task import join_interactions
+from teachers_torch.sequence.start import read_facts
 from tests.teachers_torch.worlds import interactions_of, ring_world, settings_of
 
 SMALL = {
@@ -62,11 +62,11 @@ def test_it_learns_and_leaves_checkpoints(family, domain, tmp_path):
     # 24 users with 7 training items each, in two domains.
     steps = [event for event in events if event["event"] == "step" and event["epoch"] == 1]
     assert len(steps) == -(-2 * 24 * 6 // 48) == steps[0]["steps"]
-    assert json.loads((tmp_path / "out" / "pretraining.json").read_text()) == facts
+    assert read_facts(tmp_path / "out") == facts
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "weights.safetensors", "pretraining.json", "epoch-2",
     }  # fmt: skip
-    early = json.loads((tmp_path / "out" / "epoch-2" / "pretraining.json").read_text())
+    early = read_facts(tmp_path / "out" / "epoch-2")
     assert (early["epochs"], facts["epochs"]) == (2, 4)
     last, before = weights(tmp_path / "out"), weights(tmp_path / "out" / "epoch-2")
     assert set(last) == set(before)

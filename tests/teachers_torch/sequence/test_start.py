@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -8,6 +7,8 @@ import torch
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.config import PretrainConfig, TextConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.sequence.official import write_official
 from teachers_torch.sequence.pretrain import pretrain
@@ -160,6 +161,11 @@ def test_damage_and_absence_are_told(ring, domain, tmp_path):
         build("unim2rec", ring, other, tmp_path)
     weights = safetensors.torch.load_file(out / "weights.safetensors")
     safetensors.torch.save_file({**weights, "x": torch.zeros(1)}, out / "weights.safetensors")
+    with pytest.raises(UserError, match="missing or damaged, expected a checkpoint"):
+        build("unisrec", ring, settings, tmp_path)
+    facts = read_sealed_json(out / "pretraining.json")
+    digest = file_digest(out / "weights.safetensors")
+    write_sealed_json(out / "pretraining.json", {**facts, "weights_sha256": digest})
     with pytest.raises(UserError, match="surplus: x"):
         build("unisrec", ring, settings, tmp_path)
     (out / "pretraining.json").write_text("{")
@@ -183,7 +189,7 @@ def test_content_of_a_start_is_part_of_the_cache_key(ring, domain, tmp_path):
     moved = out.rename(tmp_path / "moved")
     settings = dataclasses.replace(settings, init={"unisrec": str(moved)})
     assert key(settings) == before
-    facts = json.loads((moved / "pretraining.json").read_text())
-    (moved / "pretraining.json").write_text(json.dumps({**facts, "seed": 9}))
+    facts = read_sealed_json(moved / "pretraining.json")
+    write_sealed_json(moved / "pretraining.json", {**facts, "seed": 9})
     assert key(settings) != before
     assert np.isfinite(facts["losses"]).all()

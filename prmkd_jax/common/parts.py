@@ -1,0 +1,46 @@
+"""Rows of vectors made in parts on disk, so that whoever is killed meanwhile goes on from there."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from prmkd_jax.common.files import remove_leftovers
+from prmkd_jax.common.sealed import is_sealed, writing_sealed
+
+_LOG = logging.getLogger(__name__)
+
+
+def make_in_parts(
+    folder: Path,
+    rows: int,
+    size: int,
+    make: Callable[[int, int], np.ndarray],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """All rows, of which the parts that are in `folder` already aren't made again.
+
+    Args:
+        folder: made if missing; the caller removes it once the rows are stored elsewhere. The
+            parts there must be those of the same content and size.
+        rows: how many, at least one.
+        size: rows of a part.
+        make: the rows from `start` to before `stop`.
+        progress: receives the rows done and to do, after each part.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    parts = []
+    for start in range(0, rows, size):
+        stop = min(start + size, rows)
+        path = folder / f"{start}-{stop}.npy"
+        if not is_sealed(path):
+            if path.exists():
+                _LOG.warning("%s: found it damaged; it is made again", path)
+            made = make(start, stop)
+            with writing_sealed(path) as partial, partial.open("wb") as file:
+                np.save(file, made)
+        parts.append(np.load(path))
+        progress(stop, rows)
+    return np.concatenate(parts)

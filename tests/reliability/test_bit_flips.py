@@ -1,0 +1,234 @@
+"""One flipped bit: a file of any kind is read as it was written, or not at all.
+
+Each kind of file is written once. Then a bit is flipped a hundred times, at places drawn by a
+seed. A reader may tell the damage in one line (`UserError`), go back to an earlier state or make
+the content again, both with a warning, or find that the bit means nothing. It never returns other
+values, and never ends in a traceback.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from flax import nnx
+from torch import nn
+
+from bridge.teacher_vectors import read_vectors, write_vectors
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.serve.exported import export_student, read_exported
+from prmkd_jax.students.registry import window
+from prmkd_jax.students.student import create_student
+from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
+from teachers_torch import store
+from teachers_torch.recformer.longformer import Architecture
+from teachers_torch.recformer.official import read_start, save_start
+from teachers_torch.sequence.start import read_facts
+from teachers_torch.shards import encode_in_shards
+from teachers_torch.states import load_state, save_state
+from teachers_torch.store import read_card
+from teachers_torch.teacher import TeacherCard
+from tests.worlds import MAX_SEQ_LEN, facts, random_world, student_config
+
+FLIPS = 100
+WORLD = random_world()
+CARD = TeacherCard(
+    name="unisrec", dataset="ring", data_fingerprint="f" * 64, start="random", seed=1,
+    settings={"hidden_size": 8}, validation={"NDCG@10": 0.125}, test={"NDCG@10": 0.25},
+    seconds=3.5, num_parameters=1234, epochs=3, best_epoch=2, table_bytes=4096,
+)  # fmt: skip
+
+# Writes into a folder; the reader gives what two equal reads have in common.
+Kind = tuple[Callable[[Path], None], Callable[[Path], Hashable]]
+
+
+def values(arrays):
+    """Arrays or tensors as what compares by their bits."""
+    return tuple((str(x.dtype), x.shape, np.asarray(x).tobytes()) for x in arrays)
+
+
+def write_checkpoints(folder):
+    for epoch in (1, 2):
+        state = {"table": jnp.arange(12.0).reshape(4, 3) + epoch, "step": jnp.int32(epoch)}
+        save_checkpoint(folder, epoch, state, {"epoch": epoch, "best": 0.1 + epoch})
+
+
+def read_checkpoint(folder):
+    like = {"table": jnp.zeros((4, 3)), "step": jnp.int32(0)}
+    found = load_checkpoint(folder, like)
+    assert found is not None
+    return values((found[0]["table"], found[0]["step"])), str(found[1])
+
+
+def write_states(folder):
+    for epoch in (1, 2):
+        state = {"model": {"w": torch.arange(6.0) + epoch}, "epoch": epoch, "best": {"a": 0.5}}
+        save_state(folder / "tuning.pt", state)
+
+
+def read_states(folder):
+    random = torch.get_rng_state()
+    found = load_state(folder / "tuning.pt")
+    torch.set_rng_state(random)
+    assert found is not None
+    return found["epoch"], values(found["model"].values()), str(found["best"])
+
+
+def make_vectors(path):
+    with path.open("wb") as file:
+        np.save(file, np.arange(24, dtype=np.float32).reshape(6, 4))
+
+
+def write_entry(folder):
+    Cache(folder).entry("texts", "key.npy", make_vectors)
+
+
+def read_entry(folder):
+    return values([np.load(Cache(folder).entry("texts", "key.npy", make_vectors))])
+
+
+class Rows:
+    """A teacher whose vectors are their ids."""
+
+    def encode_instances(self, ids):
+        """The ids, three times each."""
+        return np.repeat(ids[:, None].astype(np.float32), 3, axis=1)
+
+
+def write_shards(folder):
+    encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)
+
+
+def read_shards(folder):
+    return values([encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)])
+
+
+def write_card(folder):
+    folder.mkdir(exist_ok=True)
+    store.save_card(CARD, folder)
+
+
+def read_the_card(folder):
+    return str(dataclasses.astuple(read_card(folder)))
+
+
+def write_teacher_vectors(folder):
+    rng = np.random.default_rng(0)
+    instances, items = rng.normal(size=(9, 4)), rng.normal(size=(5, 4))
+    write_vectors(
+        folder, name="t", scale=14.5, identity={"key": "k"}, instances=instances, items=items
+    )
+
+
+def read_teacher_vectors(folder):
+    found = read_vectors(folder, {"key": "k"})
+    return found.name, found.scale, values([found.instances, found.items])
+
+
+def write_export(folder):
+    config = student_config()
+    described = facts(WORLD, window(config, MAX_SEQ_LEN))
+    params = nnx.to_pure_dict(create_student(config, described, 2)[1])
+    params = jax.tree.map(np.asarray, params)
+    export_student(folder, params, config, described, WORLD)
+
+
+def read_export(folder):
+    found = read_exported(folder)
+    leaves = [*jax.tree.leaves(found.params), found.items]
+    return values(leaves), str(found.config), found.item_ids, found.user_ids, str(found.card)
+
+
+def write_pretraining(folder):
+    folder.mkdir(exist_ok=True)
+    weights = {"w": torch.arange(5.0)}
+    safetensors.torch.save_file(weights, folder / "weights.safetensors")
+    digest = file_digest(folder / "weights.safetensors")
+    content = {"teacher": "unisrec", "epochs": 3, "losses": [0.5], "weights_sha256": digest}
+    write_sealed_json(folder / "pretraining.json", content)
+
+
+def read_pretraining(folder):
+    facts = read_facts(folder)
+    weights = safetensors.torch.load_file(folder / "weights.safetensors")
+    return str(facts), values(weights.values())
+
+
+class _NoTokenizer:
+    def save_pretrained(self, folder):
+        folder.mkdir()
+
+
+def write_recformer(folder):
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.arange(6.0).reshape(2, 3))
+        model.bias.zero_()
+    sizes = {field.name: 2 for field in dataclasses.fields(Architecture)}
+    model.architecture = Architecture(**sizes)
+    save_start(model, _NoTokenizer(), {"seed": 1}, folder)
+
+
+def read_recformer(folder):
+    architecture, weights = read_start(folder)
+    return str(architecture), values(weights[name] for name in sorted(weights))
+
+
+KINDS: dict[str, Kind] = {
+    "student's states": (write_checkpoints, read_checkpoint),
+    "teacher's states": (write_states, read_states),
+    "cache entry": (write_entry, read_entry),
+    "shards": (write_shards, read_shards),
+    "teacher's card": (write_card, read_the_card),
+    "teacher's vectors": (write_teacher_vectors, read_teacher_vectors),
+    "exported student": (write_export, read_export),
+    "pre-trained weights": (write_pretraining, read_pretraining),
+    "Recformer's weights": (write_recformer, read_recformer),
+}
+# What an earlier state, read in place of a damaged one, holds.
+EARLIER = {"student's states": "'epoch': 1", "teacher's states": "(1, "}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_flipped_bit_is_never_read_as_another_value(name, tmp_path, caplog):
+    write, read = KINDS[name]
+    folder = tmp_path / "files"
+    write(folder)
+    expected = read(folder)
+    content = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    rng = np.random.default_rng(13)
+    places = [path for path in content if content[path]]
+    told = 0
+    lines = []
+    for _ in range(FLIPS):
+        path = places[rng.integers(len(places))]
+        damaged = bytearray(content[path])
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        caplog.clear()
+        try:
+            found = read(folder)
+        except UserError as error:
+            lines.append(str(error))
+        else:
+            warned = [each for each in caplog.records if each.levelno == logging.WARNING]
+            if found != expected:
+                assert warned
+                assert EARLIER[name] in str(found)
+            told += bool(warned)
+        for each, original in content.items():
+            if not each.exists() or each.read_bytes() != original:
+                each.parent.mkdir(parents=True, exist_ok=True)
+                each.write_bytes(original)
+    # Most bits matter; where only those of an unread file or of a lock don't.
+    assert told + len(lines) > FLIPS / 3
+    assert all(str(tmp_path) in line and "\n" not in line for line in lines)
