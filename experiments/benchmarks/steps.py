@@ -32,13 +32,13 @@ from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS, Settings
+from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
-from experiments.stages.pipeline import load_dataset
 from experiments.stages.students import plain_run, student_facts
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json
-from prmkd_jax.data.task import Task, make_task
+from prmkd_jax.data.task import Task
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.loop import make_evaluator
 from prmkd_jax.train.optim import make_optimizer
@@ -78,7 +78,7 @@ def measure(settings: Settings, repeats: int) -> list[Measurement]:
     """
     if not settings.run.teachers:
         raise UserError("--teachers: found none, expected at least one to distil from")
-    task = make_task(load_dataset(settings))
+    task = load_task(settings)
     seed = settings.run.seeds[0]
     plain = plain_run(task, student_facts(task, settings), settings, seed, Path())
     speeds = machine_speeds()

@@ -57,6 +57,18 @@ class DomainsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Which finished run is reported again."""
+
+    output_dir: str = option(
+        "runs/latest", "Folder of a finished run or study.", filled=True, path=True
+    )
+
+    def __post_init__(self):
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchConfig:
     """How long is measured."""
 

@@ -62,6 +62,11 @@ class RunConfig:
     export_recbole: bool = option(
         False, "Write the trained students under RecBole's keys too, for RecBole to serve."
     )
+    log_to: str = option(
+        "",
+        "A tool that gets each epoch's numbers too, where it is installed; log.jsonl always does.",
+        choices=("", "tensorboard", "wandb", "mlflow"),
+    )
     overwrite: bool = option(
         False,
         "Replace the files of another run where this one is to write. The same run goes on by "

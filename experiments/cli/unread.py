@@ -73,6 +73,9 @@ def _data(settings: Settings) -> Iterator[Reader]:
         yield Reader(frozenset({"data_dir"}), frozenset(), "--dataset=synthetic reads no files")
     else:
         yield Reader(made, frozenset(), f"--dataset={name} is not made here")
+    if settings.data.split != "temporal":
+        why = f"--split={settings.data.split} has no cuts"
+        yield Reader(frozenset({"split_at"}), frozenset(), why)
 
 
 def _student(settings: Settings) -> Iterator[Reader]:

@@ -2,7 +2,7 @@
 
 from experiments.cli.command import Call
 from experiments.cli.help import flags_page
-from experiments.commands import bench, flags, prepare, pretrain, search, study, train
+from experiments.commands import bench, flags, prepare, pretrain, report, search, study, train
 
 COMMANDS = (
     prepare.COMMAND,
@@ -10,6 +10,7 @@ COMMANDS = (
     pretrain.COMMAND,
     study.COMMAND,
     search.COMMAND,
+    report.COMMAND,
     bench.COMMAND,
     flags.COMMAND,
 )

@@ -1,6 +1,6 @@
 """The report's figures: what the students reach, how they learn, what each teacher does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,106 +8,117 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from experiments.reporting.groups import Group, group_variants, teachers_in_order
 from experiments.reporting.plotting import (
     COLOURS,
+    DISTILLED,
     INK,
-    PRMKD,
     TEACHER,
     Drawing,
     draw_svg,
     horizontal_bars,
     name_rows,
+    svg_file,
 )
-from experiments.reporting.wording import ALPHA, decimals, model_name, unbroken
+from experiments.reporting.wording import ALPHA, decimals, unbroken
 from prmkd_jax.common.files import write_text
+from prmkd_jax.evaluate.metrics import METRICS
+
+KINDS = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "weights")
+"""What a group's figures show: the ends of their names."""
 
 
-def drawings(student: str, results: Mapping[str, Any]) -> list[Drawing]:
-    """All figures that the results of one student have the data for."""
-    outcome = results["students"][student]
-    found = [_test_metric(student, results, metric) for metric in ("Recall@10", "NDCG@10")]
-    if "improvement" in outcome:
-        found.append(_improvement(student, outcome))
-    found.append(_learning(student, outcome))
-    diagnostics = teacher_diagnostics(outcome)
+def drawings(group: Group, results: Mapping[str, Any]) -> list[Drawing]:
+    """All figures that the results of one group have the data for."""
+    found = [_test_metric(group, results, metric) for metric in ("Recall@10", "NDCG@10")]
+    if group.compared and group.pair is None:
+        return found
+    if group.pair is not None:
+        found.append(_improvement(group, group.pair))
+    found.append(_learning(group))
+    labels = teacher_labels(results)
+    diagnostics = teacher_diagnostics(group.variants[-1], labels)
     # Of two teachers each disagrees as much as the other: the rule then never decides.
     if len(diagnostics) > 2:
-        found.append(_exclusion(student, diagnostics))
+        found.append(_exclusion(group, diagnostics, labels))
     if len(diagnostics) > 1:
-        found.append(_weights(student, diagnostics))
+        found.append(_weights(group, diagnostics, labels))
     return found
 
 
-def teacher_diagnostics(outcome: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Each teacher's part in the distillation, averaged over all epochs of all seeds.
+def teacher_labels(results: Mapping[str, Any]) -> dict[str, str]:
+    """The teachers' display names."""
+    return {name: teacher["label"] for name, teacher in teachers_in_order(results).items()}
+
+
+def teacher_diagnostics(
+    variant: Mapping[str, Any], order: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Each teacher's part in a distillation, averaged over all epochs of all seeds.
+
+    Args:
+        variant: of the results.
+        order: names of all teachers, in the order wanted.
 
     Returns:
         Teacher → `assigned` (its weight by validation metric) and the quantities of the
         training history: `excluded`, `weight` (after exclusion), `entropy`, `agreement`,
         `kl`; nothing where there was no distillation.
     """
-    if "prmkd" not in outcome:
+    history = [record for seed in variant["seeds"] for record in seed["history"]]
+    # Some methods measure no teacher.
+    if variant["teacher_weights"] is None or not all("teachers" in record for record in history):
         return {}
-    records = [
-        record["teachers"] for run in outcome["prmkd"]["per_seed"] for record in run["history"]
-    ]
+    records = [record["teachers"] for record in history]
+    names = [name for name in order if name in variant["teacher_weights"]]
     return {
-        name: {"assigned": float(weight)}
+        name: {"assigned": float(variant["teacher_weights"][name])}
         | {
             key: float(np.mean([record[name][key] for record in records]))
             for key in records[0][name]
         }
-        for name, weight in outcome["prmkd"]["teacher_weights"].items()
+        for name in names
     }
 
 
-def figure_names(student: str) -> list[str]:
-    """The files that `save_figures` may write for a student."""
-    kinds = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "weights")
-    return [f"{student}-{kind}.svg" for kind in kinds]
+def figure_names(group: str) -> list[str]:
+    """The files that `save_figures` may write for a group."""
+    return [f"{group}-{kind}.svg" for kind in KINDS]
 
 
 def save_figures(folder: Path, results: Mapping[str, Any]) -> list[Path]:
-    """Writes every figure as an SVG file into the folder, which is made where it is missing.
+    """Writes every figure as an SVG file into the folder, which is made if missing.
 
     Returns:
         The files.
     """
     paths = []
-    for student in results["students"]:
-        for drawing in drawings(student, results):
+    for group in group_variants(results):
+        for drawing in drawings(group, results):
             paths.append(folder / f"{drawing.name}.svg")
-            write_text(paths[-1], f'<?xml version="1.0" encoding="utf-8"?>\n{drawing.svg}\n')
+            write_text(paths[-1], svg_file(drawing.svg))
     return paths
 
 
-def variant_names(student: str, outcome: Mapping[str, Any]) -> dict[str, str]:
-    """The variants that were trained, with what figures call them."""
-    names = {"base": model_name(student), "prmkd": "PRM-KD"}
-    return {kind: name for kind, name in names.items() if kind in outcome}
-
-
-def _test_metric(student: str, results: Mapping[str, Any], metric: str) -> Drawing:
-    outcome = results["students"][student]
+def _test_metric(group: Group, results: Mapping[str, Any], metric: str) -> Drawing:
     bars = [
-        (model_name(name), teacher["test"][metric], 0.0, TEACHER)
-        for name, teacher in results["teachers"].items()
+        (teacher["label"], teacher["test"][metric], 0.0, TEACHER)
+        for teacher in teachers_in_order(results).values()
     ]
-    for kind, label in variant_names(student, outcome).items():
-        variant = outcome[kind]
+    for variant in group.variants:
         spread = (variant["test_std"] or {}).get(metric, 0.0)
-        bars.append((label, variant["test"][metric], spread, COLOURS[kind]))
+        bars.append((variant["label"], variant["test"][metric], spread, COLOURS[variant["kind"]]))
     labels, values, errors, colours = zip(*bars, strict=True)
 
     def draw(axes: Axes) -> None:
         horizontal_bars(axes, labels, values, [*map(decimals, values)], colours, errors)
         axes.set_xlabel(f"{metric}, test set")
 
-    seeds = len(outcome["base"]["per_seed"])
+    seeds = len(group.reference["seeds"])
     shown = ", ".join(f"{label} {decimals(value)}" for label, value, *_ in bars)
     whiskers = f" Students: mean of {seeds} seeds, whiskers ±1 standard deviation."
     return Drawing(
-        name=f"{student}-{metric.replace('@', '-at-').lower()}",
+        name=f"{group.name}-{metric.replace('@', '-at-').lower()}",
         title=f"{metric} on the test set",
         note="All items ranked, all users." + (whiskers if seeds > 1 else ""),
         alt=f"Bar chart of {metric} on the test set: {shown}.",
@@ -115,15 +126,18 @@ def _test_metric(student: str, results: Mapping[str, Any], metric: str) -> Drawi
     )
 
 
-def _improvement(student: str, outcome: Mapping[str, Any]) -> Drawing:
-    name = model_name(student)
-    gains = {metric: gain or 0.0 for metric, gain in outcome["improvement"].items()}
-    texts = [unbroken(gain) for gain in outcome["improvement"].values()]
-    significant = [outcome["p_value"][metric] < ALPHA for metric in gains]
+def _improvement(group: Group, other: Mapping[str, Any]) -> Drawing:
+    name = group.reference["label"]
+    against = other["against"]
+    gains = {metric: against[metric]["change"] or 0.0 for metric in METRICS}
+    texts = [unbroken(against[metric]["change"]) for metric in METRICS]
+    significant = [against[metric]["t_p_holm"] < ALPHA for metric in METRICS]
+    method = other["method"]["label"] if other["method"] else other["label"]
 
     def draw(axes: Axes) -> None:
         values = [100 * gain for gain in gains.values()]
-        horizontal_bars(axes, [*gains], values, texts, [PRMKD] * len(gains), filled=significant)
+        colours = [DISTILLED] * len(gains)
+        horizontal_bars(axes, [*gains], values, texts, colours, filled=significant)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel(f"change against {name}, %")
 
@@ -132,47 +146,40 @@ def _improvement(student: str, outcome: Mapping[str, Any]) -> Drawing:
         for metric, text, sure in zip(gains, texts, significant, strict=True)
     )
     return Drawing(
-        name=f"{student}-improvement",
+        name=f"{group.name}-improvement",
         title="What distillation changes",
-        note=f"PRM-KD against {name}, test set. Hollow: p ≥ {ALPHA:g}, paired t-test.",
-        alt=f"Bar chart of PRM-KD’s change against {name}: {shown}.",
+        note=f"{method} against {name}, test set. Hollow: p ≥ {ALPHA:g}, paired t-test.",
+        alt=f"Bar chart of {method}’s change against {name}: {shown}.",
         svg=draw_svg(0.8 + 0.3 * len(gains), draw),
     )
 
 
-def _learning(student: str, outcome: Mapping[str, Any]) -> Drawing:
-    names = variant_names(student, outcome)
+def _learning(group: Group) -> Drawing:
     curves = {
-        kind: [
-            np.array([record["validation"]["NDCG@10"] for record in run["history"]])
-            for run in outcome[kind]["per_seed"]
+        variant["name"]: [
+            np.array([record["validation"]["NDCG@10"] for record in seed["history"]])
+            for seed in variant["seeds"]
         ]
-        for kind in names
+        for variant in group.variants
     }
 
     def draw(axes: Axes) -> None:
-        for kind, runs in curves.items():
-            colour = COLOURS[kind]
-            for run, curve in zip(outcome[kind]["per_seed"], runs, strict=True):
-                best = run["best_epoch"]
-                axes.plot(1 + np.arange(len(curve)), curve, color=colour, lw=0.7, alpha=0.6)
-                if best:  # 0 is the start, which has no epoch
-                    axes.plot(best, curve[best - 1], "o", color=colour, ms=3.5)
-            shared = min(map(len, runs))
-            mean = np.mean([curve[:shared] for curve in runs], axis=0)
-            axes.plot(1 + np.arange(shared), mean, color=colour, lw=2, label=names[kind])
+        for variant in group.variants:
+            _draw_curves(axes, variant, curves[variant["name"]])
         axes.set_xlabel("epoch")
         axes.set_ylabel("NDCG@10, validation")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right")
 
-    best = {kind: float(np.mean([curve.max() for curve in runs])) for kind, runs in curves.items()}
-    seeds = len(curves["base"])
+    best = {name: float(np.mean([curve.max() for curve in runs])) for name, runs in curves.items()}
+    seeds = len(group.reference["seeds"])
     thin = f"Thin: {seeds} seeds. Thick: their mean, as far as all run. " if seeds > 1 else ""
-    shown = ", ".join(f"{names[kind]} {decimals(value)}" for kind, value in best.items())
+    shown = ", ".join(
+        f"{variant['label']} {decimals(best[variant['name']])}" for variant in group.variants
+    )
     return Drawing(
-        name=f"{student}-learning",
+        name=f"{group.name}-learning",
         title="Learning curves",
         note=f"{thin}Dots: the epochs kept, the best on validation.",
         alt=f"Line chart of validation NDCG@10 over epochs. Best, mean of seeds: {shown}.",
@@ -180,8 +187,23 @@ def _learning(student: str, outcome: Mapping[str, Any]) -> Drawing:
     )
 
 
-def _exclusion(student: str, diagnostics: Mapping[str, Mapping[str, float]]) -> Drawing:
-    labels = [model_name(name) for name in diagnostics]
+def _draw_curves(axes: Axes, variant: Mapping[str, Any], curves: list[np.ndarray]) -> None:
+    """One line a seed, a dot at the epoch that was kept, and the mean of all seeds."""
+    colour = COLOURS[variant["kind"]]
+    for seed, curve in zip(variant["seeds"], curves, strict=True):
+        best = seed["best_epoch"]
+        axes.plot(1 + np.arange(len(curve)), curve, color=colour, lw=0.7, alpha=0.6)
+        if best:  # 0 is the start, which has no epoch
+            axes.plot(best, curve[best - 1], "o", color=colour, ms=3.5)
+    shared = min(map(len, curves))
+    mean = np.mean([curve[:shared] for curve in curves], axis=0)
+    axes.plot(1 + np.arange(shared), mean, color=colour, lw=2, label=variant["label"])
+
+
+def _exclusion(
+    group: Group, diagnostics: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+) -> Drawing:
+    labels = [names[name] for name in diagnostics]
     shares = [100 * teacher["excluded"] for teacher in diagnostics.values()]
     texts = [f"{share:.1f} %" for share in shares]
 
@@ -191,7 +213,7 @@ def _exclusion(student: str, diagnostics: Mapping[str, Mapping[str, float]]) -> 
 
     shown = ", ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
     return Drawing(
-        name=f"{student}-exclusion",
+        name=f"{group.name}-exclusion",
         title="Teachers excluded for disagreeing",
         note=f"Mean over epochs and seeds. All kept: {100 - sum(shares):.1f} % of instances.",
         alt=f"Bar chart of how often each teacher was excluded: {shown}.",
@@ -199,8 +221,10 @@ def _exclusion(student: str, diagnostics: Mapping[str, Mapping[str, float]]) -> 
     )
 
 
-def _weights(student: str, diagnostics: Mapping[str, Mapping[str, float]]) -> Drawing:
-    labels = [model_name(name) for name in diagnostics]
+def _weights(
+    group: Group, diagnostics: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+) -> Drawing:
+    labels = [names[name] for name in diagnostics]
     assigned = [teacher["assigned"] for teacher in diagnostics.values()]
     after = [teacher["weight"] for teacher in diagnostics.values()]
 
@@ -221,7 +245,7 @@ def _weights(student: str, diagnostics: Mapping[str, Mapping[str, float]]) -> Dr
         for label, before, later in zip(labels, assigned, after, strict=True)
     )
     return Drawing(
-        name=f"{student}-weights",
+        name=f"{group.name}-weights",
         title="Teachers’ weights",
         note="Assigned by validation NDCG@10; what an excluded teacher loses goes to the others.",
         alt=f"Bar chart of the teachers’ weights: {shown}.",

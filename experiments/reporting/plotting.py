@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 INK, RULE = "#1d2733", "#d3d9e0"
-BASE, PRMKD, TEACHER = "#8593a3", "#1f5fa8", "#c9a86a"
-COLOURS = {"teacher": TEACHER, "base": BASE, "prmkd": PRMKD}
+BASE, DISTILLED, TEACHER = "#8593a3", "#1f5fa8", "#c9a86a"
+COLOURS = {"teacher": TEACHER, "base": BASE, "distilled": DISTILLED, "other": TEACHER}
+"""Kind of a row → its colour."""
 FONT = "DejaVu Sans"
 # 4.6 in is 331 SVG units: in the page's columns the letters keep about the size of its text.
 WIDTH = 4.6
@@ -77,6 +78,11 @@ def draw_svg(height: float, draw: Callable[[Axes], None]) -> str:
     svg = out.getvalue()
     # matplotlib's version would change the bytes without changing the figure.
     return re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S).strip()
+
+
+def svg_file(svg: str) -> str:
+    """An `<svg>` element as a file of its own."""
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n'
 
 
 def horizontal_bars(

@@ -1,4 +1,4 @@
-"""The run as one HTML page that needs nothing but a browser."""
+"""The results of a study as one HTML page that needs nothing but a browser."""
 
 import json
 import re
@@ -8,9 +8,10 @@ from typing import Any
 
 import jinja2
 
-from experiments.reporting.figures import drawings, teacher_diagnostics
-from experiments.reporting.plotting import BASE, FONT, INK, PRMKD, RULE, TEACHER, Drawing
-from experiments.reporting.tables import ResultRow, student_rows, teacher_rows
+from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
+from experiments.reporting.groups import Group, group_variants, teachers_in_order
+from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
+from experiments.reporting.tables import teacher_rows, variant_row
 from experiments.reporting.wording import (
     MISSING,
     NO_BREAK,
@@ -18,33 +19,38 @@ from experiments.reporting.wording import (
     decimals,
     headline,
     lookup,
-    model_name,
     p_value_typeset,
     seconds,
     size,
     unbroken,
 )
 from prmkd_jax.common.files import write_text
+from prmkd_jax.evaluate.metrics import METRICS
 
-METRICS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20", "MRR")
 # The page's own colours and letters, so that figures follow it into the dark.
 PAGE = {
     INK: "currentColor",
     RULE: "var(--rule)",
     BASE: "var(--base)",
-    PRMKD: "var(--prmkd)",
+    DISTILLED: "var(--distilled)",
     TEACHER: "var(--teacher)",
     f"'{FONT}', sans-serif": "var(--sans)",
 }
 
 
-def write_report(path: Path, results: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
-    """Writes the page, wholly or not at all; equal results and times give equal bytes.
+def write_report(
+    path: Path,
+    results: Mapping[str, Any],
+    timing: Mapping[str, Any],
+    names: tuple[str, str] = ("results.json", "timing.json"),
+) -> None:
+    """Writes the page, complete or not at all; equal results and times give equal bytes.
 
     Args:
         path: the HTML file; its folder exists.
-        results: results.json.
-        timing: timing.json; what is missing shows as a dash.
+        results: see docs/records.md.
+        timing: the same; a time that is missing shows as a dash.
+        names: of the files next to the page that hold both.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -55,7 +61,6 @@ def write_report(path: Path, results: Mapping[str, Any], timing: Mapping[str, An
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "model_name": model_name,
         "decimals": decimals,
         "percent": unbroken,
         "p_value": p_value_typeset,
@@ -65,11 +70,13 @@ def write_report(path: Path, results: Mapping[str, Any], timing: Mapping[str, An
         "setting": _setting,
     }
     page = environment.get_template("report.html").render(
-        results=results,
+        results={**results, "teachers": teachers_in_order(results)},
         timing=timing,
+        files=dict(zip(("results", "timing"), names, strict=True)),
         metrics=METRICS,
         teachers=teacher_rows(results, timing),
-        students=[_student(name, results, timing) for name in results["students"]],
+        labels=teacher_labels(results),
+        groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
         lookup=lookup,
         longest=max(timing.get("stages", {}).values(), default=0),
@@ -82,42 +89,51 @@ def best_digits(results: Mapping[str, Any]) -> dict[str, str]:
 
     Digits rather than floats: what reads equal is equally bold.
     """
-    tests = [teacher["test"] for teacher in results["teachers"].values()]
-    for outcome in results["students"].values():
-        tests += [outcome[kind]["test"] for kind in ("base", "prmkd") if kind in outcome]
-    return {metric: decimals(max(test[metric] for test in tests)) for metric in METRICS}
+    models = [*results["teachers"].values(), *results["variants"]]
+    return {metric: decimals(max(model["test"][metric] for model in models)) for metric in METRICS}
 
 
-def _student(name: str, results: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page's section on one student needs."""
-    outcome = results["students"][name]
-    rows: list[ResultRow] = student_rows(name, results, timing)
-    epochs = [
-        lookup(timing, "students", name, kind, "seconds_per_epoch") for kind in ("base", "prmkd")
-    ]
+def _section(group: Group, results: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of one group of variants."""
     return {
-        "name": name,
-        "headline": headline(name, outcome),
-        "rows": rows,
-        "outcome": outcome,
-        "figures": [(drawing, *inline_content(drawing)) for drawing in drawings(name, results)],
-        "diagnostics": teacher_diagnostics(outcome),
-        "thresholds": _thresholds(outcome),
-        "epoch_ratio": epochs[1] / epochs[0] if all(epochs) else None,
+        "headline": headline(group),
+        "reference": group.reference,
+        "pair": group.pair,
+        "variants": group.variants,
+        "rows": {variant["name"]: variant_row(variant, timing) for variant in group.variants},
+        "figures": [(drawing, *inline_content(drawing)) for drawing in drawings(group, results)],
+        "diagnostics": {
+            variant["name"]: diagnostics
+            for variant in group.variants
+            if (diagnostics := teacher_diagnostics(variant, teachers_in_order(results)))
+        },
+        "thresholds": {variant["name"]: _thresholds(variant) for variant in group.variants},
+        "epoch_ratio": _epoch_ratio(group, timing),
     }
 
 
-def _thresholds(outcome: Mapping[str, Any]) -> str:
+def _epoch_ratio(group: Group, timing: Mapping[str, Any]) -> float | None:
+    """How much longer an epoch takes with distillation; None where a time is missing."""
+    if group.pair is None:
+        return None
+    before, after = (
+        lookup(timing, "variants", variant["name"], "seconds_per_epoch")
+        for variant in (group.reference, group.pair)
+    )
+    return after / before if before and after else None
+
+
+def _thresholds(variant: Mapping[str, Any]) -> str:
     """The consistency rule's threshold of every seed, "" where the rule never excludes."""
-    runs = outcome["prmkd"]["per_seed"] if "prmkd" in outcome else []
-    return ", ".join(f"{run['threshold']:.4g}" for run in runs if run["threshold"] is not None)
+    found = [seed["threshold"] for seed in variant["seeds"]]
+    return ", ".join(f"{threshold:.4g}" for threshold in found if threshold is not None)
 
 
 def inline_content(drawing: Drawing) -> tuple[str, str]:
     """A figure as part of the page: in its colours, with ids that no other figure has.
 
     Returns:
-        The `viewBox`, and what stands inside the `<svg>` element.
+        The `viewBox`, and the content of the `<svg>` element.
     """
     svg = drawing.svg
     for drawn, own in PAGE.items():

@@ -1,4 +1,4 @@
-"""The results on the terminal."""
+"""The results as a table: on the terminal, and as Markdown."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,17 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.reporting.wording import (
-    count,
-    decimals,
-    lookup,
-    model_name,
-    p_value,
-    percent,
-    seconds,
-)
+from experiments.reporting.groups import teachers_in_order
+from experiments.reporting.wording import count, decimals, lookup, p_value, percent, seconds
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
+SHOWN = "NDCG@10"
+"""The metric of a study's table and figure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +23,12 @@ class ResultRow:
     """One model in the result table.
 
     Attributes:
-        label: its name.
-        kind: "teacher", "base" or "prmkd".
-        test: the test metrics, for a student the mean over seeds.
-        std: their standard deviation over seeds, None where there is one seed.
-        train_seconds: what training it took, None where it came from the cache.
-        parameters: what serving it needs.
+        label: display name.
+        kind: "teacher", "base", "distilled" or "other".
+        test: test metrics; for a student the mean over seeds.
+        std: their sample standard deviation over seeds; None where there is one seed.
+        train_seconds: wall-clock time of its training; None where it is not known.
+        parameters: numbers that serving needs; None where they are not known.
     """
 
     label: str
@@ -45,61 +40,53 @@ class ResultRow:
 
 
 def teacher_rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> list[ResultRow]:
-    """One row a teacher, in the order of results.json."""
+    """One row a teacher, in the order of the results."""
     return [
         ResultRow(
-            label=model_name(name),
+            label=teacher["label"],
             kind="teacher",
             test=teacher["test"],
             std=None,
-            train_seconds=lookup(timing, "teachers", name, "tune"),
+            train_seconds=lookup(timing, "teachers", name, "tune_seconds"),
             # 0 where only vectors were given and nothing is known of the model.
             parameters=teacher["parameters"] or None,
         )
-        for name, teacher in results["teachers"].items()
+        for name, teacher in teachers_in_order(results).items()
     ]
 
 
-def student_rows(
-    student: str, results: Mapping[str, Any], timing: Mapping[str, Any]
-) -> list[ResultRow]:
-    """The plain student and, where there were teachers, the distilled one."""
-    name, outcome = model_name(student), results["students"][student]
-    return [
-        ResultRow(
-            label=label,
-            kind=kind,
-            test=variant["test"],
-            std=variant["test_std"],
-            train_seconds=lookup(timing, "students", student, kind, "train_seconds"),
-            parameters=variant["parameters"],
-        )
-        for kind, label in (("base", name), ("prmkd", f"PRM-KD ({name})"))
-        if kind in outcome
-        for variant in (outcome[kind],)
-    ]
+def variant_row(variant: Mapping[str, Any], timing: Mapping[str, Any]) -> ResultRow:
+    """The row of one variant of the student."""
+    return ResultRow(
+        label=variant["label"],
+        kind=variant["kind"],
+        test=variant["test"],
+        std=variant["test_std"],
+        train_seconds=lookup(timing, "variants", variant["name"], "train_seconds"),
+        parameters=variant["parameters"],
+    )
 
 
-def dataset_lines(dataset: Mapping[str, Any]) -> tuple[str, str]:
+def data_lines(data: Mapping[str, Any]) -> tuple[str, str]:
     """The paper's Table 2 for this data set, and what the split leaves cold."""
     return (
-        f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items, "
-        f"{dataset['interactions']:,} interactions",
-        f"{dataset['average_length']:.2f} items a user, "
-        f"sparsity {100 * dataset['sparsity']:.3f} %, "
-        f"{dataset['cold_targets']:,} test targets never occur in training",
+        f"{data['name']}: {data['users']:,} users, {data['items']:,} items, "
+        f"{data['interactions']:,} interactions",
+        f"{data['average_length']:.2f} items a user, "
+        f"sparsity {100 * data['sparsity']:.3f} %, "
+        f"{data['cold_targets']:,} test targets never occur in training",
     )
 
 
 def result_table(results: Mapping[str, Any], timing: Mapping[str, Any], width: int) -> Table:
-    """Every model's test metrics, time and size; below each student the gain and its tests.
+    """Every model's test metrics, time and size; below a compared one the change and its tests.
 
     The spread over seeds has a line of its own, so that all fits a log of 80 columns.
 
     Args:
-        results: results.json.
-        timing: timing.json.
-        width: the columns that the terminal has.
+        results: see docs/records.md.
+        timing: the same.
+        width: columns of the terminal.
     """
     table = Table(
         box=box.SIMPLE,
@@ -116,19 +103,12 @@ def result_table(results: Mapping[str, Any], timing: Mapping[str, Any], width: i
         table.add_column(header, justify="right", no_wrap=True)
     for row in teacher_rows(results, timing):
         _add_model(table, row)
-    for student, outcome in results["students"].items():
-        table.add_section()
-        for row in student_rows(student, results, timing):
-            _add_model(table, row)
-        if "improvement" not in outcome:
-            continue
-        table.add_section()
-        gains = [outcome["improvement"][column] for column in COLUMNS]
-        table.add_row("Improvement", *(_gain(gain) for gain in gains))
-        for label, key in (("p, t-test", "p_value"), ("p, Wilcoxon", "p_value_wilcoxon")):
-            table.add_row(
-                label, *(p_value(outcome[key][column]) for column in COLUMNS), style="dim"
-            )
+    for variant in results["variants"]:
+        if variant["reference"] is None:
+            table.add_section()
+        _add_model(table, variant_row(variant, timing))
+        if variant["against"] is not None:
+            _add_tests(table, variant["against"])
     return table
 
 
@@ -139,11 +119,20 @@ def _add_model(table: Table, row: ResultRow) -> None:
         *(decimals(row.test[column]) for column in COLUMNS),
         seconds(row.train_seconds),
         count(row.parameters),
-        style="bold" if row.kind == "prmkd" else "",
+        style="bold" if row.kind == "distilled" else "",
     )
     if row.std is not None:
         spread = (f"±{row.std[column]:.4f}".replace("±0.", "±.") for column in COLUMNS)
         table.add_row("  over seeds", *spread, style="dim")
+
+
+def _add_tests(table: Table, against: Mapping[str, Mapping[str, Any]]) -> None:
+    table.add_section()
+    gains = [against[column]["change"] for column in COLUMNS]
+    table.add_row("Improvement", *(_gain(gain) for gain in gains))
+    for label, key in (("p, t-test", "t_p_holm"), ("p, Wilcoxon", "wilcoxon_p_holm")):
+        values = (p_value(against[column][key]) for column in COLUMNS)
+        table.add_row(label, *values, style="dim")
 
 
 def _gain(fraction: float | None) -> Text:
@@ -157,20 +146,66 @@ def print_results(
     timing: Mapping[str, Any],
     files: Mapping[str, Path],
 ) -> None:
-    """Prints the data set, the result table and where the files lie.
+    """Prints the data set, the result table and where the files are.
 
     Args:
-        console: where to; it keeps to the console's width.
-        results: results.json.
-        timing: timing.json.
+        console: its width decides the table's.
+        results: see docs/records.md.
+        timing: the same.
         files: what a file holds → the file.
     """
-    for line in dataset_lines(results["dataset"]):
+    for line in data_lines(results["data"]):
         console.print(Text(line))
     console.print()
     console.print(result_table(results, timing, console.width))
     console.print()
+    print_files(console, files)
+
+
+def print_files(console: Console, files: Mapping[str, Path]) -> None:
+    """Prints where files are, one a line."""
     label_width = max(map(len, files), default=0)
     for label, path in files.items():
         # A path broken over two lines can't be copied.
         console.print(Text(f"{label:<{label_width}}  {path}"), soft_wrap=True)
+
+
+def markdown(results: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+    """The variants as a Markdown table.
+
+    Args:
+        results: see docs/records.md.
+        timing: the same.
+    """
+    settings = results["settings"]
+    students = dict.fromkeys(variant["student"]["label"] for variant in results["variants"])
+    seeds = len(settings["seeds"])
+    study = results["study"]
+    lines = [
+        f"{study['title']}: {', '.join(students)} on {settings['dataset']}, test part, mean of "
+        f"{seeds} seed{'s' if seeds > 1 else ''}; change and p-values against {study['versus']}, "
+        "over users, Holm-corrected; seconds of training without the validations, of the median "
+        "epoch and of all until the best.",
+        "",
+        "| variant | Recall@10 | NDCG@10 | change of NDCG@10 | p, t-test | p, Wilcoxon | "
+        "validation NDCG@10 | best epoch | an epoch | to the best epoch | parameters |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_markdown_row(variant, timing) for variant in results["variants"]]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(variant: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+    cells = [variant["label"], decimals(variant["test"]["Recall@10"])]
+    cells.append(decimals(variant["test"][SHOWN]))
+    against = variant["against"] and variant["against"][SHOWN]
+    if against:
+        cells += [percent(against["change"]), p_value(against["t_p_holm"])]
+        cells += [p_value(against["wilcoxon_p_holm"])]
+    else:
+        cells += ["", "", ""]
+    cells += [decimals(variant["validation"][SHOWN]), f"{variant['best_epoch']:.0f}"]
+    for key in ("seconds_per_epoch", "seconds_to_best"):
+        cells.append(seconds(lookup(timing, "variants", variant["name"], key)))
+    cells.append(count(variant["parameters"]))
+    return f"| {' | '.join(cells)} |"

@@ -3,30 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.reporting.groups import Group
+
 ALPHA = 0.05
-NAMES = {
-    "unisrec-text": "UniSRec text",
-    "unisrec": "UniSRec text+ID",
-    "recformer": "Recformer",
-    "unim2rec": "UniM²Rec",
-    "precomputed": "Precomputed",
-    "sasrec": "SASRec",
-    "gru4rec": "GRU4Rec",
-    "bert4rec": "BERT4Rec",
-    "recguru": "RecGURU",
-    "recguru-ae": "RecGURU-AE",
-    "fm": "FM",
-    "deepfm": "DeepFM",
-    "lightgcn": "LightGCN",
-}
 MISSING = "–"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def model_name(name: str) -> str:
-    """A model's name as papers write it; a user's own stays as it is."""
-    return NAMES.get(name, name)
 
 
 def decimals(value: float) -> str:
@@ -124,34 +106,38 @@ def seconds(duration: float | None) -> str:
 def lookup(tree: Mapping[str, Any], *keys: str) -> Any:
     """The value under the keys, or None: a stage taken from the cache has left no time."""
     for key in keys:
-        if key not in tree:
+        if tree is None or key not in tree:
             return None
         tree = tree[key]
     return tree
 
 
-def headline(student: str, outcome: Mapping[str, Any], metric: str = "Recall@10") -> str:
+def headline(group: Group, metric: str = "Recall@10") -> str:
     """The result in one sentence, as honest about a loss or about noise as about a gain.
 
     Args:
-        student: the student's name in results.json.
-        outcome: `results["students"][student]`.
+        group: a variant alone, or one and what it is compared with.
         metric: the metric that the sentence is about.
     """
-    name = model_name(student)
-    if "improvement" not in outcome:
-        return f"{name} alone reaches a {metric} of {decimals(outcome['base']['test'][metric])}"
-    change, p = outcome["improvement"][metric], outcome["p_value"][metric]
+    reference = group.reference
+    name = reference["label"]
+    if not group.compared:
+        return f"{name} alone reaches a {metric} of {decimals(reference['test'][metric])}"
+    if group.pair is None:
+        return f"{len(group.compared)} variants against {name}"
+    other = group.pair
+    method = other["method"]["label"] if other["method"] else other["label"]
+    change, p = other["against"][metric]["change"], other["against"][metric]["t_p_holm"]
     test = f"(p = {p_value_typeset(p)})".replace("= <", "< ").replace(" ", NO_BREAK)
     if change is None:
-        value = decimals(outcome["prmkd"]["test"][metric])
-        return f"PRM-KD reaches a {metric} of {value} where {name}’s is 0 {test}"
+        value = decimals(other["test"][metric])
+        return f"{method} reaches a {metric} of {value} where {name}’s is 0 {test}"
     if p >= ALPHA:
         change = unbroken(change)
-        return f"PRM-KD changes {name}’s {metric} by {change}: no significant difference {test}"
+        return f"{method} changes {name}’s {metric} by {change}: no significant difference {test}"
     amount = unbroken(abs(change)).removeprefix("+")
     if change < 0:
-        return f"PRM-KD lowers {name}’s {metric} by {amount} {test}"
-    same = outcome["base"]["parameters"] == outcome["prmkd"]["parameters"]
+        return f"{method} lowers {name}’s {metric} by {amount} {test}"
+    same = reference["parameters"] == other["parameters"]
     cost = ", at the same serving cost" if same else ""
-    return f"PRM-KD lifts {name}’s {metric} by {amount} {test}{cost}"
+    return f"{method} lifts {name}’s {metric} by {amount} {test}{cost}"

@@ -1,195 +1,267 @@
-"""Finished runs on disk: one configuration, one seed, run once and then read back.
+"""Runs on disk: one variant with all of its seeds, trained once and then read back.
 
-A run's folder is named by a hash of all that it depends on (`stages.identity`), so nothing is
-run twice, no other setting's result is read, and a run that was stopped goes on from its last
-epoch.
+A run's folder holds its record, the test ranks of each seed and the seconds of its epochs. A
+shared folder is named by a hash of all that the run depends on (`stages.identity`), so nothing is
+trained twice, no other setting's result is read, and a run that was stopped goes on from its last
+epoch. Further seeds are added to the record.
 """
 
+import contextlib
 import dataclasses
-import functools
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from bridge.student_weights import Start
+from bridge.teacher_bank import TeacherBank
 from experiments.cli.console import Reporter
-from experiments.cli.settings import Settings, settings_from
-from experiments.stages.exports import student_start
-from experiments.stages.identity import digest, run_identity
-from experiments.stages.pipeline import load_dataset
+from experiments.runs.plan import PlannedRun
+from experiments.stages.environment import describe_environment
+from experiments.stages.exports import export, student_file_names
+from experiments.stages.identity import first_difference
+from experiments.stages.record import (
+    RECORD,
+    Record,
+    SeedResult,
+    add_seed,
+    describe_data,
+    describe_split,
+    describe_teacher,
+    finite_or_none,
+    read_record,
+    write_record,
+)
 from experiments.stages.run_folder import remove_states
-from experiments.stages.students import Trained, make_bank, run_name, train_students
-from experiments.stages.teachers import ReadyTeacher, check_teachers, prepare_teachers
+from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
+from experiments.stages.students import Log, Place, Trained, make_bank, run_name, train_student
+from experiments.stages.teachers import ReadyTeacher, prepare_teachers
+from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import append_json_line, write_json
-from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split, leave_one_out
+from prmkd_jax.common.files import append_json_line, writing
+from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.students.registry import label, result_name
+from teachers_torch.registry import kind
 
-_RESULT, _RANKS, _LOG = "run.json", "ranks.npy", "log.jsonl"
+_RANKS = "ranks-{seed}.npy"
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """What is kept of a run.
+    """A run as read back.
 
     Attributes:
-        seed: the student's seed.
-        validation: its metrics on validation.
-        test: its metrics on the test part; None where the run was not to look at it.
-        best_epoch: the epoch that was kept, counted from 1; 0 is the start.
-        epochs: epochs trained.
-        parameters: the student's size.
-        threshold: epsilon of the consistency rule; None where it never acts.
-        ranks: every user's test rank; None like `test`.
-        epoch_seconds: what each epoch's training took, out of the run's log.
+        record: its record, with the seeds that were asked for.
+        ranks: every test instance's expected rank; None where the test part was not ranked.
+        seconds: seed → `train` and `evaluate` of each epoch, as far as known.
+        teacher_seconds: teacher → `tune_seconds`, `encode_seconds`.
     """
 
-    seed: int
-    validation: dict[str, float]
-    test: dict[str, float] | None
-    best_epoch: int
-    epochs: int
-    parameters: int
-    threshold: float | None
-    ranks: Float[np.ndarray, " users"] | None
-    epoch_seconds: tuple[float, ...]
+    record: Record
+    ranks: Float[np.ndarray, "seeds instances"] | None
+    seconds: Mapping[int, Sequence[Mapping[str, float]]]
+    teacher_seconds: Mapping[str, Mapping[str, float]]
 
 
-def finished_runs(
-    configs: Mapping[type, object], folder: Path, reporter: Reporter, *, rank_test: bool
-) -> list[FinishedRun]:
-    """A configuration's runs, one a seed; those that aren't there yet are run.
+def logger(path: Path) -> Log:
+    """Adds events to a file of JSON lines, each with the time."""
 
-    Args:
-        configs: the configurations as parsed.
-        folder: where runs lie, each in a folder of its own.
-        reporter: where to tell of it.
-        rank_test: False where the runs only serve to choose a setting.
-    """
-    settings = settings_from(configs)
-    dataset = load_dataset(settings)
-    split = leave_one_out(dataset.interactions)
-    start = student_start(settings, dataset, split)
-    common = {**run_identity(configs, settings, dataset, split), "test": rank_test}
-    runs, teachers = [], None
-    for seed in settings.run.seeds:
-        identity = {**common, "seed": seed}
-        place = folder / digest(identity)
-        if not (place / _RESULT).is_file():
-            if teachers is None:
-                teachers = ready_teachers(settings, dataset, split, place, reporter)
-            run = dataclasses.replace(settings.run, seeds=(seed,))
-            one = dataclasses.replace(settings, run=run)
-            _run(one, dataset, split, start, teachers, place, reporter, rank_test, identity)
-        runs.append(_read(place))
-    return runs
+    def log(event: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        append_json_line(path, {"time": time.time(), **event})
 
-
-def check_runs(several: Iterable[Mapping[type, object]]) -> list[dict[str, Any]]:
-    """Finds what is wrong with any configuration before the first is run.
-
-    Args:
-        several: configurations as parsed.
-
-    Returns:
-        What the runs of each depend on.
-
-    Raises:
-        UserError: on bad data or inputs; or files are asked for, of which trials leave none.
-    """
-    identities = []
-    checked: set[Path] = set()
-    for configs in several:
-        settings = settings_from(configs)
-        if settings.run.export_recbole:
-            raise UserError(
-                "--export_recbole: found True, expected False: only train writes students"
-            )
-        dataset = load_dataset(settings)
-        split = leave_one_out(dataset.interactions)
-        student_start(settings, dataset, split)
-        identity = run_identity(configs, settings, dataset, split)
-        identity["settings"]["seeds"] = list(settings.run.seeds)
-        identities.append(identity)
-        check_teachers(dataset, split, settings, checked)
-    return identities
+    return log
 
 
 def ready_teachers(
-    settings: Settings, dataset: Dataset, split: Split, folder: Path, reporter: Reporter
-) -> list[ReadyTeacher]:
-    """The configuration's teachers, from the cache or tuned; the folder keeps a log of it."""
-    return prepare_teachers(dataset, split, settings, reporter, _log_in(folder))
-
-
-def _run(
-    settings: Settings,
-    dataset: Dataset,
-    split: Split,
-    start: Start | None,
-    teachers: list[ReadyTeacher],
-    place: Path,
-    reporter: Reporter,
-    rank_test: bool,
-    identity: dict[str, Any],
+    plan: PlannedRun, place: Place, reporter: Reporter, ready: dict[str, ReadyTeacher]
 ) -> None:
-    bank, checkpoints, log = make_bank(teachers, settings), place / "checkpoints", _log_in(place)
-    params = None if start is None else start.params
-    (trained,) = train_students(
-        dataset,
-        split,
+    """Tunes and encodes the teachers of a run that isn't finished.
+
+    Args:
+        plan: the run.
+        place: where it is kept; its log gets the epochs.
+        reporter: shows progress.
+        ready: key → teacher; those that aren't there yet are added.
+    """
+    if not unfinished_seeds(plan, place):
+        return
+    missing = [found for found in plan.teachers if found.key not in ready]
+    made = prepare_teachers(missing, plan.task, plan.settings, reporter, logger(place.log))
+    ready.update({found.key: teacher for found, teacher in zip(missing, made, strict=True)})
+
+
+def unfinished_seeds(plan: PlannedRun, place: Place) -> list[int]:
+    """The seeds that are still to be trained, or whose files were lost.
+
+    Raises:
+        UserError: the record is damaged, of another version, or another run's.
+    """
+    record = read_record(place.folder)
+    if record is not None:
+        _require_own(record, plan, place)
+    known = set() if record is None else {result.seed for result in record.seeds}
+    return [
+        seed
+        for seed in plan.seeds
+        if seed not in known or not all(path.is_file() for path in _files(plan, place, seed))
+    ]
+
+
+def _require_own(record: Record, plan: PlannedRun, place: Place) -> None:
+    # As JSON has it, so that it equals what was read back.
+    difference = first_difference(json.loads(json.dumps(plan.identity)), record.identity)
+    if difference is not None:
+        raise UserError(f"{difference} as in {place.folder / RECORD}, the record that is there")
+
+
+def finish_run(
+    plan: PlannedRun, place: Place, ready: Mapping[str, ReadyTeacher], reporter: Reporter
+) -> FinishedRun:
+    """Trains the seeds of a run that aren't finished, and reads all of them.
+
+    Args:
+        plan: the run.
+        place: where it is kept.
+        ready: its teachers by their keys, see `ready_teachers`.
+        reporter: shows progress.
+    """
+    waiting = f"{place.folder}: another command trains this run, waiting"
+    lock = locked(place.folder / RECORD, lambda: reporter.say(waiting)) if place.shared else None
+    with lock or contextlib.nullcontext():
+        missing = unfinished_seeds(plan, place)
+        if missing:
+            teachers = [ready[found.key] for found in plan.teachers]
+            bank = make_bank(teachers, plan.settings)
+            for seed in missing:
+                _train(plan, place, seed, teachers, bank, reporter)
+    return read_run(plan, place)
+
+
+def read_run(plan: PlannedRun, place: Place) -> FinishedRun:
+    """Reads a finished run.
+
+    Raises:
+        UserError: its record is missing, damaged or of another version.
+    """
+    record = read_record(place.folder)
+    if record is None:
+        raise UserError(f"{place.folder}: found no record, expected that of a finished run")
+    ranks = None
+    if plan.rank_test:
+        ranks = np.stack([np.load(_ranks_file(place, seed)) for seed in plan.seeds])
+    timing = read_seconds(place.folder)
+    seconds = {int(seed): epochs for seed, epochs in timing.get("seeds", {}).items()}
+    return FinishedRun(record.of_seeds(plan.seeds), ranks, seconds, timing.get("teachers", {}))
+
+
+def _train(
+    plan: PlannedRun,
+    place: Place,
+    seed: int,
+    teachers: Sequence[ReadyTeacher],
+    bank: TeacherBank | None,
+    reporter: Reporter,
+) -> None:
+    """Trains one seed and writes all that it leaves, the record last."""
+    trained = train_student(
+        plan.task,
+        plan.facts,
         bank,
-        settings,
-        checkpoints,
+        plan.settings,
+        seed,
+        place,
         reporter,
-        log,
-        start=params,
-        rank_test=rank_test,
+        logger(place.log),
+        flags=plan.flags,
+        start=None if plan.start is None else plan.start.params,
+        rank_test=plan.rank_test,
     )
+    place.folder.mkdir(parents=True, exist_ok=True)
     if trained.fitted.test is not None:
-        beside = place / f"part.{_RANKS}"
-        np.save(beside, trained.fitted.test.all_items)
-        os.replace(beside, place / _RANKS)
-    # It comes last: a folder without it is that of a run to be continued.
-    write_json(place / _RESULT, {"settings": identity, "result": _describe(trained)})
-    remove_states(checkpoints / run_name(settings, trained.seed, distilled=bank is not None))
-    remove_states(checkpoints)
+        with writing(_ranks_file(place, seed)) as partial, partial.open("wb") as stream:
+            np.save(stream, trained.fitted.test.all_items)
+    result = describe_seed(trained)
+    if place.students is not None:
+        summary = {key: value for key, value in vars(result).items() if key != "history"}
+        folder = place.students / run_name(plan.settings, seed)
+        params = trained.fitted.params
+        export(folder, params, plan.settings, plan.task, plan.facts, plan.start, summary)
+    epochs = epoch_seconds(place.log, run_name(plan.settings, seed))
+    cards = {each.vectors.name: each.card for each in teachers}
+    write_seconds(place.folder, seed, epochs, cards)
+    record = _record(plan, teachers, bank, trained.fitted.parameters, result)
+    write_record(place.folder, add_seed(record, read_record(place.folder)))
+    if place.shared:
+        remove_states(place.states / run_name(plan.settings, seed))
+        remove_states(place.states)
 
 
-def _log_in(folder: Path) -> Callable[[dict[str, Any]], None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    return functools.partial(append_json_line, folder / _LOG)
-
-
-def _describe(trained: Trained) -> dict[str, Any]:
+def describe_seed(trained: Trained) -> SeedResult:
+    """One seed's part of the record."""
     fitted = trained.fitted
-    return {
-        "seed": trained.seed,
-        "validation": ranking_metrics(fitted.validation.all_items),
-        "test": None if fitted.test is None else ranking_metrics(fitted.test.all_items),
-        "best_epoch": fitted.best_epoch,
-        "epochs": len(fitted.history),
-        "parameters": fitted.parameters,
-        # JSON has no infinity.
-        "threshold": trained.threshold if np.isfinite(trained.threshold) else None,
-    }
+    return SeedResult(
+        seed=trained.seed,
+        validation=ranking_metrics(fitted.validation.all_items),
+        test=None if fitted.test is None else ranking_metrics(fitted.test.all_items),
+        test_masked=None if fitted.test is None else ranking_metrics(fitted.test.unseen_items),
+        best_epoch=fitted.best_epoch,
+        epochs=len(fitted.history),
+        threshold=finite_or_none(trained.threshold),
+        history=fitted.history,
+    )
 
 
-def _read(place: Path) -> FinishedRun:
-    result = json.loads((place / _RESULT).read_text())["result"]
-    ranks = None if result["test"] is None else np.load(place / _RANKS)
-    return FinishedRun(**result, ranks=ranks, epoch_seconds=_epoch_seconds(place / _LOG))
+def _record(
+    plan: PlannedRun,
+    teachers: Sequence[ReadyTeacher],
+    bank: TeacherBank | None,
+    parameters: int,
+    result: SeedResult,
+) -> Record:
+    settings = plan.settings
+    method = settings.distill.method
+    return Record(
+        identity=plan.identity,
+        student={"name": result_name(settings.student), "label": label(settings.student)},
+        method=None if bank is None else {"name": method, "label": METHODS[method].label},
+        data=describe_data(plan.task),
+        split=describe_split(plan.task, settings),
+        environment=describe_environment(),
+        settings=plan.flags,
+        teachers={
+            each.vectors.name: describe_teacher(kind(each.vectors.name).label, each.card)
+            for each in teachers
+        },
+        teacher_weights=None
+        if bank is None
+        else {
+            name: float(weight)
+            for name, weight in zip(bank.names, bank.default_weights, strict=True)
+        },
+        parameters=parameters,
+        seeds=(result,),
+    )
 
 
-def _epoch_seconds(log: Path) -> tuple[float, ...]:
-    """The training seconds of every epoch; one that was done again after a kill counts once."""
-    events = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    students = [event for event in events if event.get("stage") == "student"]
-    taken = {event["epoch"]: event["seconds"]["train"] for event in students}
-    return tuple(taken[epoch] for epoch in sorted(taken))
+def run_files(plan: PlannedRun) -> list[str]:
+    """The files that a finished run leaves in its folder."""
+    ranks = [_RANKS.format(seed=seed) for seed in plan.seeds] if plan.rank_test else []
+    return [RECORD, SECONDS, *ranks]
+
+
+def _files(plan: PlannedRun, place: Place, seed: int) -> list[Path]:
+    """What a finished seed leaves, apart from its part of the record."""
+    files = [_ranks_file(place, seed)] if plan.rank_test else []
+    if place.students is not None:
+        folder = place.students / run_name(plan.settings, seed)
+        files += [folder / name for name in student_file_names(plan.settings.run)]
+    return files
+
+
+def _ranks_file(place: Place, seed: int) -> Path:
+    return place.folder / _RANKS.format(seed=seed)

@@ -14,13 +14,12 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import SearchConfig
 from experiments.cli.settings import Settings, settings_from
-from experiments.runs.finished import check_runs, finished_runs, ready_teachers
+from experiments.runs.finished import finish_run, logger, ready_teachers
+from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.stages.identity import digest
-from experiments.stages.pipeline import load_dataset
+from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json, write_text
-from prmkd_jax.data.splits import leave_one_out
-from prmkd_jax.students.registry import result_name
 
 METRICS = ("Recall@10", "NDCG@10")
 TRIALS = "trials"
@@ -32,11 +31,12 @@ def run(call: Call) -> None:
     search = call.config(SearchConfig)
     output = Path(call.settings.run.output_dir)
     trials = parse_trials(call)
-    check_runs(trials.values())
+    plans = dict(zip(trials, plan_runs(trials.values(), rank_test=False), strict=True))
+    check_runs(plans.values())
     rows = []
-    for setting, configs in trials.items():
+    for setting, plan in plans.items():
         call.reporter.say(f"Trial: {setting}")
-        tried = _try(configs, search.model, output.parent / TRIALS, call.reporter)
+        tried = _try(plan, search.model, output.parent / TRIALS, call.reporter)
         rows += [{**row, "setting": setting} for row in tried]
     name = digest({"grid": search.grid, "model": search.model, "rows": rows})
     table = markdown(rows)
@@ -102,21 +102,22 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _try(
-    configs: Mapping[type, object], model: str, folder: Path, reporter: Reporter
-) -> list[dict[str, Any]]:
+def _try(plan: PlannedRun, model: str, folder: Path, reporter: Reporter) -> list[dict[str, Any]]:
     """One combination's rows: of the student, or one a teacher."""
-    settings = settings_from(configs)
+    settings = plan.settings
     if model == "teachers":
-        dataset = load_dataset(settings)
-        split = leave_one_out(dataset.interactions)
-        teachers = ready_teachers(settings, dataset, split, folder, reporter)
+        log = logger(folder / "log.jsonl")
+        teachers = prepare_teachers(plan.teachers, plan.task, settings, reporter, log)
         seed = str(settings.run.teacher_seed)
         return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
-    runs = finished_runs(configs, folder, reporter, rank_test=False)
+    ready: dict[str, ReadyTeacher] = {}
+    place = shared_place(folder, plan)
+    ready_teachers(plan, place, reporter, ready)
+    record = finish_run(plan, place, ready, reporter).record
     taught = settings.distill.method if settings.run.teachers else "base"
-    name = f"{result_name(settings.student)} {taught}"
-    return [_row(name, ",".join(map(str, settings.run.seeds)), [vars(run) for run in runs])]
+    name = f"{record.student['name']} {taught}"
+    seeds = ",".join(map(str, plan.seeds))
+    return [_row(name, seeds, [vars(result) for result in record.seeds])]
 
 
 def _row(model: str, seeds: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

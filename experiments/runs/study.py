@@ -4,71 +4,202 @@ A table or a figure of the paper is a list of variants (`experiments.studies`); 
 the rest. Finished runs are never repeated, and a command that was stopped goes on where it was.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from experiments.cli.command import Call, resolve
 from experiments.cli.flags import as_dict, parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, Settings, settings_from
-from experiments.runs.compare import describe, describe_timing, figure, markdown
-from experiments.runs.finished import check_runs, finished_runs
-from experiments.runs.variant import Study, Variant
+from experiments.reporting.tables import data_lines
+from experiments.runs.compare import study_results, study_timing
+from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
+from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
+from experiments.runs.variant import Study, Variant, choose_variants
+from experiments.runs.views import StudyFiles, show, study_files, write_views
 from experiments.stages.environment import describe_environment
-from experiments.stages.run_folder import begin, examine, finish
+from experiments.stages.record import describe_data, read_versioned
+from experiments.stages.run_folder import claimed, examine, finish
+from experiments.stages.students import Place
+from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.common.files import write_json, writing
 
 FINISHED = "finished"
 """Folder of finished runs, next to `--output_dir`: all studies share it."""
 
+Plans = Mapping[Variant, PlannedRun]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where a study and its runs leave their files.
+
+    Attributes:
+        files: the study's own.
+        identity: what the study depends on, as the manifest holds it.
+        place: output folder, variant, run → where the run is kept.
+        more: further files in the output folder: those that are always written, and those that
+            may be.
+        begin: writes what is there from the first moment on.
+        exports: whether the runs leave students.
+    """
+
+    files: StudyFiles
+    identity: Callable[[Plans], dict[str, Any]]
+    place: Callable[[Path, Variant, PlannedRun], Place]
+    more: Callable[[Plans], tuple[list[str], list[str]]] = lambda plans: ([], [])
+    begin: Callable[[Call, Path, Plans], None] = lambda call, output, plans: None
+    exports: bool = False
+
 
 def run(call: Call) -> None:
-    """Runs the variants; leaves `<output_dir>/<name>.json`, `.md` and `.svg`.
+    """Runs the variants of a study; leaves `<output_dir>/<name>.json` and its views.
 
-    The same study may be written again; `<name>_run.json` tells which one it was.
-
-    The seconds, which the table shows too, are in `<name>_timing.json`, so that equal runs
-    give equal bytes.
+    Its runs are in `<output_dir>/../finished`, which all studies share.
     """
     study = the_study(call)
-    parsed = parse_variants(call)
-    reporter = call.reporter
-    output = Path(call.settings.run.output_dir)
-    names = [variant.name for variant in parsed]
-    identities = dict(zip(names, check_runs(parsed.values()), strict=True))
+    layout = Layout(
+        files=study_files(study.name),
+        identity=study_identity,
+        place=lambda output, _, plan: shared_place(output.parent / FINISHED, plan),
+    )
+    carry_out(call, study, parse_variants(call), layout)
+
+
+def carry_out(
+    call: Call, study: Study, parsed: Mapping[Variant, Mapping[type, object]], layout: Layout
+) -> None:
+    """Trains what isn't trained yet, and writes and shows the results.
+
+    A stopped study goes on; of a finished one the results are shown again, and its files stay as
+    they are. Everything is checked before anything is removed or written.
+
+    Args:
+        call: the command.
+        study: what is compared.
+        parsed: its variants and their configurations.
+        layout: where files go.
+
+    Raises:
+        UserError: on bad data or inputs, or if the folder is another run's.
+    """
+    reporter, run = call.reporter, call.settings.run
+    output = Path(run.output_dir)
+    stages: dict[str, float] = {}
+    with _timed(stages, "data"):
+        planned = plan_runs(parsed.values(), exports=layout.exports)
+    plans = dict(zip(parsed, planned, strict=True))
+    for line in data_lines(describe_data(planned[0].task)):
+        reporter.say(line)
+    always, sometimes = layout.more(plans)
     folder = examine(
         output,
-        {"settings": {"variants": names}, "variants": identities},
-        [f"{study.name}{ending}" for ending in (".json", "_timing.json", ".md", ".svg")],
-        overwrite=call.settings.run.overwrite,
-        manifest=f"{study.name}_run.json",
+        layout.identity(plans),
+        [*layout.files.names(), *always],
+        optional=sometimes,
+        overwrite=run.overwrite,
+        manifest=layout.files.manifest,
     )
-    begin(folder)
+    if folder.found == "finished":
+        reporter.say(f"{output}: this run is finished; --output_dir=… makes another")
+        results = read_versioned(output / layout.files.results)
+        timing = _read_timing(output / layout.files.timing)
+    else:
+        check_runs(planned)
+        with claimed(folder):
+            layout.begin(call, output, plans)
+            runs = _finish_runs(call, plans, layout, stages)
+            settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
+            results = study_results(study, runs, describe_environment(), settings)
+            timing = study_timing(runs, stages)
+            results, timing = _write(output, layout.files, runs, results, timing)
+            finish(folder)
+    show(output, layout.files, results, timing, reporter)
+
+
+def study_identity(plans: Plans) -> dict[str, Any]:
+    """The names of the variants, and what each depends on."""
+    identities = {variant.name: run_identity_with_seeds(plan) for variant, plan in plans.items()}
+    return {"settings": {"variants": list(identities)}, "variants": identities}
+
+
+def run_identity_with_seeds(plan: PlannedRun) -> dict[str, Any]:
+    """What a run depends on, the seeds included."""
+    identity = dict(plan.identity)
+    identity["settings"] = {**identity["settings"], "seeds": list(plan.seeds)}
+    return identity
+
+
+def _finish_runs(
+    call: Call, plans: Plans, layout: Layout, stages: dict[str, float]
+) -> dict[Variant, FinishedRun]:
+    """The teachers of all runs first, then the students of each."""
+    output, reporter = Path(call.settings.run.output_dir), call.reporter
+    places = {variant: layout.place(output, variant, plan) for variant, plan in plans.items()}
+    ready: dict[str, ReadyTeacher] = {}
+    with _timed(stages, "teachers"):
+        for variant, plan in plans.items():
+            ready_teachers(plan, places[variant], reporter, ready)
     runs = {}
-    for variant, configs in parsed.items():
-        reporter.say(f"{variant.label}: {' '.join(variant.flags)}")
-        runs[variant.name] = finished_runs(
-            configs, output.parent / FINISHED, reporter, rank_test=True
-        )
-    students = dict.fromkeys(settings.student.student for settings in variations(call))
-    results = {
-        "title": study.title,
-        "versus": study.versus,
-        "students": list(students),
-        "environment": describe_environment(),
-        "settings": {**as_dict(GROUPS, call.configs), "overwrite": False},
-        "variants": describe(list(parsed), runs),
+    for variant, plan in plans.items():
+        reporter.say(f"{variant.label}: {' '.join(variant.flags) or 'as given'}")
+        with _timed(stages, variant.name):
+            runs[variant] = finish_run(plan, places[variant], ready, reporter)
+    return runs
+
+
+def _write(
+    output: Path,
+    files: StudyFiles,
+    runs: Mapping[Variant, FinishedRun],
+    results: dict[str, Any],
+    timing: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes the results, the ranks for anybody's own tests, and what is made of the results.
+
+    Returns:
+        The results and the times as they can be read back, from which the rest is made.
+    """
+    ranks = {
+        f"{variant.name}-seed{result.seed}": run.ranks[row]
+        for variant, run in runs.items()
+        if run.ranks is not None
+        for row, result in enumerate(run.record.seeds)
     }
-    timing = {name: describe_timing(each) for name, each in runs.items()}
-    files = output / study.name
-    write_json(files.with_suffix(".json"), results)
-    write_json(files.with_name(f"{study.name}_timing.json"), timing)
-    write_text(files.with_suffix(".md"), markdown(results, timing))
-    write_text(files.with_suffix(".svg"), figure(results))
-    finish(folder)
-    reporter.say(markdown(results, timing))
-    reporter.say(f"Written to {files}.json, .md and .svg")
+    with writing(output / files.ranks) as partial, partial.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **ranks)
+    write_json(output / files.results, results)
+    write_json(output / files.timing, timing)
+    results = read_versioned(output / files.results)
+    timing = _read_timing(output / files.timing)
+    write_views(output, files, results, timing)
+    return results, timing
+
+
+def _read_timing(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged: found no JSON ({error}) (delete the file; the same command writes "
+            "it again)"
+        ) from error
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes a stage's seconds, apart from the results: equal runs give equal results."""
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started
 
 
 def variations(call: Call) -> list[Settings]:
@@ -99,34 +230,3 @@ def parse_variants(call: Call) -> dict[Variant, Mapping[type, object]]:
         variant: parse([*call.argv, *variant.flags], call.command.groups).configs
         for variant in variants
     }
-
-
-def choose_variants(variants: Sequence[Variant], study: StudyConfig) -> list[Variant]:
-    """The variants that `--variants` names and their references, with `--variant_flags`.
-
-    Raises:
-        UserError: if a name is unknown, or the flags aren't written as they should be.
-    """
-    names = [variant.name for variant in variants]
-    more: dict[str, tuple[str, ...]] = {}
-    for part in filter(None, (part.strip() for part in study.variant_flags.split(";"))):
-        before, colon, after = part.partition(":")
-        some = [name.strip() for name in before.split(",")]
-        flags = tuple(f"--{flag.removeprefix('--')}" for flag in after.split())
-        if not colon or not set(some) <= set(names) or not all("=" in flag for flag in flags):
-            raise UserError(
-                f"--variant_flags: found {part!r}, expected name: flag=value, "
-                f"the name one of {', '.join(names)}"
-            )
-        for name in some:
-            more[name] = (*more.get(name, ()), *flags)
-    for name in study.variants:
-        if name not in names:
-            raise UserError(f"--variants: found {name!r}, expected some of {', '.join(names)}")
-    wanted = {*(study.variants or names)}
-    wanted |= {v.reference for v in variants if v.name in wanted and v.reference is not None}
-    return [
-        variant._replace(flags=variant.flags + more.get(variant.name, ()))
-        for variant in variants
-        if variant.name in wanted
-    ]

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from experiments.cli.options import StudyConfig
 from experiments.cli.settings import Settings
+from prmkd_jax.common.errors import UserError
 
 
 class Variant(NamedTuple):
@@ -15,7 +17,7 @@ class Variant(NamedTuple):
         label: as tables and figures call it.
         flags: what it changes, as on the command line.
         reference: the name of the variant that it is compared with, None for none.
-        kind: "base", "prmkd" or "other": its colour in the figure.
+        kind: "base", "distilled" or "other": its colour in figures.
     """
 
     name: str
@@ -40,3 +42,34 @@ class Study:
     title: str
     versus: str
     variants: Callable[[Settings], Sequence[Variant]]
+
+
+def choose_variants(variants: Sequence[Variant], study: StudyConfig) -> list[Variant]:
+    """The variants that `--variants` names and their references, with `--variant_flags`.
+
+    Raises:
+        UserError: if a name is unknown, or the flags aren't written as they should be.
+    """
+    names = [variant.name for variant in variants]
+    more: dict[str, tuple[str, ...]] = {}
+    for part in filter(None, (part.strip() for part in study.variant_flags.split(";"))):
+        before, colon, after = part.partition(":")
+        some = [name.strip() for name in before.split(",")]
+        flags = tuple(f"--{flag.removeprefix('--')}" for flag in after.split())
+        if not colon or not set(some) <= set(names) or not all("=" in flag for flag in flags):
+            raise UserError(
+                f"--variant_flags: found {part!r}, expected name: flag=value, "
+                f"the name one of {', '.join(names)}"
+            )
+        for name in some:
+            more[name] = (*more.get(name, ()), *flags)
+    for name in study.variants:
+        if name not in names:
+            raise UserError(f"--variants: found {name!r}, expected some of {', '.join(names)}")
+    wanted = {*(study.variants or names)}
+    wanted |= {v.reference for v in variants if v.name in wanted and v.reference is not None}
+    return [
+        variant._replace(flags=variant.flags + more.get(variant.name, ()))
+        for variant in variants
+        if variant.name in wanted
+    ]

@@ -1,4 +1,6 @@
-"""Data sets beside the target: folders of --data_dir, or domains of the synthetic world."""
+"""The task that the flags name, and the data sets next to it: folders of --data_dir, or domains
+of the synthetic world.
+"""
 
 import functools
 from pathlib import Path
@@ -8,20 +10,35 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import leave_one_out, require_parts
-from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain
+from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain, synthetic_dataset
+from prmkd_jax.data.task import Task, make_task
 from prmkd_jax.students.registry import reads
 
 SYNTHETIC = "synthetic"
 
 
-# Read once for the check before anything is trained, and for every seed.
+def load_task(settings: Settings) -> Task:
+    """The data set of `--dataset`, divided by `--split`; loaded once and handed on.
+
+    Raises:
+        UserError: the data set isn't there, is damaged, leaves a part of the split empty, or has
+            no clock for a temporal split.
+    """
+    data = settings.data
+    if data.dataset == SYNTHETIC:
+        dataset = synthetic_dataset(data)
+    else:
+        dataset = read_dataset(Path(data.data_dir), data.dataset, candidates=data.candidates)
+    return make_task(dataset, data.split, data.cuts)
+
+
+# Read once for the check before anything is trained, and for every variant.
 @functools.lru_cache(maxsize=1)
 def load_domain(data: DataConfig, name: str, flag: str) -> Dataset:
     """The data set `name`; `synthetic-garden`, … are made at the size of the synthetic target.
 
     Args:
-        data: where data sets lie, and the synthetic world's size.
+        data: folder of the data sets, and the synthetic world's size.
         name: of the data set.
         flag: how an error names what asked for it.
 
@@ -48,5 +65,6 @@ def second_domain(settings: Settings, target: Dataset) -> Dataset | None:
     domain = target if known else load_domain(settings.data, name, "--second_domain")
     if domain.name == target.name or domain.fingerprint == target.fingerprint:
         raise UserError(f"--second_domain: found {name!r}, the target, expected another data set")
-    require_parts(domain.name, leave_one_out(domain.interactions))
+    # Its histories are cut like leave-one-out's; a part that is empty is refused.
+    make_task(domain)
     return domain

@@ -1,4 +1,4 @@
-"""On what a result was made: versions, processor, commit."""
+"""On what a result was made: versions, processor, commit, and variables that change numbers."""
 
 import os
 import platform
@@ -8,6 +8,7 @@ from pathlib import Path
 
 PACKAGES = (
     "jax",
+    "jaxlib",
     "flax",
     "optax",
     "orbax-checkpoint",
@@ -17,18 +18,41 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
+VARIABLES = (
+    "JAX_ENABLE_X64",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_DEFAULT_PRNG_IMPL",
+    "JAX_NUMPY_DTYPE_PROMOTION",
+    "JAX_PLATFORMS",
+    "JAX_THREEFRY_PARTITIONABLE",
+    "XLA_FLAGS",
+    "PJRT_NPROC",
+    "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_TF32_OVERRIDE",
+)
+"""Environment variables that change numbers, or how fast they come; listed where they are set."""
 
 
 def describe_environment() -> dict[str, str | int]:
-    """Versions of what computes, the processor, its cores for us and the git commit."""
+    """Versions of what computes, the processor, its cores for us, the git commit, `VARIABLES`."""
     return {
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
         "platform": platform.platform(terse=True),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "git_commit": _commit(),
+        **{name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
+
+
+def _version(package: str) -> str:
+    """The version; "" where the package is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:

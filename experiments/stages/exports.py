@@ -10,48 +10,41 @@ from bridge import student_weights
 from bridge.recbole_layout import layout
 from bridge.student_weights import Start, read_start, to_recbole
 from experiments.cli.settings import RunConfig, Settings
-from experiments.stages.students import Trained, run_name, student_facts
 from prmkd_jax.common.files import writing
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split
 from prmkd_jax.data.task import Task
 from prmkd_jax.serve.exported import FILES, RECBOLE_FILE, export_student
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import class_identity
-from prmkd_jax.students.student import abstract_params, create_student, param_shapes
+from prmkd_jax.students.student import Params, abstract_params, create_student, param_shapes
 
 
-def student_start(settings: Settings, dataset: Dataset, split: Split) -> Start | None:
+def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
     """What the student starts from by `--init`; None where it names nothing.
 
     It comes before anything is trained, so that a mistake here, a student that can't be made, or
-    an export that RecBole has no model for, is told before the hours are spent.
+    an export that RecBole has no model for, is reported before the hours are spent.
 
     Raises:
         UserError: there is no such student or file, the file's weights don't fit, or
             `--export_recbole` can't be done.
     """
-    facts, start = _facts(settings, dataset, split), None
     if not class_identity(settings.student.student):
         abstract_params(settings.student, facts)
     else:
         # A user's own class need not be one that can be traced.
         create_student(settings.student, facts, settings.run.seeds[0])
-    if settings.run.student_init:
-        start = read_start(Path(settings.run.student_init), settings.student, facts, dataset)
     if settings.run.export_recbole:
         sizes = param_shapes(abstract_params(settings.student, facts))
-        layout(settings.student.student, sizes, dataset, {}, "--export_recbole")
-    return start
-
-
-def student_file_names(run: RunConfig) -> list[str]:
-    """The files that `export` writes for each student."""
-    return [*FILES, *([RECBOLE_FILE] if run.export_recbole else [])]
+        layout(settings.student.student, sizes, task.dataset, {}, "--export_recbole")
+    if not settings.run.student_init:
+        return None
+    path = Path(settings.run.student_init)
+    return read_start(path, settings.student, facts, task.dataset)
 
 
 def start_digest(settings: Settings) -> str:
-    """SHA-256 over the weights that `--init` names for the student, wherever they lie.
+    """SHA-256 over the weights that `--init` names for the student, wherever they are.
 
     Raises:
         UserError: there is no such file.
@@ -59,34 +52,38 @@ def start_digest(settings: Settings) -> str:
     return student_weights.start_digest(Path(settings.run.student_init))
 
 
+def student_file_names(run: RunConfig) -> list[str]:
+    """The files that `export` writes for each student."""
+    return [*FILES, *([RECBOLE_FILE] if run.export_recbole else [])]
+
+
 def export(
     folder: Path,
-    students: Mapping[str, Sequence[Trained]],
+    params: Params,
     settings: Settings,
-    dataset: Dataset,
-    split: Split,
+    task: Task,
+    facts: Facts,
     start: Start | None,
+    result: Mapping[str, Any],
 ) -> None:
-    """Writes trained students; with `--export_recbole` under RecBole's keys too.
+    """Writes a trained student; with `--export_recbole` under RecBole's keys too.
 
     Args:
-        folder: gets a folder for each, named as in the log.
-        students: variant → the student of every seed.
-        settings: which student it is.
-        dataset: what it was trained on.
-        split: its parts.
+        folder: the student's own; replaced.
+        params: its parameters.
+        settings: the run's settings.
+        task: what it was trained on.
+        facts: what it was made with.
         start: what it started from: RecBole's rows are written as its file has them.
+        result: seed and metrics, for its card.
     """
-    facts, config = _facts(settings, dataset, split), settings.student
-    recbole = None if start is None else start.recbole
-    for variant, trained in students.items():
-        for one in trained:
-            place = folder / run_name(settings, one.seed, distilled=variant != "base")
-            export_student(place, one.fitted.params, config, facts, dataset)
-            if settings.run.export_recbole:
-                weights = to_recbole(one.fitted.params, config, dataset, recbole)
-                tokens = _tokens(dataset) if recbole is None else recbole.tokens
-                _save_recbole(place / RECBOLE_FILE, weights, tokens)
+    config, dataset = settings.student, task.dataset
+    export_student(folder, params, config, facts, dataset, result)
+    if settings.run.export_recbole:
+        recbole = None if start is None else start.recbole
+        weights = to_recbole(params, config, dataset, recbole)
+        tokens = _tokens(dataset) if recbole is None else recbole.tokens
+        _save_recbole(folder / RECBOLE_FILE, weights, tokens)
 
 
 def _tokens(dataset: Dataset) -> dict[str, list[str]]:
@@ -104,7 +101,3 @@ def _save_recbole(
         content["field2id_token"] = tokens
     with writing(path) as partial:
         torch.save(content, partial)
-
-
-def _facts(settings: Settings, dataset: Dataset, split: Split) -> Facts:
-    return student_facts(Task(dataset, split), settings)

@@ -5,9 +5,7 @@ of the teachers), the versions of what computes, and nothing else: where files l
 often a state is saved, changes no number.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,19 +15,21 @@ from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.data import second_domain
 from experiments.stages.exports import start_digest
+from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.config import DataConfig
-from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split, split_digest
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import class_identity
 from prmkd_jax.train.config import NUMERICS_VERSION, TrainConfig
-from teachers_torch.registry import identity as identity_of
+from teachers_torch.teacher import Identity
 
 _READ = (DataConfig, StudentConfig, TrainConfig)
-# Where the data lie, and how often a state is saved, changes no number.
-_FREE = ("data_dir", "checkpoint_seconds")
+# Where the data are, and how often a state is saved, changes no number; what the cuts of a split
+# change is in its digest.
+_FREE = ("data_dir", "checkpoint_seconds", "split_at")
+# Of a teacher's identity what isn't said of the run itself.
+_OF_TEACHER = ("encoder_version", "settings", "seed")
 # They draw the random numbers and round: after an upgrade a stopped run would end in numbers
 # that neither version gives. torch does so for the scores alone that it is asked for; vectors
 # of teachers have a cache key of their own, with `ENCODER_VERSION`.
@@ -56,7 +56,7 @@ _WORDS = {
 
 
 def run_identity(
-    configs: Mapping[type, object], settings: Settings, dataset: Dataset, split: Split
+    configs: Mapping[type, object], settings: Settings, task: Task, teachers: Sequence[Identity]
 ) -> dict[str, Any]:
     """What one seed's runs depend on, but for the seed and the variant.
 
@@ -65,8 +65,8 @@ def run_identity(
     Args:
         configs: the configurations as parsed.
         settings: the same, put together.
-        dataset: the data.
-        split: its parts.
+        task: data and split.
+        teachers: what the run's teachers depend on.
 
     Raises:
         UserError: an input file is missing.
@@ -80,16 +80,16 @@ def run_identity(
     flags = as_dict(read, configs)
     flags = {name: value for name, value in flags.items() if name not in _FREE}
     flags["teachers"] = list(run.teachers)
-    packages = list(_PACKAGES)
+    packages = _PACKAGES
     if run.teachers:
         flags["teacher_scores"] = run.teacher_scores
-        packages += ["torch"] if run.teacher_scores == "torch" else []
+        packages += ("torch",) if run.teacher_scores == "torch" else ()
     identity: dict[str, Any] = {
         "settings": flags,
-        "data": dataset.fingerprint,
-        "split": split_digest(split),
+        "data": task.dataset.fingerprint,
+        "split": task.split_digest,
     }
-    domain = second_domain(settings, dataset)
+    domain = second_domain(settings, task.dataset)
     if domain is not None:
         identity["second_domain_data"] = domain.fingerprint
     if run.student_init:
@@ -97,21 +97,19 @@ def run_identity(
     own_class = class_identity(student)
     if own_class:
         identity["student_class"] = own_class
-    task = Task(dataset, split)
-    identity["teachers"] = {name: _of_teacher(name, task, settings) for name in run.teachers}
+    identity["teachers"] = {
+        found.name: {part: found.content[part] for part in _OF_TEACHER} for found in teachers
+    }
     identity["numerics_version"] = NUMERICS_VERSION
     identity["packages"] = {name: metadata.version(name) for name in packages}
-    identity["jax"] = {
-        "platform": jax.default_backend(),
-        **{name: str(getattr(jax.config, name)) for name in _JAX_OPTIONS},
-    }
+    options = {name: str(getattr(jax.config, name)) for name in _JAX_OPTIONS}
+    identity["jax"] = {"platform": jax.default_backend(), **options}
     return identity
 
 
 def digest(content: Any) -> str:
     """Twelve hexadecimal digits that stand for JSON content."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return content_digest(content)[:12]
 
 
 def first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
@@ -152,9 +150,3 @@ def _named(path: tuple[str, ...]) -> str:
         elif name != "settings":
             words.append(_WORDS.get(name, name))
     return ", ".join(words)
-
-
-def _of_teacher(name: str, task: Task, settings: Settings) -> dict[str, Any]:
-    """What a teacher's vectors depend on beside data and split."""
-    content = identity_of(name, task, settings.teachers, settings.run.teacher_seed).content
-    return {key: content[key] for key in ("encoder_version", "settings", "seed")}

@@ -7,14 +7,13 @@ synthetic world's (`synthetic-garden`, …).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.cli.command import Call
 from experiments.cli.console import Reporter
 from experiments.cli.options import DomainsConfig
 from experiments.cli.settings import Settings
-from experiments.stages.data import load_domain
-from experiments.stages.pipeline import load_dataset
+from experiments.stages.data import load_domain, load_task
+from experiments.stages.progress import TeacherProgress
 from experiments.stages.run_folder import RunFolder, begin, examine, finish
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -80,7 +79,7 @@ def load_domains(settings: Settings, names: Sequence[str]) -> list[Dataset]:
     Raises:
         UserError: a domain is missing, damaged, or is the target, by name or by content.
     """
-    target = load_dataset(settings)
+    target = load_task(settings).dataset
     domains = []
     for name in names:
         if name == settings.data.dataset:
@@ -147,19 +146,7 @@ def pretrain_one(
     """Pre-trains one teacher, with a bar and a line an epoch or validation."""
     title = f"Pre-training {name}"
     with reporter.stage(title, "parts") as stage:
-
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == "step":
-                stage.update(event["step"], event["steps"], f"{title}: epoch {event['epoch']}")
-            elif event["event"] in ("epoch", "validation"):
-                accuracy = f"accuracy {event['accuracy']:.4f}  " if "accuracy" in event else ""
-                reporter.say(
-                    f"{title}: epoch {event['epoch']:3d}  loss {event['loss']:.4f}  "
-                    f"{accuracy}{event['seconds']:.1f} s"
-                )
-            else:
-                stage.update(event["done"], event["total"], f"{title}: encoding")
-
+        progress = TeacherProgress(title, reporter, stage)
         pretraining_of(name).run(
             domains,
             settings.teachers,
@@ -167,7 +154,7 @@ def pretrain_one(
             folder,
             cache=Cache(Path(settings.run.cache_dir)),
             seed=settings.run.teacher_seed,
-            log=on_event,
+            log=progress.on_event,
         )
     reporter.say(f"{title}: done, --init={name}={folder}")
 

@@ -1,104 +1,202 @@
-"""What stands in results.json and timing.json: trained models in, JSON values out."""
+"""A finished run's record: what is known of it, each figure under one name with one unit.
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+docs/records.md lists the keys. Tables, figures, pages and the results of a study are made of
+records and of the ranks and seconds next to them; nothing else describes a run.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bridge.teacher_bank import TeacherBank
-from experiments.stages.students import Trained
-from prmkd_jax.data.dataset import Dataset, table_statistics
-from prmkd_jax.data.splits import Split
-from prmkd_jax.evaluate.evaluator import UserRanks
-from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
-from prmkd_jax.evaluate.significance import compare
+from experiments.cli.settings import Settings
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json
+from prmkd_jax.data.dataset import table_statistics
+from prmkd_jax.data.task import Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+RECORD = "record.json"
+
+# Of a teacher's card, what depends on no clock.
+_CARD = (
+    "start",
+    "seed",
+    "settings",
+    "validation",
+    "test",
+    "table_bytes",
+    "epochs",
+    "best_epoch",
+    "tied_items",
+)
 
 
-def describe_dataset(dataset: Dataset, split: Split) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class SeedResult:
+    """What one seed's training gave.
+
+    Attributes:
+        seed: the student's seed.
+        validation: metrics on the validation part, history not masked.
+        test: metrics on the test part, history not masked; None where it was not to be ranked.
+        test_masked: the same with the items of the history taken out; None like `test`.
+        best_epoch: the epoch that was kept, counted from 1; 0 is the start.
+        epochs: epochs trained.
+        threshold: epsilon of the consistency rule; None where it never acts.
+        history: one entry an epoch: losses, gradient norm, validation, teachers.
+    """
+
+    seed: int
+    validation: dict[str, float]
+    test: dict[str, float] | None
+    test_masked: dict[str, float] | None
+    best_epoch: int
+    epochs: int
+    threshold: float | None
+    history: list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A run: one variant with all of its seeds. `as_json` is what record.json holds.
+
+    Attributes:
+        identity: all that its numbers depend on, but for the seeds (`stages.identity`).
+        student: `name` and `label`.
+        method: `name` and `label` of the distillation; None for the student alone.
+        data: the data set, see `describe_data`.
+        split: the split, see `describe_split`.
+        environment: where the newest seed was trained, see `stages.environment`.
+        settings: every flag's value.
+        teachers: name → what its card says, but for the clock.
+        teacher_weights: name → weight before exclusion; None for the student alone.
+        parameters: numbers that serving needs.
+        seeds: the results, by rising seed.
+    """
+
+    identity: Mapping[str, Any]
+    student: Mapping[str, str]
+    method: Mapping[str, str] | None
+    data: Mapping[str, Any]
+    split: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    teachers: Mapping[str, Mapping[str, Any]]
+    teacher_weights: Mapping[str, float] | None
+    parameters: int
+    seeds: tuple[SeedResult, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of record.json."""
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+    def of_seeds(self, seeds: Iterable[int]) -> "Record":
+        """The record with only these seeds, in this order."""
+        found = {result.seed: result for result in self.seeds}
+        return dataclasses.replace(self, seeds=tuple(found[seed] for seed in seeds))
+
+
+def add_seed(record: Record, before: Record | None) -> Record:
+    """A record of one seed together with those that were trained before.
+
+    Args:
+        record: of the newest seed.
+        before: of the same run; None for the first seed.
+    """
+    known = () if before is None else before.seeds
+    newest = {result.seed for result in record.seeds}
+    seeds = [*(result for result in known if result.seed not in newest), *record.seeds]
+    return dataclasses.replace(record, seeds=tuple(sorted(seeds, key=lambda each: each.seed)))
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Writes record.json, complete or not at all."""
+    write_json(folder / RECORD, record.as_json())
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in a run's folder; None where there is none.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    content = read_versioned(path)
+    try:
+        seeds = tuple(SeedResult(**result) for result in content.pop("seeds"))
+        del content["schema_version"]
+        return Record(**content, seeds=seeds)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}), expected a run's record") from error
+
+
+def read_versioned(path: Path) -> dict[str, Any]:
+    """JSON with a schema version: a record, or the results of a study.
+
+    Raises:
+        UserError: it is missing, damaged, or of another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: missing, expected the results of a finished run") from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged: found no JSON ({error}) (delete the file; the same command writes "
+            "it again)"
+        ) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema_version: found {version}, expected {SCHEMA_VERSION}: it was written "
+            "by another version of this program; run the command again, into another folder"
+        )
+    return content
+
+
+def describe_data(task: Task) -> dict[str, Any]:
     """Table 2's statistics, and how many test targets no student can learn of."""
-    items = dataset.interactions.items
-    in_train = np.arange(len(items)) < split.train_end[dataset.interactions.users]
-    trained = np.zeros(dataset.num_items, dtype=bool)
-    trained[items[in_train]] = True
+    dataset = task.dataset
+    trained = task.training_counts > 0
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         **table_statistics(dataset),
-        "cold_targets": int((~trained[items[split.test]]).sum()),
+        "cold_targets": int((~trained[task.targets(task.split.test)]).sum()),
     }
 
 
-def describe_teacher(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A teacher's entry, out of its card; the clock stays outside."""
-    kept = ("validation", "test", "table_bytes", "epochs", "best_epoch")
-    return {**{key: card[key] for key in kept}, "parameters": card["num_parameters"]}
-
-
-def describe_student(
-    base: Sequence[Trained], distilled: Sequence[Trained], bank: TeacherBank | None
-) -> dict[str, Any]:
-    """A student's entry: plain, distilled, and what the difference is worth."""
-    entry: dict[str, Any] = {"base": _describe_variant(base)}
-    if bank is None:
-        return entry
-    entry["prmkd"] = _describe_variant(distilled)
-    weights = zip(bank.names, bank.default_weights, strict=True)
-    entry["prmkd"]["teacher_weights"] = {name: float(weight) for name, weight in weights}
-    # JSON has no infinity: null is "never exclude".
-    thresholds = [t.threshold if np.isfinite(t.threshold) else None for t in distilled]
-    for record, threshold in zip(entry["prmkd"]["per_seed"], thresholds, strict=True):
-        record["threshold"] = threshold
-    ranks = [np.stack([test_ranks(t).all_items for t in runs]) for runs in (base, distilled)]
-    compared = compare(*ranks)
-    entry["improvement"] = {metric: compared[metric].improvement for metric in METRICS}
-    entry["p_value"] = {metric: compared[metric].t_p for metric in METRICS}
-    entry["p_value_wilcoxon"] = {metric: compared[metric].wilcoxon_p for metric in METRICS}
-    return entry
-
-
-def describe_timing(trained: Sequence[Trained]) -> dict[str, float]:
-    """Seconds of a student's training (mean over seeds), of an epoch and of a validation."""
-    epochs = sum(len(t.fitted.history) for t in trained)
-    train = sum(t.fitted.train_seconds for t in trained)
+def describe_split(task: Task, settings: Settings) -> dict[str, Any]:
+    """How the task was divided: name, cuts, digest, and the instances of each part."""
+    data = settings.data
     return {
-        "train_seconds": train / len(trained),
-        "seconds_per_epoch": train / epochs,
-        "evaluate_seconds": sum(t.fitted.evaluate_seconds for t in trained) / epochs,
+        "name": data.split,
+        "cuts": None if data.split == "leave_one_out" else list(data.split_at),
+        "candidates": data.candidates,
+        "digest": task.split_digest,
+        "train": len(task.split.train),
+        "validation": len(task.split.validation),
+        "test": len(task.split.test),
     }
 
 
-def test_ranks(trained: Trained) -> UserRanks:
-    """The ranks of the test instances of a run that reports them."""
-    if trained.fitted.test is None:
-        raise ValueError("this run was not to rank the test part")
-    return trained.fitted.test
+def describe_teacher(label: str, card: Mapping[str, Any]) -> dict[str, Any]:
+    """A teacher's entry, out of its card; the clock stays outside.
+
+    Args:
+        label: display name.
+        card: its card as JSON.
+    """
+    kept = {key: card[key] for key in _CARD if key in card}
+    return {"label": label, "parameters": card["num_parameters"], **kept}
 
 
-def _describe_variant(trained: Sequence[Trained]) -> dict[str, Any]:
-    per_seed = [
-        {
-            "seed": one.seed,
-            "validation": ranking_metrics(one.fitted.validation.all_items),
-            "test": ranking_metrics(test_ranks(one).all_items),
-            "test_masked": ranking_metrics(test_ranks(one).unseen_items),
-            "best_epoch": one.fitted.best_epoch,
-            "epochs": len(one.fitted.history),
-            "history": one.fitted.history,
-        }
-        for one in trained
-    ]
-
-    def over_seeds(part: str, summarise: Callable[[list[float]], float]) -> dict[str, float]:
-        return {metric: summarise([seed[part][metric] for seed in per_seed]) for metric in METRICS}
-
-    parts = ("validation", "test", "test_masked")
-    return {
-        **{part: over_seeds(part, statistics.fmean) for part in parts},
-        # One seed has no spread.
-        "test_std": over_seeds("test", statistics.stdev) if len(trained) > 1 else None,
-        "parameters": trained[0].fitted.parameters,
-        "per_seed": per_seed,
-    }
+def finite_or_none(value: float) -> float | None:
+    """JSON has no infinity: None is "never"."""
+    return float(value) if np.isfinite(value) else None

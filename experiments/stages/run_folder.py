@@ -11,9 +11,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from experiments.stages.identity import first_difference
 from prmkd_jax.common.errors import UserError
@@ -37,6 +39,7 @@ class RunFolder:
         found: what is there: nothing of ours, this run stopped or finished, or another one that
             is to be replaced.
         before: the files that the manifest there lists.
+        seen: the manifest's text; None where there was none.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class RunFolder:
     files: tuple[str, ...]
     found: Literal["nothing", "stopped", "finished", "another"]
     before: tuple[str, ...] = ()
+    seen: str | None = None
 
 
 def examine(
@@ -74,6 +78,7 @@ def examine(
     # As JSON has it, so that it equals what is read back.
     identity = json.loads(json.dumps(identity))
     planned = (manifest, *files, *optional)
+    seen = _text(path / manifest)
     before = _read_manifest(path / manifest, flag)
     listed = set(() if before is None else (manifest, *before["files"]))
     _require_free(path, planned, listed, flag)
@@ -86,13 +91,43 @@ def examine(
         finished = before["finished"] and there and set(files) <= set(known)
         together = tuple(dict.fromkeys((*known, *files, *optional)))
         found = "finished" if finished else "stopped"
-        return RunFolder(path, manifest, identity, together, found, known)
+        return RunFolder(path, manifest, identity, together, found, known, seen)
     if not overwrite:
         raise UserError(
             f"{difference} as in {path / manifest}, the run that is there (take another {flag}, "
             "or replace that run with --overwrite)"
         )
-    return RunFolder(path, manifest, identity, (*files, *optional), "another", known)
+    return RunFolder(path, manifest, identity, (*files, *optional), "another", known, seen)
+
+
+@contextlib.contextmanager
+def claimed(folder: RunFolder) -> Iterator[None]:
+    """Holds a folder that was examined, so that no second run writes there; then `begin`s.
+
+    The lock is a file that the system frees when the process ends, however it ends.
+
+    Raises:
+        UserError: another command writes there, or has since the folder was examined.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.path / f".{folder.manifest}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"{folder.path}: found another command that writes there, expected none: wait for it, "
+            "or take another folder"
+        ) from None
+    try:
+        if _text(folder.path / folder.manifest) != folder.seen:
+            raise UserError(
+                f"{folder.path / folder.manifest}: found it changed by another command, expected "
+                "no other: give the command again"
+            )
+        begin(folder)
+        yield
+    finally:
+        lock.release()
 
 
 def begin(folder: RunFolder) -> None:
@@ -124,6 +159,12 @@ def remove_states(folder: Path) -> None:
 def _write_manifest(folder: RunFolder, files: Sequence[str], *, finished: bool) -> None:
     content = {"identity": folder.identity, "files": sorted(files), "finished": finished}
     write_json(folder.path / folder.manifest, content)
+
+
+def _text(path: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError):
+        return path.read_text(encoding="utf-8")
+    return None
 
 
 def _read_manifest(path: Path, flag: str) -> dict[str, Any] | None:

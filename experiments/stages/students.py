@@ -1,7 +1,7 @@
 """The students' stage: every variant with every seed, the same loop, budget and stopping."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,9 @@ from bridge.teacher_bank import TeacherBank
 from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
 from experiments.stages.data import second_domain
+from experiments.stages.metrics_log import MetricsLog, flatten, open_log
 from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation
@@ -21,7 +20,7 @@ from prmkd_jax.students.facts import Facts, make_facts
 from prmkd_jax.students.registry import result_name, window
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.loop import fit
-from prmkd_jax.train.run import Fitted, Run
+from prmkd_jax.train.run import Fitted, Params, Run
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -41,6 +40,26 @@ class Trained:
     threshold: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run leaves its files.
+
+    Attributes:
+        folder: the record, the ranks and the seconds.
+        log: file of JSON lines.
+        states: training states, a folder a seed.
+        students: exported students, a folder a seed; None exports none.
+        shared: whether other commands use the folder too: it is locked while it is written, and
+            the states of a finished seed are removed.
+    """
+
+    folder: Path
+    log: Path
+    states: Path
+    students: Path | None = None
+    shared: bool = False
+
+
 def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBank | None:
     """The teachers' vectors and default weights; None without teachers."""
     if not teachers:
@@ -49,22 +68,26 @@ def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBa
     strengths = [teacher.card["validation"][SELECTION_METRIC] for teacher in teachers]
     vectors = [teacher.vectors for teacher in teachers]
     if METHODS[config.method].permuted:
+        seed = config.permutation_seed
         vectors = [
             dataclasses.replace(v, items=v.items[item_permutation(len(v.items), k, seed)])
-            for seed in (config.permutation_seed,)
             for k, v in enumerate(vectors)
         ]
     return TeacherBank(vectors, default_weights(config, strengths), settings.run.teacher_scores)
 
 
 def student_facts(task: Task, settings: Settings) -> Facts:
-    """What the student may know of the task; made once for all seeds."""
+    """What the student may know of the task; made once for all seeds.
+
+    Raises:
+        UserError: as `second_domain`.
+    """
     longest = window(settings.student, settings.data.max_seq_len)
     return make_facts(task, longest, second_domain(settings, task.dataset))
 
 
 def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: Path) -> Run:
-    """The run of the student that is trained alone."""
+    """The run of the student that is trained alone; it goes on from the newest state."""
     return Run(
         task=task,
         facts=facts,
@@ -76,54 +99,61 @@ def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: P
     )
 
 
-def run_name(settings: Settings, seed: int, *, distilled: bool) -> str:
-    """What one training is called in the log, and what its folders are named."""
-    method = settings.distill.method if distilled else "base"
-    return f"{result_name(settings.student)}-{method}-seed{seed}"
+def run_name(settings: Settings, seed: int) -> str:
+    """The name of one training in the log, and of its folders."""
+    variant = settings.distill.method if settings.run.teachers else "base"
+    return f"{result_name(settings.student)}-{variant}-seed{seed}"
 
 
-def train_students(
-    dataset: Dataset,
-    split: Split,
+def train_student(
+    task: Task,
+    facts: Facts,
     bank: TeacherBank | None,
     settings: Settings,
-    folder: Path,
+    seed: int,
+    place: Place,
     reporter: Reporter,
     log: Log,
     *,
-    start: dict[str, Any] | None = None,
+    flags: Mapping[str, Any],
+    start: Params | None = None,
     rank_test: bool = True,
-) -> list[Trained]:
-    """Trains one student a seed: the distilled one if there is a bank, else the plain one.
+) -> Trained:
+    """Trains one student: the distilled one if there is a bank, else the plain one.
 
-    Each goes on from the newest state in its folder.
+    It goes on from the newest state in its folder.
 
     Args:
-        dataset: the data.
-        split: its parts.
+        task: data and split.
+        facts: what the student may know of it.
         bank: the teachers.
-        settings: everything else.
-        folder: checkpoints go to a folder of it a seed.
+        settings: the run's settings.
+        seed: the student's.
+        place: where states and metrics go.
         reporter: shows progress.
         log: takes one event an epoch.
-        start: parameters to begin with; None draws them from each seed.
+        flags: every flag's value, for the tool of `--log_to`.
+        start: parameters to begin with; None draws them from the seed.
         rank_test: False where the run only serves to choose a setting.
+
+    Raises:
+        UserError: training diverged.
     """
-    task = Task(dataset, split)
-    facts = student_facts(task, settings)
-    trained = []
-    for seed in settings.run.seeds:
-        name = run_name(settings, seed, distilled=bank is not None)
-        run = plain_run(task, facts, settings, seed, folder / name)
-        run = dataclasses.replace(run, start=start, rank_test=rank_test)
-        if bank is not None:
-            run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
-            run = dataclasses.replace(run, threshold=calibrate_threshold(run))
-        trained.append(Trained(seed, _fit(run, name, reporter, log), run.threshold))
-    return trained
+    name = run_name(settings, seed)
+    run = plain_run(task, facts, settings, seed, place.states / name)
+    run = dataclasses.replace(run, start=start, rank_test=rank_test)
+    if bank is not None:
+        run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
+        run = dataclasses.replace(run, threshold=calibrate_threshold(run))
+    metrics = open_log(settings.run.log_to, place.log.parent, name, flags)
+    try:
+        fitted = _fit(run, name, reporter, log, metrics)
+    finally:
+        metrics.close()
+    return Trained(seed, fitted, run.threshold)
 
 
-def _fit(run: Run, name: str, reporter: Reporter, log: Log) -> Fitted:
+def _fit(run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog) -> Fitted:
     with reporter.stage(name, "steps") as stage:
 
         def on_epoch(record: dict[str, Any]) -> None:
@@ -135,6 +165,8 @@ def _fit(run: Run, name: str, reporter: Reporter, log: Log) -> Fitted:
                 f"{seconds['train']:.1f} s + {seconds['evaluate']:.1f} s evaluation"
             )
             log({"stage": "student", "run": name, **record})
+            values = {key: value for key, value in record.items() if key != "epoch"}
+            metrics.log(record["epoch"], flatten(values))
 
         def on_start(scores: dict[str, float]) -> None:
             ndcg = scores[SELECTION_METRIC]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,16 +12,15 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from bridge.teacher_vectors import Vectors, has_vectors, read_vectors, write_vectors
-from experiments.cli.console import Reporter
+from experiments.cli.console import Reporter, Stage
 from experiments.cli.settings import Settings
-from prmkd_jax.common.cache import Cache
-from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.splits import Split
+from experiments.stages.progress import TeacherProgress
+from prmkd_jax.common.cache import Cache, locked
 from prmkd_jax.data.task import Task
 from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards
 from teachers_torch.store import CARD, load, save, save_card
-from teachers_torch.teacher import ENCODER_VERSION, Identity, Log
+from teachers_torch.teacher import ENCODER_VERSION, Identity, Log, Teacher, TeacherCard
 from teachers_torch.tuning import tune, tuning_state
 
 
@@ -36,8 +36,45 @@ class ReadyTeacher(NamedTuple):
     card: dict[str, Any]
 
 
+def teacher_identities(task: Task, settings: Settings) -> tuple[Identity, ...]:
+    """What the run's teachers depend on; their files are hashed once, here.
+
+    Raises:
+        UserError: there is no such teacher, or its files are missing.
+    """
+    run = settings.run
+    return tuple(identity(name, task, settings.teachers, run.teacher_seed) for name in run.teachers)
+
+
+def check_teachers(
+    identities: Sequence[Identity], task: Task, settings: Settings, checked: set[str] | None = None
+) -> None:
+    """Finds what would stop a teacher later: its vectors, or all that it is made of.
+
+    Args:
+        identities: the run's teachers.
+        task: data and split.
+        settings: the run's settings.
+        checked: keys of teachers that need no second look; those checked now are added.
+
+    Raises:
+        UserError: a teacher lacks its inputs, they are damaged, or its settings can't be.
+    """
+    cache = Cache(Path(settings.run.cache_dir))
+    for found in identities:
+        if checked is not None and found.key in checked:
+            continue
+        folder = vectors_folder(cache, found)
+        if has_vectors(folder):
+            read_vectors(folder, _manifest(found, task))
+        else:
+            kind(found.name).check(task, settings.teachers, cache)
+        if checked is not None:
+            checked.add(found.key)
+
+
 def prepare_teachers(
-    dataset: Dataset, split: Split, settings: Settings, reporter: Reporter, log: Log
+    identities: Sequence[Identity], task: Task, settings: Settings, reporter: Reporter, log: Log
 ) -> list[ReadyTeacher]:
     """The run's teachers, from the cache or tuned and encoded.
 
@@ -47,48 +84,25 @@ def prepare_teachers(
     Raises:
         UserError: a teacher lacks its inputs; raised before the first is tuned.
     """
-    task, cache = Task(dataset, split), Cache(Path(settings.run.cache_dir))
-    seed = settings.run.teacher_seed
-    identities = [identity(name, task, settings.teachers, seed) for name in settings.run.teachers]
-    for found in identities:
-        if not has_vectors(_folder(cache, found)):
-            kind(found.name).check(task, settings.teachers, cache)
+    check_teachers(identities, task, settings)
+    cache = Cache(Path(settings.run.cache_dir))
     return [_prepare(found, task, settings, cache, reporter, log) for found in identities]
 
 
-def check_teachers(
-    dataset: Dataset, split: Split, settings: Settings, checked: set[Path] | None = None
-) -> None:
-    """Finds what would stop a teacher later: its vectors, or all that it is made of.
-
-    Args:
-        dataset: the data.
-        split: its parts.
-        settings: which teachers.
-        checked: folders of teachers that need no second look; those checked now are added.
-
-    Raises:
-        UserError: a teacher lacks its inputs, they are damaged, or its settings can't be.
-    """
-    task, cache = Task(dataset, split), Cache(Path(settings.run.cache_dir))
-    for name in settings.run.teachers:
-        found = identity(name, task, settings.teachers, settings.run.teacher_seed)
-        folder = _folder(cache, found)
-        if checked is not None and folder in checked:
-            continue
-        if has_vectors(folder):
-            read_vectors(folder, _manifest(found, task))
-        else:
-            kind(name).check(task, settings.teachers, cache)
-        if checked is not None:
-            checked.add(folder)
-
-
-def _folder(cache: Cache, found: Identity) -> Path:
+def vectors_folder(cache: Cache, found: Identity) -> Path:
+    """The cache's folder of a teacher and its vectors."""
     return cache.room("teachers") / f"{found.name}-{found.key}"
 
 
+def same_vectors(items: Float32[np.ndarray, "items d"]) -> Bool[np.ndarray, " items"]:
+    """Whether another item has the very same vector, as stored in float16: their scores tie."""
+    stored = items.astype(np.float16)
+    _, group, count = np.unique(stored, axis=0, return_inverse=True, return_counts=True)
+    return count[group.reshape(-1)] > 1
+
+
 def _manifest(found: Identity, task: Task) -> dict[str, Any]:
+    """What a folder's vectors are, as their manifest says."""
     return {
         "teacher": found.name,
         "key": found.key,
@@ -102,90 +116,80 @@ def _manifest(found: Identity, task: Task) -> dict[str, Any]:
 def _prepare(
     found: Identity, task: Task, settings: Settings, cache: Cache, reporter: Reporter, log: Log
 ) -> ReadyTeacher:
-    folder = _folder(cache, found)
-    manifest = _manifest(found, task)
-    if has_vectors(folder):
-        reporter.say(f"Teacher {found.name}: from the cache, {folder}")
+    title = f"Teacher {found.name}"
+    folder = vectors_folder(cache, found)
+    if not has_vectors(folder):
+        with locked(folder, lambda: reporter.say(f"{title}: another run makes it, waiting")):
+            if not has_vectors(folder):
+                with reporter.stage(title, "parts") as stage:
+                    making = _Making(found, task, settings, cache, reporter, log, stage)
+                    _encode(making, *_tuned(making))
     else:
-        _tune_and_encode(found, task, settings, folder, manifest, cache, reporter, log)
-    vectors = read_vectors(folder, manifest)
-    return ReadyTeacher(vectors, json.loads((folder / CARD).read_text()))
+        reporter.say(f"{title}: from the cache, {folder}")
+    vectors = read_vectors(folder, _manifest(found, task))
+    return ReadyTeacher(vectors, json.loads((folder / CARD).read_text(encoding="utf-8")))
 
 
-def same_vectors(items: Float32[np.ndarray, "items d"]) -> Bool[np.ndarray, " items"]:
-    """Whether another item has the very same vector, as stored in float16: their scores tie."""
-    stored = items.astype(np.float16)
-    _, group, count = np.unique(stored, axis=0, return_inverse=True, return_counts=True)
-    return count[group.reshape(-1)] > 1
+class _Making(NamedTuple):
+    """A teacher that is being made."""
+
+    found: Identity
+    task: Task
+    settings: Settings
+    cache: Cache
+    reporter: Reporter
+    log: Log
+    stage: Stage
+
+    @property
+    def title(self) -> str:
+        return f"Teacher {self.found.name}"
+
+    @property
+    def folder(self) -> Path:
+        return vectors_folder(self.cache, self.found)
 
 
-def _tune_and_encode(
-    found: Identity,
-    task: Task,
-    settings: Settings,
-    folder: Path,
-    manifest: dict[str, Any],
-    cache: Cache,
-    reporter: Reporter,
-    log: Log,
-) -> None:
-    """Tunes, unless a run that was killed while encoding did so, then encodes."""
-    name, dataset = found.name, task.dataset
-    title = f"Teacher {name}"
-    encoding = False
-
-    with reporter.stage(title, "parts") as stage:
-
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == "encode_texts":
-                stage.update(event["done"], event["total"], f"{title}: encoding texts")
-            elif event["event"] == "encode_images":
-                stage.update(event["done"], event["total"], f"{title}: encoding images")
-            elif event["event"] == "encode" and not encoding:
-                stage.update(event["done"], event["total"], f"{title}: encoding tokens")
-            elif event["event"] == "step":
-                stage.update(event["step"], event["steps"], f"{title}: epoch {event['epoch']}")
-            elif event["event"] == "epoch":
-                reporter.say(
-                    f"{title}: epoch {event['epoch']:3d}  loss {event['loss']:.4f}  "
-                    f"validation NDCG@10 {event['NDCG@10']:.4f} (best at {event['best_epoch']})  "
-                    f"{event['seconds']:.1f} s"
-                )
-                log({"stage": "teacher", **event})
-
-        if (folder / CARD).is_file():
-            reporter.say(f"{title}: tuned before, in {folder}")
-            teacher, card = load(name, folder, task, settings.teachers, cache=cache, log=on_event)
-        else:
-            teacher, card = tune(found, task, settings.teachers, cache, on_event)
-            save(teacher, card, folder)
-
-        def on_shard(done: int, total: int) -> None:
-            stage.update(done, total, f"{title}: encoding instances")
-
-        # From here on the bar counts instances.
-        started, encoding = time.perf_counter(), True
-        instances = encode_in_shards(
-            teacher, len(dataset.interactions.items), folder / "shards", on_shard
+def _tuned(making: _Making) -> tuple[Teacher, TeacherCard, TeacherProgress]:
+    """The tuned teacher; one that was killed while encoding is read back."""
+    found, task, teachers = making.found, making.task, making.settings.teachers
+    progress = TeacherProgress(making.title, making.reporter, making.stage, making.log)
+    if (making.folder / CARD).is_file():
+        making.reporter.say(f"{making.title}: tuned before, in {making.folder}")
+        teacher, card = load(
+            found.name, making.folder, task, teachers, cache=making.cache, log=progress.on_event
         )
-        items = teacher.encode_items()
+    else:
+        teacher, card = tune(found, task, teachers, making.cache, progress.on_event)
+        save(teacher, card, making.folder)
+    return teacher, card, progress
+
+
+def _encode(
+    making: _Making, teacher: Teacher, card: TeacherCard, progress: TeacherProgress
+) -> None:
+    """Writes the vectors of all instances and items, and what it took into the card."""
+    interactions, folder = making.task.dataset.interactions, making.folder
+    started = time.perf_counter()
+    on_shard = progress.count_instances()
+    instances = encode_in_shards(teacher, len(interactions.items), folder / "shards", on_shard)
+    items = teacher.encode_items()
     tied = same_vectors(items)
     if tied.any():
-        share = np.mean(tied[dataset.interactions.items])
-        reporter.say(
-            f"{title}: can't tell {tied.sum():,} of {len(tied):,} items from another one (equal "
-            f"vectors); {100 * share:.1f} % of the interactions are with them"
+        share = np.mean(tied[interactions.items])
+        making.reporter.say(
+            f"{making.title}: can't tell {tied.sum():,} of {len(tied):,} items from another one "
+            f"(equal vectors); {100 * share:.1f} % of the interactions are with them"
         )
     seconds = time.perf_counter() - started
-    card = dataclasses.replace(card, encode_seconds=seconds, tied_items=int(tied.sum()))
-    save_card(card, folder)
+    save_card(dataclasses.replace(card, encode_seconds=seconds, tied_items=int(tied.sum())), folder)
     write_vectors(
         folder,
-        name=name,
+        name=making.found.name,
         scale=teacher.score_scale,
-        identity=manifest,
+        identity=_manifest(making.found, making.task),
         instances=instances,
         items=items,
     )
     shutil.rmtree(folder / "shards")
-    tuning_state(cache, found).unlink(missing_ok=True)
+    tuning_state(making.cache, making.found).unlink(missing_ok=True)

@@ -7,30 +7,30 @@ teacher and `without_` each teacher.
 from collections.abc import Sequence
 
 from experiments.cli.settings import Settings
-from experiments.reporting.wording import model_name
 from experiments.runs.variant import Study, Variant
 from prmkd_jax.distill.config import given_weights
 from prmkd_jax.students.registry import label
+from teachers_torch.registry import kind
 
 
 def list_variants(settings: Settings) -> list[Variant]:
     """PRM-KD, then with teachers, in-batch columns or adjusted weights taken away."""
     teachers = settings.run.teachers
     only = [
-        Variant(f"only_{one}", f"only {model_name(one)}", _taught_by(settings, (one,)))
+        Variant(f"only_{one}", f"only {kind(one).label}", _taught_by(settings, (one,)))
         for one in teachers
     ]
     without = [
         Variant(
             f"without_{one}",
-            f"without {model_name(one)}",
+            f"without {kind(one).label}",
             _taught_by(settings, tuple(other for other in teachers if other != one)),
         )
         for one in teachers
     ]
     uniform = ("--teacher_weights=uniform", "--consistency_quantile=1")
     return [
-        Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
+        Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="distilled"),
         *only,
         # Of two teachers, being without the one is having only the other.
         *(without if len(teachers) > 2 else ()),

@@ -16,7 +16,7 @@ def list_variants(settings: Settings) -> list[Variant]:
     """The plain student, PRM-KD, other distillations, and what only looks like one."""
     return [
         Variant("base", label(settings.student), ("--teachers=",), kind="base"),
-        Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="prmkd"),
+        Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="distilled"),
         Variant("average", "uniform average", ("--teacher_weights=uniform", *NO_EXCLUSION)),
         Variant("weighted", "weighted, no exclusion", NO_EXCLUSION),
         Variant("best_teacher", "best teacher alone", ("--method=best_teacher",)),

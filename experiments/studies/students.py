@@ -6,9 +6,9 @@ as configs/students.cfg does for Scientific; `--variants=fm-prmkd,lightgcn-prmkd
 """
 
 from experiments.cli.settings import Settings
-from experiments.reporting.wording import model_name
 from experiments.runs.variant import Study, Variant
-from prmkd_jax.students.config import STUDENT_NAMES
+from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
+from prmkd_jax.students.registry import label
 
 
 def list_variants(_: Settings) -> list[Variant]:
@@ -20,17 +20,17 @@ def list_variants(_: Settings) -> list[Variant]:
         for variant in (
             Variant(
                 f"{name}-base",
-                model_name(name),
+                label(StudentConfig(student=name)),
                 (f"--student={name}", "--teachers="),
                 reference=None,
                 kind="base",
             ),
             Variant(
                 f"{name}-prmkd",
-                f"PRM-KD ({model_name(name)})",
+                f"PRM-KD ({label(StudentConfig(student=name))})",
                 (f"--student={name}", "--method=prmkd"),
                 reference=f"{name}-base",
-                kind="prmkd",
+                kind="distilled",
             ),
         )
     ]

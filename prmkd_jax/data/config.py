@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
 
@@ -21,9 +22,19 @@ class DataConfig:
     )
     split: str = option(
         "leave_one_out",
-        "What is held out: of each user the last item for the test and the one before it for "
-        "validation (leave_one_out).",
-        choices=("leave_one_out",),
+        "What is held out. leave_one_out: of each user the last item for the test, the one before "
+        "it for validation. temporal: what comes after two moments that all users share.",
+        choices=("leave_one_out", "temporal"),
+    )
+    split_at: tuple[str, ...] = option(
+        ("0.8", "0.9"),
+        "Where the validation and the test period of a temporal split begin: each the share of all "
+        "interactions before it, or an ISO date.",
+    )
+    candidates: str = option(
+        "interactions",
+        "Which items are ranked: those that occur in the interactions, or all of the catalogue.",
+        choices=("interactions", "catalogue"),
     )
     max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1)
     synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0, flag=False)
@@ -32,3 +43,12 @@ class DataConfig:
 
     def __post_init__(self):
         validate(self)
+        if len(self.split_at) != 2:
+            found = ",".join(self.split_at)
+            raise UserError(f"--split_at: found {found!r}, expected two cuts, such as 0.8,0.9")
+
+    @property
+    def cuts(self) -> tuple[str, str]:
+        """The two of `split_at`."""
+        first, second = self.split_at
+        return first, second

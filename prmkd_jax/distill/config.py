@@ -16,6 +16,7 @@ class Method:
     """A way to distil, described at the five places where the ways differ.
 
     Attributes:
+        label: display name in tables and figures.
         scores: what enters the joint scores: each teacher's `softened` scores (eq. 1), or
             exp(−rank / T) of its `ranks`, the importance that HetComp (Kang et al., 2023) adds up.
         weights: the teachers' default weights: as `configured`, `uniform`, or all on the `best`
@@ -28,6 +29,7 @@ class Method:
         permuted: whether each teacher's scores are shuffled over the items beforehand.
     """
 
+    label: str
     scores: str = "softened"
     weights: str = "configured"
     exclusion: bool = True
@@ -40,19 +42,19 @@ class Method:
         return self.loss in ("rd", "rrd", "unkd")
 
 
-def _ranked(loss: str) -> Method:
-    return Method(scores="ranks", weights="uniform", exclusion=False, loss=loss)
+def _ranked(label: str, loss: str) -> Method:
+    return Method(label, scores="ranks", weights="uniform", exclusion=False, loss=loss)
 
 
 METHODS = {
-    "prmkd": Method(),
-    "best_teacher": Method(weights="best", exclusion=False),
-    "rank_ensemble": _ranked("divergence"),
-    "rd": _ranked("rd"),
-    "rrd": _ranked("rrd"),
-    "unkd": _ranked("unkd"),
-    "label_smoothing": Method(loss="label"),
-    "permuted": Method(permuted=True),
+    "prmkd": Method("PRM-KD"),
+    "best_teacher": Method("best teacher alone", weights="best", exclusion=False),
+    "rank_ensemble": _ranked("rank ensemble", "divergence"),
+    "rd": _ranked("RD", "rd"),
+    "rrd": _ranked("RRD", "rrd"),
+    "unkd": _ranked("UnKD", "unkd"),
+    "label_smoothing": Method("smoothed label", loss="label"),
+    "permuted": Method("permuted teachers", permuted=True),
 }
 
 

@@ -195,7 +195,7 @@ def test_scores_equal_the_float64_product_of_the_stored_vectors(vectors, side):
     for instance_ids, candidates in some_batches():
         found = scored(bank, instance_ids, candidates)
         assert found.scores.dtype == np.float32
-        assert found.scores.shape == (3, BATCH_SIZE, BATCH_SIZE)
+        assert found.scores.shape == (BATCH_SIZE, 3, BATCH_SIZE)
         assert found.available.shape == (BATCH_SIZE, 3)
         assert found.available.all()
         for one, teacher in zip(np.swapaxes(found.scores, 0, 1), vectors, strict=True):

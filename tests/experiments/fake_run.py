@@ -1,4 +1,4 @@
-"""A made-up run with the shape and the size of numbers of a real one on Scientific."""
+"""Made-up results with the shape and the size of numbers of real ones on Scientific."""
 
 import copy
 
@@ -6,6 +6,7 @@ import numpy as np
 
 METRICS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20", "MRR")
 SEEDS = (0, 1, 2)
+LABELS = {"unisrec-text": "UniSRec text", "unisrec": "UniSRec text+ID", "unim2rec": "UniM²Rec"}
 TEACHERS = {
     "unisrec-text": (0.0731, 0.1092, 0.1570, 0.0498, 0.0614, 0.0735, 0.0552),
     "unisrec": (0.0824, 0.1235, 0.1694, 0.0548, 0.0681, 0.0797, 0.0590),
@@ -53,14 +54,14 @@ def history(kind: str, seed: int, epochs: int) -> list[dict]:
     return records
 
 
-def student(kind: str) -> dict:
+def variant(kind: str) -> dict:
     values = STUDENTS[kind]
-    runs = []
+    seeds = []
     for seed in SEEDS:
         records = history(kind, seed, (34, 41, 37)[seed])
         best = max(records, key=lambda record: record["validation"]["NDCG@10"])["epoch"]
         scale = (0.994, 1.0, 1.006)[seed]
-        runs.append(
+        seeds.append(
             {
                 "seed": seed,
                 "validation": metrics(values, 1.11 * scale),
@@ -68,45 +69,66 @@ def student(kind: str) -> dict:
                 "test_masked": metrics(values, 1.04 * scale),
                 "best_epoch": best,
                 "epochs": len(records),
+                "threshold": None,
                 "history": records,
             }
         )
     summary = {
+        "name": kind,
+        "label": "SASRec",
+        "kind": "base",
+        "flags": ["--teachers="],
+        "reference": None,
+        "student": {"name": "sasrec", "label": "SASRec"},
+        "method": None,
+        "teacher_weights": None,
         "validation": metrics(values, 1.11),
         "test": metrics(values),
         "test_std": metrics(values, 0.006),
         "test_masked": metrics(values, 1.04),
+        "best_epoch": 30.0,
         "parameters": 2_783_100,
-        "per_seed": runs,
+        "seeds": seeds,
+        "against": None,
     }
     if kind == "prmkd":
-        summary |= {"threshold": 0.4127, "teacher_weights": dict(WEIGHTS)}
-        for run, threshold in zip(runs, (0.4127, 0.4139, 0.4118), strict=True):
+        summary |= {
+            "label": "PRM-KD (SASRec)",
+            "kind": "distilled",
+            "flags": [],
+            "reference": "base",
+            "method": {"name": "prmkd", "label": "PRM-KD"},
+            "teacher_weights": dict(WEIGHTS),
+        }
+        for run, threshold in zip(seeds, (0.4127, 0.4139, 0.4118), strict=True):
             run["threshold"] = threshold
     return summary
 
 
-def compared(base: dict, prmkd: dict) -> dict:
-    improvement = {m: prmkd["test"][m] / base["test"][m] - 1 for m in METRICS}
-    return {
-        "base": base,
-        "prmkd": prmkd,
-        "improvement": improvement,
-        "p_value": dict(
-            zip(METRICS, (3.1e-7, 2.2e-9, 4e-14, 5.5e-8, 1.7e-10, 6e-13, 8e-11), strict=True)
-        ),
-        "p_value_wilcoxon": dict(
-            zip(METRICS, (4.0e-7, 3.1e-9, 5e-14, 0.0, 2.6e-10, 9e-13, 0.0312), strict=True)
-        ),
+def compared(base: dict, other: dict) -> list[dict]:
+    """Both variants, the second with made-up tests against the first."""
+    t = (3.1e-7, 2.2e-9, 4e-14, 5.5e-8, 1.7e-10, 6e-13, 8e-11)
+    wilcoxon = (4.0e-7, 3.1e-9, 5e-14, 0.0, 2.6e-10, 9e-13, 0.0312)
+    against = {
+        metric: {
+            "change": other["test"][metric] / base["test"][metric] - 1,
+            "t_p": t_p,
+            "t_p_holm": t_p,
+            "wilcoxon_p": wilcoxon_p,
+            "wilcoxon_p_holm": wilcoxon_p,
+        }
+        for metric, t_p, wilcoxon_p in zip(METRICS, t, wilcoxon, strict=True)
     }
+    return [base, {**other, "against": against}]
 
 
 def fake_results() -> dict:
-    """A new results.json of three teachers and SASRec over three seeds."""
+    """New results of three teachers and SASRec over three seeds."""
     sizes = {"unisrec-text": 4_180_352, "unisrec": 5_778_452, "unim2rec": 6_962_304}
     return {
-        "schema_version": 1,
-        "dataset": {
+        "schema_version": 2,
+        "study": {"name": "train", "title": "PRM-KD", "versus": "the same student alone"},
+        "data": {
             "name": "scientific",
             "fingerprint": "9f2c1d7a0b3e4f58",
             "users": 11_041,
@@ -116,6 +138,7 @@ def fake_results() -> dict:
             "sparsity": 0.998693,
             "cold_targets": 41,
         },
+        "split": {"name": "leave_one_out"},
         "environment": {
             "python": "3.11.2",
             "jax": "0.10.2",
@@ -142,6 +165,7 @@ def fake_results() -> dict:
         },
         "teachers": {
             name: {
+                "label": LABELS[name],
                 "validation": metrics(values, 1.1),
                 "test": metrics(values),
                 "parameters": sizes[name],
@@ -151,7 +175,7 @@ def fake_results() -> dict:
             }
             for name, values in TEACHERS.items()
         },
-        "students": {"sasrec": compared(student("base"), student("prmkd"))},
+        "variants": compared(variant("base"), variant("prmkd")),
     }
 
 
@@ -160,56 +184,53 @@ def fake_timing() -> dict:
     return {
         "stages": {"data": 1.9, "teachers": 912.4, "students": 1734.0, "report": 2.1},
         "teachers": {
-            "unisrec-text": {"tune": 263.0, "encode": 9.1},
-            "unisrec": {"tune": 301.7, "encode": 9.4},
-            "unim2rec": {"tune": 318.2, "encode": 11.0},
+            "unisrec-text": {"tune_seconds": 263.0, "encode_seconds": 9.1},
+            "unisrec": {"tune_seconds": 301.7, "encode_seconds": 9.4},
+            "unim2rec": {"tune_seconds": 318.2, "encode_seconds": 11.0},
         },
-        "students": {
-            "sasrec": {
-                "base": {
-                    "train_seconds": 271.3,
-                    "seconds_per_epoch": 7.26,
-                    "evaluate_seconds": 0.91,
-                },
-                "prmkd": {
-                    "train_seconds": 298.8,
-                    "seconds_per_epoch": 7.98,
-                    "evaluate_seconds": 0.92,
-                },
-            }
+        "variants": {
+            "base": {
+                "train_seconds": 271.3,
+                "seconds_per_epoch": 7.26,
+                "seconds_per_validation": 0.91,
+                "seconds_to_best": 190.2,
+            },
+            "prmkd": {
+                "train_seconds": 298.8,
+                "seconds_per_epoch": 7.98,
+                "seconds_per_validation": 0.92,
+                "seconds_to_best": 201.4,
+            },
         },
     }
 
 
 def worse_results() -> dict:
-    """A run in which distillation harms, significantly."""
+    """Results in which distillation harms, significantly."""
     results = fake_results()
-    sasrec = results["students"]["sasrec"]
-    results["students"]["sasrec"] = compared(
-        copy.deepcopy(sasrec["base"]),
-        {**sasrec["prmkd"], "test": metrics(STUDENTS["base"], 0.93)},
-    )
+    base, other = results["variants"]
+    worse = {**other, "test": metrics(STUDENTS["base"], 0.93)}
+    results["variants"] = compared(copy.deepcopy(base), worse)
     return results
 
 
 def one_seed_results() -> dict:
-    """A run with one seed, one teacher and no consistency to decide."""
+    """Results with one seed, one teacher and no consistency to decide."""
     results = fake_results()
     results["teachers"] = {"unisrec": results["teachers"]["unisrec"]}
-    for kind in ("base", "prmkd"):
-        variant = results["students"]["sasrec"][kind]
-        variant["per_seed"] = variant["per_seed"][:1]
-        variant["test_std"] = None
-        for record in variant["per_seed"][0]["history"]:
-            if kind == "prmkd":
+    for one in results["variants"]:
+        one["seeds"] = one["seeds"][:1]
+        one["test_std"] = None
+        for record in one["seeds"][0]["history"]:
+            if one["method"]:
                 record["teachers"] = {"unisrec": record["teachers"]["unisrec"]}
-    results["students"]["sasrec"]["prmkd"]["teacher_weights"] = {"unisrec": 1.0}
+    results["variants"][1]["teacher_weights"] = {"unisrec": 1.0}
     return results
 
 
 def base_only_results() -> dict:
-    """A run without teachers, as a rival is measured."""
+    """Results without teachers, as a rival is measured."""
     results = fake_results()
     results["teachers"] = {}
-    results["students"] = {"sasrec": {"base": results["students"]["sasrec"]["base"]}}
+    results["variants"] = results["variants"][:1]
     return results

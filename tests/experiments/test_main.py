@@ -60,6 +60,9 @@ def test_run_leaves_its_files_and_a_table(folder, finished):
         "timing.json",
         "report.html",
         "ranks.npz",
+        "results.md",
+        "runs/base/record.json",
+        "runs/prmkd/record.json",
         *(
             f"students/sasrec-{variant}-seed{seed}/{file}"
             for variant in ("base", "prmkd")
@@ -70,10 +73,16 @@ def test_run_leaves_its_files_and_a_table(folder, finished):
         assert (output / name).stat().st_size > 0, name
     results = json.loads((output / "results.json").read_text())
     assert set(results["teachers"]) == {"unisrec-text", "unisrec", "unim2rec"}
-    student = results["students"]["sasrec"]
-    assert student["base"]["parameters"] == student["prmkd"]["parameters"]
-    assert [one["seed"] for one in student["prmkd"]["per_seed"]] == [0, 1]
-    assert 0 <= student["p_value"]["NDCG@10"] <= 1
+    base, prmkd = results["variants"]
+    assert (base["name"], prmkd["name"], prmkd["reference"]) == ("base", "prmkd", "base")
+    assert base["parameters"] == prmkd["parameters"]
+    assert [one["seed"] for one in prmkd["seeds"]] == [0, 1]
+    assert 0 <= prmkd["against"]["NDCG@10"]["t_p_holm"] <= 1
+    # The results say what the record says.
+    record = json.loads((output / "runs" / "prmkd" / "record.json").read_text())
+    assert record["seeds"] == prmkd["seeds"]
+    assert record["data"] == results["data"]
+    assert set(record["teachers"]) == set(results["teachers"])
     for words in ("SASRec", "PRM-KD", "UniSRec text", "Recall", "results.json"):
         assert words in finished.stdout, words
 
@@ -138,6 +147,7 @@ def test_another_runs_folder_is_refused(folder, finished):
         (["--data_dir="], "error: --data_dir: found '', expected a path, not empty"),
         (["--dataset="], "error: --dataset: found '', expected text, not empty"),
         (["--resume"], "error: unknown flag --resume"),
+        (["--log_to=mlflow"], "error: --log_to: found 'mlflow', whose package is not installed"),
         (["--batch_size=10"], "error: --batch_size: found 10, expected at least --max_seq_len=20"),
     ],
 )
@@ -155,4 +165,5 @@ def test_flags_that_nothing_reads_are_warned_about(folder, finished):
     done = run(folder, "alone", "--teachers=", "--seeds=0", "--max_epochs=1", "--distill_weight=2")
     assert done.returncode == 0, done.stderr
     assert "warning: --distill_weight has no effect" in done.stdout
-    assert "prmkd" not in json.loads((folder / "alone" / "results.json").read_text())["students"]
+    results = json.loads((folder / "alone" / "results.json").read_text())
+    assert [variant["name"] for variant in results["variants"]] == ["base"]

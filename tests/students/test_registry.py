@@ -10,9 +10,12 @@ from prmkd_jax.students.registry import about, check, label, reads, require_head
 from prmkd_jax.students.student import create_student, structure
 from prmkd_jax.train.loop import fresh_student
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.sharding import make_mesh
 from prmkd_jax.train.step import make_train_step
 from tests.students import fields
 from tests.worlds import facts, make_run, random_world, student_config
+
+MESH = make_mesh(1)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -29,7 +32,7 @@ def test_seeds_share_their_structure_and_their_step(tmp_path, name):
         (a == b).all() for a, b in zip(*map(jax.tree.leaves, (params, others)), strict=True)
     )
     steps = [
-        make_train_step(graphdef, make_optimizer(run.train), None, run.student)
+        make_train_step(graphdef, make_optimizer(run.train), None, run.student, MESH)
         for graphdef, run in zip((one, other), made, strict=True)
     ]
     assert steps[0] is steps[1]

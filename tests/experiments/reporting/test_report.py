@@ -1,3 +1,4 @@
+import copy
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from experiments.reporting.figures import drawings, save_figures, teacher_diagnostics
+from experiments.reporting.groups import group_variants
 from experiments.reporting.report import best_digits, write_report
 from tests.experiments.fake_run import (
     METRICS,
@@ -77,10 +79,14 @@ def figures(tmp_path_factory) -> dict[str, Path]:
 def test_two_students_make_one_whole_page(tmp_path):
     """Breaks if elements are not closed, ids of figures collide, or a second loss is silent."""
     results = one_seed_results()
-    results["students"]["gru4rec"] = {
-        **results["students"]["sasrec"],
-        "improvement": dict.fromkeys(METRICS, -0.07),
-    }
+    base, prmkd = copy.deepcopy(results["variants"])
+    for each in prmkd["against"].values():
+        each["change"] = -0.07
+    gru4rec = {"student": {"name": "gru4rec", "label": "GRU4Rec"}}
+    results["variants"] += [
+        {**base, **gru4rec, "name": "gru4rec-base", "label": "GRU4Rec"},
+        {**prmkd, **gru4rec, "name": "gru4rec-prmkd", "reference": "gru4rec-base"},
+    ]
     page = Page(written(tmp_path, results))
     assert page.open == []
     assert "lifts SASRec’s Recall@10 by 16.4" in page.texts["h1"][0]
@@ -113,7 +119,7 @@ def test_says_what_the_results_say(text):
     for teacher in results["teachers"].values():
         assert {f"{teacher['test'][metric]:.4f}" for metric in METRICS} <= set(cells)
     for metric in METRICS:
-        assert f"{results['students']['sasrec']['prmkd']['test'][metric]:.4f}±" in "".join(cells)
+        assert f"{results['variants'][1]['test'][metric]:.4f}±" in "".join(cells)
     assert {"+16.4\N{NO-BREAK SPACE}%", "2×10⁻⁹", "<10⁻⁹⁹", "0.0312"} <= set(cells)
     assert {"unisrec-text,unisrec,unim2rec", "zscore_softmax", "true", "0.10.2", "5a1e7c0"} <= set(
         cells
@@ -133,9 +139,9 @@ def test_the_best_of_every_column_is_bold(text):
 def test_names_of_the_user_are_no_markup(tmp_path):
     """Breaks if a data set or a teacher named with < or $ damages page or figures."""
     results = one_seed_results()
-    results["dataset"]["name"] = "<b>mine</b>"
+    results["data"]["name"] = "<b>mine</b>"
     teacher = "<i>a&b</i> $x_1$"
-    results["teachers"] = {teacher: results["teachers"]["unisrec"]}
+    results["teachers"] = {"unisrec": {**results["teachers"]["unisrec"], "label": teacher}}
     text = written(tmp_path, results)
     assert "&lt;b&gt;mine" in text
     assert "<b>mine" not in text
@@ -154,7 +160,7 @@ def test_a_failure_leaves_the_old_page(tmp_path):
     """Breaks if a page that can't be made truncates the one that was there."""
     (tmp_path / "report.html").write_text("old")
     results = one_seed_results()
-    del results["students"]["sasrec"]["prmkd"]["test_masked"]
+    del results["variants"][1]["test_masked"]
     with pytest.raises(UndefinedError, match="test_masked"):
         write_report(tmp_path / "report.html", results, fake_timing())
     assert (tmp_path / "report.html").read_text() == "old"
@@ -164,8 +170,7 @@ def test_a_failure_leaves_the_old_page(tmp_path):
 def test_a_run_that_took_everything_from_the_cache(tmp_path):
     """Breaks if missing times, or a teacher without tuning, cost the report of a long run."""
     results = one_seed_results()
-    teacher = results["teachers"].pop("unisrec")
-    results["teachers"]["precomputed"] = {**teacher, "parameters": 0, "epochs": 0}
+    results["teachers"]["unisrec"] |= {"parameters": 0, "epochs": 0}
     page = Page(written(tmp_path, results, {}))
     assert page.open == []
     assert "Time" not in page.texts["h2"]
@@ -227,19 +232,19 @@ def test_a_gain_that_may_be_chance_is_hollow(figures):
     hollow = "fill: none; stroke: #1f5fa8"
     sure = figures["sasrec-improvement"].read_text(encoding="utf-8")
     results = one_seed_results()
-    results["students"]["sasrec"]["p_value"]["MRR"] = 0.05
-    unsure = drawings("sasrec", results)[2]
+    results["variants"][1]["against"]["MRR"]["t_p_holm"] = 0.05
+    unsure = drawings(group_variants(results)[0], results)[2]
     assert unsure.alt.count("not significant") == 1
     assert (sure.count(hollow), unsure.svg.count(hollow)) == (0, 1)
 
 
 def test_means_over_epochs_and_seeds():
     """Breaks if the exclusion shown is one epoch's or one seed's."""
-    outcome = fake_results()["students"]["sasrec"]
-    for seed, run in enumerate(outcome["prmkd"]["per_seed"]):
+    variant = fake_results()["variants"][1]
+    for seed, run in enumerate(variant["seeds"]):
         run["history"] = run["history"][: 1 + seed]
         for epoch, record in enumerate(run["history"]):
             record["teachers"]["unisrec"]["excluded"] = 0.1 * seed + 0.03 * epoch
-    found = teacher_diagnostics(outcome)["unisrec"]
+    found = teacher_diagnostics(variant, ["unisrec"])["unisrec"]
     assert found["excluded"] == pytest.approx((0.0 + 0.1 + 0.13 + 0.2 + 0.23 + 0.26) / 6)
     assert found["assigned"] == 0.345

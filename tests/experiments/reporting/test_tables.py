@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.reporting.tables import print_results, student_rows, teacher_rows
+from experiments.reporting.tables import print_results, teacher_rows, variant_row
 from tests.experiments.fake_run import (
     base_only_results,
     fake_results,
@@ -102,14 +102,17 @@ def test_what_the_cache_gave_has_no_time():
 def test_a_teacher_named_with_brackets():
     """Breaks if a user's name is read as markup and vanishes."""
     results = fake_results()
-    results["teachers"]["[red]mine"] = results["teachers"].pop("unisrec")
+    results["teachers"]["[red]mine"] = {
+        **results["teachers"].pop("unisrec"),
+        "label": "[red]mine",
+    }
     assert any(line.startswith("[red]mine") for line in printed(results, fake_timing(), 80))
 
 
 def test_a_base_of_zero():
     """Breaks if an improvement of None raises at the end of a long run."""
     results = fake_results()
-    results["students"]["sasrec"]["improvement"]["NDCG@5"] = None
+    results["variants"][1]["against"]["NDCG@5"]["change"] = None
     assert line_of(printed(results, fake_timing(), 80), "Improvement")[3] == "–"
 
 
@@ -122,7 +125,7 @@ def test_a_run_without_teachers():
 
 def test_rows_say_what_is_served():
     """Breaks if the students' rows swap, or parameters are the teachers'."""
-    base, prmkd = student_rows("sasrec", fake_results(), fake_timing())
+    base, prmkd = (variant_row(each, fake_timing()) for each in fake_results()["variants"])
     assert (base.label, base.kind, base.train_seconds) == ("SASRec", "base", 271.3)
-    assert (prmkd.label, prmkd.kind, prmkd.train_seconds) == ("PRM-KD (SASRec)", "prmkd", 298.8)
+    assert (prmkd.label, prmkd.kind, prmkd.train_seconds) == ("PRM-KD (SASRec)", "distilled", 298.8)
     assert base.parameters == prmkd.parameters == 2_783_100

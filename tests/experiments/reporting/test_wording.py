@@ -3,6 +3,7 @@ import doctest
 import pytest
 
 from experiments.reporting import wording
+from experiments.reporting.groups import Group, group_variants
 from experiments.reporting.wording import headline, p_value, p_value_typeset
 from tests.experiments.fake_run import fake_results, worse_results
 
@@ -13,8 +14,21 @@ def plain(sentence: str) -> str:
     return sentence.replace(NO_BREAK, " ")
 
 
-def outcome(**changes) -> dict:
-    return {**fake_results()["students"]["sasrec"], **changes}
+def group(results=None, *, alone: bool = False, **changes) -> Group:
+    """The only group of some results.
+
+    Args:
+        results: the usual ones where None.
+        alone: whether the plain student stands by itself.
+        changes: of the comparison on Recall@10.
+    """
+    results = results or fake_results()
+    if alone:
+        results["variants"] = results["variants"][:1]
+    else:
+        results["variants"][1]["against"]["Recall@10"] |= changes
+    (found,) = group_variants(results)
+    return found
 
 
 def test_examples_in_the_docstrings():
@@ -26,44 +40,49 @@ def test_examples_in_the_docstrings():
 
 def test_headline_of_a_gain():
     """Breaks if the sentence has another number than the results."""
-    assert plain(headline("sasrec", outcome())) == (
+    assert plain(headline(group())) == (
         "PRM-KD lifts SASRec’s Recall@10 by 16.4 % (p = 2×10⁻⁹), at the same serving cost"
     )
 
 
 def test_headline_of_a_loss():
     """Breaks if a significant loss is called a gain, or is sold with its cost."""
-    sentence = plain(headline("sasrec", worse_results()["students"]["sasrec"]))
+    sentence = plain(headline(group(worse_results())))
     assert sentence == "PRM-KD lowers SASRec’s Recall@10 by 7.0 % (p = 2×10⁻⁹)"
 
 
 @pytest.mark.parametrize(("gain", "shown"), [(0.012, "+1.2 %"), (-0.012, "−1.2 %")])
 def test_headline_of_noise(gain, shown):
     """Breaks if a difference that may be chance is called a gain or a loss."""
-    sentence = headline(
-        "gru4rec", outcome(improvement={"Recall@10": gain}, p_value={"Recall@10": 0.05})
-    )
+    sentence = headline(group(change=gain, t_p_holm=0.05))
     assert plain(sentence) == (
-        f"PRM-KD changes GRU4Rec’s Recall@10 by {shown}: no significant difference (p = 0.05)"
+        f"PRM-KD changes SASRec’s Recall@10 by {shown}: no significant difference (p = 0.05)"
     )
 
 
 def test_headline_claims_equal_cost_only_where_it_is_equal():
     """Breaks if a larger distilled model is said to cost the same."""
-    unequal = outcome()
-    unequal["prmkd"]["parameters"] += 1
-    assert "cost" not in headline("sasrec", unequal)
+    unequal = fake_results()
+    unequal["variants"][1]["parameters"] += 1
+    assert "cost" not in headline(group(unequal))
 
 
 def test_headline_against_a_base_of_zero():
     """Breaks if an improvement that doesn't exist (None) raises or is invented."""
-    sentence = headline("sasrec", outcome(improvement={"Recall@10": None}))
+    sentence = headline(group(change=None))
     assert plain(sentence).startswith("PRM-KD reaches a Recall@10 of 0.1187 where SASRec’s is 0")
+
+
+def test_headline_names_the_method_that_was_used():
+    """Breaks if a rival's result is reported under PRM-KD's name."""
+    results = fake_results()
+    results["variants"][1]["method"] = {"name": "rd", "label": "RD"}
+    assert headline(group(results)).startswith("RD lifts SASRec’s Recall@10")
 
 
 def test_headline_without_distillation():
     """Breaks if a run without teachers claims anything of PRM-KD."""
-    sentence = headline("sasrec", {"base": outcome()["base"]})
+    sentence = headline(group(alone=True))
     assert sentence == "SASRec alone reaches a Recall@10 of 0.1020"
 
 

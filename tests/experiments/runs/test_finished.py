@@ -1,47 +1,33 @@
 """Finished runs: run once, read back, continued after a kill."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS
 from experiments.runs import finished as trials
-from experiments.runs.finished import finished_runs
+from experiments.runs.finished import FinishedRun
+from experiments.stages.record import read_record
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.train.config import TrainConfig
-
-SMALL = (
-    "--synthetic_users=40",
-    "--synthetic_items=30",
-    "--hidden_size=8",
-    "--num_layers=1",
-    "--inner_size=8",
-    "--batch_size=64",
-    "--max_seq_len=8",
-    "--max_epochs=3",
-)
-
-
-@pytest.fixture
-def reporter():
-    return Reporter(Console(quiet=True))
+from tests.experiments.calls import SMALL, finished_run
 
 
 @pytest.fixture
 def trained(monkeypatch) -> list[tuple]:
     """What is trained: (seed, whether there are teachers)."""
-    calls, train = [], trials.train_students
+    calls, train = [], trials.train_student
 
-    def watched(dataset, split, bank, settings, *rest, **named):
-        calls.append((settings.run.seeds, bank is not None))
-        return train(dataset, split, bank, settings, *rest, **named)
+    def watched(task, facts, bank, settings, seed, *rest, **named):
+        calls.append((seed, bank is not None))
+        return train(task, facts, bank, settings, seed, *rest, **named)
 
-    monkeypatch.setattr(trials, "train_students", watched)
+    monkeypatch.setattr(trials, "train_student", watched)
     return calls
 
 
@@ -50,52 +36,87 @@ def configs(folder, *flags):
     return parse([*SMALL, cache, "--teachers=", "--seeds=0", *flags], GROUPS).configs
 
 
-def assert_same(one, other):
-    for field in dataclasses.fields(one):
-        if field.name == "epoch_seconds":
-            # The clock differs where it was run twice, the epochs don't.
-            assert len(one.epoch_seconds) == len(other.epoch_seconds) == one.epochs
-            continue
-        np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name))
+def assert_same(one: FinishedRun, other: FinishedRun) -> None:
+    """Equal results; the clock differs where a run was done twice, the epochs don't."""
+    assert one.record.seeds == other.record.seeds
+    np.testing.assert_equal(one.ranks, other.ranks)
+    for result in one.record.seeds:
+        assert len(one.seconds[result.seed]) == len(other.seconds[result.seed]) == result.epochs
 
 
-def test_nothing_is_run_twice(tmp_path, reporter, trained):
+def test_nothing_is_run_twice(tmp_path, trained):
     """A finished seed that costs its hours again, or one read back for another setting."""
     runs = tmp_path / "runs"
     short = ("--max_epochs=1",)
-    (first,) = finished_runs(configs(tmp_path, *short), runs, reporter, rank_test=True)
-    again = finished_runs(configs(tmp_path, *short, "--seeds=0,1"), runs, reporter, rank_test=True)
-    assert trained == [((0,), False), ((1,), False)]
-    assert [run.seed for run in again] == [0, 1]
-    assert_same(first, again[0])
-    assert first.validation != again[1].validation
+    first = finished_run(configs(tmp_path, *short), runs)
+    again = finished_run(configs(tmp_path, *short, "--seeds=1,0"), runs)
+    assert trained == [(0, False), (1, False)]
+    assert [result.seed for result in again.record.seeds] == [1, 0]
+    assert first.record.seeds[0] == again.record.seeds[1]
+    np.testing.assert_array_equal(first.ranks[0], again.ranks[1])
+    assert first.record.seeds[0].validation != again.record.seeds[0].validation
     # Where things lie, and what no student alone reads, is no other setting.
     unread = ("--output_dir=elsewhere", "--distill_weight=9", "--teacher_dropout=0")
-    same = configs(tmp_path, *short, *unread)
-    assert_same(first, finished_runs(same, runs, reporter, rank_test=True)[0])
+    assert_same(first, finished_run(configs(tmp_path, *short, *unread), runs))
     assert len(trained) == 2
-    other = configs(tmp_path, *short, "--learning_rate=0.1")
-    finished_runs(other, runs, reporter, rank_test=True)
+    finished_run(configs(tmp_path, *short, "--learning_rate=0.1"), runs)
     assert len(trained) == 3
     assert not list(runs.rglob("checkpoints"))
 
 
-def test_a_run_that_chooses_never_ranks_the_test_part(tmp_path, reporter, trained):
+def test_one_record_holds_all_seeds_of_a_run(tmp_path):
+    """A figure that is in no record, or a record whose bytes depend on the order of the work."""
+    found = []
+    for folder, orders in (("one", ["0,1"]), ("other", ["1", "0,1"])):
+        for seeds in orders:
+            finished_run(configs(tmp_path, "--max_epochs=1", f"--seeds={seeds}"), tmp_path / folder)
+        (path,) = (tmp_path / folder).glob("*/record.json")
+        found.append(path.read_bytes())
+    assert found[0] == found[1]
+    record = json.loads(found[0])
+    assert record["schema_version"] == 2
+    assert record["student"] == {"name": "sasrec", "label": "SASRec"}
+    assert record["method"] is None
+    assert record["data"]["users"] == 40
+    assert record["split"]["name"] == "leave_one_out"
+    assert record["split"]["test"] == 40
+    assert record["settings"]["hidden_size"] == 8
+    assert record["environment"]["jax"]
+    assert [result["seed"] for result in record["seeds"]] == [0, 1]
+    for result in record["seeds"]:
+        assert {"validation", "test", "test_masked"} < result.keys()
+        assert "seconds" not in result["history"][0]
+
+
+def test_another_versions_record_is_refused_in_one_line(tmp_path):
+    """Keys of an older program read as this one's, or a KeyError."""
+    finished_run(configs(tmp_path, "--max_epochs=1"), tmp_path / "runs")
+    (path,) = (tmp_path / "runs").glob("*/record.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "schema_version": 1}))
+    with pytest.raises(UserError, match=r"record.json: schema_version: found 1, expected 2: it "):
+        read_record(path.parent)
+    path.write_text("{")
+    with pytest.raises(UserError, match="damaged: found no JSON"):
+        read_record(path.parent)
+
+
+def test_a_run_that_chooses_never_ranks_the_test_part(tmp_path, trained):
     """A setting chosen on the test part, or a run without test ranks passed off as one with."""
     runs = tmp_path / "runs"
     flags = configs(tmp_path, "--max_epochs=1")
-    (choosing,) = finished_runs(flags, runs, reporter, rank_test=False)
-    assert choosing.test is None
+    choosing = finished_run(flags, runs, rank_test=False)
+    assert choosing.record.seeds[0].test is None
     assert choosing.ranks is None
-    (reporting,) = finished_runs(flags, runs, reporter, rank_test=True)
-    assert reporting.validation == choosing.validation
-    assert reporting.ranks.shape == (40,)
+    reporting = finished_run(flags, runs)
+    assert reporting.record.seeds[0].validation == choosing.record.seeds[0].validation
+    assert reporting.ranks.shape == (1, 40)
     assert len(trained) == 2
 
 
-def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, reporter, monkeypatch):
+def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, monkeypatch):
     """A kill that costs more than the epoch in progress, or leaves half a result behind."""
-    whole = finished_runs(configs(tmp_path), tmp_path / "whole", reporter, rank_test=True)
+    whole = finished_run(configs(tmp_path), tmp_path / "whole")
     epochs, write = [], trials.append_json_line
 
     def stopping(path, event):
@@ -105,20 +126,17 @@ def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, reporter, monkeypat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(trials, "append_json_line", stopping)
-    settings = [
-        dataclasses.replace(config, checkpoint_seconds=0)
-        if isinstance(config, TrainConfig)
-        else config
-        for config in configs(tmp_path)
-    ]
+    parsed = configs(tmp_path)
+    often = dataclasses.replace(parsed[TrainConfig], checkpoint_seconds=0)
+    settings = {**parsed, TrainConfig: often}
     with pytest.raises(KeyboardInterrupt):
-        finished_runs(settings, tmp_path / "runs", reporter, rank_test=True)
-    resumed = finished_runs(settings, tmp_path / "runs", reporter, rank_test=True)
+        finished_run(settings, tmp_path / "runs")
+    resumed = finished_run(settings, tmp_path / "runs")
     assert epochs == [1, 2, 3]
-    assert_same(whole[0], resumed[0])
+    assert_same(whole, resumed)
 
 
-def test_teachers_make_another_run_and_permuted_ones_another_still(tmp_path, reporter, trained):
+def test_teachers_make_another_run_and_permuted_ones_another_still(tmp_path, trained):
     """A distilled run read back for the plain one, or a control taught by the true teacher."""
     data = configs(tmp_path)[DataConfig]
     world, rng = synthetic_dataset(data), np.random.default_rng(0)
@@ -129,20 +147,20 @@ def test_teachers_make_another_run_and_permuted_ones_another_still(tmp_path, rep
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(rows, 4)).astype(np.float32))
     flags = ("--teachers=precomputed", f"--precomputed_folder={tmp_path}", "--max_epochs=1")
     found = [
-        finished_runs(
-            configs(tmp_path, *flags, f"--method={method}"),
-            tmp_path / "runs",
-            reporter,
-            rank_test=True,
-        )[0]
+        finished_run(configs(tmp_path, *flags, f"--method={method}"), tmp_path / "runs")
         for method in ("prmkd", "permuted", "prmkd")
     ]
-    assert trained == [((0,), True)] * 2
+    assert trained == [(0, True)] * 2
     assert_same(found[0], found[2])
-    assert found[0].validation != found[1].validation
-    assert found[0].threshold is None
+    first, permuted, _ = (run.record for run in found)
+    assert first.seeds[0].validation != permuted.seeds[0].validation
+    assert first.seeds[0].threshold is None
+    assert first.method == {"name": "prmkd", "label": "PRM-KD"}
+    assert permuted.method["name"] == "permuted"
+    assert first.teacher_weights == {"precomputed": 1.0}
+    assert first.teachers["precomputed"]["label"] == "Precomputed"
+    assert "seconds" not in first.teachers["precomputed"]
     # Other vectors under the same path are another teacher.
     np.save(tmp_path / "items.npy", rng.normal(size=(world.num_items, 4)).astype(np.float32))
-    again = configs(tmp_path, *flags, "--method=prmkd")
-    finished_runs(again, tmp_path / "runs", reporter, rank_test=True)
+    finished_run(configs(tmp_path, *flags, "--method=prmkd"), tmp_path / "runs")
     assert len(trained) == 3

@@ -18,10 +18,12 @@ from experiments.cli.flags import parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.study import COMMAND
-from experiments.runs.compare import describe, describe_timing, figure, markdown
+from experiments.reporting.study_figure import study_figure
+from experiments.reporting.tables import markdown
+from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun
-from experiments.runs.study import choose_variants
-from experiments.runs.variant import Variant
+from experiments.runs.variant import Study, Variant, choose_variants
+from experiments.stages.record import Record, SeedResult
 from experiments.studies import ablation, rivals, students
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
@@ -42,9 +44,27 @@ def settings(*flags):
     return settings_from(parse(["--flagfile=demo.cfg", *flags], GROUPS).configs)
 
 
-def finished(seed, ranks) -> FinishedRun:
-    metrics = ranking_metrics(ranks)
-    return FinishedRun(seed, metrics, metrics, 3 + seed, 4, 100, None, ranks, (4.0, 1, 1, 2))
+def finished(ranks) -> FinishedRun:
+    """A run of two seeds with these test ranks; its first epoch compiles."""
+    results = []
+    for seed, row in enumerate(ranks):
+        metrics = ranking_metrics(row)
+        results.append(SeedResult(seed, metrics, metrics, metrics, 3 + seed, 4, None, []))
+    record = Record(
+        identity={},
+        student={"name": "sasrec", "label": "SASRec"},
+        method={"name": "prmkd", "label": "PRM-KD"},
+        data={},
+        split={},
+        environment={},
+        settings={},
+        teachers={},
+        teacher_weights={},
+        parameters=100,
+        seeds=tuple(results),
+    )
+    epochs = [{"train": train, "evaluate": 0.5} for train in (4.0, 1, 1, 2)]
+    return FinishedRun(record, ranks, {0: epochs, 1: epochs}, {})
 
 
 @pytest.fixture(scope="module")
@@ -54,29 +74,24 @@ def runs():
     base = rng.integers(0, 12, size=(2, 60)).astype(float)
     worse = base + rng.integers(0, 12, size=(2, 60))
     other = base + rng.integers(-1, 2, size=(2, 60)).clip(-base)
-    return {
-        name: [finished(seed, one) for seed, one in enumerate(ranks)]
-        for name, ranks in (("prmkd", base), ("rd", worse), ("average", other))
-    }
+    return dict(zip(VARIANTS, map(finished, (base, worse, other)), strict=True))
 
 
 @pytest.fixture(scope="module")
 def results(runs):
-    flags = {"dataset": "Scientific", "seeds": [0, 1]}
-    results = {"title": "Rivals", "versus": "PRM-KD", "students": ["sasrec"], "settings": flags}
-    return {**results, "variants": describe(VARIANTS, runs)}
+    flags = {"dataset": "Scientific", "seeds": [0, 1], "teachers": []}
+    return study_results(Study("rivals", "Rivals", "PRM-KD", lambda _: []), runs, {}, flags)
 
 
 @pytest.fixture(scope="module")
 def timing(runs):
-    return {name: describe_timing(each) for name, each in runs.items()}
+    return study_timing(runs, {})
 
 
 def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs, results):
     """Seeds that count as users, another reference, or p-values that are not corrected."""
     means = {
-        name: np.mean([per_user(run.ranks[None], "NDCG@10")[0] for run in each], axis=0)
-        for name, each in runs.items()
+        variant.name: per_user(run.ranks, "NDCG@10").mean(axis=0) for variant, run in runs.items()
     }
     p = [stats.ttest_rel(means[name], means["prmkd"]).pvalue for name in ("rd", "average")]
     reference, *others = results["variants"]
@@ -88,29 +103,46 @@ def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs
     change = means["rd"].mean() / means["prmkd"].mean() - 1
     assert found[0]["change"] == pytest.approx(change)
     assert others[0]["best_epoch"] == 3.5
-    assert "epoch_seconds" not in others[0]["per_seed"][0]
-    assert [run["seed"] for run in others[0]["per_seed"]] == [0, 1]
+    assert [result["seed"] for result in others[0]["seeds"]] == [0, 1]
     json.dumps(results, allow_nan=False)
 
 
 def test_seconds_are_those_of_an_epoch_and_until_the_best(runs, timing):
     """The patience counted as cost, or an epoch's time that the compilation stretches."""
-    assert timing["rd"] == {"seconds_per_epoch": 1.5, "seconds_to_best": 7.0}
-    without = [dataclasses.replace(runs["rd"][0], epoch_seconds=()), runs["rd"][1]]
-    assert describe_timing(without) is None
+    assert timing["variants"]["rd"] == {
+        "train_seconds": 8.0,
+        "seconds_per_epoch": 1.0,
+        "seconds_per_validation": 0.5,
+        "seconds_to_best": 7.0,
+    }
+    without = dataclasses.replace(runs[VARIANTS[1]], seconds={0: []})
+    assert study_timing({VARIANTS[1]: without}, {})["variants"]["rd"] is None
+
+
+def test_one_seed_has_no_spread(runs):
+    """A standard deviation of 0 where there is none to know."""
+    one = {
+        variant: dataclasses.replace(run, record=run.record.of_seeds([0]), ranks=run.ranks[:1])
+        for variant, run in runs.items()
+    }
+    flags = {"dataset": "Scientific", "seeds": [0], "teachers": []}
+    study = Study("rivals", "Rivals", "PRM-KD", lambda _: [])
+    for variant in study_results(study, one, {}, flags)["variants"]:
+        assert variant["test_std"] is None
 
 
 def test_table_and_figure_show_every_variant(results, timing):
     """A row left out, or a comparison of the reference with itself."""
-    lines = markdown(results, {**timing, "average": None}).splitlines()
+    known = {**timing["variants"], "average": None}
+    lines = markdown(results, {"variants": known}).splitlines()
     assert [line.split(" | ")[0] for line in lines[4:]] == ["| PRMKD", "| RD", "| AVERAGE"]
     assert "|  |  |  |" in lines[4]
-    assert lines[5].endswith(" | 4 | 1.50 s | 7.00 s | 100 |")
+    assert lines[5].endswith(" | 4 | 1.00 s | 7.00 s | 100 |")
     assert lines[6].endswith(" | 4 | – | – | 100 |")
     assert "SASRec on Scientific" in lines[0]
     assert "p-values against PRM-KD" in lines[0]
     assert "mean of 2 seeds" in lines[0]
-    drawn = figure(results)
+    drawn = study_figure(results)
     for row in results["variants"]:
         assert row["label"] in drawn
         assert f"{row['test']['NDCG@10']:.4f}" in drawn
@@ -122,7 +154,7 @@ def test_figure_says_what_a_hollow_bar_is(results):
         copied = copy.deepcopy(results)
         for row in copied["variants"][1:]:
             row["against"]["NDCG@10"]["t_p_holm"] = p
-        assert ("hollow: p ≥ 0.05 against PRM-KD" in figure(copied)) is told
+        assert ("hollow: p ≥ 0.05 against PRM-KD" in study_figure(copied)) is told
 
 
 def test_every_student_is_compared_with_itself():
@@ -240,11 +272,12 @@ def test_the_command_leaves_its_files(tmp_path):
     assert "| SASRec | " in table
     assert "| PRM-KD | " in table
     assert (tmp_path / "out" / "rivals.svg").is_file()
+    assert "PRM-KD, its rivals and its controls" in (tmp_path / "out" / "rivals.html").read_text()
     assert len(list((tmp_path / "finished").iterdir())) == 2
     rows = json.loads((tmp_path / "out" / "rivals.json").read_text())["variants"]
     assert [row["reference"] for row in rows] == ["prmkd", None]
     timing = json.loads((tmp_path / "out" / "rivals_timing.json").read_text())
-    assert timing["base"]["seconds_to_best"] > 0
+    assert timing["variants"]["base"]["seconds_to_best"] > 0
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,16 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.runs import finished as trials
-from experiments.runs.finished import finished_runs
+from experiments.runs.plan import plan_runs
+from experiments.stages.data import load_task
 from experiments.stages.exports import export, student_start
-from experiments.stages.pipeline import load_dataset
-from experiments.stages.students import student_facts, train_students
+from experiments.stages.students import Place, Trained, student_facts, train_student
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.splits import leave_one_out
-from prmkd_jax.data.task import make_task
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.train.checkpoint import load_checkpoint
-from prmkd_jax.train.loop import init_state, make_optimizer
-from tests.experiments.runs.test_finished import SMALL
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.step import init_state
+from tests.experiments.calls import SMALL, finished_run
 from tests.worlds import same_bits
 
 
@@ -33,22 +32,30 @@ def configs(folder, *flags):
 def started(folder, *flags):
     """What the flags' student starts from."""
     settings = settings_from(configs(folder, *flags))
-    dataset = load_dataset(settings)
-    return student_start(settings, dataset, leave_one_out(dataset.interactions))
+    task = load_task(settings)
+    return student_start(settings, task, student_facts(task, settings))
+
+
+def train(folder, settings, start=None) -> tuple[Trained, str]:
+    """Trains and exports the first seed of the plain student; returns it and its name."""
+    task, seed = load_task(settings), settings.run.seeds[0]
+    facts = student_facts(task, settings)
+    place = Place(folder, folder / "log.jsonl", folder / "checkpoints")
+    trained = train_student(
+        task, facts, None, settings, seed, place, Reporter(Console(quiet=True)), lambda _: None,
+        flags={}, start=None if start is None else start.params,
+    )  # fmt: skip
+    name = f"sasrec-base-seed{seed}"
+    export(folder / name, trained.fitted.params, settings, task, facts, start, {"seed": seed})
+    return trained, name
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A trained student's folder, and its parameters."""
     folder = tmp_path_factory.mktemp("exported")
-    settings = settings_from(configs(folder, "--export_recbole"))
-    dataset, reporter = load_dataset(settings), Reporter(Console(quiet=True))
-    split = leave_one_out(dataset.interactions)
-    trained = train_students(
-        dataset, split, None, settings, folder / "checkpoints", reporter, lambda _: None
-    )
-    export(folder, {"base": trained}, settings, dataset, split, None)
-    return folder / "sasrec-base-seed0", jax.device_get(trained[0].fitted.params)
+    trained, name = train(folder, settings_from(configs(folder, "--export_recbole")))
+    return folder / name, jax.device_get(trained.fitted.params)
 
 
 @pytest.mark.parametrize("file", ["", "weights.safetensors", "recbole.pth"])
@@ -64,8 +71,7 @@ def test_what_was_exported_is_where_the_next_one_starts(exported, tmp_path, file
 def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_path):
     """Tokens that get lost on the way, so that the file fits RecBole's data no more."""
     content = torch.load(exported[0] / "recbole.pth", weights_only=True)
-    settings = settings_from(configs(tmp_path))
-    dataset = load_dataset(settings)
+    dataset = load_task(settings_from(configs(tmp_path))).dataset
     tokens = ["[PAD]", *reversed(dataset.item_ids)]
     table = content["state_dict"]["item_embedding.weight"]
     content["state_dict"]["item_embedding.weight"] = torch.cat([table[:1], table[1:].flip(0)])
@@ -74,20 +80,16 @@ def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_pa
     flags = (f"--init=student={tmp_path / 'theirs.pth'}", "--export_recbole", "--seeds=4")
     start = started(tmp_path, *flags)
     assert same_bits(start.params, exported[1])
-    settings, split = settings_from(configs(tmp_path, *flags)), leave_one_out(dataset.interactions)
-    reporter = Reporter(Console(quiet=True))
-    trained = train_students(
-        dataset, split, None, settings, tmp_path, reporter, lambda _: None, start=start.params
-    )
+    settings = settings_from(configs(tmp_path, *flags))
+    trained, _ = train(tmp_path, settings, start)
     # The kept epoch may be the start; the newest checkpoint is what the epoch made of it.
-    kept = trained[0].fitted.params
+    kept = trained.fitted.params
     like = init_state(kept, make_optimizer(settings.train), 4), kept
-    (state, _), _ = load_checkpoint(tmp_path / "sasrec-base-seed4", like)
-    export(tmp_path, {"base": trained}, settings, dataset, split, start)
+    (state, _), _ = load_checkpoint(tmp_path / "checkpoints" / "sasrec-base-seed4", like)
     found = torch.load(tmp_path / "sasrec-base-seed4" / "recbole.pth", weights_only=True)
     assert found["field2id_token"] == content["field2id_token"]
     theirs = found["state_dict"]["item_embedding.weight"][1:].flip(0)
-    ours = trained[0].fitted.params["item_embedding"]["table"]
+    ours = trained.fitted.params["item_embedding"]["table"]
     assert torch.equal(theirs, torch.tensor(jax.device_get(ours)))
     # One epoch from the start is not one epoch from a seed's own draw.
     moved = abs(state.params["item_embedding"]["table"] - exported[1]["item_embedding"]["table"])
@@ -96,21 +98,21 @@ def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_pa
 
 def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, monkeypatch):
     """A finished run of other weights under the same path, read back for these."""
-    started_from, train = [], trials.train_students
+    started_from, train_student = [], trials.train_student
 
     def watched(*arguments, start, **named):
         started_from.append(start is not None)
-        return train(*arguments, start=start, **named)
+        return train_student(*arguments, start=start, **named)
 
-    monkeypatch.setattr(trials, "train_students", watched)
-    path, reporter = tmp_path / "model.pth", Reporter(Console(quiet=True))
+    monkeypatch.setattr(trials, "train_student", watched)
+    path = tmp_path / "model.pth"
     content = torch.load(exported[0] / "recbole.pth", weights_only=True)
     for scale in (1.0, 1.0, 2.0):
         content["state_dict"]["LayerNorm.bias"] += scale - 1.0
         torch.save(content, path)
         flags = configs(tmp_path, f"--init=student={path}")
-        finished_runs(flags, tmp_path / "runs", reporter, rank_test=False)
-    finished_runs(configs(tmp_path), tmp_path / "runs", reporter, rank_test=False)
+        finished_run(flags, tmp_path / "runs", rank_test=False)
+    finished_run(configs(tmp_path), tmp_path / "runs", rank_test=False)
     assert started_from == [True, True, False]
 
 
@@ -129,25 +131,23 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
     assert str(error.value).startswith(message)
     if any("init" in flag for flag in flags):
         with pytest.raises(UserError) as of_a_study:
-            trials.check_runs([configs(tmp_path, *flags)])
+            plan_runs([configs(tmp_path, *flags)])
         assert str(of_a_study.value) == str(error.value)
 
 
 def test_trials_refuse_to_be_exported(tmp_path):
     """A study of hours that leaves no file of those that were asked for."""
     with pytest.raises(UserError, match="--export_recbole: found True, expected False"):
-        trials.check_runs([configs(tmp_path, "--export_recbole")])
+        plan_runs([configs(tmp_path, "--export_recbole")])
 
 
 def test_a_training_that_diverges_ends_in_one_line(tmp_path):
     """A traceback that says nothing of the learning rate."""
     settings = settings_from(configs(tmp_path, "--learning_rate=1e30"))
-    dataset, reporter = load_dataset(settings), Reporter(Console(quiet=True))
-    split = leave_one_out(dataset.interactions)
     with pytest.raises(
         UserError, match=r"^sasrec-base-seed\d: \d+ of \d+ users .* not finite, .* a sma"
     ):
-        train_students(dataset, split, None, settings, tmp_path, reporter, lambda _: None)
+        train(tmp_path, settings)
 
 
 def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
@@ -156,11 +156,11 @@ def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
     shutil.copytree(exported[0], place)
     (place / "notes.txt").write_text("mine")
     settings = settings_from(configs(tmp_path))
-    dataset = load_dataset(settings)
-    facts = student_facts(make_task(dataset), settings)
-    changed = jax.tree.map(lambda x: x + 1, exported[1])
-    export_student(place, changed, settings.student, facts, dataset)
+    task = load_task(settings)
+    facts = student_facts(task, settings)
+    moved = jax.tree.map(lambda x: x + 1, exported[1])
+    export_student(place, moved, settings.student, facts, task.dataset)
     assert (place / "notes.txt").read_text() == "mine"
     found = started(tmp_path, f"--init=student={place}").params
-    assert same_bits(found, jax.tree.map(lambda x: x + 1, exported[1]))
+    assert same_bits(found, moved)
     assert not list(tmp_path.glob("*.partial-*"))

@@ -11,10 +11,10 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.stages import teachers as teaching
-from experiments.stages.teachers import prepare_teachers
+from experiments.stages.teachers import prepare_teachers, teacher_identities
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.data.splits import leave_one_out
+from prmkd_jax.data.task import make_task
 from teachers_torch.recformer.model import RecformerTeacher
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import ring_world
@@ -34,17 +34,18 @@ def prepare(tmp_path):
     def call(teachers="recformer", dataset=dataset):
         settings = settings_from(parse([*argv, f"--teachers={teachers}"], GROUPS).configs)
         console, log = Console(record=True, width=200), []
-        split = leave_one_out(dataset.interactions)
+        task = make_task(dataset)
         reporter = Reporter(console)
         reporter.console = console
-        (ready,) = prepare_teachers(dataset, split, settings, reporter, log.append)
+        identities = teacher_identities(task, settings)
+        (ready,) = prepare_teachers(identities, task, settings, reporter, log.append)
         return ready, console.export_text(), log
 
     return call
 
 
 def folder(tmp_path):
-    (found,) = (tmp_path / "cache" / "teachers").iterdir()
+    (found,) = (path for path in (tmp_path / "cache" / "teachers").iterdir() if path.is_dir())
     return found
 
 

@@ -1,21 +1,25 @@
-"""Runs in their folders: what is taken up, what is refused, what stays."""
+"""train: what is taken up, what is refused, what stays, and under which name."""
 
-import io
+import json
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from rich.console import Console
 
-from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
-from experiments.stages import pipeline
+from experiments.commands.report import COMMAND as REPORT
+from experiments.commands.train import COMMAND
+from experiments.runs import finished as trials
+from experiments.runs import report, train
+from experiments.stages import metrics_log
+from experiments.stages.data import load_task
 from experiments.stages.identity import first_difference, run_identity
+from experiments.stages.teachers import teacher_identities
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.splits import leave_one_out
+from tests.experiments.calls import make_call
 from tests.experiments.stages.test_run_folder import contents
 
 SMALL = (
@@ -51,25 +55,24 @@ def write_vectors(folder, seed: int = 0) -> None:
         np.save(folder / f"{name}.npy", rng.normal(size=(rows, 4)).astype(np.float32))
 
 
-def configs(folder, *flags):
+def arguments(folder, *flags) -> list[str]:
     paths = {"data_dir": folder, "cache_dir": folder / "cache", "output_dir": folder / "out"}
     argv = [f"--{name}={path}" for name, path in paths.items()]
-    return parse([*SMALL, *argv, f"--precomputed_folder={folder}", *flags], GROUPS).configs
+    return [*SMALL, *argv, f"--precomputed_folder={folder}", *flags]
 
 
 def run(folder, *flags) -> str:
     """What the run says."""
-    parsed, stream = configs(folder, *flags), io.StringIO()
-    reporter = Reporter(Console(file=stream, width=200))
-    pipeline.run_pipeline(settings_from(parsed), parsed, reporter, [])
+    call, stream = make_call(COMMAND, arguments(folder, *flags))
+    train.run(call)
     return stream.getvalue()
 
 
 def identity(folder, *flags):
-    parsed = configs(folder, *flags)
+    parsed = parse(arguments(folder, *flags), GROUPS).configs
     settings = settings_from(parsed)
-    dataset = pipeline.load_dataset(settings)
-    return run_identity(parsed, settings, dataset, leave_one_out(dataset.interactions))
+    task = load_task(settings)
+    return run_identity(parsed, settings, task, teacher_identities(task, settings))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +87,8 @@ def finished(tmp_path_factory):
 def test_a_finished_run_is_shown_again_and_stays_as_it_is(finished, monkeypatch):
     """Hours of training repeated, or a results.json of another moment."""
     folder, said = finished
-    monkeypatch.setattr(pipeline, "train_students", None)
-    monkeypatch.setattr(pipeline, "prepare_teachers", None)
+    monkeypatch.setattr(trials, "train_student", None)
+    monkeypatch.setattr(trials, "prepare_teachers", None)
     before = contents(folder / "out")
     assert {"run.json", "results.json", "report.html", "log.jsonl"} <= before.keys()
     for flags in ((), ("--overwrite",)):
@@ -140,15 +143,15 @@ def test_other_vectors_under_the_same_path_are_another_run(finished):
         (["--teachers=unisrec", "--teacher_batch_size=4"], "--teacher_batch_size: found 4"),
         (["--teachers=unim2rec", "--teacher_batch_size=4"], "--teacher_batch_size: found 4"),
         (["--teachers=unim2rec", "--image_encoder=EMPTY"], "--image_encoder: found"),
-        (["--teachers=recformer", "--init=recformer=EMPTY"], "--init: recformer"),
+        (["--teachers=recformer", "--init=recformer=EMPTY"], "--init: "),
         (
             ["--teachers=unisrec", "--init=unisrec=EMPTY"],
-            "--init: unisrec",
+            "--init: EMPTY/weights.safetensors: no such file",
         ),
-        (["--precomputed_folder=EMPTY"], "EMPTY/instances.npy: found no such file"),
+        (["--precomputed_folder=EMPTY"], "EMPTY/instances.npy: no such file"),
         (["--precomputed_folder=SHORT"], "SHORT/items.npy: found shape [3, 4], expected [20, d]"),
         (["--teachers=unisrec", "--text_features=EMPTY/a.feat1CLS"], "--text_features: "),
-        (["--init=student=EMPTY"], "--init: student: found no weights"),
+        (["--init=student=EMPTY"], "--init=student: found no weights"),
         (["--dataset=Toys"], "--dataset"),
         (["--student=recguru", "--second_domain=Games"], "--second_domain: found 'Games'"),
     ],
@@ -261,3 +264,76 @@ def test_an_overwritten_run_leaves_none_of_its_results(finished, tmp_path):
         "thesis.tex",
     }
     assert "--overwrite=false" in (tmp_path / "out" / "flags.cfg").read_text()
+
+
+def test_a_folder_that_another_command_writes_to_is_refused(tmp_path, monkeypatch):
+    """Two runs that write each other's checkpoints, or a wait of hours."""
+    write_data(tmp_path)
+    train_student = trials.train_student
+    refused = []
+
+    def while_training(*arguments, **named):
+        with pytest.raises(UserError) as error:
+            run(tmp_path, "--teachers=")
+        refused.append(str(error.value))
+        return train_student(*arguments, **named)
+
+    monkeypatch.setattr(trials, "train_student", while_training)
+    run(tmp_path, "--teachers=")
+    found = f"{tmp_path / 'out'}: found another command that writes there, expected none"
+    assert [text.startswith(found) for text in refused] == [True]
+
+
+def test_the_method_is_written_by_its_own_name(finished, tmp_path):
+    """A rival's numbers under PRM-KD's name."""
+    folder, _ = finished
+    said = run(folder, "--method=rd", f"--output_dir={tmp_path / 'rd'}")
+    assert "RD (SASRec)" in said
+    results = json.loads((tmp_path / "rd" / "results.json").read_text())
+    assert [variant["name"] for variant in results["variants"]] == ["base", "rd"]
+    assert results["variants"][1]["method"] == {"name": "rd", "label": "RD"}
+    assert (tmp_path / "rd" / "students" / "sasrec-rd-seed0" / "student.json").is_file()
+    assert "PRM-KD" not in said
+    assert "PRM-KD" not in (tmp_path / "rd" / "report.html").read_text()
+
+
+def test_the_page_is_made_again_from_the_results(finished):
+    """A page that can't be made again but by training."""
+    folder, said = finished
+    before = contents(folder / "out")
+    for name in ("report.html", "results.md", "figures/sasrec-learning.svg"):
+        (folder / "out" / name).unlink()
+    call, stream = make_call(REPORT, [f"--output_dir={folder / 'out'}"])
+    report.run(call)
+    assert contents(folder / "out") == before
+    assert said.splitlines()[-8:] == stream.getvalue().splitlines()[-8:]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "--output_dir: found no results of a finished run in "),
+        ('{"schema_version": 1}', "results.json: schema_version: found 1, expected 2: it was"),
+        ("[]", "results.json: schema_version: found None, expected 2: it was written"),
+        ("{", "results.json: damaged: found no JSON"),
+    ],
+)
+def test_results_that_cannot_be_read_are_told_in_one_line(tmp_path, content, message):
+    """A KeyError on what an older version wrote."""
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    call, _ = make_call(REPORT, [f"--output_dir={tmp_path}"])
+    with pytest.raises(UserError) as error:
+        report.run(call)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tool_that_is_not_installed_is_refused_before_the_hours(finished, monkeypatch):
+    """Numbers that should have gone somewhere, missed after the training."""
+    folder, _ = finished
+    monkeypatch.setattr(metrics_log.importlib.util, "find_spec", lambda name: None)
+    before = contents(folder / "out")
+    with pytest.raises(UserError, match="--log_to: found 'wandb', whose package is not installed"):
+        run(folder, "--log_to=wandb", "--overwrite", "--dropout=0.1")
+    assert contents(folder / "out") == before

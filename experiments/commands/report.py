@@ -1,0 +1,12 @@
+"""The command `report`."""
+
+from experiments.cli.command import Command
+from experiments.cli.flags import Group
+from experiments.cli.options import ReportConfig
+
+COMMAND = Command(
+    name="report",
+    summary="Write tables, page and figures of a finished run or study again.",
+    groups=(Group("Report", "", ReportConfig),),
+    body="experiments.runs.report:run",
+)

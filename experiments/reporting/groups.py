@@ -1,0 +1,49 @@
+"""The variants of a study, grouped by what they are compared with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+SCHEMA_VERSION = 2
+"""Version of the results that this package reads (docs/records.md)."""
+
+
+class Group(NamedTuple):
+    """A variant that is compared with none, and those that are compared with it.
+
+    Attributes:
+        name: begins the names of its figures.
+        reference: the variant that the others are compared with.
+        compared: the others, in the table's order.
+        variants: all of them, in the table's order.
+    """
+
+    name: str
+    reference: Mapping[str, Any]
+    compared: Sequence[Mapping[str, Any]]
+    variants: Sequence[Mapping[str, Any]]
+
+    @property
+    def pair(self) -> Mapping[str, Any] | None:
+        """The only variant that is compared; None where there are none or several."""
+        return self.compared[0] if len(self.compared) == 1 else None
+
+
+def group_variants(results: Mapping[str, Any]) -> list[Group]:
+    """Every reference with its group, in the table's order."""
+    variants = results["variants"]
+    roots = [variant for variant in variants if variant["reference"] is None]
+    students = [root["student"]["name"] for root in roots]
+    names = students if len(set(students)) == len(roots) else [root["name"] for root in roots]
+    groups = []
+    for name, root in zip(names, roots, strict=True):
+        compared = [one for one in variants if one["reference"] == root["name"]]
+        members = [one for one in variants if one is root or one["reference"] == root["name"]]
+        groups.append(Group(name, root, compared, members))
+    return groups
+
+
+def teachers_in_order(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The teachers in the order in which they were asked for; in JSON they have none."""
+    teachers = results["teachers"]
+    asked = [name for name in results["settings"]["teachers"] if name in teachers]
+    return {name: teachers[name] for name in dict.fromkeys([*asked, *teachers])}

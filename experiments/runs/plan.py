@@ -1,0 +1,112 @@
+"""Runs that are to be trained: what each depends on, read and checked before the first begins."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bridge.student_weights import Start
+from experiments.cli.flags import as_dict
+from experiments.cli.settings import GROUPS, RunConfig, Settings, settings_from
+from experiments.stages.data import load_task
+from experiments.stages.exports import student_start
+from experiments.stages.identity import digest, run_identity
+from experiments.stages.metrics_log import check_log_to
+from experiments.stages.students import Place, student_facts
+from experiments.stages.teachers import check_teachers, teacher_identities
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.task import Task
+from prmkd_jax.students.facts import Facts
+from teachers_torch.teacher import Identity
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A run with all that it reads, checked; only its training is left to do.
+
+    Attributes:
+        settings: everything that was asked for.
+        flags: every flag's value, as JSON.
+        task: data and split.
+        facts: what the student may know of the task.
+        start: what the student starts from; None draws it from each seed.
+        teachers: what its teachers depend on.
+        identity: what its numbers depend on, but for the seeds.
+        rank_test: False where it only serves to choose a setting.
+    """
+
+    settings: Settings
+    flags: Mapping[str, Any]
+    task: Task
+    facts: Facts
+    start: Start | None
+    teachers: tuple[Identity, ...]
+    identity: Mapping[str, Any]
+    rank_test: bool
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that were asked for."""
+        return self.settings.run.seeds
+
+
+def plan_runs(
+    several: Iterable[Mapping[type, object]], *, rank_test: bool = True, exports: bool = False
+) -> list[PlannedRun]:
+    """Reads what every run depends on, and finds mistakes in any before the first is trained.
+
+    Args:
+        several: configurations as parsed.
+        rank_test: False where the runs only serve to choose a setting.
+        exports: whether the runs leave students.
+
+    Raises:
+        UserError: on bad data or inputs; or students are asked for where none are left.
+    """
+    tasks: dict[DataConfig, Task] = {}
+    return [_plan(configs, tasks, rank_test, exports) for configs in several]
+
+
+def _plan(
+    configs: Mapping[type, object], tasks: dict[DataConfig, Task], rank_test: bool, exports: bool
+) -> PlannedRun:
+    settings = settings_from(configs)
+    check_log_to(settings.run.log_to)
+    if settings.run.export_recbole and not exports:
+        raise UserError(
+            "--export_recbole: found True, expected False: only the command train leaves students"
+        )
+    if settings.data not in tasks:
+        tasks[settings.data] = load_task(settings)
+    task = tasks[settings.data]
+    facts = student_facts(task, settings)
+    start = student_start(settings, task, facts)
+    teachers = teacher_identities(task, settings)
+    # Who repeats the run by its flagfile doesn't want to replace another one by it.
+    kept = {**configs, RunConfig: dataclasses.replace(settings.run, overwrite=False)}
+    identity = {**run_identity(configs, settings, task, teachers), "test": rank_test}
+    flags = as_dict(GROUPS, kept)
+    return PlannedRun(settings, flags, task, facts, start, teachers, identity, rank_test)
+
+
+def check_runs(plans: Iterable[PlannedRun]) -> None:
+    """Checks the teachers of every run, each teacher once.
+
+    Raises:
+        UserError: a teacher lacks its inputs, they are damaged, or its settings can't be.
+    """
+    checked: set[str] = set()
+    for plan in plans:
+        check_teachers(plan.teachers, plan.task, plan.settings, checked)
+
+
+def shared_place(folder: Path, plan: PlannedRun) -> Place:
+    """Where a run is kept that several commands may ask for.
+
+    Args:
+        folder: holds all such runs.
+        plan: the run.
+    """
+    own = folder / digest(plan.identity)
+    return Place(own, own / "log.jsonl", own / "checkpoints", shared=True)

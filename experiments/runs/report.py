@@ -1,0 +1,39 @@
+"""The body of `report`: table, page and figures of a finished study, made of its results again."""
+
+import json
+from pathlib import Path
+
+from experiments.cli.command import Call
+from experiments.cli.options import ReportConfig
+from experiments.runs.views import TRAIN_FILES, StudyFiles, show, study_files, write_views
+from experiments.stages.record import read_versioned
+from prmkd_jax.common.errors import UserError
+
+
+def run(call: Call) -> None:
+    """Writes and prints again what every finished study in `--output_dir` has found."""
+    output = Path(call.config(ReportConfig).output_dir)
+    for files in find_studies(output):
+        results = read_versioned(output / files.results)
+        timing = output / files.timing
+        # Without it the page has dashes for the times.
+        seconds = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else {}
+        write_views(output, files, results, seconds)
+        show(output, files, results, seconds, call.reporter)
+
+
+def find_studies(output: Path) -> list[StudyFiles]:
+    """The finished studies in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    candidates = [TRAIN_FILES]
+    for path in sorted(output.glob("*_run.json")):
+        candidates.append(study_files(path.name.removesuffix("_run.json")))
+    found = [files for files in candidates if (output / files.results).is_file()]
+    if not found:
+        raise UserError(
+            f"--output_dir: found no results of a finished run in {output}, expected some"
+        )
+    return found

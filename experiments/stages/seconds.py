@@ -1,0 +1,93 @@
+"""What the clock says of a run, apart from its record: equal runs give equal records."""
+
+import contextlib
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.stages.record import SeedResult
+from prmkd_jax.common.files import write_json
+
+SECONDS = "timing.json"
+
+
+def write_seconds(
+    folder: Path, seed: int, epochs: Sequence[Mapping[str, float]], cards: Mapping[str, Any]
+) -> None:
+    """Adds a seed to timing.json.
+
+    Args:
+        folder: the run's.
+        seed: the student's.
+        epochs: `train` and `evaluate` of each epoch.
+        cards: teacher → its card.
+    """
+    seeds = {**read_seconds(folder).get("seeds", {}), str(seed): list(epochs)}
+    made = {
+        name: {"tune_seconds": card["seconds"], "encode_seconds": card["encode_seconds"]}
+        for name, card in cards.items()
+    }
+    write_json(folder / SECONDS, {"seeds": seeds, "teachers": made})
+
+
+def read_seconds(folder: Path) -> dict[str, Any]:
+    """The content of timing.json; empty where there is none."""
+    path = folder / SECONDS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def epoch_seconds(log: Path, name: str) -> list[dict[str, float]]:
+    """The seconds of every epoch; one that was done again after a kill counts once."""
+    taken = {
+        event["epoch"]: event["seconds"]
+        for event in _events(log)
+        if event.get("stage") == "student" and event["run"] == name
+    }
+    return [taken[epoch] for epoch in sorted(taken)]
+
+
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        # A kill may have cut one in two.
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def describe_timing(
+    seeds: Sequence[SeedResult], seconds: Mapping[int, Sequence[Mapping[str, float]]]
+) -> dict[str, float] | None:
+    """What training a run took, all in seconds.
+
+    The first epoch of each seed compiles and so doesn't count for the medians, unless it is the
+    only one.
+
+    Args:
+        seeds: the results.
+        seconds: seed → `train` and `evaluate` of every epoch.
+
+    Returns:
+        `train_seconds`: all epochs, the mean over seeds. `seconds_per_epoch` and
+        `seconds_per_validation`: the median over epochs and seeds. `seconds_to_best`: the epochs
+        until the one that was kept, the mean over seeds. None where a seed has left no seconds.
+    """
+    taken = [seconds.get(result.seed, ()) for result in seeds]
+    if not all(len(epochs) == result.epochs for epochs, result in zip(taken, seeds, strict=True)):
+        return None
+    train = [[epoch["train"] for epoch in epochs] for epochs in taken]
+    evaluate = [[epoch["evaluate"] for epoch in epochs] for epochs in taken]
+    to_best = [
+        sum(epochs[: result.best_epoch]) for epochs, result in zip(train, seeds, strict=True)
+    ]
+    return {
+        "train_seconds": statistics.fmean(map(sum, train)),
+        "seconds_per_epoch": _median_without_first(train),
+        "seconds_per_validation": _median_without_first(evaluate),
+        "seconds_to_best": statistics.fmean(to_best),
+    }
+
+
+def _median_without_first(seeds: Sequence[Sequence[float]]) -> float:
+    later = [value for values in seeds for value in values[1:]]
+    return statistics.median(later or [value for values in seeds for value in values])
