@@ -58,7 +58,7 @@ class Dot:
 
 def a_batch() -> Batch:
     """The first eight training instances."""
-    instances = FACTS.split.train[:8]
+    instances = TASK.split.train[:8]
     users = WORLD.interactions.users[instances].reshape(2, 4)
     none = np.zeros_like(users)
     rows = PackedRows(none, none, none, users, none)
