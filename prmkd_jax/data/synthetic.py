@@ -184,8 +184,8 @@ def _timestamps(
 
 
 def render(
-    rng: np.random.Generator, values: Int32[np.ndarray, "pictures visible"]
-) -> Float16[np.ndarray, "pictures 16 16 3"]:
+    rng: np.random.Generator, values: Int32[np.ndarray, "images visible"]
+) -> Float16[np.ndarray, "images 16 16 3"]:
     """Paints the values of `VISIBLE` on a pale ground, with noise; pixels in [0, 1]."""
     colour, pattern, shape = values.T
     ink = PALETTE[colour][:, None, None] * (1 - 0.6 * _SHADES[pattern][..., None])
