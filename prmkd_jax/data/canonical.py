@@ -207,7 +207,7 @@ def _check_pictures(
     folder: Path,
     table: pa.Table,
     image_features: Float16[np.ndarray, "images features"] | None,
-    image_text_features: Float16[np.ndarray, "images features"] | None,
+    image_text_features: Float16[np.ndarray, "others wide"] | None,
 ) -> None:
     """Refuses features and `image_feature_row` that do not belong together."""
     column, path = "image_feature_row", folder / ITEMS

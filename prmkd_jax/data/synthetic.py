@@ -194,7 +194,7 @@ def render(
 
 
 def _draw(
-    rng: np.random.Generator, shares: Sequence[Float64[np.ndarray, " values"]], count: int
+    rng: np.random.Generator, shares: Sequence[Float64[np.ndarray, " _values"]], count: int
 ) -> Int32[np.ndarray, "count attributes"]:
     """Draws values, those of every attribute by its own shares."""
     return np.stack([rng.choice(len(p), count, p=p) for p in shares], axis=1).astype(np.int32)
@@ -203,7 +203,7 @@ def _draw(
 def _histories(
     rng: np.random.Generator,
     attributes: Int32[np.ndarray, "items attributes"],
-    shares: Sequence[Float64[np.ndarray, " values"]],
+    shares: Sequence[Float64[np.ndarray, " _values"]],
     config: WorldConfig,
 ) -> tuple[Int32[np.ndarray, "users longest"], Int64[np.ndarray, " users"]]:
     """Draws every user's items, none twice, and the lengths; −1 after the last item."""
