@@ -1,7 +1,7 @@
 """Teachers that encode each batch again: scores without a cache of vectors."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from bridge.dlpack import to_jax
 from prmkd_jax.distill.teacher_scores import TeacherScores
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What is needed of a teacher to score a batch.
 

@@ -1,10 +1,18 @@
 """The tests; `typechecked` checks the types and shapes of signatures while they run.
 
-    python -m pytest --jaxtyping-packages=prmkd_jax,tests.typechecked
+    python -m pytest --jaxtyping-packages=prmkd_jax,teachers_torch,bridge,tests.typechecked
 
 An int counts as a float, as in Python's own type checkers.
 """
 
+import inspect
+from collections.abc import Callable
+
 from beartype import BeartypeConf, beartype
 
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def unchecked(function: Callable) -> Callable:
+    """The function as it is outside the tests, where nobody checks its signature."""
+    return inspect.unwrap(function)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,12 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the contents of several files, in order, 64 hex digits; names don't count."""
+    digests = b"".join(bytes.fromhex(file_digest(path)) for path in paths)
+    return hashlib.sha256(digests).hexdigest()
 
 
 def content_digest(content: Any) -> str:

@@ -84,7 +84,7 @@ class TrainingBatches:
         Few do where each instance has a segment of its own, and in histories much longer than
         `window`, most of whose instances have a segment of their own.
         """
-        return not self.own_slot and self._slots_per_instance <= 3
+        return not self.own_slot and bool(self._slots_per_instance <= 3)
 
     @property
     def rows(self) -> int:

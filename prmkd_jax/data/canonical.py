@@ -230,8 +230,8 @@ def _image_paths(folder: Path, table: pa.Table) -> tuple[str, ...] | None:
 def _check_pictures(
     folder: Path,
     table: pa.Table,
-    image_features: Float16[np.ndarray, "pictures features"] | None,
-    image_text_features: Float16[np.ndarray, "pictures features"] | None,
+    image_features: Float16[np.ndarray, "images features"] | None,
+    image_text_features: Float16[np.ndarray, "others wide"] | None,
 ) -> None:
     """Refuses features and `image_feature_row` that do not belong together."""
     column, path = "image_feature_row", folder / ITEMS
@@ -258,7 +258,7 @@ def _check_pictures(
         )
 
 
-def _read_features(path: Path) -> Float16[np.ndarray, "pictures features"] | None:
+def _read_features(path: Path) -> Float16[np.ndarray, "images features"] | None:
     """An array of finite float16 vectors, or None where there is no such file."""
     if not path.is_file():
         return None

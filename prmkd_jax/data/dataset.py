@@ -66,9 +66,9 @@ class Catalogue:
     """
 
     texts: Mapping[str, tuple[str, ...]]
-    image_features: Float16[np.ndarray, "pictures features"] | None = None
+    image_features: Float16[np.ndarray, "images features"] | None = None
     image_rows: Int32[np.ndarray, " items"] | None = None
-    image_text_features: Float16[np.ndarray, "pictures features"] | None = None
+    image_text_features: Float16[np.ndarray, "images features"] | None = None
     image_paths: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
     has_row: Bool[np.ndarray, " items"] | None = None

@@ -184,8 +184,8 @@ def _timestamps(
 
 
 def render(
-    rng: np.random.Generator, values: Int32[np.ndarray, "pictures visible"]
-) -> Float16[np.ndarray, "pictures 16 16 3"]:
+    rng: np.random.Generator, values: Int32[np.ndarray, "images visible"]
+) -> Float16[np.ndarray, "images 16 16 3"]:
     """Paints the values of `VISIBLE` on a pale ground, with noise; pixels in [0, 1]."""
     colour, pattern, shape = values.T
     ink = PALETTE[colour][:, None, None] * (1 - 0.6 * _SHADES[pattern][..., None])
@@ -194,7 +194,7 @@ def render(
 
 
 def _draw(
-    rng: np.random.Generator, shares: Sequence[Float64[np.ndarray, " values"]], count: int
+    rng: np.random.Generator, shares: Sequence[Float64[np.ndarray, " _values"]], count: int
 ) -> Int32[np.ndarray, "count attributes"]:
     """Draws values, those of every attribute by its own shares."""
     return np.stack([rng.choice(len(p), count, p=p) for p in shares], axis=1).astype(np.int32)
@@ -203,7 +203,7 @@ def _draw(
 def _histories(
     rng: np.random.Generator,
     attributes: Int32[np.ndarray, "items attributes"],
-    shares: Sequence[Float64[np.ndarray, " values"]],
+    shares: Sequence[Float64[np.ndarray, " _values"]],
     config: WorldConfig,
 ) -> tuple[Int32[np.ndarray, "users longest"], Int64[np.ndarray, " users"]]:
     """Draws every user's items, none twice, and the lengths; −1 after the last item."""

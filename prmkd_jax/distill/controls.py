@@ -27,7 +27,7 @@ def label_target(
         rest = (1.0 - p) / jnp.maximum(count - 1, 1)
         return jnp.where(own, p, jnp.where(valid, rest, 0.0))
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Int[Array, ""], bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = 0.5 * (low + high)
         uncertain = entropy(target(middle)) > wanted

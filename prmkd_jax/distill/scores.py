@@ -1,6 +1,6 @@
 """Eq. 1: a teacher's scores of one user's columns, made comparable between teachers."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,7 @@ def unit_length(
     return softened / jnp.maximum(jnp.linalg.norm(softened), TINY)
 
 
+@runtime_checkable
 class Normalization(Protocol):
     """A function from a teacher's logits to comparable scores."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from prmkd_jax.students.student import Params, create_student
 from prmkd_jax.train.config import TrainConfig
 
 
+@runtime_checkable
 class TeacherSource(Protocol):
     """K teachers as the training loop sees them (`bridge.teacher_bank` is one).
 

@@ -1,7 +1,7 @@
 """One training step, pure: eq. 6 of arXiv 2401.00797, its gradient, Adam."""
 
 import functools
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -66,6 +66,7 @@ class StepMetrics(NamedTuple):
     teachers: TeacherMeasures | None
 
 
+@runtime_checkable
 class TrainStep(Protocol):
     """A jitted step."""
 

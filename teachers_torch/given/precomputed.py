@@ -1,6 +1,5 @@
 """A user's own recommender, given as two arrays of vectors."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from jaxtyping import Float32, Int
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.files import files_digest
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.config import PrecomputedConfig, TeacherSettings
@@ -75,10 +74,7 @@ def content_digest(config: PrecomputedConfig) -> str:
     Raises:
         UserError: a file is missing.
     """
-    digest = hashlib.sha256()
-    for name in (INSTANCES, ITEMS):
-        digest.update(bytes.fromhex(file_digest(_path(config, name))))
-    return digest.hexdigest()
+    return files_digest(_path(config, name) for name in (INSTANCES, ITEMS))
 
 
 def _path(config: PrecomputedConfig, name: str) -> Path:

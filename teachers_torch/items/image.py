@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Float32
+from PIL import Image, UnidentifiedImageError
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.files import files_digest
 from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig
@@ -112,24 +113,21 @@ def feature_width(dataset: Dataset, config: ImageConfig, cache: Cache) -> int:
     return encode_paths(distinct[:1], config, lambda done, total: None).shape[1]
 
 
-def files_digest(paths: Sequence[str]) -> str:
+def contents_digest(paths: Sequence[str]) -> str:
     """SHA-256 over the contents of files; their places don't matter.
 
     Raises:
         UserError: one can't be read.
     """
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(bytes.fromhex(file_digest(Path(path))))
-        except OSError as error:
-            raise UserError(f"{path}: no such file, expected the item's image") from error
-    return digest.hexdigest()
+    try:
+        return files_digest(map(Path, paths))
+    except OSError as error:
+        raise UserError(f"{error.filename}: no such file, expected the item's image") from error
 
 
 def images_digest(dataset: Dataset) -> str:
-    """`files_digest` of a data set's image files."""
-    return files_digest(_distinct(dataset))
+    """`contents_digest` of a data set's image files."""
+    return contents_digest(_distinct(dataset))
 
 
 def _distinct(dataset: Dataset) -> list[str]:
@@ -137,7 +135,7 @@ def _distinct(dataset: Dataset) -> list[str]:
 
 
 def _entry(paths: Sequence[str], config: ImageConfig) -> str:
-    content = f"{encoder_identity(config.image_encoder)} {files_digest(paths)}"
+    content = f"{encoder_identity(config.image_encoder)} {contents_digest(paths)}"
     return f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
 
 
@@ -223,8 +221,6 @@ def _load_encoder(encoder: str) -> tuple[Any, Any]:
 
 
 def _open(path: str) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -1,12 +1,12 @@
 """Text vectors that were computed elsewhere, in the files of UniSRec's release."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import files_digest
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import TextConfig
 
@@ -75,13 +75,13 @@ def features_digest(config: TextConfig, name: str) -> str:
     Raises:
         UserError: one of them is missing.
     """
-    path, digest = features_path(config, name), hashlib.sha256()
-    for part in (path, path.with_suffix(NUMBERING)):
-        try:
-            digest.update(part.read_bytes())
-        except OSError as error:
-            raise UserError(f"--text_features: {part}: found no such file, expected it") from error
-    return digest.hexdigest()
+    path = features_path(config, name)
+    try:
+        return files_digest((path, path.with_suffix(NUMBERING)))
+    except OSError as error:
+        raise UserError(
+            f"--text_features: {error.filename}: found no such file, expected it"
+        ) from error
 
 
 def _read_numbering(path: Path) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """What weights begin from: a checkpoint of pre-training, ours or UniSRec's own."""
 
-import hashlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.files import file_digest, files_digest
 from prmkd_jax.common.sealed import read_sealed_json
 from teachers_torch.config import EncoderConfig, TeacherSettings
 from teachers_torch.items.pixels import PixelEncoder
@@ -56,19 +56,14 @@ def start_digest(path: Path) -> str:
     Raises:
         UserError: there is none.
     """
-    digest = hashlib.sha256()
-    for part in (path / WEIGHTS, path / FACTS) if path.is_dir() else (path,):
-        try:
-            if not part.is_file():  # a pipe would wait, a device never end
-                raise OSError("no regular file")
-            with part.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
+    parts = (path / WEIGHTS, path / FACTS) if path.is_dir() else (path,)
+    for part in parts:
+        if not (part.is_file() and os.access(part, os.R_OK)):  # a pipe would wait for ever
             raise UserError(
                 f"--init: {part}: no such file, expected a folder made by pre-training or an "
                 "official .pth file"
-            ) from error
-    return digest.hexdigest()
+            )
+    return files_digest(parts)
 
 
 def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) -> Start | None:

@@ -62,7 +62,10 @@ VARIANTS = {
         texts={"title": CATALOGUE.texts["title"], "categories": CATALOGUE.texts["brand"]}
     ),
     "image": with_catalogue(image_features=np.array([[1, 2], [3, 5]], dtype=np.float16)),
-    "image's shape": with_catalogue(image_features=np.array([[1, 2, 3, 4]], dtype=np.float16)),
+    "images' shape": with_catalogue(
+        image_features=CATALOGUE.image_features.reshape(1, 4),
+        image_text_features=CATALOGUE.image_text_features.reshape(1, 4),
+    ),
     "image's row": with_catalogue(image_rows=np.array([1, 0, -1, 0], dtype=np.int32)),
     "no image text": with_catalogue(image_text_features=None),
     "tower": with_catalogue(image_features=None, image_text_features=CATALOGUE.image_features),

@@ -80,7 +80,7 @@ def test_history_segments_equal_prefix_enumeration(lengths, max_seq_len, spare, 
 
 def test_own_slots_by_hand():
     """The target in the model's own slot, a slot that another token takes, or none for padding."""
-    interactions = Interactions(np.array([0, 2, 6]), np.array([9, 8, 10, 11, 12, 13]))
+    interactions = Interactions(np.array([0, 2, 6]), np.array([9, 8, 10, 11, 12, 13], np.int32))
     segments = instance_segments(interactions, np.array([1, 5, 4]), 2, own_slot=True)
     (batch,) = pack(interactions, segments, rows=2, length=6)
     assert batch.item_seq.tolist() == [[9, 0, 11, 12, 0, 0], [10, 11, 0, 0, 0, 0]]
@@ -117,7 +117,9 @@ def test_instance_segments_ask_only_the_given_instances(lengths, max_seq_len, sp
 
 def test_segments_of_a_long_history_by_hand():
     """The window of a late instance must hold exactly `max_seq_len` items."""
-    interactions = Interactions(np.array([0, 2, 8]), np.array([9, 8, 10, 11, 12, 13, 14, 15]))
+    interactions = Interactions(
+        np.array([0, 2, 8]), np.array([9, 8, 10, 11, 12, 13, 14, 15], np.int32)
+    )
     segments = history_segments(interactions, interactions.indptr[1:], window=3)
     windows = [
         interactions.items[start:stop].tolist()

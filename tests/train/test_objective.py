@@ -40,15 +40,27 @@ DRAWN = 6
 SMALL = {"num_negatives": 16, "mlp_sizes": (8, 6)}
 
 
-class Scorer:
-    """A student that is its score alone."""
+class ScoreAlone:
+    """A student of which a loss may ask nothing but the score."""
+
+    def queries(self, rows, rngs=None):
+        """No loss asks."""
+        raise NotImplementedError
+
+    def items(self):
+        """No loss asks."""
+        raise NotImplementedError
+
+
+class Scorer(ScoreAlone):
+    """Its score is no dot product."""
 
     def score(self, queries, items):
         """Not a dot product, so that nobody takes it for one."""
         return queries @ items.T + jnp.sin(queries.sum(-1))[:, None] * items[:, 0]
 
 
-class Dot:
+class Dot(ScoreAlone):
     """A student that is a dot product."""
 
     def score(self, queries, items):
