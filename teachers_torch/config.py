@@ -135,9 +135,11 @@ class UniM2RecOptions:
     modality_dropout: float = option(
         0.2, "Probability that training hides a modality of an item that has both.", low=0, high=0.5
     )
-    align_weight: float = option(0.1, "Weight of the text-image alignment loss.", low=0)
+    align_weight: float = option(0.1, "Weight of the text-image alignment loss.", low=0, flag=False)
     hide_images: float = 0.0
-    id_embedding: bool = option(True, "Add a learned ID embedding to the fused content.")
+    id_embedding: bool = option(
+        True, "Add a learned ID embedding to the fused content.", flag=False
+    )
 
     def __post_init__(self):
         validate(self)

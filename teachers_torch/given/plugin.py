@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
@@ -91,7 +90,7 @@ class OwnTeacher:
     def _checked(self, method: str, vectors: Any, rows: int) -> Float32[np.ndarray, "rows width"]:
         """The vectors as an array; tensors may be of any device and float, with a gradient too."""
         try:
-            if isinstance(vectors, torch.Tensor):
+            if hasattr(vectors, "detach"):  # a tensor; torch itself is slow to import for --help
                 vectors = vectors.detach().float().cpu().numpy()
             if vectors is None:
                 raise TypeError
