@@ -175,9 +175,9 @@ CASES = [
         "--synthetic_items: found '1', expected a whole number, at least 20",
     ),
     ("train | --output_dir=", "--output_dir: found '', expected a path, not empty"),
-    ("train | --output_dir=a\\0b", "--output_dir: found 'a\\x00b', expected a path, not empty"),
+    ("train | --output_dir=a\0b", "--output_dir: found 'a\\x00b', expected a path, not empty"),
     ("train | --cache_dir=", "--cache_dir: found '', expected a path, not empty"),
-    ("train | --cache_dir=a\\0b", "--cache_dir: found 'a\\x00b', expected a path, not empty"),
+    ("train | --cache_dir=a\0b", "--cache_dir: found 'a\\x00b', expected a path, not empty"),
     ("train | --data_dir=", "--data_dir: found '', expected a path, not empty"),
     ("train | --dataset=", "--dataset: found '', expected text, not empty"),
     ("train | --overwrite=perhaps", "--overwrite: found 'perhaps', expected true or false"),
@@ -212,7 +212,7 @@ CASES = [
         "--init: found 'student=b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
     ),
     (
-        "train | --init=student=a\\0b",
+        "train | --init=student=a\0b",
         "--init: found 'student=a\\x00b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
     ),
     (
