@@ -16,11 +16,11 @@ from tests.reliability.bad_inputs import make_world
 CASES = [
     (
         "nonsense",
-        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, bench, flags",
+        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, recommend, export, bench, serve, load, flags",
     ),
     (
         "--dropout=0.1",
-        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, bench, flags",
+        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, bench, serve, load, flags",
     ),
     ("study", "study: found no study, expected one of ablation, rivals, students"),
     ("study | nonsense", "study: found 'nonsense', expected a study: ablation, rivals, students"),
@@ -186,7 +186,10 @@ CASES = [
         "train | --log_to=paper",
         "--log_to: found 'paper', expected one of , tensorboard, wandb, mlflow",
     ),
-    ("train | --split=random", "--split: found 'random', expected one of leave_one_out, temporal"),
+    (
+        "train | --split=random",
+        "--split: found 'random', expected one of leave_one_out, given, temporal",
+    ),
     (
         "train | --candidates=some",
         "--candidates: found 'some', expected one of interactions, catalogue",
