@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -117,7 +117,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     match found:
         case {"state": dict(), "random": {"cpu": torch.Tensor()}}:
-            return found
+            return cast("dict[str, Any]", found)
     return None
 
 
