@@ -70,8 +70,7 @@ def dropout_sites(
     """Rate and shape of every dropout of a call in training, in order; each has to be on."""
     dropped = []
 
-    def record(self, x, *, deterministic, rngs):
-        assert not deterministic
+    def record(self, x, *, rngs):
         assert rngs is not None
         dropped.append((self.rate, x.shape))
         return x
