@@ -180,7 +180,7 @@ class Recommender:
         if item not in self._item_row:
             raise UserError(f"similar: found item {item!r}, expected one that the student knows")
         row = self._item_row[item]
-        best = _similar(self._directions, jnp.int32(row), doubled(k, _LEAST_K))
+        best = _similar(self._directions, jnp.int32(row), self._compiled_k(k))
         items, scores = np.asarray(best.items)[0, :k], np.asarray(best.scores)[0, :k]
         return self._recommended(items, scores, self.exported.titles if explain else None)
 
@@ -325,18 +325,22 @@ class Recommender:
             excluded = [a + b for a, b in zip(excluded, filters.denied[part], strict=True)]
         included = None
         if filters.allowed is not None:
-            included = jnp.asarray(padded_lists(filters.allowed[part], rows))
+            included = padded_lists(filters.allowed[part], rows)
         best = _top(
             self._graphdef,
             self._params,
             self._queries(read, rows),
             self._items,
-            doubled(k, _LEAST_K),
-            jnp.asarray(padded_lists(excluded, rows)),
+            self._compiled_k(k),
+            padded_lists(excluded, rows),
             included,
-            jnp.asarray(filters.valid),
+            filters.valid,
         )
         return np.asarray(best.items), np.asarray(best.scores)
+
+    def _compiled_k(self, k: int) -> int:
+        """The next size that is compiled; more than all items are not asked for."""
+        return doubled(min(k, len(self._item_row)), _LEAST_K)
 
     def _queries(self, read: _Histories, rows: int) -> Float[Array, "rows D"]:
         """The user vectors."""

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
+from starlette.types import Scope
 
 from prmkd_jax.serve.http import messages
 from prmkd_jax.serve.http.batching import Job
@@ -29,6 +31,7 @@ from prmkd_jax.serve.recommender import Recommended
 # Ranks are compared down to here, as far as --max_k allows.
 _DEPTH = 100
 _FOUND = 20
+_RECOMMEND = "/recommend"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": messages.Error} for status in (413, 422, 500, 503, 504)
 }
@@ -50,7 +53,24 @@ def create_app(service: Service) -> Guard:
     _add_page(app, service)
     _add_watching(app, service)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    return Guard(app, service.config, service.metrics, paths)
+
+    async def direct(scope: Scope, body: bytes) -> Response | None:
+        if scope["path"] != _RECOMMEND or scope["method"] != "POST" or not _is_json(scope):
+            return None
+        try:
+            asked = messages.RecommendRequest.model_validate_json(body)
+        except ValidationError:
+            return None  # the framework tells what is wrong
+        return await _recommend(service, asked)
+
+    return Guard(app, service.config, service.metrics, paths, direct)
+
+
+def _is_json(scope: Scope) -> bool:
+    return any(
+        name == b"content-type" and value.partition(b";")[0].strip().lower() == b"application/json"
+        for name, value in scope["headers"]
+    )
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -73,23 +93,10 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
-    @app.post("/recommend", response_model=messages.RecommendAnswer, responses=_ERRORS)
+    @app.post(_RECOMMEND, response_model=messages.RecommendAnswer, responses=_ERRORS)
     async def recommend(asked: messages.RecommendRequest) -> Response:
         """The best items for each history."""
-        found = await service.recommend(
-            Job(
-                asked.histories, asked.k, asked.users, asked.filter_seen, asked.allow, asked.deny
-            )
-        )  # fmt: skip
-        answers = [
-            {
-                "items": [_item(one, asked.titles) for one in answer.items],
-                "unknown_items": answer.unknown_items,
-                "known_user": answer.known_user,
-            }
-            for answer in found.answers
-        ]
-        return Json({"model": found.model.described(), "answers": answers})
+        return await _recommend(service, asked)
 
     @app.get(
         "/similar",
@@ -174,6 +181,20 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(service.metrics.text(service.described()), media_type=CONTENT_TYPE)
+
+
+async def _recommend(service: Service, asked: messages.RecommendRequest) -> Response:
+    job = Job(asked.histories, asked.k, asked.users, asked.filter_seen, asked.allow, asked.deny)
+    found = await service.recommend(job)
+    answers = [
+        {
+            "items": [_item(one, asked.titles) for one in answer.items],
+            "unknown_items": answer.unknown_items,
+            "known_user": answer.known_user,
+        }
+        for answer in found.answers
+    ]
+    return Json({"model": found.model.described(), "answers": answers})
 
 
 def _item(one: Recommended, titles: bool) -> dict[str, object]:

@@ -8,6 +8,9 @@ from typing import Generic, NamedTuple, TypeVar
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.recommender import Answer, Recommender
 
+# Most requests ask for few items: these share a smaller program than the largest k does.
+FEW = 16
+
 Lists = list[str] | list[list[str]]
 Found = TypeVar("Found")
 
@@ -88,9 +91,10 @@ def _together(
             for row, out in zip(lists, map(set, denied), strict=True)
         ]
         denied = [[]] * len(histories)
-    # The largest k costs as much as a small one, and is compiled once.
+    # Two values of k are compiled, not one for each.
+    k = min(FEW, max_k) if all(job.k <= FEW for job in jobs) else max_k
     answers = recommender.recommend(
-        histories, max_k, users=users, filter_seen=False, allow=allowed, deny=denied, explain=True
+        histories, k, users=users, filter_seen=False, allow=allowed, deny=denied, explain=True
     )
     parts: list[list[Answer] | UserError] = []
     for job in jobs:

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prmkd_jax.serve.http.config import ServeConfig
@@ -14,6 +16,9 @@ from prmkd_jax.serve.http.metrics import Metrics
 _ALWAYS = ("/health", "/metrics")
 _LOG = logging.getLogger(__name__)
 
+Direct = Callable[[Scope, bytes], Awaitable[Response | None]]
+"""Answers a request whose body was read; None leaves it to the framework."""
+
 
 class Guard:
     """ASGI middleware that reads a request's body whole, within limits, before it goes on.
@@ -23,10 +28,20 @@ class Guard:
         config: the limits.
         metrics: what counts.
         paths: those that exist.
+        direct: is asked before `app`: on the busiest path the framework's own work would cost
+            more than the answer.
     """
 
-    def __init__(self, app: ASGIApp, config: ServeConfig, metrics: Metrics, paths: frozenset[str]):
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServeConfig,
+        metrics: Metrics,
+        paths: frozenset[str],
+        direct: Direct,
+    ):
         self._app = app
+        self._direct = direct
         self._config = config
         self._metrics = metrics
         self._paths = paths
@@ -51,14 +66,11 @@ class Guard:
         try:
             if self._open > self._config.max_requests and path not in _ALWAYS:
                 raise ApiError(503, "overloaded", "too many requests at once, come again later")
-            body = await asyncio.wait_for(self._body(scope, receive), self._config.timeout)
+            body = await self._body(scope, receive)
             if body is not None:  # else the caller has gone
-                await self._app(scope, _replay(body, receive), noting)
+                await self._answer(scope, body, receive, noting)
         except ApiError as error:
             await error_response(error.status, error.code, str(error))(scope, receive, noting)
-        except TimeoutError:
-            message = f"the body took longer than {self._config.timeout:g} s"
-            await error_response(408, "too_slow", message)(scope, receive, noting)
         except Exception:
             self._metrics.unhandled.inc()
             _LOG.exception("unhandled error in %s", path)
@@ -71,12 +83,28 @@ class Guard:
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - started)
 
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        response = await self._direct(scope, body)
+        if response is not None:
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, _replay(body, receive), send)
+
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None where the caller has gone.
 
         Raises:
-            ApiError: it is too long.
+            ApiError: it is too long, or takes too long.
         """
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                return await self._whole(scope, receive)
+        except TimeoutError:
+            raise ApiError(
+                408, "too_slow", f"the body took longer than {self._config.timeout:g} s"
+            ) from None
+
+    async def _whole(self, scope: Scope, receive: Receive) -> bytes | None:
         most = self._config.max_body
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value[:20]) > most:

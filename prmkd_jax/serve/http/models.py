@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -91,9 +92,10 @@ def warm(recommender: Recommender, config: ServeConfig) -> None:
         window = exported.facts.window
         lengths = {padded_window(n, window): n for n in range(1, window + 1)}
         for length in sorted(lengths.values()):
-            recommender.recommend([few * length] * rows, config.max_k, users=own)
-        for deny, allow in ((few, None), (longest, None), (None, few), (None, many)):
-            job = Job([few] * rows, config.max_k, own, False, allow, deny)
+            recommender.recommend([few * length] * rows, k=1, users=own)
+        lists = ((few, None), (longest, None), (None, few), (None, many))
+        for (deny, allow), k in itertools.product(lists, (1, config.max_k)):
+            job = Job([few] * rows, k, own, False, allow, deny)
             for answer in answer_jobs(recommender, [job], config.max_k):
                 if isinstance(answer, Exception):
                     raise answer

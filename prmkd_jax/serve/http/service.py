@@ -132,7 +132,8 @@ class Service:
 
     async def _in_time(self, work: Awaitable[Found]) -> Found:
         try:
-            return await asyncio.wait_for(work, self.config.timeout)
+            async with asyncio.timeout(self.config.timeout):
+                return await work
         except TimeoutError:
             raise ApiError(504, "timeout", f"no answer within {self.config.timeout:g} s") from None
 

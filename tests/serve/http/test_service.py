@@ -107,6 +107,8 @@ def test_similar_items_and_searches(served, recommender):
     assert [(one["item"], one["title"]) for one in found["items"]] == [
         (one.item, one.title) for one in expected
     ]
+    scores = [one.score for one in expected]
+    assert [one["score"] for one in found["items"]] == pytest.approx(scores, rel=1e-6)
     assert served.ask("GET", "/similar?item=new")[1]["error"]["code"] == "unknown_item"
     _, found = served.ask("GET", "/items?search=title+%3CB%3E+17")
     assert [one["item"] for one in found["items"]] == ["i17"]
