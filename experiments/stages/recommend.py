@@ -32,6 +32,8 @@ def run(call: Call) -> None:
     output = Path(config.output) if config.output else None
     if output is not None:
         require_output(output, config.overwrite)
+        if config.input and output.exists() and output.samefile(config.input):
+            raise UserError(f"--output: found {output}, which is --input, expected another file")
     if config.similar_to:
         _similar(config, output)
         return

@@ -12,7 +12,7 @@ manifest.json SHA-256 of every other file; it comes last
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,20 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest, write_json, write_text, writing_folder
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import FILES, read_exported
 from prmkd_jax.serve.model_card import model_card
 from prmkd_jax.serve.program import ITEMS, Program
 from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.serve.self_check import CHECK, close, read_check, require_same
 from prmkd_jax.students.registry import about
 
 FORMAT = 1
-MANIFEST, INTERFACE, CHECK = "manifest.json", "artifact.json", "check.npz"
+MANIFEST, INTERFACE = "manifest.json", "artifact.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Largest difference of scores, as a share of the largest score, and where that is below 1.
-TOLERANCE = 1e-4
 # The limit of protobuf, ONNX's format, less some room for the graph.
 MOST_ONNX_BYTES = 2_000_000_000
 
@@ -91,14 +90,32 @@ def check_artifact(folder: Path) -> list[str]:
     Raises:
         UserError: a file is missing or damaged, or a program's outputs differ.
     """
-    manifest = _read_json(folder / MANIFEST)
-    for name, digest in manifest["files"].items():
+    manifest = _read_json(folder / MANIFEST).get("files")
+    if not isinstance(manifest, dict):
+        raise UserError(f"{folder / MANIFEST}: files: found none, expected names and digests")
+    for name, digest in manifest.items():
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise UserError(f"{folder / name}: damaged: its SHA-256 is not the one in {MANIFEST}")
-    formats = _read_json(folder / INTERFACE)["formats"]
-    with np.load(folder / CHECK) as file:
-        check = dict(file)
-    return [_CHECKS[name](folder / name, check) for name in formats]
+    formats = _read_json(folder / INTERFACE).get("formats")
+    if not isinstance(formats, list) or not set(formats) <= set(_CHECKS):
+        raise UserError(
+            f"{folder / INTERFACE}: formats: found {formats!r}, expected some of "
+            f"{', '.join(_CHECKS)}"
+        )
+    check = read_check(folder / CHECK)
+    return [_run_check(folder / name, check) for name in formats]
+
+
+def _run_check(folder: Path, check: Mapping[str, np.ndarray]) -> str:
+    try:
+        return _CHECKS[folder.name](folder, check)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library says of a file that it can't run
+        raise UserError(
+            f"{folder}: found files that can't be run ({first_line(error)}), expected those that "
+            "were exported"
+        ) from error
 
 
 def is_inner_product(program: Program, check: Mapping[str, np.ndarray]) -> bool:
@@ -109,7 +126,7 @@ def is_inner_product(program: Program, check: Mapping[str, np.ndarray]) -> bool:
         return False
     vectors = check["vectors"]
     scores = program.score(jax.tree.map(jnp.asarray, arrays), jnp.asarray(vectors))
-    return _close(vectors @ table.T, np.asarray(scores))
+    return close(vectors @ table.T, np.asarray(scores))
 
 
 def _require_free(folder: Path, overwrite: bool) -> None:
@@ -234,7 +251,7 @@ def _check_stablehlo(folder: Path, check: Mapping[str, np.ndarray]) -> str:
         arrays = dict(file)
     program = export.deserialize(bytearray((folder / "recommend.bin").read_bytes()))
     found = program.call(arrays, check["history"], check["users"], check["excluded"])
-    _require_same(folder / "recommend.bin", [np.asarray(each) for each in found], check)
+    require_same(folder / "recommend.bin", [np.asarray(each) for each in found], check)
     return f"{folder.name}: gives what the student gives"
 
 
@@ -247,7 +264,7 @@ def _check_onnx(folder: Path, check: Mapping[str, np.ndarray]) -> str:
         (folder / "recommend.onnx").read_bytes(), providers=["CPUExecutionProvider"]
     )
     named = {each.name: check[each.name] for each in session.get_inputs()}
-    _require_same(folder / "recommend.onnx", session.run(["items", "scores"], named), check)
+    require_same(folder / "recommend.onnx", session.run(["items", "scores"], named), check)
     return f"{folder.name}: gives what the student gives"
 
 
@@ -258,35 +275,8 @@ def _check_vectors(folder: Path, check: Mapping[str, np.ndarray]) -> str:
     items = np.argsort(-scores, axis=1, kind="stable")[:, : check["items"].shape[1]]
     best = np.take_along_axis(scores, items, axis=1)
     found = [np.where(np.isfinite(best), items, -1), best]
-    _require_same(folder / "items.npy", found, check)
+    require_same(folder / "items.npy", found, check)
     return f"{folder.name}: give what the student gives"
-
-
-def _require_same(path: Path, found: Sequence[Any], check: Mapping[str, np.ndarray]) -> None:
-    """Scores must agree, and items but for those whose scores are all but equal."""
-    items, scores = found
-    expected = check["scores"]
-    same = _close(scores, expected)
-    if same:
-        gaps = np.abs(np.diff(expected, axis=1)) <= TOLERANCE * _size(expected)
-        near = np.pad(gaps, ((0, 0), (1, 1)))
-        # The last place has no neighbour to be told from.
-        near[:, -1] = True
-        same = bool(((items == check["items"]) | near[:, 1:] | near[:, :-1]).all())
-    if not same:
-        raise UserError(f"{path}: gives other items or scores than the student, expected its own")
-
-
-def _close(found: np.ndarray, expected: np.ndarray) -> bool:
-    finite = np.isfinite(expected)
-    if not (np.isfinite(found) == finite).all():
-        return False
-    difference = np.abs(found[finite] - expected[finite])
-    return bool((difference <= TOLERANCE * _size(expected)).all())
-
-
-def _size(scores: np.ndarray) -> float:
-    return max(1.0, float(np.abs(scores[np.isfinite(scores)]).max(initial=0)))
 
 
 def _write_manifest(folder: Path) -> None:
@@ -297,9 +287,12 @@ def _write_manifest(folder: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{path}: found no readable JSON, expected an artefact") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found no JSON object, expected an artefact")
+    return content
 
 
 _WRITERS = {"stablehlo": _write_stablehlo, "onnx": _write_onnx, "vectors": _write_vectors}

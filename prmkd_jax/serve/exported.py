@@ -27,6 +27,13 @@ from prmkd_jax.common.files import content_digest, file_digest, write_json, writ
 from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.serve.contents import (
+    read_config,
+    require_card,
+    require_ids,
+    require_places,
+    require_rows,
+)
 from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
 from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, SecondDomain
 from prmkd_jax.students.registry import (
@@ -160,6 +167,8 @@ def read_exported(folder: Path) -> Exported:
     config = _read_config(folder, card)
     weights, served = _load_arrays(folder / WEIGHTS), _load_arrays(folder / SERVED)
     ids = _read_json(folder / IDS)
+    require_ids(folder / IDS, ids, card["facts"])
+    _require_served(folder / SERVED, served, card["facts"], ids["fields"])
     facts = _read_facts(card["facts"], served, ids["fields"])
     like = abstract_params(config, facts)
     require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
@@ -172,8 +181,8 @@ def read_exported(folder: Path) -> Exported:
         users=served.get(_USERS),
         fold_in=served.get(_FOLD_IN),
         item_ids=tuple(ids["item_ids"]),
-        user_ids=None if ids["user_ids"] is None else tuple(ids["user_ids"]),
-        titles=None if ids["titles"] is None else tuple(ids["titles"]),
+        user_ids=None if ids.get("user_ids") is None else tuple(ids["user_ids"]),
+        titles=None if ids.get("titles") is None else tuple(ids["titles"]),
         card=card,
     )
 
@@ -222,6 +231,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     content = {name: value for name, value in card.items() if name != "digest"}
     if card.get("digest") != content_digest(content):
         raise UserError(f"{path}: damaged: its content doesn't match its own SHA-256")
+    require_card(path, card)
     return card
 
 
@@ -262,17 +272,33 @@ def _read_facts(
     return Facts(sizes["users"], sizes["items"], window, arrays[_EDGES], fields, second)
 
 
+def _require_served(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    sizes: Mapping[str, Any],
+    names: Mapping[str, Sequence[str]],
+) -> None:
+    """Refuses tables that don't fit the sizes, and row numbers that point past them."""
+    users, items = sizes["users"], sizes["items"]
+    require_rows(path, arrays, _ITEMS, items)
+    require_rows(path, arrays, _USERS, users, optional=True)
+    require_rows(path, arrays, _FOLD_IN, items, optional=True)
+    require_places(path, arrays, _EDGES, (2, None), np.array([[0, users], [0, items]]))
+    for name in ITEM_FIELDS:
+        if name in names:
+            bounds = (-1, len(names[name]))
+            require_places(path, arrays, f"{_FIELD}{name}", (items, None), bounds)
+
+
 def _read_config(folder: Path, card: Mapping[str, Any]) -> StudentConfig:
     values = dict(card["config"])
-    if values["student"] not in STUDENT_NAMES:
+    if values.get("student") not in STUDENT_NAMES:
         named = card["class"].get("class", "")
         raise UserError(
-            f"{folder / CARD}: student: found {values['student']!r} ({named}), which is not "
+            f"{folder / CARD}: student: found {values.get('student')!r} ({named}), which is not "
             f"installed, expected one of {', '.join(STUDENT_NAMES)}"
         )
-    known = {field.name for field in dataclasses.fields(StudentConfig)}
-    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return StudentConfig(**{n: v for n, v in {**values, **lists}.items() if n in known})
+    return read_config(folder / CARD, values)
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -304,7 +330,7 @@ def _require_digest(folder: Path, card: Mapping[str, Any], name: str) -> None:
     path = folder / name
     if not path.is_file():
         raise UserError(f"{path}: missing, expected an exported student")
-    if file_digest(path) != card["files"][name]:
+    if file_digest(path) != card["files"].get(name):
         raise UserError(f"{path}: damaged: its SHA-256 is not the one in {CARD}")
 
 

@@ -72,7 +72,7 @@ def _read_lines(path: Path, first: int) -> Iterator[Asked]:
             where = f"{path}, line {number}"
             try:
                 content = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"{where}: found no JSON ({first_line(error)}), expected an object"
                 ) from None
@@ -100,9 +100,13 @@ def _read_parquet(path: Path, first: int) -> Iterator[Asked]:
 
 
 def _columns(path: Path, schema: pa.Schema) -> list[str]:
-    if "history" not in schema.names:
+    columns = [name for name in ("user_id", "history") if name in schema.names]
+    if "history" not in columns:
         raise UserError(f"{path}: found no column history, expected lists of item ids")
-    return [name for name in ("user_id", "history") if name in schema.names]
+    for name in columns:
+        if schema.names.count(name) > 1:
+            raise UserError(f"{path}: found {schema.names.count(name)} columns {name}, expected 1")
+    return columns
 
 
 def _asked(where: str, user: object, history: object) -> Asked:

@@ -19,6 +19,7 @@ from prmkd_jax.ops.top_k import TopK, top_k
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
 from prmkd_jax.serve.new_items import Ridge, check_new, choose_strength, extend, text_vectors
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
+from prmkd_jax.serve.self_check import CHECK, check_answers
 from prmkd_jax.students.layers import dot
 from prmkd_jax.students.registry import about
 from prmkd_jax.students.student import Params, flatten_params, structure, unflatten_params
@@ -116,12 +117,25 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: Path | str) -> "Recommender":
-        """Opens the folder of an exported student.
+        """Opens the folder of an exported student, or of an artefact made of one.
+
+        An artefact's self-check is run: it must give the answers that it gave when it was made.
 
         Raises:
-            UserError: a file is missing or damaged.
+            UserError: a file is missing or damaged, or the self-check fails.
         """
-        return cls(read_exported(Path(folder)))
+        loaded, check = cls(read_exported(Path(folder))), Path(folder) / CHECK
+        if check.exists():
+            exported = loaded.exported
+            check_answers(check, exported.item_ids, exported.user_ids or (), loaded._rows_of)
+        return loaded
+
+    def _rows_of(
+        self, histories: Sequence[list[str]], users: Sequence[str | None], k: int
+    ) -> list[list[tuple[int, float]]]:
+        """Rows and scores of the best items."""
+        answers = self.recommend(histories, k, users=users)
+        return [[(self._item_row[one.item], one.score) for one in each.items] for each in answers]
 
     def recommend(
         self,

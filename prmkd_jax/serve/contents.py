@@ -1,0 +1,179 @@
+"""What an export's card, ids and arrays must hold: a file with the right digest may still be wrong.
+
+Digests tell accidents. A file that somebody wrote by hand, or another program, is told here, by its
+field, before it is used.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.students.config import StudentConfig
+
+# More rows than any table has: JAX counts them in 32 bits.
+_MOST_ROWS = 2**31 - 1
+
+Check = tuple[Callable[[Any], bool], str]
+"""Whether a value is right, and what is."""
+
+
+def _is_whole(low: int) -> Check:
+    def right(value: Any) -> bool:
+        return type(value) is int and low <= value <= _MOST_ROWS
+
+    return right, f"a whole number, at least {low}"
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
+_TEXT: Check = (lambda value: isinstance(value, str), "text")
+_CARD: dict[str, Check] = {
+    "label": _TEXT,
+    "name": _TEXT,
+    "config": _OBJECT,
+    "class": _OBJECT,
+    "dataset": _OBJECT,
+    "dataset.name": _TEXT,
+    "facts": _OBJECT,
+    "facts.users": _is_whole(0),
+    "facts.items": _is_whole(1),
+    "facts.window": _is_whole(1),
+    "facts.second_items": (
+        lambda value: value is None or _is_whole(0)[0](value),
+        "a whole number or null",
+    ),
+    "fields": _OBJECT,
+    "record": _OBJECT,
+    "files": _OBJECT,
+}
+
+
+def require_card(path: Path, card: Mapping[str, Any]) -> None:
+    """Refuses a card in which something is missing or of another type.
+
+    Raises:
+        UserError: naming the field.
+    """
+    for name, (right, wanted) in _CARD.items():
+        value: Any = card
+        for part in name.split("."):
+            value = value.get(part)
+        _require(path, name, right(value), value, wanted)
+
+
+def read_config(path: Path, values: Mapping[str, Any]) -> StudentConfig:
+    """The student's options; unknown ones are passed over, missing ones have their defaults.
+
+    Raises:
+        UserError: one is of another type, or outside its bounds.
+    """
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(StudentConfig):
+        if field.name not in values:
+            continue
+        value, default = values[field.name], field.default
+        if isinstance(value, list):
+            value = tuple(value)
+        kinds = (str, type(None)) if default is None else (type(default),)
+        # JSON doesn't tell 1 from 1.0.
+        same = type(value) in kinds or (float in kinds and type(value) is int)
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        _require(path, f"config.{field.name}", same, values[field.name], wanted)
+        known[field.name] = value
+    try:
+        return StudentConfig(**known)
+    except TypeError as error:  # of elements that can't be compared with their bounds
+        raise UserError(f"{path}: config: found {error}, expected a student's options") from None
+
+
+def require_ids(path: Path, ids: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Refuses lists of ids, titles or words that aren't texts, or of another length.
+
+    Raises:
+        UserError: naming the list.
+    """
+    items = ids.get("item_ids")
+    _require_texts(path, "item_ids", items, facts["items"])
+    _require(path, "item_ids", len(set(items)) == len(items), "one id twice", "each once")
+    if ids.get("user_ids") is not None:
+        _require_texts(path, "user_ids", ids["user_ids"], facts["users"])
+    if ids.get("titles") is not None:
+        _require_texts(path, "titles", ids["titles"], facts["items"])
+    fields = ids.get("fields")
+    _require(path, "fields", isinstance(fields, dict), fields, "an object")
+    for name, words in fields.items():
+        _require(path, f"fields.{name}", _is_texts(words), words, "a list of texts")
+
+
+def require_rows(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, rows: int, *, optional: bool = False
+) -> None:
+    """Refuses a table of another kind, or with another number of rows.
+
+    Raises:
+        UserError: naming the table.
+    """
+    if optional and name not in arrays:
+        return
+    table = arrays.get(name)
+    right = table is not None and table.ndim == 2 and len(table) == rows
+    _require(path, name, right, _form(table), f"{rows} rows")
+    assert table is not None
+    _require(path, name, table.dtype.kind == "f", table.dtype, "floats")
+    _require(path, name, bool(np.isfinite(table).all()), "nan or infinity", "finite numbers")
+
+
+def require_places(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    name: str,
+    shape: tuple[int | None, int | None],
+    bounds: tuple[int, int] | np.ndarray,
+) -> None:
+    """Refuses an array of row numbers that point past their tables.
+
+    Args:
+        path: of the file.
+        arrays: what it holds.
+        name: of the array.
+        shape: rows and columns; None for any number.
+        bounds: smallest number, and one past the largest; or such a pair for each row.
+
+    Raises:
+        UserError: naming the array.
+    """
+    found = arrays.get(name)
+    right = (
+        found is not None
+        and found.ndim == 2
+        and found.dtype.kind == "i"
+        and all(want in (None, have) for want, have in zip(shape, found.shape, strict=True))
+    )
+    _require(path, name, right, _form(found), "a table of row numbers")
+    assert found is not None
+    low, high = np.broadcast_to(np.asarray(bounds), (len(found), 2)).T[..., None]
+    inside = bool(((found >= low) & (found < high)).all())
+    _require(path, name, inside, "numbers past the last row", "rows that there are")
+
+
+def _form(array: np.ndarray | None) -> str:
+    return "nothing" if array is None else f"{array.dtype} of shape {array.shape}"
+
+
+def _require_texts(path: Path, name: str, found: Any, count: int) -> None:
+    _require(path, name, _is_texts(found), found, "a list of texts")
+    _require(path, name, len(found) == count, f"{len(found)} of them", f"{count}")
+
+
+def _require(path: Path, name: str, right: bool, found: Any, wanted: str) -> None:
+    if not right:
+        told = repr(found) if not isinstance(found, str) else found
+        told = told if len(told) <= 60 else f"{told[:57]}..."
+        raise UserError(f"{path}: {name}: found {told}, expected {wanted}")

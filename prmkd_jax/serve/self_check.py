@@ -1,0 +1,97 @@
+"""The self-check of an artefact: histories with the answers that were right when it was written."""
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prmkd_jax.common.errors import UserError, first_line
+
+CHECK = "check.npz"
+_ARRAYS = ("history", "users", "excluded", "items", "scores", "vectors")
+# Largest difference of scores, as a share of the largest score, and where that is below 1.
+TOLERANCE = 1e-4
+
+Ids = list[str]
+Answers = Callable[[Sequence[Ids], Sequence[str | None], int], list[list[tuple[int, float]]]]
+"""Histories, users and k → rows and scores, best first."""
+
+
+def read_check(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a self-check.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            check = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: found no readable self-check ({first_line(error)})") from None
+    missing = [name for name in _ARRAYS if name not in check]
+    if missing or any(len(array) != len(check["history"]) for array in check.values()):
+        found = f"no {', '.join(missing)}" if missing else "arrays of different lengths"
+        raise UserError(f"{path}: found {found}, expected {', '.join(_ARRAYS)} of equal length")
+    return check
+
+
+def check_answers(
+    path: Path, item_ids: Sequence[str], user_ids: Sequence[str], answers: Answers
+) -> None:
+    """Compares a loaded student's answers with those of the file.
+
+    Args:
+        path: of the self-check.
+        item_ids: id of each item's row.
+        user_ids: id of each user's row; empty where users have none.
+        answers: the student.
+
+    Raises:
+        UserError: the file is damaged, or the student answers otherwise.
+    """
+    check = read_check(path)
+    items = np.full(check["items"].shape, -1, np.int32)
+    scores = np.full(items.shape, -np.inf, np.float32)
+    try:
+        histories = [[item_ids[item] for item in row if item >= 0] for row in check["history"]]
+        users = [user_ids[user] if user >= 0 else None for user in check["users"]]
+    except IndexError:
+        raise UserError(f"{path}: found rows that the student doesn't have") from None
+    for row, answer in enumerate(answers(histories, users, items.shape[1])):
+        for place, (item, score) in enumerate(answer):
+            items[row, place], scores[row, place] = item, score
+    require_same(path.parent, [items, scores], check)
+
+
+def require_same(path: Path, found: Sequence[Any], check: Mapping[str, np.ndarray]) -> None:
+    """Scores must agree, and items but for those whose scores are all but equal.
+
+    Raises:
+        UserError: they don't; it names what was run.
+    """
+    items, scores = (np.asarray(each) for each in found)
+    expected = check["scores"]
+    same = items.shape == scores.shape == expected.shape and close(scores, expected)
+    if same:
+        gaps = np.abs(np.diff(expected, axis=1)) <= TOLERANCE * _size(expected)
+        near = np.pad(gaps, ((0, 0), (1, 1)))
+        # The last place has no neighbour to be told from.
+        near[:, -1] = True
+        same = bool(((items == check["items"]) | near[:, 1:] | near[:, :-1]).all())
+    if not same:
+        raise UserError(f"{path}: gives other items or scores than the student, expected its own")
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether scores agree, the infinite ones exactly."""
+    finite = np.isfinite(expected)
+    if found.shape != expected.shape or not (np.isfinite(found) == finite).all():
+        return False
+    difference = np.abs(found[finite] - expected[finite])
+    return bool((difference <= TOLERANCE * _size(expected)).all())
+
+
+def _size(scores: np.ndarray) -> float:
+    return max(1.0, float(np.abs(scores[np.isfinite(scores)]).max(initial=0)))

@@ -1,0 +1,187 @@
+"""Exports and artefacts with right digests and wrong content: one line that names the field."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import content_digest, file_digest
+from prmkd_jax.serve.artifact import check_artifact, write_artifact
+from prmkd_jax.serve.config import ExportConfig
+from prmkd_jax.serve.exported import CARD, IDS, SERVED, read_exported
+from prmkd_jax.serve.recommender import Recommender
+from tests.serve.http.running import export
+from tests.students import fields
+
+WORLD = fields.WORLD
+ITEMS = [f"i{row}" for row in range(WORLD.num_items)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {name: export(root / name, WORLD, 1, name) for name in ("sasrec", "lightgcn", "fm")}
+
+
+@pytest.fixture(scope="module")
+def artefact(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artefact") / "made"
+    config = ExportConfig(model=str(models["sasrec"]), output_dir=str(folder), formats=("vectors",))
+    write_artifact(config, lambda _: None)
+    return folder
+
+
+def forge(source, folder, changes):
+    """A copy in which parts are replaced and all digests are right.
+
+    Args:
+        source: the export.
+        folder: the copy.
+        changes: of the card; of the ids under "ids", of the arrays under "served". None removes.
+    """
+    shutil.copytree(source, folder)
+    card = json.loads((folder / CARD).read_text())
+    ids, served = changes.pop("ids", {}), changes.pop("served", {})
+    if ids:
+        known = json.loads((folder / IDS).read_text())
+        (folder / IDS).write_text(json.dumps(without_none({**known, **ids})))
+    if served:
+        arrays = safetensors.numpy.load_file(folder / SERVED)
+        (folder / SERVED).write_bytes(safetensors.numpy.save(without_none({**arrays, **served})))
+    for name in (IDS, SERVED):
+        card["files"][name] = file_digest(folder / name)
+    for name, value in changes.items():
+        group, _, part = name.rpartition(".")
+        place = card[group] if group else card
+        place[part] = value
+        if value is REMOVED:
+            del place[part]
+    del card["digest"]
+    (folder / CARD).write_text(json.dumps({**card, "digest": content_digest(card)}))
+    return folder
+
+
+REMOVED = object()
+
+
+def without_none(values):
+    return {name: value for name, value in values.items() if value is not REMOVED}
+
+
+FORGED = {
+    "no facts": ("sasrec", {"facts": REMOVED}, "facts: found None, expected an object"),
+    "facts as a list": ("sasrec", {"facts": []}, "facts: found [], expected an object"),
+    "items as text": ("sasrec", {"facts.items": "40"}, "facts.items: found 40, expected a whole"),
+    "half an item": ("sasrec", {"facts.items": 40.5}, "facts.items: found 40.5, expected a whole"),
+    "true items": ("sasrec", {"facts.items": True}, "facts.items: found True, expected a whole"),
+    "too many": ("sasrec", {"facts.users": 10**12}, "facts.users: found 1000000000000, expected"),
+    "no window": ("sasrec", {"facts.window": None}, "facts.window: found None, expected a whole"),
+    "more items": ("sasrec", {"facts.items": 41}, "item_ids: found 40 of them, expected 41"),
+    "no config": ("sasrec", {"config": REMOVED}, "config: found None, expected an object"),
+    "an unknown student": ("sasrec", {"config": {}}, "student: found None"),
+    "a width as text": (
+        "sasrec", {"config.hidden_size": "8"}, "config.hidden_size: found 8, expected int"
+    ),
+    "a width below 1": ("sasrec", {"config.hidden_size": -8}, "--hidden_size: found -8, expected"),
+    "sizes of text": ("sasrec", {"config.mlp_sizes": ["8"]}, "config: found "),
+    "no files": ("sasrec", {"files": REMOVED}, "files: found None, expected an object"),
+    "no label": ("sasrec", {"label": 7}, "label: found 7, expected text"),
+    "no data": ("sasrec", {"dataset": {}}, "dataset.name: found None, expected text"),
+    "no ids": ("sasrec", {"ids": {"item_ids": REMOVED}}, "item_ids: found None, expected a list"),
+    "numbers": ("sasrec", {"ids": {"item_ids": [1]}}, "item_ids: found [1], expected a list of"),
+    "fewer ids": ("sasrec", {"ids": {"item_ids": ["i1"]}}, "item_ids: found 1 of them, expected"),
+    "one id twice": ("sasrec", {"ids": {"item_ids": ["i"] * 40}}, "item_ids: found one id twice"),
+    "few titles": ("sasrec", {"ids": {"titles": ["a"]}}, "titles: found 1 of them, expected 40"),
+    "few users": ("fm", {"ids": {"user_ids": ["u"]}}, "user_ids: found 1 of them, expected "),
+    "no fields": ("fm", {"ids": {"fields": None}}, "fields: found None, expected an object"),
+    "fewer words": ("fm", {"ids": {"fields": {"brand": []}}}, "field.brand: found numbers past"),
+    "no table": ("sasrec", {"served": {"items": REMOVED}}, "items: found nothing, expected 40"),
+    "a short table": (
+        "sasrec", {"served": {"items": np.zeros((3, 8), np.float32)}}, "items: found float32 of sha"
+    ),
+    "whole numbers": (
+        "sasrec", {"served": {"items": np.zeros((40, 8), np.int32)}}, "items: found int32, expected"
+    ),
+    "infinite": (
+        "sasrec", {"served": {"items": np.full((40, 8), np.inf, np.float32)}}, "found nan or infin"
+    ),
+    "edges past the end": (
+        "lightgcn", {"served": {"edges": np.full((2, 3), 10**6, np.int32)}}, "edges: found numbers"
+    ),
+    "negative edges": (
+        "lightgcn", {"served": {"edges": np.full((2, 3), -1, np.int32)}}, "edges: found numbers"
+    ),
+    "three rows of edges": (
+        "lightgcn", {"served": {"edges": np.zeros((3, 3), np.int32)}}, "edges: found int32 of shape"
+    ),
+    "users of other rows": (
+        "lightgcn", {"served": {"users": np.zeros((2, 8), np.float32)}}, "users: found float32 of s"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_wrong_content_under_right_digests_is_told_by_its_field(case, models, tmp_path):
+    """No traceback, and no answers from rows that stand for something else."""
+    student, changes, message = FORGED[case]
+    folder = forge(models[student], tmp_path / "forged", dict(changes))
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        read_exported(folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) - len(str(folder)) < 250
+
+
+def test_a_copy_with_nothing_changed_is_read(models, tmp_path):
+    """Otherwise the cases above would prove nothing."""
+    for name, folder in models.items():
+        assert read_exported(forge(folder, tmp_path / name, {})).item_ids == tuple(ITEMS)
+
+
+def rewrite(folder, name, content):
+    """Another content of a file, under a right digest."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = file_digest(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("artifact.json", b"[]", "artifact.json: found no JSON object"),
+        ("artifact.json", b"{}", "artifact.json: formats: found None, expected some of"),
+        ("artifact.json", b'{"formats": ["exe"]}', "formats: found ['exe'], expected some of"),
+        ("artifact.json", b"[" * 9999, "artifact.json: found no readable JSON"),
+        ("check.npz", b"", "check.npz: found no readable self-check"),
+        ("check.npz", b"PK\3\4 no zip", "check.npz: found no readable self-check"),
+        ("vectors/items.npy", b"no array", "vectors: found files that can't be run"),
+    ],
+)
+def test_a_wrong_part_of_an_artefact_is_told_in_one_line(
+    artefact, tmp_path, name, content, message
+):
+    folder = tmp_path / "forged"
+    shutil.copytree(artefact, folder)
+    rewrite(folder, name, content)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        check_artifact(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_loader_runs_the_self_check(artefact, tmp_path):
+    """Right digests, other answers: refused when it is opened, not when it is asked."""
+    Recommender.load(artefact)
+    folder = tmp_path / "other"
+    shutil.copytree(artefact, folder)
+    with np.load(folder / "check.npz") as file:
+        check = dict(file)
+    np.savez(folder / "check.npz", **{**check, "scores": check["scores"] + 1})
+    with pytest.raises(UserError, match="gives other items or scores than the student"):
+        Recommender.load(folder)
+    np.savez(folder / "check.npz", **{**check, "history": check["history"] + 1000})
+    with pytest.raises(UserError, match="found rows that the student doesn't have"):
+        Recommender.load(folder)
