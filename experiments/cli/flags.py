@@ -89,6 +89,8 @@ class _OptionParser(flags.ArgumentParser):
             raise UserError(f"--{self.name}: found {argument!r}, expected {wanted}")
         if self.field.metadata["path"] and isinstance(value, str):
             return expand_path(value, f"--{self.name}")
+        if self.field.metadata["path"] and isinstance(value, tuple):
+            return tuple(expand_path(each, f"--{self.name}") for each in value)
         return value
 
 

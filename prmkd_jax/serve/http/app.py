@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -112,7 +113,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
     @app.post("/compare", response_model=messages.CompareAnswer, responses=_ERRORS)
     async def compare(asked: messages.CompareRequest) -> Response:
-        """What both models recommend for one history, and what changed in rank."""
+        """What the models recommend for one history, and what changed in rank."""
         depth = max(asked.k, min(_DEPTH, service.config.max_k))
         job = Job([asked.history], depth, None, asked.filter_seen)
         sides = await asyncio.gather(*(service.recommend(job, slot) for slot in service.models))
@@ -120,8 +121,8 @@ def _add_models(app: FastAPI, service: Service) -> None:
             {
                 "depth": depth,
                 "models": [
-                    _side(service, side, sides[1 - place] if len(sides) > 1 else None, asked.k)
-                    for place, side in enumerate(sides)
+                    _side(service, side, other, asked.k)
+                    for side, other in zip(sides, _others(sides), strict=True)
                 ],
             }
         )
@@ -199,6 +200,13 @@ async def _recommend(service: Service, asked: messages.RecommendRequest) -> Resp
 
 def _item(one: Recommended, titles: bool) -> dict[str, object]:
     return {"item": one.item, "score": one.score, "title": one.title if titles else None}
+
+
+def _others(sides: Sequence[Answered]) -> list[Answered | None]:
+    """What each is compared with: the first with the second, all others with the first."""
+    if len(sides) == 1:
+        return [None]
+    return [sides[1], *[sides[0]] * (len(sides) - 1)]
 
 
 def _side(service: Service, side: Answered, other: Answered | None, k: int) -> dict[str, object]:

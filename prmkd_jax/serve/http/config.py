@@ -13,8 +13,8 @@ class ServeConfig:
     model: str = option(
         "", "Folder of the exported student, or a link to it; watched for a newer one.", path=True
     )
-    compare: str = option(
-        "", "Folder of a second student, such as the plain one, shown next to it.", path=True
+    compare: tuple[str, ...] = option(
+        (), "Folders of further students, such as the plain one, shown next to it.", path=True
     )
     images: str = option(
         "",

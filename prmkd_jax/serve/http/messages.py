@@ -36,7 +36,7 @@ class RecommendRequest(_Asked):
 
 
 class CompareRequest(_Asked):
-    """One history that both models answer."""
+    """One history that all models answer."""
 
     history: Ids = Field(description="Item ids, oldest first.")
     k: int = Field(10, description="Items of each model.", ge=1)
@@ -98,7 +98,10 @@ class ComparedModel(BaseModel):
 
 
 class CompareAnswer(BaseModel):
-    """The main model first; ranks are compared down to `depth`."""
+    """The main model first; ranks are compared down to `depth`.
+
+    The main model is compared with the second one, all others with the main model.
+    """
 
     depth: int
     models: list[ComparedModel]

@@ -17,7 +17,7 @@ from prmkd_jax.serve.http.metrics import Metrics
 from prmkd_jax.serve.http.models import Loaded, Watched
 from prmkd_jax.serve.recommender import Answer, Recommended
 
-MAIN, COMPARED = "model", "compare"
+MAIN = "model"
 Found = TypeVar("Found")
 
 
@@ -49,7 +49,9 @@ class Service:
         # One batch at a time: XLA takes all cores for it. Files are read on another thread.
         self._compute = ThreadPoolExecutor(1, "compute")
         self._background = ThreadPoolExecutor(1, "background")
-        folders = {MAIN: config.model, **({COMPARED: config.compare} if config.compare else {})}
+        folders = {MAIN: config.model}
+        for number, folder in enumerate(config.compare, start=1):
+            folders[f"compare{number}"] = folder
         self.models = {
             slot: Watched(Path(folder), config, self._background, say, self.metrics.reloaded)
             for slot, folder in folders.items()

@@ -45,7 +45,10 @@ def page(tmp_path_factory):
     (folder / "images.json").write_text(json.dumps(images))
     with running(
         model=str(export(folder / "sasrec-prmkd-seed0", world, 1)),
-        compare=str(export(folder / "sasrec-base-seed0", world, 2)),
+        compare=(
+            str(export(folder / "sasrec-base-seed0", world, 2)),
+            str(export(folder / "gru4rec-base-seed0", world, 3, "gru4rec")),
+        ),
         images=str(folder / "images.json"),
         max_histories=8,
     ) as service:
@@ -73,7 +76,7 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
         )
         chromium.click("#found button")
     chromium.until("document.querySelectorAll('#history li').length === 4")
-    chromium.until("document.querySelectorAll('#sides li.row').length === 20")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 30")
     shown = chromium.value(
         "[...document.querySelectorAll('#history .title')].map(e => e.textContent)"
     )
@@ -92,7 +95,7 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
             moved = item["other_rank"] - item["rank"]
             assert said == ("same" if not moved else f"{'▲' if moved > 0 else '▼'} {abs(moved)}")
     names = chromium.value("[...document.querySelectorAll('#sides h2')].map(e => e.textContent)")
-    assert names == ["sasrec-prmkd-seed0", "sasrec-base-seed0"]
+    assert names == ["sasrec-prmkd-seed0", "sasrec-base-seed0", "gru4rec-base-seed0"]
 
     assert chromium.value("document.title") == "Recommendations · prmkd-jax"
     assert chromium.value("document.querySelectorAll('script').length") == 1
@@ -101,14 +104,14 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
         "new Set([...document.querySelectorAll('#sides section')]"
         ".map(e => e.getBoundingClientRect().x)).size"
     )
-    assert columns == (2 if width > 1000 else 1)
+    assert columns == (3 if width > 1000 else 1)
     chromium.screenshot(tmp_path / f"page-{width}.png")
 
 
 def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
     """Remove, clear, more items; and the same page again by its address."""
     chromium.open(f"{page.address}#i7,i0,nowhere", 1280)
-    chromium.until("document.querySelectorAll('#sides li.row').length === 20")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 30")
     assert "1 of the history unknown" in chromium.value(
         "document.getElementById('sides').innerText"
     )
@@ -116,7 +119,7 @@ def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
     chromium.until("location.hash === '#i7,nowhere'")
     chromium.value("document.getElementById('k').value = '5'")
     chromium.value("document.getElementById('k').dispatchEvent(new Event('change'))")
-    chromium.until("document.querySelectorAll('#sides li.row').length === 10")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 15")
     chromium.click("#clear")
     chromium.until("document.querySelectorAll('#sides li').length === 0 && location.hash === ''")
 
@@ -125,7 +128,7 @@ def test_the_page_loads_nothing_from_elsewhere(page, chromium):
     """Without a network it works as well, and nothing breaks its own rules."""
     chromium.logged.clear()
     chromium.open(f"{page.address}#i0,i1,i3", 1280)
-    chromium.until("document.querySelectorAll('#sides li.row').length === 20")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 30")
     loaded = chromium.value("performance.getEntriesByType('resource').map(e => e.name)")
     assert loaded
     assert all(name.startswith(page.address) for name in loaded)
