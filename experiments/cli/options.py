@@ -70,12 +70,35 @@ class ReportConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
-    """How long is measured."""
+    """What is measured, and for how long."""
 
-    repeats: int = option(40, "Steps timed, after the compiling one.", low=5)
+    suite: str = option(
+        "train",
+        "What is measured: steps, epochs and rankings, or requests to the finished models.",
+        choices=("train", "serve"),
+    )
+    repeats: int = option(40, "train: steps timed, after the compiling one.", low=5)
+    plain: str = option(
+        "",
+        "serve: folder of the plain student's export; without --plain and --distilled both are "
+        "made with random weights.",
+        path=True,
+    )
+    distilled: str = option("", "serve: folder of the distilled student's export.", path=True)
+    catalogues: tuple[int, ...] = option(
+        (10_000, 100_000, 1_000_000), "serve: numbers of items.", low=1
+    )
+    batches: tuple[int, ...] = option(
+        (1, 8, 64, 256, 1024), "serve: histories that are answered at once.", low=1
+    )
+    seconds: float = option(
+        3.0, "serve: for which one model, catalogue and batch are timed; at least 5 calls.", above=0
+    )
 
     def __post_init__(self):
         validate(self)
+        if bool(self.plain) != bool(self.distilled):
+            raise UserError("--plain, --distilled: found one of them, expected both or none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +108,12 @@ class LoadConfig:
     rate: float = option(500.0, "Requests a second.", above=0)
     seconds: float = option(20.0, "Seconds for which they are sent.", above=0)
     mixed: int = option(10_000, "Good and hostile requests after them.", low=2)
+    many: int = option(
+        0,
+        "Requests after those, as fast as they are answered, for the service's memory; 1,800,000 "
+        "are an hour's worth at 500 a second.",
+        low=0,
+    )
     reloads: int = option(3, "Newer models that are put in place under load.", low=0)
     output: str = option("", "JSON file of the figures.", path=True)
 

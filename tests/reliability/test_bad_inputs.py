@@ -240,7 +240,7 @@ CASES = [
     ),
     (
         "train | --flagfile=",
-        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, scientific-64.cfg, scientific.cfg, students.cfg",
+        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench-serve.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, scientific-64.cfg, scientific.cfg, students.cfg",
     ),
     (
         "train | --teacher_hidden_size=0",

@@ -1,0 +1,181 @@
+"""What a request costs: `bench --suite=serve`, the columns of the paper's Table 4.
+
+The plain and the distilled student take turns, so what else the machine does meets both alike.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from experiments.benchmarks.serve_models import (
+    ReadyTeacher,
+    Requests,
+    Served,
+    read_student,
+    ready_teacher,
+    requests,
+    serve_student,
+    serve_teacher,
+)
+from experiments.benchmarks.serve_tables import markdown
+from experiments.cli.command import Call
+from experiments.cli.flags import as_dict
+from experiments.cli.options import BenchConfig
+from experiments.cli.settings import GROUPS, Settings
+from experiments.stages.data import load_task
+from experiments.stages.environment import describe_environment
+from experiments.stages.students import student_facts
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.data.task import Task
+from prmkd_jax.serve.exported import Exported, export_student
+from prmkd_jax.students.student import create_student
+from teachers_torch.registry import kind
+
+PLAIN, DISTILLED = "plain student", "distilled student"
+_LEAST_CALLS, _MOST_CALLS = 5, 2000
+
+
+def run(call: Call) -> None:
+    """Measures, prints, and writes `bench-serve.json` and `bench-serve.md` into --output_dir."""
+    config, folder = call.config(BenchConfig), Path(call.settings.run.output_dir)
+    content = {
+        "environment": describe_environment(),
+        "settings": as_dict(GROUPS, call.configs),
+        **measure(call.settings, config, call.reporter.say),
+    }
+    write_json(folder / "bench-serve.json", content)
+    text = markdown(content)
+    write_text(folder / "bench-serve.md", text)
+    call.reporter.say(text)
+    call.reporter.say(f"Written to {folder / 'bench-serve.json'} and bench-serve.md")
+
+
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """All figures, as JSON content: `models`, `latencies`, `ratios`, and the `ratio` of all rounds.
+
+    A ratio is the distilled student's time by the plain one's in the same round.
+
+    Raises:
+        UserError: an export can't be read, or a catalogue is smaller than a student's own.
+    """
+    task = load_task(settings)
+    with tempfile.TemporaryDirectory(prefix="prmkd-bench-") as name:
+        students = _students(settings, config, task, Path(name))
+    batches = [requests(task, count, settings.run.seeds[0]) for count in config.batches]
+    largest = max(batches, key=lambda asked: len(asked.instances))
+    teachers = [_teacher(name, task, settings, largest) for name in settings.run.teachers]
+    models: list[dict[str, Any]] = []
+    latencies: list[dict[str, Any]] = []
+    ratios: list[dict[str, Any]] = []
+    compared: list[np.ndarray] = []
+    for catalogue in sorted(config.catalogues):
+        say(f"{catalogue} items")
+        pair = [serve_student(name, *student, catalogue) for name, student in students.items()]
+        models += map(_described, pair)
+        for asked in batches:
+            times = take_turns([each.ask(asked) for each in pair], config.seconds)
+            latencies += [_latency(each, asked, t) for each, t in zip(pair, times, strict=True)]
+            compared.append(times[1] / times[0])
+            ratios.append({**_place(pair[0], asked), **_middle(compared[-1])})
+        del pair  # a million rows twice: the next catalogue's come
+        for ready in teachers:
+            found = serve_teacher(ready, catalogue)
+            models += map(_described, found)
+            for asked in batches:
+                (times,) = take_turns([found[0].ask(asked)], config.seconds)
+                latencies += [_latency(each, asked, times + each.added) for each in found]
+    every = _middle(np.concatenate(compared))
+    return {"models": models, "latencies": latencies, "ratios": ratios, "ratio": every}
+
+
+def take_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[np.ndarray]:
+    """Times calls in turn, the order reversed each round.
+
+    Args:
+        calls: what is timed; each is called once before.
+        seconds: for each call; at least 5 and at most 2,000 rounds.
+
+    Returns:
+        each call's seconds, one a round.
+    """
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds * len(calls)
+    order = list(range(len(calls)))
+    while len(times[0]) < _MOST_CALLS:
+        if len(times[0]) >= _LEAST_CALLS and time.perf_counter() > end:
+            break
+        for place in order:
+            started = time.perf_counter()
+            calls[place]()
+            times[place].append(time.perf_counter() - started)
+        order.reverse()
+    return [np.array(each) for each in times]
+
+
+def _students(
+    settings: Settings, config: BenchConfig, task: Task, folder: Path
+) -> dict[str, tuple[Exported, int]]:
+    """Name → the export and its bytes: given ones, or fresh ones of random weights."""
+    folders = {PLAIN: Path(config.plain), DISTILLED: Path(config.distilled)}
+    if not config.plain:
+        facts = student_facts(task, settings)
+        folders = {name: folder / name.split()[0] for name in folders}
+        for seed, place in enumerate(folders.values()):
+            params = nnx.to_pure_dict(create_student(settings.student, facts, seed)[1])
+            export_student(place, params, settings.student, facts, task.dataset)
+    return {name: read_student(name, place) for name, place in folders.items()}
+
+
+def _teacher(name: str, task: Task, settings: Settings, asked: Requests) -> ReadyTeacher:
+    found = kind(name)
+    cache = Cache(Path(settings.run.cache_dir))
+    teacher = found.build(task, settings.teachers, cache, lambda _: None)
+    return ready_teacher(teacher, found.label, asked)
+
+
+def _described(served: Served) -> dict[str, Any]:
+    return {
+        "model": served.name,
+        "items": served.catalogue,
+        "item_vectors": "cached" if served.cached else "made anew",
+        "file_bytes": served.file_bytes,
+        "parameters": served.parameters,
+        "bytes_read": served.bytes,
+        "flops_per_request": served.flops,
+        "seconds_for_item_vectors": served.added,
+    }
+
+
+def _place(served: Served, asked: Requests) -> dict[str, int]:
+    return {"items": served.catalogue, "batch": len(asked.instances)}
+
+
+def _latency(served: Served, asked: Requests, seconds: np.ndarray) -> dict[str, Any]:
+    percentiles = np.percentile(seconds * 1000, [50, 90, 99]).round(4)
+    return {
+        "model": served.name,
+        "item_vectors": "cached" if served.cached else "made anew",
+        **_place(served, asked),
+        "calls": len(seconds),
+        **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles.tolist(), strict=True)),
+    }
+
+
+def _middle(ratios: np.ndarray) -> dict[str, float]:
+    """Median of the rounds' ratios, and its 95 % interval by the ranks of a fair coin."""
+    ordered = np.sort(ratios)
+    reach = 1.96 * len(ordered) ** 0.5 / 2
+    low, high = round(len(ordered) / 2 - reach) - 1, round(len(ordered) / 2 + reach)
+    return {
+        "ratio": round(float(np.median(ordered)), 4),
+        "low": round(float(ordered[max(low, 0)]), 4),
+        "high": round(float(ordered[min(high, len(ordered) - 1)]), 4),
+    }
