@@ -9,6 +9,18 @@ from typing import NamedTuple
 
 # Open connections; a request waits for a free one.
 _CONNECTIONS = 64
+# Seconds before each further part of a request that comes in parts.
+_PAUSE = 0.05
+_GOOD, _REFUSED = frozenset({200}), frozenset({400, 404, 405, 413, 422, 431})
+# Bodies for /recommend that are answered.
+_ODD_BODIES = (
+    b'{"histories":[["<script>", "\\u0000", "i1"]],"titles":true}',
+    json.dumps({"histories": [["i1"]], "deny": [f"i{n}" for n in range(512)]}).encode(),
+    json.dumps({"histories": [["i1"]] * 64, "k": 100}).encode(),
+    json.dumps({"histories": [["灯", "😀", "a" * 100_000, "i1"]]}).encode(),
+    json.dumps({"histories": [[]]}).encode(),
+    json.dumps({"histories": [["i1"]], "allow": []}).encode(),
+)
 # What no honest caller sends: bodies for /recommend.
 _HOSTILE_BODIES = (
     b"{",
@@ -18,12 +30,13 @@ _HOSTILE_BODIES = (
     b'{"histories":[[' + b",".join([b"1"] * 50_000) + b"]]}",
     b'{"histories":[["i1"]],"k":-1}',
     b'{"histories":[["i1"]],"k":NaN}',
-    b'{"histories":[["<script>", "\\u0000", "i1"]],"titles":true}',
+    b'{"histories":[["i1"]],"k":1e400}',
+    b'{"histories":[["i1"]],"k":10,"k":"10"}',
     b'{"histories":[["i1"]],"allow":[["i1"],["i2"]]}',
+    b'{"histories":' + b"[" * 3000 + b"]" * 3000 + b"}",
+    b'{"histories":[{"a":' + b"[" * 3000 + b"]" * 3000 + b"}]}",
     json.dumps({"histories": [["i1"] * 600]}).encode(),
     json.dumps({"histories": [["i1"]] * 65}).encode(),
-    json.dumps({"histories": [["i1"]], "deny": [f"i{n}" for n in range(512)]}).encode(),
-    json.dumps({"histories": [["i1"]] * 64, "k": 100}).encode(),
     b" " * (2**20 + 1),
     b"\xff\xfe",
 )
@@ -31,7 +44,6 @@ _HOSTILE_PATHS = (
     "/similar?item=%00%ff&k=5",
     "/similar?item=i1&k=999999999999999999999",
     "/similar?item=" + "x" * 5000,
-    "/items?search=" + "%F0%9F%92%A9" * 60,
     "/images?item=../../../etc/passwd",
     "/../../etc/passwd",
     "/recommend",
@@ -43,12 +55,18 @@ class Request(NamedTuple):
     """Bytes to send.
 
     Attributes:
-        data: the whole request.
-        leaves: whether the caller hangs up instead of waiting for the answer.
+        data: the whole request, or several at once.
+        expected: statuses of HTTP that are right for it; empty where the caller doesn't wait.
+        answers: how many come.
+        pieces: in how many parts it is sent, with a pause before each further one.
+        shuts: whether the caller closes its half of the connection after it.
     """
 
     data: bytes
-    leaves: bool = False
+    expected: frozenset[int] = frozenset({200})
+    answers: int = 1
+    pieces: int = 1
+    shuts: bool = False
 
 
 class Sent(NamedTuple):
@@ -57,21 +75,25 @@ class Sent(NamedTuple):
     Attributes:
         status: of HTTP; 0 where the connection ended without an answer, −1 where the caller left.
         seconds: from when it should have left to its answer.
+        expected: whether this status is right.
     """
 
     status: int
     seconds: float
+    expected: bool
 
 
-def post(body: bytes, path: str = "/recommend") -> Request:
+def post(
+    body: bytes, path: str = "/recommend", head: str = "", expected: frozenset[int] = _GOOD
+) -> Request:
     """A POST of JSON."""
-    head = f"POST {path} HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\n"
-    return Request(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    first = f"POST {path} HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\n{head}"
+    return Request(f"{first}content-length: {len(body)}\r\n\r\n".encode() + body, expected)
 
 
-def get(path: str) -> Request:
+def get(path: str, expected: frozenset[int] = _GOOD) -> Request:
     """A GET."""
-    return Request(f"GET {path} HTTP/1.1\r\nhost: load\r\n\r\n".encode())
+    return Request(f"GET {path} HTTP/1.1\r\nhost: load\r\n\r\n".encode(), expected)
 
 
 def good_requests(items: int, seed: int) -> Iterator[Request]:
@@ -83,19 +105,52 @@ def good_requests(items: int, seed: int) -> Iterator[Request]:
 
 
 def mixed_requests(items: int, seed: int) -> Iterator[Request]:
-    """Half of them good; the others wrong, too large, broken off or no HTTP at all."""
+    """Half of them good; the others odd, wrong, too large, slow, broken off or no HTTP at all."""
     draws, good = random.Random(seed), good_requests(items, seed)
-    cut = post(b"x" * 5000)
-    others = [
-        *map(post, _HOSTILE_BODIES),
-        *map(get, _HOSTILE_PATHS),
-        Request(cut.data[:1000], leaves=True),
-        Request(next(good).data, leaves=True),
-        Request(b"\x16\x03\x01\x02\x00\x01\x00 no HTTP\r\n\r\n"),
-        Request(b"DELETE /recommend HTTP/1.1\r\nhost: load\r\n\r\n"),
-    ]
+    others = [*_odd(next(good).data), *_hostile(next(good).data)]
     while True:
         yield next(good) if draws.random() < 0.5 else draws.choice(others)
+
+
+def _odd(good: bytes) -> list[Request]:
+    """What is allowed, though few do it."""
+    body = good.partition(b"\r\n\r\n")[2]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (1, body[n : n + 1]) for n in range(len(body)))
+    chunked = b"POST /recommend HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\n"
+    return [
+        *(post(body) for body in _ODD_BODIES),
+        Request(good * 3, answers=3),
+        Request(good, pieces=4),
+        # The server's framework ends a connection whose other half is closed.
+        Request(good, frozenset({0, 200}), shuts=True),
+        Request(chunked + b"transfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n", pieces=3),
+        post(body, head="content-type: application/json; charset=utf-8\r\n"),
+        get("/items?search=" + "%F0%9F%92%A9" * 60),
+        get("/"),
+        get("/metrics"),
+    ]
+
+
+def _hostile(good: bytes) -> list[Request]:
+    """What no honest caller sends."""
+    cut = post(b"x" * 5000).data[:1000]
+    head = b"POST /recommend HTTP/1.1\r\nhost: load\r\n"
+    return [
+        *(post(body, expected=_REFUSED) for body in _HOSTILE_BODIES),
+        *(get(path, _REFUSED) for path in _HOSTILE_PATHS),
+        post(b"{}", head="x-filler: " + "x" * 100_000 + "\r\n", expected=_REFUSED),
+        post(b"{}", head="x: y\r\n" * 2000, expected=_REFUSED),
+        Request(cut, frozenset()),
+        Request(good, frozenset()),
+        Request(good[:-5], frozenset({0, 400, 422}), shuts=True),
+        Request(head + b"content-length: -5\r\n\r\n", frozenset({400})),
+        Request(head + b"transfer-encoding: chunked\r\n\r\nzz\r\n", frozenset({400})),
+        Request(b"\x16\x03\x01\x02\x00\x01\x00 no HTTP\r\n\r\n", frozenset({400})),
+        *(
+            Request(f"{method} /recommend HTTP/1.1\r\nhost: load\r\n\r\n".encode(), _REFUSED)
+            for method in ("DELETE", "PUT", "PATCH", "OPTIONS")
+        ),
+    ]
 
 
 async def send(port: int, requests: Iterator[Request], count: int, rate: float) -> list[Sent]:
@@ -122,7 +177,8 @@ async def send(port: int, requests: Iterator[Request], count: int, rate: float) 
             request = next(requests)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             status, _ = await connection.ask(request)
-            sent.append(Sent(status, time.perf_counter() - due))
+            right = status in (request.expected or {-1})
+            sent.append(Sent(status, time.perf_counter() - due, right))
         connection.close()
 
     await asyncio.gather(*(caller() for _ in range(min(_CONNECTIONS, count))))
@@ -135,6 +191,17 @@ async def fetch(port: int, path: str) -> str:
     _, body = await connection.ask(get(path))
     connection.close()
     return body.decode()
+
+
+async def _write(writer: asyncio.StreamWriter, request: Request) -> None:
+    size = -(-len(request.data) // request.pieces)
+    for first in range(0, len(request.data), size):
+        if first:
+            await asyncio.sleep(_PAUSE)
+        writer.write(request.data[first : first + size])
+        await writer.drain()
+    if request.shuts:
+        writer.write_eof()
 
 
 class _Connection:
@@ -150,12 +217,15 @@ class _Connection:
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams
-            writer.write(request.data)
-            await writer.drain()
-            if request.leaves:
+            await _write(writer, request)
+            if not request.expected:
                 self.close()
                 return -1, b""
-            return await self._answer(reader)
+            answers = [await self._answer(reader) for _ in range(request.answers)]
+            if request.shuts:
+                self.close()
+            # Of several the worst one counts.
+            return max(answers)
         except (OSError, asyncio.IncompleteReadError):
             self.close()
             return 0, b""

@@ -6,10 +6,12 @@ random weights at the size of Amazon Scientific.
 
 import asyncio
 import contextlib
+import math
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,12 +23,15 @@ from experiments.benchmarks.http_load import Sent, fetch, good_requests, mixed_r
 from experiments.benchmarks.random_student import ITEMS, export_random_student
 from experiments.cli.command import Call
 from experiments.cli.options import LoadConfig
+from experiments.stages.environment import describe_environment
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json
 
 # Hostile requests are up to 1 MiB each: they come at a rate that one core can send.
 _MIXED_RATE = 100.0
 _WARMING = 300
+# Parts in which many requests are sent.
+_PARTS = 20
 
 
 def run(call: Call) -> None:
@@ -46,7 +51,8 @@ def run(call: Call) -> None:
         say(f"{key}: {value}")
     if config.output:
         write_json(Path(config.output), result)
-    if result["unhandled_errors"] or result["failed_during_reloads"]:
+    wrong = ("unhandled_errors", "failed_during_reloads", "mixed_wrong_statuses", "many_failed")
+    if any(result.get(name) for name in wrong):
         raise UserError("load: found requests that failed, expected none (see above)")
 
 
@@ -58,40 +64,74 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
         config: how much is asked.
         say: receives what is being done.
     """
-    link, memory = folder / "current", []
+    link = folder / "current"
     link.symlink_to(folder / "first")
     with started(link) as (process, port):
+        memory = _Memory(process.pid)
         asyncio.run(send(port, good_requests(ITEMS, 1), _WARMING, config.rate))
-        memory.append(resident(process.pid))
+        memory.note("after the start")
         used = processor_seconds(process.pid)
         say(f"{config.seconds:g} s at {config.rate:g} requests a second")
         steady = asyncio.run(
             send(port, good_requests(ITEMS, 2), round(config.seconds * config.rate), config.rate)
         )
         load, used = os.getloadavg()[0], processor_seconds(process.pid) - used
-        memory.append(resident(process.pid))
+        memory.note("after the steady rate")
         say(f"{config.reloads} newer models under load")
         reloaded = asyncio.run(_reload(folder, port, config))
-        memory.append(resident(process.pid))
+        memory.note("after the reloads")
         mixed: list[Sent] = []
         for part in range(2):
             say(f"{config.mixed // 2} good and hostile requests")
             requests = mixed_requests(ITEMS, 3 + part)
             mixed += asyncio.run(send(port, requests, config.mixed // 2, _MIXED_RATE))
-            memory.append(resident(process.pid))
+            memory.note(f"after {len(mixed)} mixed requests")
+        many = _many(port, config.many, memory, say)
         text = asyncio.run(fetch(port, "/metrics"))
     return {
+        "environment": describe_environment(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(load, 2),
         **_latency(steady, config),
         "processor_ms_per_request": round(used / len(steady) * 1000, 3),
         "mixed_statuses": dict(sorted(Counter(str(one.status) for one in mixed).items())),
+        "mixed_wrong_statuses": sum(not one.expected for one in mixed),
         "unhandled_errors": _figure(text, "prmkd_unhandled_errors_total"),
         "reloads": _figure(text, 'prmkd_reloads_total{result="done"}'),
         "requests_during_reloads": len(reloaded),
-        "failed_during_reloads": sum(one.status != 200 for one in reloaded),
-        "memory_mib": [round(one / 2**20, 1) for one in memory],
+        "failed_during_reloads": sum(not one.expected for one in reloaded),
+        **many,
+        "memory_mib": memory.noted,
     }
+
+
+def _many(
+    port: int, count: int, memory: "_Memory", say: Callable[[str], None]
+) -> dict[str, float | int]:
+    """As fast as they are answered, in parts; memory is noted after each."""
+    if not count:
+        return {}
+    started, failed, done = time.perf_counter(), 0, 0
+    while done < count:
+        part = min(-(-count // _PARTS), count - done)
+        say(f"{done} of {count} requests at full speed")
+        sent = asyncio.run(send(port, good_requests(ITEMS, 10 + done), part, math.inf))
+        failed += sum(not one.expected for one in sent)
+        done += part
+        memory.note(f"after {done} at full speed")
+    seconds = time.perf_counter() - started
+    return {"many": count, "many_failed": failed, "many_per_second": round(count / seconds, 1)}
+
+
+class _Memory:
+    """What a process holds, in MiB, at moments that have a name."""
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        self.noted: dict[str, float] = {}
+
+    def note(self, moment: str) -> None:
+        self.noted[moment] = round(resident(self._pid) / 2**20, 1)
 
 
 @contextlib.contextmanager
