@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.onnx_ops import OPERATIONS
 
-# Opset 18 is read by ONNX Runtime 1.14 (2023) and later.
+# Opset 18 is that of ONNX 1.13 (2022); ONNX Runtime 1.15 is the oldest that is tried.
 OPSET = 18
 
 TYPES = {

@@ -26,7 +26,8 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file open that it opened itself and can't read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             check = dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: found no readable self-check ({first_line(error)})") from None

@@ -140,7 +140,7 @@ def test_a_killed_job_goes_on_where_it_was_and_ends_in_the_same_file(
     assert answer_file(recommender, again, output, lambda *told: reported.append(told)) == summary
     assert starts == [10]
     assert reported == [(10, 23), (15, 23), (20, 23), (23, 23)]
-    assert read(output) == read(whole)
+    assert output.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([output.name, whole.name])
 
 
@@ -172,6 +172,9 @@ def test_another_jobs_parts_are_not_taken_for_this_ones(tmp_path, recommender, m
         ('{"history": [1]}', "line 3, history: found [1], expected a list of item ids"),
         ('{"user_id": "u"}', "line 3, history: found nothing, expected a list of item ids"),
         ('{"user_id": 7, "history": []}', "line 3, user_id: found 7, expected a string or null"),
+        ('{"history": ' + "[" * 9999, "line 3: found no JSON (maximum recursion depth"),
+        ('{"history": ' + "9" * 9999, "line 3: found no JSON (Exceeds the limit"),
+        ('{"history": [NaN]}', "line 3, history: found [nan], expected a list of item ids"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line, message):
@@ -190,6 +193,10 @@ def test_a_parquet_row_without_a_history_is_named(tmp_path):
     pq.write_table(pa.table({"items": [["i1"]]}), source)
     with pytest.raises(UserError, match="found no column history"):
         [*read_histories(source)]
+    twice = pa.Table.from_arrays([pa.array([["i1"]])] * 2, names=["history", "history"])
+    pq.write_table(twice, source)
+    with pytest.raises(UserError, match="found 2 columns history, expected 1"):
+        [*read_histories(source)]
     source.write_text("no parquet")
     with pytest.raises(UserError, match="found no readable parquet file"):
         [*read_histories(source)]
@@ -204,6 +211,18 @@ def test_a_mistake_in_the_last_line_is_told_before_the_model_is_opened(tmp_path)
         f"error: {source}, line 2, history: found 3, expected a list of item ids (strings)\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
+
+
+def test_the_histories_are_not_replaced_by_their_answers(tmp_path):
+    """Not even where --overwrite allows to replace a file."""
+    source = write_lines(tmp_path / "h.jsonl")
+    before = source.read_bytes()
+    done = command("--model=m", f"--input={source}", f"--output={source}", "--overwrite")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: --output: found {source}, which is --input, expected another file\n"
+    )
+    assert source.read_bytes() == before
 
 
 def test_one_history_and_similar_items_are_printed(model, recommender):

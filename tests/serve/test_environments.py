@@ -26,7 +26,7 @@ CASES = {
     "stablehlo": (("jax", "flatbuffers"), "export.deserialize", (*NO_PROJECT, "onnxruntime")),
     "onnx": (("onnxruntime", "numpy"), "InferenceSession", (*NO_PROJECT, "jax", "onnx")),
     "oldest onnxruntime": (
-        ("onnxruntime==1.14.1", "numpy<2"), "InferenceSession", (*NO_PROJECT, "jax", "onnx")
+        ("onnxruntime==1.15.0", "numpy<2"), "InferenceSession", (*NO_PROJECT, "jax", "onnx")
     ),
     "vectors": (("numpy",), "item_ids.json", (*NO_PROJECT, "jax", "onnxruntime")),
     "faiss": (("faiss-cpu", "numpy"), "IndexFlatIP", (*NO_PROJECT, "jax", "onnxruntime")),
