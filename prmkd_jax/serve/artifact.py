@@ -252,6 +252,11 @@ def _check_stablehlo(folder: Path, check: Mapping[str, np.ndarray]) -> str:
     program = export.deserialize(bytearray((folder / "recommend.bin").read_bytes()))
     found = program.call(arrays, check["history"], check["users"], check["excluded"])
     require_same(folder / "recommend.bin", [np.asarray(each) for each in found], check)
+    vectors = folder / "user_vectors.bin"
+    if vectors.exists():
+        program = export.deserialize(bytearray(vectors.read_bytes()))
+        found = program.call(arrays, check["history"], check["users"])
+        _require_vectors(vectors, np.asarray(found), check)
     return f"{folder.name}: gives what the student gives"
 
 
@@ -260,12 +265,23 @@ def _check_onnx(folder: Path, check: Mapping[str, np.ndarray]) -> str:
         import onnxruntime
     except ImportError:
         return f"{folder.name}: not tried, onnxruntime is not installed"
-    session = onnxruntime.InferenceSession(
-        (folder / "recommend.onnx").read_bytes(), providers=["CPUExecutionProvider"]
-    )
-    named = {each.name: check[each.name] for each in session.get_inputs()}
-    require_same(folder / "recommend.onnx", session.run(["items", "scores"], named), check)
+
+    def run(path: Path, outputs: list[str]) -> list[Any]:
+        session = onnxruntime.InferenceSession(
+            path.read_bytes(), providers=["CPUExecutionProvider"]
+        )
+        return session.run(outputs, {each.name: check[each.name] for each in session.get_inputs()})
+
+    best, vectors = folder / "recommend.onnx", folder / "user_vectors.onnx"
+    require_same(best, run(best, ["items", "scores"]), check)
+    if vectors.exists():
+        _require_vectors(vectors, run(vectors, ["vectors"])[0], check)
     return f"{folder.name}: gives what the student gives"
+
+
+def _require_vectors(path: Path, found: np.ndarray, check: Mapping[str, np.ndarray]) -> None:
+    if not close(found, check["vectors"]):
+        raise UserError(f"{path}: gives other user vectors than the student, expected its own")
 
 
 def _check_vectors(folder: Path, check: Mapping[str, np.ndarray]) -> str:

@@ -151,6 +151,24 @@ def test_onnx_answers_batches_of_any_size_as_the_recommender(models, artefacts, 
             assert (scores[row][~given] == -np.inf).all()
 
 
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "deepfm"])
+def test_user_vectors_times_the_table_are_the_scores(models, artefacts, name):
+    """ONNX's vectors of any number of histories, NumPy's product, the recommender's scores."""
+    folder = artefacts[name]
+    program = Program(Recommender.load(models[name]).exported, K)
+    session = onnxruntime.InferenceSession(folder / "onnx" / "user_vectors.onnx")
+    lengths = [4, 1, 6]
+    histories, arrays = asked(program, lengths, [-1] * len(lengths))
+    inputs = {one.name: arrays[one.name] for one in session.get_inputs()}
+    (vectors,) = session.run(["vectors"], inputs)
+    scores = vectors @ np.load(folder / "vectors" / "items.npy").T
+    ids = [[WORLD.item_ids[item] for item in history] for history in histories]
+    for row, answer in zip(scores, Recommender.load(folder).recommend(ids, K), strict=True):
+        found = [row[WORLD.item_ids.index(one.item)] for one in answer.items]
+        expected = [one.score for one in answer.items]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_excluded_items_are_left_out_and_what_is_missing_is_said(artefacts):
     """All items but three are excluded: three answers, then −1 and −∞."""
     session = onnxruntime.InferenceSession(artefacts["sasrec"] / "onnx" / "recommend.onnx")
