@@ -126,7 +126,7 @@ def require_rows(
     right = table is not None and table.ndim == 2 and len(table) == rows
     _require(path, name, right, _form(table), f"{rows} rows")
     assert table is not None
-    _require(path, name, table.dtype.kind == "f", table.dtype, "floats")
+    _require(path, name, table.dtype.kind == "f", str(table.dtype), "floats")
     _require(path, name, bool(np.isfinite(table).all()), "nan or infinity", "finite numbers")
 
 
