@@ -2,7 +2,8 @@
 
     python -m tests.data.sources.make_raw FOLDER REVIEWS ITEMS
 
-writes Big.json.gz and meta_Big.json.gz; one in fifty reviews stands there twice.
+writes Big.json.gz and meta_Big.json.gz; one in fifty reviews stands there twice. The texts are of
+random words, so that gzip makes as little of them as of real ones.
 """
 
 import gzip
@@ -13,6 +14,9 @@ from pathlib import Path
 import numpy as np
 
 WORDS = ("steel", "cotton", "large", "blue", "works", "great", "&amp;", "<b>pack</b>", "cable")
+_LETTERS = np.array(list("etaoinshrdlcumwfgypbvk"))
+# Reviews share this many texts, of so many words out of so many.
+_TEXTS, _LENGTH, _VOCABULARY = 20_000, 90, 6_000
 
 
 def make(folder: Path, reviews: int, items: int, seed: int = 0) -> None:
@@ -20,7 +24,11 @@ def make(folder: Path, reviews: int, items: int, seed: int = 0) -> None:
     generator = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     text = " ".join(generator.choice(WORDS, 60))
-    texts = [text[: 20 + size] for size in range(300)]
+    words = ["".join(generator.choice(_LETTERS, 3 + size % 7)) for size in range(_VOCABULARY)]
+    texts = [
+        " ".join(map(words.__getitem__, generator.integers(0, _VOCABULARY, _LENGTH).tolist()))
+        for _ in range(_TEXTS)
+    ]
 
     def review(row: tuple[int, int, int]) -> str:
         # Put together by hand: json.dumps takes longer than all that is measured.
@@ -29,7 +37,7 @@ def make(folder: Path, reviews: int, items: int, seed: int = 0) -> None:
             f'{{"overall": {1 + (user + item) % 5}.0, "verified": true, '
             f'"reviewTime": "01 1, 2018", "reviewerID": "A{user:013d}", "asin": "B{item:09d}", '
             '"style": {"Size:": " Large"}, "reviewerName": "somebody", '
-            f'"reviewText": "{texts[(user * 7 + item) % 300]}", "summary": "five stars", '
+            f'"reviewText": "{texts[(user * 7 + item) % _TEXTS]}", "summary": "five stars", '
             f'"unixReviewTime": {day * 86_400}}}\n'
         )
         return line * (2 if day % 50 == 0 else 1)
