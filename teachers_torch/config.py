@@ -274,7 +274,7 @@ class PrecomputedConfig:
 
     prefix: ClassVar[str] = "precomputed_"
 
-    folder: str = option("", "Folder with instances.npy and items.npy.", path=True)
+    folder: str = option("", "Folder with instances.npy and items.npy.", path="folder")
     scale: float = option(1.0, "Training logit = scale × dot product of the vectors.", above=0)
     normalize: bool = option(False, "L2-normalise the vectors, so that the dot is a cosine.")
 

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple, TypeVar
 from absl import flags
 
 from experiments.cli.arguments import expand
-from experiments.cli.kinds import Kind, describe, expand_path, kind_of, to_text, to_value
+from experiments.cli.kinds import (
+    Kind,
+    check_place,
+    describe,
+    expand_path,
+    kind_of,
+    to_text,
+    to_value,
+)
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import allowed
 
@@ -87,11 +95,16 @@ class _OptionParser(flags.ArgumentParser):
         if not valid:
             wanted = describe(self.field, self.kind)
             raise UserError(f"--{self.name}: found {argument!r}, expected {wanted}")
-        if self.field.metadata["path"] and isinstance(value, str):
-            return expand_path(value, f"--{self.name}")
-        if self.field.metadata["path"] and isinstance(value, tuple):
-            return tuple(expand_path(each, f"--{self.name}") for each in value)
-        return value
+        if not self.field.metadata["path"]:
+            return value
+        if isinstance(value, tuple):
+            return tuple(self._path(each) for each in value)
+        return self._path(value) if isinstance(value, str) else value
+
+    def _path(self, text: str) -> str:
+        path = expand_path(text, f"--{self.name}")
+        check_place(path, f"--{self.name}", self.field.metadata["path"])
+        return path
 
 
 def define(groups: Sequence[Group]) -> flags.FlagValues:

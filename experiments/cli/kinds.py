@@ -84,6 +84,29 @@ def expand_path(text: str, flag: str) -> str:
     return path
 
 
+def check_place(path: str, flag: str, what: bool | str) -> None:
+    """Refuses a path that a file is in the way of, or a folder where a file is meant.
+
+    Args:
+        path: what a flag names; "" is nothing.
+        flag: the flag's name for the error message, with its dashes.
+        what: "folder" or "file"; True for either, which is not looked at.
+
+    Raises:
+        UserError: naming what was found in the way.
+    """
+    if what is True or not path:
+        return
+    if what == "file" and os.path.isdir(path):
+        raise UserError(f"{flag}: found the folder {path}, expected a file")
+    place = path if what == "folder" else os.path.dirname(path)
+    while place and not os.path.lexists(place) and place != os.path.dirname(place):
+        place = os.path.dirname(place)
+    if place and not os.path.isdir(place):
+        link = "a link to nothing" if not os.path.exists(place) else "the file"
+        raise UserError(f"{flag}: found {link} {place}, expected a folder")
+
+
 def to_text(value: Any) -> str:
     """The inverse of `to_value`."""
     if value is None or isinstance(value, bool):

@@ -61,7 +61,7 @@ class ReportConfig:
     """Which finished run is reported again."""
 
     output_dir: str = option(
-        "runs/latest", "Folder of a finished run or study.", filled=True, path=True
+        "runs/latest", "Folder of a finished run or study.", filled=True, path="folder"
     )
 
     def __post_init__(self):
@@ -115,7 +115,7 @@ class LoadConfig:
         low=0,
     )
     reloads: int = option(3, "Newer models that are put in place under load.", low=0)
-    output: str = option("", "JSON file of the figures.", path=True)
+    output: str = option("", "JSON file of the figures.", path="file")
 
     def __post_init__(self):
         validate(self)

@@ -30,13 +30,13 @@ LARGEST_SEED = 2**32 - 1
 class RunConfig:
     """Where results go, who teaches, which seeds."""
 
-    output_dir: str = option("runs/latest", "Folder of the results.", filled=True, path=True)
+    output_dir: str = option("runs/latest", "Folder of the results.", filled=True, path="folder")
     cache_dir: str = option(
         os.environ.get("PRMKD_CACHE_DIR") or "cache",
         "Folder of encoded texts, tuned teachers and their vectors, shared by all runs "
         "($PRMKD_CACHE_DIR, else ./cache).",
         filled=True,
-        path=True,
+        path="folder",
     )
     teachers: tuple[str, ...] = option(
         ("unisrec-text", "unisrec", "unim2rec"),

@@ -10,24 +10,20 @@ from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress
 from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.pictures import REPORT, fetch_pictures
-from prmkd_jax.data.sources.prepare import is_prepared, prepare
+from prmkd_jax.data.sources.prepare import prepare
 from teachers_torch.config import ImageConfig
 
 
 def run(call: Call) -> None:
     """Prepares the data set and prints its data sheet, warnings last; then sees to pictures.
 
-    Where pictures are asked for and the data set is there, made with the same flags, it stays as
-    it is, so the same command goes on with pictures that are missing.
+    A data set that is there, made of the same files with the same flags, stays as it is, so the
+    same command goes on with pictures that are missing.
     """
     config, reporter = call.config(PrepareConfig), call.reporter
     config.require()
     folder = expanded(config.data_dir) / config.name
-    pictures = config.download_images or config.encode_images
-    if pictures and not config.overwrite and is_prepared(config):
-        reporter.say(f"{folder} was prepared with these flags already; on with its pictures")
-    else:
-        _rows(config, reporter)
+    _rows(config, reporter)
     if config.download_images:
         _fetch(folder, config, reporter)
     if config.encode_images:

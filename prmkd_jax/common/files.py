@@ -99,7 +99,7 @@ def remove_leftovers(folder: Path) -> None:
     """Deletes the temporary files in `folder` of processes that no longer run."""
     for path in folder.glob("*.partial-*") if folder.is_dir() else ():
         found = _PARTIAL.search(path.name)
-        if found and not _runs(int(found.group(1))):
+        if found and not process_runs(int(found.group(1))):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -168,7 +168,8 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _runs(pid: int) -> bool:
+def process_runs(pid: int) -> bool:
+    """Whether a process of this number is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -24,7 +24,7 @@ def option(
     below: float | None = None,
     filled: bool = False,
     flag: bool = True,
-    path: bool = False,
+    path: bool | str = False,
 ) -> Any:
     """Declares one option as a dataclass field.
 
@@ -40,7 +40,8 @@ def option(
         flag: False for a constant that only Python code sets: checked and recorded like the
             others, but the command line has no flag for it.
         path: whether it is a file or folder name, in which the command line expands `~` and
-            `$VAR`, and NUL is refused.
+            `$VAR`, and NUL is refused. "folder": a folder that is there or can be made; "file":
+            a file that is there or can be; the command line looks whether something else is.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
     metadata = {

@@ -25,11 +25,13 @@ from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.splits import PARTS
+from prmkd_jax.data.time_units import SMALLEST, TO_MICROSECONDS
 
 INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
+TIME_UNIT = b"unit"
+"""Key of the column's metadata in which `prepare` says the unit of the times."""
 # The smallest number of each unit: seconds, milliseconds, microseconds, nanoseconds.
-_UNIT_FROM = np.array([10**8, 10**11, 10**14, 10**17])
-_TO_MICROSECONDS = ((1_000_000, 1), (1_000, 1), (1, 1), (1, 1_000))
+_UNIT_FROM = np.array([*SMALLEST.values()])
 IMAGE_FEATURES, IMAGE_TEXT_FEATURES = "image_features.npy", "clip_text_features.npy"
 
 
@@ -113,7 +115,9 @@ def _read_interactions(path: Path, given_split: bool) -> tuple[Interactions, pa.
     times = table[clock].to_numpy()
     order = np.lexsort((times, users))
     users, items, times = users[order], items[order], times[order]
-    stamps = microseconds(path, table["timestamp"].to_numpy()[order]) if has_time else None
+    stamps = None
+    if has_time:
+        stamps = microseconds(path, table["timestamp"].to_numpy()[order], _told_unit(path))
     if clock == "position":
         again = np.flatnonzero((users[1:] == users[:-1]) & (times[1:] == times[:-1])) + 1
         if len(again):
@@ -138,10 +142,16 @@ def _read_parts(path: Path, table: pa.Table) -> Int8[np.ndarray, " rows"]:
     return found
 
 
+def _told_unit(path: Path) -> str:
+    """The unit that `prepare` wrote into the column's metadata; "" where it is not there."""
+    metadata = pq.read_schema(path).field("timestamp").metadata or {}
+    return metadata.get(TIME_UNIT, b"").decode()
+
+
 def microseconds(
-    path: Path, times: Int64[np.ndarray, " interactions"]
+    path: Path, times: Int64[np.ndarray, " interactions"], unit: str = ""
 ) -> Int64[np.ndarray, " interactions"] | None:
-    """Unix times of any unit as microseconds; the unit is told by their size.
+    """Unix times of any unit as microseconds; the unit is told by their size, unless it is given.
 
     Sizes of seconds, milliseconds, microseconds and nanoseconds don't overlap from 1973 to 5138.
     Numbers that are no Unix times of that span, such as 0, 1, 2, … are an order and no clock: None.
@@ -149,6 +159,9 @@ def microseconds(
     Raises:
         UserError: the times are of different units.
     """
+    if unit in TO_MICROSECONDS:
+        numerator, denominator = TO_MICROSECONDS[unit]
+        return times * numerator // denominator
     sizes = np.abs(times)
     unit = np.searchsorted(_UNIT_FROM, sizes, side="right") - 1
     if (unit < 0).any():
@@ -160,7 +173,7 @@ def microseconds(
             f"{path}, column timestamp: found {times[0]} and {first}, which are of different "
             "units, expected seconds, milliseconds, microseconds or nanoseconds throughout"
         )
-    numerator, denominator = _TO_MICROSECONDS[low]
+    numerator, denominator = list(TO_MICROSECONDS.values())[low]
     return times * numerator // denominator
 
 
@@ -297,7 +310,8 @@ def _check_type(path: Path, name: str, found: pa.DataType, is_string: bool) -> N
     if pa.types.is_null(found):
         return  # a column without a value, which says no type
     if is_string:
-        matches = pa.types.is_string(value_type) or pa.types.is_large_string(value_type)
+        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        matches = any(kind(value_type) for kind in kinds)
     else:
         matches = pa.types.is_integer(found)
     if not matches:

@@ -18,7 +18,7 @@ class DataConfig:
         os.environ.get("PRMKD_DATA_DIR") or "data",
         "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
         filled=True,
-        path=True,
+        path="folder",
     )
     split: str = option(
         "leave_one_out",

@@ -6,6 +6,7 @@ what it is about to write.
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -21,12 +22,14 @@ TABLE_2 = ("users", "items", "interactions", "average length", "sparsity")
 """The lines that the paper's Table 2 has."""
 
 # What libraries write where a value is missing.
-_MISSING = frozenset({"nan", "none", "null", "<na>", "na", "n/a", "nat", "undefined", "\\n"})
+MISSING = frozenset({"nan", "none", "null", "<na>", "na", "n/a", "nat", "undefined", "\\n"})
 # Shares above which a figure is a warning.
 _MANY_TIES = 0.1
 _MANY_SHORT = 0.5
 _MANY_UNTRAINED = 0.2
 _FEW_TITLES = 0.5
+# Times outside are likelier a missing value's stand-in than a moment: 1973 to 2100.
+_EARLIEST, _LATEST = 94_694_400_000_000, 4_102_444_800_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Sheet:
             raise UserError(
                 f"--strict: found {len(self.warnings)} warnings, expected none: {self.warnings[0]}"
             )
+
+    @classmethod
+    def from_list(cls, lines: Iterable[Mapping[str, Any]]) -> "Sheet":
+        """The inverse of `as_list`."""
+        return cls(tuple(Line(**line) for line in lines))
 
     def as_list(self) -> list[dict[str, str | float | None]]:
         """The lines as JSON has them."""
@@ -190,6 +198,7 @@ def _catalogue(data: Described, text_limit: int) -> Iterable[Line]:
         if field == "title" and filled < _FEW_TITLES * items:
             warning = "most items have no title for a text encoder to read"
         yield Line(f"items with {field}", filled, items, warning=warning)
+    yield _empty_words(data)
     if data.has_image is not None:
         yield Line("items with image", int(data.has_image.sum()), items)
     if data.has_row is not None:
@@ -210,12 +219,14 @@ def _catalogue(data: Described, text_limit: int) -> Iterable[Line]:
 def _without_row(data: Described, has_row: Bool[np.ndarray, " items"]) -> Line:
     missing = np.flatnonzero(~has_row)
     warning = "their texts are empty" if len(missing) else ""
-    stripped = {item.lstrip("0"): item for item in data.other_rows if item}
+    core = {_core(item): item for item in data.other_rows if item}
     for index in missing.tolist():
-        twin = stripped.get(data.item_ids[index].lstrip("0"))
+        found = data.item_ids[index]
+        twin = core.get(_core(found))
         if twin is not None:
-            found = data.item_ids[index]
-            warning = f"{found!r} here is {twin!r} there: were leading zeros lost?"
+            lost = found.lstrip("0") == twin.lstrip("0")
+            hint = "were leading zeros lost?" if lost else "are they one item, written differently?"
+            warning = f"{found!r} here is {twin!r} there: {hint}"
             break
     return Line(
         "items without a catalogue row",
@@ -226,11 +237,32 @@ def _without_row(data: Described, has_row: Bool[np.ndarray, " items"]) -> Line:
     )
 
 
+def _core(identifier: str) -> str:
+    """An id without what tools add and lose: blanks, capitals, leading zeros, a `.0`."""
+    return identifier.strip().lower().removesuffix(".0").lstrip("0")
+
+
+def _empty_words(data: Described) -> Line:
+    """Items of which a text is only a word that libraries write for nothing."""
+    found = np.zeros(len(data.item_ids), dtype=bool)
+    example = ""
+    for field, texts in data.texts.items():
+        for index, text in enumerate(texts):
+            if text and text.lower() in MISSING:
+                found[index] = True
+                example = example or f"{field} {text!r} of {data.item_ids[index]!r}"
+    number = int(found.sum())
+    warning = "a missing value made into text?" if number else ""
+    return Line("items with a text that stands for nothing", number, len(found), example, warning)
+
+
 def _ids(data: Described) -> Iterable[Line]:
     for kind, identifiers in (("user", data.user_ids), ("item", data.item_ids)):
-        missing, fractions = [], []
+        missing, fractions, blanks = [], [], []
         for identifier in identifiers:
-            if identifier.strip().lower() in _MISSING:
+            if identifier != identifier.strip() or "\n" in identifier:
+                blanks.append(identifier)
+            if identifier.strip().lower() in MISSING:
                 missing.append(identifier)
             elif identifier.endswith(".0") and identifier[:-2].isdigit():
                 fractions.append(identifier)
@@ -240,6 +272,9 @@ def _ids(data: Described) -> Iterable[Line]:
         warning = "whole numbers made into fractions?" if fractions else ""
         example = _quoted(min(fractions, default=""))
         yield Line(f"{kind} ids that end in .0", len(fractions), None, example, warning)
+        warning = "with and without them are two ids" if blanks else ""
+        example = _quoted(min(blanks, default=""))
+        yield Line(f"{kind} ids with blanks around", len(blanks), None, example, warning)
 
 
 def _order(data: Described) -> Iterable[Line]:
@@ -249,6 +284,10 @@ def _order(data: Described) -> Iterable[Line]:
     yield Line("repeated items of a user", rows - len(np.unique(pairs)), rows)
     if data.times is None:
         return
+    odd = np.flatnonzero((data.times < _EARLIEST) | (data.times >= _LATEST))
+    example = str(np.datetime64(int(data.times[odd[0]]), "us"))[:10] if len(odd) else ""
+    warning = "a missing value made into a date?" if len(odd) else ""
+    yield Line("times before 1973 or after 2099", len(odd), rows, example, warning)
     same = np.zeros(rows + 1, dtype=bool)
     same[1:-1] = (users[1:] == users[:-1]) & (data.times[1:] == data.times[:-1])
     tied = same[1:] | same[:-1]

@@ -13,7 +13,7 @@ FORMATS = ("stablehlo", "onnx", "vectors")
 class RecommendConfig:
     """Options of `recommend`; exactly one of its four sources is given."""
 
-    model: str = option("", "Folder of an exported student.", path=True)
+    model: str = option("", "Folder of an exported student.", path="folder")
     input: str = option(
         "",
         "Source: histories in a file, .jsonl or .parquet, with `history`, a list of item ids, "
@@ -31,10 +31,10 @@ class RecommendConfig:
         os.environ.get("PRMKD_DATA_DIR") or "data",
         "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
         filled=True,
-        path=True,
+        path="folder",
     )
     output: str = option(
-        "", "File of the answers, .jsonl or .parquet; without it they are printed.", path=True
+        "", "File of the answers, .jsonl or .parquet; without it they are printed.", path="file"
     )
     k: int = option(10, "Most items of an answer.", low=1)
     filter_seen: bool = option(True, "Leave out the items of the history.")
@@ -63,8 +63,10 @@ class RecommendConfig:
 class ExportConfig:
     """Options of `export`."""
 
-    model: str = option("", "Folder of an exported student.", path=True)
-    output_dir: str = option("", "Folder of the artefact, which must be new or empty.", path=True)
+    model: str = option("", "Folder of an exported student.", path="folder")
+    output_dir: str = option(
+        "", "Folder of the artefact, which must be new or empty.", path="folder"
+    )
     formats: tuple[str, ...] = option(
         ("stablehlo", "vectors"), "What to write next to the student itself.", choices=FORMATS
     )

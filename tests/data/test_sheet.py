@@ -46,6 +46,8 @@ def sheet(**changes) -> Sheet:
         ("user ids that stand for nothing", 2, None, "'<NA>'"),
         ("item ids that stand for nothing", 1, None, "'nan'"),
         ("item ids that end in .0", 1, None, "'3.0'"),
+        ("item ids with blanks around", 0, None, ""),
+        ("items with a text that stands for nothing", 0, 5, ""),
         ("repeated items of a user", 2, 10, ""),
         # Only the first user has an item to train on after its first.
         ("users without a target in train", 2, 4, ""),
@@ -134,3 +136,45 @@ def test_remarks_repeat_neither_warnings_nor_table_2():
     made = sheet()
     assert len(made.remarks) == len(made.lines) - len(made.warnings) - 5
     assert made.remarks[0] == "items with title: 3 of 5"
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ("0007", "'7' here is '0007' there: were leading zeros lost?"),
+        (" 7 ", "'7' here is ' 7 ' there: are they one item, written differently?"),
+        ("7.0", "'7' here is '7.0' there: are they one item, written differently?"),
+        ("8", "their texts are empty"),
+    ],
+)
+def test_an_id_that_is_written_otherwise_in_the_catalogue_is_pointed_out(row, hint):
+    found = sheet(
+        item_ids=("a", "7", "c", "d", "e"),
+        has_row=np.array([True, False, True, True, True]),
+        other_rows={row},
+    )["items without a catalogue row"]
+    assert (found.number, found.example, found.warning) == (1, "'7'", hint)
+
+
+def test_texts_and_ids_that_hide_a_missing_value_or_a_blank_are_warnings():
+    texts = {**TEXTS, "brand": ("a", "NaN", "None", "N", "nano")}
+    found = sheet(texts=texts, item_ids=("007", "007 ", "a\nb", "d", "e"))
+    line = found["items with a text that stands for nothing"]
+    assert (line.number, line.example) == (2, "brand 'NaN' of '007 '")
+    assert line.warning
+    line = found["item ids with blanks around"]
+    assert (line.number, line.example) == (2, "'007 '")
+    assert line.warning
+
+
+def test_times_that_stand_for_nothing_are_a_warning():
+    times = np.full(10, 1_538_352_000_000_000)
+    times[[0, 9]] = 0, 253_370_764_800_000_000  # 1970 and 9999
+    line = sheet(times=times)["times before 1973 or after 2099"]
+    assert (line.number, line.of, line.example) == (2, 10, "1970-01-01")
+    assert line.warning
+    assert not sheet(times=np.full(10, times[1]))["times before 1973 or after 2099"].warning
+
+
+def test_a_sheet_is_read_back():
+    assert Sheet.from_list(sheet().as_list()) == sheet()

@@ -144,6 +144,7 @@ def open_amazon(config: PrepareConfig, clock: Clock) -> Source:
         items=_metadata(metadata, generation) if metadata else None,
         timed=True,
         ordered=True,
+        files=(reviews, *([metadata] if metadata else [])),
         notes=(f"reviews: {reviews.name}", f"metadata: {metadata.name if metadata else 'none'}"),
     )
 

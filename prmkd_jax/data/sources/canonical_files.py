@@ -1,10 +1,7 @@
 """Writes a data set in the canonical layout, whole or not at all."""
 
 import dataclasses
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int8, Int32, Int64
 
-from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.canonical import INTERACTIONS, ITEMS
+from prmkd_jax.data.canonical import INTERACTIONS, ITEMS, TIME_UNIT
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.sources.clean import ITEM_COLUMNS
 from prmkd_jax.data.sources.filters import Ties, in_order
 from prmkd_jax.data.sources.log import SPLITS, Log
 
 _ROWS = 1 << 20
-PICTURES = "images"
-"""Folder of the pictures that were fetched."""
 STAGED = "items.staged.parquet"
 
 
@@ -35,6 +29,7 @@ class Histories:
         user_ids: ids in the order of the numbers.
         item_ids: ids in the order of the numbers, which is the order of the texts.
         times: microseconds since 1970 UTC; None where only the rank is known.
+        tied: interactions at the same rank as another of the user; 0 where there are times.
         ratings: as in `Log`, like the following.
         events: index of `event_names`, −1 where there is none.
         event_names: the types of events.
@@ -45,6 +40,7 @@ class Histories:
     user_ids: pl.Series
     item_ids: pl.Series
     times: Int64[np.ndarray, " rows"] | None
+    tied: int
     ratings: Float32[np.ndarray, " rows"] | None
     events: Int32[np.ndarray, " rows"] | None
     event_names: tuple[str, ...]
@@ -70,11 +66,19 @@ def histories(log: Log, ties: Ties, by_appearance: bool) -> Histories:
         user_ids=user_ids,
         item_ids=item_ids,
         times=log.times if log.timed else None,
+        tied=0 if log.timed else _tied(log),
         ratings=log.ratings,
         events=log.events,
         event_names=log.event_names,
         splits=None if is_leave_one_out(indptr, log.splits) else log.splits,
     )
+
+
+def _tied(log: Log) -> int:
+    """Rows, in order, whose user has another at the same time."""
+    same = np.zeros(len(log) + 1, dtype=bool)
+    same[1:-1] = (log.users[1:] == log.users[:-1]) & (log.times[1:] == log.times[:-1])
+    return int((same[1:] | same[:-1]).sum())
 
 
 def is_leave_one_out(
@@ -140,6 +144,9 @@ def write_interactions(folder: Path, data: Histories) -> None:
         for index, name in enumerate(table.column_names):
             if name in ("user_id", "item_id"):
                 table = table.set_column(index, name, table[name].cast(pa.large_string()))
+            if name == "timestamp":
+                field = pa.field(name, pa.int64(), metadata={TIME_UNIT: "ms"})
+                table = table.set_column(index, field, table[name])
         return table
 
     with pq.ParquetWriter(folder / INTERACTIONS, part(slice(0, 0)).schema) as writer:
@@ -213,64 +220,3 @@ def write_items(folder: Path, rows: pl.DataFrame) -> None:
         if name in ("item_id", "title") or rows[name].null_count() < len(rows)
     ]
     pq.write_table(rows.select(kept).to_arrow(), folder / ITEMS)
-
-
-@contextmanager
-def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to write in, which becomes `target` at the end, and nothing on an error.
-
-    Raises:
-        UserError: the target is there, and is not to be replaced.
-    """
-    refuse_existing(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        yield part
-        for path in part.iterdir():
-            _sync(path)
-        _sync(part)
-        refuse_existing(target, overwrite)
-        old = target.with_name(f".{target.name}.old-{os.getpid()}")
-        if target.exists():
-            os.rename(target, old)
-        try:
-            os.rename(part, target)
-        except OSError:
-            if old.exists():
-                os.rename(old, target)
-            raise
-        # Pictures are named by their addresses, so those of the old data set are as good here.
-        if (old / PICTURES).is_dir():
-            os.rename(old / PICTURES, target / PICTURES)
-        _sync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Refuses to replace a data set unasked, or anything else at all.
-
-    Raises:
-        UserError: it is there.
-    """
-    if os.path.lexists(target) and not overwrite:
-        raise UserError(
-            f"--name={target.name}: found {target} already, expected a new name or --overwrite"
-        )
-    is_data = (target / INTERACTIONS).is_file() and not target.is_symlink()
-    if os.path.lexists(target) and not is_data:
-        raise UserError(
-            f"--name={target.name}: found {target}, which is no data set, expected a new name"
-        )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,8 @@
 """Cells as people have them, made into ids, texts, categories and prices."""
 
 import ast
+import datetime
+import decimal
 import html
 import json
 import re
@@ -15,7 +17,8 @@ from prmkd_jax.data.sources.place import Place
 
 # What JSON, a Python literal or a nested parquet column holds.
 Value: TypeAlias = (
-    "str | int | float | bool | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
+    "str | int | float | bool | bytes | decimal.Decimal | datetime.date | datetime.time"
+    " | datetime.timedelta | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
 )
 Row: TypeAlias = Mapping[str, Value]
 
@@ -38,60 +41,28 @@ _HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE |
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,2000}>")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f\u200b\ufeff]+")
 _NUMBER = re.compile(r"\d[\d,. ]*")
-
-
-def ids(column: pl.Series, place: Place) -> pl.Series:
-    """Ids as text, as they are written: leading zeros stay, and no number gets a `.0`.
-
-    A blank cell is null. Floating-point numbers, as a tool makes of whole numbers where some
-    are missing, become whole numbers again.
-
-    Args:
-        column: text, categoricals, whole numbers, or floating-point numbers without fraction.
-        place: where the column stands, for errors.
-
-    Raises:
-        UserError: the type holds no ids, or a number has a fraction.
-    """
-    kind = column.dtype
-    if kind.is_float():
-        numbers = column.fill_nan(None)
-        odd = ((numbers != numbers.floor()) | (numbers.abs() >= 2**53)).arg_true()
-        if len(odd):
-            row, found = place.row(odd[0]), numbers[odd[0]]
-            raise UserError(f"{row}: found {found!r}, expected text or a whole number as an id")
-        return numbers.cast(pl.Int64).cast(pl.String)
-    if kind.is_decimal():
-        texts = column.cast(pl.String).str.replace(r"\.0+$", "")
-    elif kind in (pl.String, pl.Categorical, pl.Enum, pl.Null) or kind.is_integer():
-        texts = column.cast(pl.String)
-    elif kind == pl.Binary:
-        try:
-            texts = column.cast(pl.String)
-        except pl.exceptions.ComputeError:
-            raise UserError(
-                f"{place.column_of()}: found bytes that are not UTF-8, expected text"
-            ) from None
-    else:
-        raise UserError(
-            f"{place.column_of()}: found type {kind}, expected text or whole numbers as ids"
-        )
-    return texts.set(texts.str.strip_chars() == "", None)
+# Lists as NumPy prints them, which pandas' csv has: ['a' 'b'], array(['a', 'b'], dtype=object).
+_ARRAY = re.compile(r"\barray\((\[[^()]*\])(?:,\s*dtype=\w+)?\)")
+_NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")
 
 
 def text(value: Value) -> str | None:
     """A text without HTML entities, tags and line breaks; None where nothing is left.
+
+    Of a list and of an object the texts of its values.
 
     >>> text("Nuts &amp; <b>bolts</b>")
     'Nuts & bolts'
     >>> text(["One.", "Two."])
     'One. Two.'
     """
+    if isinstance(value, dict):
+        value = [*value.values()]
     if isinstance(value, list | tuple):
         value = " ".join(filter(None, map(text, value)))
-    if value is None or isinstance(value, dict | bool) or value != value:
+    if value is None or isinstance(value, bool) or value != value:
         return None
-    told = value if isinstance(value, str) else _number(value)
+    told = value if isinstance(value, str) else _written(value)
     if told.isascii() and told.isprintable() and not ("&" in told or "<" in told or "  " in told):
         return told.strip() or None
     if "&" in told:
@@ -108,7 +79,7 @@ def text(value: Value) -> str | None:
 def categories(value: Value) -> str | None:
     """Names of categories, apart by commas without a space; each once, in their order.
 
-    A nested list is read through; text that looks like a list in Python or JSON is one.
+    A nested list is read through; text that looks like a list in Python, JSON or NumPy is one.
 
     >>> categories([["Beauty", "Skin Care"], ["Beauty", "Tapes,Adhesives"]])
     'Beauty,Skin Care,Tapes, Adhesives'
@@ -137,8 +108,15 @@ def literal(told: str) -> Value:
     ('Beauty', 'Skin Care')
     """
     told = told.strip()
-    if not told.startswith(("[", "(", "'", '"')) or len(told) > _LITERAL_CHARS:
+    if len(told) > _LITERAL_CHARS:
         return None
+    if "array(" in told:
+        told = _ARRAY.sub(r"\1", told)
+    if not told.startswith(("[", "(", "'", '"')):
+        return None
+    if told.startswith("["):
+        # Python would put two texts without a comma together.
+        told = _NO_COMMA.sub(", ", told)
     value = python_literal(told)
     return value if isinstance(value, list | tuple) else None
 
@@ -167,7 +145,7 @@ def price(value: Value) -> float | None:
     """
     if isinstance(value, bool) or value is None:
         return None
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | decimal.Decimal):
         return float(value) if 0 <= value < float("inf") else None
     if not isinstance(value, str) or len(value) > _PRICE_CHARS:
         return None
@@ -226,5 +204,10 @@ def _names(value: Value) -> Iterator[str]:
             yield name
 
 
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else str(value)
+def _written(value: Value) -> str:
+    """A value that is no text, as people write it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, int | float | decimal.Decimal):
+        return str(int(value)) if value % 1 == 0 else str(value)
+    return str(value)

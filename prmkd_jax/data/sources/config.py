@@ -5,8 +5,8 @@ import datetime
 import os
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.data.sources.files import expanded
 
 SOURCES = ("table", "recbole", "lcrec", "recformer", "amazon")
 GENERATIONS = ("2014", "2018", "2023")
@@ -19,6 +19,10 @@ _FREE = (
     *("name", "data_dir", "overwrite", "strict", "download", "base_url"),
     *("download_images", "image_hosts", "image_connections", "encode_images"),
 )
+
+
+# Columns that can't be one.
+_APART = ("user_column", "item_column", "timestamp_column", "position_column")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,8 @@ class PrepareConfig:
     data_dir: str = option(
         os.environ.get("PRMKD_DATA_DIR") or "data",
         "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
+        filled=True,
+        path="folder",
     )
     overwrite: bool = option(False, "Replace the data set of this name.")
     strict: bool = option(False, "Make an error of every warning; nothing is written then.")
@@ -43,9 +49,12 @@ class PrepareConfig:
         (),
         "For --source=table: csv, tsv, jsonl or parquet, also gzipped; a file, a folder of part "
         "files, or a pattern such as part-*.csv.gz.",
+        path=True,
     )
-    items: tuple[str, ...] = option((), "The catalogue, in the same formats; none without.")
-    raw_dir: str = option("", "Folder of the files, for every source but table.")
+    items: tuple[str, ...] = option(
+        (), "The catalogue, in the same formats; none without.", path=True
+    )
+    raw_dir: str = option("", "Folder of the files, for every source but table.", path="folder")
     generation: str = option("2018", "Amazon: which release.", choices=GENERATIONS)
     category: str = option("", "Amazon: name of the category, as in the file names.")
     reviews: str = option(
@@ -129,14 +138,24 @@ class PrepareConfig:
         for flag in ("user_column", "item_column"):
             if not getattr(self, flag):
                 raise UserError(f"--{flag}: found nothing, expected the name of a column")
+        used: dict[str, str] = {}
+        for flag in _APART:
+            column = getattr(self, flag)
+            if column and used.setdefault(column, flag) != flag:
+                raise UserError(
+                    f"--{flag}: found {column!r}, the column of --{used[column]}, expected another"
+                )
         if self.base_url and not safe_address(self.base_url):
             raise UserError(f"--base_url: found {self.base_url!r}, expected https://…")
 
     @property
-    def digest(self) -> str:
-        """Stands for all that decides which rows a data set has; pictures come after them."""
+    def decisive(self) -> dict[str, object]:
+        """The flags that decide which rows a data set has; pictures come after them."""
         settings = dataclasses.asdict(self)
-        return content_digest({name: settings[name] for name in settings if name not in _FREE})
+        for name in ("interactions", "items"):
+            settings[name] = [os.path.abspath(expanded(path)) for path in settings[name]]
+        settings["raw_dir"] = self.raw_dir and os.path.abspath(expanded(self.raw_dir))
+        return {name: settings[name] for name in settings if name not in _FREE}
 
     def require(self) -> None:
         """Refuses settings that name no data, before anything is read.

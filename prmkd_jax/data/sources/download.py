@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.sources.config import safe_address
 
@@ -49,14 +50,16 @@ def fetch(
     path: Path,
     progress: Progress = lambda done, total, title: None,
     retries: Retries = Retries(),  # noqa: B008 a constant
+    say: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Fetches one file, unless it is there.
+    """Fetches one file, unless it is there; waits while another process fetches it.
 
     Args:
         address: https, or http of this machine.
         path: where it goes.
         progress: is given the bytes that are there, all bytes where known, and the file's name.
         retries: after so many tries in a row without a new byte, it gives up.
+        say: is given a line where it has to wait.
 
     Raises:
         UserError: the server refuses, or the retries are used up; what was fetched stays, and
@@ -66,7 +69,17 @@ def fetch(
         return path
     if not safe_address(address):
         raise UserError(f"{address}: found an address without https, expected https://…")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    with locked(path, lambda: say(f"another process fetches {path}; waiting for it")):
+        if not path.is_file():
+            _fetch(address, path, progress, retries)
+        # Whoever waits for this lock finds the file there, so its name may go.
+        lock.unlink(missing_ok=True)
+    return path
+
+
+def _fetch(address: str, path: Path, progress: Progress, retries: Retries) -> None:
+    """All tries; the file is there at the end."""
     part = path.with_name(path.name + ".part")
     failed = 0
     while True:
@@ -84,7 +97,6 @@ def fetch(
             time.sleep(min(retries.pause * 2 ** (failed - 1), 60.0))
     _tag_file(part).unlink(missing_ok=True)
     os.replace(part, path)
-    return path
 
 
 def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
@@ -104,6 +116,7 @@ def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
             _refused(error, address, part, have)
         return
     with answer:
+        _require_file(answer, address)
         total = _total(answer, have)
         mode = "ab" if answer.status == 206 and have else "wb"
         done = have if mode == "ab" else 0
@@ -120,6 +133,23 @@ def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
         if done > total:
             part.unlink()
         raise _Interrupted(f"{done} of {total} bytes")
+
+
+def _require_file(answer: http.client.HTTPResponse, address: str) -> None:
+    """Refuses what is another thing under the file's address.
+
+    gzip as an encoding is let through: servers say it of files that are gzipped themselves, and
+    readers tell gzip by its first bytes.
+
+    Raises:
+        UserError: it is a page, such as a login, or packed in another way.
+    """
+    kind = answer.headers.get_content_type()
+    if kind == "text/html":
+        raise UserError(f"{address}: found a page ({kind}), expected the file")
+    encoding = answer.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise UserError(f"{address}: found content in encoding {encoding!r}, expected the file")
 
 
 def _refused(error: urllib.error.HTTPError, address: str, part: Path, have: int) -> None:

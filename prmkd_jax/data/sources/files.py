@@ -55,12 +55,15 @@ def find(flag: str, patterns: Sequence[str]) -> list[Path]:
         if os.path.isfile(one):
             paths = [one]
         elif os.path.isdir(one):
-            paths = [path for path in one.rglob("*") if _is_part(path, one)]
+            paths = _parts_in(one)
         else:
-            paths = [Path(path) for path in glob.glob(str(one), recursive=True)]
-            paths = [path for path in paths if _is_part(path, path.parent)]
+            paths = []
+            for path in map(Path, glob.glob(str(one), recursive=True)):
+                hidden = path.name.startswith((".", "_"))
+                paths += [] if hidden else _parts_in(path) if path.is_dir() else _parts_at(path)
         if not paths:
-            raise UserError(f"--{flag}: found no file {pattern!r}, expected a file, folder or glob")
+            what = "no data in folder" if os.path.isdir(one) else "no file"
+            raise UserError(f"--{flag}: found {what} {pattern!r}, expected a file, folder or glob")
         found.update(dict.fromkeys(sorted(paths)))
     for path in found:
         format_of(path)
@@ -68,6 +71,14 @@ def find(flag: str, patterns: Sequence[str]) -> list[Path]:
         kinds = ", ".join(sorted({format_of(path) for path in found}))
         raise UserError(f"--{flag}: found files of several formats ({kinds}), expected one")
     return list(found)
+
+
+def _parts_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if _is_part(path, folder)]
+
+
+def _parts_at(path: Path) -> list[Path]:
+    return [path] if _is_part(path, path.parent) else []
 
 
 def _is_part(path: Path, folder: Path) -> bool:

@@ -74,15 +74,13 @@ def apply(
 def in_order(log: Log, ties: Ties) -> Int64[np.ndarray, " rows"]:
     """The rows user by user, oldest first; equal times by item id, or as they stand.
 
-    By item id, what is still equal is ordered by rating and event, and is the same after that.
+    By item id, what is still equal is ordered by rating and event, and is the same after that. Of
+    a given split, training comes before validation and that before the test at equal times.
     """
     if not ties.by_item:
         return np.lexsort((log.times, log.users))
-    keys: list[np.ndarray] = [log.items, log.times, log.users]
-    for column in (log.ratings, log.events, log.splits):
-        if column is not None:
-            keys.insert(0, column)
-    return np.lexsort(keys)
+    keys = [log.events, log.ratings, log.items, log.splits, log.times, log.users]
+    return np.lexsort([column for column in keys if column is not None])
 
 
 def _asked(

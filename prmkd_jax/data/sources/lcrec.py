@@ -21,6 +21,7 @@ from prmkd_jax.data.sources.source import (
     the_file,
 )
 
+_KINDS = ("user", "item")
 _FIELDS = ("title", "brand", "categories", "description")
 
 
@@ -33,7 +34,7 @@ def open_lcrec(config: PrepareConfig) -> Source:
     folder = expanded(config.raw_dir)
     inter = the_file(folder, "*.inter.json", "histories")
     prefix = inter.name.removesuffix(".inter.json")
-    users, items = (_names(folder / f"{prefix}.{kind}2id") for kind in ("user", "item"))
+    users, items = (_names(folder / f"{prefix}.{kind}2id") for kind in _KINDS)
     histories = [
         History(
             user=_name(user, users, inter),
@@ -47,6 +48,11 @@ def open_lcrec(config: PrepareConfig) -> Source:
         items=iter([_items(catalogue, items)]) if catalogue.is_file() else None,
         timed=False,
         ordered=True,
+        files=tuple(
+            path
+            for path in (inter, catalogue, *(folder / f"{prefix}.{kind}2id" for kind in _KINDS))
+            if path.is_file()
+        ),
         notes=("order: the lists, oldest first",),
     )
 

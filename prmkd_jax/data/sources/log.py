@@ -13,7 +13,7 @@ import polars as pl
 from jaxtyping import Bool, Float32, Int8, Int32, Int64
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.clean import ids
+from prmkd_jax.data.sources.cells import ids, labels, numbers, plain, without_missing
 from prmkd_jax.data.sources.place import Place
 from prmkd_jax.data.sources.rows import Batch
 from prmkd_jax.data.sources.times import Clock
@@ -85,7 +85,7 @@ def canonical(batches: Iterable[Batch], columns: Columns, clock: Clock) -> Itera
         and split Int8 as far as they are in `columns`.
 
     Raises:
-        UserError: a cell is no id, no time or no whole number.
+        UserError: a cell is no id, no time or no number.
     """
     for frame, place in batches:
         at = {name: place.of(column) for name, column in columns.items()}
@@ -97,26 +97,25 @@ def canonical(batches: Iterable[Batch], columns: Columns, clock: Clock) -> Itera
         elif "position" in columns:
             kept["time"] = _whole(frame[columns["position"]], at["position"])
         else:
-            kept["time"] = pl.int_range(
-                place.first, place.first + len(frame), dtype=pl.Int64, eager=True
-            ).alias("time")
+            kept["time"] = _numbered(frame, place)
         if "rating" in columns:
-            rating = frame[columns["rating"]]
-            rating = rating.cast(pl.String) if rating.dtype == pl.Categorical else rating
-            kept["rating"] = rating.cast(pl.Float32, strict=False).alias("rating")
+            kept["rating"] = numbers(frame[columns["rating"]], at["rating"]).alias("rating")
         if "event" in columns:
-            kept["event"] = frame[columns["event"]].cast(pl.String).alias("event")
+            kept["event"] = labels(frame[columns["event"]], at["event"]).alias("event")
         if "split" in columns:
             kept["split"] = frame[columns["split"]].cast(pl.Int8).alias("split")
         yield Batch(pl.DataFrame(kept), place)
 
 
-def collect(batches: Iterable[Batch], timed: bool) -> tuple[Log, Incomplete]:
+def collect(batches: Iterable[Batch], timed: bool, files: str = "") -> tuple[Log, Incomplete]:
     """Numbers users, items and events, and puts all batches together.
+
+    Blank lines, and rows of separators alone, are no rows.
 
     Args:
         batches: of `canonical`.
         timed: whether the times are times.
+        files: how an error names them.
 
     Raises:
         UserError: there is no row.
@@ -127,14 +126,7 @@ def collect(batches: Iterable[Batch], timed: bool) -> tuple[Log, Incomplete]:
     incomplete = Incomplete()
     parts: dict[str, list[np.ndarray]] = {}
     for frame, place in batches:
-        whole = frame.select(
-            pl.all_horizontal(pl.col("user_id", "item_id", "time").is_not_null())
-        ).to_series()
-        missing = (~whole).arg_true()
-        if len(missing):
-            incomplete.example = incomplete.example or _incomplete(frame, int(missing[0]), place)
-            incomplete.number += len(missing)
-            frame = frame.filter(whole)
+        frame = _whole_rows(frame, place, incomplete)
         for name in frame.columns:
             column = frame[name]
             if name in categories:
@@ -146,7 +138,10 @@ def collect(batches: Iterable[Batch], timed: bool) -> tuple[Log, Incomplete]:
                 array = column.to_numpy()
             parts.setdefault(name, []).append(array)
     if not parts or not sum(map(len, parts["user_id"])):
-        raise UserError("found no row with a user, an item and a time, expected at least one")
+        example = f" ({incomplete.example})" if incomplete.example else ""
+        raise UserError(
+            f"{files}: found no row with a user, an item and a time{example}, expected at least one"
+        )
     arrays = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     names = {}
     for name in categories:
@@ -168,6 +163,20 @@ def collect(batches: Iterable[Batch], timed: bool) -> tuple[Log, Incomplete]:
     return log, incomplete
 
 
+def _whole_rows(frame: pl.DataFrame, place: Place, incomplete: Incomplete) -> pl.DataFrame:
+    """The rows that are whole; counts the others, but for blank ones."""
+    needed = [pl.col(name).is_not_null() for name in ("user_id", "item_id", "time")]
+    whole = frame.select(pl.all_horizontal(needed)).to_series()
+    if whole.all():
+        return frame
+    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    missing = (~whole & ~blank).arg_true()
+    if len(missing):
+        incomplete.example = incomplete.example or _incomplete(frame, int(missing[0]), place)
+        incomplete.number += len(missing)
+    return frame.filter(whole)
+
+
 def _sorted(
     names: pl.Series, codes: Int32[np.ndarray, " rows"]
 ) -> tuple[pl.Series, Int32[np.ndarray, " rows"]]:
@@ -179,14 +188,24 @@ def _sorted(
     return names.gather(order), rank[codes]
 
 
+def _numbered(frame: pl.DataFrame, place: Place) -> pl.Series:
+    """The number of each row; null for a blank one."""
+    rows = pl.int_range(place.first, place.first + len(frame), dtype=pl.Int64, eager=True)
+    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    return rows.set(blank, None).alias("time")
+
+
 def _whole(column: pl.Series, place: Place) -> pl.Series:
-    texts = column.cast(pl.String).str.strip_chars().str.replace(r"\.0+$", "")
-    numbers = texts.cast(pl.Int64, strict=False)
-    bad = (texts.is_not_null() & (texts != "") & numbers.is_null()).arg_true()
+    column = plain(column, place, "whole numbers")
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+    texts = without_missing(column.cast(pl.String)).str.replace(r"\.0+$", "")
+    ranks = texts.cast(pl.Int64, strict=False)
+    bad = (texts.is_not_null() & ranks.is_null()).arg_true()
     if len(bad):
         row = place.row(int(bad[0]))
         raise UserError(f"{row}: found {texts[bad[0]]!r}, expected a whole number")
-    return numbers.alias("time")
+    return ranks.alias("time")
 
 
 def _incomplete(frame: pl.DataFrame, index: int, place: Place) -> str:

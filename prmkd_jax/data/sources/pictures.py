@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import remove_leftovers, write_json, writing
 from prmkd_jax.data.canonical import ITEMS
-from prmkd_jax.data.sources.canonical_files import PICTURES as FOLDER
 from prmkd_jax.data.sources.config import safe_address
 from prmkd_jax.data.sources.download import BUSY, Retries
+from prmkd_jax.data.sources.folder import PICTURES as FOLDER
 
 REPORT = "images.json"
 _LIMIT = 20 << 20

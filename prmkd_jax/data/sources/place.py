@@ -39,8 +39,11 @@ class Place:
 def shown(names: Sequence[str]) -> str:
     """Names found in a file, on one line of bounded length.
 
-    >>> shown(["user", "a\\nb"])
-    'user, a b'
+    >>> shown(["user", "a\\nb", " item"])
+    "user, a b, ' item'"
     """
     lines = (" ".join(name.split())[:_NAME_CHARS] for name in names[:_NAMES])
-    return ", ".join(lines) + (", …" if len(names) > _NAMES else "")
+    # A blank that a name begins with is the reason why it isn't found.
+    pairs = zip(lines, names, strict=False)
+    quoted = (repr(name[:_NAME_CHARS]) if name != name.strip() else line for line, name in pairs)
+    return ", ".join(quoted) + (", …" if len(names) > _NAMES else "") or "none"

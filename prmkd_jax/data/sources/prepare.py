@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json
+from prmkd_jax.common.files import file_digest, write_json
 from prmkd_jax.data.dataset import TEXT_FIELDS
 from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
 from prmkd_jax.data.sources import canonical_files, filters
@@ -18,6 +18,8 @@ from prmkd_jax.data.sources.clean import ITEM_COLUMNS
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress, fetch
 from prmkd_jax.data.sources.files import expanded
+from prmkd_jax.data.sources.finished import REPORT, describe_files, require_same
+from prmkd_jax.data.sources.folder import is_data_set, new_folder, recover, refuse_existing
 from prmkd_jax.data.sources.lcrec import open_lcrec
 from prmkd_jax.data.sources.log import Incomplete, collect
 from prmkd_jax.data.sources.recbole_atomic import open_recbole
@@ -27,8 +29,6 @@ from prmkd_jax.data.sources.tables import open_tables
 from prmkd_jax.data.sources.times import Clock
 from prmkd_jax.data.splits import Split, leave_one_out
 from prmkd_jax.data.splits import given as given_split
-
-REPORT = "prepared.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +40,14 @@ class Report:
         notes: how the files were read.
         steps: what every filter removed.
         sheet: the data sheet of the result.
+        found: whether the data set was there already, and nothing was done.
     """
 
     folder: Path
     notes: tuple[str, ...]
     steps: tuple[filters.Step, ...]
     sheet: Sheet
+    found: bool = False
 
     def lines(self) -> list[str]:
         """The report for people, without the warnings."""
@@ -55,7 +57,10 @@ class Report:
             for step in self.steps
         ]
         figures = [str(line) for line in self.sheet.lines if not line.warning]
-        return [*self.notes, *removed, *figures, f"written to {self.folder}"]
+        end = f"written to {self.folder}"
+        if self.found:
+            end = f"{self.folder} was prepared from these files with these flags: nothing to do"
+        return [*self.notes, *removed, *figures, end]
 
     def as_dict(self) -> dict[str, object]:
         """The report as JSON has it."""
@@ -73,6 +78,8 @@ def prepare(
 ) -> Report:
     """Reads, filters and orders; writes `<data_dir>/<name>` whole or not at all.
 
+    A data set that is there, made of the same files with the same flags, is left as it is.
+
     Args:
         config: everything there is to say.
         progress: is given the bytes of a download as they come.
@@ -84,19 +91,23 @@ def prepare(
     """
     config.require()
     target = expanded(config.data_dir) / config.name
-    canonical_files.refuse_existing(target, config.overwrite)
+    recover(target)
+    if not config.overwrite and is_data_set(target):
+        return _found(target, config)
+    refuse_existing(target, config.overwrite)
     if config.source == "amazon" and config.download:
-        download(config, progress)
+        download(config, progress, say)
     clock = Clock(config.time_unit)
     source = open_source(config, clock)
     ties = tie_rule(config, source)
-    with canonical_files.new_folder(target, config.overwrite) as folder:
+    with new_folder(target, config.overwrite) as folder:
         has_catalogue = source.items is not None
         if source.items is not None:
             say("reading the catalogue")
             canonical_files.stage_items(folder, source.items)
         say("reading the interactions")
-        log, incomplete = collect(source.interactions, source.timed)
+        files = ",".join(config.interactions) if config.source == "table" else config.raw_dir
+        log, incomplete = collect(source.interactions, source.timed, files)
         titled = None
         if has_catalogue and config.need_title:
             titled = canonical_files.titled_items(folder, log.item_ids)
@@ -107,7 +118,7 @@ def prepare(
         given = _split_note(log.splits is not None, data.splits is not None)
         del log
         rows, twice, others = _catalogue(folder, config, data.item_ids, has_catalogue)
-        sheet = _sheet(data, rows, others, config, _given(incomplete, twice))
+        sheet = _sheet(data, rows, others, config, _given(incomplete, twice, data))
         if config.strict:
             sheet.require_clean()
         canonical_files.write_items(folder, rows)
@@ -115,17 +126,32 @@ def prepare(
         (folder / canonical_files.STAGED).unlink(missing_ok=True)
         notes = (*source.notes, *_order_notes(source, clock, ties), *given)
         report = Report(target, notes, tuple(steps), sheet)
-        write_json(folder / REPORT, {**report.as_dict(), "settings": config.digest})
+        origin = {
+            "flags": config.decisive,
+            "sources": describe_files(source.files),
+            "interactions": file_digest(folder / canonical_files.INTERACTIONS),
+        }
+        write_json(folder / REPORT, {**report.as_dict(), **origin})
     return report
 
 
-def is_prepared(config: PrepareConfig) -> bool:
-    """Whether the data set is there already, made with the same flags."""
-    path = expanded(config.data_dir) / config.name / REPORT
+def _found(target: Path, config: PrepareConfig) -> Report:
+    """The report of a data set that is there.
+
+    Raises:
+        UserError: it was made otherwise, or, with `--strict`, a warning stands in its sheet.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("settings") == config.digest
-    except (OSError, ValueError, AttributeError):
-        return False
+        files = open_source(config, Clock(config.time_unit)).files
+    except UserError:
+        files = None  # the raw files are gone, or the flags are others, which is told first
+    require_same(target, config, files)
+    kept = json.loads((target / REPORT).read_text(encoding="utf-8"))
+    sheet = Sheet.from_list(kept["sheet"])
+    if config.strict:
+        sheet.require_clean()
+    steps = tuple(filters.Step(**step) for step in kept["steps"])
+    return Report(target, tuple(kept["notes"]), steps, sheet, found=True)
 
 
 def open_source(config: PrepareConfig, clock: Clock) -> Source:
@@ -146,7 +172,9 @@ def open_source(config: PrepareConfig, clock: Clock) -> Source:
     return readers[config.source]()
 
 
-def download(config: PrepareConfig, progress: Progress) -> None:
+def download(
+    config: PrepareConfig, progress: Progress, say: Callable[[str], None] = lambda text: None
+) -> None:
     """Fetches a category's files that are not in `--raw_dir` yet.
 
     Raises:
@@ -154,7 +182,7 @@ def download(config: PrepareConfig, progress: Progress) -> None:
     """
     site = config.base_url.rstrip("/") or SITES[config.generation]
     for folder, name in wanted_files(config):
-        fetch(f"{site}/{folder}/{name}", expanded(config.raw_dir) / name, progress)
+        fetch(f"{site}/{folder}/{name}", expanded(config.raw_dir) / name, progress, say=say)
 
 
 def tie_rule(config: PrepareConfig, source: Source) -> filters.Ties:
@@ -193,23 +221,28 @@ def _catalogue(
         return rows.with_columns(missing[1:]), 0, set()
     rows, twice, others = canonical_files.final_items(folder, item_ids, config.keep_items == "all")
     if not rows["item_id"].is_in(item_ids.implode()).any():
-        example = min(others, default=None)
+        has = f"it has {min(others)!r}" if others else "it has no row"
         raise UserError(
             f"the catalogue: found no item of the interactions, such as {item_ids[0]!r}, in it "
-            f"(it has {example!r}), expected the same ids in both"
+            f"({has}), expected the same ids in both"
         )
     return rows, twice, others
 
 
-def _given(incomplete: Incomplete, twice: int) -> list[Line]:
-    """Lines on rows that the files have and the result has not."""
+def _given(incomplete: Incomplete, twice: int, data: canonical_files.Histories) -> list[Line]:
+    """Lines on rows that the files have and the result has not, and on ranks."""
     warning = (
         "a user, an item or a time is missing; they were left out" if incomplete.number else ""
     )
     repeated = "of an item's rows the fullest was kept" if twice else ""
+    tied = "a rank stands for one interaction of a user" if data.tied else ""
     return [
         Line("incomplete rows", incomplete.number, None, incomplete.example, warning),
         Line("catalogue rows of an item that has another", twice, None, "", repeated),
+        *(
+            [Line("interactions at the same position as another", data.tied, None, "", tied)]
+            * bool(data.tied)
+        ),
     ]
 
 

@@ -17,7 +17,7 @@ from prmkd_jax.data.sources.clean import Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import expanded, whole_text
 from prmkd_jax.data.sources.log import canonical
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import History, Source, history_batch, index_file, renamed
 from prmkd_jax.data.sources.tables import (
@@ -50,14 +50,16 @@ def open_recbole(config: PrepareConfig, clock: Clock) -> Source:
     """
     folder = expanded(config.raw_dir)
     paths = _interaction_files(folder)
-    name = paths[0].name.split(".")[0]
+    name = _name(paths[0])
     items = _items(config, folder, name)
     headers = {path: typed_columns(path) for path in paths}
+    beside = (folder / f"{name}.{kind}" for kind in ("item", "text", "user2index", "item2index"))
+    files = (*paths, *(path for path in beside if path.is_file()))
     if _LIST in headers[paths[0]]:
         histories = _benchmark(folder, name, paths, headers)
         notes = ("order: the lists of the benchmark files, oldest first",)
         batches = iter([history_batch(histories, paths[0])])
-        return Source(batches, items, timed=False, ordered=True, notes=notes)
+        return Source(batches, items, timed=False, ordered=True, files=files, notes=notes)
     several = len(paths) > 1
     columns = interaction_columns(config, paths[0], list(headers[paths[0]]), several)
     return Source(
@@ -65,6 +67,7 @@ def open_recbole(config: PrepareConfig, clock: Clock) -> Source:
         items=items,
         timed="timestamp" in columns,
         ordered=not several,
+        files=files,
         notes=clock_notes(columns, len(paths)),
     )
 
@@ -93,14 +96,22 @@ def _interaction_files(folder: Path) -> list[Path]:
         part: path for part in _PARTS for path in whole if path.name.endswith(f".{part}.inter")
     }
     one = [path for path in whole if path not in parts.values()]
-    names = {path.name.split(".")[0] for path in whole}
+    names = {_name(path) for path in whole}
     if len(names) != 1 or len(one) > 1 or (not one and len(parts) < 3):
-        found = ", ".join(path.name for path in whole) or "none"
+        found = shown([path.name for path in whole or sorted(folder.iterdir())])
         raise UserError(
             f"--raw_dir={folder}: found {found}, expected one NAME.inter, or "
             "NAME.train.inter, NAME.valid.inter and NAME.test.inter"
         )
     return one or [parts[part] for part in _PARTS]
+
+
+def _name(path: Path) -> str:
+    """The data set's name, which may have dots: without `.inter` and the part before it."""
+    name = path.name.removesuffix(".inter")
+    return next(
+        (name.removesuffix(f".{part}") for part in _PARTS if name.endswith(f".{part}")), name
+    )
 
 
 def _rows(

@@ -25,6 +25,7 @@ from prmkd_jax.data.sources.source import (
 )
 
 _PARTS = ("train.json", "val.json", "test.json")
+_OTHERS = ("umap.json", "smap.json", "meta_data.json")
 
 
 def open_recformer(config: PrepareConfig) -> Source:
@@ -58,6 +59,7 @@ def open_recformer(config: PrepareConfig) -> Source:
         items=iter([_items(folder / "meta_data.json")]),
         timed=False,
         ordered=True,
+        files=tuple(folder / name for name in (*_PARTS, *_OTHERS)),
         notes=("order: the lists, oldest first; train, then val, then test",),
     )
 

@@ -4,11 +4,8 @@ polars reads fast; where it stumbles (a quote in the middle of a cell, a number 
 stood before), Python's own csv and json read the rest, slowly, and say which row is at fault.
 """
 
-import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,16 +13,16 @@ from typing import NamedTuple
 import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.data.sources.cells import ids
 from prmkd_jax.data.sources.clean import Row, Value, python_literal
-from prmkd_jax.data.sources.files import Block, blocks, format_of, open_text
+from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_rows
+from prmkd_jax.data.sources.files import Block, blocks, format_of
 from prmkd_jax.data.sources.place import Place
 
 _ROWS = 200_000
 _ITEM_ROWS = 20_000
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
-# The keys of JSON lines are looked for in the first ones.
-_SAMPLED_LINES = 100
-csv.field_size_limit(16 << 20)
+# The keys of JSON lines are looked for in so many bytes at the beginning.
+_SAMPLED = 1 << 20
 
 
 class Batch(NamedTuple):
@@ -56,18 +53,18 @@ def columns_of(path: Path, kind: str | None = None) -> list[str]:
             raise _unreadable(path, "parquet file", error) from None
     if kind == "jsonl":
         names: dict[str, None] = {}
-        for block in blocks(path, size=1 << 20):
-            lines = block.text.splitlines()[:_SAMPLED_LINES]
-            for row in _json_rows(path, Block(b"\n".join(lines), block.first_line)):
+        for block in blocks(path, size=_SAMPLED):
+            for _, row in _json_rows(path, block):
                 names.update(dict.fromkeys(row))
             break
         if not names:
             raise UserError(f"{path}: found no line, expected one JSON object a line")
         return list(names)
-    header = next(_csv_rows(path, kind), (None, None))[1]
+    header = next((cells for _, cells in csv_rows(path, kind) if cells), None)
     if not header:
         raise UserError(f"{path}: found no header, expected the names of the columns")
-    twice = sorted({name for name in header if header.count(name) > 1})
+    # Columns without a name, as of a comma at the end of the lines, are nobody's.
+    twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise UserError(f"{path}, header: found {twice[0]!r} twice, expected each name once")
     return header
@@ -88,7 +85,7 @@ def frames(
         Frames with exactly these columns; of text files all are String.
 
     Raises:
-        UserError: the file is damaged, or a row has too many or too few cells.
+        UserError: the file is damaged, or a row has too many cells.
     """
     kind = kind or format_of(path)
     if kind == "jsonl":
@@ -101,7 +98,7 @@ def frames(
     schema = None if header else dict.fromkeys(columns, pl.String)
     lazy = pl.scan_csv(
         path,
-        separator=_SEPARATORS[kind],
+        separator=SEPARATORS[kind],
         has_header=header,
         schema=schema,
         infer_schema=False,
@@ -112,31 +109,47 @@ def frames(
             yield Batch(frame, Place(str(path), done))
             done += len(frame)
     except (pl.exceptions.PolarsError, OSError):
-        yield from _careful_csv(path, columns, kind, header, done)
+        for first, frame in careful_csv(path, columns, kind, header, done, _ROWS):
+            yield Batch(frame, Place(str(path), first))
 
 
-def dicts(path: Path, columns: Sequence[str], kind: str | None = None) -> Iterator[Rows]:
+def is_empty(path: Path) -> bool:
+    """Whether a text file has no line, or blank ones alone, as part files sometimes have."""
+    if format_of(path) == "parquet":
+        return False
+    try:
+        return not any(block.text.strip() for block in blocks(path, size=_SAMPLED))
+    except UserError:
+        return False  # what is wrong with it is said where it is read
+
+
+def dicts(
+    path: Path, columns: Sequence[str], kind: str | None = None, identifier: str = ""
+) -> Iterator[Rows]:
     """Reads some columns of a catalogue in batches of mappings.
 
     Args:
         path: the file, also gzipped.
         columns: their names; other columns are passed over.
         kind: csv, tsv, jsonl or parquet; by default what the file's name says.
+        identifier: a column whose cells of parquet's types become text as ids do.
 
     Raises:
-        UserError: the file is damaged, or a row has too many or too few cells.
+        UserError: the file is damaged, or a row has too many cells.
     """
     kind = kind or format_of(path)
     if kind == "parquet":
         for frame, place in _parquet_frames(path, columns, _ITEM_ROWS):
+            if identifier:
+                frame = frame.with_columns(ids(frame[identifier], place.of(identifier)))
             yield Rows(frame.to_dicts(), place)
     elif kind == "jsonl":
         for block in blocks(path):
-            rows = _json_rows(path, block)
-            yield Rows(list(rows), Place(str(path), block.first_line, "line"))
+            rows = [row for _, row in _json_rows(path, block)]
+            yield Rows(rows, Place(str(path), block.first_line, "line"))
     else:
-        for frame, place in _careful_csv(path, columns, kind, True, 0, _ITEM_ROWS):
-            yield Rows(frame.to_dicts(), place)
+        for first, frame in careful_csv(path, columns, kind, True, 0, _ITEM_ROWS):
+            yield Rows(frame.to_dicts(), Place(str(path), first))
 
 
 def _parquet_frames(path: Path, columns: Sequence[str], rows: int = _ROWS) -> Iterator[Batch]:
@@ -156,15 +169,31 @@ def _json_frames(path: Path, columns: Sequence[str]) -> Iterator[Batch]:
         place = Place(str(path), block.first_line, "line")
         try:
             frame = pl.read_ndjson(io.BytesIO(block.text), schema=schema)
+            nested = frame.select(pl.any_horizontal(pl.all().str.contains(r"^[\[{]").any())).item()
         except pl.exceptions.PolarsError:
-            rows = list(_json_rows(path, block))
-            texts = {name: [_as_text(row.get(name)) for row in rows] for name in columns}
-            frame = pl.DataFrame(texts, schema=schema)
+            nested = True
+        if nested:
+            frame = pl.DataFrame(_json_cells(path, block, columns), schema=schema)
         yield Batch(frame, place)
 
 
-def _json_rows(path: Path, block: Block) -> Iterator[Row]:
-    """One mapping a line: JSON, or a Python literal as in Amazon's files of 2014."""
+def _json_cells(path: Path, block: Block, columns: Sequence[str]) -> dict[str, list[str | None]]:
+    """The cells as polars would have read them; refuses lists and objects."""
+    cells: dict[str, list[str | None]] = {name: [] for name in columns}
+    for number, row in _json_rows(path, block):
+        for name in columns:
+            value = row.get(name)
+            if isinstance(value, list | tuple | dict):
+                shown = repr(value)[:60]
+                raise UserError(
+                    f"{path}, line {number}, {name}: found {shown}, expected text or a number"
+                )
+            cells[name].append(_as_text(value))
+    return cells
+
+
+def _json_rows(path: Path, block: Block) -> Iterator[tuple[int, Row]]:
+    """Each line's number and mapping: JSON, or a Python literal as in Amazon's files of 2014."""
     for number, line in enumerate(block.text.split(b"\n"), start=block.first_line):
         if not line.strip():
             continue
@@ -174,64 +203,20 @@ def _json_rows(path: Path, block: Block) -> Iterator[Row]:
             row = None
         if not isinstance(row, dict):
             shown = line[:60].decode("utf-8", "replace")
-            raise UserError(f"{path}, line {number}: found {shown!r}, expected a JSON object")
-        yield row
+            hint = " a line, not a list of them" if line.lstrip().startswith(b"[") else ""
+            raise UserError(f"{path}, line {number}: found {shown!r}, expected a JSON object{hint}")
+        yield number, row
 
 
 def _as_text(value: Value) -> str | None:
     """As polars writes a JSON value where a text is wanted."""
     if value is None or isinstance(value, str):
         return value
+    if value != value:
+        return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value)
-
-
-def _careful_csv(
-    path: Path,
-    columns: Sequence[str],
-    kind: str,
-    header: bool,
-    skip: int,
-    size: int = _ROWS,
-) -> Iterator[Batch]:
-    """Reads a csv file row by row from row `skip` on."""
-    rows = _csv_rows(path, kind)
-    names = next(rows)[1] if header else list(columns)
-    wanted = [names.index(name) for name in columns]
-    kept: list[list[str | None]] = []
-    first = skip
-    schema = pl.Schema(dict.fromkeys(columns, pl.String))
-    number = -1
-    for number, (line, cells) in enumerate(rows):
-        if number < skip:
-            continue
-        if len(cells) != len(names):
-            raise UserError(
-                f"{path}, line {line}: found {len(cells)} cells, expected {len(names)} as in "
-                f"the {'header' if header else 'format'}"
-            )
-        kept.append([cells[index] or None for index in wanted])
-        if len(kept) == size:
-            yield Batch(pl.DataFrame(kept, schema=schema, orient="row"), Place(str(path), first))
-            kept, first = [], number + 1
-    if kept:
-        yield Batch(pl.DataFrame(kept, schema=schema, orient="row"), Place(str(path), first))
-
-
-def _csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
-    """The cells of every row that is not blank, and the line on which it ends."""
-    with open_text(path) as stream:
-        reader = csv.reader(stream, delimiter=_SEPARATORS[kind])
-        try:
-            for cells in reader:
-                if cells:
-                    yield reader.line_num, cells
-        except (csv.Error, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            line = reader.line_num + 1
-            raise UserError(
-                f"{path}, line {line}: found no readable {kind} ({first_line(error)})"
-            ) from None
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> UserError:

@@ -10,7 +10,7 @@ import polars as pl
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.clean import Value
 from prmkd_jax.data.sources.files import whole_text
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, shown
 from prmkd_jax.data.sources.rows import Batch
 
 
@@ -23,6 +23,7 @@ class Source:
         items: frames as `clean.item_frame` gives them; None without a catalogue.
         timed: whether `time` is a time, or a rank in the history.
         ordered: whether the order of the rows means something, as in one file.
+        files: all files that are read.
         notes: what the user should know of how the files were read.
     """
 
@@ -30,6 +31,7 @@ class Source:
     items: Iterator[pl.DataFrame] | None
     timed: bool
     ordered: bool
+    files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -68,9 +70,21 @@ def the_file(folder: Path, pattern: str, what: str) -> Path:
     """
     found = sorted(path for path in folder.glob(pattern) if path.is_file())
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+        names = shown([path.name for path in found or sorted(folder.iterdir())])
         raise UserError(f"--raw_dir={folder}: found {names}, expected one file {pattern} ({what})")
     return found[0]
+
+
+class _Twice(Exception):
+    """A field that an object has twice; the first one would be lost."""
+
+
+def _once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(repr(next(name for name in names if names.count(name) > 1))[:60])
+    return made
 
 
 def json_object(path: Path) -> Mapping[str, Value]:
@@ -80,7 +94,9 @@ def json_object(path: Path) -> Mapping[str, Value]:
         UserError: it is none.
     """
     try:
-        value = json.loads(whole_text(path))
+        value = json.loads(whole_text(path), object_pairs_hook=_once)
+    except _Twice as twice:
+        raise UserError(f"{path}: found the field {twice} twice, expected each once") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}, line {error.lineno}: found no JSON ({error.msg}), expected one object"
@@ -101,7 +117,7 @@ def id_list(path: Path, key: str, value: Value) -> list[str]:
     if not isinstance(value, list):
         raise UserError(f"{path}, field {key!r}: found {_short(value)}, expected a list of items")
     for item in value:
-        if isinstance(item, bool) or not isinstance(item, int | str):
+        if isinstance(item, bool) or not isinstance(item, int | str) or not str(item).strip():
             raise UserError(f"{path}, field {key!r}: found {_short(item)}, expected an item's id")
     return [str(item) for item in value]
 

@@ -1,17 +1,18 @@
 """csv, tsv, jsonl and parquet with named columns: what a warehouse exports."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.clean import Row, item_frame
+from prmkd_jax.data.sources.clean import Row, item_frame, text
 from prmkd_jax.data.sources.config import PrepareConfig
-from prmkd_jax.data.sources.files import find
+from prmkd_jax.data.sources.files import find, format_of
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import shown
-from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
+from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames, is_empty
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
 
@@ -41,16 +42,44 @@ def open_tables(config: PrepareConfig, clock: Clock) -> Source:
     Raises:
         UserError: a file or a column that a flag names is not there.
     """
-    paths = find("interactions", config.interactions)
-    columns = interaction_columns(config, paths[0], columns_of(paths[0]), several=len(paths) > 1)
-    items = find("items", config.items) if config.items else []
+    paths = _with_rows(find("interactions", config.interactions))
+    headers = {path: columns_of(path) for path in paths}
+    columns = _common_columns(config, headers)
+    items = _with_rows(find("items", config.items)) if config.items else []
     return Source(
-        interactions=canonical(_all_frames(paths, columns), columns, clock),
+        interactions=canonical(_all_frames(headers, columns), columns, clock),
         items=_items(config, items) if items else None,
         timed="timestamp" in columns,
         ordered=len(paths) == 1,
+        files=(*paths, *items),
         notes=clock_notes(columns, len(paths)),
     )
+
+
+def _with_rows(paths: Sequence[Path]) -> list[Path]:
+    """The files without those that are empty, as part files may be; all, if all are."""
+    filled = [path for path in paths if not is_empty(path)] if len(paths) > 1 else []
+    return filled or list(paths)
+
+
+def _common_columns(config: PrepareConfig, headers: Mapping[Path, Sequence[str]]) -> dict[str, str]:
+    """Which column is which, in every file alike, whatever the order of the files.
+
+    Raises:
+        UserError: a column is missing, or only some of the files have it. In JSON lines a key
+            may be missing anywhere.
+    """
+    first = next(iter(headers))
+    together = list(dict.fromkeys(name for found in headers.values() for name in found))
+    columns = interaction_columns(config, first, together, several=len(headers) > 1)
+    for path, found in headers.items() if format_of(first) != "jsonl" else ():
+        for column in columns.values():
+            if column not in found:
+                other = next(path for path in headers if column in headers[path])
+                raise UserError(
+                    f"{path}: found columns {shown(found)}, expected {column!r} as in {other}"
+                )
+    return columns
 
 
 def interaction_columns(
@@ -71,10 +100,10 @@ def interaction_columns(
     if "position" in columns:
         columns.pop("timestamp", None)
     elif "timestamp" not in columns and config.timestamp_column:
+        order = "" if several else "; --timestamp_column= takes the order of the rows"
         raise UserError(
             f"{path}: found columns {shown(found)} and no {config.timestamp_column!r}, expected "
-            "--timestamp_column or --position_column to name one of them; "
-            "--timestamp_column= takes the order of the rows"
+            f"--timestamp_column or --position_column to name one of them{order}"
         )
     elif "timestamp" not in columns and several:
         raise UserError(
@@ -99,11 +128,22 @@ def named_columns(
     for name, (flag, may_lack) in wanted.items():
         column = getattr(config, flag)
         default = type(config).__dataclass_fields__[flag].default
+        if not column:
+            continue  # a column without a name, as pandas writes its index, is nobody's
         if column in found:
             columns[name] = column
-        elif column and not (may_lack and column == default):
-            raise UserError(f"{path}: found columns {shown(found)}, expected {column!r} (--{flag})")
+        elif not (may_lack and column == default):
+            hint = _separator_hint(found)
+            raise UserError(
+                f"{path}: found columns {shown(found)}, expected {column!r} (--{flag}){hint}"
+            )
     return columns
+
+
+def _separator_hint(found: Sequence[str]) -> str:
+    """What to say of a header that is one cell, yet looks like several."""
+    sign = next((sign for sign in ";|\t," if len(found) == 1 and sign in found[0]), None)
+    return f"; cells are parted by commas in .csv and by tabs in .tsv, not by {sign!r}" * bool(sign)
 
 
 def clock_notes(columns: Mapping[str, str], files: int) -> tuple[str, ...]:
@@ -116,22 +156,17 @@ def clock_notes(columns: Mapping[str, str], files: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _all_frames(paths: Sequence[Path], columns: Mapping[str, str]) -> Iterator[Batch]:
+def _all_frames(paths: Iterable[Path], columns: Mapping[str, str]) -> Iterator[Batch]:
     wanted = list(dict.fromkeys(columns.values()))
     for path in paths:
-        found = columns_of(path)
-        missing = [column for column in wanted if column not in found]
-        if missing:
-            raise UserError(
-                f"{path}: found columns {shown(found)}, expected {missing[0]!r} as in {paths[0]}"
-            )
         yield from frames(path, wanted)
 
 
 def _items(config: PrepareConfig, paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
     for path in paths:
         columns = named_columns(config, path, columns_of(path), ITEM_FLAGS)
-        for rows, place in dicts(path, list(dict.fromkeys(columns.values()))):
+        wanted = list(dict.fromkeys(columns.values()))
+        for rows, place in dicts(path, wanted, identifier=columns["item_id"]):
             named = (renamed_row(row, columns, path.parent) for row in rows)
             yield item_frame(named, place.of("item_id"))
 
@@ -140,13 +175,17 @@ def renamed_row(row: Row, columns: Mapping[str, str], folder: Path) -> Row:
     """A row under the canonical names.
 
     An image's file is looked for beside the catalogue, and its path becomes absolute; an
-    address becomes the item's `image_url`.
+    address becomes the item's `image_url`. Of a list the first one counts.
     """
     named = {name: row.get(column) for name, column in columns.items()}
     image = named.pop("image_path", None)
-    if isinstance(image, str) and image.strip():
-        if image.startswith(("https://", "http://")):
-            named["image_url"] = image
-        else:
-            named["image_path"] = str((folder / image).resolve())
+    if isinstance(image, list | tuple):
+        image = next(iter(image), None)
+    image = (text(image) or "") if not isinstance(image, dict) else ""
+    if image.startswith("//"):
+        image = f"https:{image}"
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", image):
+        named["image_url"] = image
+    elif image:
+        named["image_path"] = str((folder / image).resolve())
     return named

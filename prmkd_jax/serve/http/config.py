@@ -11,10 +11,12 @@ class ServeConfig:
     """The service's models, address and limits."""
 
     model: str = option(
-        "", "Folder of the exported student, or a link to it; watched for a newer one.", path=True
+        "",
+        "Folder of the exported student, or a link to it; watched for a newer one.",
+        path="folder",
     )
     compare: tuple[str, ...] = option(
-        (), "Folders of further students, such as the plain one, shown next to it.", path=True
+        (), "Folders of further students, such as the plain one, shown next to it.", path="folder"
     )
     images: str = option(
         "",

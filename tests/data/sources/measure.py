@@ -78,9 +78,7 @@ def main(folder: Path, reviews: int, items: int, with_pandas: bool) -> None:
             sys.executable, "-m", "experiments", "prepare", "--source=amazon", "--name=d",
             "--overwrite", f"--raw_dir={raw}", f"--data_dir={folder / threads}", *flags,
         ]  # fmt: skip
-        figures[f"threads_{threads}"] = measure(
-            command, {"POLARS_MAX_THREADS": threads}, LIMIT_GIB
-        )
+        figures[f"threads_{threads}"] = measure(command, {"POLARS_MAX_THREADS": threads}, LIMIT_GIB)
         made = [folder / threads / "d" / name for name in FILES]
         digests.add(tuple(file_digest(path) if path.is_file() else "" for path in made))
     figures["same_bytes"] = len(digests) == 1 and all(next(iter(digests)))

@@ -1,3 +1,5 @@
+import datetime
+import decimal
 import math
 
 import polars as pl
@@ -6,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.clean import categories, ids, item_frame, price, text
+from prmkd_jax.data.sources.cells import ids
+from prmkd_jax.data.sources.clean import categories, item_frame, price, text
 from prmkd_jax.data.sources.place import Place
 
 PLACE = Place("items.csv", first=4, column="item")
@@ -24,6 +27,7 @@ PLACE = Place("items.csv", first=4, column="item")
         (pl.Series(["a"]).cast(pl.Enum(["b", "a"])), ["a"]),
         (pl.Series([b"a"]), ["a"]),
         (pl.Series(["12"]).cast(pl.Decimal(20, 2)), ["12"]),
+        (pl.Series([2**24 - 1, None], dtype=pl.Float32), ["16777215", None]),
     ],
     ids=lambda value: str(value.dtype) if isinstance(value, pl.Series) else "",
 )
@@ -38,6 +42,13 @@ def test_ids_are_text_as_they_are_written(column, expected):
         (pl.Series([2.0**60]), "row 4, item: found 1.15.*, expected text or a whole number"),
         (pl.Series([True]), "items.csv, item: found type Boolean, expected text or whole numbers"),
         (pl.Series([b"\xff"]), "items.csv, item: found bytes that are not UTF-8"),
+        (pl.Series([bytes(15) + b"\x05"]), "items.csv, item: found bytes that are no text"),
+        (pl.Series([2**24], dtype=pl.Float32), "found 16777216.0, expected .* type Float32 isn't"),
+        (pl.Series(["7.50"]).cast(pl.Decimal(20, 2)), "row 4, item: found 7.50, expected text"),
+        (pl.Series([[1]]), r"found type List\(Int64\), expected text or whole numbers"),
+        (pl.Series([{"a": 1}]), "found type Struct"),
+        (pl.Series([datetime.timedelta(1)]), "found type Duration"),
+        (pl.Series([datetime.date(2018, 10, 1)]), "found type Date, expected text or whole"),
     ],
 )
 def test_what_cannot_be_an_id_is_refused(column, message):
@@ -58,7 +69,11 @@ def test_what_cannot_be_an_id_is_refused(column, message):
         (["", "&nbsp;"], None),
         (float("nan"), None),
         (12.0, "12"),
-        ({"a": "b"}, None),
+        ({"en": "Red <b>shoe</b>", "size": 7, "old": None}, "Red shoe 7"),
+        (b"caf\xc3\xa9", "café"),
+        (datetime.date(2018, 10, 1), "2018-10-01"),
+        (decimal.Decimal("7.50"), "7.50"),
+        (decimal.Decimal("7.00"), "7"),
     ],
 )
 def test_texts_lose_entities_tags_and_control_characters(value, expected):
@@ -85,6 +100,11 @@ def test_any_text_is_cleaned_to_text_on_one_line_that_parquet_holds(value):
         (r"['3\d', 'x']", r"3\d,x"),
         ("Beauty, Skin Care", "Beauty, Skin Care"),
         ("[not a list", "[not a list"),
+        ("['Beauty' 'Skin Care']", "Beauty,Skin Care"),
+        ("[\"Women's\"\n 'Gifts']", "Women's,Gifts"),
+        ("array(['a', 'b'], dtype=object)", "a,b"),
+        ("[array(['a', 'b'], dtype=object), array(['c'])]", "a,b,c"),
+        ([{"id": 3, "name": "Tools"}, {"name": "Saws"}], "3 Tools,Saws"),
         ("__import__('os').abort()", "__import__('os').abort()"),
         ("[__import__('os').abort()]", "[__import__('os').abort()]"),
         ("[" * 5000, "[" * 5000),
@@ -105,6 +125,7 @@ def test_categories_of_any_form_are_names_apart_by_commas(value, expected):
         ("1.299,50 €", 1299.5),
         ("$5.00 - $7.50", 5.0),
         (12, 12.0),
+        (decimal.Decimal("5.50"), 5.5),
         (True, None),
         ("", None),
         (math.inf, None),

@@ -22,6 +22,9 @@ class Server:
         content: the file.
         tag: its version.
         ranged: whether ranges are served.
+        location: where a redirect leads.
+        headers: sent with every file.
+        shift: a range begins so many bytes late.
     """
 
     def __init__(self):
@@ -31,6 +34,8 @@ class Server:
         self.tag = '"1"'
         self.ranged = True
         self.location = ""
+        self.headers: dict[str, str] = {}
+        self.shift = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,7 +63,7 @@ class Server:
             return
         start = 0
         if wanted and self.ranged and handler.headers.get("If-Range", self.tag) == self.tag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            start = int(wanted.removeprefix("bytes=").rstrip("-")) + self.shift
             if start >= len(self.content):
                 handler.send_response(416)
                 handler.send_header("Content-Range", f"bytes */{len(self.content)}")
@@ -71,6 +76,8 @@ class Server:
             handler.send_response(200)
         handler.send_header("Content-Length", str(len(self.content) - start))
         handler.send_header("ETag", self.tag)
+        for name, value in self.headers.items():
+            handler.send_header(name, value)
         handler.end_headers()
         length = len(step) if isinstance(step, bytes) else len(self.content)
         handler.wfile.write(self.content[start : start + length])
@@ -165,6 +172,84 @@ def test_only_safe_addresses_are_asked(server, tmp_path):
     server.location = "http://example.org/a"
     with pytest.raises(UserError, match=r"found a redirect to http://example.org/a, expected"):
         fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+
+
+def test_a_redirect_to_a_safe_address_is_followed(server, tmp_path):
+    server.script = [302]
+    server.location = f"{server.address}/elsewhere"
+    fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_file_that_ends_early_every_time_is_not_taken_for_whole(server, tmp_path):
+    server.script = [b"x" * 10] + [b""] * 4
+    with pytest.raises(UserError, match=rf"found 10 of {len(CONTENT)} bytes after 4 tries"):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a.part").stat().st_size == 10
+
+
+def test_another_range_than_was_asked_for_is_not_put_behind_what_is_there(server, tmp_path):
+    server.script, server.shift = [b"x" * 10], 3
+    with pytest.raises(UserError, match=r"found range 'bytes 13-.*' instead of one from byte 10"):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    server.shift = 0
+    fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"Content-Type": "text/html; charset=utf-8"}, r"found a page \(text/html\), expected the"),
+        ({"Content-Encoding": "br"}, "found content in encoding 'br', expected the file"),
+    ],
+)
+def test_what_is_not_the_file_is_refused_at_once(server, tmp_path, headers, message):
+    server.headers = headers
+    with pytest.raises(UserError, match=message):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert len(server.ranges) == 1
+    assert not (tmp_path / "a.part").exists()
+
+
+def test_a_gzipped_file_may_be_called_gzip_encoded(server, tmp_path):
+    server.headers = {"Content-Encoding": "x-gzip", "Content-Type": "application/x-gzip"}
+    fetch(f"{server.address}/a.gz", tmp_path / "a.gz", retries=QUICK)
+    assert (tmp_path / "a.gz").read_bytes() == CONTENT
+
+
+def test_two_calls_fetch_a_file_once_and_never_write_at_once(server, tmp_path):
+    """They would share one part file."""
+    waiting, said = threading.Event(), []
+    plain = server.answer
+
+    def answer(handler):
+        assert waiting.wait(30)
+        plain(handler)
+
+    def wait(line: str) -> None:
+        said.append(line)
+        waiting.set()
+
+    server.answer = answer
+    server.script = [b"x" * 1000]
+    threads = [
+        threading.Thread(
+            target=fetch,
+            args=(f"{server.address}/a", tmp_path / "a"),
+            kwargs={"retries": QUICK, "say": wait},
+        )
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert said == [f"another process fetches {tmp_path / 'a'}; waiting for it"]
+    assert server.ranges == [None, "bytes=1000-"]
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 def test_nobody_answers(tmp_path):

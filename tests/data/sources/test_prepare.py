@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 import os
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources import canonical_files
+from prmkd_jax.data.sources import folder as folder_of_data
 from prmkd_jax.data.sources import prepare as module
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.prepare import prepare
@@ -39,7 +41,7 @@ def config(folder: Path, **changes) -> PrepareConfig:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 # So few of each that equal times, and equal rows but for the rating, are common.
@@ -135,12 +137,103 @@ def test_a_data_set_is_replaced_only_when_asked(tmp_path):
     prepare(config(tmp_path, interactions=(path,)))
     before = bytes_of(tmp_path / "data/d")
     write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
+    with pytest.raises(UserError, match=r"--name=d: found .*/d already, made of other files \(.*"):
+        prepare(config(tmp_path, interactions=(path,)))
+    (tmp_path / "data/d/prepared.json").unlink()
     with pytest.raises(UserError, match=r"--name=d: found .*/d already, expected a new name or"):
         prepare(config(tmp_path, interactions=(path,)))
-    assert bytes_of(tmp_path / "data/d") == before
+    after = bytes_of(tmp_path / "data/d")
+    assert before == {**before, **after}
     prepare(config(tmp_path, interactions=(path,), overwrite=True))
     assert bytes_of(tmp_path / "data/d") != before
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
+
+
+def test_a_finished_data_set_is_recognised(tmp_path):
+    rows = [("nan", "x", 10**9, 1), ("nan", "y", 10**9 + 1, 1)]
+    paths = tuple(write(tmp_path / "raw", [rows, rows]))
+    made = prepare(config(tmp_path, interactions=paths, min_history=2))
+    assert not made.found
+    before = bytes_of(tmp_path / "data/d")
+    found = prepare(config(tmp_path, interactions=paths, min_history=2))
+    assert found == dataclasses.replace(made, found=True)
+    assert found.lines()[-1].endswith("with these flags: nothing to do")
+    for path in paths:
+        os.utime(path, (0, 0))  # the same content, copied
+    assert prepare(config(tmp_path, interactions=paths, min_history=2)).found
+    with pytest.raises(UserError, match="--strict: found"):
+        prepare(config(tmp_path, interactions=paths, min_history=2, strict=True))
+    os.unlink(paths[1])  # who needs the room
+    assert prepare(config(tmp_path, interactions=paths, min_history=2)).found
+    assert bytes_of(tmp_path / "data/d") == before
+
+
+def spoil_rows(folder: Path) -> None:
+    frame = pl.read_parquet(folder / "data/d/interactions.parquet")
+    frame.reverse().write_parquet(folder / "data/d/interactions.parquet")
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "differs"),
+    [
+        (None, {"min_history": 1}, "made with --min_history=2 and not 1, expected a new name or"),
+        (None, {"events": ("buy", "cart")}, "made with --events= and not buy,cart"),
+        (None, {"min_rating": 1.0}, "made with --min_rating=none and not 1.0"),
+        (
+            lambda folder: write(folder / "raw", [[("a", "x", 10**9, 2)]]),
+            {},
+            r"made of other files \(.*/part-0.csv has changed\)",
+        ),
+        (
+            lambda folder: write(folder / "raw", [[("abc", "x", 10**9, 2)]]),
+            {},
+            r"made of other files \(.*/part-0.csv has \d+ bytes now, \d+ before\)",
+        ),
+        (
+            lambda folder: write(folder / "raw", [[("a", "x", 10**9, 1)]] * 2),
+            {},
+            r"made of other files \(.*/part-1.csv is new\)",
+        ),
+        (spoil_rows, {}, "whose interactions.parquet is no longer as it was written"),
+    ],
+)
+def test_what_differs_from_a_finished_data_set_is_said(tmp_path, change, flags, differs):
+    write(tmp_path / "raw", [[("a", "x", 10**9, 1), ("a", "y", 10**9, 1)]])
+    folder = str(tmp_path / "raw")
+    prepare(config(tmp_path, interactions=(folder,), min_history=2))
+    if change is not None:
+        change(tmp_path)
+    before = bytes_of(tmp_path / "data/d")
+    with pytest.raises(UserError, match=f"--name=d: found .*/d already, {differs}"):
+        prepare(config(tmp_path, interactions=(folder,), **{"min_history": 2, **flags}))
+    assert bytes_of(tmp_path / "data/d") == before
+
+
+DEAD = 2**22 + 1  # no process has this number
+
+
+def test_what_a_killed_call_left_is_tidied_up(tmp_path):
+    """Killed while it wrote, and between the two renames of --overwrite."""
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    data = tmp_path / "data"
+    before = bytes_of(data / "d")
+    (data / f".d.partial-{DEAD}").mkdir()
+    (data / f".d.partial-{DEAD}/items.staged.parquet").write_bytes(b"half")
+    (data / "d").rename(data / f".d.old-{DEAD}")
+    assert prepare(config(tmp_path, interactions=(path,))).found
+    assert [entry.name for entry in data.iterdir()] == ["d"]
+    assert bytes_of(data / "d") == before
+    # After the second rename: the new one stands, the pictures are still in the old one.
+    (data / f".d.old-{DEAD}/images").mkdir(parents=True)
+    (data / f".d.old-{DEAD}/images/a.jpg").write_bytes(b"picture")
+    assert prepare(config(tmp_path, interactions=(path,))).found
+    assert bytes_of(data / "d") == before
+    assert (data / "d/images/a.jpg").read_bytes() == b"picture"
+    # What another call is writing at this moment is left alone.
+    (data / f".d.partial-{os.getppid()}").mkdir()
+    prepare(config(tmp_path, interactions=(path,), overwrite=True))
+    assert (data / f".d.partial-{os.getppid()}").is_dir()
 
 
 def test_what_is_no_data_set_is_never_replaced(tmp_path):
@@ -168,7 +261,8 @@ def test_a_failure_leaves_the_old_data_set_and_nothing_else(tmp_path, monkeypatc
     def fail(*arguments):
         raise OSError("no room")
 
-    monkeypatch.setattr(module.canonical_files, step, fail)
+    place = folder_of_data if step == "_sync" else module.canonical_files
+    monkeypatch.setattr(place, step, fail)
     write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
     with pytest.raises(OSError, match="no room"):
         prepare(config(tmp_path, interactions=(path,), overwrite=True))
@@ -183,7 +277,7 @@ def test_the_old_data_set_comes_back_where_the_new_one_cannot_take_its_place(tmp
     rename = os.rename
 
     def fail(source, target):
-        if ".part-" in str(source):
+        if ".partial-" in str(source):
             raise OSError("no permission")
         rename(source, target)
 

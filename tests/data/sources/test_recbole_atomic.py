@@ -185,3 +185,34 @@ def test_three_files_with_a_row_an_interaction_are_a_given_split(tmp_path):
         ("v", "a", "train"),
         ("v", "c", "validation"),
     ]
+
+
+TIMED = "user_id:token\titem_id:token\ttimestamp:float\n"
+
+
+def test_at_equal_times_a_given_split_keeps_its_order(tmp_path):
+    """Amazon's times are days: by item id the test item would come first."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for part, item in (("train", "z"), ("valid", "m"), ("test", "a")):
+        rows = "".join(f"{user}\t{item}{user}\t881250949\n" for user in "uv")
+        rows += "u\tzz\t881250900\n" if part == "train" else ""
+        (raw / f"x.{part}.inter").write_text(TIMED + rows)
+    config = PrepareConfig(
+        source="recbole", name="x", raw_dir=str(raw), data_dir=str(tmp_path / "data")
+    )
+    report = prepare(config)
+    assert not [line for line in report.sheet.warnings if "--split=given" in line.name]
+    frame = pl.read_parquet(tmp_path / "data/x/interactions.parquet")
+    assert frame["item_id"].to_list() == ["zz", "zu", "mu", "au", "zv", "mv", "av"]
+
+
+def test_a_name_may_have_dots(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "ml-1.0.inter").write_text(TIMED + "u\t7\t881250949\n")
+    (raw / "ml-1.0.item").write_text("item_id:token\ttitle:token_seq\n7\tToy Story\n")
+    prepare(
+        PrepareConfig(source="recbole", name="x", raw_dir=str(raw), data_dir=str(tmp_path / "data"))
+    )
+    assert pl.read_parquet(tmp_path / "data/x/items.parquet")["title"].to_list() == ["Toy Story"]

@@ -151,9 +151,87 @@ def test_a_file_that_is_wrong_is_refused_and_nothing_is_left(tmp_path, name, tex
     assert not [*(tmp_path / "data").glob("*")]
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        (",user_id,item_id,timestamp", "0,a,007,1538352000"),
+        ("user_id,item_id,timestamp,,", "a,007,1538352000,,"),
+    ],
+)
+def test_columns_without_a_name_are_nobodys(tmp_path, header, row):
+    """pandas writes its index so: no flag that is left empty means it."""
+    run(tmp_path, write(tmp_path, "log.csv", f"{header}\n{row}\n"))
+    assert rows(tmp_path) == [("a", "007", 1538352000000)]
+
+
+def test_blank_lines_are_no_rows_and_none_is_lost(tmp_path, monkeypatch):
+    """polars counts them as rows, and where it stumbles the careful reader goes on from there."""
+    monkeypatch.setattr("prmkd_jax.data.sources.rows._ROWS", 3)
+    lines = [f"u{n % 3},i{n},{1538352000 + n}\n" + "\n" * (n % 2) for n in range(40)]
+    for end in ("", 'v,5" pipe,1538359000\n'):
+        text = "user_id,item_id,timestamp\n\n" + "".join(lines) + end + ",,\n"
+        report = run(tmp_path, write(tmp_path, "log.csv", text), overwrite=True)
+        assert len(rows(tmp_path)) == 40 + bool(end)
+        assert report.sheet["incomplete rows"].number == 0
+
+
+def test_a_quote_that_is_never_closed_swallows_no_row(tmp_path):
+    log = write(tmp_path, "log.csv", CSV)
+    text = 'item_id\ttitle\n007\t"12 inch\n7\tplain\n8\t"quoted" pipe\n'
+    items = write(tmp_path, "items.tsv", text)
+    with pytest.raises(UserError, match=r"items.tsv, lines 2 to 4: found no readable tsv .*quote"):
+        run(tmp_path, log, items=(items,))
+    items = write(tmp_path, "items.tsv", text.replace('"12', "12"))
+    run(tmp_path, log, items=(items,))
+    assert rows(tmp_path, "items.parquet")[0] == ("007", "12 inch")
+
+
+def test_part_files_without_a_line_are_passed_over(tmp_path):
+    """Spark writes a part file for every task, with or without rows."""
+    folder = tmp_path / "export"
+    write(folder, "part-0.csv", "\n")
+    write(folder, "part-1.csv", CSV)
+    (folder / "part-2.csv.gz").write_bytes(gzip.compress(b""))
+    write(folder, "part-3.csv", CSV.splitlines()[0])
+    run(tmp_path, str(folder))
+    assert len(rows(tmp_path)) == 3
+
+
+def test_part_files_below_folders_that_a_pattern_names(tmp_path):
+    for day in ("dt=2018-10-01", "dt=2018-10-02", "_temporary"):
+        write(tmp_path / "export" / day, "part-0.csv", CSV.replace("01,", f"{day},"))
+    run(tmp_path, f"{tmp_path}/export/*")
+    assert {row[0] for row in rows(tmp_path)} >= {"dt=2018-10-01", "dt=2018-10-02"}
+    assert not any("temporary" in row[0] for row in rows(tmp_path))
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_columns_do_not_hang_on_which_part_file_comes_first(tmp_path, names):
+    one, other = CSV, "user_id,item_id,timestamp,rating\nb,7,1538352009,5\n"
+    paths = [
+        write(tmp_path / names[number], "part.csv", text)
+        for number, text in enumerate((one, other))
+    ]
+    with pytest.raises(UserError, match=r"part.csv: found columns .* expected 'rating' as in"):
+        run(tmp_path, *paths)
+    run(tmp_path, *paths, rating_column="")
+    assert len(rows(tmp_path)) == 4
+
+
+def test_json_cells_that_hold_no_value_or_several(tmp_path):
+    lines = '{"user_id": NaN, "item_id": 7, "timestamp": 1538352000}\n'
+    lines += '{"user_id": "a", "item_id": "[7", "timestamp": 1538352000}\n'
+    report = run(tmp_path, write(tmp_path, "log.jsonl", lines))
+    assert rows(tmp_path) == [("a", "[7", 1538352000000)]
+    assert report.sheet["incomplete rows"].number == 1
+    bad = write(tmp_path, "bad.jsonl", lines + lines.replace('"[7"', "[7]"))
+    with pytest.raises(UserError, match=r"bad.jsonl, line 4, item_id: found \[7\], expected text"):
+        run(tmp_path, bad, name="bad")
+
+
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path):
     (tmp_path / "log.csv").write_bytes(CSV.encode() + b"\xff,1,1538352000\n")
-    with pytest.raises(UserError, match=r"log.csv, line .*: found no readable csv \('utf-8' codec"):
+    with pytest.raises(UserError, match=r"log.csv, line 5: found invalid start byte \(0xff\), exp"):
         run(tmp_path, str(tmp_path / "log.csv"))
 
 
@@ -210,3 +288,74 @@ def test_the_careful_json_reader_gives_the_ids_of_the_fast_one(tmp_path):
         made.append(pl.read_parquet(tmp_path / "data" / name / "interactions.parquet").rows())
     assert made[0] == made[1]
     assert [row[:2] for row in made[0]] == [("7", str(2**64 - 1)), ("7", "x"), ("7", "y")]
+
+
+@pytest.mark.parametrize("first", ["1970-01-01", "1972-12-31", "1973-01-01"])
+def test_dates_that_no_unit_tells_are_still_a_clock(tmp_path, first):
+    """Milliseconds before 1973 have the size of seconds."""
+    text = f"user_id,item_id,timestamp\na,7,{first}\na,007,2018-10-01\n"
+    report = run(tmp_path, write(tmp_path, "log.csv", text))
+    line = report.sheet["times before 1973 or after 2099"]
+    assert (line.number, bool(line.warning)) == ((0, False) if first > "1973" else (1, True))
+    stamps = read_dataset(tmp_path / "data", "shop").interactions.timestamps
+    assert stamps is not None
+    days = (dt.date.fromisoformat(first) - dt.date(1970, 1, 1)).days
+    assert stamps.tolist() == [days * 86_400_000_000, 1538352000_000_000]
+
+
+def test_a_rank_that_comes_twice_is_a_warning(tmp_path):
+    text = "user_id,item_id,rank\na,y,1\na,x,1\nb,x,1\n"
+    report = run(tmp_path, write(tmp_path, "log.csv", text), position_column="rank")
+    line = report.sheet["interactions at the same position as another"]
+    assert (line.number, bool(line.warning)) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["5", " 4.5 ", "", "NaN", "<NA>"], [5.0, 4.5, None, None, None]),
+        ([b"5", b"4", None, b"1", b"2"], [5.0, 4.0, None, 1.0, 2.0]),
+        ([True, False, None, True, True], [1.0, 0.0, None, 1.0, 1.0]),
+        (["5 stars", "4", "3", "2", "1"], "row 0, rating: found '5 stars', expected a number"),
+        ([[5], [4], [3], [2], [1]], "found type List"),
+        ([dt.date(2018, 10, 1)] * 5, "found type Date, expected a number"),
+    ],
+    ids=str,
+)
+def test_ratings_are_numbers(tmp_path, values, expected):
+    table = {"user_id": ["a"] * 5, "item_id": range(5), "timestamp": range(10**9, 10**9 + 5)}
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({**table, "rating": values}, strict=False).write_parquet(path)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=f"log.parquet.*{expected}"):
+            run(tmp_path, str(path))
+        run(tmp_path, str(path), rating_column="")
+    else:
+        run(tmp_path, str(path))
+        assert [row[3] for row in rows(tmp_path)] == expected
+
+
+def test_types_of_events_are_labels_whatever_their_type(tmp_path):
+    table = {"user_id": ["a"] * 3, "item_id": range(3), "timestamp": range(10**9, 10**9 + 3)}
+    path = tmp_path / "log.parquet"
+    for values in ([1.0, None, 2.0], [1, None, 2], ["1", " ", "2"], [b"1", None, b"2"]):
+        pl.DataFrame({**table, "event": values}).write_parquet(path)
+        run(tmp_path, str(path), events=("1",), overwrite=True)
+        assert [row[3] for row in rows(tmp_path)] == ["1"]
+
+
+def test_ids_of_the_catalogue_are_read_as_those_of_the_interactions(tmp_path):
+    log = write(tmp_path, "log.csv", CSV.replace("007", "8"))
+    for values in (["7", "8"], [7.0, 8.0], [b"7", b"8"]):
+        column = pl.Series(values)
+        for made in (column, column.cast(pl.Decimal(9, 2)) if values == [7.0, 8.0] else column):
+            pl.DataFrame({"item_id": made, "title": ["x", "y"]}).write_parquet(
+                tmp_path / "i.parquet"
+            )
+            run(tmp_path, log, items=(str(tmp_path / "i.parquet"),), overwrite=True)
+            assert rows(tmp_path, "items.parquet") == [("7", "x"), ("8", "y")]
+
+
+def test_one_column_is_not_two(tmp_path):
+    with pytest.raises(UserError, match="--item_column: found 'user_id', the column of --user_col"):
+        run(tmp_path, write(tmp_path, "log.csv", CSV), item_column="user_id")

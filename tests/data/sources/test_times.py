@@ -39,6 +39,10 @@ BERLIN = dt.timezone(dt.timedelta(hours=2))
         pl.Series(["2018-10-01 00:00:00 UTC"]),
         pl.Series(["2018-10-01 00:00:00.000000 UTC"]),
         pl.Series(["2018-10-01 02:00:00.000+02"]),
+        pl.Series(["2018-10-01 02:00:00 +0200"]),
+        pl.Series([SECONDS], dtype=pl.Int128),
+        pl.Series([str(SECONDS)]).cast(pl.Decimal(20, 3)),
+        pl.Series([str(SECONDS).encode()]),
     ],
     ids=lambda column: f"{column.dtype}-{column[0]}",
 )
@@ -90,6 +94,9 @@ def test_two_kinds_in_two_batches_are_refused():
         (pl.Series([SECONDS, 3]), 11, "'3'"),
         (pl.Series([str(SECONDS), "soon"]), 11, "'soon'"),
         (pl.Series(["2018-02-30"]), 10, "'2018-02-30'"),
+        (pl.Series(["2018-10-01", "10/11/2018"]), 11, "'10/11/2018'"),
+        (pl.Series(["01.10.2018"]), 10, "'01.10.2018'"),
+        (pl.Series([2**60], dtype=pl.Datetime("ms")), 10, ".*"),
         (pl.Series([20181001]), 10, "'20181001'"),
         (pl.Series([2**63 + 5], dtype=pl.UInt64), 10, "'9223372036854775813'"),
     ],
@@ -97,6 +104,42 @@ def test_two_kinds_in_two_batches_are_refused():
 def test_what_is_no_time_is_refused_with_its_row(column, row, found):
     with pytest.raises(UserError, match=f"log.csv, row {row}, time: found {found}, expected a"):
         Clock().read(column, PLACE)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series([[SECONDS]]),
+        pl.Series([{"at": SECONDS}]),
+        pl.Series([dt.timedelta(1)]),
+        pl.Series([dt.time(1)]),
+        pl.Series([True]),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_a_type_that_holds_no_times_is_refused(column):
+    with pytest.raises(UserError, match=r"log.csv, time: found type .*, expected times or dates"):
+        Clock().read(column, PLACE)
+
+
+@pytest.mark.parametrize("missing", ["", " ", "NaT", "null", "<NA>", "None", "\\N", "n/a"])
+def test_words_for_no_time_are_none(missing):
+    assert Clock().read(pl.Series([missing, str(SECONDS)]), PLACE).to_list()[0] is None
+    assert Clock().read(pl.Series([missing, "2018-10-01"]), PLACE).to_list()[0] is None
+
+
+def test_fractions_of_a_second_count():
+    expected = [SECONDS * 10**6 + 700_000, SECONDS * 10**6 + 200_000]
+    written = pl.Series([f"{SECONDS}.700000", f"{SECONDS}.200000"])
+    for column in (written, written.cast(pl.Decimal(20, 6)), written.cast(pl.Float64)):
+        assert Clock().read(column, PLACE).to_list() == expected
+
+
+def test_times_of_32_bits_are_read_as_they_are_and_said_to_be_coarse():
+    clock = Clock()
+    column = pl.Series([SECONDS], dtype=pl.Float32)
+    assert clock.read(column, PLACE).to_list() == [int(column[0]) * 10**6]
+    assert "32-bit" in clock.said()
 
 
 def test_a_unit_that_makes_no_time_is_refused():

@@ -1,0 +1,95 @@
+"""The folder of a data set, replaced whole or not at all, whenever the process is killed."""
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import process_runs, remove_leftovers
+from prmkd_jax.data.canonical import INTERACTIONS
+
+PICTURES = "images"
+"""Folder of the pictures that were fetched."""
+
+
+@contextmanager
+def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to write in, which becomes `target` at the end, and nothing on an error.
+
+    Raises:
+        UserError: the target is there, and is not to be replaced.
+    """
+    recover(target)
+    refuse_existing(target, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        for path in part.iterdir():
+            _sync(path)
+        _sync(part)
+        refuse_existing(target, overwrite)
+        old = target.with_name(f".{target.name}.old-{os.getpid()}")
+        if target.exists():
+            os.rename(target, old)
+        try:
+            os.rename(part, target)
+        except OSError:
+            if old.exists():
+                os.rename(old, target)
+            raise
+        # Pictures are named by their addresses, so those of the old data set are as good here.
+        if (old / PICTURES).is_dir():
+            os.rename(old / PICTURES, target / PICTURES)
+        _sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Tidies up after calls that were killed: half a data set goes, an old one comes back."""
+    remove_leftovers(target.parent)
+    for old in target.parent.glob(f".{glob.escape(target.name)}.old-*"):
+        pid = old.name.rpartition("-")[2]
+        if not pid.isdecimal() or process_runs(int(pid)):
+            continue
+        if not os.path.lexists(target):
+            os.rename(old, target)
+        elif (old / PICTURES).is_dir() and not (target / PICTURES).exists():
+            os.rename(old / PICTURES, target / PICTURES)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Refuses to replace a data set unasked, or anything else at all.
+
+    Raises:
+        UserError: it is there.
+    """
+    if os.path.lexists(target) and not overwrite:
+        raise UserError(
+            f"--name={target.name}: found {target} already, expected a new name or --overwrite"
+        )
+    if os.path.lexists(target) and not is_data_set(target):
+        raise UserError(
+            f"--name={target.name}: found {target}, which is no data set, expected a new name"
+        )
+
+
+def is_data_set(target: Path) -> bool:
+    """Whether it is a folder with interactions, and no link to one."""
+    return (target / INTERACTIONS).is_file() and not target.is_symlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
