@@ -6,10 +6,11 @@ the data set. What they decide about, less what they read, has no effect.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from experiments.cli.settings import Settings
-from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.config import IMAGE_FEATURES, DataConfig
 from prmkd_jax.distill.config import DistillConfig, unread_options
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import LOSS_OPTIONS, loss_name, reads
@@ -73,6 +74,10 @@ def _data(settings: Settings) -> Iterator[Reader]:
         yield Reader(frozenset({"data_dir"}), frozenset(), "--dataset=synthetic reads no files")
     else:
         yield Reader(made, frozenset(), f"--dataset={name} is not made here")
+    features = Path(settings.data.data_dir) / name / IMAGE_FEATURES
+    if features.is_file():
+        why = f"{features} has the pictures' vectors already"
+        yield Reader(frozenset({"image_encoder"}), frozenset(), why)
     if settings.data.split != "temporal":
         why = f"--split={settings.data.split} has no cuts"
         yield Reader(frozenset({"split_at"}), frozenset(), why)

@@ -16,6 +16,7 @@ from experiments.cli.options import SearchConfig
 from experiments.cli.settings import Settings, settings_from
 from experiments.runs.finished import finish_run, logger, ready_teachers
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
+from experiments.runs.sheets import show_sheets
 from experiments.stages.identity import digest
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
@@ -33,6 +34,7 @@ def run(call: Call) -> None:
     trials = parse_trials(call)
     plans = dict(zip(trials, plan_runs(trials.values(), rank_test=False), strict=True))
     check_runs(plans.values())
+    show_sheets(plans.values(), call.reporter)
     rows = []
     for setting, plan in plans.items():
         call.reporter.say(f"Trial: {setting}")

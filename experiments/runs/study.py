@@ -18,14 +18,14 @@ from experiments.cli.command import Call, resolve
 from experiments.cli.flags import as_dict, parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, Settings, settings_from
-from experiments.reporting.tables import data_lines
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
+from experiments.runs.sheets import show_sheets
 from experiments.runs.variant import Study, Variant, choose_variants
 from experiments.runs.views import StudyFiles, show, study_files, write_views
 from experiments.stages.environment import describe_environment
-from experiments.stages.record import describe_data, read_versioned
+from experiments.stages.record import read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.students import Place
 from experiments.stages.teachers import ReadyTeacher
@@ -97,11 +97,7 @@ def carry_out(
     with _timed(stages, "data"):
         planned = plan_runs(parsed.values(), exports=layout.exports)
     plans = dict(zip(parsed, planned, strict=True))
-    task = planned[0].task
-    for line in (*data_lines(describe_data(task)), *task.sheet.remarks):
-        reporter.say(line)
-    for warning in task.sheet.warnings:
-        reporter.warn(str(warning))
+    show_sheets(planned, reporter)
     always, sometimes = layout.more(plans)
     folder = examine(
         output,

@@ -1,5 +1,6 @@
 """Encodes a data set's pictures once, so that no run needs the files."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pyarrow.parquet as pq
 
 from experiments.cli.console import Reporter
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import writing
-from prmkd_jax.data.canonical import IMAGE_FEATURES, ITEMS
+from prmkd_jax.common.files import content_digest, write_json, writing
+from prmkd_jax.data.canonical import ITEMS
+from prmkd_jax.data.config import IMAGE_FEATURES
 from teachers_torch.config import ImageConfig
 
 COLUMN = "image_feature_row"
+ENCODED = "encoded.json"
+"""Which pictures image_features.npy has, and by which encoder."""
 
 
 def encode_pictures(
@@ -52,11 +56,32 @@ def encode_pictures(
             raise UserError(warning)
         reporter.warn(warning)
     kept = [path for path in named if path not in broken]
+    made_of = _made_of(folder, kept, config)
+    if _is_encoded(folder, table, made_of):
+        reporter.say(f"{folder / IMAGE_FEATURES} has these pictures already: nothing to do")
+        return
     with reporter.stage("encoding", "pictures") as stage:
         features = encode_paths([str(folder / path) for path in kept], config, stage.update)
     row_of = {path: row for row, path in enumerate(kept)}
     _write(folder, table, features, [row_of.get(path) for path in paths])
+    write_json(folder / ENCODED, made_of)
     reporter.say(f"{folder / IMAGE_FEATURES}: {len(kept):,} pictures by {config.image_encoder}")
+
+
+def _made_of(folder: Path, paths: Sequence[str], config: ImageConfig) -> dict[str, str]:
+    """The encoder, and what stands for the pictures: their names, sizes and times."""
+    found = [(path, (folder / path).stat()) for path in paths]
+    files = [[path, status.st_size, status.st_mtime_ns] for path, status in found]
+    return {"image_encoder": config.image_encoder, "pictures": content_digest(files)}
+
+
+def _is_encoded(folder: Path, table: pa.Table, made_of: dict[str, str]) -> bool:
+    """Whether the vectors that are there are of these pictures, by this encoder."""
+    try:
+        kept = json.loads((folder / ENCODED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return kept == made_of and COLUMN in table.column_names and (folder / IMAGE_FEATURES).is_file()
 
 
 def unreadable(

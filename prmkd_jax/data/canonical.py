@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float16, Int8, Int32, Int64
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.splits import PARTS
 from prmkd_jax.data.time_units import SMALLEST, TO_MICROSECONDS
@@ -32,7 +33,7 @@ TIME_UNIT = b"unit"
 """Key of the column's metadata in which `prepare` says the unit of the times."""
 # The smallest number of each unit: seconds, milliseconds, microseconds, nanoseconds.
 _UNIT_FROM = np.array([*SMALLEST.values()])
-IMAGE_FEATURES, IMAGE_TEXT_FEATURES = "image_features.npy", "clip_text_features.npy"
+IMAGE_TEXT_FEATURES = "clip_text_features.npy"
 
 
 def read_dataset(

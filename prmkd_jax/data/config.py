@@ -6,6 +6,9 @@ import os
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
+IMAGE_FEATURES = "image_features.npy"
+"""File of a data set's pictures as vectors, which is read in place of the pictures."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

@@ -281,7 +281,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/file | --teachers=",
-        "--dataset=good: found no file {tmp}/file/good/interactions.parquet; set --data_dir or PRMKD_DATA_DIR to the folder that holds good/interactions.parquet, or use --dataset=synthetic (data sets in {tmp}/file: none)",
+        "--data_dir: found the file {tmp}/file, expected a folder",
     ),
     (
         "train | --dataset=no-user | --data_dir={tmp}/data | --teachers=",
@@ -345,7 +345,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=precomputed | --precomputed_folder={tmp}/file",
-        "{tmp}/file/instances.npy: no such file, expected the teacher's vectors",
+        "--precomputed_folder: found the file {tmp}/file, expected a folder",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=precomputed | --precomputed_folder={tmp}/vectors-no-instances",
@@ -393,11 +393,11 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --output_dir={tmp}/file",
-        "{tmp}/file: found a file, expected a folder or nothing (--output_dir={tmp}/file)",
+        "--output_dir: found the file {tmp}/file, expected a folder",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --output_dir={tmp}/file/below",
-        "{tmp}/file: found a file, expected a folder or nothing (--output_dir={tmp}/file/below)",
+        "--output_dir: found the file {tmp}/file, expected a folder",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --output_dir={tmp}/dangling",
@@ -507,7 +507,7 @@ CASES = [
     ),
     (
         "prepare | --interactions={tmp}/good.csv | --name=shop | --data_dir={tmp}/file | --user_column=user | --item_column=item | --timestamp_column=time",
-        "[Errno 17] File exists: '{tmp}/file'",
+        "--data_dir: found the file {tmp}/file, expected a folder",
     ),
     (
         "report | --output_dir={tmp}/missing",
@@ -519,7 +519,7 @@ CASES = [
     ),
     (
         "report | --output_dir={tmp}/file",
-        "--output_dir: found no results of a finished run in {tmp}/file, expected some",
+        "--output_dir: found the file {tmp}/file, expected a folder",
     ),
     ("search | --grid=learning_rate", "--grid: found 'learning_rate', expected name=value,value"),
     (

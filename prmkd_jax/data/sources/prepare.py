@@ -59,7 +59,7 @@ class Report:
         figures = [str(line) for line in self.sheet.lines if not line.warning]
         end = f"written to {self.folder}"
         if self.found:
-            end = f"{self.folder} was prepared from these files with these flags: nothing to do"
+            end = f"nothing to do: {self.folder} was made of these files with these flags"
         return [*self.notes, *removed, *figures, end]
 
     def as_dict(self) -> dict[str, object]:

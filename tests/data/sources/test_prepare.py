@@ -157,7 +157,7 @@ def test_a_finished_data_set_is_recognised(tmp_path):
     before = bytes_of(tmp_path / "data/d")
     found = prepare(config(tmp_path, interactions=paths, min_history=2))
     assert found == dataclasses.replace(made, found=True)
-    assert found.lines()[-1].endswith("with these flags: nothing to do")
+    assert found.lines()[-1].startswith("nothing to do: ")
     for path in paths:
         os.utime(path, (0, 0))  # the same content, copied
     assert prepare(config(tmp_path, interactions=paths, min_history=2)).found

@@ -394,6 +394,9 @@ class Places:
 
     folder: str = option("runs", "A folder.", filled=True, path=True)
     optional: str = option("", "A file, or none.", path=True)
+    several: tuple[str, ...] = option((), "Files.", path=True)
+    made: str = option("", "A folder that is there or is made.", path="folder")
+    written: str = option("", "A file that is written.", path="file")
     constant: int = option(7, "A constant.", low=0, flag=False)
 
     def __post_init__(self):
@@ -413,6 +416,7 @@ def test_paths_are_expanded_as_a_shell_would(monkeypatch):
     monkeypatch.setenv("DATA", "/data")
     assert places("--folder=~/runs").folder == "/home/me/runs"
     assert places("--folder=$DATA/a", "--optional=${DATA}b") == Places("/data/a", "/datab")
+    assert places("--several=~/a,$DATA/*.csv").several == ("/home/me/a", "/data/*.csv")
     assert places("--folder=a~b").folder == "a~b"
     assert places("--optional=").optional == ""
 
@@ -425,6 +429,7 @@ def test_paths_are_expanded_as_a_shell_would(monkeypatch):
         ("--optional=\0", "--optional: found '\\x00', expected a path"),
         ("--folder=$NO_SUCH_THING/a", "--folder: found '$NO_SUCH_THING/a', expected a path: $NO_"),
         ("--folder=~no-such-user/a", "--folder: found '~no-such-user/a', expected a path: there"),
+        ("--several=a,$NO_SUCH_THING/a", "--several: found '$NO_SUCH_THING/a', expected a path: $"),
     ],
 )
 def test_paths_that_name_nothing_are_refused(argument, message):
@@ -432,6 +437,39 @@ def test_paths_that_name_nothing_are_refused(argument, message):
     with pytest.raises(UserError) as caught:
         places(argument)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("flag", "path", "found"),
+    [
+        ("made", "file", "the file {}/file, expected a folder"),
+        ("made", "file/below/it", "the file {}/file, expected a folder"),
+        ("made", "gone", "a link to nothing {}/gone, expected a folder"),
+        ("written", "folder", "the folder {}/folder, expected a file"),
+        ("written", "file/a.json", "the file {}/file, expected a folder"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_path_is_told_before_anything_is_done(
+    tmp_path, flag, path, found
+):
+    """`[Errno 17] File exists`, hours later."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError) as caught:
+        places(f"--{flag}={tmp_path / path}")
+    assert str(caught.value) == f"--{flag}: found {found.format(tmp_path)}"
+
+
+def test_paths_that_can_be_made_are_let_through(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    for path in ("folder", "link", "new/and/below", "folder/new"):
+        assert places(f"--made={tmp_path / path}").made == str(tmp_path / path)
+    for path in ("a.json", "new/a.json", "folder/a.json", "link/a.json"):
+        assert places(f"--written={tmp_path / path}").written == str(tmp_path / path)
+    monkeypatch.chdir(tmp_path)
+    assert places("--made=runs", "--written=a.json").written == "a.json"
 
 
 def test_a_constant_has_no_flag_but_is_recorded():

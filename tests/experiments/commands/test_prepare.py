@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,8 @@ from experiments.cli.arguments import CONFIGS
 from experiments.cli.flags import config_of, parse
 from experiments.commands.prepare import COMMAND
 from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.prepare import prepare
+from tests.data.sources.raw_files import write_amazon, write_unisrec
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted(CONFIGS.glob("prepare-*.cfg"))
@@ -78,3 +81,83 @@ def test_a_recipe_is_read_and_says_what_to_expect(path):
     config = config_of(parse([f"--flagfile={path.name}"], COMMAND.groups).configs, PrepareConfig)
     config.require()
     assert "# To expect: " in path.read_text()
+
+
+def cored(rows: set[tuple], users: int, items: int) -> set[tuple]:
+    """Rows that stay when rare users and items leave, one after another."""
+    while True:
+        for place, least in ((0, users), (1, items)):
+            counts = Counter(row[place] for row in rows)
+            rare = next((name for name in counts if counts[name] < least), None)
+            if rare is not None:
+                rows = {row for row in rows if row[place] != rare}
+                break
+        else:
+            return rows
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if "unisrec" not in path.stem], ids=lambda path: path.stem
+)
+def test_a_recipe_prepares_raw_files_as_they_are_published(path, tmp_path):
+    def parsed() -> PrepareConfig:
+        flags = [f"--flagfile={path.name}", f"--raw_dir={tmp_path / 'raw'}"]
+        configs = parse([*flags, f"--data_dir={tmp_path}"], COMMAND.groups).configs
+        return config_of(configs, PrepareConfig)
+
+    config = parsed()
+    raw = write_amazon(tmp_path / "raw", config.generation, config.reviews, config.category)
+    report = prepare(config)
+    kept = [tuple(row) for row in raw]
+    if config.need_title:
+        kept = [row for row in kept if not row[1].startswith("99")]
+    if config.deduplicate:
+        kept = list(set(kept))
+    if config.user_core:
+        # No row twice by now, so a set of rows counts as the rows do.
+        kept = list(cored(set(kept), config.user_core, config.item_core))
+        assert 0 < len(kept) < len(raw) - 20
+    frame = pl.read_parquet(tmp_path / config.name / "interactions.parquet")
+    written = zip(
+        frame["user_id"], frame["item_id"], frame["rating"], frame["timestamp"], strict=True
+    )
+    assert sorted((*row[:3], row[3] // 86_400_000) for row in written) == sorted(kept)
+    assert report.sheet["items without a catalogue row"].number == (
+        "9999999999" in set(frame["item_id"])
+    )
+    items = pl.read_parquet(tmp_path / config.name / "items.parquet")
+    assert items["title"].to_list()[0] == f"Thing & {items['item_id'][0]}"
+    assert items["price"].to_list()[0] == 5.5
+    categories = {"2014": "Shop,Women's", "2018": "Shop,Odds"}
+    assert set(items["categories"]) == {categories[config.generation]}
+
+
+def test_the_recipe_of_unisrecs_scientific_prepares_a_benchmark_folder(tmp_path):
+    write_unisrec(tmp_path / "raw")
+    flags = ["--flagfile=prepare-scientific-unisrec.cfg", f"--raw_dir={tmp_path / 'raw'}"]
+    configs = parse([*flags, f"--data_dir={tmp_path}"], COMMAND.groups).configs
+    report = prepare(config_of(configs, PrepareConfig))
+    assert "given split: it is leave-one-out, so nothing of it is written" in report.notes
+    frame = pl.read_parquet(tmp_path / "Scientific/interactions.parquet")
+    histories = frame.group_by("user_id", maintain_order=True).agg("item_id").rows()
+    assert histories == [("A0", ["B0", "B1", "B2", "B3", "B4"]), ("A1", ["B4", "B2", "B0"])]
+    items = pl.read_parquet(tmp_path / "Scientific/items.parquet")
+    assert items["title"].to_list() == [f'5" pipe {number}' for number in range(5)]
+
+
+def test_a_second_call_says_that_there_is_nothing_to_do(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\n" + "".join(f"u,{i},2018-10-0{i}\n" for i in "123"))
+    flags = (f"--interactions={log}", "--name=shop", f"--data_dir={tmp_path}")
+    first, second = run(*flags), run(*flags)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stderr == second.stderr
+    folder = tmp_path / "shop"
+    said = " ".join(second.stdout.split())
+    assert f"nothing to do: {folder} was made of these files with these flags" in said
+    third = run(*flags, "--min_history=2")
+    assert third.returncode == 2
+    assert third.stderr == (
+        f"error: --name=shop: found {folder} already, made with --min_history=0 and not 2, "
+        "expected a new name or --overwrite\n"
+    )
