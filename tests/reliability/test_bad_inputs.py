@@ -401,7 +401,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --output_dir={tmp}/dangling",
-        "{tmp}/dangling: found a file, expected a folder or nothing (--output_dir={tmp}/dangling)",
+        "--output_dir: found a link to nothing {tmp}/dangling, expected a folder",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --output_dir={tmp}/thesis",
@@ -455,7 +455,7 @@ CASES = [
     ),
     (
         "prepare | --interactions={tmp}/empty | --name=shop | --data_dir={tmp}/out",
-        "--interactions: found no file '{tmp}/empty', expected a file, folder or glob",
+        "--interactions: found no data in folder '{tmp}/empty', expected a file, folder or glob",
     ),
     (
         "prepare | --interactions={tmp}/empty-file | --name=shop | --data_dir={tmp}/out",
@@ -467,7 +467,7 @@ CASES = [
     ),
     (
         "prepare | --interactions={tmp}/header.csv | --name=shop | --data_dir={tmp}/out | --user_column=user | --item_column=item | --timestamp_column=time",
-        "found no row with a user, an item and a time, expected at least one",
+        "{tmp}/header.csv: found no row with a user, an item and a time, expected at least one",
     ),
     (
         "prepare | --interactions={tmp}/good.csv | --name=shop | --data_dir={tmp}/out | --user_column=client",
@@ -479,11 +479,11 @@ CASES = [
     ),
     (
         "prepare | --interactions={tmp}/ragged.csv | --name=shop | --data_dir={tmp}/out | --user_column=user | --item_column=item | --timestamp_column=time",
-        "{tmp}/ragged.csv, line 2: found 2 cells, expected 3 as in the header",
+        "{tmp}/ragged.csv, line 3: found 4 cells, expected 3 as in the header",
     ),
     (
         "prepare | --interactions={tmp}/time.csv | --name=shop | --data_dir={tmp}/out | --user_column=user | --item_column=item | --timestamp_column=time",
-        "{tmp}/time.csv, row 0, time: found 'yesterday', expected a time or a date",
+        "{tmp}/time.csv, row 0, time: found 'yesterday', expected a time or a date such as 2018-10-01 10:00:00",
     ),
     (
         "prepare | --interactions={tmp}/twice.csv | --name=shop | --data_dir={tmp}/out | --user_column=user | --item_column=item | --timestamp_column=time",

@@ -180,7 +180,7 @@ def spoil_rows(folder: Path) -> None:
         (None, {"events": ("buy", "cart")}, "made with --events= and not buy,cart"),
         (None, {"min_rating": 1.0}, "made with --min_rating=none and not 1.0"),
         (
-            lambda folder: write(folder / "raw", [[("a", "x", 10**9, 2)]]),
+            lambda folder: write(folder / "raw", [[("a", "x", 10**9, 2), ("a", "y", 10**9, 1)]]),
             {},
             r"made of other files \(.*/part-0.csv has changed\)",
         ),
