@@ -28,6 +28,9 @@ def run(call: Call) -> None:
         _fetch(folder, config, reporter)
     if config.encode_images:
         encode_pictures(folder, call.config(ImageConfig), reporter, strict=config.strict)
+    default = PrepareConfig.__dataclass_fields__["data_dir"].default
+    place = f" --data_dir={config.data_dir}" if config.data_dir != default else ""
+    reporter.say(f"next: python -m experiments train --dataset={config.name}{place}")
 
 
 def _rows(config: PrepareConfig, reporter: Reporter) -> None:

@@ -164,12 +164,12 @@ def microseconds(
         numerator, denominator = TO_MICROSECONDS[unit]
         return times * numerator // denominator
     sizes = np.abs(times)
-    unit = np.searchsorted(_UNIT_FROM, sizes, side="right") - 1
-    if (unit < 0).any():
+    units = np.searchsorted(_UNIT_FROM, sizes, side="right") - 1
+    if (units < 0).any():
         return None
-    low, high = int(unit.min()), int(unit.max())
+    low, high = int(units.min()), int(units.max())
     if low != high:
-        first = times[np.argmax(unit != unit[0])]
+        first = times[np.argmax(units != units[0])]
         raise UserError(
             f"{path}, column timestamp: found {times[0]} and {first}, which are of different "
             "units, expected seconds, milliseconds, microseconds or nanoseconds throughout"

@@ -16,10 +16,11 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.place import Place
 
 # What JSON, a Python literal or a nested parquet column holds.
-Value: TypeAlias = (
-    "str | int | float | bool | bytes | decimal.Decimal | datetime.date | datetime.time"
-    " | datetime.timedelta | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
-)
+Scalar: TypeAlias = (
+    str | int | float | bool | bytes | decimal.Decimal | datetime.date | datetime.time
+    | datetime.timedelta | None
+)  # fmt: skip
+Value: TypeAlias = "Scalar | list[Value] | tuple[Value, ...] | dict[str, Value]"
 Row: TypeAlias = Mapping[str, Value]
 
 ITEM_COLUMNS = {

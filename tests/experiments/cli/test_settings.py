@@ -163,3 +163,17 @@ def test_starts_that_name_nothing_are_refused(value):
 def test_options_that_no_teacher_reads_are_reported(flags, unread):
     """A setting of a teacher that doesn't teach, or a warning on one that is read."""
     assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]
+
+
+def test_an_encoder_of_pictures_that_are_encoded_already_is_told(tmp_path):
+    """An hour that is meant to compare two encoders and compares one with itself."""
+    (tmp_path / "shop").mkdir()
+    flags = (
+        "--dataset=shop", f"--data_dir={tmp_path}", "--teachers=unim2rec", "--image_encoder=other",
+    )  # fmt: skip
+    assert warnings(*flags) == []
+    (tmp_path / "shop/image_features.npy").write_bytes(b"")
+    path = tmp_path / "shop/image_features.npy"
+    assert warnings(*flags) == [
+        f"--image_encoder has no effect: {path} has the pictures' vectors already"
+    ]

@@ -8,6 +8,7 @@ from experiments.commands.search import COMMAND
 from experiments.runs import search
 from experiments.runs.search import combinations, markdown
 from prmkd_jax.common.errors import UserError
+from tests.experiments.calls import SMALL, make_call
 
 
 def test_every_combination_of_the_values():
@@ -48,3 +49,14 @@ def test_mistakes_are_told_before_the_first_trial(monkeypatch):
     with pytest.raises(UserError, match="--dropout: found '5', expected a number"):
         command.execute(COMMAND, ["--teachers=", "--grid=dropout=0.2,5"], "search")
     assert not tried
+
+
+def test_the_data_sheet_of_every_split_is_shown_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(search, "_try", lambda *trial: [])
+    grid = "--grid=split=leave_one_out,temporal;dropout=0.1,0.2"
+    call, stream = make_call(COMMAND, [*SMALL, "--teachers=", grid, f"--output_dir={tmp_path}"])
+    search.run(call)
+    said = stream.getvalue()
+    assert said.count("items with title: ") == 2
+    assert said.count("users without a target in test: ") == 2
+    assert said.index("users without a target in test: ") < said.index("Trial: ")
