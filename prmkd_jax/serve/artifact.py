@@ -12,7 +12,7 @@ manifest.json SHA-256 of every other file; it comes last
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -266,7 +266,7 @@ def _check_onnx(folder: Path, check: Mapping[str, np.ndarray]) -> str:
     except ImportError:
         return f"{folder.name}: not tried, onnxruntime is not installed"
 
-    def run(path: Path, outputs: list[str]) -> list[Any]:
+    def run(path: Path, outputs: list[str]) -> Sequence[Any]:
         session = onnxruntime.InferenceSession(
             path.read_bytes(), providers=["CPUExecutionProvider"]
         )

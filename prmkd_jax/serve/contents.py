@@ -99,14 +99,14 @@ def require_ids(path: Path, ids: Mapping[str, Any], facts: Mapping[str, Any]) ->
     Raises:
         UserError: naming the list.
     """
-    items = ids.get("item_ids")
+    items: Any = ids.get("item_ids")
     _require_texts(path, "item_ids", items, facts["items"])
     _require(path, "item_ids", len(set(items)) == len(items), "one id twice", "each once")
     if ids.get("user_ids") is not None:
         _require_texts(path, "user_ids", ids["user_ids"], facts["users"])
     if ids.get("titles") is not None:
         _require_texts(path, "titles", ids["titles"], facts["items"])
-    fields = ids.get("fields")
+    fields: Any = ids.get("fields")
     _require(path, "fields", isinstance(fields, dict), fields, "an object")
     for name, words in fields.items():
         _require(path, f"fields.{name}", _is_texts(words), words, "a list of texts")

@@ -53,14 +53,15 @@ def check_answers(
         UserError: the file is damaged, or the student answers otherwise.
     """
     check = read_check(path)
-    items = np.full(check["items"].shape, -1, np.int32)
-    scores = np.full(items.shape, -np.inf, np.float32)
+    count, k = check["items"].shape
+    items = np.full((count, k), -1, np.int32)
+    scores = np.full((count, k), -np.inf, np.float32)
     try:
-        histories = [[item_ids[item] for item in row if item >= 0] for row in check["history"]]
-        users = [user_ids[user] if user >= 0 else None for user in check["users"]]
-    except IndexError:
+        histories = [[item_ids[int(item)] for item in row if item >= 0] for row in check["history"]]
+        users = [user_ids[int(user)] if user >= 0 else None for user in check["users"]]
+    except (IndexError, TypeError):
         raise UserError(f"{path}: found rows that the student doesn't have") from None
-    for row, answer in enumerate(answers(histories, users, items.shape[1])):
+    for row, answer in enumerate(answers(histories, users, k)):
         for place, (item, score) in enumerate(answer):
             items[row, place], scores[row, place] = item, score
     require_same(path.parent, [items, scores], check)
