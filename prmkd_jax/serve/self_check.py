@@ -10,7 +10,8 @@ import numpy as np
 from prmkd_jax.common.errors import UserError, first_line
 
 CHECK = "check.npz"
-_ARRAYS = ("history", "users", "excluded", "items", "scores", "vectors")
+# The arrays, and how many axes each has; the first is the same histories for all.
+_ARRAYS = {"history": 2, "users": 1, "excluded": 2, "items": 2, "scores": 2, "vectors": 2}
 # Largest difference of scores, as a share of the largest score, and where that is below 1.
 TOLERANCE = 1e-4
 
@@ -31,10 +32,16 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
             check = dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: found no readable self-check ({first_line(error)})") from None
-    missing = [name for name in _ARRAYS if name not in check]
-    if missing or any(len(array) != len(check["history"]) for array in check.values()):
-        found = f"no {', '.join(missing)}" if missing else "arrays of different lengths"
-        raise UserError(f"{path}: found {found}, expected {', '.join(_ARRAYS)} of equal length")
+    right = all(
+        name in check
+        and check[name].ndim == axes
+        and check[name].dtype.kind in "if"
+        and len(check[name]) == len(check["history"])
+        for name, axes in _ARRAYS.items()
+    )
+    if not right or check["items"].shape != check["scores"].shape:
+        found = ", ".join(f"{name} {array.dtype}{array.shape}" for name, array in check.items())
+        raise UserError(f"{path}: found {found or 'nothing'}, expected {', '.join(_ARRAYS)}")
     return check
 
 

@@ -182,6 +182,15 @@ def test_the_loader_runs_the_self_check(artefact, tmp_path):
     np.savez(folder / "check.npz", **{**check, "scores": check["scores"] + 1})
     with pytest.raises(UserError, match="gives other items or scores than the student"):
         Recommender.load(folder)
+    for name, array in (
+        ("items", check["items"][0]),
+        ("history", check["history"].astype(str)),
+        ("users", check["users"][:2]),
+        ("scores", check["scores"][:, :2]),
+    ):
+        np.savez(folder / "check.npz", **{**check, name: array})
+        with pytest.raises(UserError, match=r"check\.npz: found .*, expected history, users"):
+            Recommender.load(folder)
     np.savez(folder / "check.npz", **{**check, "history": check["history"] + 1000})
     with pytest.raises(UserError, match="found rows that the student doesn't have"):
         Recommender.load(folder)
