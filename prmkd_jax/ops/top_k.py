@@ -81,8 +81,9 @@ def top_k(
         found = jnp.where(allowed, found.astype(jnp.float32), -jnp.inf)
         # `lax.top_k` gives the first of equal scores first: those kept have the lower ids.
         scores, places = jax.lax.top_k(jnp.concatenate([best.scores, found], axis=1), k)
-        known = jnp.concatenate([best.items, jnp.broadcast_to(ids, found.shape)], axis=1)
-        return TopK(scores, jnp.take_along_axis(known, places, axis=1)), None
+        # Places below k are of those kept so far; no table of ids as large as the scores is made.
+        kept = jnp.take_along_axis(best.items, jnp.minimum(places, k - 1), axis=1)
+        return TopK(scores, jnp.where(places < k, kept, first + places - k)), None
 
     none = TopK(jnp.full((rows, k), -jnp.inf), jnp.full((rows, k), -1, starts.dtype))
     best, _ = jax.lax.scan(step, none, starts)

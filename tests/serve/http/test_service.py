@@ -81,6 +81,17 @@ def test_answers_are_the_recommenders(served, recommender):
             same(one, answer, titles=True)
 
 
+def test_the_short_way_answers_what_the_frameworks_way_answers(served):
+    """JSON goes past the framework, other types of JSON through it; /openapi.json describes both."""
+    body = {"histories": [["i1", "i2"], []], "k": 3, "titles": True, "deny": ["i3"]}
+    other = {"content-type": "application/vnd.api+json"}
+    assert served.ask("POST", "/recommend", body) == served.ask("POST", "/recommend", body, other)
+    for wrong in ({"histories": []}, {"histories": [["i1"]], "k": 41}, b"{", b"[" * 5000):
+        first = served.ask("POST", "/recommend", wrong)
+        assert first == served.ask("POST", "/recommend", wrong, other)
+        assert first[0] in (400, 422)
+
+
 def test_requests_that_share_a_batch_get_their_own_answers(served, recommender):
     """Other k, lists and filters next to each other; batches hold several."""
     read = histories(60, WORLD.num_items, seed=3)
