@@ -82,7 +82,7 @@ def test_answers_are_the_recommenders(served, recommender):
 
 
 def test_the_short_way_answers_what_the_frameworks_way_answers(served):
-    """JSON goes past the framework, other types of JSON through it; /openapi.json describes both."""
+    """JSON goes past the framework, other types of JSON through it."""
     body = {"histories": [["i1", "i2"], []], "k": 3, "titles": True, "deny": ["i3"]}
     other = {"content-type": "application/vnd.api+json"}
     assert served.ask("POST", "/recommend", body) == served.ask("POST", "/recommend", body, other)
