@@ -131,7 +131,7 @@ def _students(
         for seed, place in enumerate(folders.values()):
             params = nnx.to_pure_dict(create_student(settings.student, facts, seed)[1])
             export_student(place, params, settings.student, facts, task.dataset)
-    return {name: read_student(name, place) for name, place in folders.items()}
+    return {name: read_student(place) for name, place in folders.items()}
 
 
 def _teacher(name: str, task: Task, settings: Settings, asked: Requests) -> ReadyTeacher:

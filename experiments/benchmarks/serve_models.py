@@ -107,7 +107,7 @@ def requests(task: Task, count: int, seed: int) -> Requests:
     return Requests(drawn, histories)
 
 
-def read_student(name: str, folder: Path) -> tuple[Exported, int]:
+def read_student(folder: Path) -> tuple[Exported, int]:
     """An exported student, and the bytes of its files but for the card, which tells its story."""
     return read_exported(folder), sum((folder / f).stat().st_size for f in (WEIGHTS, SERVED, IDS))
 
