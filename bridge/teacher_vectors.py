@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, writing
@@ -60,24 +60,7 @@ def write_vectors(
     manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
     manifest["files"] = {}
     for file, array in zip(_FILES, (instances, items), strict=True):
-        with np.errstate(over="ignore"):  # reported below, with the file's name
-            half = array.astype(np.float16)
-        if not np.isfinite(half).all():
-            raise UserError(
-                f"teacher {name}: {file}: found a value of {np.abs(array).max():g}, expected "
-                "finite ones up to 65504, for float16: scale vectors down, score_scale up"
-            )
-        vanished = array.any(axis=1) & ~half.any(axis=1)
-        if vanished.any():
-            raise UserError(
-                f"teacher {name}: {file}: row {int(np.argmax(vanished))}: found values up to "
-                f"{np.abs(array[vanished]).max():g}, expected larger ones, for float16, which "
-                "would hold 0: scale vectors up, score_scale down"
-            )
-        if not half.any():
-            raise UserError(
-                f"teacher {name}: {file}: found zeros in all {len(half)} rows, expected vectors"
-            )
+        half = _half(array, f"teacher {name}: {file}")
         with writing(folder / file) as partial:
             with partial.open("wb") as stream:
                 np.save(stream, half)
@@ -89,6 +72,31 @@ def write_vectors(
         }
     # The manifest comes last: vectors without one don't count as written.
     write_sealed_json(folder / _MANIFEST, manifest)
+
+
+def _half(array: Float[np.ndarray, "rows d"], source: str) -> Float16[np.ndarray, "rows d"]:
+    """The vectors as float16.
+
+    Raises:
+        UserError: as `write_vectors`.
+    """
+    with np.errstate(over="ignore"):  # reported below, with the file's name
+        half = array.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(
+            f"{source}: found a value of {np.abs(array).max():g}, expected "
+            "finite ones up to 65504, for float16: scale vectors down, score_scale up"
+        )
+    vanished = array.any(axis=1) & ~half.any(axis=1)
+    if vanished.any():
+        raise UserError(
+            f"{source}: row {int(np.argmax(vanished))}: found values up to "
+            f"{np.abs(array[vanished]).max():g}, expected larger ones, for float16, which "
+            "would hold 0: scale vectors up, score_scale down"
+        )
+    if not half.any():
+        raise UserError(f"{source}: found zeros in all {len(half)} rows, expected vectors")
+    return half
 
 
 def has_vectors(folder: Path) -> bool:

@@ -1,14 +1,15 @@
 """python -m experiments study students --flagfile=students.cfg: the paper's Fig. 4.
 
-Every student alone and with PRM-KD, under one set of teachers and settings; not RecGURU, which is
-a baseline in the paper. Where a student needs settings of its own, `--variant_flags` gives them,
-as configs/students.cfg does for Scientific; `--variants=fm-prmkd,lightgcn-prmkd` runs a part.
+Every built-in student alone and with PRM-KD, under one set of teachers and settings; not those
+that call themselves baselines, as RecGURU, which is one in the paper. Where a student needs
+settings of its own, `--variant_flags` gives them, as configs/students.cfg does for Scientific;
+`--variants=fm-prmkd,lightgcn-prmkd` runs a part.
 """
 
 from experiments.cli.settings import Settings
 from experiments.runs.variant import Study, Variant
 from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
-from prmkd_jax.students.registry import label
+from prmkd_jax.students.registry import about, label
 
 
 def list_variants(_: Settings) -> list[Variant]:
@@ -16,7 +17,7 @@ def list_variants(_: Settings) -> list[Variant]:
     return [
         variant
         for name in STUDENT_NAMES
-        if name != "recguru"
+        if not about(name).baseline
         for variant in (
             Variant(
                 f"{name}-base",

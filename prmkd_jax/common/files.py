@@ -49,13 +49,18 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing_folder(folder: Path) -> Iterator[Path]:
+def writing_folder(folder: Path, kept: str | None = None) -> Iterator[Path]:
     """Yields an empty temporary folder to fill; it takes the place of `folder`.
 
-    An error inside leaves `folder` as it was and no temporary folder.
+    An error inside leaves `folder` as it was and no temporary folder. Where the process is
+    killed between the two renames, the old folder is next to it as `.<name>.old-<pid>`.
+
+    Args:
+        folder: made, or replaced.
+        kept: subfolder of the old folder that moves into the new one.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(folder)
+    partial = _partial(folder.with_name(f".{folder.name}"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -63,10 +68,20 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         for path in sorted(partial.rglob("*")):
             if path.is_file():
                 flush(path)
+        _flush_folder(partial)
+        old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
+            os.rename(folder, old)
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+        if kept is not None and (old / kept).is_dir():
+            os.rename(old / kept, folder / kept)
         _flush_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

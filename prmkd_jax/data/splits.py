@@ -126,19 +126,8 @@ def global_temporal(
         UserError: there is no clock, a history's order disagrees with it, a cut can't be read, or
             the second is not after the first.
     """
-    times = interactions.timestamps
-    if times is None:
-        raise UserError(
-            f"{name}: found no Unix timestamps, expected them for --split=temporal (an order alone "
-            "is no clock that users share)"
-        )
+    times = _clock(interactions, name)
     start, end = interactions.indptr[:-1], interactions.indptr[1:]
-    same_user = interactions.users[1:] == interactions.users[:-1]
-    if (same_user & (times[1:] < times[:-1])).any():
-        raise UserError(
-            f"{name}: found histories whose positions disagree with their timestamps, expected "
-            "timestamps that never fall, for --split=temporal"
-        )
     first, second = (_cut(text, times) for text in cuts)
     if not first < second:
         raise UserError(
@@ -155,6 +144,27 @@ def global_temporal(
         test=test_from[(test_from > start) & (test_from < end)],
         train_end=train_end,
     )
+
+
+def _clock(interactions: Interactions, name: str) -> Int64[np.ndarray, " interactions"]:
+    """The interactions' times.
+
+    Raises:
+        UserError: there are none, or a history's order disagrees with them.
+    """
+    times = interactions.timestamps
+    if times is None:
+        raise UserError(
+            f"{name}: found no Unix timestamps, expected them for --split=temporal (an order alone "
+            "is no clock that users share)"
+        )
+    same_user = interactions.users[1:] == interactions.users[:-1]
+    if (same_user & (times[1:] < times[:-1])).any():
+        raise UserError(
+            f"{name}: found histories whose positions disagree with their timestamps, expected "
+            "timestamps that never fall, for --split=temporal"
+        )
+    return times
 
 
 def _cut(text: str, times: Int64[np.ndarray, " interactions"]) -> int:

@@ -35,6 +35,8 @@ class About:
             `edges` (the training interactions), `item_fields`.
         similar_by: leading columns of an item vector that say what the item is like, as a
             function of the configuration; None for all. The others hold a bias, say.
+        baseline: whether it is what others are compared with, and no student in the study of
+            all students.
     """
 
     label: str | Callable[[StudentConfig], str] = ""
@@ -47,3 +49,4 @@ class About:
     free: frozenset[str] = frozenset()
     scoring_facts: frozenset[str] = frozenset({"edges", "item_fields"})
     similar_by: Callable[[StudentConfig], int] | None = None
+    baseline: bool = False

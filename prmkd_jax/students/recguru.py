@@ -64,6 +64,7 @@ class RecGURU(nnx.Module):
         training_only=("own.decoder", "second", "critic"),
         free=frozenset({"auxiliary_weight"}),
         scoring_facts=frozenset(),
+        baseline=True,
     )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):

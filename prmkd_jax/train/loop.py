@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from prmkd_jax.data.batches import Batch
-from prmkd_jax.evaluate.evaluator import Evaluator
+from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
 from prmkd_jax.students.student import served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
@@ -72,35 +73,23 @@ def fit(
     optimizer = make_optimizer(run.train)
     batches = training_batches(run)
     mesh = make_mesh(math.gcd(batches.rows, run.train.batch_size))
-    state = place(mesh, init_state(params, optimizer, run.seed), STATE)
-    best_params = jax.tree.map(jnp.copy, state.params)
-    progress = _Progress()
-    if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
-        state, best_params = place(mesh, saved[0], STATE)
-        progress = _Progress(**saved[1])
+    state, best_params, progress = _begin(run, init_state(params, optimizer, run.seed), mesh)
     step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh)
     constants = place(mesh, run_constants(run), CONSTANTS)
     validate = make_evaluator(run, graphdef, run.task.split.validation)
     if run.start is not None and progress.epoch == 0:
-        scores = ranking_metrics(validate(state.params).all_items)
-        progress.best = scores[SELECTION_METRIC]
-        on_start(scores)
+        on_start(_judge_start(progress, validate(state.params)))
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
-        inputs = (
-            place_inputs(mesh, *each) for each in distill_inputs(run, batches.epoch(progress.epoch))
-        )
+        read = distill_inputs(run, batches.epoch(progress.epoch))
+        inputs = (place_inputs(mesh, *each) for each in read)
         state, metrics = _run_epoch(state, step, inputs, constants, batches.steps_about, on_step)
         trained = time.perf_counter()
         scores = ranking_metrics(validate(state.params).all_items)
         evaluated = time.perf_counter()
         seconds = {"train": trained - started, "evaluate": evaluated - trained}
-        record = {
-            "epoch": progress.epoch + 1,
-            **_summary(metrics, run, progress.epoch + 1),
-            "validation": scores,
-        }
+        record = _record(metrics, run, progress.epoch + 1, scores)
         if _note_epoch(progress, run, record, seconds):
             best_params = jax.tree.map(jnp.copy, state.params)
         # Writing one takes as long as a short epoch.
@@ -110,6 +99,23 @@ def fit(
             saved_at = time.perf_counter()
         on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
     return _fitted(run, graphdef, best_params, validate, progress)
+
+
+def _begin(run: Run, fresh: TrainState, mesh: Mesh) -> tuple[TrainState, Params, _Progress]:
+    """The state, the best parameters and the progress: fresh, or of the checkpoint."""
+    state = place(mesh, fresh, STATE)
+    best_params = jax.tree.map(jnp.copy, state.params)
+    if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
+        state, best_params = place(mesh, saved[0], STATE)
+        return state, best_params, _Progress(**saved[1])
+    return state, best_params, _Progress()
+
+
+def _judge_start(progress: _Progress, ranks: UserRanks) -> dict[str, float]:
+    """Notes the metrics of a given start, and returns them."""
+    scores = ranking_metrics(ranks.all_items)
+    progress.best = scores[SELECTION_METRIC]
+    return scores
 
 
 def make_evaluator(
@@ -163,8 +169,10 @@ def _note_epoch(
     return better
 
 
-def _summary(metrics: list[StepMetrics], run: Run, epoch: int) -> dict[str, Any]:
-    """Means over the epoch's instances, as JSON values.
+def _record(
+    metrics: list[StepMetrics], run: Run, epoch: int, validation: dict[str, float]
+) -> dict[str, Any]:
+    """An epoch's record: its number, means over its instances, the validation's metrics.
 
     Raises:
         FloatingPointError: one is not finite.
@@ -172,25 +180,26 @@ def _summary(metrics: list[StepMetrics], run: Run, epoch: int) -> dict[str, Any]
     weights = np.array([m.num_instances for m in metrics], dtype=float)
 
     def mean(values: list) -> np.ndarray:
-        return np.average(np.asarray(values, dtype=float), axis=0, weights=weights)
+        return np.asarray(np.average(np.asarray(values, dtype=float), axis=0, weights=weights))
 
-    summary: dict[str, Any] = {
+    means = {
         name: float(mean([getattr(m, name) for m in metrics]))
         for name in ("loss", "cross_entropy", "distillation", "gradient_norm")
     }
-    for name, value in summary.items():
+    for name, value in means.items():
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"epoch {epoch}: found a {name} of {value}, expected a finite one"
             )
+    record = {"epoch": epoch, **means, "validation": validation}
     if run.teachers is not None and metrics[0].teachers is not None:
         fields = metrics[0].teachers._fields
         by_field = {f: mean([getattr(m.teachers, f) for m in metrics]) for f in fields}
-        summary["teachers"] = {
+        record["teachers"] = {
             name: {field: float(values[k]) for field, values in by_field.items()}
             for k, name in enumerate(run.teachers.names)
         }
-    return summary
+    return record
 
 
 def _fitted(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
@@ -44,7 +44,7 @@ class Instances(NamedTuple):
     """
 
     queries: Float[Array, "B D"]
-    items: Float[Array, "V D"]
+    items: Float[Array, "V E"]
     targets: Int[Array, " B"]
     users: Int[Array, " B"]
 
@@ -90,11 +90,9 @@ def _sampled_softmax(
     """The draws are shared among the instances, so that scoring them is one product."""
     if not isinstance(prepared, Popularity):
         raise ValueError("sampled_softmax needs the items' popularity")
-    positive = _paired(student, batch.queries, batch.items[batch.targets])
     drawn = popular_items(_drawing(key), prepared, config.num_negatives)
-    scores = student.score(batch.queries, batch.items[drawn])
+    positive, scores, hits = _against(student, batch, drawn)
     log_expected = jnp.asarray(prepared.log_q)[drawn] + math.log(config.num_negatives)
-    hits = drawn == batch.targets[:, None]
     return sampled_cross_entropy(positive, scores, log_expected, hits)
 
 
@@ -106,11 +104,9 @@ def _gbce(
     key: Key[Array, ""],
 ) -> Float[Array, " B"]:
     """The draws, uniform over the items, are shared among the instances."""
-    positive = _paired(student, batch.queries, batch.items[batch.targets])
     num_items = len(batch.items)
     drawn = jax.random.randint(_drawing(key), (config.num_negatives,), 0, num_items)
-    scores = student.score(batch.queries, batch.items[drawn])
-    hits = drawn == batch.targets[:, None]
+    positive, scores, hits = _against(student, batch, drawn)
     return generalized_bce(positive, scores, hits, num_items, config.gbce_t)
 
 
@@ -164,8 +160,17 @@ def _drawing(key: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(key, _NEGATIVES)
 
 
+def _against(
+    student: Student, batch: Instances, drawn: Int[Array, " S"]
+) -> tuple[Float[Array, " B"], Float[Array, "B S"], Bool[Array, "B S"]]:
+    """Scores of the targets and of shared draws, and where a draw is the target."""
+    positive = _paired(student, batch.queries, batch.items[batch.targets])
+    scores = student.score(batch.queries, batch.items[drawn])
+    return positive, scores, drawn == batch.targets[:, None]
+
+
 def _paired(
-    student: Student, queries: Float[Array, "B D"], items: Float[Array, "B D"]
+    student: Student, queries: Float[Array, "B D"], items: Float[Array, "B E"]
 ) -> Float[Array, " B"]:
     """The score of each query with the item in its own row."""
     return jax.vmap(lambda query, item: student.score(query[None], item[None])[0, 0])(

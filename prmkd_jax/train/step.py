@@ -131,38 +131,7 @@ def make_train_step(
     The state is donated: the caller must not use the old one again.
     """
 
-    def loss_fn(
-        params: Params,
-        batch: Batch,
-        distill: DistillBatch | None,
-        constants: Constants,
-        key: Key[Array, ""],
-    ):
-        student = nnx.merge(graphdef, nnx.State(params))
-        rngs = nnx.Rngs(key)
-        queries = batch.at_targets(student.queries(batch.rows, rngs))
-        items = student.items()
-        num_instances = jnp.maximum(batch.is_instance.sum(), 1).astype(jnp.float32)
-
-        def mean(values: Array) -> Array:
-            mask = batch.is_instance.reshape(-1, *[1] * (values.ndim - 1))
-            return jnp.where(mask, values, 0.0).sum(0) / num_instances
-
-        users = batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
-        instances = Instances(queries, items, jnp.asarray(batch.targets), users)
-        loss = loss_of(student_config)
-        ce = mean(loss.losses(student_config, student, instances, constants.prepared, key))
-        kd = jnp.float32(0.0)
-        measures = None
-        if config is not None:
-            losses, measures = _distilled(config, student, queries, items, distill, constants)
-            kd = mean(losses)
-            measures = jax.tree.map(mean, measures)
-        # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
-        total = ce + config.distill_weight * kd if config and config.distill_weight else ce
-        if isinstance(student, HasAuxiliary):
-            total = total + student.auxiliary(batch.rows, rngs)
-        return total, (ce, kd, num_instances, measures)
+    loss_fn = functools.partial(_batch_loss, graphdef, config, student_config)
 
     def train_step(
         state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
@@ -186,11 +155,49 @@ def make_train_step(
     )
 
 
+def _batch_loss(
+    graphdef: nnx.GraphDef,
+    config: DistillConfig | None,
+    student_config: StudentConfig,
+    params: Params,
+    batch: Batch,
+    distill: DistillBatch | None,
+    constants: Constants,
+    key: Key[Array, ""],
+) -> tuple[Float[Array, ""], tuple[Array, Array, Array, TeacherMeasures | None]]:
+    """What is minimised; with it the two losses, the number of instances and the measures."""
+    student = nnx.merge(graphdef, nnx.State(params))
+    rngs = nnx.Rngs(key)
+    queries = batch.at_targets(student.queries(batch.rows, rngs))
+    items = student.items()
+    num_instances = jnp.maximum(batch.is_instance.sum(), 1).astype(jnp.float32)
+
+    def mean(values: Array) -> Array:
+        mask = batch.is_instance.reshape(-1, *[1] * (values.ndim - 1))
+        return jnp.where(mask, values, 0.0).sum(0) / num_instances
+
+    users = batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
+    instances = Instances(queries, items, jnp.asarray(batch.targets), users)
+    loss = loss_of(student_config)
+    ce = mean(loss.losses(student_config, student, instances, constants.prepared, key))
+    kd = jnp.float32(0.0)
+    measures = None
+    if config is not None:
+        losses, measures = _distilled(config, student, queries, items, distill, constants)
+        kd = mean(losses)
+        measures = jax.tree.map(mean, measures)
+    # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
+    total = ce + config.distill_weight * kd if config and config.distill_weight else ce
+    if isinstance(student, HasAuxiliary):
+        total = total + student.auxiliary(batch.rows, rngs)
+    return total, (ce, kd, num_instances, measures)
+
+
 def _distilled(
     config: DistillConfig,
     student: Student,
     queries: Float[Array, "B D"],
-    items: Float[Array, "V D"],
+    items: Float[Array, "V E"],
     distill: DistillBatch | None,
     constants: Constants,
 ) -> tuple[Float[Array, " B"], TeacherMeasures]:

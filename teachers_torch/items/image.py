@@ -159,16 +159,7 @@ def encode_paths(
 def _encode(
     paths: Sequence[str], config: ImageConfig, progress: Progress, parts: Path
 ) -> Float16[np.ndarray, "images features"]:
-    """One row an image file.
-
-    Args:
-        paths: the files, at least one.
-        config: the encoder and its batch size.
-        progress: receives the images encoded and to encode, every batch.
-
-    Raises:
-        UserError: an image or the encoder can't be read.
-    """
+    """`encode_paths`, with a folder for what is done if it is stopped."""
     processor, model = _load_encoder(config.image_encoder)
     size = config.image_batch_size
 

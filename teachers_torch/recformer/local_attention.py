@@ -10,15 +10,13 @@ from torch import Tensor
 # Above this length blocks of the band are cheaper than a mask over all pairs (on a CPU).
 DENSE_UP_TO = 384
 
+Heads = Float[Tensor, "rows heads length size"]
+Real = Bool[Tensor, "rows length"]
+
 
 def local_attention(
-    query: Float[Tensor, "rows heads length size"],
-    key: Float[Tensor, "rows heads length size"],
-    value: Float[Tensor, "rows heads length size"],
-    real: Bool[Tensor, "rows length"],
-    reach: int,
-    dropout: float,
-) -> Float[Tensor, "rows heads length size"]:
+    query: Heads, key: Heads, value: Heads, real: Real, reach: int, dropout: float
+) -> Heads:
     """Softmax attention in the form that is cheaper at this length.
 
     Place i sees j iff real_j and (|i − j| ≤ reach or j = 0).
@@ -37,13 +35,8 @@ def local_attention(
 
 
 def dense_attention(
-    query: Float[Tensor, "rows heads length size"],
-    key: Float[Tensor, "rows heads length size"],
-    value: Float[Tensor, "rows heads length size"],
-    real: Bool[Tensor, "rows length"],
-    reach: int,
-    dropout: float,
-) -> Float[Tensor, "rows heads length size"]:
+    query: Heads, key: Heads, value: Heads, real: Real, reach: int, dropout: float
+) -> Heads:
     """`local_attention` with a mask over all pairs."""
     places = torch.arange(query.shape[2], device=query.device)
     near = (places[:, None] - places).abs() <= reach
@@ -53,13 +46,8 @@ def dense_attention(
 
 
 def banded_attention(
-    query: Float[Tensor, "rows heads length size"],
-    key: Float[Tensor, "rows heads length size"],
-    value: Float[Tensor, "rows heads length size"],
-    real: Bool[Tensor, "rows length"],
-    reach: int,
-    dropout: float,
-) -> Float[Tensor, "rows heads length size"]:
+    query: Heads, key: Heads, value: Heads, real: Real, reach: int, dropout: float
+) -> Heads:
     """`local_attention` at a cost linear in the length.
 
     Queries stand in blocks of `reach`; a block sees the keys of itself, of the block before

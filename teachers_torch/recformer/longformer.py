@@ -99,6 +99,10 @@ class Longformer(nn.Module):
             x = layer(x, tokens.real)
         return last(x, tokens.real, first_only=True)[:, 0]
 
+    def fix_words(self, fixed: bool) -> None:
+        """Leaves the words' vectors as they are, or has them trained."""
+        self.embeddings.word_embeddings.requires_grad_(not fixed)
+
 
 class Embeddings(nn.Module):
     """Sum of word, position, token type and item position, LayerNorm, dropout."""

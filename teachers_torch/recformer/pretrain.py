@@ -28,9 +28,9 @@ from teachers_torch.recformer.model import (
 )
 from teachers_torch.recformer.official import CARD, TOKENIZER, WEIGHTS, save_start
 from teachers_torch.recformer.pairs import History, Pairs, View
-from teachers_torch.recformer.start import build_model, configured, load_start, make_reader
+from teachers_torch.recformer.start import Start, build_model, configured, load_start, make_reader
 from teachers_torch.recformer.tokens import attributes
-from teachers_torch.recformer.tune import learning_rate_share
+from teachers_torch.recformer.tune import adamw
 from teachers_torch.states import best_device, seeded
 from teachers_torch.teacher import Log
 
@@ -68,7 +68,6 @@ def pretrain(
         domains: none of them may be tuned on later.
         settings: the model, its initial weights, the longest history.
         config: optimisation.
-        folder: output folder.
         cache: holds the domains' tokens.
         seed: seed of weights, pairs, masks, batches and dropout.
         log: receives each `step` with its number and how many an epoch has, each `validation`
@@ -84,11 +83,7 @@ def pretrain(
         start = load_start(own, max_items)
         tokenizer = start.tokenizer
         _require_mask(tokenizer.mask_token_id, own.init)
-        histories = []
-        for dataset in domains:
-            reader = make_reader(start, dataset.catalogue, own, max_items, cache)
-            users = np.split(dataset.interactions.items, dataset.interactions.indptr[1:-1])
-            histories += [History(reader, items) for items in users if len(items)]
+        histories = _histories(domains, start, settings, cache)
         mask_id = cast(int, tokenizer.mask_token_id)
         pairs = Pairs(histories, mask_id, len(tokenizer), config.mlm_share)
         model = build_model(start, own, language_head=True).to(best_device())
@@ -104,6 +99,20 @@ def pretrain(
             save_start(model, tokenizer, {**card, **result._asdict()}, folder)
 
         return _train(model, pairs, own, config, seed, log, keep)
+
+
+def _histories(
+    domains: Sequence[Dataset], start: Start, settings: TeacherSettings, cache: Cache
+) -> list[History]:
+    """Those of all domains' users who have one."""
+    histories = []
+    for dataset in domains:
+        reader = make_reader(
+            start, dataset.catalogue, configured(settings), settings.max_seq_len, cache
+        )
+        users = np.split(dataset.interactions.items, dataset.interactions.indptr[1:-1])
+        histories += [History(reader, items) for items in users if len(items)]
+    return histories
 
 
 def check_pretraining(domains: Sequence[Dataset], settings: TeacherSettings, cache: Cache) -> None:
@@ -161,20 +170,12 @@ def _train(
 ) -> Pretraining:
     """The optimisation; `keep` is called whenever the weights are the best so far."""
     size, every = pretraining.batch_size, pretraining.accumulate
-    order = np.random.default_rng([seed, 0]).permutation(len(pairs.histories))
-    held_out = max(2, round(pretraining.validation_share * len(order)))
-    validation, training = order[:held_out], order[held_out:]
-    if len(training) < 2:
-        raise UserError(f"--domains: found {len(order)} histories, expected at least 4")
-    words = model.longformer.embeddings.word_embeddings
-    words.requires_grad_(not config.fix_word_embeddings)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=pretraining.learning_rate, weight_decay=0.0)
+    validation, training = _parts(len(pairs.histories), pretraining.validation_share, seed)
+    model.longformer.fix_words(config.fix_word_embeddings)
     batches = -(-len(training) // size)
     steps = pretraining.max_epochs * -(-batches // every)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_share(step, 0, steps)
-    )
+    optimizer, schedule = adamw(model, pretraining.learning_rate, 0, steps)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     best = Pretraining(0, 0, -1.0)
     for epoch in range(1, pretraining.max_epochs + 1):
         rng, started, total = np.random.default_rng([seed, epoch]), time.perf_counter(), 0.0
@@ -205,6 +206,21 @@ def _train(
                 }
             )
     return best._replace(epochs=pretraining.max_epochs)
+
+
+def _parts(
+    count: int, share: float, seed: int
+) -> tuple[Int[np.ndarray, " validation"], Int[np.ndarray, " training"]]:
+    """Histories to validate on and to train on.
+
+    Raises:
+        UserError: there are too few.
+    """
+    order = np.random.default_rng([seed, 0]).permutation(count)
+    held_out = max(2, round(share * count))
+    if count - held_out < 2:
+        raise UserError(f"--domains: found {count} histories, expected at least 4")
+    return order[:held_out], order[held_out:]
 
 
 def _add_gradients(

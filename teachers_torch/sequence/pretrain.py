@@ -1,13 +1,14 @@
 """Pre-training of UniSRec and UniM²Rec-style teachers on other domains."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import nn
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -36,6 +37,7 @@ from teachers_torch.states import (
     seeded,
 )
 from teachers_torch.teacher import Log
+from teachers_torch.training import train_epoch
 
 STATE = "state.pt"
 
@@ -73,7 +75,6 @@ def pretrain(
         domains: at least one; a user active in two is two users.
         settings: the teachers' settings, the model's among them.
         config: optimisation and augmentations.
-        folder: output folder.
         cache: holds encoded texts and images.
         seed: seed of weights, batches, dropout, noise and augmentations.
         log: receives `encode_texts`, `encode_images`, `step` and `epoch` events.
@@ -82,13 +83,10 @@ def pretrain(
         The content of the checkpoint's `pretraining.json`.
 
     Raises:
-        UserError: the domains' inputs are missing or wrong, or the folder holds another
-            pre-training.
+        UserError: inputs are missing or wrong, or the folder holds another pre-training.
     """
     interactions = join_interactions(domains)
-    instances = leave_one_out(interactions).train
-    if not len(instances):
-        raise UserError("--domains: found no training instance, expected histories of 4 or more")
+    instances = _training_instances(interactions)
     with seeded(seed):
         task = BUILD[family](domains, settings, config, seed, cache, log)
         model = task.model.to(best_device())
@@ -96,39 +94,23 @@ def pretrain(
         if (done := _finished(folder, facts)) is not None:
             return done
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-        epoch, seconds, losses = _resume(folder / STATE, facts, model, optimizer)
-        facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
-        while epoch < config.epochs:
-            epoch += 1
-            started = time.perf_counter()
+
+        def train(epoch: int) -> float:
             order = np.random.default_rng([seed, epoch]).permutation(instances)
-            loss = _train_epoch(task, optimizer, interactions, order, settings, config, epoch, log)
-            require_finite(loss, epoch)
-            losses.append(loss)
-            seconds += time.perf_counter() - started
-            facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
-            if epoch % config.save_every == 0 and epoch < config.epochs:
-                _write(model, facts, folder / f"epoch-{epoch}")
-            state = {
-                "identity": identity(facts),
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epoch": epoch,
-                "seconds": seconds,
-                "losses": losses,
-            }
-            save_state(folder / STATE, state)
-            log(
-                {
-                    "event": "epoch",
-                    "epoch": epoch,
-                    "loss": loss,
-                    "seconds": time.perf_counter() - started,
-                }
-            )
+            return _train_epoch(task, optimizer, interactions, order, settings, config, epoch, log)
+
+        _train(model, optimizer, train, facts, config, folder, log)
     _write(model, facts, folder)
     remove_state(folder / STATE)
     return facts
+
+
+def _training_instances(interactions: Interactions) -> Int64[np.ndarray, " instances"]:
+    """Raises a UserError where there is none."""
+    instances = leave_one_out(interactions).train
+    if not len(instances):
+        raise UserError("--domains: found no training instance, expected histories of 4 or more")
+    return instances
 
 
 def prefixes(
@@ -182,6 +164,41 @@ def augmented_batch(
     return PretrainBatch(item_seq, lengths, targets, augmented, lengths)
 
 
+def _train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Callable[[int], float],
+    facts: dict[str, Any],
+    config: PretrainConfig,
+    folder: Path,
+    log: Log,
+) -> None:
+    """All epochs that are left; what they took and gave is added to the facts."""
+    epoch, seconds, losses = _resume(folder / STATE, facts, model, optimizer)
+    facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
+    while epoch < config.epochs:
+        epoch += 1
+        started = time.perf_counter()
+        loss = train(epoch)
+        require_finite(loss, epoch)
+        losses.append(loss)
+        took = time.perf_counter() - started
+        seconds += took
+        facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
+        if epoch % config.save_every == 0 and epoch < config.epochs:
+            _write(model, facts, folder / f"epoch-{epoch}")
+        state = {
+            "identity": identity(facts),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "epoch": epoch,
+            "seconds": seconds,
+            "losses": losses,
+        }
+        save_state(folder / STATE, state)
+        log({"event": "epoch", "epoch": epoch, "loss": loss, "seconds": took})
+
+
 def _train_epoch(
     task: PretrainTask,
     optimizer: torch.optim.Optimizer,
@@ -193,26 +210,18 @@ def _train_epoch(
     log: Log,
 ) -> float:
     """One pass over the instances in this order; returns their mean loss."""
-    model = task.model.train()
-    device = next(model.parameters()).device
-    total, steps = torch.zeros((), device=device), -(-len(order) // config.batch_size)
-    for step, ids in enumerate(_batches(order, config.batch_size), start=1):
+    device = next(task.model.parameters()).device
+
+    def loss_of(ids: np.ndarray) -> tuple[torch.Tensor, int]:
         arrays = (*prefixes(interactions, ids, settings.max_seq_len), interactions.items[ids] + 1)
         item_seq, lengths, targets = (torch.from_numpy(a.astype(np.int64)) for a in arrays)
         rows = item_seq.to(device), lengths.to(device), targets.to(device)
         batch = augmented_batch(*rows, config, task.num_items, task.variants)
-        loss = model.pretrain_loss(batch, config)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(ids)
-        log({"event": "step", "epoch": epoch, "step": step, "steps": steps})
-    return float(total) / len(order)
+        return task.model.pretrain_loss(batch, config), len(ids)
 
-
-def _batches(order: Int64[np.ndarray, " instances"], size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    starts = range(0, len(order), config.batch_size)
+    batches = (order[at : at + config.batch_size] for at in starts)
+    return train_epoch(task.model, optimizer, batches, loss_of, epoch, len(starts), log)
 
 
 def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:

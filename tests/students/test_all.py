@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -144,7 +145,7 @@ STEP = 5e-4
 @cache
 def model(name: str) -> tuple[dict, Any]:
     """Parameters of ordinary size, and the function to a batch's scores [B, items], compiled."""
-    graphdef, params = fresh_student(run_of(name, "unused", SMALL))
+    graphdef, params = fresh_student(run_of(name, Path("unused"), SMALL))
 
     @jax.jit
     def scores(params, batch):
@@ -155,7 +156,7 @@ def model(name: str) -> tuple[dict, Any]:
 
 
 def batches(name: str, seed: int) -> list[Batch]:
-    return list(training_batches(run_of(name, "unused", SMALL, seed=seed)).epoch(0))
+    return list(training_batches(run_of(name, Path("unused"), SMALL, seed=seed)).epoch(0))
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

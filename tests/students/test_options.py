@@ -1,5 +1,6 @@
 import dataclasses
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -33,7 +34,7 @@ def trained(config: StudentConfig) -> str:
     """The program of a student's start and of its losses in training, by BPR, not compiled."""
     second, length = OTHER if config.second_domain else None, window(config, MAX_SEQ_LEN)
     known_facts = facts(WORLD, length, second)
-    run = make_run(WORLD, "unused", student=config, max_seq_len=length)
+    run = make_run(WORLD, Path("unused"), student=config, max_seq_len=length)
     batch = next(iter(training_batches(run).epoch(0)))
     own = loss_of(config)
     prepared = own.prepare(task_of(WORLD), known_facts)

@@ -52,42 +52,38 @@ class Generation:
     metadata: tuple[str, str]
 
 
-_OLD_REVIEWS = {
-    "user_id": "reviewerID",
-    "item_id": "asin",
-    "timestamp": "unixReviewTime",
-    "rating": "overall",
-}
-_OLD_ITEMS = {"item_id": "asin", "title": "title", "brand": "brand", "price": "price"}
+_2014 = Generation(
+    reviews={
+        "user_id": "reviewerID",
+        "item_id": "asin",
+        "timestamp": "unixReviewTime",
+        "rating": "overall",
+    },
+    ratings=("user_id", "item_id", "rating", "timestamp"),
+    ratings_header=False,
+    items={
+        "item_id": "asin",
+        "title": "title",
+        "brand": "brand",
+        "price": "price",
+        "categories": "categories",
+        "description": "description",
+        "image_url": "imUrl",
+    },
+    files={
+        "full": ("categoryFiles", "reviews_{}.json.gz"),
+        "5core": ("categoryFiles", "reviews_{}_5.json.gz"),
+        "ratings": ("categoryFiles", "ratings_{}.csv"),
+    },
+    metadata=("categoryFiles", "meta_{}.json.gz"),
+)
 
 GENERATIONS: Mapping[str, Generation] = {
-    "2014": Generation(
-        reviews=_OLD_REVIEWS,
-        ratings=("user_id", "item_id", "rating", "timestamp"),
-        ratings_header=False,
-        items={
-            **_OLD_ITEMS,
-            "categories": "categories",
-            "description": "description",
-            "image_url": "imUrl",
-        },
-        files={
-            "full": ("categoryFiles", "reviews_{}.json.gz"),
-            "5core": ("categoryFiles", "reviews_{}_5.json.gz"),
-            "ratings": ("categoryFiles", "ratings_{}.csv"),
-        },
-        metadata=("categoryFiles", "meta_{}.json.gz"),
-    ),
-    "2018": Generation(
-        reviews=_OLD_REVIEWS,
+    "2014": _2014,
+    "2018": dataclasses.replace(
+        _2014,
         ratings=("item_id", "user_id", "rating", "timestamp"),
-        ratings_header=False,
-        items={
-            **_OLD_ITEMS,
-            "categories": "category",
-            "description": "description",
-            "image_url": "imageURLHighRes",
-        },
+        items={**_2014.items, "categories": "category", "image_url": "imageURLHighRes"},
         files={
             "full": ("categoryFiles", "{}.json.gz"),
             "5core": ("categoryFilesSmall", "{}_5.json.gz"),

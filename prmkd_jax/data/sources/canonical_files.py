@@ -1,4 +1,4 @@
-"""Writes a data set in the canonical layout, whole or not at all."""
+"""Writes a data set in the canonical layout, complete or not at all."""
 
 import dataclasses
 from collections.abc import Iterable

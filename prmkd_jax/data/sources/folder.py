@@ -1,4 +1,4 @@
-"""The folder of a data set, replaced whole or not at all, whenever the process is killed."""
+"""The folder of a data set, replaced completely or not at all, whenever the process is killed."""
 
 import glob
 import os
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import process_runs, remove_leftovers
+from prmkd_jax.common.files import process_runs, remove_leftovers, writing_folder
 from prmkd_jax.data.canonical import INTERACTIONS
 
 PICTURES = "images"
@@ -24,32 +24,10 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     """
     recover(target)
     refuse_existing(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        yield part
-        for path in part.iterdir():
-            _sync(path)
-        _sync(part)
+    # Pictures are named by their addresses, so those of the old data set are as good here.
+    with writing_folder(target, kept=PICTURES) as folder:
+        yield folder
         refuse_existing(target, overwrite)
-        old = target.with_name(f".{target.name}.old-{os.getpid()}")
-        if target.exists():
-            os.rename(target, old)
-        try:
-            os.rename(part, target)
-        except OSError:
-            if old.exists():
-                os.rename(old, target)
-            raise
-        # Pictures are named by their addresses, so those of the old data set are as good here.
-        if (old / PICTURES).is_dir():
-            os.rename(old / PICTURES, target / PICTURES)
-        _sync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def recover(target: Path) -> None:
@@ -85,11 +63,3 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 def is_data_set(target: Path) -> bool:
     """Whether it is a folder with interactions, and no link to one."""
     return (target / INTERACTIONS).is_file() and not target.is_symlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

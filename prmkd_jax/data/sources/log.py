@@ -127,16 +127,9 @@ def collect(batches: Iterable[Batch], timed: bool, files: str = "") -> tuple[Log
     parts: dict[str, list[np.ndarray]] = {}
     for frame, place in batches:
         frame = _whole_rows(frame, place, incomplete)
-        for name in frame.columns:
-            column = frame[name]
-            if name in categories:
-                codes = column.cast(pl.Categorical(categories[name])).to_physical()
-                array = codes.cast(pl.Int32).fill_null(-1).to_numpy()
-            elif name == "rating":
-                array = column.fill_null(float("nan")).to_numpy()
-            else:
-                array = column.to_numpy()
-            parts.setdefault(name, []).append(array)
+        for column in frame.get_columns():
+            known = categories.get(column.name)
+            parts.setdefault(column.name, []).append(_array(column, known))
     if not parts or not sum(map(len, parts["user_id"])):
         example = f" ({incomplete.example})" if incomplete.example else ""
         raise UserError(
@@ -175,6 +168,16 @@ def _whole_rows(frame: pl.DataFrame, place: Place, incomplete: Incomplete) -> pl
         incomplete.example = incomplete.example or _incomplete(frame, int(missing[0]), place)
         incomplete.number += len(missing)
     return frame.filter(whole)
+
+
+def _array(column: pl.Series, known: pl.Categories | None) -> np.ndarray:
+    """Numbers in place of a column's words; −1, or nan of ratings, where there is none."""
+    if known is not None:
+        codes = column.cast(pl.Categorical(known)).to_physical()
+        return codes.cast(pl.Int32).fill_null(-1).to_numpy()
+    if column.name == "rating":
+        return column.fill_null(float("nan")).to_numpy()
+    return column.to_numpy()
 
 
 def _sorted(

@@ -4,6 +4,7 @@ A picture's file is named by the hash of its address, and has the name only when
 fetch that was stopped goes on where it was. Which address answered wrongly is counted and named.
 """
 
+import functools
 import hashlib
 import http.client
 import itertools
@@ -86,30 +87,14 @@ def fetch_pictures(
         UserError: the data set has no such addresses.
     """
     table = pq.read_table(folder / ITEMS)
-    wanted = _wanted(table)
-    if not wanted:
-        raise UserError(
-            f"{folder / ITEMS}: found no addresses in column image_url, expected some for "
-            "--download_images"
-        )
+    wanted = _wanted(table, folder / ITEMS)
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
     remove_leftovers(place)
     names = {path.stem: path.name for path in place.iterdir() if path.is_file()}
     missing = [address for address in wanted if _stem(address) not in names]
     there, broken = len(wanted) - len(missing), {}
-
-    def one(address: str) -> tuple[str, str, str]:
-        """The address, the file's name, and what is wrong; one of the two is empty."""
-        try:
-            content = _fetch(address, hosts, retries)
-            name = f"{_stem(address)}.{_kind(content)}"
-        except (_Broken, OSError, http.client.HTTPException, ValueError) as error:
-            return address, "", first_line(error)
-        with writing(place / name) as partial:
-            partial.write_bytes(content)
-        return address, name, ""
-
+    one = functools.partial(_fetch_into, place, hosts, retries)
     done = there
     with ThreadPoolExecutor(connections) as pool:
         try:
@@ -131,13 +116,34 @@ def fetch_pictures(
     return Pictures(fetched, there, broken)
 
 
-def _wanted(table: pa.Table) -> list[str]:
-    """Distinct addresses of the items that have no picture of the user's own."""
-    if "image_url" not in table.column_names:
-        return []
-    paths = _column(table, "image_path")
-    pairs = zip(table["image_url"].to_pylist(), paths, strict=True)
-    return sorted({url for url, path in pairs if url and _is_fetched(path)})
+def _fetch_into(
+    place: Path, hosts: Collection[str], retries: Retries, address: str
+) -> tuple[str, str, str]:
+    """The address, the file's name, and what is wrong; one of the two is empty."""
+    try:
+        content = _fetch(address, hosts, retries)
+        name = f"{_stem(address)}.{_kind(content)}"
+    except (_Broken, OSError, http.client.HTTPException, ValueError) as error:
+        return address, "", first_line(error)
+    with writing(place / name) as partial:
+        partial.write_bytes(content)
+    return address, name, ""
+
+
+def _wanted(table: pa.Table, path: Path) -> list[str]:
+    """Distinct addresses of the items that have no picture of the user's own.
+
+    Raises:
+        UserError: there are none.
+    """
+    urls = _column(table, "image_url")
+    pairs = zip(urls, _column(table, "image_path"), strict=True)
+    found = sorted({url for url, picture in pairs if url and _is_fetched(picture)})
+    if not found:
+        raise UserError(
+            f"{path}: found no addresses in column image_url, expected some for --download_images"
+        )
+    return found
 
 
 def _is_fetched(path: str | None) -> bool:

@@ -81,7 +81,6 @@ def prepare(
     A data set that is there, made of the same files with the same flags, is left as it is.
 
     Args:
-        config: everything there is to say.
         progress: is given the bytes of a download as they come.
         say: is given a line before each long stage.
 
