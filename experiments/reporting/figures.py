@@ -20,6 +20,7 @@ from experiments.reporting.plotting import (
     name_rows,
     svg_file,
 )
+from experiments.reporting.results import Results, VariantResult
 from experiments.reporting.wording import ALPHA, decimals, unbroken
 from prmkd_jax.common.files import write_text
 from prmkd_jax.evaluate.metrics import METRICS
@@ -28,7 +29,7 @@ KINDS = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "
 """What a group's figures show: the ends of their names."""
 
 
-def drawings(group: Group, results: Mapping[str, Any]) -> list[Drawing]:
+def drawings(group: Group, results: Results) -> list[Drawing]:
     """All figures that the results of one group have the data for."""
     found = [_test_metric(group, results, metric) for metric in ("Recall@10", "NDCG@10")]
     if group.compared and group.pair is None:
@@ -46,13 +47,13 @@ def drawings(group: Group, results: Mapping[str, Any]) -> list[Drawing]:
     return found
 
 
-def teacher_labels(results: Mapping[str, Any]) -> dict[str, str]:
+def teacher_labels(results: Results) -> dict[str, str]:
     """The teachers' display names."""
     return {name: teacher["label"] for name, teacher in teachers_in_order(results).items()}
 
 
 def teacher_diagnostics(
-    variant: Mapping[str, Any], order: Iterable[str]
+    variant: VariantResult, order: Iterable[str]
 ) -> dict[str, dict[str, float]]:
     """Each teacher's part in a distillation, averaged over all epochs of all seeds.
 
@@ -66,13 +67,14 @@ def teacher_diagnostics(
         `kl`; nothing where there was no distillation.
     """
     history = [record for seed in variant["seeds"] for record in seed["history"]]
+    records = [record["teachers"] for record in history if "teachers" in record]
+    weights = variant["teacher_weights"]
     # Some methods measure no teacher.
-    if variant["teacher_weights"] is None or not all("teachers" in record for record in history):
+    if weights is None or len(records) < len(history):
         return {}
-    records = [record["teachers"] for record in history]
-    names = [name for name in order if name in variant["teacher_weights"]]
+    names = [name for name in order if name in weights]
     return {
-        name: {"assigned": float(variant["teacher_weights"][name])}
+        name: {"assigned": float(weights[name])}
         | {
             key: float(np.mean([record[name][key] for record in records]))
             for key in records[0][name]
@@ -86,7 +88,7 @@ def figure_names(group: str) -> list[str]:
     return [f"{group}-{kind}.svg" for kind in KINDS]
 
 
-def save_figures(folder: Path, results: Mapping[str, Any]) -> list[Path]:
+def save_figures(folder: Path, results: Results) -> list[Path]:
     """Writes every figure as an SVG file into the folder, which is made if missing.
 
     Returns:
@@ -100,7 +102,7 @@ def save_figures(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     return paths
 
 
-def _test_metric(group: Group, results: Mapping[str, Any], metric: str) -> Drawing:
+def _test_metric(group: Group, results: Results, metric: str) -> Drawing:
     bars = [
         (teacher["label"], teacher["test"][metric], 0.0, TEACHER)
         for teacher in teachers_in_order(results).values()
@@ -126,9 +128,9 @@ def _test_metric(group: Group, results: Mapping[str, Any], metric: str) -> Drawi
     )
 
 
-def _improvement(group: Group, other: Mapping[str, Any]) -> Drawing:
+def _improvement(group: Group, other: VariantResult) -> Drawing:
     name = group.reference["label"]
-    against = other["against"]
+    against = other["against"] or {}
     gains = {metric: against[metric]["change"] or 0.0 for metric in METRICS}
     texts = [unbroken(against[metric]["change"]) for metric in METRICS]
     significant = [against[metric]["t_p_holm"] < ALPHA for metric in METRICS]
@@ -187,7 +189,7 @@ def _learning(group: Group) -> Drawing:
     )
 
 
-def _draw_curves(axes: Axes, variant: Mapping[str, Any], curves: list[np.ndarray]) -> None:
+def _draw_curves(axes: Axes, variant: VariantResult, curves: list[np.ndarray]) -> None:
     """One line a seed, a dot at the epoch that was kept, and the mean of all seeds."""
     colour = COLOURS[variant["kind"]]
     for seed, curve in zip(variant["seeds"], curves, strict=True):

@@ -1,7 +1,9 @@
 """The variants of a study, grouped by what they are compared with."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments.reporting.results import Results, TeacherResult, VariantResult
 
 SCHEMA_VERSION = 2
 """Version of the results that this package reads (docs/records.md)."""
@@ -18,17 +20,17 @@ class Group(NamedTuple):
     """
 
     name: str
-    reference: Mapping[str, Any]
-    compared: Sequence[Mapping[str, Any]]
-    variants: Sequence[Mapping[str, Any]]
+    reference: VariantResult
+    compared: Sequence[VariantResult]
+    variants: Sequence[VariantResult]
 
     @property
-    def pair(self) -> Mapping[str, Any] | None:
+    def pair(self) -> VariantResult | None:
         """The only variant that is compared; None where there are none or several."""
         return self.compared[0] if len(self.compared) == 1 else None
 
 
-def group_variants(results: Mapping[str, Any]) -> list[Group]:
+def group_variants(results: Results) -> list[Group]:
     """Every reference with its group, in the table's order."""
     variants = results["variants"]
     roots = [variant for variant in variants if variant["reference"] is None]
@@ -42,7 +44,7 @@ def group_variants(results: Mapping[str, Any]) -> list[Group]:
     return groups
 
 
-def teachers_in_order(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def teachers_in_order(results: Results) -> dict[str, TeacherResult]:
     """The teachers in the order in which they were asked for; in JSON they have none."""
     teachers = results["teachers"]
     asked = [name for name in results["settings"]["teachers"] if name in teachers]

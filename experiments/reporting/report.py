@@ -2,15 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
 from experiments.reporting.groups import Group, group_variants, teachers_in_order
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
+from experiments.reporting.results import Results, Timing, VariantResult
 from experiments.reporting.tables import teacher_rows, variant_row
 from experiments.reporting.wording import (
     MISSING,
@@ -40,8 +39,8 @@ PAGE = {
 
 def write_report(
     path: Path,
-    results: Mapping[str, Any],
-    timing: Mapping[str, Any],
+    results: Results,
+    timing: Timing,
     names: tuple[str, str] = ("results.json", "timing.json"),
 ) -> None:
     """Writes the page, complete or not at all; equal results and times give equal bytes.
@@ -85,7 +84,7 @@ def write_report(
     write_text(path, page)
 
 
-def best_digits(results: Mapping[str, Any]) -> dict[str, str]:
+def best_digits(results: Results) -> dict[str, str]:
     """The best value of every test metric over all models, as it is printed.
 
     Digits rather than floats: what reads equal is equally bold.
@@ -94,7 +93,7 @@ def best_digits(results: Mapping[str, Any]) -> dict[str, str]:
     return {metric: decimals(max(model["test"][metric] for model in models)) for metric in METRICS}
 
 
-def _section(group: Group, results: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, Any]:
+def _section(group: Group, results: Results, timing: Timing) -> dict[str, object]:
     """What the page shows of one group of variants."""
     return {
         "headline": headline(group),
@@ -113,7 +112,7 @@ def _section(group: Group, results: Mapping[str, Any], timing: Mapping[str, Any]
     }
 
 
-def _epoch_ratio(group: Group, timing: Mapping[str, Any]) -> float | None:
+def _epoch_ratio(group: Group, timing: Timing) -> float | None:
     """How much longer an epoch takes with distillation; None where a time is missing."""
     if group.pair is None:
         return None
@@ -124,7 +123,7 @@ def _epoch_ratio(group: Group, timing: Mapping[str, Any]) -> float | None:
     return after / before if before and after else None
 
 
-def _thresholds(variant: Mapping[str, Any]) -> str:
+def _thresholds(variant: VariantResult) -> str:
     """The consistency rule's threshold of every seed, "" where the rule never excludes."""
     found = [seed["threshold"] for seed in variant["seeds"]]
     return ", ".join(f"{threshold:.4g}" for threshold in found if threshold is not None)
@@ -147,7 +146,7 @@ def inline_content(drawing: Drawing) -> tuple[str, str]:
     return view_box.partition('"')[0], content.removesuffix("</svg>")
 
 
-def _setting(value: Any) -> str:
+def _setting(value: object) -> str:
     """A flag's value as one would type it."""
     if value is None:
         return MISSING

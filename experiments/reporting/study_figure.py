@@ -1,16 +1,14 @@
 """All variants of a study as bars."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from matplotlib.axes import Axes
 
 from experiments.reporting.plotting import COLOURS, draw_svg, horizontal_bars, svg_file
+from experiments.reporting.results import Results
 from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import ALPHA, decimals
 
 
-def study_figure(results: Mapping[str, Any]) -> str:
+def study_figure(results: Results) -> str:
     """The variants' test NDCG@10 as bars in an SVG file; hollow ones may differ by chance."""
     rows = results["variants"]
     values = [row["test"][SHOWN] for row in rows]

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.reporting.groups import teachers_in_order
+from experiments.reporting.results import Comparison, Data, Results, Timing, VariantResult
 from experiments.reporting.wording import count, decimals, lookup, p_value, percent, seconds
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
@@ -39,7 +39,7 @@ class ResultRow:
     parameters: int | None
 
 
-def teacher_rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> list[ResultRow]:
+def teacher_rows(results: Results, timing: Timing) -> list[ResultRow]:
     """One row a teacher, in the order of the results."""
     return [
         ResultRow(
@@ -55,7 +55,7 @@ def teacher_rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> list[
     ]
 
 
-def variant_row(variant: Mapping[str, Any], timing: Mapping[str, Any]) -> ResultRow:
+def variant_row(variant: VariantResult, timing: Timing) -> ResultRow:
     """The row of one variant of the student."""
     return ResultRow(
         label=variant["label"],
@@ -67,7 +67,7 @@ def variant_row(variant: Mapping[str, Any], timing: Mapping[str, Any]) -> Result
     )
 
 
-def data_lines(data: Mapping[str, Any]) -> tuple[str, str]:
+def data_lines(data: Data) -> tuple[str, str]:
     """The paper's Table 2 for this data set, and what the split leaves cold."""
     return (
         f"{data['name']}: {data['users']:,} users, {data['items']:,} items, "
@@ -78,7 +78,7 @@ def data_lines(data: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-def result_table(results: Mapping[str, Any], timing: Mapping[str, Any], width: int) -> Table:
+def result_table(results: Results, timing: Timing, width: int) -> Table:
     """Every model's test metrics, time and size; below a compared one the change and its tests.
 
     The spread over seeds has a line of its own, so that all fits a log of 80 columns.
@@ -126,13 +126,14 @@ def _add_model(table: Table, row: ResultRow) -> None:
         table.add_row("  over seeds", *spread, style="dim")
 
 
-def _add_tests(table: Table, against: Mapping[str, Mapping[str, Any]]) -> None:
+def _add_tests(table: Table, against: Mapping[str, Comparison]) -> None:
     table.add_section()
     gains = [against[column]["change"] for column in COLUMNS]
     table.add_row("Improvement", *(_gain(gain) for gain in gains))
-    for label, key in (("p, t-test", "t_p_holm"), ("p, Wilcoxon", "wilcoxon_p_holm")):
-        values = (p_value(against[column][key]) for column in COLUMNS)
-        table.add_row(label, *values, style="dim")
+    t_test = (p_value(against[column]["t_p_holm"]) for column in COLUMNS)
+    table.add_row("p, t-test", *t_test, style="dim")
+    wilcoxon = (p_value(against[column]["wilcoxon_p_holm"]) for column in COLUMNS)
+    table.add_row("p, Wilcoxon", *wilcoxon, style="dim")
 
 
 def _gain(fraction: float | None) -> Text:
@@ -142,8 +143,8 @@ def _gain(fraction: float | None) -> Text:
 
 def print_results(
     console: Console,
-    results: Mapping[str, Any],
-    timing: Mapping[str, Any],
+    results: Results,
+    timing: Timing,
     files: Mapping[str, Path],
 ) -> None:
     """Prints the data set, the result table and where the files are.
@@ -170,7 +171,7 @@ def print_files(console: Console, files: Mapping[str, Path]) -> None:
         console.print(Text(f"{label:<{label_width}}  {path}"), soft_wrap=True)
 
 
-def markdown(results: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+def markdown(results: Results, timing: Timing) -> str:
     """The variants as a Markdown table.
 
     Args:
@@ -195,11 +196,11 @@ def markdown(results: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_row(variant: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+def _markdown_row(variant: VariantResult, timing: Timing) -> str:
     cells = [variant["label"], decimals(variant["test"]["Recall@10"])]
     cells.append(decimals(variant["test"][SHOWN]))
-    against = variant["against"] and variant["against"][SHOWN]
-    if against:
+    against = (variant["against"] or {}).get(SHOWN)
+    if against is not None:
         cells += [percent(against["change"]), p_value(against["t_p_holm"])]
         cells += [p_value(against["wilcoxon_p_holm"])]
     else:

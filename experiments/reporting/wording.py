@@ -1,9 +1,10 @@
 """How results are put into words and digits: the same on the terminal, page and figures."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from experiments.reporting.groups import Group
+from experiments.reporting.results import Timing
 
 ALPHA = 0.05
 MISSING = "–"
@@ -103,13 +104,14 @@ def seconds(duration: float | None) -> str:
     return f"{duration:,.{digits}f} s"
 
 
-def lookup(tree: Mapping[str, Any], *keys: str) -> Any:
-    """The value under the keys, or None: a stage taken from the cache has left no time."""
+def lookup(timing: Timing, *keys: str) -> float | None:
+    """The seconds under the keys, or None: a stage taken from the cache has left no time."""
+    found: object = timing
     for key in keys:
-        if tree is None or key not in tree:
+        if not isinstance(found, Mapping) or key not in found:
             return None
-        tree = tree[key]
-    return tree
+        found = found[key]
+    return cast("float | None", found)
 
 
 def headline(group: Group, metric: str = "Recall@10") -> str:
@@ -127,7 +129,8 @@ def headline(group: Group, metric: str = "Recall@10") -> str:
         return f"{len(group.compared)} variants against {name}"
     other = group.pair
     method = other["method"]["label"] if other["method"] else other["label"]
-    change, p = other["against"][metric]["change"], other["against"][metric]["t_p_holm"]
+    against = (other["against"] or {})[metric]
+    change, p = against["change"], against["t_p_holm"]
     test = f"(p = {p_value_typeset(p)})".replace("= <", "< ").replace(" ", NO_BREAK)
     if change is None:
         value = decimals(other["test"][metric])

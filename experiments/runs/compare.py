@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.reporting.results import Timing
 from experiments.runs.finished import FinishedRun
 from experiments.runs.variant import Study, Variant
 from experiments.stages.record import SCHEMA_VERSION, SeedResult
@@ -17,9 +18,9 @@ PARTS = ("validation", "test", "test_masked")
 def study_results(
     study: Study,
     runs: Mapping[Variant, FinishedRun],
-    environment: Mapping[str, Any],
+    environment: Mapping[str, object],
     settings: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The results of a study, a view of its runs' records (docs/records.md).
 
     Args:
@@ -50,9 +51,7 @@ def study_results(
     }
 
 
-def study_timing(
-    runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float]
-) -> dict[str, Any]:
+def study_timing(runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float]) -> Timing:
     """What the clock says of a study, in seconds, apart from the results.
 
     Args:
@@ -107,7 +106,7 @@ def compare_runs(
     return against
 
 
-def describe_variant(variant: Variant, run: FinishedRun) -> dict[str, Any]:
+def describe_variant(variant: Variant, run: FinishedRun) -> dict[str, object]:
     """A variant's results: the means over seeds, and each seed."""
     seeds = run.record.seeds
     return {

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 from experiments.cli.command import Call
 from experiments.cli.options import ReportConfig
+from experiments.reporting.results import Results, Timing
 from experiments.runs.views import TRAIN_FILES, StudyFiles, show, study_files, write_views
 from experiments.stages.record import read_versioned
 from prmkd_jax.common.errors import UserError
@@ -14,10 +16,10 @@ def run(call: Call) -> None:
     """Writes and prints again what every finished study in `--output_dir` has found."""
     output = Path(call.config(ReportConfig).output_dir)
     for files in find_studies(output):
-        results = read_versioned(output / files.results)
+        results = cast(Results, read_versioned(output / files.results))
         timing = output / files.timing
         # Without it the page has dashes for the times.
-        seconds = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else {}
+        seconds: Timing = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else {}
         write_views(output, files, results, seconds)
         show(output, files, results, seconds, call.reporter)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from experiments.cli.command import Call, resolve
 from experiments.cli.flags import as_dict, parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, Settings, settings_from
+from experiments.reporting.results import Results, Timing
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
@@ -109,7 +110,7 @@ def carry_out(
     )
     if folder.found == "finished":
         reporter.say(f"{output}: this run is finished; --output_dir=… makes another")
-        results = read_versioned(output / layout.files.results)
+        results = cast(Results, read_versioned(output / layout.files.results))
         timing = _read_timing(output / layout.files.timing)
     else:
         check_runs(planned)
@@ -117,9 +118,9 @@ def carry_out(
             layout.begin(call, output, plans)
             runs = _finish_runs(call, plans, layout, stages)
             settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
-            results = study_results(study, runs, describe_environment(), settings)
+            made = study_results(study, runs, describe_environment(), settings)
             timing = study_timing(runs, stages)
-            results, timing = _write(output, layout.files, runs, results, timing)
+            results, timing = _write(output, layout.files, runs, made, timing)
             finish(folder)
     show(output, layout.files, results, timing, reporter)
 
@@ -159,9 +160,9 @@ def _write(
     output: Path,
     files: StudyFiles,
     runs: Mapping[Variant, FinishedRun],
-    results: dict[str, Any],
-    timing: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    results: Mapping[str, object],
+    timing: Timing,
+) -> tuple[Results, Timing]:
     """Writes the results, the ranks for anybody's own tests, and what is made of the results.
 
     Returns:
@@ -177,13 +178,13 @@ def _write(
         np.savez_compressed(stream, allow_pickle=False, **ranks)
     write_json(output / files.results, results)
     write_json(output / files.timing, timing)
-    results = read_versioned(output / files.results)
-    timing = _read_timing(output / files.timing)
-    write_views(output, files, results, timing)
-    return results, timing
+    read = cast(Results, read_versioned(output / files.results))
+    seconds = _read_timing(output / files.timing)
+    write_views(output, files, read, seconds)
+    return read, seconds
 
 
-def _read_timing(path: Path) -> dict[str, Any]:
+def _read_timing(path: Path) -> Timing:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,13 +1,12 @@
 """What a study leaves for people: table, page and figures, made of its results alone."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from experiments.cli.console import Reporter
 from experiments.reporting.figures import figure_names, save_figures
 from experiments.reporting.report import write_report
+from experiments.reporting.results import Results, Timing
 from experiments.reporting.study_figure import study_figure
 from experiments.reporting.tables import markdown, print_files, print_results
 from prmkd_jax.common.files import write_text
@@ -73,9 +72,7 @@ def study_files(name: str) -> StudyFiles:
     )
 
 
-def write_views(
-    output: Path, files: StudyFiles, results: Mapping[str, Any], timing: Mapping[str, Any]
-) -> None:
+def write_views(output: Path, files: StudyFiles, results: Results, timing: Timing) -> None:
     """Writes table, page and figures.
 
     Args:
@@ -95,8 +92,8 @@ def write_views(
 def show(
     output: Path,
     files: StudyFiles,
-    results: Mapping[str, Any],
-    timing: Mapping[str, Any],
+    results: Results,
+    timing: Timing,
     reporter: Reporter,
 ) -> None:
     """Prints the results and where the files are."""

@@ -107,12 +107,12 @@ def run_identity(
     return identity
 
 
-def digest(content: Any) -> str:
+def digest(content: object) -> str:
     """Twelve hexadecimal digits that stand for JSON content."""
     return content_digest(content)[:12]
 
 
-def first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+def first_difference(found: Mapping[str, object], expected: Mapping[str, object]) -> str | None:
     """Names the first part in which two identities differ, in the order of the first one.
 
     >>> first_difference({"settings": {"dropout": 0.1}}, {"settings": {"dropout": 0.5}})
@@ -128,8 +128,8 @@ def first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> s
 
 
 def _difference(
-    found: Mapping[str, Any], expected: Mapping[str, Any], path: tuple[str, ...]
-) -> tuple[tuple[str, ...], Any, Any] | None:
+    found: Mapping[str, object], expected: Mapping[str, object], path: tuple[str, ...]
+) -> tuple[tuple[str, ...], object, object] | None:
     for name in dict.fromkeys((*found, *expected)):
         one, other = found.get(name), expected.get(name)
         if isinstance(one, Mapping) and isinstance(other, Mapping):

@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from types import ModuleType
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from prmkd_jax.common.errors import UserError
 
@@ -45,7 +46,7 @@ class NoLog:
 class TensorBoardLog:
     """Event files for TensorBoard, one folder a training."""
 
-    def __init__(self, module: Any, folder: Path, name: str, settings: Mapping[str, Any]):
+    def __init__(self, module: ModuleType, folder: Path, name: str, settings: Mapping[str, object]):
         self._writer = module.SummaryWriter(str(folder / "tensorboard" / name))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -61,7 +62,7 @@ class TensorBoardLog:
 class WandbLog:
     """A run of Weights & Biases, named like the training."""
 
-    def __init__(self, module: Any, folder: Path, name: str, settings: Mapping[str, Any]):
+    def __init__(self, module: ModuleType, folder: Path, name: str, settings: Mapping[str, object]):
         self._run = module.init(
             project=PROJECT, name=name, dir=str(folder), config=dict(settings), reinit=True
         )
@@ -78,7 +79,7 @@ class WandbLog:
 class MlflowLog:
     """A run of MLflow, named like the training, at the tracking server that MLflow knows."""
 
-    def __init__(self, module: Any, folder: Path, name: str, settings: Mapping[str, Any]):
+    def __init__(self, module: ModuleType, folder: Path, name: str, settings: Mapping[str, object]):
         self._mlflow = module
         module.set_experiment(PROJECT)
         module.start_run(run_name=name)
@@ -106,7 +107,7 @@ class Tool(NamedTuple):
 
     package: str
     module: str
-    open: Callable[[Any, Path, str, Mapping[str, Any]], MetricsLog]
+    open: Callable[[ModuleType, Path, str, Mapping[str, object]], MetricsLog]
 
 
 TOOLS = {
@@ -130,7 +131,7 @@ def check_log_to(name: str) -> None:
         )
 
 
-def open_log(name: str, folder: Path, run: str, settings: Mapping[str, Any]) -> MetricsLog:
+def open_log(name: str, folder: Path, run: str, settings: Mapping[str, object]) -> MetricsLog:
     """Opens the log of one training.
 
     Args:
@@ -149,7 +150,7 @@ def open_log(name: str, folder: Path, run: str, settings: Mapping[str, Any]) -> 
     return tool.open(importlib.import_module(tool.module), folder, run, settings)
 
 
-def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def flatten(record: Mapping[str, object], prefix: str = "") -> dict[str, float]:
     """The numbers of an epoch's entry by path.
 
     >>> flatten({"loss": 2.0, "validation": {"MRR": 0.5}, "epoch": 3})

@@ -8,7 +8,7 @@ Its rivals and controls go the same way; `config.METHODS` says where they differ
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ from prmkd_jax.ops.arrays import Array
 # Teacher scores held at once in every intermediate array: 128 MiB in float32. Three teachers'
 # scores of 21,000 items for 512 users just fit; larger catalogues go in blocks of users.
 MOST_SCORES = 2**25
+
+Result = TypeVar("Result")
 
 
 class UserInput(NamedTuple):
@@ -167,7 +169,7 @@ def distill_batch(
     return over_users(one, student_logits, users)
 
 
-def over_users(function: Callable[..., Any], *arguments: Any) -> Any:
+def over_users(function: Callable[..., Result], *arguments: Any) -> Result:
     """vmap, in blocks of users where all at once would need too much memory.
 
     Args:

@@ -31,7 +31,7 @@ def recommend_model(program: Program) -> onnx.ModelProto:
     )
     left = _without(graph, scores, graph.input("excluded", ["b", "e"]), len(arrays[ITEMS]))
     count = graph.constant([program.k], np.int64)
-    best, rows = graph.add("TopK", left, count, outputs=2, axis=1)
+    best, rows = graph.add_many("TopK", left, count, outputs=2, axis=1)
     (answered,) = graph.trace(program.answered, _asked(program), ["history", "users"])
     infinite = graph.constant(-np.inf, np.float32)
     best = graph.add("Where", answered, best, infinite)

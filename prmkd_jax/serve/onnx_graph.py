@@ -9,15 +9,17 @@ jax.numpy fail on these programs' symbolic batches.
 import ast
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike, DTypeLike
 from onnx import TensorProto, helper, numpy_helper
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.onnx_ops import OPERATIONS
+from prmkd_jax.serve.onnx_types import Jaxpr, Variable
 
 # Opset 18 is that of ONNX 1.13 (2022); ONNX Runtime 1.15 is the oldest that is tried.
 OPSET = 18
@@ -38,7 +40,7 @@ class Graph:
     """
 
     def __init__(self) -> None:
-        self.nodes: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -54,7 +56,7 @@ class Graph:
                 self._symbols[size] = sizes
         return name
 
-    def constant(self, value: Any, dtype: Any = None, name: str = "") -> str:
+    def constant(self, value: ArrayLike, dtype: DTypeLike | None = None, name: str = "") -> str:
         """A constant; small equal ones are stored once."""
         array = np.asarray(value, dtype)
         key = (str(array.dtype), array.shape, array.tobytes() if array.size <= 64 else b"")
@@ -66,21 +68,30 @@ class Graph:
             self._constants[key] = name
         return name
 
-    def add(self, operation: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds a node; the name of its output, or the names where there are several."""
-        names = [f"v{next(self._numbers)}" for _ in range(outputs)]
-        self.nodes.append(helper.make_node(operation, inputs, names, **attributes))
-        return names[0] if outputs == 1 else names
+    def add(self, operation: str, *inputs: str, **attributes: object) -> str:
+        """Adds a node; the name of its output."""
+        (name,) = self.add_many(operation, *inputs, outputs=1, **attributes)
+        return name
 
-    def shape(self, dimensions: Sequence[Any]) -> str:
+    def add_many(
+        self, operation: str, *inputs: str, outputs: int, **attributes: object
+    ) -> list[str]:
+        """Adds a node; the names of its outputs."""
+        names = [f"v{next(self._numbers)}" for _ in range(outputs)]
+        known = cast("dict[str, Any]", attributes)
+        self.nodes.append(helper.make_node(operation, inputs, names, **known))
+        return names
+
+    def shape(self, dimensions: Sequence[object]) -> str:
         """A shape as a value: numbers, and symbols of `jax.export` and their sums and products."""
-        if all(isinstance(size, int) for size in dimensions):
-            return self.constant([*dimensions], np.int64)
+        numbers = [size for size in dimensions if isinstance(size, int)]
+        if len(numbers) == len(dimensions):
+            return self.constant(numbers, np.int64)
         parts = [self._size(size) for size in dimensions]
         return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=0)
 
     def trace(
-        self, function: Callable, arguments: Sequence[Any], names: Sequence[str]
+        self, function: Callable, arguments: Sequence[object], names: Sequence[str]
     ) -> list[str]:
         """Adds a function's operations; the names of its outputs.
 
@@ -93,17 +104,17 @@ class Graph:
             UserError: it has an operation that is not in `OPERATIONS`.
         """
         closed = jax.make_jaxpr(function)(*arguments)
-        return self.inline(closed.jaxpr, closed.consts, names)
+        return self.inline(cast(Jaxpr, closed.jaxpr), closed.consts, names)
 
-    def inline(self, jaxpr: Any, consts: Sequence[Any], names: Sequence[str]) -> list[str]:
+    def inline(self, jaxpr: Jaxpr, consts: Sequence[ArrayLike], names: Sequence[str]) -> list[str]:
         """Adds the operations of a jaxpr; the names of its outputs."""
-        known: dict[Any, str] = dict(zip(jaxpr.invars, names, strict=True))
+        known: dict[Variable, str] = dict(zip(jaxpr.invars, names, strict=True))
         for variable, value in zip(jaxpr.constvars, consts, strict=True):
             known[variable] = self.constant(value)
 
-        def read(atom: Any) -> str:
-            if hasattr(atom, "val"):
-                return self.constant(atom.val, atom.aval.dtype)
+        def read(atom: Variable) -> str:
+            if (value := getattr(atom, "val", None)) is not None:
+                return self.constant(value, atom.aval.dtype)
             return known[atom]
 
         for equation in jaxpr.eqns:
@@ -143,12 +154,12 @@ class Graph:
         onnx.checker.check_model(model)
         return model
 
-    def _size(self, size: Any) -> str:
+    def _size(self, size: object) -> str:
         """One dimension as a value of shape [1]."""
         return self._evaluate(ast.parse(str(size), mode="eval").body)
 
     def _evaluate(self, tree: ast.AST) -> str:
-        if isinstance(tree, ast.Constant):
+        if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
             return self.constant([tree.value], np.int64)
         if isinstance(tree, ast.Name):
             return self._symbols[tree.id]

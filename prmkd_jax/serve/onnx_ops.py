@@ -1,71 +1,46 @@
 """What each operation of a jaxpr is in ONNX. Nothing here imports jax: equations are only read."""
 
 import string
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
-from onnx import helper
+from onnx import ValueInfoProto, helper
 
 from prmkd_jax.common.errors import UserError
-
-
-class Builder(Protocol):
-    """What an operation uses of `onnx_graph.Graph`."""
-
-    nodes: list[Any]
-
-    def add(self, operation: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds a node; the name of its output, or the names where there are several."""
-        ...
-
-    def constant(self, value: Any, dtype: Any = None) -> str:
-        """A constant's name."""
-        ...
-
-    def shape(self, dimensions: Sequence[Any]) -> str:
-        """A shape's name; dimensions may be symbols."""
-        ...
-
-    def inline(self, jaxpr: Any, consts: Sequence[Any], names: Sequence[str]) -> list[str]:
-        """Adds the operations of a jaxpr."""
-        ...
-
-
-Operation = Callable[[Builder, Any, list[str]], "str | list[str]"]
+from prmkd_jax.serve.onnx_types import Builder, Equation, Operation, Shaped
 
 
 def _node(name: str) -> Operation:
     return lambda graph, _, inputs: graph.add(name, *inputs)
 
 
-def _same(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _same(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return inputs[0]
 
 
-def _square(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _square(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return graph.add("Mul", inputs[0], inputs[0])
 
 
-def _rsqrt(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _rsqrt(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return graph.add("Reciprocal", graph.add("Sqrt", *inputs))
 
 
-def _erfc(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _erfc(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return graph.add("Sub", graph.constant(1.0, np.float32), graph.add("Erf", *inputs))
 
 
-def _integer_pow(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _integer_pow(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     power = graph.constant(equation.params["y"], equation.invars[0].aval.dtype)
     return graph.add("Pow", inputs[0], power)
 
 
-def _select(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _select(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     which, no, yes = inputs
     return graph.add("Where", which, yes, no)
 
 
-def _convert(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _convert(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return _cast(graph, inputs[0], str(np.dtype(equation.params["new_dtype"])))
 
 
@@ -73,54 +48,53 @@ def _cast(graph: Builder, value: str, dtype: str) -> str:
     return graph.add("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def _broadcast(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _broadcast(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     shape, places = equation.params["shape"], equation.params["broadcast_dimensions"]
     inner = equation.invars[0].aval.shape
     value = inputs[0]
     new = [axis for axis in range(len(shape)) if axis not in places]
     if inner and new:
         value = graph.add("Unsqueeze", value, graph.constant(new, np.int64))
-    grown = [1] * len(shape)
+    grown: list[object] = [1] * len(shape)
     for axis, size in zip(places, inner, strict=True):
         grown[axis] = size
     return value if tuple(grown) == tuple(shape) and inner else _expand(graph, value, shape)
 
 
-def _expand(graph: Builder, value: str, shape: Sequence[Any]) -> str:
+def _expand(graph: Builder, value: str, shape: Sequence[object]) -> str:
     return graph.add("Expand", value, graph.shape(shape)) if shape else value
 
 
-def _reshape(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _reshape(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return graph.add("Reshape", inputs[0], graph.shape(equation.params["new_sizes"]))
 
 
-def _squeeze(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _squeeze(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return graph.add(
         "Squeeze", inputs[0], graph.constant([*equation.params["dimensions"]], np.int64)
     )
 
 
-def _transpose(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _transpose(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return graph.add("Transpose", inputs[0], perm=[*equation.params["permutation"]])
 
 
-def _concatenate(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _concatenate(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     return graph.add("Concat", *inputs, axis=equation.params["dimension"])
 
 
-def _split(graph: Builder, equation: Any, inputs: list[str]) -> list[str]:
+def _split(graph: Builder, equation: Equation, inputs: list[str]) -> list[str]:
     sizes = [int(size) for size in equation.params["sizes"]]
-    names = graph.add(
+    return graph.add_many(
         "Split",
         inputs[0],
         graph.constant(sizes, np.int64),
         outputs=len(sizes),
         axis=equation.params["axis"],
     )
-    return [names] if len(sizes) == 1 else names
 
 
-def _slice(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _slice(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     starts, ends = equation.params["start_indices"], equation.params["limit_indices"]
     steps = equation.params["strides"] or [1] * len(starts)
     axes = graph.constant(range(len(starts)), np.int64)
@@ -129,14 +103,14 @@ def _slice(graph: Builder, equation: Any, inputs: list[str]) -> str:
     )
 
 
-def _pad(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _pad(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     before, after, between = zip(*equation.params["padding_config"], strict=True)
     if any(between):
         raise UserError("--formats: onnx: found padding between elements, expected around them")
     return graph.add("Pad", inputs[0], graph.shape([*before, *after]), inputs[1])
 
 
-def _iota(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _iota(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     shape, axis = equation.params["shape"], equation.params["dimension"]
     size = _scalar(graph, shape[axis])
     count = graph.add("Range", graph.constant(0, np.int64), size, graph.constant(1, np.int64))
@@ -147,16 +121,16 @@ def _iota(graph: Builder, equation: Any, inputs: list[str]) -> str:
     return _expand(graph, count, shape) if len(shape) > 1 else count
 
 
-def _scalar(graph: Builder, size: Any) -> str:
+def _scalar(graph: Builder, size: object) -> str:
     return graph.add("Squeeze", graph.shape([size]), graph.constant([0], np.int64))
 
 
-def _dimension(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _dimension(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     size = _scalar(graph, equation.params["dim"])
     return _cast(graph, size, str(equation.outvars[0].aval.dtype))
 
 
-def _gather(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _gather(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     """Rows of a table, or, where sizes are symbols, a slice along one axis."""
     table, index = (variable.aval for variable in equation.invars)
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
@@ -182,7 +156,7 @@ def _gather(graph: Builder, equation: Any, inputs: list[str]) -> str:
     raise UserError("--formats: onnx: found a gather of parts of rows, expected of complete rows")
 
 
-def _dot(graph: Builder, equation: Any, inputs: list[str]) -> str:
+def _dot(graph: Builder, equation: Equation, inputs: list[str]) -> str:
     ((left,), (right,)), (left_batch, right_batch) = equation.params["dimension_numbers"]
     shapes = [len(variable.aval.shape) for variable in equation.invars]
     batch = tuple(range(len(left_batch)))
@@ -207,7 +181,7 @@ def _dot(graph: Builder, equation: Any, inputs: list[str]) -> str:
 
 
 def _reduce(name: str) -> Operation:
-    def operation(graph: Builder, equation: Any, inputs: list[str]) -> str:
+    def operation(graph: Builder, equation: Equation, inputs: list[str]) -> str:
         axes = [*equation.params["axes"]]
         if name == "ReduceSum":
             return graph.add(name, inputs[0], graph.constant(axes, np.int64), keepdims=0)
@@ -219,14 +193,14 @@ def _reduce(name: str) -> Operation:
     return operation
 
 
-def _call(graph: Builder, equation: Any, inputs: list[str]) -> list[str]:
+def _call(graph: Builder, equation: Equation, inputs: list[str]) -> list[str]:
     inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
     if hasattr(inner, "consts"):
         return graph.inline(inner.jaxpr, inner.consts, inputs)
     return graph.inline(inner, (), inputs)
 
 
-def _scan(graph: Builder, equation: Any, inputs: list[str]) -> list[str]:
+def _scan(graph: Builder, equation: Equation, inputs: list[str]) -> list[str]:
     """ONNX's Scan; what is constant in it is read from the graph around it."""
     params = equation.params
     consts, carries = params["num_consts"], params["num_carry"]
@@ -249,17 +223,16 @@ def _scan(graph: Builder, equation: Any, inputs: list[str]) -> list[str]:
         [_info(name, each.aval) for name, each in zip(bound[consts:], arguments, strict=True)],
         [_info(name, each.aval) for name, each in zip(found, inner.jaxpr.outvars, strict=True)],
     )
-    names = graph.add(
+    return graph.add_many(
         "Scan",
         *inputs[consts:],
         outputs=len(found),
         body=body,
         num_scan_inputs=len(inputs) - consts - carries,
     )
-    return [names] if len(found) == 1 else names
 
 
-def _info(name: str, aval: Any) -> Any:
+def _info(name: str, aval: Shaped) -> ValueInfoProto:
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(aval.dtype))
     sizes = [size if isinstance(size, int) else None for size in aval.shape]
     return helper.make_tensor_value_info(name, dtype, sizes)

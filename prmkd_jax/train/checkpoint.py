@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -14,6 +14,8 @@ from orbax.checkpoint import v1 as ocp
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, flush
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+
+TreeT = TypeVar("TreeT")
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"epoch_(\d+)")
@@ -23,7 +25,7 @@ _KEPT = 2
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
-def save_checkpoint(folder: Path, epoch: int, state: Any, progress: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, epoch: int, state: object, progress: dict[str, Any]) -> None:
     """Writes the state after an epoch, then removes the older ones but for the last.
 
     Orbax writes beside and renames, and a state without digests doesn't count, so a kill leaves
@@ -59,7 +61,7 @@ def save_checkpoint(folder: Path, epoch: int, state: Any, progress: dict[str, An
             shutil.rmtree(folder / f"epoch_{other}")
 
 
-def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | None:
+def load_checkpoint(folder: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]] | None:
     """The newest state in a folder and its progress; None where there is none.
 
     In place of a damaged state the one before is read, with a warning.
@@ -94,7 +96,7 @@ def load_checkpoint(folder: Path, like: Any) -> tuple[Any, dict[str, Any]] | Non
     )
 
 
-def _read(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
+def _read(path: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]]:
     leaves, structure = jax.tree.flatten(like)
     abstract = {
         str(index): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
@@ -126,7 +128,7 @@ def _files(path: Path) -> list[str]:
     return sorted(str(file) for file in files if str(file) != _DIGESTS)
 
 
-def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
+def _shapes(arrays: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, str]:
     return {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
 
 

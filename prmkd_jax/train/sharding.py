@@ -19,8 +19,10 @@ from prmkd_jax.train.inputs import DistillBatch
 _DIVIDED = PartitionSpec("data")
 _EVERYWHERE = PartitionSpec()
 
+TreeT = TypeVar("TreeT")
 
-def _specs(record: Callable[..., Any], **fields: Any) -> Any:
+
+def _specs(record: Callable[..., TreeT], **fields: object) -> TreeT:
     """A record that holds specs in the place of arrays."""
     return record(**fields)
 
@@ -44,8 +46,6 @@ DISTILL_BATCH = _specs(
     scores=_DIVIDED,
 )
 
-TreeT = TypeVar("TreeT")
-
 
 def make_mesh(rows: int) -> Mesh:
     """A mesh whose `data` axis takes as many devices as divide a batch's rows evenly.
@@ -60,7 +60,7 @@ def make_mesh(rows: int) -> Mesh:
     )
 
 
-def shardings(mesh: Mesh, specs: Any) -> Any:
+def shardings(mesh: Mesh, specs: object) -> Any:
     """The specs of a table entry as shardings on a mesh."""
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec),
@@ -69,7 +69,7 @@ def shardings(mesh: Mesh, specs: Any) -> Any:
     )
 
 
-def place(mesh: Mesh, tree: TreeT, specs: Any = _EVERYWHERE) -> TreeT:
+def place(mesh: Mesh, tree: TreeT, specs: object = _EVERYWHERE) -> TreeT:
     """Puts arrays on the devices of a mesh.
 
     Args:
