@@ -1,0 +1,117 @@
+"""The results of a study as JSON has them: their keys and types; docs/records.md says the rest."""
+
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
+
+Metrics = Mapping[str, float]
+"""Metric, such as `NDCG@10` → value."""
+
+
+class Named(TypedDict):
+    """A student or a method: its name in files and its display name."""
+
+    name: str
+    label: str
+
+
+class StudyText(TypedDict):
+    """What is compared, and with what."""
+
+    name: str
+    title: str
+    versus: str
+
+
+class Data(TypedDict):
+    """A data set."""
+
+    name: str
+    fingerprint: str
+    users: int
+    items: int
+    interactions: int
+    average_length: float
+    sparsity: float
+    cold_targets: int
+    sheet: NotRequired[list[dict[str, str | float | None]]]
+
+
+class TeacherResult(TypedDict):
+    """A teacher."""
+
+    label: str
+    validation: Metrics
+    test: Metrics
+    parameters: int
+
+
+class Comparison(TypedDict):
+    """A metric's difference from the reference's."""
+
+    change: float | None
+    t_p: float
+    t_p_holm: float
+    wilcoxon_p: float
+    wilcoxon_p_holm: float
+
+
+class Epoch(TypedDict):
+    """An epoch of a training; more figures than these."""
+
+    validation: Metrics
+    teachers: NotRequired[Mapping[str, Metrics]]
+
+
+class Seed(TypedDict):
+    """What one seed's training gave."""
+
+    seed: int
+    best_epoch: int
+    threshold: float | None
+    history: list[Epoch]
+
+
+class VariantResult(TypedDict):
+    """A variant: means over its seeds, and each seed."""
+
+    name: str
+    label: str
+    kind: str
+    reference: str | None
+    student: Named
+    method: Named | None
+    teacher_weights: Metrics | None
+    validation: Metrics
+    test: Metrics
+    test_std: Metrics | None
+    best_epoch: float
+    parameters: int
+    seeds: list[Seed]
+    against: Mapping[str, Comparison] | None
+
+
+class Flags(TypedDict):
+    """Every flag's value; more than these."""
+
+    dataset: str
+    teachers: list[str]
+    seeds: list[int]
+
+
+class Results(TypedDict):
+    """The results of a study."""
+
+    schema_version: int
+    study: StudyText
+    data: Data
+    settings: Flags
+    teachers: Mapping[str, TeacherResult]
+    variants: list[VariantResult]
+
+
+class Timing(TypedDict, total=False):
+    """What the clock says of a study, in seconds."""
+
+    stages: Mapping[str, float]
+    teachers: Mapping[str, Mapping[str, float]]
+    variants: Mapping[str, Mapping[str, float] | None]
