@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources import canonical_files
-from prmkd_jax.data.sources import folder as folder_of_data
-from prmkd_jax.data.sources import prepare as module
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.prepare import prepare
 from tests.data.sources.make_raw import make
@@ -252,7 +250,14 @@ def test_a_path_may_hold_a_variable(tmp_path, monkeypatch):
     assert (tmp_path / "data/d/interactions.parquet").is_file()
 
 
-@pytest.mark.parametrize("step", ["write_items", "write_interactions", "_sync"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "data.sources.canonical_files.write_items",
+        "data.sources.canonical_files.write_interactions",
+        "common.files.flush",
+    ],
+)
 def test_a_failure_leaves_the_old_data_set_and_nothing_else(tmp_path, monkeypatch, step):
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))
@@ -261,8 +266,7 @@ def test_a_failure_leaves_the_old_data_set_and_nothing_else(tmp_path, monkeypatc
     def fail(*arguments):
         raise OSError("no room")
 
-    place = folder_of_data if step == "_sync" else module.canonical_files
-    monkeypatch.setattr(place, step, fail)
+    monkeypatch.setattr(f"prmkd_jax.{step}", fail)
     write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
     with pytest.raises(OSError, match="no room"):
         prepare(config(tmp_path, interactions=(path,), overwrite=True))
