@@ -80,7 +80,7 @@ def to_jax(
             array = jax.dlpack.from_dlpack(tensor, copy=False)
         else:
             array = jax.dlpack.from_dlpack(tensor.view(torch.uint8), copy=False).astype(bool)
-            # JAX converts in the background, and a caller told "copied" may write at once.
+            # JAX converts in the background, and a caller with a copy may write at once.
             array, reason = array.block_until_ready(), reason or _BOOL
     return Handover(array, bool(reason), reason or _SHARED)
 

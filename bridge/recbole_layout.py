@@ -141,7 +141,7 @@ def layout(
     Args:
         student: its name.
         sizes: the parameters' shapes by name.
-        dataset: whose items and users the tables' rows stand for.
+        dataset: the items and users that the tables' rows stand for.
         tokens: the file's; see `teachers_torch.recbole_file.Checkpoint`.
         source: how an error names the file.
 
@@ -179,7 +179,7 @@ def layout(
 def _numbering(
     field: str, ids: Sequence[str], tokens: Mapping[str, Sequence[str]], source: str
 ) -> Numbering:
-    """The rows of these ids: by the file's tokens, else one after the other behind [PAD].
+    """The rows of these ids: by the file's tokens, else one after the other after [PAD].
 
     Raises:
         UserError: an id is not among the tokens.

@@ -102,7 +102,7 @@ def keep_freed_memory() -> bool:
     as large as it ever was.
 
     Returns:
-        Whether it does so from now on: only glibc is told, and only where the user hasn't
+        Whether it does so from now on: only glibc takes the setting, and only where the user hasn't
         decided the matter by `MALLOC_…` or `GLIBC_TUNABLES`.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):

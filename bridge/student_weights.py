@@ -69,7 +69,7 @@ def read_start(path: Path, config: StudentConfig, facts: Facts, dataset: Dataset
     """Reads what `--init=student=PATH` names: an exported student, or a file of RecBole's.
 
     Args:
-        path: as in `weights_file`.
+        path: the weights, as in `weights_file`.
         config: the student that starts from them.
         facts: the facts it is made with.
         dataset: its data set.

@@ -79,7 +79,7 @@ class TeacherBank:
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """An aligned tensor of the array's values: a memory map starts behind its header."""
+    """An aligned tensor of the array's values: a memory map starts after its header."""
     out = torch.empty(array.shape, dtype=torch.float16)
     out.numpy()[:] = array
     return out

@@ -164,7 +164,7 @@ class RecformerConfig:
             converted.
         num_heads: attention heads of random weights.
         inner_size: width of the feed-forward layer of random weights.
-        dropout: of hidden states and attention.
+        dropout: rate for hidden states and attention.
         temperature: a logit is the cosine divided by this.
         warmup_steps: steps in which the learning rate rises from 0.
         decay_epochs: epochs, both stages together, after which the learning rate is 0 and tuning
@@ -379,7 +379,7 @@ def settings_from(
     """Puts the configurations of `GROUPS` together.
 
     Args:
-        configs: by class; others than those of `GROUPS` are not looked at.
+        configs: configurations by class; others than those of `GROUPS` are not read.
         max_seq_len: items of the longest prefix.
         init: see `TeacherSettings`.
     """

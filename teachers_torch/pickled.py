@@ -54,9 +54,9 @@ def unpickle(
     """The value in a pickle.
 
     Args:
-        data: the pickle, whole.
+        data: the complete pickle.
         makers: path of a function → what is called in its place.
-        ignored: what the paths begin with whose objects become `Inert`.
+        ignored: beginnings of the paths whose objects become `Inert`.
         stored: makes a value of a persistent id, which is how torch names a storage.
 
     Returns:

@@ -84,7 +84,7 @@ def read_torch_file(path: Path, ignored: tuple[str, ...] = ()) -> object:
 
     Args:
         path: the file, an archive as PyTorch writes since 1.6.
-        ignored: what the names begin with whose objects become `Inert`.
+        ignored: beginnings of the names whose objects become `Inert`.
 
     Raises:
         UserError: it is no such file, it is damaged, it names something that has no place in
@@ -106,7 +106,7 @@ def read_torch_stream(
 
     Args:
         path: how an error names it.
-        file: at its beginning, and seekable.
+        file: a seekable stream at its beginning.
         size: bytes that it has.
         ignored: see `read_torch_file`.
 
@@ -183,7 +183,7 @@ def _require_one_directory(file: IO[bytes], size: int) -> None:
     end = tail[-22:]
     if len(end) != 22 or end[:4] != _END or end[20:] != b"\0\0":
         raise Damaged(
-            "no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a "
+            "no archive (a file of PyTorch before 1.6 is written again by its torch.load and a "
             "newer torch.save)"
         )
     length, offset = struct.unpack("<2L", end[12:20])

@@ -52,11 +52,11 @@ class _Course:
     Attributes:
         best: the best validation of all stages.
         best_weights: the model's there.
-        stage: from 1; 0 before the first.
+        stage: its number from 1; 0 before the first.
         before: epochs done before the stage.
         epoch: the last one done, counted over all stages.
         waited: validations since the best one of the stage.
-        seconds: of all epochs.
+        seconds: time of all epochs.
     """
 
     best: Tuning
@@ -83,11 +83,11 @@ def tune_in_stages(
 
     Args:
         model: the stages train it.
-        parts: what else has a state, such as the optimiser, by name.
-        stages: in order.
+        parts: optimiser and schedule, by name, whose states are kept too.
+        stages: the stages in order.
         validate: metrics over all validation users, `NDCG@10` among them.
         log: receives each validation as `epoch`, with its number, loss, metric and seconds.
-        last_epoch: where all stages end at the latest.
+        last_epoch: the last epoch of all stages at the latest.
         evaluate_every: epochs between validations; a stage's last one is validated as well.
         state_file: holds the complete state after each epoch. If it exists, the tuning
             continues from it and ends as if it had never stopped.
@@ -130,8 +130,8 @@ def train_epoch(
 
     Args:
         model: put into training mode.
-        optimizer: of its parameters.
-        batches: of whatever kind `loss_of` takes.
+        optimizer: optimiser of its parameters.
+        batches: batches of the kind that `loss_of` takes.
         loss_of: a batch's mean loss, and its number of instances.
         epoch: its number.
         steps: about how many batches there are.

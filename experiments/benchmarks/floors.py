@@ -60,8 +60,8 @@ class Work(NamedTuple):
         """Both counts, and the seconds that each takes at least on a machine.
 
         Args:
-            name: of the program.
-            speeds: of the machine.
+            name: the program's name.
+            speeds: the machine's speeds.
         """
         return [
             Measurement(f"{name} operations", self.flops / 1e9, "GFLOP"),
@@ -90,7 +90,7 @@ def median_seconds(function: Callable[..., Any], *arguments: Any, repeats: int =
     """Median seconds of a call, after one that compiles.
 
     Args:
-        function: what is called.
+        function: the timed call.
         arguments: given at each call.
         repeats: calls that count.
     """

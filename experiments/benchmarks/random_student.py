@@ -25,11 +25,11 @@ def export_random_student(
     """Exports a SASRec that was never trained.
 
     Args:
-        folder: of the export.
-        width: of its vectors.
-        seed: of its weights; the data are the same for all.
-        items: in its catalogue.
-        users: in its data.
+        folder: folder of the export.
+        width: width of its vectors.
+        seed: seed of its weights; the data are the same for all.
+        items: size of its catalogue.
+        users: number of users in its data.
 
     Returns:
         the data that it stands for.

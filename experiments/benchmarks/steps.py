@@ -117,7 +117,7 @@ def recformer_speed(
 
     Args:
         teacher: need not be tuned.
-        train_end: where each user's training part ends.
+        train_end: end of each user's training part.
         seed: seed of the users, whose last training instance is read.
     """
     users = np.random.default_rng(seed).permutation(len(train_end))[:INSTANCES_READ]
@@ -169,12 +169,12 @@ class _StepTimes:
     """Seconds of a step, and the program that was timed.
 
     Attributes:
-        name: of the step.
-        compile: to compile it.
-        input: to make a batch's input on the host, which training does meanwhile; median.
+        name: the step's name.
+        compile: seconds to compile it.
+        input: seconds to make a batch's input on the host, which training does meanwhile; median.
         step: a step; median.
         spread: interquartile range of the steps.
-        epoch: a whole epoch with the host's work.
+        epoch: an epoch with the host's work.
         compiled: the program.
     """
 

@@ -1,8 +1,8 @@
-"""The words of the command line and of flagfiles, told apart into names and values.
+"""The words of the command line and of flagfiles, taken apart into names and values.
 
 Three habits of absl are closed off here, because each hides a mistake: `--switch False` sets
 True there, a leftover word is passed over, and a flagfile wins over flags that stand before
-it. The first two are refused, and flags win over a flagfile that is named beside them,
+it. The first two are refused, and flags win over a flagfile that is named next to them,
 whatever their order. In a flagfile one flag stands on a line, and a line that begins with `#`
 or `//` is a comment.
 """

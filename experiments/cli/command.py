@@ -44,7 +44,7 @@ class Command:
             where there are any, one must be given.
         ignores: names of flags that are accepted, so that a flagfile serves several commands,
             but never read.
-        interrupted: what Ctrl-C tells.
+        interrupted: the message after Ctrl-C.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Call:
         argv: the flags as given, without the command's name and topic.
         configs: every group's dataclass → its configuration.
         explicit: names of the flags given on the command line itself, not by a flagfile.
-        reporter: where progress and warnings are shown.
+        reporter: shows progress and warnings.
         runtime: lines about memory and threads, for a log.
         topic: the further word; "" for a command without topics.
     """
@@ -122,7 +122,7 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
 
     Args:
         command: which one.
-        argv: what follows its name.
+        argv: the words after its name.
         program: how it is called, for `--help`.
 
     Raises:
@@ -137,7 +137,7 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     parsed = parse(argv, command.groups)
     cache = None
     if RunConfig in parsed.configs:
-        settings_from(parsed.configs)  # a mistake is told before jax and torch are imported
+        settings_from(parsed.configs)  # a mistake is reported before jax and torch are imported
         cache = Path(config_of(parsed.configs, RunConfig).cache_dir) / "jax"
     runtime = settle(compilation_cache=cache)
     try:

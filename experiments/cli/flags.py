@@ -141,7 +141,7 @@ def parse(argv: Sequence[str], groups: Sequence[Group]) -> Parsed:
 
     Args:
         argv: the arguments, without the program's name.
-        groups: what can be set.
+        groups: the flags that can be set.
 
     Raises:
         UserError: on an unknown flag, an impossible value or a leftover word, naming the

@@ -24,7 +24,7 @@ class Reader(NamedTuple):
     Attributes:
         decides: names of the flags that depend on it.
         reads: those of them that it reads.
-        why: what a warning says of the others.
+        why: the reason in the warning of the others.
     """
 
     decides: frozenset[str]

@@ -58,7 +58,7 @@ def teacher_diagnostics(
     """Each teacher's part in a distillation, averaged over all epochs of all seeds.
 
     Args:
-        variant: of the results.
+        variant: a variant of the results.
         order: names of all teachers, in the order wanted.
 
     Returns:

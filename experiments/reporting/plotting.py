@@ -49,10 +49,10 @@ class Drawing:
     """A figure and its words.
 
     Attributes:
-        name: of the file, without suffix.
+        name: the file's name, without suffix.
         title: a short heading.
         note: how to read it.
-        alt: what it shows, with the numbers, for who doesn't see it.
+        alt: a description with the numbers, for readers who don't see it.
         svg: the `<svg>` element.
     """
 
@@ -67,7 +67,7 @@ def draw_svg(height: float, draw: Callable[[Axes], None]) -> str:
     """One pair of axes in the house style as an `<svg>` element.
 
     Args:
-        height: in inches, to a width of `WIDTH`.
+        height: inches, to a width of `WIDTH`.
         draw: puts the content on the axes.
     """
     with matplotlib.rc_context(STYLE):

@@ -48,8 +48,8 @@ def write_report(
     Args:
         path: the HTML file; its folder exists.
         results: see docs/records.md.
-        timing: the same; a time that is missing shows as a dash.
-        names: of the files next to the page that hold both.
+        timing: see docs/records.md; a time that is missing shows as a dash.
+        names: names of the files next to the page that hold both.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -85,7 +85,7 @@ def result_table(results: Results, timing: Timing, width: int) -> Table:
 
     Args:
         results: see docs/records.md.
-        timing: the same.
+        timing: see docs/records.md.
         width: columns of the terminal.
     """
     table = Table(
@@ -152,8 +152,8 @@ def print_results(
     Args:
         console: its width decides the table's.
         results: see docs/records.md.
-        timing: the same.
-        files: what a file holds → the file.
+        timing: see docs/records.md.
+        files: the content in a word → the file.
     """
     for line in data_lines(results["data"]):
         console.print(Text(line))
@@ -176,7 +176,7 @@ def markdown(results: Results, timing: Timing) -> str:
 
     Args:
         results: see docs/records.md.
-        timing: the same.
+        timing: see docs/records.md.
     """
     settings = results["settings"]
     students = dict.fromkeys(variant["student"]["label"] for variant in results["variants"])

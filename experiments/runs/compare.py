@@ -24,9 +24,9 @@ def study_results(
     """The results of a study, a view of its runs' records (docs/records.md).
 
     Args:
-        study: what is compared.
+        study: its name and title.
         runs: its variants in the table's order, and their runs.
-        environment: where the results were put together.
+        environment: machine and versions with which the results were put together.
         settings: every flag's value, as the command got them.
     """
     teachers: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def study_timing(runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float
 
     Args:
         runs: its variants and their runs.
-        stages: what each stage of this command took.
+        stages: seconds of each stage of this command.
     """
     teachers: dict[str, Any] = {}
     for run in runs.values():

@@ -84,7 +84,7 @@ def ready_teachers(
 
     Args:
         plan: the run.
-        place: where it is kept; its log gets the epochs.
+        place: folders; its log gets the epochs.
         reporter: shows progress.
         ready: key → teacher; those that aren't there yet are added.
     """
@@ -126,7 +126,7 @@ def finish_run(
 
     Args:
         plan: the run.
-        place: where it is kept.
+        place: folders of the run.
         ready: its teachers by their keys, see `ready_teachers`.
         reporter: shows progress.
     """

@@ -29,10 +29,10 @@ class PlannedRun:
         settings: everything that was asked for.
         flags: every flag's value, as JSON.
         task: data and split.
-        facts: what the student may know of the task.
-        start: what the student starts from; None draws it from each seed.
-        teachers: what its teachers depend on.
-        identity: what its numbers depend on, but for the seeds.
+        facts: the part of the task that the student may know.
+        start: the student's first parameters; None draws them from each seed.
+        teachers: the identities of its teachers.
+        identity: all that its numbers depend on, but for the seeds.
         rank_test: False where it only serves to choose a setting.
     """
 

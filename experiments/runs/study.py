@@ -45,7 +45,7 @@ class Layout:
 
     Attributes:
         files: the study's own.
-        identity: what the study depends on, as the manifest holds it.
+        identity: all that the study depends on, as the manifest holds it.
         place: output folder, variant, run → where the run is kept.
         more: further files in the output folder: those that are always written, and those that
             may be.
@@ -85,9 +85,9 @@ def carry_out(
 
     Args:
         call: the command.
-        study: what is compared.
+        study: its name and title.
         parsed: its variants and their configurations.
-        layout: where files go.
+        layout: folders and names of the files.
 
     Raises:
         UserError: on bad data or inputs, or if the folder is another run's.

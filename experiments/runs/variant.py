@@ -14,8 +14,8 @@ class Variant(NamedTuple):
 
     Attributes:
         name: short, as `--variants` takes it.
-        label: as tables and figures call it.
-        flags: what it changes, as on the command line.
+        label: its name in tables and figures.
+        flags: the flags that it changes, as on the command line.
         reference: the name of the variant that it is compared with, None for none.
         kind: "base", "distilled" or "other": its colour in figures.
     """
@@ -32,9 +32,9 @@ class Study:
     """What is compared; how is `experiments.runs.study`.
 
     Attributes:
-        name: of the study and of its files.
-        title: of its table.
-        versus: what the variants are compared with, in words.
+        name: name of the study and of its files.
+        title: title of its table.
+        versus: the reference of the comparison, in words.
         variants: the variants of a configuration, in the table's order.
     """
 

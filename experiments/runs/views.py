@@ -17,9 +17,9 @@ class StudyFiles:
     """Names of a study's files in `--output_dir`.
 
     Attributes:
-        manifest: whose folder it is, see `stages.run_folder`.
+        manifest: the file that says whose folder it is, see `stages.run_folder`.
         results: the results as JSON (docs/records.md).
-        timing: what the clock says, as JSON.
+        timing: the seconds as JSON.
         table: the variants as a Markdown table.
         report: the page.
         ranks: every test instance's expected rank, an array `<variant>-seed<seed>` each.
@@ -79,7 +79,7 @@ def write_views(output: Path, files: StudyFiles, results: Results, timing: Timin
         output: the study's folder.
         files: their names.
         results: see docs/records.md.
-        timing: the same.
+        timing: see docs/records.md.
     """
     write_text(output / files.table, markdown(results, timing))
     if files.figure:

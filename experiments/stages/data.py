@@ -48,7 +48,7 @@ def load_domain(data: DataConfig, name: str, flag: str) -> Dataset:
 
     Args:
         data: folder of the data sets, and the synthetic world's size.
-        name: of the data set.
+        name: name of the data set.
         flag: how an error names what asked for it.
 
     Raises:

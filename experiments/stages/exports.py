@@ -1,4 +1,4 @@
-"""What students start from, and what they leave behind to be served."""
+"""What students start from, and what they leave to be served."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,9 +72,9 @@ def export(
         folder: the student's own; replaced.
         params: its parameters.
         settings: the run's settings.
-        task: what it was trained on.
-        facts: what it was made with.
-        start: what it started from: RecBole's rows are written as its file has them.
+        task: the data and split of its training.
+        facts: the facts that it was made with.
+        start: the weights that it started from: RecBole's rows are written as its file has them.
         result: seed and metrics, for its card.
     """
     config, dataset = settings.student, task.dataset

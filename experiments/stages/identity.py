@@ -64,9 +64,9 @@ def run_identity(
 
     Args:
         configs: the configurations as parsed.
-        settings: the same, put together.
+        settings: the configurations, put together.
         task: data and split.
-        teachers: what the run's teachers depend on.
+        teachers: the identities of the run's teachers.
 
     Raises:
         UserError: an input file is missing.

@@ -99,8 +99,8 @@ class Tool(NamedTuple):
     """A tool that takes metrics.
 
     Attributes:
-        package: what has to be installed.
-        module: what is imported of it.
+        package: the package that has to be installed.
+        module: its module that is imported.
         open: makes the log of one training: module, folder, name of the training, every flag's
             value.
     """
@@ -136,7 +136,7 @@ def open_log(name: str, folder: Path, run: str, settings: Mapping[str, object]) 
 
     Args:
         name: a name of `TOOLS`, or "" for none.
-        folder: where a tool that writes files has a folder of its own.
+        folder: folder in which a tool that writes files has one of its own.
         run: the training's name.
         settings: every flag's value.
 

@@ -30,7 +30,7 @@ def encode_pictures(
     Args:
         folder: the data set.
         config: the encoder.
-        reporter: where it is told.
+        reporter: says what was found.
         strict: whether an unreadable picture is an error.
 
     Raises:
@@ -87,10 +87,10 @@ def _is_encoded(folder: Path, table: pa.Table, made_of: dict[str, str]) -> bool:
 def unreadable(
     folder: Path, paths: Sequence[str], progress: Callable[[int, int], None]
 ) -> dict[str, str]:
-    """Files that are no whole picture → why; all are read before hours are spent on some.
+    """Files that are no complete picture → why; all are read before hours are spent on some.
 
     Args:
-        folder: what relative paths begin at.
+        folder: folder that relative paths begin at.
         paths: the files.
         progress: receives the files read and to read.
     """

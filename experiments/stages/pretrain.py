@@ -32,7 +32,7 @@ def run(call: Call) -> None:
     names = families(settings.run.teachers)
     domains = load_domains(settings, call.config(DomainsConfig).domains)
     chosen = {name: call.config(pretraining_of(name).config) for name in names}
-    # Mistakes in any of them are told before the first is begun.
+    # Mistakes in any of them are reported before the first is begun.
     folders = {
         name: examine_folder(name, domains, settings, config) for name, config in chosen.items()
     }
@@ -98,9 +98,9 @@ def examine_folder(
 
     Args:
         name: a teacher's name in `--init`.
-        domains: what it is pre-trained on.
+        domains: the data sets of the pre-training.
         settings: everything else.
-        config: of the class that its pre-training names.
+        config: its settings, of the class that its pre-training names.
 
     Raises:
         UserError: its inputs are missing or wrong, or another one's files are there.

@@ -22,7 +22,7 @@ class TeacherProgress:
         """Shows everything under one title.
 
         Args:
-            title: what is being done, and to which teacher.
+            title: the work and the teacher.
             reporter: gets a line an epoch.
             stage: the bar.
             log: receives the epochs.

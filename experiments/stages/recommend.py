@@ -37,7 +37,7 @@ def run(call: Call) -> None:
     if config.similar_to:
         _similar(config, output)
         return
-    # The input is read once before the model is opened, so a mistake in its last line is told now.
+    # The input is read once before the model is opened, so a mistake in its last line is found now.
     source, histories, total = _source(config)
     recommender = Recommender.load(config.model)
     job = Job(

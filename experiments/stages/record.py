@@ -70,7 +70,7 @@ class Record:
         method: `name` and `label` of the distillation; None for the student alone.
         data: the data set, see `describe_data`.
         split: the split, see `describe_split`.
-        environment: where the newest seed was trained, see `stages.environment`.
+        environment: machine and versions of the newest seed, see `stages.environment`.
         settings: every flag's value.
         teachers: name → what its card says, but for the clock.
         teacher_weights: name → weight before exclusion; None for the student alone.
@@ -104,8 +104,8 @@ def add_seed(record: Record, before: Record | None) -> Record:
     """A record of one seed together with those that were trained before.
 
     Args:
-        record: of the newest seed.
-        before: of the same run; None for the first seed.
+        record: record of the newest seed.
+        before: record of the same run; None for the first seed.
     """
     known = () if before is None else before.seeds
     newest = {result.seed for result in record.seeds}

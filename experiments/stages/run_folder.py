@@ -65,8 +65,8 @@ def examine(
 
     Args:
         path: the folder; it may be missing.
-        identity: of the run.
-        files: what the run writes, see `RunFolder`.
+        identity: the run's identity.
+        files: the files that the run writes, see `RunFolder`.
         overwrite: whether another run's files may be replaced.
         optional: further files, which not every such run writes.
         manifest: name of the manifest.

@@ -125,11 +125,11 @@ def train_student(
 
     Args:
         task: data and split.
-        facts: what the student may know of it.
+        facts: the part of it that the student may know.
         bank: the teachers.
         settings: the run's settings.
         seed: the student's.
-        place: where states and metrics go.
+        place: folders of states and metrics.
         reporter: shows progress.
         log: takes one event an epoch.
         flags: every flag's value, for the tool of `--log_to`.

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake in the input, the flags or the environment, told in one line.
+    """A mistake in the input, the flags or the environment, reported in one line.
 
     The message names the file and the line or field, the value found and what was
     expected. The command line prints it without a traceback and exits with status 2;

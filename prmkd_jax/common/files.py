@@ -40,7 +40,7 @@ def writing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
         _flush_folder(path.parent)
     except OSError as error:
-        # A full disk is told without a name.
+        # The error of a full disk names no file.
         if error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

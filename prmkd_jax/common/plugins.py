@@ -17,10 +17,10 @@ def own_entry(group: str, name: str) -> EntryPoint:
 
 
 def own_class(group: str, name: str, flag: str) -> Any:
-    """The class behind a name.
+    """The class registered under a name.
 
     Args:
-        group: of the entry points.
+        group: group of the entry points.
         name: one that `own_names` gave.
         flag: how an error calls the option that named it.
 

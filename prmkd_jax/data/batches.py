@@ -54,7 +54,7 @@ class TrainingBatches:
     uninterrupted one would.
 
     Attributes:
-        task: whose training instances.
+        task: the data and split whose training instances are read.
         window: longest prefix that a model reads.
         batch_size: B, the instances of a batch.
         seed: seed of the order.

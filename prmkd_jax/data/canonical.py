@@ -152,7 +152,7 @@ def _told_unit(path: Path) -> str:
 def microseconds(
     path: Path, times: Int64[np.ndarray, " interactions"], unit: str = ""
 ) -> Int64[np.ndarray, " interactions"] | None:
-    """Unix times of any unit as microseconds; the unit is told by their size, unless it is given.
+    """Unix times of any unit as microseconds; the unit is known by their size, unless it is given.
 
     Sizes of seconds, milliseconds, microseconds and nanoseconds don't overlap from 1973 to 5138.
     Numbers that are no Unix times of that span, such as 0, 1, 2, … are an order and no clock: None.

@@ -33,7 +33,7 @@ def in_batch_columns(
     """The batch's targets as columns.
 
     Args:
-        task: whose training histories mask; a user's later items are never read.
+        task: its training histories mask; a user's later items are never read.
         batch: a batch of the task's training instances.
         mask_history: leave out the other items of the user's training history.
         deduplicate: one column an item, in the order of the ids. Else one an instance, in the

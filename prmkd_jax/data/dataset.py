@@ -1,4 +1,4 @@
-"""The data set in memory: item histories as one CSR array, and the catalogue beside it."""
+"""The data set in memory: item histories as one CSR array, and the catalogue."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ class Interactions:
     """All users' histories, oldest item first, in compressed sparse rows.
 
     An item id is the row of the item in every table (0 … num_items − 1). A padded slot is
-    told by its segment id 0, never by an item id, so no table has a padding row.
+    known by its segment id 0, never by an item id, so no table has a padding row.
 
     Attributes:
         indptr: user u's history is `items[indptr[u]:indptr[u + 1]]`.

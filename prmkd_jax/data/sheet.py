@@ -37,7 +37,7 @@ class Line:
     """One figure.
 
     Attributes:
-        name: what is counted.
+        name: the thing that is counted.
         number: how many; a mean or a share where the name says so.
         of: out of how many; None where it is no share.
         example: one of them.
@@ -84,7 +84,7 @@ class Sheet:
         """Refuses data that the sheet warns of.
 
         Raises:
-            UserError: there is a warning; the first one is told.
+            UserError: there is a warning; the message has the first one.
         """
         if self.warnings:
             raise UserError(
@@ -169,7 +169,7 @@ def data_sheet(data: Described, text_limit: int) -> Sheet:
     """All lines of the sheet.
 
     Args:
-        data: what is described.
+        data: the data set's parts.
         text_limit: words of all of an item's texts that an encoder reads.
     """
     lines = [*_sizes(data), *_catalogue(data, text_limit), *_ids(data), *_order(data)]

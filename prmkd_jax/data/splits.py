@@ -23,8 +23,8 @@ class Split:
 
     Attributes:
         train: every position but a user's first that lies in the training part.
-        validation: at most one instance a user.
-        test: at most one instance a user; its prefix includes the validation item.
+        validation: instances, at most one a user.
+        test: instances, at most one a user; the prefix includes the validation item.
         train_end: user u trains on `items[indptr[u]:train_end[u]]` and nothing else.
     """
 

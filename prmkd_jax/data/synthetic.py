@@ -111,10 +111,10 @@ class WorldConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """A data set with the truth behind it, which no model is given.
+    """A data set and the truth that it was made of, which no model is given.
 
     Attributes:
-        dataset: what models see.
+        dataset: all that models see.
         attributes: the value of every attribute of `ATTRIBUTES`.
         told: whether the item's text names it.
     """

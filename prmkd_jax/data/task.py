@@ -69,7 +69,7 @@ def make_task(
     Args:
         dataset: histories and catalogue.
         split: a name of `SPLITS`.
-        cuts: where the validation and the test period begin, for a temporal split.
+        cuts: beginnings of the validation and of the test period, for a temporal split.
 
     Raises:
         UserError: there is no such split, it leaves a part empty, or it needs a clock or parts

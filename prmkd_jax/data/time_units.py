@@ -1,4 +1,4 @@
-"""The unit of a Unix time, told by its size; the ranges do not overlap from 1973 to 5138.
+"""The unit of a Unix time, known by its size; the ranges do not overlap from 1973 to 5138.
 
 10^8  … 10^11 seconds, … 10^14 milliseconds, … 10^17 microseconds, … 10^20 nanoseconds
 """

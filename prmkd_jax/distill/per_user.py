@@ -58,7 +58,7 @@ class TeacherMeasures(NamedTuple):
     Attributes:
         excluded: 1 where the consistency rule excludes the teacher.
         weight: its weight ŵ.
-        entropy: of its normalised scores, smoothed as the target is, in nats.
+        entropy: entropy of its normalised scores, smoothed as the target is, in nats.
         agreement: 1 where no column scores above the target.
         kl: KL(student || teacher) in nats, the teacher smoothed in the same way.
     """

@@ -9,7 +9,7 @@ from prmkd_jax.ops.arrays import Array
 
 
 class TeacherTables(NamedTuple):
-    """Vectors of K teachers, computed once; they stay on the device for the whole run.
+    """Vectors of K teachers, computed once; they stay on the device during the run.
 
     Attributes:
         instances: per teacher one vector an instance (row = CSR offset of its target).

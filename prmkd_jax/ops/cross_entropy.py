@@ -1,4 +1,4 @@
-"""Softmax cross-entropy over the whole catalogue."""
+"""Softmax cross-entropy over the catalogue."""
 
 from collections.abc import Callable
 

@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     Attributes:
         first: offset of a user's first item in `gaps`.
         count: number of the user's items.
-        gaps: for each of them, the number of smaller item ids that the user has not seen.
+        gaps: the number, for each of them, of smaller item ids that the user has not seen.
     """
 
     first: Int32[np.ndarray, " U"]

@@ -52,7 +52,7 @@ def generalized_bce(
         positive: each row's score of its target.
         negatives: scores of items drawn uniformly.
         hits: draws that are the row's target; they don't count.
-        num_items: of the catalogue.
+        num_items: size of the catalogue.
         calibration: t; 0 is the ordinary binary cross-entropy, 1 the least overconfident.
     """
     # More draws than negatives, as on a tiny catalogue, are no more than all of them.

@@ -122,10 +122,10 @@ def answer_file(
     """Answers a job into a file; given again after a kill it goes on with the first block missing.
 
     Args:
-        recommender: who answers.
-        job: what is asked.
+        recommender: the student that answers.
+        job: the histories and the settings.
         output: the file, .jsonl or .parquet.
-        progress: is told the histories done and their total.
+        progress: receives the histories done and their total.
         overwrite: replace the file, or another job's parts.
 
     Raises:

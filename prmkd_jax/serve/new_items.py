@@ -91,7 +91,7 @@ def choose_strength(
         inputs: one vector a known item.
         outputs: their rows.
         recall: how well rows stand for those of some items.
-        strengths: what is tried.
+        strengths: the values that are tried.
         seed: decides which items are held out.
 
     Returns:
@@ -115,9 +115,9 @@ def text_vectors(
     """Hashed words, weighted by how rare they are among known texts, of length 1.
 
     Args:
-        texts: what is read.
-        known: what decides a word's weight: log((1 + n) / (1 + texts that hold it)) + 1.
-        width: of the vectors; words that share a place are taken for one.
+        texts: one text an item.
+        known: texts that decide a word's weight: log((1 + n) / (1 + texts that hold it)) + 1.
+        width: width of the vectors; words that share a place are taken for one.
     """
     counts = np.zeros(width)
     for text in known:
@@ -175,7 +175,7 @@ def extend(
     """The export with further items: in every table that has a row for each item.
 
     Args:
-        exported: what is extended; it stays as it is.
+        exported: the student, which stays as it is.
         ids: the new items'.
         titles: their titles, or None.
         rows_for: the new items' rows of a table, given the known ones'.

@@ -36,7 +36,7 @@ class Graph:
     """An ONNX graph under construction; a value is known by its name.
 
     Attributes:
-        nodes: in the order in which they run.
+        nodes: the operations in the order in which they run.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Graph:
         """The finished graph, without what no output needs.
 
         Args:
-            outputs: of each the value, its name, dtype and shape.
+            outputs: the value of each, its name, dtype and shape.
         """
         for value, name, _, _ in outputs:
             self.nodes.append(helper.make_node("Identity", [value], [name]))

@@ -95,7 +95,7 @@ class Program:
         """User vectors.
 
         Args:
-            arrays: as `arrays` gives them.
+            arrays: the arrays that `arrays` gives.
             history: item rows, oldest first, padded with −1 at the end; H is `window`.
             users: rows of the users, −1 where unknown.
         """
@@ -117,7 +117,7 @@ class Program:
         """The k best items and their scores; item −1 and score −inf where no more are left.
 
         Args:
-            arrays: as `arrays` gives them.
+            arrays: the arrays that `arrays` gives.
             history: item rows, oldest first, padded with −1 at the end.
             users: rows of the users, −1 where unknown.
             excluded: item rows to leave out, padded with −1: the complete history, say.

@@ -1,13 +1,13 @@
 """BERT4Rec (Sun et al., 2019): a bidirectional encoder that fills in masked items.
 
-An instance is (prefix, next item), each encoded by itself: [MASK] stands behind the prefix
+An instance is (prefix, next item), each encoded by itself: [MASK] stands after the prefix
 and the user vector is the projected state at it, so inference, cross-entropy and
 distillation ask in one and the same way. The cloze, items masked at random within the
 prefixes, is a further term of the loss. The score is the dot product with the input
 embedding table plus the item's bias: the user vector is [h, 1], the item vector [e_i, b_i].
 
 The prefix and its [MASK] have `max_seq_len` positions together, so a longer prefix keeps as
-many of its newest items as fit beside the mask, and a shorter one all.
+many of its newest items as fit next to the mask, and a shorter one all.
 """
 
 import jax
@@ -101,7 +101,7 @@ class BERT4Rec(nnx.Module):
             rows: packed prefixes.
             rngs: source of the choice of slots and of the dropout masks.
         """
-        # The slots behind the prefixes stay out.
+        # The slots after the prefixes stay out.
         read = jnp.where(jnp.asarray(rows.instance_ids) >= 0, 0, rows.segment_ids)
         slots, counted = choose_slots(read > 0, self.mask_probability, rngs())
         masked = jnp.zeros(read.size, bool).at[slots].set(counted)
@@ -118,7 +118,7 @@ class BERT4Rec(nnx.Module):
         masked: Bool[Array, "R L"],
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "R L D"]:
-        """The states at all slots, [MASK] at some; each sees its segment whole."""
+        """The states at all slots, [MASK] at some; each sees all of its segment."""
         mask, items = self.mask_embedding.table[0], self.item_embedding(rows.item_seq)
         vectors = jnp.where(masked[..., None], mask, items)
         hidden = self.input_norm(vectors + self.position_embedding(rows.positions))
@@ -143,7 +143,7 @@ def choose_slots(
 
     Args:
         real: the slots that may be chosen.
-        share: of them.
+        share: share of them that is chosen.
         key: decides which.
 
     Returns:

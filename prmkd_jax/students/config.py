@@ -27,7 +27,7 @@ LOSSES = ("softmax", "sampled_softmax", "gbce", "bpr")
 class StudentConfig:
     """The student; the defaults are the paper's setting where it gives one.
 
-    Only values are checked here. What depends on the class behind `student` is asked of
+    Only values are checked here. What depends on the class that `student` names is asked of
     `registry`, which imports it.
     """
 

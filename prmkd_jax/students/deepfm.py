@@ -3,7 +3,7 @@
 An instance is (user and prefix, next item), with the fields of `fm`. The MLP in RecBole's
 form reads all field vectors one after another, so it depends on the pair. Its first layer,
 W [x_U; x_i] = W_U x_U + W_i x_i, falls into a user and an item side, and each is computed once:
-the user vector is the FM's beside W_U x_U + b, the item vector the FM's beside W_i x_i. The
+the user vector is the FM's and then W_U x_U + b, the item vector the FM's and then W_i x_i. The
 score is the FM's dot product plus what the other layers make of the two sides' sum: a raw
 logit, ranked as it is. As in `fm`, what is the same for all items is left out.
 

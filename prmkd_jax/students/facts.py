@@ -97,7 +97,7 @@ class Facts:
         """The facts with only these arrays; sizes stay, the rest is empty.
 
         Args:
-            parts: of `edges` and `item_fields`.
+            parts: names among `edges` and `item_fields`.
         """
         second = None
         if self.second is not None:

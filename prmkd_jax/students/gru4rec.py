@@ -37,7 +37,7 @@ class GRULayer(nnx.Module):
         """The states at all slots; a segment's first slot starts from the zero state.
 
         Args:
-            inputs: what is read.
+            inputs: vectors of the items read.
             starts: first slots of segments.
         """
         weights = self.state_gates[...]
@@ -72,7 +72,7 @@ class GRU4Rec(nnx.Module):
         width, state = config.hidden_size, config.gru_size or config.hidden_size
         self.item_embedding = Embedding(facts.num_items, width, rngs=rngs, init=XAVIER_NORMAL)
         self.dropout = nnx.Dropout(config.dropout)
-        # RecBole initialises the first layer anew and leaves torch's own draw in the others.
+        # RecBole initialises the first layer again and leaves torch's own draw in the others.
         self.layers = nnx.List(
             GRULayer(
                 width if number == 0 else state,

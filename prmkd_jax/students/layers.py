@@ -90,12 +90,12 @@ def attention(
     dropout: nnx.Dropout,
     rngs: nnx.Rngs | None,
 ) -> Float[Array, "R L D"]:
-    """Scaled dot-product attention, its heads beside each other in D; softmax in float32.
+    """Scaled dot-product attention, its heads next to each other in D; softmax in float32.
 
     Args:
-        query: what slot i looks for.
-        key: what slot j is found by.
-        value: what slot j gives.
+        query: vectors of what slot i looks for.
+        key: vectors that slot j is found by.
+        value: vectors that slot j gives.
         allowed: whether slot i may look at slot j.
         heads: divides D.
         dropout: applied to the weights.

@@ -1,8 +1,8 @@
 """RecGURU (Li et al., 2022): a user vector from an autoencoder that can't tell two domains.
 
-An instance is (prefix, next item), each encoded by itself: an end token stands behind the
+An instance is (prefix, next item), each encoded by itself: an end token stands after the
 prefix, and the bidirectional encoder's state there is the autoencoder's user vector. A
-causal decoder, the head, reads it beside the prefix; the student's user vector is the head's
+causal decoder, the head, reads it next to the prefix; the student's user vector is the head's
 state at the prefix's last item. The score is the raw dot product with the input embedding
 table. Cross-entropy and distillation train the head and the items alone; the encoder learns
 from the student's own further terms:
@@ -187,7 +187,7 @@ def draw_rows(known: PackedRows, slots: int, rngs: nnx.Rngs) -> PackedRows:
 
     Args:
         known: the longest prefix of each history, at the start of a row of its own.
-        slots: of the rows together.
+        slots: number of slots of all rows.
         rngs: source of the draw.
     """
     count, length = known.item_seq.shape
@@ -253,7 +253,7 @@ class DecoderBlock(TransformerBlock):
 
         Args:
             hidden: input states.
-            memory: what each slot reads.
+            memory: the vector that each slot reads.
             allowed: whether slot i may look at slot j.
             rngs: source of the dropout masks; None switches dropout off.
         """

@@ -1,4 +1,4 @@
-"""Which students there are, and what depends on the class behind a name.
+"""Which students there are, and what depends on the class of that name.
 
 A built-in student is one line of `config.STUDENTS`, a user's own one entry point of the group
 `prmkd.students`; from there on they are treated alike. The class, and with it jax, is imported
@@ -27,7 +27,7 @@ _SHARED = frozenset({"student", "hidden_size", "loss", "num_negatives", "gbce_t"
 
 @functools.cache
 def student_class(name: str) -> Any:
-    """The class behind a name of `--student`.
+    """The class that a name of `--student` stands for.
 
     Raises:
         UserError: a user's own class can't be imported.

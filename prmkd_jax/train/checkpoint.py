@@ -28,8 +28,8 @@ _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 def save_checkpoint(folder: Path, epoch: int, state: object, progress: dict[str, Any]) -> None:
     """Writes the state after an epoch, then removes the older ones but for the last.
 
-    Orbax writes beside and renames, and a state without digests doesn't count, so a kill leaves
-    the one before.
+    Orbax writes under another name and renames, and a state without digests doesn't count, so a
+    kill leaves the one before.
 
     Args:
         folder: one folder a run.

@@ -19,10 +19,10 @@ from prmkd_jax.train.run import Run
 
 
 class Constants(NamedTuple):
-    """What stays the same for a whole run and is placed on the devices once.
+    """What stays the same for a run and is placed on the devices once.
 
     Attributes:
-        prepared: what the student's own loss knows of the training part.
+        prepared: the numbers of the training part that the student's own loss reads.
         tables: the teachers' vectors; None for the plain student, and where the teachers' scores
             come with each batch.
         default_weights: w, summing to 1; None for the plain student, as all that follows.

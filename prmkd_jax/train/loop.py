@@ -61,7 +61,7 @@ def fit(
     epochs, at most one every `checkpoint_seconds`.
 
     Args:
-        run: what to train.
+        run: the student, its data and settings.
         on_step: called with the step of the epoch and about how many there are.
         on_epoch: called with the epoch's record.
         on_start: called with the validation metrics of a given start.

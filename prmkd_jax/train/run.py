@@ -54,7 +54,7 @@ class Run:
 
     Attributes:
         task: data set and split.
-        facts: what the student may know of the task; the same object for all seeds, so that
+        facts: the part of the task that the student may know; one object for all seeds, so that
             they share what is compiled.
         student: model and its sizes.
         train: optimisation and stopping.

@@ -1,7 +1,7 @@
 """Where arrays are: one mesh with the axes `data` and `model`, 1 × 1 on a single device.
 
 A batch's rows and instances are divided among the devices; everything else is on each of them. The
-negatives are those of the whole batch, not of a device's share, so the loss is the same on any
+negatives are those of the complete batch, not of a device's share, so the loss is the same on any
 number of devices.
 """
 

@@ -50,7 +50,7 @@ class StepMetrics(NamedTuple):
     """Means over a batch's instances; they stay on the device until a log line is due.
 
     Attributes:
-        loss: what is minimised.
+        loss: the minimised sum.
         cross_entropy: the student's own loss, whichever `--loss` is.
         distillation: the distillation loss, not yet weighted; 0 for the plain student.
         gradient_norm: L2 norm of the gradient, before decay and Adam.

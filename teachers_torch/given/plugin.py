@@ -31,7 +31,7 @@ class OwnTeacher:
     """
 
     start = "own class"
-    num_parameters = 0  # of the model behind the class nothing is known
+    num_parameters = 0  # nothing is known of the model in the class
 
     def __init__(
         self, name: str, origin: str, model_class: Callable[[Dataset], Any], dataset: Dataset

@@ -30,7 +30,7 @@ class PrecomputedTeacher:
 
     name = "precomputed"
     start = "given vectors"
-    # Of the model behind the arrays nothing is known.
+    # Nothing is known of the model that made the arrays.
     num_parameters = 0
 
     def __init__(self, config: PrecomputedConfig, dataset: Dataset):

@@ -144,7 +144,7 @@ def scale_features(
 ) -> Float32[np.ndarray, "items features"]:
     """Scales all rows by one number, so that the mean norm of those not zero is `norm`.
 
-    Beside features of norm 1 a fresh ID embedding (deviation 0.02) would be three times as
+    Next to features of norm 1 a fresh ID embedding (deviation 0.02) would be three times as
     long as the adapted text, and a transductive teacher would learn the IDs by heart instead
     of the texts. `norm` 0 leaves the features as they are.
     """

@@ -20,11 +20,11 @@ def read_text_features(
     """Reads `<name>.feat1CLS` in the data set's own numbering.
 
     The file is headerless little-endian float32, one row of 768 numbers an item; the item's
-    row is its number in `<name>.item2index` beside it (lines `item<TAB>number`).
+    row is its number in `<name>.item2index` next to it (lines `item<TAB>number`).
 
     Args:
         config: its `text_features`, in which `{dataset}` stands for the data set's name.
-        dataset: whose items, found by their own ids.
+        dataset: its items are found by their own ids.
         dropped: read `<name>.feat2CLS`, the texts with words dropped.
 
     Raises:

@@ -59,7 +59,7 @@ def convert(
     text, item positions are drawn from N(0, 0.02).
 
     Args:
-        model: from `load_encoder`.
+        model: an encoder from `load_encoder`.
         num_layers: layers kept, see `kept_layers`; 0 keeps all, and a Longformer keeps all.
         max_tokens: positions that are needed.
         max_items: items that get positions.

@@ -22,13 +22,13 @@ def local_attention(
     Place i sees j iff real_j and (|i − j| ≤ reach or j = 0).
 
     Args:
-        query: what asks; not scaled.
-        key: what is asked.
-        value: what is averaged.
+        query: query vectors, not scaled.
+        key: key vectors.
+        value: value vectors, which are averaged.
         real: False at padding; the first place is real. What comes out at padding means
             nothing.
         reach: places seen on either side.
-        dropout: of the attention's weights, 0 outside of training.
+        dropout: rate for the attention's weights, 0 outside of training.
     """
     attend = dense_attention if query.shape[2] <= DENSE_UP_TO else banded_attention
     return attend(query, key, value, real, reach, dropout)

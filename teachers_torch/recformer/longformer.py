@@ -32,7 +32,7 @@ class Architecture:
             `pad_token_id + 1` rows that stand for padding or nothing.
         num_item_positions: rows of the item position table: the first token and the items.
         pad_token_id: padding's token id and position.
-        layer_norm_eps: of all LayerNorms.
+        layer_norm_eps: epsilon of all LayerNorms.
         attention_window: how wide the band is, both sides together.
     """
 

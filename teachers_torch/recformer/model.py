@@ -52,7 +52,7 @@ class Recformer(nn.Module):
 
         Args:
             architecture: sizes.
-            dropout: of hidden states and attention.
+            dropout: rate for hidden states and attention.
             num_items: rows of the item table; 0 for none.
             language_head: have an `lm_head`.
         """
@@ -111,7 +111,7 @@ class RecformerTeacher:
     the model's table, which are zero until the tuning has encoded them.
 
     Attributes:
-        model: with an item table.
+        model: a Recformer with an item table.
         interactions: the histories.
         reader: how they become tokens.
         config: its settings.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OFFICIAL_HEAD_SIZE, OFFICIAL_PAD, OFFICIAL_EPS = 64, 1, 1e-5
 # What frameworks put before the official parameter names, in any order.
 WRAPPERS = ("_forward_module.", "module.", "model.")
-# Of what stands beside the weights in a file of Lightning; none of it is read.
+# Of what stands next to the weights in a file of Lightning; none of it is read.
 IGNORED = ("collections.Counter", "builtins.set", "__builtin__.set", "_codecs.encode", "numpy.")
 LONGEST_NAME = 200  # of a parameter
 OPTIONAL = ("lm_head.", "item_embedding.")

@@ -28,9 +28,9 @@ class View(NamedTuple):
     """One side of a batch of pairs, plain and masked.
 
     Attributes:
-        tokens: as they are.
-        masked: the same with other ids at the chosen tokens.
-        labels: what stood there; negative elsewhere.
+        tokens: the tokens as they are.
+        masked: the tokens with other ids at the chosen ones.
+        labels: ids that stood there; negative elsewhere.
     """
 
     tokens: Tokens

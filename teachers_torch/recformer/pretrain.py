@@ -59,7 +59,7 @@ def pretrain(
     seed: int,
     log: Log,
 ) -> Pretraining:
-    """Trains on the whole histories of some domains, a user of two domains being two.
+    """Trains on the complete histories of some domains, a user of two domains being two.
 
     `folder` holds the best weights so far from the first validation on; tuning begins from
     them with `--init=recformer=<folder>`. torch's global random state is left as it was.

@@ -2,7 +2,7 @@
 
 After arXiv 2305.13731 (section 2.2) and its official code: an item is its attributes title,
 brand and category, each the tokens of its name and of its value; a history is its items, the
-newest first, behind one special token.
+newest first, after one special token.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class ItemTokens(NamedTuple):
         indptr: offsets.
         ids: token ids.
         types: `NAME` or `VALUE`.
-        starts: where a word starts, for the masking of whole words.
+        starts: true where a word starts, for the masking of whole words.
     """
 
     indptr: Int64[np.ndarray, " items_plus_1"]
@@ -64,7 +64,7 @@ class Reader:
         first_id: the token that stands before every sequence.
         pad_id: padding's token id.
         max_items: the newest items that are read.
-        max_tokens: where a sequence is cut, which may be within an item.
+        max_tokens: length at which a sequence is cut, which may be within an item.
         padding_item_position: padding's item position.
     """
 
@@ -139,7 +139,7 @@ def item_tokens(
     Args:
         catalogue: titles, brands and categories are read.
         tokenizer: a fast one.
-        max_attribute_tokens: where an attribute is cut, its name's tokens included.
+        max_attribute_tokens: length at which an attribute is cut, its name's tokens included.
         cache: its room `tokens` holds them.
 
     Raises:
@@ -167,7 +167,7 @@ def tokenize(
     Args:
         texts: attribute name → the values of all items.
         tokenizer: a fast one; special tokens are not added.
-        max_attribute_tokens: where an attribute is cut, its name's tokens included.
+        max_attribute_tokens: length at which an attribute is cut, its name's tokens included.
     """
     names, values = [], []
     for name, column in texts.items():

@@ -36,7 +36,7 @@ def tune_recformer(
             reports (see `RecformerTeacher`).
         split: trained on the training part.
         validate: metrics over all validation users, `NDCG@10` among them.
-        seed: of targets and batches.
+        seed: seed of targets and batches.
         state_file: see `tune_in_stages`.
 
     Raises:

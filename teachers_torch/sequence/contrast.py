@@ -74,7 +74,7 @@ def sequence_vectors(
     Args:
         model: the encoder.
         read: item vectors of table rows, before positions are added.
-        item_seq: table rows; what stands behind a sequence's end is not looked at.
+        item_seq: table rows; what stands after a sequence's end is not read.
         lengths: items of each sequence, at least 1.
     """
     order = lengths.argsort(stable=True)
@@ -100,12 +100,12 @@ def item_drop(
     overwrites it, so what survives of a run is its *last* item.
 
     Args:
-        item_seq: table rows, 0 behind a sequence's end.
+        item_seq: table rows, 0 after a sequence's end.
         lengths: items of each sequence.
-        keep: which items are kept; of no effect at the first place and behind the end.
+        keep: which items are kept; of no effect at the first place and after the end.
 
     Returns:
-        The shortened sequences, 0 behind their ends, and their lengths.
+        The shortened sequences, 0 after their ends, and their lengths.
     """
     places = torch.arange(item_seq.shape[1], device=item_seq.device).expand_as(item_seq)
     real = places < lengths[:, None]

@@ -1,7 +1,7 @@
 """UniSRec's official checkpoints, mapped to the model here and written back.
 
 The official tables have a row for [PAD]: item i of a data set here is row i + 1 there, and an
-official `item_seq` holds those rows, oldest item first, 0 behind the end.
+official `item_seq` holds those rows, oldest item first, 0 after the end.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def from_official(
             without (pre-training, inductive).
         text_vectors: the text table, row 0 = [PAD]; `plm_embedding.weight` where the weights
             have it. For word drop, the same rows without some of their words may follow.
-        config: what shapes don't tell: heads (2), dropout, `pad_class`; sizes are replaced.
+        config: settings that shapes don't show: heads (2), dropout, `pad_class`; sizes are read.
 
     Raises:
         UserError: keys are missing, surplus or of another shape; all of them are listed.
@@ -124,7 +124,7 @@ def official_tuning_loss(
 
     Args:
         model: transductive or inductive.
-        item_seq: rows of the official tables, left-aligned, 0 behind the end.
+        item_seq: rows of the official tables, left-aligned, 0 after the end.
         lengths: items of each sequence.
         targets: rows of the items that follow, at least 1.
     """

@@ -72,7 +72,7 @@ def pretrain(
 
     Args:
         family: `unisrec` or `unim2rec`.
-        domains: at least one; a user active in two is two users.
+        domains: data sets, at least one; a user active in two is two users.
         settings: the teachers' settings, the model's among them.
         config: optimisation and augmentations.
         cache: holds encoded texts and images.
@@ -116,7 +116,7 @@ def _training_instances(interactions: Interactions) -> Int64[np.ndarray, " insta
 def prefixes(
     interactions: Interactions, instance_ids: Int64[np.ndarray, " batch"], max_seq_len: int
 ) -> tuple[Int64[np.ndarray, "batch length"], Int64[np.ndarray, " batch"]]:
-    """The prefixes of instances as left-aligned table rows (item + 1, 0 behind the end).
+    """The prefixes of instances as left-aligned table rows (item + 1, 0 after the end).
 
     Args:
         interactions: the histories.
@@ -145,7 +145,7 @@ def augmented_batch(
 ) -> PretrainBatch:
     """Adds the augmented sequences, drawn from torch's global generator.
 
-    One coin decides for the whole batch: items are dropped, or each item that is drawn is
+    One coin decides for all of the batch: items are dropped, or each item that is drawn is
     read without some of its words (or without one modality, either with the same chance).
 
     Args:

@@ -184,7 +184,7 @@ def final_items(folder: Path, item_ids: pl.Series, keep_all: bool) -> tuple[pl.D
     first in the order of the texts.
 
     Args:
-        folder: where the rows are staged.
+        folder: folder in which the rows are staged.
         item_ids: the items of the interactions.
         keep_all: whether other rows stay too.
 

@@ -165,7 +165,7 @@ def item_frame(rows: Iterable[Row], place: Place) -> pl.DataFrame:
 
     Args:
         rows: mappings with some of the keys of `ITEM_COLUMNS`; other keys are passed over.
-        place: where the rows stand, for errors.
+        place: the rows' file, for errors.
 
     Returns:
         A frame with all columns of `ITEM_COLUMNS`; rows without an id are left out.

@@ -56,8 +56,8 @@ def fetch(
 
     Args:
         address: https, or http of this machine.
-        path: where it goes.
-        progress: is given the bytes that are there, all bytes where known, and the file's name.
+        path: the file to write.
+        progress: receives the bytes that are there, all bytes where known, and the file's name.
         retries: after so many tries in a row without a new byte, it gives up.
         say: is given a line where it has to wait.
 

@@ -1,7 +1,7 @@
 """Finds the files that a path, a folder of part files or a pattern stands for, and reads lines.
 
-Spark and Dask leave `_SUCCESS`, `._metadata.crc`, hidden files and empty parts beside the
-data; none of them is data. Files are sorted by name, and gzip is told by its first bytes.
+Spark and Dask leave `_SUCCESS`, `._metadata.crc`, hidden files and empty parts next to
+the data; none of them is data. Files are sorted by name, and gzip is known by its first bytes.
 """
 
 import glob

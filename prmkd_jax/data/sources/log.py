@@ -33,7 +33,7 @@ class Log:
         times: microseconds since 1970 UTC, or a rank in the history.
         timed: whether `times` are times.
         user_ids: texts in the order of their numbers.
-        item_ids: the same of the items.
+        item_ids: texts of the items, likewise.
         ratings: nan where there is none; None without ratings.
         events: number of the event's type, −1 where there is none; None without.
         event_names: the types of events.
@@ -78,7 +78,7 @@ def canonical(batches: Iterable[Batch], columns: Columns, clock: Clock) -> Itera
     Args:
         batches: rows of one or several files.
         columns: which column of the file is which; `timestamp` or `position` may be missing.
-        clock: what reads the times.
+        clock: reader of the times.
 
     Returns:
         Frames with user_id and item_id String, time Int64, and rating Float32, event String
@@ -113,7 +113,7 @@ def collect(batches: Iterable[Batch], timed: bool, files: str = "") -> tuple[Log
     Blank lines, and rows of separators alone, are no rows.
 
     Args:
-        batches: of `canonical`.
+        batches: output of `canonical`.
         timed: whether the times are times.
         files: how an error names them.
 

@@ -1,7 +1,8 @@
 """Fetches the pictures that a catalogue names by address, many at once.
 
-A picture's file is named by the hash of its address, and has the name only when it is whole, so a
-fetch that was stopped goes on where it was. Which address answered wrongly is counted and named.
+A picture's file is named by the hash of its address, and has the name only when it is complete,
+so a fetch that was stopped goes on where it was. Addresses that answered wrongly are counted and
+named.
 """
 
 import functools
@@ -80,8 +81,8 @@ def fetch_pictures(
         hosts: names, with the port where there is one, that pictures may come from; empty for
             every public one.
         connections: pictures fetched at once.
-        progress: is given the addresses that are done, and all addresses.
-        retries: of one picture.
+        progress: receives the number of addresses that are done, and of all.
+        retries: attempts for one picture.
 
     Raises:
         UserError: the data set has no such addresses.
@@ -174,7 +175,7 @@ def _stem(address: str) -> str:
 
 
 def _kind(content: bytes) -> str:
-    """The ending of a picture's file, told by its first bytes whatever the server says.
+    """The ending of a picture's file, by its first bytes whatever the server says.
 
     Raises:
         _Broken: it is no picture.

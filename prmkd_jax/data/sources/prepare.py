@@ -76,13 +76,13 @@ def prepare(
     progress: Progress = lambda done, total, title: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Reads, filters and orders; writes `<data_dir>/<name>` whole or not at all.
+    """Reads, filters and orders; writes `<data_dir>/<name>`, complete or not at all.
 
     A data set that is there, made of the same files with the same flags, is left as it is.
 
     Args:
-        progress: is given the bytes of a download as they come.
-        say: is given a line before each long stage.
+        progress: receives the bytes of a download as they come.
+        say: receives a line before each long stage.
 
     Raises:
         UserError: anything is wrong with the files or the flags, or, with `--strict`, a warning

@@ -1,9 +1,9 @@
-"""RecBole's atomic files: tab-separated, each column's type behind its name.
+"""RecBole's atomic files: tab-separated, each column's type after its name.
 
 Two layouts are read. `<name>.inter` (with `<name>.item`) has a row an interaction; it may be cut
 into `.train.inter`, `.valid.inter` and `.test.inter`, which is a given split. UniSRec's benchmark
 files have a row an instance instead, its history as a list of indices in `item_id_list`, with
-`.user2index`, `.item2index` and `.text` beside.
+`.user2index`, `.item2index` and `.text` next to them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

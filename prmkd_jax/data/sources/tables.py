@@ -88,7 +88,7 @@ def interaction_columns(
     """Which column of a file of interactions is which.
 
     Args:
-        config: whose flags name the columns.
+        config: the flags that name the columns.
         path: the file, for errors.
         found: its columns.
         several: whether there are part files, whose rows have no order.
@@ -174,7 +174,7 @@ def _items(config: PrepareConfig, paths: Sequence[Path]) -> Iterator[pl.DataFram
 def renamed_row(row: Row, columns: Mapping[str, str], folder: Path) -> Row:
     """A row under the canonical names.
 
-    An image's file is looked for beside the catalogue, and its path becomes absolute; an
+    An image's file is looked for next to the catalogue, and its path becomes absolute; an
     address becomes the item's `image_url`. Of a list the first one counts.
     """
     named = {name: row.get(column) for name, column in columns.items()}

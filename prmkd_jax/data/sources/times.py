@@ -29,7 +29,7 @@ class Clock:
     """Reads one column's times, batch by batch, and remembers which kind they are.
 
     Attributes:
-        unit: of numbers; "auto" tells it by their size.
+        unit: unit of numbers; "auto" finds it by their size.
         kind: what the cells have been so far: a unit, or "dates".
         example: a cell of this kind, as it was written.
         naive: whether a timestamp without a zone was read as UTC.
@@ -47,7 +47,7 @@ class Clock:
 
         Args:
             column: numbers, text, dates or timestamps.
-            place: where the column stands, for errors.
+            place: the column's file and name, for errors.
 
         Raises:
             UserError: a cell is no time, or the cells are of two kinds.

@@ -21,7 +21,7 @@ Direct = Callable[[Scope, bytes], Awaitable[Response | None]]
 
 
 class Guard:
-    """ASGI middleware that reads a request's body whole, within limits, before it goes on.
+    """ASGI middleware that reads a request's complete body, within limits, before it goes on.
 
     Args:
         app: what answers.
