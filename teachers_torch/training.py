@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,7 @@ class Stage(NamedTuple):
     train: Callable[[int], float]
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What takes and gives its own state: an optimiser, a schedule of the learning rate."""
 

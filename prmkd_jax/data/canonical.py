@@ -159,6 +159,11 @@ def microseconds(
 
     Raises:
         UserError: the times are of different units.
+
+    >>> microseconds(Path("x"), np.array([1_500_000_000, 1_500_000_001])).tolist()
+    [1500000000000000, 1500000001000000]
+    >>> microseconds(Path("x"), np.array([0, 1, 2])) is None
+    True
     """
     if unit in TO_MICROSECONDS:
         numerator, denominator = TO_MICROSECONDS[unit]

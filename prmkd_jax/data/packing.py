@@ -84,6 +84,11 @@ def history_segments(
         interactions: the histories.
         end: offset after each user's last item that is used (`Split.train_end`, say).
         window: longest prefix that a model reads.
+
+    >>> histories = Interactions(np.array([0, 4]), np.array([7, 8, 9, 5], np.int32))
+    >>> segments = history_segments(histories, np.array([4]), window=2)
+    >>> segments.start.tolist(), segments.stop.tolist(), segments.num_instances.tolist()
+    ([0, 1], [2, 3], [2, 1])
     """
     begin = interactions.indptr[:-1]
     shared_stop = np.minimum(end - 1, begin + window)
@@ -134,6 +139,12 @@ def pack(
     Raises:
         ValueError: a segment is longer than a row, or empty: the instance of a user's first
             item has no prefix, so no slot can predict it.
+
+    >>> histories = Interactions(np.array([0, 3, 5]), np.array([7, 8, 9, 5, 6], np.int32))
+    >>> segments = history_segments(histories, np.array([3, 5]), window=4)
+    >>> (batch,) = pack(histories, segments, rows=1, length=4)
+    >>> batch.item_seq.tolist(), batch.segment_ids.tolist(), batch.instance_ids.tolist()
+    ([[7, 8, 5, 0]], [[1, 1, 2, 0]], [[1, 2, 4, -1]])
     """
     sizes = segments.sizes
     if len(sizes) and sizes.max() > length:
@@ -166,6 +177,9 @@ def row_length(batch_size: int, window: int) -> int:
 
     Raises:
         UserError: the whole batch is shorter than the longest segment.
+
+    >>> row_length(512, 50)
+    64
     """
     if batch_size < window:
         raise UserError(

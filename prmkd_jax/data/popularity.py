@@ -13,6 +13,9 @@ def popularity_groups(counts: Int64[np.ndarray, " V"], groups: int) -> Int32[np.
     Args:
         counts: training interactions of each item (`Task.training_counts`).
         groups: number of groups.
+
+    >>> popularity_groups(np.array([10, 1, 2, 3, 4]), 2).tolist()
+    [1, 0, 0, 0, 0]
     """
     order = np.argsort(counts, kind="stable")
     # The middle of its own interactions decides which share of the sum an item falls in.

@@ -39,6 +39,11 @@ def leave_one_out(interactions: Interactions) -> Split:
 
     As UniSRec and Recformer split. A user with fewer than three items has
     no item left to learn from under this rule: all of the history is training data.
+
+    >>> histories = Interactions(np.array([0, 5, 7]), np.arange(7, dtype=np.int32))
+    >>> split = leave_one_out(histories)
+    >>> split.train.tolist(), split.validation.tolist(), split.test.tolist()
+    ([1, 2, 6], [3], [4])
     """
     start, end = interactions.indptr[:-1], interactions.indptr[1:]
     held_out = (end - start) >= 3
@@ -125,6 +130,13 @@ def global_temporal(
     Raises:
         UserError: there is no clock, a history's order disagrees with it, a cut can't be read, or
             the second is not after the first.
+
+    >>> day = 86_400 * 10**6
+    >>> times = 17_000 * day + day * np.array([0, 1, 8, 9, 2, 3, 4, 5, 6, 7])
+    >>> histories = Interactions(np.array([0, 4, 10]), np.arange(10, dtype=np.int32), times)
+    >>> split = global_temporal(histories, ("0.8", "0.9"))
+    >>> split.train.tolist(), split.validation.tolist(), split.test.tolist()
+    ([1, 5, 6, 7, 8, 9], [2], [3])
     """
     times = _clock(interactions, name)
     start, end = interactions.indptr[:-1], interactions.indptr[1:]

@@ -19,6 +19,10 @@ def disagreement(scores: Float[Array, "K C"], available: Bool[Array, " K"]) -> F
     Args:
         scores: normalised scores s̃, 0 outside the valid columns.
         available: teachers that know this instance; the others count as 0 and get 0.
+
+    >>> scores = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> disagreement(scores, jnp.array([True, True, True])).tolist()
+    [2.0, 2.0, 4.0]
     """
     teachers = len(scores)
     total = [jnp.float32(0.0)] * teachers
@@ -42,6 +46,10 @@ def excluded_teacher(
     The highest disagreement is dropped iff it is above the threshold. Two teachers or
     fewer are always tied, and the rule is inactive. Ties drop the smaller default weight,
     then the larger index.
+
+    >>> equal, everyone = jnp.full(3, 1 / 3), jnp.array([True, True, True])
+    >>> excluded_teacher(jnp.array([2.0, 2.0, 4.0]), equal, everyone, 3.0).tolist()
+    [False, False, True]
     """
     contested = jnp.where(available, disagreements, -jnp.inf)
     worst = jnp.max(contested)
@@ -69,6 +77,10 @@ def redistribute_weights(
 
     Returns:
         Weights that sum to 1; all 0 where no teacher is available.
+
+    >>> weights, everyone = jnp.array([0.5, 0.25, 0.25]), jnp.array([True, True, True])
+    >>> redistribute_weights(weights, everyone, jnp.array([False, False, True]), "equal").tolist()
+    [0.625, 0.375, 0.0]
     """
     weights = jnp.where(available, default_weights, 0.0)
     total = weights.sum()

@@ -14,6 +14,10 @@ def target_distribution(
 
     The share keeps every valid column above 0, which KL(p || q) needs.
     Joint scores that are all 0 (no teacher knows the instance) give the uniform q.
+
+    >>> joint, valid = jnp.array([3.0, 1.0, 0.0]), jnp.array([True, True, False])
+    >>> target_distribution(joint, valid, smoothing=0.0).tolist()
+    [0.75, 0.25, 0.0]
     """
     uniform = valid / jnp.maximum(valid.sum(), 1)
     total = joint.sum()
@@ -37,6 +41,10 @@ def reverse_kl(
 
     Where q is 0 (a tiny temperature or `minmax`, unsmoothed) log q is that of the smallest
     normal float: a high, finite price for the student's mass there.
+
+    >>> p, valid = jnp.array([0.5, 0.5]), jnp.array([True, True])
+    >>> float(reverse_kl(jnp.log(p), p, valid))
+    0.0
     """
     p = jnp.where(valid, jnp.exp(log_p), 0.0)
     return jnp.sum(p * (log_p - _log(q)))

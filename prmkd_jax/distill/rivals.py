@@ -26,6 +26,11 @@ def top_columns(
 
     Teachers who swap two ranks make an exact tie, which rounding errors would break at random:
     scores that differ by less than one in 10,000 are a tie, and the earlier column comes first.
+
+    >>> joint, valid = jnp.array([0.1, 0.6, 0.3]), jnp.array([True, True, False])
+    >>> columns, real = top_columns(joint, valid, 2)
+    >>> columns.tolist(), real.tolist()
+    ([1, 0], [True, True])
     """
     logarithm = jnp.log(jnp.maximum(joint, jnp.finfo(joint.dtype).tiny))
     _, columns = jax.lax.top_k(

@@ -22,6 +22,10 @@ def standardize(logits: Float[Array, " C"], valid: Bool[Array, " C"]) -> Float[A
     """Zero mean and unit (population) deviation over the valid columns, 0 elsewhere.
 
     Constant scores say nothing and become 0.
+
+    >>> valid = jnp.array([True, True, False])
+    >>> standardize(jnp.array([3.0, 1.0, 9.0]), valid).tolist()
+    [1.0, -1.0, 0.0]
     """
     count = jnp.maximum(valid.sum(), 1)
     # Scaled to at most 1 first, so that squares of 1e30 stay finite.
@@ -97,6 +101,11 @@ def rank_scores(
 
     HetComp (Kang et al., 2023) adds these up over its teachers. A rank is the number of higher
     valid logits: equal ones share it.
+
+    >>> valid = jnp.array([True, True, True, False])
+    >>> scores = rank_scores(jnp.array([5.0, 7.0, 5.0, 9.0]), valid, temperature=1.0)
+    >>> [round(float(score), 3) for score in scores]  # ranks 1, 0 and 1 again
+    [0.368, 1.0, 0.368, 0.0]
     """
     # On a CPU, XLA sorts integers several times as fast as floats or pairs of key and column.
     keys = _integers_in_order(jnp.where(valid, -logits, jnp.inf))

@@ -117,7 +117,12 @@ class Evaluator:
 def distinct_histories(
     interactions: Interactions, instance_ids: Int64[np.ndarray, " instances"]
 ) -> Int32[np.ndarray, "instances most_items"]:
-    """The distinct items before each instance, padded with −1 to the longest."""
+    """The distinct items before each instance, padded with −1 to the longest.
+
+    >>> histories = Interactions(np.array([0, 4]), np.array([5, 2, 5, 7], np.int32))
+    >>> distinct_histories(histories, np.array([1, 3])).tolist()
+    [[5, -1], [2, 5]]
+    """
     start = interactions.indptr[interactions.users[instance_ids]]
     histories = [
         np.unique(interactions.items[first:end])

@@ -28,6 +28,9 @@ def expected_ranks(
     Raises:
         ValueError: a target is no column, or a score is not finite: comparisons with NaN are
             all false and would make a broken model perfect.
+
+    >>> expected_ranks(np.array([[3.0, 2.0, 2.0], [0.0, 0.0, 0.0]]), np.array([1, 0])).tolist()
+    [1.5, 1.0]
     """
     if targets.shape != scores.shape[:1]:
         raise ValueError(f"targets have shape {targets.shape}, scores {scores.shape}")
@@ -66,6 +69,11 @@ def per_user(ranks: Float[np.ndarray, "*users"], metric: str) -> Float64[np.ndar
 
     Raises:
         ValueError: a rank is NaN or negative, or the metric is unknown.
+
+    >>> per_user(np.array([0.0, 2.0, 9.5, np.inf]), "Recall@10").tolist()
+    [1.0, 1.0, 1.0, 0.0]
+    >>> per_user(np.array([0.0, 2.0]), "NDCG@10").tolist()
+    [1.0, 0.5]
     """
     ranks = np.asarray(ranks, dtype=np.float64)
     if not (ranks >= 0).all():

@@ -30,6 +30,11 @@ def cross_entropy(
         items: item vectors.
         targets: item ids, 0 ≤ id < V.
         block: items scored at once.
+
+    >>> score = lambda queries, items: queries @ items.T
+    >>> losses = cross_entropy(score, jnp.ones((1, 2)), jnp.zeros((3, 2)), jnp.array([1]))
+    >>> round(float(losses[0]), 4)  # log 3: three items with the same score
+    1.0986
     """
     targets = jnp.asarray(targets)
     if len(items) <= block:

@@ -49,7 +49,12 @@ class Graph:
 
 
 def normalized_graph(num_users: int, num_items: int, edges: Int32[np.ndarray, "2 edges"]) -> Graph:
-    """The graph of distinct (user, item) pairs; an edge weighs 1 / sqrt(degree · degree)."""
+    """The graph of distinct (user, item) pairs; an edge weighs 1 / sqrt(degree · degree).
+
+    >>> graph = normalized_graph(1, 4, np.array([[0, 0, 0, 0], [0, 1, 2, 3]], np.int32))
+    >>> graph.by_user[2].tolist()  # the user has four items, each of them one user
+    [0.5, 0.5, 0.5, 0.5]
+    """
     users, items = edges
     item_degrees = np.bincount(items, minlength=num_items)
     degrees = np.bincount(users, minlength=num_users)[users] * item_degrees[items]

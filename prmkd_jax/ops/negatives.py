@@ -41,7 +41,11 @@ class Seen(NamedTuple):
 
 
 def popularity(counts: Int[np.ndarray, " V"]) -> Popularity:
-    """The distribution that belongs to the items' training counts."""
+    """The distribution that belongs to the items' training counts.
+
+    >>> popularity(np.array([0, 2])).cumulative.tolist()  # one more for each
+    [1, 4]
+    """
     counts = counts + 1
     log_q = np.log(counts / counts.sum())
     return Popularity(np.cumsum(counts).astype(np.int32), log_q.astype(np.float32))
@@ -66,7 +70,13 @@ def popular_items(key: Array, items: Popularity, size: int) -> Int[Array, " N"]:
 def unseen_items(
     key: Array, seen: Seen, users: Int[Array, " B"], num_items: int
 ) -> Int[Array, " B"]:
-    """One item a row, uniform among those that its user has not seen."""
+    """One item a row, uniform among those that its user has not seen.
+
+    >>> seen = seen_items(2, np.array([[0, 0, 1], [0, 2, 1]], np.int32))
+    >>> drawn = unseen_items(jax.random.key(0), seen, jnp.array([0, 0]), num_items=3)
+    >>> drawn.tolist()  # user 0 has seen items 0 and 2
+    [1, 1]
+    """
     gaps = jnp.asarray(seen.gaps)
     first, count = jnp.asarray(seen.first)[users], jnp.asarray(seen.count)[users]
     number = jax.random.randint(key, users.shape, 0, num_items - count)

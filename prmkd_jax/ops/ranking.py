@@ -36,6 +36,11 @@ def rank_targets(
         scores: score of every item.
         targets: item ids.
         history: distinct item ids of the user's history, padded with −1.
+
+    >>> scores = jnp.array([[3.0, 2.0, 2.0, 1.0]])
+    >>> ranks = rank_targets(scores, jnp.array([1]), jnp.array([[0, -1]]))
+    >>> float(ranks.all_items[0]), float(ranks.unseen_items[0])  # one above, one equal; 0 was seen
+    (1.5, 0.5)
     """
     own = jnp.take_along_axis(scores, targets[:, None], axis=-1)
     rank = _beaten_by(scores, own).sum(-1) - 0.5

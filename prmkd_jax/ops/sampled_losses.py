@@ -30,6 +30,10 @@ def sampled_cross_entropy(
         negatives: scores of the drawn items.
         log_expected: log of how often each of them is expected among the draws.
         hits: draws that are the row's target; they don't count.
+
+    >>> negatives, hits = jnp.zeros((1, 2)), jnp.array([[False, True]])
+    >>> float(sampled_cross_entropy(jnp.zeros(1), negatives, jnp.zeros(2), hits)[0])  # log 2
+    0.693147...
     """
     corrected = jnp.where(hits, jnp.finfo(negatives.dtype).min, negatives - log_expected)
     return jax.nn.softplus(jax.nn.logsumexp(corrected, axis=-1) - positive)
@@ -54,6 +58,10 @@ def generalized_bce(
         hits: draws that are the row's target; they don't count.
         num_items: size of the catalogue.
         calibration: t; 0 is the ordinary binary cross-entropy, 1 the least overconfident.
+
+    >>> negatives, hits = jnp.zeros((1, 2)), jnp.zeros((1, 2), bool)
+    >>> float(generalized_bce(jnp.zeros(1), negatives, hits, num_items=5, calibration=0.0)[0])
+    0.693147...
     """
     # More draws than negatives, as on a tiny catalogue, are no more than all of them.
     alpha = min(1.0, negatives.shape[-1] / max(num_items - 1, 1))

@@ -4,13 +4,14 @@ JAX's own classes say less: of a traced array neither shape nor dtype.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 from onnx import NodeProto
 
 
+@runtime_checkable
 class Shaped(Protocol):
     """What is known of a value when a function is traced; sizes may be symbols."""
 
@@ -25,6 +26,7 @@ class Shaped(Protocol):
         ...
 
 
+@runtime_checkable
 class Variable(Protocol):
     """A value of a jaxpr; a literal has its number as `val`."""
 
@@ -34,6 +36,7 @@ class Variable(Protocol):
         ...
 
 
+@runtime_checkable
 class Equation(Protocol):
     """One operation of a jaxpr, as `jax.extend.core.JaxprEqn`."""
 
@@ -58,6 +61,7 @@ class Equation(Protocol):
         ...
 
 
+@runtime_checkable
 class Primitive(Protocol):
     """An operation."""
 
@@ -67,6 +71,7 @@ class Primitive(Protocol):
         ...
 
 
+@runtime_checkable
 class Jaxpr(Protocol):
     """A traced function, as `jax.extend.core.Jaxpr`."""
 
@@ -91,6 +96,7 @@ class Jaxpr(Protocol):
         ...
 
 
+@runtime_checkable
 class Builder(Protocol):
     """What an operation uses of `onnx_graph.Graph`."""
 

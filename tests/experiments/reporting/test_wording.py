@@ -1,8 +1,5 @@
-import doctest
-
 import pytest
 
-from experiments.reporting import wording
 from experiments.reporting.groups import Group, group_variants
 from experiments.reporting.wording import headline, p_value, p_value_typeset
 from tests.experiments.fake_run import fake_results, worse_results
@@ -29,13 +26,6 @@ def group(results=None, *, alone: bool = False, **changes) -> Group:
         results["variants"][1]["against"]["Recall@10"] |= changes
     (found,) = group_variants(results)
     return found
-
-
-def test_examples_in_the_docstrings():
-    """Breaks if a format changes: the docstrings of wording.py promise it."""
-    failed, attempted = doctest.testmod(wording)
-    assert failed == 0
-    assert attempted >= 8
 
 
 def test_headline_of_a_gain():

@@ -1,6 +1,5 @@
 """Numbers of each epoch for other tools."""
 
-import doctest
 import sys
 from types import SimpleNamespace
 
@@ -68,8 +67,3 @@ def test_a_tool_that_is_missing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(metrics_log.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--log_to: found 'mlflow', whose package is not installed"):
         open_log("mlflow", tmp_path, "run", {})
-
-
-def test_examples_in_the_docstrings():
-    """A path of a number that the docstring doesn't promise."""
-    assert doctest.testmod(metrics_log).failed == 0
