@@ -22,7 +22,7 @@ def label_target(
     >>> q, valid = jnp.array([0.7, 0.2, 0.1]), jnp.array([True, True, True])
     >>> target = label_target(q, valid, jnp.array(2))
     >>> [round(float(share), 3) for share in target]
-    [0.136, 0.136, 0.727]
+    [0.145, 0.145, 0.711]
     """
     count = valid.sum()
     wanted = entropy(q)
