@@ -128,7 +128,7 @@ def _files(path: Path) -> list[str]:
     return sorted(str(file) for file in files if str(file) != _DIGESTS)
 
 
-def _shapes(arrays: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, str]:
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
 
 
