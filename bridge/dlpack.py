@@ -16,7 +16,8 @@
 JAX by itself narrows int64 and copies unaligned buffers without a word; here both are said.
 """
 
-from typing import Generic, NamedTuple, TypeVar
+import dataclasses
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,8 @@ _BOOL = "bool crosses as uint8, and JAX copies to convert"
 ArrayT = TypeVar("ArrayT", jax.Array, torch.Tensor)
 
 
-class Handover(NamedTuple, Generic[ArrayT]):
+@dataclasses.dataclass(frozen=True)
+class Handover(Generic[ArrayT]):
     """An array on the other side, and what it cost to get it there.
 
     Attributes:

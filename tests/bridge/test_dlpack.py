@@ -60,7 +60,8 @@ def as_numbers(array: jax.Array) -> np.ndarray:
 def test_to_jax_keeps_values_and_says_whether_it_copied(device, dtype, shape, layout, offset, copy):
     """Broken by strides or offsets lost on the way, or by a copy that is not told."""
     tensor, values = laid_out(shape, layout, offset, dtype, device)
-    array, copied, reason = to_jax(tensor, copy=copy)
+    found = to_jax(tensor, copy=copy)
+    array, copied, reason = found.array, found.copied, found.reason
     assert array.dtype == jnp.dtype(dtype)
     assert array.shape == tensor.shape
     np.testing.assert_array_equal(as_numbers(array), values)
@@ -80,7 +81,8 @@ def test_to_torch_keeps_values_and_says_whether_it_copied(device, dtype, shape, 
     array = jax.device_put(
         np.asarray(values, jnp.dtype(dtype)), jax.local_devices(backend=device)[0]
     )
-    tensor, copied, reason = to_torch(array, copy=copy)
+    found = to_torch(array, copy=copy)
+    tensor, copied, reason = found.array, found.copied, found.reason
     assert tensor.dtype == getattr(torch, dtype)
     assert tensor.shape == array.shape
     assert tensor.is_contiguous()
@@ -121,7 +123,8 @@ def test_reason_names_the_obstacle(make, said):
 def test_column_major_array_arrives_row_major():
     """Broken if torch is given JAX's strides where its kernels and views expect rows."""
     columns = jax.dlpack.from_dlpack(torch.arange(12.0).view(3, 4).t())
-    tensor, copied, reason = to_torch(columns)
+    found = to_torch(columns)
+    tensor, copied, reason = found.array, found.copied, found.reason
     assert tensor.is_contiguous()
     assert (
         copied == ("not contiguous" in reason) == (not torch.from_dlpack(columns).is_contiguous())
@@ -134,7 +137,8 @@ def test_pinned_memory_is_copied(monkeypatch):
     tensor = torch.arange(16.0)
     pinned = tensor.data_ptr()
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: self.data_ptr() == pinned)
-    array, copied, reason = to_jax(tensor)
+    found = to_jax(tensor)
+    array, copied, reason = found.array, found.copied, found.reason
     assert (copied, reason) == (True, "pinned memory")
     np.testing.assert_array_equal(array, np.arange(16.0))
 
@@ -164,7 +168,8 @@ def test_copy_survives_in_place_writes(dtype, device):
     sums = []
     for step in range(10):
         buffer.fill_(step % 2)
-        array, copied, _ = to_jax(buffer, copy=dtype != "bool")
+        found = to_jax(buffer, copy=dtype != "bool")
+        array, copied, _ = found.array, found.copied, found.reason
         assert copied
         sums.append(slow(work, array))  # still running when the buffer is written again
     buffer.fill_(1)
@@ -223,7 +228,8 @@ def test_wide_dtypes_are_narrowed_only_when_asked(wide, narrow):
     tensor = torch.tensor([[0, 1], [2, -3]], dtype=getattr(torch, wide)).t()
     with pytest.raises(TypeError, match=f"{wide}.*pass narrow=True to make it {narrow}"):
         to_jax(tensor)
-    array, copied, reason = to_jax(tensor, narrow=True)
+    found = to_jax(tensor, narrow=True)
+    array, copied, reason = found.array, found.copied, found.reason
     assert (array.dtype, copied) == (jnp.dtype(narrow), True)
     assert reason == f"narrowed from torch.{wide} to torch.{narrow}"
     np.testing.assert_array_equal(array, [[0, 2], [1, -3]])
