@@ -6,6 +6,7 @@ archive is opened once, its directory must be the only one, the records are copi
 the pickle is read by `teachers_torch.pickled`.
 """
 
+import io
 import os
 import stat
 import struct
@@ -15,7 +16,7 @@ import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ MOST_COPIES = 8
 SMALLEST_BOUND = 2**20
 MOST_DIMENSIONS = 25
 LARGEST_EMPTY = 2**40  # product of the sizes, zeros left out, of a tensor of no elements
+Stream = io.BufferedReader | io.BytesIO
+"""An archive that is read, of a file or of memory."""
 # How the archive's last 22 bytes begin, and those of the records before them for large files.
 _END, _LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
 
@@ -99,9 +102,7 @@ def read_torch_file(path: Path, ignored: tuple[str, ...] = ()) -> object:
         raise _no_checkpoint(path, error) from error
 
 
-def read_torch_stream(
-    path: Path, file: IO[bytes], size: int, ignored: tuple[str, ...] = ()
-) -> object:
+def read_torch_stream(path: Path, file: Stream, size: int, ignored: tuple[str, ...] = ()) -> object:
     """As `read_torch_file`, of an open file.
 
     Args:
@@ -150,7 +151,7 @@ class _Archive(NamedTuple):
     records: dict[str, zipfile.ZipInfo]
 
 
-def _open(file: IO[bytes], size: int) -> _Archive:
+def _open(file: Stream, size: int) -> _Archive:
     """Reads the directory, in which every record must be stored as it is, and once."""
     _require_one_directory(file, size)
     archive = zipfile.ZipFile(file)
@@ -172,7 +173,7 @@ def _open(file: IO[bytes], size: int) -> _Archive:
     return _Archive(archive, records)
 
 
-def _require_one_directory(file: IO[bytes], size: int) -> None:
+def _require_one_directory(file: Stream, size: int) -> None:
     """Refuses an archive in which two readers could find two directories.
 
     PyTorch reads the directory where the end record says it is, Python right before the end
