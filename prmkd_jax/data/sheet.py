@@ -303,7 +303,11 @@ def _order(data: Described) -> Iterable[Line]:
     example = ""
     if number:
         example = _quoted(data.item_ids[int(items[order[1:][again]].min())])
-    warning = "the same user, item and time twice; --deduplicate=exact" if number else ""
+    warning = (
+        "the same user, item and time twice; --deduplicate=pairs keeps one, exact one of equal ones"
+        if number
+        else ""
+    )
     yield Line("repeated rows", number, rows, example, warning)
 
 

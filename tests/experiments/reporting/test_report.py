@@ -128,6 +128,21 @@ def test_says_what_the_results_say(text):
     assert "1.10 times as long" in " ".join("".join(page.texts["p"]).split())
 
 
+def test_likely_mistakes_of_the_data_stand_where_nobody_has_to_open_anything(tmp_path):
+    results = fake_results()
+    line = {"name": "users", "number": 3, "of": None, "example": "", "warning": ""}
+    bad = {"name": "odd", "number": 2, "of": 7, "example": "'<b>'", "warning": "lost zeros?"}
+    results["data"]["sheet"] = [line, bad]
+    page = Page(written(tmp_path, results))
+    said = [" ".join(text.split()) for text in page.texts["li"]]
+    assert said.count("odd: 2 of 7 (such as '<b>'): lost zeros?") == 2
+    assert said.count("users: 3") == 1
+    inside = " ".join("".join(page.texts["details"]).split())
+    assert inside.count("lost zeros?") == 1
+    results["data"]["sheet"] = [line]
+    assert "Likely mistakes" not in written(tmp_path, results)
+
+
 def test_the_best_of_every_column_is_bold(text):
     """Breaks if another value than the largest, a teacher's included, is marked."""
     assert Page(text).texts["b"] == [
