@@ -321,7 +321,11 @@ def _parts(data: Described) -> Iterable[Line]:
         instances = getattr(data.split, part)
         with_one = len(np.unique(data.interactions.users[instances]))
         short = users - with_one
-        warning = "most users are too short for it" if short > _MANY_SHORT * users else ""
+        warning = (
+            "most users are too short for it, or have nothing in its period"
+            if short > _MANY_SHORT * users
+            else ""
+        )
         yield Line(f"users without a target in {part}", short, users, warning=warning)
     for part in PARTS[1:]:
         targets = data.interactions.items[getattr(data.split, part)]

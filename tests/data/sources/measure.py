@@ -2,10 +2,10 @@
 
     python -m tests.data.sources.measure FOLDER REVIEWS ITEMS [pandas]
 
-makes FOLDER/raw unless it is there, and prepares it with one thread and with two, each time in a
-process that may have `LIMIT_GIB` of memory of its own. With `pandas` the same is done once more in
-that library, which has to be installed, in a process that may have `PANDAS_GIB`. A process that
-runs out of memory is written down as such. FOLDER/measured.json has the figures.
+makes FOLDER/raw unless it is there, and prepares it with one thread and with two; peak memory is
+what was resident. With `pandas` the same is done once more in that library, which has to be
+installed, in a process that may map `PANDAS_GIB`; running out of it is written down as such.
+FOLDER/measured.json has the figures.
 """
 
 import json
@@ -20,21 +20,22 @@ from prmkd_jax.common.files import file_digest, write_json
 from tests.data.sources.make_raw import make
 
 FILES = ("interactions.parquet", "items.parquet")
-LIMIT_GIB = 4.0
 PANDAS_GIB = 10.0
 
 
-def measure(command: list[str], environment: dict[str, str], gib: float) -> dict[str, object]:
+def measure(
+    command: list[str], environment: dict[str, str], gib: float | None = None
+) -> dict[str, object]:
     """Runs a command; its seconds on the clock and of processors, and its peak memory in GB.
 
     Args:
         command: the program and its arguments.
         environment: what is set beside the own environment.
-        gib: memory of its own (heap and private mappings) that it may have.
+        gib: memory of its own (heap and private mappings, used or not) that it may have.
     """
 
     def limit() -> None:
-        size = int(gib * 2**30)
+        size = resource.RLIM_INFINITY if gib is None else int(gib * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
     started = time.perf_counter()
@@ -78,7 +79,7 @@ def main(folder: Path, reviews: int, items: int, with_pandas: bool) -> None:
             sys.executable, "-m", "experiments", "prepare", "--source=amazon", "--name=d",
             "--overwrite", f"--raw_dir={raw}", f"--data_dir={folder / threads}", *flags,
         ]  # fmt: skip
-        figures[f"threads_{threads}"] = measure(command, {"POLARS_MAX_THREADS": threads}, LIMIT_GIB)
+        figures[f"threads_{threads}"] = measure(command, {"POLARS_MAX_THREADS": threads})
         made = [folder / threads / "d" / name for name in FILES]
         digests.add(tuple(file_digest(path) if path.is_file() else "" for path in made))
     figures["same_bytes"] = len(digests) == 1 and all(next(iter(digests)))
