@@ -110,7 +110,7 @@ def test_a_recipe_prepares_raw_files_as_they_are_published(path, tmp_path):
     report = prepare(config)
     kept = [tuple(row) for row in raw]
     if config.need_title:
-        kept = [row for row in kept if not row[1].startswith("99")]
+        kept = [row for row in kept if not str(row[1]).startswith("99")]
     if config.deduplicate:
         kept = list(set(kept))
     if config.user_core:
