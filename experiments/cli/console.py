@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 # The loggers of the packages, which tell what a library can't ask about.
-_LOGGERS = ("prmkd_jax", "teachers_torch", "bridge")
+_LOGGERS = ("prmkd_jax", "teachers_torch", "bridge", "experiments")
 
 # A log gets a line of a long stage this often, in seconds.
 _LOG_EVERY = 30.0

@@ -9,6 +9,7 @@ epoch. Further seeds are added to the record.
 import contextlib
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,12 +42,14 @@ from experiments.stages.students import Log, Place, Trained, make_bank, run_name
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import append_json_line, writing
+from prmkd_jax.common.files import append_json_line
+from prmkd_jax.common.sealed import is_sealed, writing_sealed
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.registry import label, result_name
 from teachers_torch.registry import kind
 
+_LOG = logging.getLogger(__name__)
 _RANKS = "ranks-{seed}.npy"
 
 
@@ -105,11 +108,7 @@ def unfinished_seeds(plan: PlannedRun, place: Place) -> list[int]:
     if record is not None:
         _require_own(record, plan, place)
     known = set() if record is None else {result.seed for result in record.seeds}
-    return [
-        seed
-        for seed in plan.seeds
-        if seed not in known or not all(path.is_file() for path in _files(plan, place, seed))
-    ]
+    return [seed for seed in plan.seeds if seed not in known or not _is_whole(plan, place, seed)]
 
 
 def _require_own(record: Record, plan: PlannedRun, place: Place) -> None:
@@ -139,6 +138,11 @@ def finish_run(
             bank = make_bank(teachers, plan.settings)
             for seed in missing:
                 _train(plan, place, seed, teachers, bank, reporter)
+        if place.shared:
+            # Here and not after each seed: a kill may have come between its record and this.
+            for seed in plan.seeds:
+                remove_states(place.states / run_name(plan.settings, seed))
+            remove_states(place.states)
     return read_run(plan, place)
 
 
@@ -183,7 +187,8 @@ def _train(
     )
     place.folder.mkdir(parents=True, exist_ok=True)
     if trained.fitted.test is not None:
-        with writing(_ranks_file(place, seed)) as partial, partial.open("wb") as stream:
+        path = _ranks_file(place, seed)
+        with writing_sealed(path) as partial, partial.open("wb") as stream:
             np.save(stream, trained.fitted.test.all_items)
     result = describe_seed(trained)
     if place.students is not None:
@@ -196,9 +201,6 @@ def _train(
     write_seconds(place.folder, seed, epochs, cards)
     record = _record(plan, teachers, bank, trained.fitted.parameters, result)
     write_record(place.folder, add_seed(record, read_record(place.folder)))
-    if place.shared:
-        remove_states(place.states / run_name(plan.settings, seed))
-        remove_states(place.states)
 
 
 def describe_seed(trained: Trained) -> SeedResult:
@@ -254,13 +256,17 @@ def run_files(plan: PlannedRun) -> list[str]:
     return [RECORD, SECONDS, *ranks]
 
 
-def _files(plan: PlannedRun, place: Place, seed: int) -> list[Path]:
-    """What a finished seed leaves, apart from its part of the record."""
-    files = [_ranks_file(place, seed)] if plan.rank_test else []
-    if place.students is not None:
-        folder = place.students / run_name(plan.settings, seed)
-        files += [folder / name for name in student_file_names(plan.settings.run)]
-    return files
+def _is_whole(plan: PlannedRun, place: Place, seed: int) -> bool:
+    """Whether all is there, and its ranks as written, that a seed leaves beside its record."""
+    ranks = _ranks_file(place, seed)
+    if plan.rank_test and not is_sealed(ranks):
+        if ranks.exists():
+            _LOG.warning("%s: found it damaged; it is made again", ranks)
+        return False
+    if place.students is None:
+        return True
+    folder = place.students / run_name(plan.settings, seed)
+    return all((folder / name).is_file() for name in student_file_names(plan.settings.run))
 
 
 def _ranks_file(place: Place, seed: int) -> Path:

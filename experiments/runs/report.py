@@ -1,6 +1,5 @@
 """The body of `report`: table, page and figures of a finished study, made of its results again."""
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -8,7 +7,7 @@ from experiments.cli.command import Call
 from experiments.cli.options import ReportConfig
 from experiments.reporting.results import Results, Timing
 from experiments.runs.views import TRAIN_FILES, StudyFiles, show, study_files, write_views
-from experiments.stages.record import read_versioned
+from experiments.stages.record import read_results, read_versioned
 from prmkd_jax.common.errors import UserError
 
 
@@ -19,7 +18,7 @@ def run(call: Call) -> None:
         results = cast(Results, read_versioned(output / files.results))
         timing = output / files.timing
         # Without it the page has dashes for the times.
-        seconds: Timing = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else {}
+        seconds = cast(Timing, read_results(timing)) if timing.is_file() else Timing()
         write_views(output, files, results, seconds)
         show(output, files, results, seconds, call.reporter)
 

@@ -5,7 +5,6 @@ the rest. Finished runs are never repeated, and a command that was stopped goes 
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,12 +25,13 @@ from experiments.runs.sheets import show_sheets
 from experiments.runs.variant import Study, Variant, choose_variants
 from experiments.runs.views import StudyFiles, show, study_files, write_views
 from experiments.stages.environment import describe_environment
-from experiments.stages.record import read_versioned
+from experiments.stages.record import read_results, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.students import Place
 from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, writing
+from prmkd_jax.common.files import writing
+from prmkd_jax.common.sealed import write_sealed_json
 
 FINISHED = "finished"
 """Folder of finished runs, next to `--output_dir`: all studies share it."""
@@ -111,7 +111,7 @@ def carry_out(
     if folder.found == "finished":
         reporter.say(f"{output}: this run is finished; --output_dir=… makes another")
         results = cast(Results, read_versioned(output / layout.files.results))
-        timing = _read_timing(output / layout.files.timing)
+        timing = cast(Timing, read_results(output / layout.files.timing))
     else:
         check_runs(planned)
         with claimed(folder):
@@ -176,22 +176,12 @@ def _write(
     }
     with writing(output / files.ranks) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **ranks)
-    write_json(output / files.results, results)
-    write_json(output / files.timing, timing)
+    write_sealed_json(output / files.results, results)
+    write_sealed_json(output / files.timing, timing)
     read = cast(Results, read_versioned(output / files.results))
-    seconds = _read_timing(output / files.timing)
+    seconds = cast(Timing, read_results(output / files.timing))
     write_views(output, files, read, seconds)
     return read, seconds
-
-
-def _read_timing(path: Path) -> Timing:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: damaged: found no JSON ({error}) (delete the file; the same command writes "
-            "it again)"
-        ) from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from experiments.cli.command import Call
 from experiments.cli.console import Reporter, Stage
 from experiments.stages.pictures import encode_pictures
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.prepared import note_digests
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress
 from prmkd_jax.data.sources.files import expanded
@@ -28,6 +29,7 @@ def run(call: Call) -> None:
         _fetch(folder, config, reporter)
     if config.encode_images:
         encode_pictures(folder, call.config(ImageConfig), reporter, strict=config.strict)
+        note_digests(folder)
     default = PrepareConfig.__dataclass_fields__["data_dir"].default
     place = f" --data_dir={config.data_dir}" if config.data_dir != default else ""
     reporter.say(f"next: python -m experiments train --dataset={config.name}{place}")

@@ -14,7 +14,7 @@ from experiments.cli.options import DomainsConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_domain, load_task
 from experiments.stages.progress import TeacherProgress
-from experiments.stages.run_folder import RunFolder, begin, examine, finish
+from experiments.stages.run_folder import RunFolder, claimed, examine, finish
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
@@ -41,9 +41,9 @@ def run(call: Call) -> None:
         if folders[name].found == "finished":
             call.reporter.say(f"Pre-training {name}: finished before, in {folder}")
             continue
-        begin(folders[name])
-        pretrain_one(name, domains, settings, config, folder, call.reporter)
-        finish(folders[name])
+        with claimed(folders[name]):
+            pretrain_one(name, domains, settings, config, folder, call.reporter)
+            finish(folders[name])
 
 
 def families(teachers: Sequence[str]) -> list[str]:

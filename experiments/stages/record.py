@@ -5,7 +5,6 @@ records and of the ranks and seconds next to them; nothing else describes a run.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from experiments.cli.settings import Settings
-from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import table_statistics
 from prmkd_jax.data.task import Task
 
@@ -115,7 +114,7 @@ def add_seed(record: Record, before: Record | None) -> Record:
 
 def write_record(folder: Path, record: Record) -> None:
     """Writes record.json, complete or not at all."""
-    write_json(folder / RECORD, record.as_json())
+    write_sealed_json(folder / RECORD, record.as_json())
 
 
 def read_record(folder: Path) -> Record | None:
@@ -142,22 +141,31 @@ def read_versioned(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, damaged, or of another version.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: missing, expected the results of a finished run") from error
-    except ValueError as error:
-        raise UserError(
-            f"{path}: damaged: found no JSON ({error}) (delete the file; the same command writes "
-            "it again)"
-        ) from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
+    content = read_results(path)
+    version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{path}: schema_version: found {version}, expected {SCHEMA_VERSION}: it was written "
             "by another version of this program; run the command again, into another folder"
         )
     return content
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A sealed JSON file that a run has left.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return read_sealed_json(path)
+    except OSError as error:
+        raise UserError(f"{path}: missing, expected the results of a finished run") from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: damaged ({first_line(error)}), expected what a run has written (delete the "
+            "file; the same command writes it again)"
+        ) from error
 
 
 def describe_data(task: Task) -> dict[str, Any]:

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from experiments.stages.identity import first_difference
+from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
 MANIFEST = "run.json"
 # What Orbax writes: a folder an epoch, and one with a longer name while it is being written.
@@ -109,16 +108,7 @@ def claimed(folder: RunFolder) -> Iterator[None]:
     Raises:
         UserError: another command writes there, or has since the folder was examined.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / f".{folder.manifest}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UserError(
-            f"{folder.path}: found another command that writes there, expected none: wait for it, "
-            "or take another folder"
-        ) from None
-    try:
+    with held(folder.path, folder.manifest):
         if _text(folder.path / folder.manifest) != folder.seen:
             raise UserError(
                 f"{folder.path / folder.manifest}: found it changed by another command, expected "
@@ -126,8 +116,6 @@ def claimed(folder: RunFolder) -> Iterator[None]:
             )
         begin(folder)
         yield
-    finally:
-        lock.release()
 
 
 def begin(folder: RunFolder) -> None:
@@ -158,7 +146,7 @@ def remove_states(folder: Path) -> None:
 
 def _write_manifest(folder: RunFolder, files: Sequence[str], *, finished: bool) -> None:
     content = {"identity": folder.identity, "files": sorted(files), "finished": finished}
-    write_json(folder.path / folder.manifest, content)
+    write_sealed_json(folder.path / folder.manifest, content)
 
 
 def _text(path: Path) -> str | None:
@@ -174,7 +162,7 @@ def _read_manifest(path: Path, flag: str) -> dict[str, Any] | None:
         UserError: it is no manifest, or lists what lies outside its folder.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_sealed_json(path)
         found = {key: content[key] for key in ("identity", "files", "finished")}
         outside = [name for name in found["files"] if not _is_inside(name)]
         if outside or not isinstance(found["identity"], dict):

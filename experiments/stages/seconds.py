@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.stages.record import SeedResult
-from prmkd_jax.common.files import write_json
+from experiments.stages.record import SeedResult, read_results
+from prmkd_jax.common.sealed import write_sealed_json
 
 SECONDS = "timing.json"
 
@@ -29,13 +29,17 @@ def write_seconds(
         name: {"tune_seconds": card["seconds"], "encode_seconds": card["encode_seconds"]}
         for name, card in cards.items()
     }
-    write_json(folder / SECONDS, {"seeds": seeds, "teachers": made})
+    write_sealed_json(folder / SECONDS, {"seeds": seeds, "teachers": made})
 
 
 def read_seconds(folder: Path) -> dict[str, Any]:
-    """The content of timing.json; empty where there is none."""
+    """The content of timing.json; empty where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = folder / SECONDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_results(path) if path.is_file() else {}
 
 
 def epoch_seconds(log: Path, name: str) -> list[dict[str, float]]:
@@ -49,10 +53,12 @@ def epoch_seconds(log: Path, name: str) -> list[dict[str, float]]:
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-        # A kill may have cut one in two.
+    for line in log.read_bytes().splitlines() if log.is_file() else ():
+        # A crash may have cut one in two.
         with contextlib.suppress(ValueError):
-            yield json.loads(line)
+            event = json.loads(line)
+            if isinstance(event, dict):
+                yield event
 
 
 def describe_timing(

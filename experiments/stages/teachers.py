@@ -1,5 +1,6 @@
 """The teachers' stage: tuned once, encoded once, then read from the cache by every run."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -20,10 +21,12 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
 from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards
-from teachers_torch.states import remove_state
+from teachers_torch.states import before, remove_state
 from teachers_torch.store import CARD, load, read_card, save, save_card
 from teachers_torch.teacher import ENCODER_VERSION, Identity, Log, Teacher, TeacherCard
 from teachers_torch.tuning import tune, tuning_state
+
+SHARDS = "shards"
 
 
 class ReadyTeacher(NamedTuple):
@@ -144,6 +147,7 @@ def _prepare(
                     _encode(making, *_tuned(making))
     else:
         reporter.say(f"{title}: from the cache, {folder}")
+        _remove_steps(found, cache)
     vectors = read_vectors(folder, _manifest(found, task))
     return ReadyTeacher(vectors, dataclasses.asdict(read_card(folder)))
 
@@ -190,7 +194,7 @@ def _encode(
     interactions, folder = making.task.dataset.interactions, making.folder
     started = time.perf_counter()
     on_shard = progress.count_instances()
-    instances = encode_in_shards(teacher, len(interactions.items), folder / "shards", on_shard)
+    instances = encode_in_shards(teacher, len(interactions.items), folder / SHARDS, on_shard)
     items = teacher.encode_items()
     tied = same_vectors(items)
     if tied.any():
@@ -209,5 +213,13 @@ def _encode(
         instances=instances,
         items=items,
     )
-    shutil.rmtree(folder / "shards")
-    remove_state(tuning_state(making.cache, making.found))
+    _remove_steps(making.found, making.cache)
+
+
+def _remove_steps(found: Identity, cache: Cache) -> None:
+    """Removes what a finished teacher was made by; a kill may have come before it was."""
+    state, shards = tuning_state(cache, found), vectors_folder(cache, found) / SHARDS
+    if shards.exists() or any(each.exists() for each in (state, before(state))):
+        with contextlib.suppress(OSError):  # a cache that is only read
+            shutil.rmtree(shards, ignore_errors=True)
+            remove_state(state)

@@ -5,23 +5,26 @@
        tokens     Recformer's tokens, by tokenizer and content
        tuning     state of each tuning under way
        teachers   tuned teachers and their vectors, a folder each
-       compiled   XLA's compiled programs
+       jax        XLA's compiled programs, which JAX keeps there by itself
 """
 
 import contextlib
 import dataclasses
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from prmkd_jax.common.files import remove_leftovers
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import is_sealed, writing_sealed
 
 _LOG = logging.getLogger(__name__)
 
-ROOMS = ("texts", "images", "tokens", "tuning", "teachers", "compiled")
+ROOMS = ("texts", "images", "tokens", "tuning", "teachers")
+# What a file system answers that has no locks, as some network ones.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,6 @@ class Cache:
                 if not is_sealed(path):
                     if path.exists():
                         _LOG.warning("%s: found it damaged; it is made again", path)
-                    remove_leftovers(path.parent)
                     with writing_sealed(path) as partial:
                         make(partial)
         return path
@@ -80,16 +82,67 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
     Args:
         path: the entry's file or folder.
         on_wait: called once if another process holds the lock.
+
+    Raises:
+        UserError: the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    lock = _lock(path.with_name(f"{path.name}.lock"))
+    if not _acquire(lock, blocking=False):
         if on_wait is not None:
             on_wait()
-        lock.acquire()
+        _acquire(lock, blocking=True)
     try:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def held(folder: Path, name: str) -> Iterator[None]:
+    """Holds a folder, or one of its files, for writing; a second process is refused.
+
+    Args:
+        folder: made if missing.
+        name: what in it is written; commands that write other files there don't meet.
+
+    Raises:
+        UserError: another process writes there, or the file system has no locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder / f".{name}.lock")
+    if not _acquire(lock, blocking=False):
+        raise UserError(
+            f"{folder}: found another command that writes there, expected none: wait for it, "
+            "or take another folder"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    # A lock that is a file's mere existence would outlive a process that was killed.
+    return FileLock(path, fallback_to_soft=False)
+
+
+def _acquire(lock: FileLock, *, blocking: bool) -> bool:
+    """Whether the lock was got.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    try:
+        lock.acquire(blocking=blocking)
+    except Timeout:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        folder = Path(lock.lock_file).parent
+        raise UserError(
+            f"{folder}: found a file system without locks ({error.strerror}), expected one with "
+            "them, so that no two commands write the same file: take another folder"
+        ) from error
+    return True

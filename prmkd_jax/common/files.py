@@ -1,22 +1,32 @@
 """Files written complete or not at all, and their hashes.
 
-A file is written under a temporary name in its own folder, which holds the process id, is flushed
-to the disk and then renamed. A reader sees the old file or the new one, after a crash too.
+A file is written under a temporary name in its own folder, which says who writes it, is flushed
+to the disk and then renamed. A reader sees the old file or the new one, after a crash too. Whoever
+writes a file next removes what a killed process has left of it.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
-import tempfile
+import time
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Left over where a process was killed: `<name>.partial-<pid>`.
-_PARTIAL = re.compile(r"\.partial-(\d+)$")
+# Left over where a process was killed: `<name>.partial-<pid>-<machine>`. A cache may be shared by
+# machines, whose processes nobody can look for from here.
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+_PARTIAL = re.compile(r"\.partial-(\d+)(?:-([0-9a-f]{8}))?$")
+# No file is written for a day: after it, what another machine's process left is left over too.
+_DEAD_AFTER = 24 * 3600.0
+_STARTED = time.time()
+_CLEANED: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -33,12 +43,13 @@ def writing(path: Path) -> Iterator[Path]:
     '1 2 3'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clean_once(path.parent)
     partial = _partial(path)
     try:
         yield partial
         flush(partial)
         os.replace(partial, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         # The error of a full disk names no file.
         if error.errno is not None and error.filename is None:
@@ -60,30 +71,34 @@ def writing_folder(folder: Path, kept: str | None = None) -> Iterator[Path]:
         kept: subfolder of the old folder that moves into the new one.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _clean_once(folder.parent)
+    _recover(folder)
     partial = _partial(folder.with_name(f".{folder.name}"))
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     partial.mkdir()
     try:
         yield partial
         for path in sorted(partial.rglob("*")):
             if path.is_file():
                 flush(path)
-        _flush_folder(partial)
+            else:
+                flush_folder(path)
+        flush_folder(partial)
         old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
         if folder.exists():
             os.rename(folder, old)
         try:
             os.rename(partial, folder)
-        except OSError:
+        except BaseException:
             if old.exists():
                 os.rename(old, folder)
             raise
         if kept is not None and (old / kept).is_dir():
             os.rename(old / kept, folder / kept)
-        _flush_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        flush_folder(folder.parent)
+        _remove(old)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
 
 
 @contextlib.contextmanager
@@ -97,8 +112,11 @@ def writing_into(folder: Path, last: str) -> Iterator[Path]:
         last: the file that says that the others are complete; the old one is removed first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{last}.partial-", dir=folder) as name:
-        partial = Path(name)
+    _clean_once(folder)
+    partial = _partial(folder / last)
+    _remove(partial)
+    partial.mkdir()
+    try:
         yield partial
         files = [path.relative_to(partial) for path in partial.rglob("*") if path.is_file()]
         for file in files:
@@ -107,18 +125,18 @@ def writing_into(folder: Path, last: str) -> Iterator[Path]:
         for file in sorted(files, key=lambda file: (str(file) == last, file)):
             (folder / file).parent.mkdir(exist_ok=True)
             os.replace(partial / file, folder / file)
-        _flush_folder(folder)
+        for place in {(folder / file).parent for file in files} | {folder}:
+            flush_folder(place)
+    finally:
+        _remove(partial)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files in `folder` of processes that no longer run."""
-    for path in folder.glob("*.partial-*") if folder.is_dir() else ():
+    """Deletes the temporary files and folders of processes that no longer run, no other's."""
+    for path in folder.iterdir() if folder.is_dir() else ():
         found = _PARTIAL.search(path.name)
-        if found and not process_runs(int(found.group(1))):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        if found and not _is_written(path, int(found[1]), found[2]):
+            _remove(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -137,9 +155,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_json_line(path: Path, content: Any) -> None:
-    """Adds one line to a log of JSON lines."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(content, sort_keys=True) + "\n")
+    """Adds one line to a log of JSON lines; a line that a crash cut stays alone."""
+    with path.open("ab+") as stream:
+        line = json.dumps(content, sort_keys=True).encode() + b"\n"
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        stream.write(line)
 
 
 def flush(path: Path) -> None:
@@ -169,11 +191,8 @@ def content_digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial-{os.getpid()}")
-
-
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
     # Windows can't open a folder; there the rename alone has to do.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -181,6 +200,50 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial-{os.getpid()}-{_MACHINE}")
+
+
+def _clean_once(folder: Path) -> None:
+    """Removes the leftovers in a folder when this process writes there for the first time."""
+    folder = folder.absolute()
+    if folder not in _CLEANED:
+        _CLEANED.add(folder)
+        remove_leftovers(folder)
+
+
+def _recover(folder: Path) -> None:
+    """Brings an old folder back whose process was killed amid its replacement, or removes it."""
+    for old in folder.parent.glob(f".{glob.escape(folder.name)}.old-*"):
+        pid = old.name.rpartition("-")[2]
+        if pid.isdecimal() and not process_runs(int(pid)):
+            if os.path.lexists(folder):
+                _remove(old)
+            else:
+                os.rename(old, folder)
+
+
+def _is_written(path: Path, pid: int, machine: str | None) -> bool:
+    """Whether a temporary file's process may still be at it; without a name, this machine's."""
+    try:
+        changed = path.stat().st_mtime
+    except OSError:
+        return False
+    if machine in (None, _MACHINE):
+        # In a container an ended process often had the number that this one has.
+        alive = changed > _STARTED - 1 if pid == os.getpid() else process_runs(pid)
+    else:
+        alive = True
+    return alive and time.time() - changed < _DEAD_AFTER
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def process_runs(pid: int) -> bool:

@@ -7,7 +7,7 @@ sealed JSON object holds the digest of its other entries under `digest`.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,11 @@ def read_sealed(path: Path) -> bytes:
     return bytes(body)
 
 
-def write_sealed_json(path: Path, content: dict[str, Any]) -> None:
+def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON object with the digest of its entries."""
     # As JSON has it, so that it equals what is read back.
-    content = json.loads(json.dumps(content))
-    write_json(path, {**content, _KEY: content_digest(content)})
+    entries = json.loads(json.dumps(content))
+    write_json(path, {**entries, _KEY: content_digest(entries)})
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
@@ -73,7 +73,10 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
         OSError: the file can't be read.
         ValueError: it isn't as it was written.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("lists in lists without end") from None
     if not isinstance(content, dict) or _KEY not in content:
         raise ValueError("it has no digest")
     digest = content.pop(_KEY)

@@ -25,6 +25,7 @@ from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
+from prmkd_jax.data.prepared import require_unchanged
 from prmkd_jax.data.splits import PARTS
 from prmkd_jax.data.time_units import SMALLEST, TO_MICROSECONDS
 
@@ -70,6 +71,7 @@ def read_dataset(
     for file in (INTERACTIONS, ITEMS):
         if not (folder / file).is_file():
             raise UserError(_missing(Path(data_dir), name, file, flag))
+    require_unchanged(folder)
     interactions, user_ids, item_ids = _read_interactions(folder / INTERACTIONS, given_split)
     table = _read_items(folder)
     if candidates == "catalogue":

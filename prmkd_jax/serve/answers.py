@@ -6,6 +6,8 @@ complete file for each finished block. At the end they become the output, and th
 
 import itertools
 import json
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +16,20 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prmkd_jax.common.cache import locked
+from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import remove_leftovers, write_json, write_text, writing
+from prmkd_jax.common.files import file_digest, flush_folder, remove_leftovers, writing
+from prmkd_jax.common.sealed import (
+    is_sealed,
+    read_sealed,
+    read_sealed_json,
+    write_sealed_json,
+    writing_sealed,
+)
 from prmkd_jax.serve.histories import Asked, require_suffix
 from prmkd_jax.serve.recommender import Recommender
+
+_LOG = logging.getLogger(__name__)
 
 # Histories of one part: what a kill costs at most.
 BLOCK = 4096
@@ -132,11 +143,11 @@ def answer_file(
         UserError: the file is there, or parts of another job are, and `overwrite` is not set; or
             as the histories.
     """
-    parts = output.with_name(f"{output.name}.parts")
-    with locked(parts / "job"):
+    parts = parts_folder(output)
+    with held(parts, "job"):
         _require_free(output, parts, job, overwrite)
         remove_leftovers(parts)
-        write_json(parts / _JOB, dict(job.identity))
+        write_sealed_json(parts / _JOB, dict(job.identity))
         finished = _finished(parts, output.suffix)
         summary = Summary()
         for part in finished:
@@ -148,26 +159,44 @@ def answer_file(
             finished.append(part)
             summary = summary.plus(rows)
             progress(summary.histories, job.total)
-        _join(finished, output)
+        _finish(finished, output, parts, overwrite)
         shutil.rmtree(parts)
     return summary
 
 
+def parts_folder(output: Path) -> Path:
+    """Where the parts of an output are while it is made."""
+    return output.with_name(f"{output.name}.parts")
+
+
 def require_output(output: Path, overwrite: bool) -> None:
-    """Refuses an output before the model is opened.
+    """Refuses an output before the model is opened; one whose parts are there is being finished.
 
     Raises:
         UserError: it has another suffix, or is there and may not be replaced.
     """
     require_suffix(output, "--output")
-    if output.exists() and not overwrite:
+    begun = (parts_folder(output) / _JOB).is_file()
+    if os.path.lexists(output) and not overwrite and not begun:
         raise UserError(f"--output: found {output}, expected no such file, or --overwrite")
 
 
 def _require_free(output: Path, parts: Path, job: Job, overwrite: bool) -> None:
-    require_output(output, overwrite)
     place = parts / _JOB
-    if not place.is_file() or json.loads(place.read_text("utf-8")) == dict(job.identity):
+    if not place.is_file():
+        try:
+            require_output(output, overwrite)
+        except UserError:
+            shutil.rmtree(parts, ignore_errors=True)  # it holds nothing but the lock
+            raise
+        return
+    try:
+        same = read_sealed_json(place) == json.loads(json.dumps(dict(job.identity)))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{place}: damaged ({error}), expected what was asked (delete {parts} to begin again)"
+        ) from error
+    if same:
         return
     if not overwrite:
         raise UserError(
@@ -179,9 +208,13 @@ def _require_free(output: Path, parts: Path, job: Job, overwrite: bool) -> None:
 
 
 def _finished(parts: Path, suffix: str) -> list[Path]:
-    """The complete parts, as far as none is missing."""
+    """The complete parts, as far as none is missing or damaged."""
     names = (parts / _part_name(number, suffix) for number in itertools.count())
-    return list(itertools.takewhile(Path.is_file, names))
+    there = list(itertools.takewhile(Path.is_file, names))
+    whole = list(itertools.takewhile(is_sealed, there))
+    if len(whole) < len(there):
+        _LOG.warning("%s: found it damaged; it is made again", there[len(whole)])
+    return whole
 
 
 def _part_name(number: int, suffix: str) -> str:
@@ -194,20 +227,36 @@ def to_lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    if path.suffix == ".jsonl":
-        write_text(path, to_lines(rows))
-        return
-    schema = _SCHEMA if "titles" in rows[0] else _SCHEMA.remove(_SCHEMA.get_field_index("titles"))
-    with writing(path) as partial:
+    with writing_sealed(path) as partial:
+        if path.suffix == ".jsonl":
+            partial.write_text(to_lines(rows), encoding="utf-8")
+            return
+        titled = "titles" in rows[0]
+        schema = _SCHEMA if titled else _SCHEMA.remove(_SCHEMA.get_field_index("titles"))
         pq.write_table(pa.Table.from_pylist(rows, schema), partial)
 
 
-def _read_rows(path: Path) -> Iterator[Row]:
+def _read_rows(path: Path) -> list[Row]:
+    content = read_sealed(path)
     if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as stream:
-            yield from map(json.loads, stream)
-    else:
-        yield from pq.read_table(path).to_pylist()
+        # Not splitlines: a title may hold what Unicode takes for the end of a line.
+        return [json.loads(line) for line in content.decode().split("\n") if line]
+    return pq.read_table(pa.BufferReader(content)).to_pylist()
+
+
+def _finish(finished: Sequence[Path], output: Path, parts: Path, overwrite: bool) -> None:
+    """Puts the parts together; a kill may have come when the output was in its place already.
+
+    Raises:
+        UserError: another file has come there meanwhile.
+    """
+    joined = parts / f"joined{output.suffix}"
+    _join(finished, joined)
+    there = os.path.lexists(output) and not overwrite
+    if there and not (output.is_file() and file_digest(output) == file_digest(joined)):
+        raise UserError(f"--output: found {output}, expected no such file, or --overwrite")
+    os.replace(joined, output)
+    flush_folder(output.parent)
 
 
 def _join(parts: Sequence[Path], output: Path) -> None:
@@ -215,10 +264,10 @@ def _join(parts: Sequence[Path], output: Path) -> None:
         if output.suffix == ".jsonl":
             with partial.open("wb") as stream:
                 for part in parts:
-                    with part.open("rb") as source:
-                        shutil.copyfileobj(source, stream)
+                    stream.write(read_sealed(part))
             return
-        schema = pq.read_schema(parts[0]) if parts else _SCHEMA
-        with pq.ParquetWriter(partial, schema) as writer:
-            for part in parts:
-                writer.write_table(pq.read_table(part))
+        tables = (pq.read_table(pa.BufferReader(read_sealed(part))) for part in parts)
+        first = next(tables, None)
+        with pq.ParquetWriter(partial, _SCHEMA if first is None else first.schema) as writer:
+            for table in () if first is None else itertools.chain([first], tables):
+                writer.write_table(table)

@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest, write_json, write_text, writing_folder
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import FILES, read_exported
 from prmkd_jax.serve.model_card import model_card
@@ -53,9 +55,14 @@ def write_artifact(config: ExportConfig, say: Callable[[str], None] = print) -> 
             folder holds something else.
     """
     folder = Path(config.output_dir)
-    _require_free(folder, config.overwrite)
     model = Path(config.model)
     exported = read_exported(model)
+    if _is_made(folder, exported.card["digest"], config):
+        say(f"{folder}: made before, of this student with these flags")
+        for line in check_artifact(folder):
+            say(line)
+        return
+    _require_free(folder, config.overwrite)
     if config.k > len(exported.item_ids):
         raise UserError(f"--k: found {config.k}, expected at most {len(exported.item_ids)} items")
     program = Program(exported, config.k)
@@ -66,7 +73,7 @@ def write_artifact(config: ExportConfig, say: Callable[[str], None] = print) -> 
             f"--formats: vectors: found {exported.card['label']}, whose score is no inner "
             "product, expected stablehlo or onnx"
         )
-    with writing_folder(folder) as partial:
+    with held(folder.parent, folder.name), writing_folder(folder) as partial:
         for name in FILES:
             shutil.copyfile(model / name, partial / name)
         np.savez(partial / CHECK, **cast(dict[str, Any], check))
@@ -90,7 +97,7 @@ def check_artifact(folder: Path) -> list[str]:
     Raises:
         UserError: a file is missing or damaged, or a program's outputs differ.
     """
-    manifest = _read_json(folder / MANIFEST).get("files")
+    manifest = _read_manifest(folder).get("files")
     if not isinstance(manifest, dict):
         raise UserError(f"{folder / MANIFEST}: files: found none, expected names and digests")
     for name, digest in manifest.items():
@@ -127,6 +134,26 @@ def is_inner_product(program: Program, check: Mapping[str, np.ndarray]) -> bool:
     vectors = check["vectors"]
     scores = program.score(jax.tree.map(jnp.asarray, arrays), jnp.asarray(vectors))
     return close(vectors @ table.T, np.asarray(scores))
+
+
+def _is_made(folder: Path, model_digest: str, config: ExportConfig) -> bool:
+    """Whether the same command has made the artefact that is there."""
+    if config.overwrite or not (folder / MANIFEST).is_file():
+        return False
+    path = folder / INTERFACE
+    if not path.is_file() or _read_manifest(folder).get("files", {}).get(INTERFACE) != (
+        file_digest(path)
+    ):
+        return False
+    interface = _read_json(path)
+    asked = {
+        "format": FORMAT,
+        "model_digest": model_digest,
+        "formats": list(config.formats),
+        "k": config.k,
+        "license": config.license,
+    }
+    return asked == {name: interface.get(name) for name in asked}
 
 
 def _require_free(folder: Path, overwrite: bool) -> None:
@@ -298,7 +325,23 @@ def _check_vectors(folder: Path, check: Mapping[str, np.ndarray]) -> str:
 def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-    write_json(folder / MANIFEST, {"format": FORMAT, "files": digests})
+    write_sealed_json(folder / MANIFEST, {"format": FORMAT, "files": digests})
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The digests.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        return read_sealed_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: missing or damaged ({first_line(error)}), expected an artefact (export the "
+            "student again, with --overwrite)"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, flush
+from prmkd_jax.common.files import file_digest, flush, flush_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
 TreeT = TypeVar("TreeT")
@@ -54,7 +54,10 @@ def save_checkpoint(folder: Path, epoch: int, state: object, progress: dict[str,
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     for file in _files(path):
         flush(path / file)
+    for inner in (each for each in path.rglob("*") if each.is_dir()):
+        flush_folder(inner)
     write_sealed_json(path / _DIGESTS, {"files": _digests(path)})
+    flush_folder(folder)
     older = [other for other in _epochs(folder) if other < epoch]
     for other in _epochs(folder):
         if other != epoch and other not in older[1 - _KEPT :]:

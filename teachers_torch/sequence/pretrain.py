@@ -92,6 +92,7 @@ def pretrain(
         model = task.model.to(best_device())
         facts = describe(family, domains, settings, config, task, seed)
         if (done := _finished(folder, facts)) is not None:
+            remove_state(folder / STATE)  # a kill may have come before it was
             return done
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 

@@ -13,6 +13,7 @@ from prmkd_jax.common.files import (
     write_json,
     writing,
     writing_folder,
+    writing_into,
 )
 
 
@@ -52,16 +53,63 @@ def test_an_error_while_filling_a_folder_keeps_the_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_only_temporary_files_of_ended_processes_are_removed(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    mine, dead = (tmp_path / f"x.partial-{pid}" for pid in (os.getpid(), ended.pid))
+@pytest.fixture
+def ended():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def name_of_partial(path, pid):
+    """What `writing(path)` in another process of this machine calls its temporary file."""
+    with writing(path) as partial:
+        partial.write_text("")
+    path.unlink()
+    return partial.name.replace(f"-{os.getpid()}-", f"-{pid}-")
+
+
+def test_only_temporary_files_of_ended_processes_are_removed(tmp_path, ended):
+    path = tmp_path / "x"
+    mine, parent, dead = (
+        tmp_path / name_of_partial(path, pid) for pid in (os.getpid(), os.getppid(), ended)
+    )
+    elsewhere = tmp_path / f"x.partial-{ended}-00000000"
+    old = tmp_path / f"y.partial-{ended}-00000000"
+    # The number of this process, given before it was there.
+    before = tmp_path / f"z{mine.name[1:]}"
     other = tmp_path / "thesis.partial-draft"
-    for path in (mine, dead, other):
-        path.write_text("")
-    (tmp_path / f"y.partial-{ended.pid}").mkdir()
+    for each in (mine, parent, dead, elsewhere, old, before, other):
+        each.write_text("")
+    os.utime(before, (1e9, 1e9))
+    os.utime(old, (1e9, 1e9))
+    (tmp_path / dead.name.replace("x", "w")).mkdir()
     remove_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([mine, other])
+    assert sorted(tmp_path.iterdir()) == sorted([mine, parent, elsewhere, other])
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "into"])
+def test_who_writes_next_removes_what_a_killed_process_left(tmp_path, ended, how):
+    dead = tmp_path / name_of_partial(tmp_path / "elsewhere" / "a", ended)
+    dead.mkdir()
+    if how == "file":
+        write_json(tmp_path / "a", 1)
+    elif how == "folder":
+        with writing_folder(tmp_path / "a"):
+            pass
+    else:
+        with writing_into(tmp_path, last="a") as partial:
+            (partial / "a").write_text("")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "elsewhere"] == ["a"]
+
+
+def test_a_line_that_a_crash_cut_spoils_no_other(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append_json_line(path, {"epoch": 1})
+    with path.open("a") as stream:
+        stream.write('{"epo')
+    append_json_line(path, {"epoch": 2})
+    assert path.read_text().splitlines() == ['{"epoch": 1}', '{"epo', '{"epoch": 2}']
 
 
 def test_json_has_no_numbers_that_are_not_finite(tmp_path):

@@ -2,51 +2,31 @@
 
     python -m tests.reliability.kill --trials=300
 
-Each stage (prepare, pretrain, train, study) is run once without a kill. A trial begins in an empty
-folder, is sent SIGKILL before a chosen operation on a file or after a random time, a third of them
-once more while going on, and is then given the same command until it ends. Its files must be the
-reference's, byte for byte but for clocks, and nothing may be left over. The seed decides the
-trials; a trial's folder stays where it failed. A trial takes about half a minute.
+Each stage of `kill_stages` is run once without a kill. A trial begins in an empty folder, is sent
+SIGKILL before a chosen operation on a file or after a random time, a third of them once more while
+going on, and is then given the same command until it ends. Its files must be the reference's, byte
+for byte but for clocks, and nothing may be left over. Then the command is given once more: it must
+end well and change nothing. The seed decides the trials; a trial's folder stays where it failed.
+
+With --signal=INT it is Ctrl-C that is sent, after random times: the command must stop by itself,
+with status 130 and one line, and go on like one that was killed.
 """
 
 import argparse
-import hashlib
-import json
-import os
 import random
 import shutil
-import subprocess
-import sys
+import signal
 import tempfile
-import time
+from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
-SMALL = (
-    "--synthetic_users=60", "--synthetic_items=40", "--max_seq_len=8", "--hidden_size=8",
-    "--num_layers=1", "--inner_size=8", "--batch_size=64", "--max_epochs=4",
-    "--teacher_hidden_size=8", "--teacher_max_epochs=2",
-    "--teacher_batch_size=64", "--cache_dir=cache",
-)  # fmt: skip
-STAGES: dict[str, tuple[str, ...]] = {
-    "prepare": (
-        "prepare", "--interactions=log.csv", "--name=shop", "--data_dir=data",
-        "--user_column=user", "--item_column=item", "--timestamp_column=time",
-    ),
-    "pretrain": (
-        "pretrain", *SMALL, "--domains=synthetic-garden", "--teachers=unisrec",
-        "--pretrain_epochs=3", "--output_dir=out",
-    ),
-    "train": ("train", *SMALL, "--teachers=unisrec", "--seeds=0,1", "--output_dir=out"),
-    "study": (
-        "study", "ablation", *SMALL, "--teachers=unisrec-text", "--seeds=0", "--output_dir=out",
-    ),
-}  # fmt: skip
-# Files with clocks in them, locks, and XLA's programs.
-_CLOCKS = {"log.jsonl", "timing.json", "report.html", "run.json", "card.json", "manifest.json"}
-_LEFT_OVER = ("*.partial-*", "*orbax-checkpoint-tmp*", "*.parts", "shards", "*.before", "*.pt")
-_SECONDS = {"seconds", "encode_seconds", "digest", "train_seconds", "evaluate_seconds", "mtime_ns"}
+from tests.reliability.kill_child import Ended, Stop, preload, run_child
+from tests.reliability.kill_compare import contents, differences, leftovers
+from tests.reliability.kill_stages import STAGES
+
+# Given again so often at most: a command that is never done would go on for ever.
+_AGAIN = 3
 
 
 class Reference(NamedTuple):
@@ -61,7 +41,7 @@ class Outcome(NamedTuple):
     """What a trial ended in; `wrong` is empty where all was right."""
 
     stage: str
-    kills: tuple[str, ...]
+    stops: tuple[str, ...]
     wrong: tuple[str, ...]
 
 
@@ -71,146 +51,130 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
     parser.add_argument("--folder", type=Path, default=None, help="by default a temporary one")
     options = parser.parse_args(argv)
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-"))
-    outcomes = run_trials(options.stages.split(","), options.trials, options.seed, folder)
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="kill-"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = options.stages.split(",")
+    wanted = {STAGES[name].after for name in stages} - {""} | set(stages)
+    preload(folder / "programs", sorted({m for name in wanted for m in STAGES[name].modules}))
+    kind = signal.Signals[f"SIG{options.signal}"]
+    outcomes = run_trials(stages, options.trials, options.seed, folder, kind)
     wrong = [outcome for outcome in outcomes if outcome.wrong]
-    kills = sum(len(outcome.kills) for outcome in outcomes)
-    print(f"{len(outcomes)} trials, {kills} kills, {len(wrong)} wrong; folder {folder}")
+    for line in summary(outcomes):
+        print(line)
+    stops = sum(len(outcome.stops) for outcome in outcomes)
+    print(f"{len(outcomes)} trials, {stops} × SIG{options.signal}, {len(wrong)} wrong; {folder}")
     return 1 if wrong else 0
 
 
-def run_trials(stages: list[str], trials: int, seed: int, folder: Path) -> list[Outcome]:
+def run_trials(
+    stages: list[str], trials: int, seed: int, folder: Path, kind: signal.Signals
+) -> list[Outcome]:
     """Runs the trials in turn over the stages, each told in a line.
 
     Args:
         stages: names in `STAGES`.
         trials: how many in all.
-        seed: decides where the kills are.
+        seed: decides where the signals come.
         folder: the references and the failed trials stay there.
+        kind: SIGKILL or SIGINT.
     """
     references = {stage: make_reference(stage, folder) for stage in stages}
     draw = random.Random(seed)
     outcomes = []
     for trial in range(trials):
         stage = stages[trial % len(stages)]
-        outcome = run_trial(stage, references[stage], folder / f"trial-{trial}", folder, draw)
+        place = folder / f"trial-{kind.name}-{trial}"
+        outcome = run_trial(stage, references[stage], place, folder, draw, kind)
         outcomes.append(outcome)
         found = "; ".join(outcome.wrong) or "the same bytes"
-        print(f"{trial}: {stage}: {', '.join(outcome.kills)}: {found}", flush=True)
+        print(f"{trial}: {stage}: {', '.join(outcome.stops)}: {found}", flush=True)
     return outcomes
 
 
 def make_reference(stage: str, folder: Path) -> Reference:
-    """A stage's run that nobody kills; the second of two, which finds its programs compiled."""
-    compiled = folder / f"{stage}.count"
-    for name in (stage,) if compiled.exists() else ("compiling", stage):
-        place, count = folder / name, folder / f"{stage}.count"
-        shutil.rmtree(place, ignore_errors=True)
-        started = time.monotonic()
-        done = _start(stage, place, folder, 0, count).wait()
-        seconds = time.monotonic() - started
-        if done != 0:
-            raise SystemExit(f"{stage}: exit status {done}: {(place / 'said').read_text()[-2000:]}")
-    return Reference(contents(place), int(count.read_text()), seconds)
-
-
-def run_trial(
-    stage: str, reference: Reference, place: Path, folder: Path, draw: random.Random
-) -> Outcome:
-    """Kills a stage once or twice, lets it end, and compares."""
-    shutil.rmtree(place, ignore_errors=True)
-    kills = []
-    for _ in range(1 if draw.random() < 2 / 3 else 2):
-        if draw.random() < 0.5:
-            operation = draw.randint(1, reference.operations)
-            _start(stage, place, folder, operation).wait()
-            kills.append(f"operation {operation} of {reference.operations}")
-        else:
-            seconds = draw.uniform(0, reference.seconds)
-            process = _start(stage, place, folder, 0)
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            kills.append(f"{seconds:.1f} s of {reference.seconds:.1f}")
-    status = _start(stage, place, folder, 0).wait()
-    wrong = [] if status == 0 else [f"exit status {status}"]
-    wrong += differences(reference.files, contents(place)) + leftovers(place)
-    if not wrong:
-        shutil.rmtree(place)
-    return Outcome(stage, tuple(kills), tuple(wrong))
-
-
-def contents(place: Path) -> dict[str, str]:
-    """Every file's digest, clocks taken out; of training states and locks there is none."""
-    found = {}
-    for path in sorted(place.rglob("*")):
-        name = path.relative_to(place)
-        parts = set(name.parts)
-        if path.is_file() and path.suffix != ".lock" and not parts & {"checkpoints", "jax", "said"}:
-            if path.name in _CLOCKS or name.parts[-1].startswith("said"):
-                found[str(name)] = "has a clock"
-            elif path.suffix == ".json":
-                # prepared.json names the raw files by their whole paths.
-                text = path.read_text(encoding="utf-8").replace(str(place), "")
-                content = _without_clock(json.loads(text))
-                found[str(name)] = json.dumps(content, sort_keys=True)
-            else:
-                found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    """A stage's run that nobody stops; the second of two, which finds its programs compiled."""
+    count = folder / f"{stage}.count"
+    for name in (f"{stage}-compiling", stage):
+        place = folder / name
+        prepare_place(stage, place, folder)
+        ended = run_child(STAGES[stage].argv, place, count=count)
+        if ended.status != 0:
+            said = (place / "said").read_text()[-2000:]
+            raise SystemExit(f"{stage}: exit status {ended.status}: {said}")
+    found = Reference(contents(place), int(count.read_text()), ended.seconds)
+    print(f"{stage}: {found.operations} operations, {found.seconds:.1f} s", flush=True)
+    wrong = differences(contents(folder / f"{stage}-compiling"), found.files) + leftovers(place)
+    if wrong:
+        raise SystemExit(f"{stage}: two runs without a stop differ: {'; '.join(wrong)}")
     return found
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    """The files that are missing, surplus, or of another content."""
-    return [
-        f"{name}: {'missing' if name not in found else 'surplus or another'}"
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ]
-
-
-def leftovers(place: Path) -> list[str]:
-    """Files that only a command under way may have."""
-    return [
-        f"{path.relative_to(place)}: left over"
-        for pattern in _LEFT_OVER
-        for path in place.rglob(pattern)
-    ]
-
-
-def _without_clock(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without_clock(x) for key, x in content.items() if key not in _SECONDS}
-    if isinstance(content, list):
-        return [_without_clock(x) for x in content]
-    return content
-
-
-def _start(
-    stage: str, place: Path, folder: Path, kill_at: int, count: Path | None = None
-) -> subprocess.Popen[bytes]:
-    """Starts a stage in a folder of its own; what it says is added to the file `said`."""
+def prepare_place(stage: str, place: Path, folder: Path) -> None:
+    """An empty folder with what the stage reads."""
+    shutil.rmtree(place, ignore_errors=True)
+    after = STAGES[stage].after
+    if after:
+        if not (folder / after).is_dir():
+            make_reference(after, folder)
+        shutil.copytree(folder / after, place)
+        (place / "said").unlink()
     place.mkdir(parents=True, exist_ok=True)
-    if stage == "prepare":
-        rows = (f"u{i % 7},i{i % 5},{1500000000 + 977 * i}\n" for i in range(120))
-        (place / "log.csv").write_text("user,item,time\n" + "".join(rows))
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "OMP_NUM_THREADS": "1",
-    }
-    if count is not None:
-        environment["KILL_AT_COUNT"] = str(count)
-    module = [sys.executable, "-m", "tests.reliability.kill_at", str(kill_at), str(place)]
-    with (place / "said").open("ab") as said:
-        return subprocess.Popen(
-            [*module, *STAGES[stage]], cwd=place, env=environment, stdout=said, stderr=said
-        )
+    STAGES[stage].world(place)
+
+
+def run_trial(
+    stage: str,
+    reference: Reference,
+    place: Path,
+    folder: Path,
+    draw: random.Random,
+    kind: signal.Signals,
+) -> Outcome:
+    """Stops a stage once or twice, lets it end, and compares."""
+    prepare_place(stage, place, folder)
+    argv, stops, wrong = STAGES[stage].argv, [], []
+    for _ in range(1 if draw.random() < 2 / 3 else 2):
+        if kind == signal.SIGKILL and draw.random() < 0.5:
+            stop = Stop(operation=draw.randint(1, reference.operations), signal=kind)
+            said = f"operation {stop.operation} of {reference.operations}"
+        else:
+            stop = Stop(seconds=draw.uniform(0.01, reference.seconds), signal=kind)
+            said = f"{stop.seconds:.2f} s of {reference.seconds:.2f}"
+        ended = run_child(argv, place, stop)
+        stops += [said] * ended.stopped
+        wrong += _wrong_stop(ended, stop)
+    ended = run_child(argv, place)
+    if ended.status != 0:
+        wrong.append(f"exit status {ended.status}")
+    wrong += differences(reference.files, contents(place)) + leftovers(place)
+    wrong += _traceback(place)
+    if not wrong:
+        shutil.rmtree(place)
+    return Outcome(stage, tuple(stops), tuple(wrong))
+
+
+def _wrong_stop(ended: Ended, stop: Stop) -> list[str]:
+    """A command that is stopped ends by the signal; Ctrl-C ends it with 130."""
+    expected = {0, -stop.signal} if stop.signal == signal.SIGKILL else {0, 130}
+    return [] if ended.status in expected else [f"stopped with exit status {ended.status}"]
+
+
+def _traceback(place: Path) -> list[str]:
+    return ["a traceback"] * ("Traceback" in (place / "said").read_text(errors="replace"))
+
+
+def summary(outcomes: list[Outcome]) -> list[str]:
+    """One line a stage."""
+    trials, stops, wrong = Counter(), Counter(), Counter()
+    for outcome in outcomes:
+        trials[outcome.stage] += 1
+        stops[outcome.stage] += len(outcome.stops)
+        wrong[outcome.stage] += bool(outcome.wrong)
+    return [f"{name}: {trials[name]} trials, {stops[name]} stops, {wrong[name]} wrong"
+            for name in trials]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Artefacts: read by others' libraries alone, with the student's own answers."""
 
-import json
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 from flax import nnx
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve.artifact import check_artifact, write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import export_student
@@ -213,9 +213,9 @@ def test_outputs_of_another_model_are_refused(models, tmp_path):
     write_artifact(settings(models["fm"], folder, formats=("vectors",)), lambda _: None)
     table = np.load(folder / "vectors" / "items.npy")
     np.save(folder / "vectors" / "items.npy", table[::-1])
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_sealed_json(folder / "manifest.json")
     del manifest["files"]["vectors/items.npy"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed_json(folder / "manifest.json", manifest)
     with pytest.raises(UserError, match="gives other items or scores than the student"):
         check_artifact(folder)
 

@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest, file_digest
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve.artifact import check_artifact, write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import CARD, IDS, SERVED, read_exported
@@ -144,9 +145,9 @@ def test_a_copy_with_nothing_changed_is_read(models, tmp_path):
 def rewrite(folder, name, content):
     """Another content of a file, under a right digest."""
     (folder / name).write_bytes(content)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_sealed_json(folder / "manifest.json")
     manifest["files"][name] = file_digest(folder / name)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed_json(folder / "manifest.json", manifest)
 
 
 @pytest.mark.parametrize(

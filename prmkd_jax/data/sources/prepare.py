@@ -11,6 +11,7 @@ import polars as pl
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, write_json
 from prmkd_jax.data.dataset import TEXT_FIELDS
+from prmkd_jax.data.prepared import file_digests
 from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
 from prmkd_jax.data.sources import canonical_files, filters
 from prmkd_jax.data.sources.amazon import SITES, open_amazon, wanted_files
@@ -129,6 +130,7 @@ def prepare(
             "flags": config.decisive,
             "sources": describe_files(source.files),
             "interactions": file_digest(folder / canonical_files.INTERACTIONS),
+            "files": file_digests(folder),
         }
         write_json(folder / REPORT, {**report.as_dict(), **origin})
     return report

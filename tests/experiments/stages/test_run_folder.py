@@ -6,6 +6,7 @@ import pytest
 
 from experiments.stages.run_folder import begin, examine, finish
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import write_sealed_json
 
 FILES = ("results.json", "students/a/weights", "checkpoints/a/")
 
@@ -83,6 +84,7 @@ def test_overwriting_removes_what_the_run_wrote_and_nothing_else(finished):
     left = contents(finished)
     manifest = json.loads(left.pop("run.json"))
     assert left == {"checkpoints/thesis.tex": b"mine", "checkpoints/a/notes.txt": b"mine"}
+    assert manifest.pop("digest")
     assert manifest == {
         "identity": identity(data="d1"),
         "files": ["results.json"],
@@ -119,7 +121,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
 def test_a_manifest_that_lists_what_lies_outside_is_refused(tmp_path, name):
     """A file from elsewhere that makes the program delete what is not the run's."""
     manifest = {"identity": {}, "files": [name], "finished": True}
-    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    write_sealed_json(tmp_path / "run.json", manifest)
     with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
         examine(tmp_path, identity(), FILES, overwrite=True)
 

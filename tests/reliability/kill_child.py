@@ -1,0 +1,196 @@
+"""Commands in forked children of a process that has everything imported: a start costs no seconds.
+
+A child is a process of its own that shares no file with its parent: a signal ends it as it would
+end one that was started from a shell. Before a chosen operation on a file (opening one for
+writing, renaming, removing, making or emptying a folder) it sends itself the signal; operations
+of compiled code (Orbax's arrays, parquet) are not seen, so there are signals at random times too.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import importlib
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+_PATHS = {
+    "os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,), "os.link": (1,),
+    "shutil.rmtree": (0,), "os.truncate": (0,),
+}  # fmt: skip
+# What a command reads of the environment before jax and torch are imported.
+_ENVIRONMENT = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "JAX_PLATFORMS": "cpu",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "PJRT_NPROC": "1", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2", "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1",
+}  # fmt: skip
+# What the commands import, beside what they import when they begin.
+_ALWAYS = ("experiments.__main__", "experiments.cli.console")
+
+
+class Stop(NamedTuple):
+    """When a child is sent a signal: before an operation (from 1), or after seconds; 0 never."""
+
+    operation: int = 0
+    seconds: float = 0.0
+    signal: int = signal.SIGKILL
+
+
+NEVER = Stop()
+
+
+class Ended(NamedTuple):
+    """How a child ended.
+
+    Attributes:
+        status: exit status; minus a signal's number where that ended it.
+        seconds: from the fork to the end.
+        stopped: whether it was sent the signal while it ran.
+    """
+
+    status: int
+    seconds: float
+    stopped: bool
+
+
+def preload(programs: Path, modules: Iterable[str]) -> None:
+    """Imports all that the commands need, once; nothing is computed, so no thread is started.
+
+    Args:
+        programs: folder of XLA's compiled programs, which all children share.
+        modules: what to import.
+    """
+    os.environ.update(_ENVIRONMENT, JAX_COMPILATION_CACHE_DIR=str(programs))
+    for name in (*_ALWAYS, *modules):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def run_child(
+    argv: tuple[str, ...], place: Path, stop: Stop = NEVER, count: Path | None = None
+) -> Ended:
+    """Runs a command in a child and waits for its end.
+
+    Args:
+        argv: command and flags.
+        place: its folder; what it says is added to the file `said` there.
+        stop: when it is sent a signal.
+        count: where the number of operations is written at its end.
+    """
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _command(argv, place, stop, count)
+    stopped = False
+    if stop.seconds:
+        descriptor = os.pidfd_open(child)
+        if not select.select([descriptor], [], [], stop.seconds)[0]:
+            os.kill(child, stop.signal)
+            stopped = True
+        os.close(descriptor)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    # At an operation the child sends the signal itself.
+    stopped = stopped or (bool(stop.operation) and status in (-stop.signal, 130))
+    return Ended(status, time.monotonic() - started, stopped)
+
+
+def _command(argv: tuple[str, ...], place: Path, stop: Stop, count: Path | None) -> None:
+    """The child; never returns."""
+    status = 1
+    try:
+        os.chdir(place)
+        said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for descriptor in (1, 2):
+            os.dup2(said, descriptor)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _small_parts()
+        done = _watch(str(place), stop)
+        sys.argv = ["prmkd", *argv]
+        from experiments.__main__ import main
+
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if count is not None:
+            count.write_text(str(done()))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _watch(folder: str, stop: Stop) -> Callable[[], int]:
+    """Counts the operations on files of the folder, and stops before one of them."""
+    count = 0
+
+    def hook(event: str, arguments: tuple) -> None:
+        nonlocal count
+        if not _touches(event, arguments, folder):
+            return
+        count += 1
+        if count == stop.operation:
+            os.kill(os.getpid(), stop.signal)
+
+    sys.addaudithook(hook)
+    return lambda: count
+
+
+def _small_parts() -> None:
+    """What is written every so often is written often: parts of a few rows, every epoch's state."""
+    if "prmkd_jax.serve.answers" in sys.modules:
+        sys.modules["prmkd_jax.serve.answers"].BLOCK = 7
+    if "experiments.runs.train" in sys.modules:
+        from prmkd_jax.train.config import TrainConfig
+
+        _set_default(TrainConfig, "checkpoint_seconds", 0)
+    if "torch" in sys.modules:
+        from teachers_torch import shards
+        from teachers_torch.config import ImageConfig
+        from teachers_torch.items import image, text
+
+        text.CHUNK, image.PART = 8, 4
+        assert shards.encode_in_shards.__defaults__ == (shards.SHARD_SIZE,)
+        shards.encode_in_shards.__defaults__ = (24,)
+        _set_default(ImageConfig, "image_batch_size", 4)
+
+
+def _set_default(config: type, name: str, value: object) -> None:
+    """Another default of a field that no flag sets."""
+    fields = [field for field in dataclasses.fields(config) if field.init]
+    values = [value if field.name == name else field.default for field in fields]
+    config.__init__.__defaults__ = tuple(values)  # type: ignore[misc]
+
+
+def _touches(event: str, arguments: tuple, folder: str) -> bool:
+    """Whether an audit event is a change of a file in the folder."""
+    if event == "open":
+        path, _, flags = arguments
+        if not (flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            return False
+        paths = [path]
+    elif event in _PATHS:
+        paths = [arguments[place] for place in _PATHS[event]]
+    else:
+        return False
+    return any(
+        isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(folder)
+        for path in paths
+    )
