@@ -8,12 +8,16 @@ going on, and is then given the same command until it ends. Its files must be th
 for byte but for clocks, and nothing may be left over. Then the command is given once more: it must
 end well and change nothing. The seed decides the trials; a trial's folder stays where it failed.
 
-With --signal=INT it is Ctrl-C that is sent, after random times: the command must stop by itself,
+With --how=full the operation fails as on a full disk, instead of a signal: the command must end in
+one line that names a file, with status 2, and go on when there is room.
+
+With --how=interrupt it is Ctrl-C that is sent, after random times: the command must stop by itself,
 with status 130 and one line, and go on like one that was killed.
 """
 
 import argparse
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -21,12 +25,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.reliability.kill_child import Ended, Stop, preload, run_child
+from tests.reliability.kill_child import Ended, Stop, in_child, preload, run_child
 from tests.reliability.kill_compare import contents, differences, leftovers
 from tests.reliability.kill_stages import STAGES
 
-# Given again so often at most: a command that is never done would go on for ever.
-_AGAIN = 3
+HOW = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "full": signal.SIGKILL}
+"""How a command is stopped; a full disk sends no signal."""
 
 
 class Reference(NamedTuple):
@@ -51,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
+    parser.add_argument("--how", choices=HOW, default="kill")
     parser.add_argument("--folder", type=Path, default=None, help="by default a temporary one")
     options = parser.parse_args(argv)
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="kill-"))).absolute()
@@ -59,19 +63,16 @@ def main(argv: list[str] | None = None) -> int:
     stages = options.stages.split(",")
     wanted = {STAGES[name].after for name in stages} - {""} | set(stages)
     preload(folder / "programs", sorted({m for name in wanted for m in STAGES[name].modules}))
-    kind = signal.Signals[f"SIG{options.signal}"]
-    outcomes = run_trials(stages, options.trials, options.seed, folder, kind)
+    outcomes = run_trials(stages, options.trials, options.seed, folder, options.how)
     wrong = [outcome for outcome in outcomes if outcome.wrong]
     for line in summary(outcomes):
         print(line)
     stops = sum(len(outcome.stops) for outcome in outcomes)
-    print(f"{len(outcomes)} trials, {stops} × SIG{options.signal}, {len(wrong)} wrong; {folder}")
+    print(f"{len(outcomes)} trials, {stops} × {options.how}, {len(wrong)} wrong; {folder}")
     return 1 if wrong else 0
 
 
-def run_trials(
-    stages: list[str], trials: int, seed: int, folder: Path, kind: signal.Signals
-) -> list[Outcome]:
+def run_trials(stages: list[str], trials: int, seed: int, folder: Path, how: str) -> list[Outcome]:
     """Runs the trials in turn over the stages, each told in a line.
 
     Args:
@@ -79,16 +80,19 @@ def run_trials(
         trials: how many in all.
         seed: decides where the signals come.
         folder: the references and the failed trials stay there.
-        kind: SIGKILL or SIGINT.
+        how: one of `HOW`.
     """
     references = {stage: make_reference(stage, folder) for stage in stages}
     draw = random.Random(seed)
     outcomes = []
     for trial in range(trials):
         stage = stages[trial % len(stages)]
-        place = folder / f"trial-{kind.name}-{trial}"
-        outcome = run_trial(stage, references[stage], place, folder, draw, kind)
+        # Always the same place: some files hold absolute paths.
+        place = folder / "place"
+        outcome = run_trial(stage, references[stage], place, folder, draw, how)
         outcomes.append(outcome)
+        if outcome.wrong:
+            place.rename(folder / f"trial-{how}-{trial}")
         found = "; ".join(outcome.wrong) or "the same bytes"
         print(f"{trial}: {stage}: {', '.join(outcome.stops)}: {found}", flush=True)
     return outcomes
@@ -97,32 +101,39 @@ def run_trials(
 def make_reference(stage: str, folder: Path) -> Reference:
     """A stage's run that nobody stops; the second of two, which finds its programs compiled."""
     count = folder / f"{stage}.count"
-    for name in (f"{stage}-compiling", stage):
-        place = folder / name
+    seen, place = [], folder / "place"
+    for _ in range(2):
         prepare_place(stage, place, folder)
         ended = run_child(STAGES[stage].argv, place, count=count)
         if ended.status != 0:
             said = (place / "said").read_text()[-2000:]
             raise SystemExit(f"{stage}: exit status {ended.status}: {said}")
-    found = Reference(contents(place), int(count.read_text()), ended.seconds)
+        seen.append(contents(place))
+    found = Reference(seen[1], int(count.read_text()), ended.seconds)
     print(f"{stage}: {found.operations} operations, {found.seconds:.1f} s", flush=True)
-    wrong = differences(contents(folder / f"{stage}-compiling"), found.files) + leftovers(place)
+    wrong = differences(*seen) + leftovers(place)
+    shutil.rmtree(folder / stage, ignore_errors=True)
+    place.rename(folder / stage)
     if wrong:
         raise SystemExit(f"{stage}: two runs without a stop differ: {'; '.join(wrong)}")
     return found
 
 
 def prepare_place(stage: str, place: Path, folder: Path) -> None:
-    """An empty folder with what the stage reads."""
+    """A folder with what the stage reads, made once and then copied."""
+    world = folder / f"{stage}-world"
+    if not world.is_dir():
+        after = STAGES[stage].after
+        if after:
+            if not (folder / after).is_dir():
+                make_reference(after, folder)
+            shutil.copytree(folder / after, world)
+        world.mkdir(parents=True, exist_ok=True)
+        # In a child: what is computed here would start threads, which no fork survives.
+        in_child(STAGES[stage].world, world)
+        (world / "said").unlink(missing_ok=True)
     shutil.rmtree(place, ignore_errors=True)
-    after = STAGES[stage].after
-    if after:
-        if not (folder / after).is_dir():
-            make_reference(after, folder)
-        shutil.copytree(folder / after, place)
-        (place / "said").unlink()
-    place.mkdir(parents=True, exist_ok=True)
-    STAGES[stage].world(place)
+    shutil.copytree(world, place)
 
 
 def run_trial(
@@ -131,35 +142,42 @@ def run_trial(
     place: Path,
     folder: Path,
     draw: random.Random,
-    kind: signal.Signals,
+    how: str,
 ) -> Outcome:
     """Stops a stage once or twice, lets it end, and compares."""
     prepare_place(stage, place, folder)
     argv, stops, wrong = STAGES[stage].argv, [], []
     for _ in range(1 if draw.random() < 2 / 3 else 2):
-        if kind == signal.SIGKILL and draw.random() < 0.5:
-            stop = Stop(operation=draw.randint(1, reference.operations), signal=kind)
+        operation = draw.randint(1, reference.operations)
+        if how == "full":
+            stop = Stop(operation=operation, full=True)
+            said = f"operation {stop.operation} of {reference.operations}"
+        elif how == "kill" and draw.random() < 0.5:
+            stop = Stop(operation=operation)
             said = f"operation {stop.operation} of {reference.operations}"
         else:
-            stop = Stop(seconds=draw.uniform(0.01, reference.seconds), signal=kind)
+            stop = Stop(seconds=draw.uniform(0.01, reference.seconds), signal=HOW[how])
             said = f"{stop.seconds:.2f} s of {reference.seconds:.2f}"
         ended = run_child(argv, place, stop)
         stops += [said] * ended.stopped
-        wrong += _wrong_stop(ended, stop)
+        wrong += _wrong_stop(ended, stop, place)
     ended = run_child(argv, place)
     if ended.status != 0:
         wrong.append(f"exit status {ended.status}")
     wrong += differences(reference.files, contents(place)) + leftovers(place)
     wrong += _traceback(place)
-    if not wrong:
-        shutil.rmtree(place)
     return Outcome(stage, tuple(stops), tuple(wrong))
 
 
-def _wrong_stop(ended: Ended, stop: Stop) -> list[str]:
-    """A command that is stopped ends by the signal; Ctrl-C ends it with 130."""
-    expected = {0, -stop.signal} if stop.signal == signal.SIGKILL else {0, 130}
-    return [] if ended.status in expected else [f"stopped with exit status {ended.status}"]
+def _wrong_stop(ended: Ended, stop: Stop, place: Path) -> list[str]:
+    """A kill ends a command by its signal; Ctrl-C with 130; a full disk with 2 and one line."""
+    expected = {0, 2 if stop.full else 130 if stop.signal == signal.SIGINT else -stop.signal}
+    wrong = [] if ended.status in expected else [f"stopped with exit status {ended.status}"]
+    if stop.full and ended.status == 2:
+        last = (place / "said").read_text(errors="replace").splitlines()[-1]
+        if not re.fullmatch(r"error: .*/.*No space left on device.*", last):
+            wrong.append(f"said {last!r}")
+    return wrong
 
 
 def _traceback(place: Path) -> list[str]:

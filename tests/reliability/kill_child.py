@@ -8,6 +8,7 @@ of compiled code (Orbax's arrays, parquet) are not seen, so there are signals at
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import importlib
 import os
@@ -24,6 +25,8 @@ _PATHS = {
     "os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,), "os.link": (1,),
     "shutil.rmtree": (0,), "os.truncate": (0,),
 }  # fmt: skip
+# What needs no room.
+_FREEING = ("os.remove", "os.rmdir", "shutil.rmtree", "os.truncate")
 # What a command reads of the environment before jax and torch are imported.
 _ENVIRONMENT = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -39,11 +42,19 @@ _ALWAYS = ("experiments.__main__", "experiments.cli.console")
 
 
 class Stop(NamedTuple):
-    """When a child is sent a signal: before an operation (from 1), or after seconds; 0 never."""
+    """What happens to a child, and when.
+
+    Attributes:
+        operation: before this operation, from 1; 0 for never.
+        seconds: after so many; 0 for never.
+        signal: what it is sent.
+        full: whether the operation fails instead, as on a disk that is full.
+    """
 
     operation: int = 0
     seconds: float = 0.0
     signal: int = signal.SIGKILL
+    full: bool = False
 
 
 NEVER = Stop()
@@ -77,6 +88,44 @@ def preload(programs: Path, modules: Iterable[str]) -> None:
     gc.freeze()
 
 
+def in_child(function: Callable[[Path], None], place: Path) -> None:
+    """Calls a function in a child."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            function(place)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError(f"{function} failed")
+
+
+def start_child(
+    argv: tuple[str, ...],
+    place: Path,
+    stop: Stop = NEVER,
+    count: Path | None = None,
+    said: str = "said",
+) -> int:
+    """Starts a command in a child; returns its process id.
+
+    Args:
+        argv: command and flags.
+        place: its folder.
+        stop: when it is stopped.
+        count: where the number of operations is written at its end.
+        said: file in its folder that gets what it says.
+    """
+    child = os.fork()
+    if child == 0:
+        _command(argv, place, stop, count, said)
+    return child
+
+
 def run_child(
     argv: tuple[str, ...], place: Path, stop: Stop = NEVER, count: Path | None = None
 ) -> Ended:
@@ -89,9 +138,7 @@ def run_child(
         count: where the number of operations is written at its end.
     """
     started = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        _command(argv, place, stop, count)
+    child = start_child(argv, place, stop, count)
     stopped = False
     if stop.seconds:
         descriptor = os.pidfd_open(child)
@@ -100,17 +147,17 @@ def run_child(
             stopped = True
         os.close(descriptor)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    # At an operation the child sends the signal itself.
-    stopped = stopped or (bool(stop.operation) and status in (-stop.signal, 130))
+    # At an operation the child does it itself.
+    stopped = stopped or (bool(stop.operation) and status in (-stop.signal, 130, 2))
     return Ended(status, time.monotonic() - started, stopped)
 
 
-def _command(argv: tuple[str, ...], place: Path, stop: Stop, count: Path | None) -> None:
+def _command(argv: tuple[str, ...], place: Path, stop: Stop, count: Path | None, name: str) -> None:
     """The child; never returns."""
     status = 1
     try:
         os.chdir(place)
-        said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        said = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for descriptor in (1, 2):
             os.dup2(said, descriptor)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
@@ -145,9 +192,14 @@ def _watch(folder: str, stop: Stop) -> Callable[[], int]:
         nonlocal count
         if not _touches(event, arguments, folder):
             return
+        if stop.full and event in _FREEING:
+            return
         count += 1
-        if count == stop.operation:
-            os.kill(os.getpid(), stop.signal)
+        if count != stop.operation:
+            return
+        if stop.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
+        os.kill(os.getpid(), stop.signal)
 
     sys.addaudithook(hook)
     return lambda: count

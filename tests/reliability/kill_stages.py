@@ -11,7 +11,12 @@ _SMALL = (
     "--batch_size=64", "--max_epochs=3", "--teacher_hidden_size=8", "--teacher_max_epochs=2",
     "--teacher_batch_size=64", "--cache_dir=cache", "--output_dir=out/run",
 )  # fmt: skip
-_SYNTHETIC = ("--synthetic_users=60", "--synthetic_items=40", *_SMALL)
+_SYNTHETIC = (
+    "--synthetic_users=60",
+    "--synthetic_items=40",
+    "--text_encoder=bert",
+    *_SMALL,
+)
 _SHOP = ("--dataset=shop", "--data_dir=data", *_SMALL)
 _TUNED = ("search", *_SHOP, "--model=teachers")
 
@@ -56,11 +61,28 @@ def _raw_shop(place: Path) -> None:
     (place / "pictures").mkdir()
     for item in range(30):
         title = " ".join(rng.choice(words, 3))
-        table.append(f"i{item:02d},{title} {item},../../pictures/{item}.png")
+        table.append(f"i{item:02d},{title} {item},pictures/{item}.png")
         pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"data/shop/../../pictures/{item}.png")
+        Image.fromarray(pixels).save(place / f"pictures/{item}.png")
     (place / "items.csv").write_text("\n".join(table) + "\n")
     _encoder(place / "vit")
+
+
+def _text_encoder(place: Path) -> None:
+    """A tiny encoder of texts: the real one would take most of the time."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from teachers_torch.items.text import bundled_folder
+
+    tokenizer = AutoTokenizer.from_pretrained(bundled_folder())
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, max_position_embeddings=64,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(place / "bert")
+    tokenizer.save_pretrained(place / "bert")
 
 
 def _encoder(folder: Path) -> None:
@@ -85,6 +107,10 @@ def _shop(place: Path) -> None:
     (place / "data/shop").mkdir(parents=True)
     for name, target in (("log", "interactions"), ("items", "items")):
         table = pyarrow.csv.read_csv(place / f"{name}.csv")
+        if name == "items":
+            # Paths are relative to the file that names them, here the data set's.
+            moved = [f"../../{path}" for path in table["image_path"].to_pylist()]
+            table = table.set_column(2, "image_path", [moved])
         pq.write_table(table, place / f"data/shop/{target}.parquet")
 
 
@@ -116,9 +142,9 @@ STAGES = {
     "pretrain": Stage(
         ("pretrain", *_SYNTHETIC, "--domains=synthetic-garden", "--teachers=unisrec",
          "--pretrain_epochs=3", "--pretrain_save_every=2"),
-        (*_TEACHERS, "experiments.stages.pretrain"),
+        (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder,
     ),
-    "texts": Stage((*_TUNED, "--teachers=unisrec-text,unisrec"), _STUDENTS, _shop),
+    "texts": Stage((*_TUNED, "--teachers=unisrec-text"), _STUDENTS, _shop),
     "images": Stage((*_TUNED, "--teachers=unim2rec", "--image_encoder=vit"), _STUDENTS, _shop),
     "recformer": Stage(
         (*_TUNED, "--teachers=recformer", "--init=recformer=random", "--recformer_num_layers=1",
@@ -127,17 +153,18 @@ STAGES = {
         _STUDENTS, _shop,
     ),
     "train": Stage(
-        ("train", *_SYNTHETIC, "--teachers=unisrec", "--seeds=0,1"),
-        (*_STUDENTS, "matplotlib.pyplot"),
+        ("train", *_SYNTHETIC, "--teachers=unisrec", "--seeds=0,1",
+         "--max_epochs=2"),
+        (*_STUDENTS, "matplotlib.pyplot"), _text_encoder,
     ),
     "study": Stage(
         ("study", "ablation", *_SYNTHETIC, "--teachers=unisrec,unisrec-text", "--seeds=0",
-         "--max_epochs=2"),
-        _STUDENTS,
+         "--max_epochs=2", "--variants=without_wa"),
+        _STUDENTS, _text_encoder,
     ),
     "search": Stage(
         ("search", *_SYNTHETIC, "--teachers=unisrec", "--grid=dropout=0.1,0.5", "--max_epochs=2"),
-        _STUDENTS,
+        _STUDENTS, _text_encoder,
     ),
     "recommend": Stage(
         ("recommend", "--model=student", "--input=histories.jsonl", "--output=answers.jsonl"),
