@@ -8,6 +8,7 @@ importing it.
 
 import dataclasses
 import difflib
+import errno
 import functools
 import importlib
 import os
@@ -27,6 +28,10 @@ from prmkd_jax.common.errors import UserError
 
 if TYPE_CHECKING:  # rich is slow to import, and --help needs none of it
     from experiments.cli.console import Reporter
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a shell's own commands."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +163,7 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
             body(call)
     except KeyboardInterrupt:
         print(command.interrupted, file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 def check(call: Call) -> None:
@@ -184,7 +189,10 @@ def resolve(path: str) -> Any:
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` on the command line; a `UserError` ends in one line and status 2."""
+    """Runs `main` on the command line; a `UserError` ends in one line and status 2.
+
+    So does an error of the system, such as a full disk. Ctrl-C ends in one line and status 130.
+    """
     open_streams()
     try:
         with interruptible():
@@ -198,7 +206,12 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         raise SystemExit(1) from None
     except OSError as error:
         # A folder that is a file, no permission, no room: nothing that a traceback explains.
-        _fail(" ".join(str(error).split()))
+        hint = " (make room; the same command goes on)" if error.errno in _NO_ROOM else ""
+        _fail(" ".join(str(error).split()) + hint)
+    except KeyboardInterrupt:
+        # Outside of a command's body, so nothing has been written yet.
+        print("interrupted", file=sys.stderr, flush=True)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """The results as a table: on the terminal, and as Markdown."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -14,6 +14,8 @@ from experiments.reporting.results import Comparison, Data, Results, Timing, Var
 from experiments.reporting.wording import count, decimals, lookup, p_value, percent, seconds
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
+# What fits a terminal of 40 columns.
+_NARROW = ("Recall@10", "NDCG@10")
 SHOWN = "NDCG@10"
 """The metric of a study's table and figure."""
 
@@ -81,7 +83,8 @@ def data_lines(data: Data) -> tuple[str, str]:
 def result_table(results: Results, timing: Timing, width: int) -> Table:
     """Every model's test metrics, time and size; below a compared one the change and its tests.
 
-    The spread over seeds has a line of its own, so that all fits a log of 80 columns.
+    The spread over seeds has a line of its own, so that all fits a log of 80 columns. A narrower
+    terminal gets the two metrics that count, whole, in place of all with their ends cut off.
 
     Args:
         results: see docs/records.md.
@@ -95,44 +98,40 @@ def result_table(results: Results, timing: Timing, width: int) -> Table:
         padding=(0, 1) if width >= 100 else 0,
     )
     table.add_column("Model\n(test set)", overflow="fold")
-    for header in (
-        *(column.replace("@", "\n@") for column in COLUMNS),
-        "Training",
-        "Served\nparams",
-    ):
+    columns, costs = (COLUMNS, ["Training", "Served\nparams"]) if width >= 80 else (_NARROW, [])
+    for header in (*(column.replace("@", "\n@") for column in columns), *costs):
         table.add_column(header, justify="right", no_wrap=True)
     for row in teacher_rows(results, timing):
-        _add_model(table, row)
+        _add_model(table, row, columns, costs=bool(costs))
     for variant in results["variants"]:
         if variant["reference"] is None:
             table.add_section()
-        _add_model(table, variant_row(variant, timing))
+        _add_model(table, variant_row(variant, timing), columns, costs=bool(costs))
         if variant["against"] is not None:
-            _add_tests(table, variant["against"])
+            _add_tests(table, variant["against"], columns)
     return table
 
 
-def _add_model(table: Table, row: ResultRow) -> None:
+def _add_model(table: Table, row: ResultRow, columns: Sequence[str], *, costs: bool) -> None:
     table.add_row(
         # Text, not markup: a user's own teacher may have brackets in its name.
         Text(row.label),
-        *(decimals(row.test[column]) for column in COLUMNS),
-        seconds(row.train_seconds),
-        count(row.parameters),
+        *(decimals(row.test[column]) for column in columns),
+        *([seconds(row.train_seconds), count(row.parameters)] if costs else []),
         style="bold" if row.kind == "distilled" else "",
     )
     if row.std is not None:
-        spread = (f"±{row.std[column]:.4f}".replace("±0.", "±.") for column in COLUMNS)
+        spread = (f"±{row.std[column]:.4f}".replace("±0.", "±.") for column in columns)
         table.add_row("  over seeds", *spread, style="dim")
 
 
-def _add_tests(table: Table, against: Mapping[str, Comparison]) -> None:
+def _add_tests(table: Table, against: Mapping[str, Comparison], columns: Sequence[str]) -> None:
     table.add_section()
-    gains = [against[column]["change"] for column in COLUMNS]
+    gains = [against[column]["change"] for column in columns]
     table.add_row("Improvement", *(_gain(gain) for gain in gains))
-    t_test = (p_value(against[column]["t_p_holm"]) for column in COLUMNS)
+    t_test = (p_value(against[column]["t_p_holm"]) for column in columns)
     table.add_row("p, t-test", *t_test, style="dim")
-    wilcoxon = (p_value(against[column]["wilcoxon_p_holm"]) for column in COLUMNS)
+    wilcoxon = (p_value(against[column]["wilcoxon_p_holm"]) for column in columns)
     table.add_row("p, Wilcoxon", *wilcoxon, style="dim")
 
 

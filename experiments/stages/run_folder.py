@@ -18,6 +18,7 @@ from typing import Any, Literal
 from experiments.stages.identity import first_difference
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import may_write
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
 MANIFEST = "run.json"
@@ -169,6 +170,8 @@ def _read_manifest(path: Path, flag: str) -> dict[str, Any] | None:
             raise ValueError(outside)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise UserError(f"{path}: found it without permission to read, expected it") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path}: found no list of a run's files, expected one (move it, or take another "
@@ -203,7 +206,7 @@ def _require_free(path: Path, planned: Sequence[str], listed: set[str], flag: st
                 f"or take another {flag})"
             )
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    if not may_write(nearest):
         raise UserError(f"{flag}: found {nearest} without permission to write, expected it")
 
 

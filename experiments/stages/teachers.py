@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from experiments.cli.settings import Settings
 from experiments.stages.progress import TeacherProgress
 from prmkd_jax.common.cache import Cache, locked
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import may_write
 from prmkd_jax.data.task import Task
 from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards
@@ -86,7 +86,7 @@ def _require_room(cache: Cache, name: str) -> None:
         UserError: it can't.
     """
     nearest = next(path for path in (cache.root, *cache.root.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    if not nearest.is_dir() or not may_write(nearest):
         what = "without permission to write" if nearest.is_dir() else "a file"
         raise UserError(
             f"--cache_dir: found {nearest} {what}, expected a folder for teacher {name}, who is "

@@ -139,6 +139,12 @@ def remove_leftovers(folder: Path) -> None:
             _remove(path)
 
 
+def may_write(folder: Path) -> bool:
+    """Whether files can be made in a folder."""
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes sorted, indented JSON; equal contents give equal bytes.
 

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -5,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.cache import Cache, held, locked
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import read_sealed
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +52,55 @@ def test_an_entry_whose_making_failed_is_made_again(tmp_path):
         cache.entry("texts", "key.npy", fail)
     path = cache.entry("texts", "key.npy", lambda path: path.write_text("complete") and None)
     assert read_sealed(path) == b"complete"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("hold", [lambda folder: locked(folder / "x"), lambda f: held(f, "x")])
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, code, hold):
+    """Two processes in one entry, or a lock that outlives a killed process."""
+
+    def fail(descriptor, how):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(UserError) as error, hold(tmp_path):
+        pass
+    assert str(error.value) == (
+        f"{tmp_path}: found a file system without locks ({os.strerror(code)}), expected one with "
+        "them, so that no two commands write the same file: take another folder"
+    )
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from prmkd_jax.common.cache import held, locked
+
+with held(Path(sys.argv[1]), "x"), locked(Path(sys.argv[1]) / "entry"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_held_folder_is_refused_until_its_process_is_killed(tmp_path):
+    """A second run in the first one's files, or a stale lock that blocks everybody."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert holder.stdout is not None
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(UserError, match="found another command that writes there, expected"),
+            held(tmp_path, "x"),
+        ):
+            pass
+        waiting = []
+        holder.kill()
+        holder.wait()
+    with held(tmp_path, "x"), locked(tmp_path / "entry", lambda: waiting.append(1)):
+        assert not waiting
 
 
 def test_a_room_that_is_none_is_refused(tmp_path):

@@ -162,7 +162,7 @@ def _command(argv: tuple[str, ...], place: Path, stop: Stop, count: Path | None,
             os.dup2(said, descriptor)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _small_parts()
         done = _watch(str(place), stop)
         sys.argv = ["prmkd", *argv]

@@ -32,12 +32,14 @@ class Stage(NamedTuple):
         modules: what it imports.
         world: makes the files it reads in an empty folder.
         after: the stage whose reference is copied first; "" for none.
+        weight: trials of each turn; cheap stages have more.
     """
 
     argv: tuple[str, ...]
     modules: tuple[str, ...]
     world: Callable[[Path], None] = lambda place: None
     after: str = ""
+    weight: int = 1
 
 
 def _raw_log(place: Path) -> None:
@@ -132,12 +134,12 @@ STAGES = {
     "prepare": Stage(
         ("prepare", "--interactions=log.csv", "--name=shop", "--data_dir=data",
          "--user_column=user", "--item_column=item", "--timestamp_column=time"),
-        ("experiments.stages.prepare",), _raw_log,
+        ("experiments.stages.prepare",), _raw_log, weight=3,
     ),
     "pictures": Stage(
         ("prepare", "--interactions=log.csv", "--items=items.csv", "--name=shop",
          "--data_dir=data", "--encode_images", "--image_encoder=vit"),
-        ("experiments.stages.prepare", "torch", "transformers"), _raw_shop,
+        ("experiments.stages.prepare", "torch", "transformers"), _raw_shop, weight=2,
     ),
     "pretrain": Stage(
         ("pretrain", *_SYNTHETIC, "--domains=synthetic-garden", "--teachers=unisrec",
@@ -168,11 +170,11 @@ STAGES = {
     ),
     "recommend": Stage(
         ("recommend", "--model=student", "--input=histories.jsonl", "--output=answers.jsonl"),
-        ("jax", "experiments.stages.recommend"), _histories, "train",
+        ("jax", "experiments.stages.recommend"), _histories, "train", 3,
     ),
     "export": Stage(
         ("export", "--model=student", "--output_dir=artefact",
          "--formats=stablehlo,onnx,vectors"),
-        ("jax", "onnx", "experiments.stages.artifact"), _histories, "train",
+        ("jax", "onnx", "experiments.stages.artifact"), _histories, "train", 2,
     ),
 }  # fmt: skip

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Hashable
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,29 @@ from flax import nnx
 from torch import nn
 
 from bridge.teacher_vectors import read_vectors, write_vectors
+from experiments.stages.record import (
+    SCHEMA_VERSION,
+    Record,
+    SeedResult,
+    read_record,
+    read_versioned,
+    write_record,
+)
+from experiments.stages.run_folder import begin, examine, finish
+from experiments.stages.seconds import read_seconds, write_seconds
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.data.canonical import read_dataset
+from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.prepare import prepare
+from prmkd_jax.serve import answers
+from prmkd_jax.serve.answers import Job
+from prmkd_jax.serve.artifact import check_artifact, write_artifact
+from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import export_student, read_exported
+from prmkd_jax.serve.histories import Asked
 from prmkd_jax.students.registry import window
 from prmkd_jax.students.student import create_student
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
@@ -183,6 +202,103 @@ def read_recformer(folder):
     return str(architecture), values(weights[name] for name in sorted(weights))
 
 
+def write_run(folder):
+    """A manifest, a record, results and seconds."""
+    examined = examine(folder, {"settings": {"dropout": 0.5}}, ["results.json"], overwrite=False)
+    begin(examined)
+    metrics = {"NDCG@10": 0.0625, "Recall@10": 0.125}
+    seed = SeedResult(0, metrics, metrics, metrics, 2, 3, None, [{"epoch": 1, "loss": 2.5}])
+    empty: dict = {"name": "x"}
+    write_record(
+        folder, Record(empty, empty, None, empty, empty, empty, empty, {}, None, 1234, (seed,))
+    )
+    write_seconds(folder, 0, [{"train": 1.5, "evaluate": 0.25}], {})
+    results = {"schema_version": SCHEMA_VERSION, "variants": [{"test": metrics}]}
+    write_sealed_json(folder / "results.json", results)
+    finish(examined)
+
+
+def read_run(folder):
+    examined = examine(folder, {"settings": {"dropout": 0.5}}, ["results.json"], overwrite=False)
+    record, seconds = read_record(folder), read_seconds(folder)
+    results = read_versioned(folder / "results.json")
+    return str(examined.found), str(examined.files), str(record), str(seconds), str(results)
+
+
+def write_data(folder):
+    folder.mkdir()
+    log = folder.parent / "log.csv"
+    rows = [f"u{n % 5},i{n % 7},{10**9 + n}" for n in range(40)]
+    log.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    prepare(PrepareConfig(interactions=(str(log),), name="d", data_dir=str(folder)))
+
+
+def read_data(folder):
+    found = read_dataset(folder, "d")
+    arrays = [found.interactions.indptr, found.interactions.items]
+    return values(arrays), found.item_ids, found.user_ids, str(found.catalogue.texts)
+
+
+ASKED = [Asked(f"u{n}", [f"i{n}"]) for n in range(9)]
+
+
+class Echo:
+    """Recommends what it is asked with."""
+
+    def recommend(self, histories, k, **_):
+        """One item a history."""
+        item = SimpleNamespace
+        return [
+            item(items=[item(item=h[0], score=0.5)], unknown_items=0, known_user=True)
+            for h in histories
+        ]
+
+
+def answer_job(output, stop_at=None):
+    def progress(done, total):
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    job = Job(lambda first: iter(ASKED[first:]), len(ASKED), {"model": "m"})
+    before, answers.BLOCK = answers.BLOCK, 2
+    try:
+        answers.answer_file(Echo(), job, output, progress)
+    finally:
+        answers.BLOCK = before
+
+
+def write_parts(folder):
+    folder.mkdir()
+    for suffix in (".jsonl", ".parquet"):
+        with pytest.raises(KeyboardInterrupt):
+            answer_job(folder / f"answers{suffix}", stop_at=6)
+
+
+def read_parts(folder):
+    outputs = [folder / f"answers{suffix}" for suffix in (".jsonl", ".parquet")]
+    try:
+        for output in outputs:
+            answer_job(output)
+        return tuple(output.read_bytes() for output in outputs)
+    finally:
+        for output in outputs:
+            output.unlink(missing_ok=True)
+
+
+def write_export_artifact(folder):
+    student = folder.parent / "student"
+    write_export(student)
+    formats = ("stablehlo", "vectors")
+    config = ExportConfig(model=str(student), output_dir=str(folder), formats=formats, k=3)
+    write_artifact(config, lambda _: None)
+
+
+def read_artifact(folder):
+    lines = check_artifact(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple(lines), tuple(path.read_bytes() for path in files if path.suffix != ".json")
+
+
 KINDS: dict[str, Kind] = {
     "student's states": (write_checkpoints, read_checkpoint),
     "teacher's states": (write_states, read_states),
@@ -193,6 +309,10 @@ KINDS: dict[str, Kind] = {
     "exported student": (write_export, read_export),
     "pre-trained weights": (write_pretraining, read_pretraining),
     "Recformer's weights": (write_recformer, read_recformer),
+    "run": (write_run, read_run),
+    "prepared data": (write_data, read_data),
+    "recommend's parts": (write_parts, read_parts),
+    "artefact": (write_export_artifact, read_artifact),
 }
 # What an earlier state, read in place of a damaged one, holds.
 EARLIER = {"student's states": "'epoch': 1", "teacher's states": "(1, "}

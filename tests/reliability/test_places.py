@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.cli.flags import flags_of, parse
+from experiments.commands.table import COMMANDS
+from experiments.stages.run_folder import begin, examine
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_text
+from prmkd_jax.serve.answers import require_output
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from teachers_torch.states import load_state, save_state
 
@@ -58,6 +64,126 @@ def test_a_file_that_finds_no_room_is_named(tmp_path, full_disk):
     assert error.value.filename == str(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def path_flags():
+    """Every flag of every command that is a path: (command, flag, whether it takes several)."""
+    found = {}
+    for command in COMMANDS:
+        for group in command.groups:
+            for field, kind in flags_of(group.config):
+                if field.metadata["path"]:
+                    name = group.prefix + field.name
+                    found.setdefault(name, (command, kind.many, group.config, field.name))
+    return sorted((name, *rest) for name, rest in found.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "many", "config", "field"), path_flags(), ids=[x[0] for x in path_flags()]
+)
+def test_every_path_knows_home_and_variables_and_refuses_nul(
+    monkeypatch, name, command, many, config, field
+):
+    """`--output_dir=~/out` that makes `./~/out`, or a traceback from within."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("PLACE", "/mnt/place")
+    more = ["--domains=a"] if command.name == "pretrain" else []
+    for text, expected in (("~/x", "/home/somebody/x"), ("${PLACE}/y", "/mnt/place/y")):
+        value = getattr(parse([*more, f"--{name}={text}"], command.groups).configs[config], field)
+        assert value == ((expected,) if many else expected)
+    for text, told in (("$NO_SUCH_PLACE/x", "is not set"), ("a\0b", "expected")):
+        with pytest.raises(UserError, match=told) as error:
+            parse([*more, f"--{name}={text}"], command.groups)
+        assert str(error.value).startswith(f"--{name}: found")
+
+
+# Words that may name a folder but are no paths of their own.
+NO_PATHS = {
+    "source", "name", "category", "timestamp_column", "image_column", "ties", "init", "log_to",
+    "dataset", "text_pooling", "domains",
+}  # fmt: skip
+
+
+def test_a_flag_that_speaks_of_files_is_a_path():
+    """A new path flag that nobody declared as one."""
+    known = {name for name, *_ in path_flags()} | NO_PATHS
+    for command in COMMANDS:
+        for group in command.groups:
+            for field, kind in flags_of(group.config):
+                words = set(re.findall(r"[a-z]+", field.metadata["help"].lower()))
+                if kind.element is str and words & {"folder", "folders", "file", "files", "path"}:
+                    assert group.prefix + field.name in known
+
+
+def test_a_name_that_is_too_long_is_told_by_the_system(tmp_path):
+    with pytest.raises(OSError, match="File name too long") as error:
+        write_text(tmp_path / ("x" * 300), "text")
+    assert error.value.errno == errno.ENAMETOOLONG
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def nobody():
+    """Without the rights of an administrator, which know no folder without permission."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_a_folder_without_permission_is_told_before_anything_is_written(tmp_path, request):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0o555)
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    request.getfixturevalue("nobody")
+    with pytest.raises(UserError, match="without permission to write, expected it"):
+        examine(closed, {}, ["results.json"], overwrite=False)
+    with pytest.raises(OSError, match="Permission denied") as error:
+        write_text(closed / "page.html", "text")
+    assert str(closed / "page.html") in str(error.value)
+
+
+def test_a_cache_that_is_only_read_serves_what_is_complete(tmp_path, request):
+    """A shared cache that its owner has closed, of no use to others."""
+    cache = Cache(tmp_path / "cache")
+    path = cache.entry("texts", "key.npy", lambda path: path.write_text("content") and None)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    path.parent.chmod(0o555)
+    request.getfixturevalue("nobody")
+    assert cache.has("texts", "key.npy")
+    assert cache.entry("texts", "key.npy", lambda path: pytest.fail("made again")) == path
+    with pytest.raises(OSError, match="Permission denied"):
+        cache.entry("texts", "other.npy", lambda path: None)
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling"])
+def test_a_link_where_answers_are_to_go_is_not_replaced(tmp_path, kind):
+    """Somebody's file behind a link, or the link itself, taken away."""
+    if kind == "file":
+        (tmp_path / "target.jsonl").write_text("mine")
+    link = tmp_path / "answers.jsonl"
+    link.symlink_to(tmp_path / "target.jsonl")
+    with pytest.raises(UserError, match="expected no such file, or --overwrite"):
+        require_output(link, overwrite=False)
+    assert link.is_symlink()
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    folder = examine(tmp_path / "link", {"settings": {}}, ["results.json"], overwrite=False)
+    begin(folder)
+    assert (tmp_path / "real" / "run.json").is_file()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    with pytest.raises(UserError, match="nowhere: found a file, expected a folder or nothing"):
+        examine(tmp_path / "nowhere", {"settings": {}}, ["results.json"], overwrite=False)
 
 
 def python(code: str, **more) -> subprocess.CompletedProcess:

@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_improvement_and_both_tests_stand_below_the_students():
         for start in ("scientific:", "UniSRec text ", "SASRec", "PRM-KD", "Improvement", "report")
     ]
     assert order == sorted(order)
+
+
+def test_a_narrow_terminal_gets_less_but_nothing_is_cut():
+    """Names that vanish and numbers without their ends."""
+    lines = printed(fake_results(), fake_timing(), 40)
+    assert not any("…" in line for line in lines)
+    labels = [variant["label"] for variant in fake_results()["variants"]]
+    for label in labels:
+        assert re.search(r"0?\.\d{4} +0?\.\d{4}", line_of_start(lines, label))
+    assert max(map(len, lines[:-2])) <= 40
+
+
+def line_of_start(lines, start):
+    return next(line for line in lines if line.startswith(start))
 
 
 def test_spread_over_seeds():
