@@ -238,6 +238,23 @@ def test_nothing_is_replaced_unasked(models, tmp_path):
     assert (folder / "README.md").read_text().startswith("# SASRec")
 
 
+def test_the_same_command_again_changes_nothing(models, tmp_path):
+    """A finished export refused after a kill behind its last byte."""
+    folder, said = tmp_path / "artefact", []
+    config = settings(models["fm"], folder, formats=("vectors",))
+    write_artifact(config, lambda _: None)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    write_artifact(config, said.append)
+    assert said == [
+        f"{folder}: made before, of this student with these flags",
+        "vectors: give what the student gives",
+    ]
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    other = settings(models["fm"], folder, formats=("vectors",), k=K - 1)
+    with pytest.raises(UserError, match="expected a new folder, or --overwrite"):
+        write_artifact(other, lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
