@@ -1,5 +1,6 @@
 """What students start from, and what they leave to be served."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,5 +100,8 @@ def _save_recbole(
     # A start whose rows nobody has named leaves rows that nobody can name.
     if tokens:
         content["field2id_token"] = tokens
+    # In memory first: of a full disk PyTorch's own writer says something else every time.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with writing(path) as partial:
-        torch.save(content, partial)
+        partial.write_bytes(buffer.getbuffer())
