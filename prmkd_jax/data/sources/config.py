@@ -129,7 +129,8 @@ class PrepareConfig:
 
     def __post_init__(self):
         validate(self)
-        if self.name and (self.name != os.path.basename(self.name) or self.name.startswith(".")):
+        plain = self.name == os.path.basename(self.name) and "\0" not in self.name
+        if not plain or self.name.startswith("."):
             raise UserError(f"--name: found {self.name!r}, expected a plain folder name")
         if self.name == "synthetic":
             raise UserError("--name: found 'synthetic', expected another name: it is a made one's")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources import canonical_files
 from prmkd_jax.data.sources.config import PrepareConfig
-from prmkd_jax.data.sources.prepare import prepare, prepared_before
+from prmkd_jax.data.sources.prepare import prepare
 from tests.data.sources.make_raw import make
 from tests.data.sources.test_download import Server
 
@@ -290,20 +290,6 @@ def test_the_old_data_set_comes_back_where_the_new_one_cannot_take_its_place(tmp
         prepare(config(tmp_path, interactions=(path,), overwrite=True))
     assert bytes_of(tmp_path / "data/d") == before
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
-
-
-def test_the_same_command_again_changes_nothing(tmp_path):
-    """A data set that is finished refused, or taken for one of files that have changed since."""
-    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1), ("a", "y", 10**9 + 1, 1)]])
-    report = prepare(config(tmp_path, interactions=(path,)))
-    assert prepared_before(config(tmp_path, interactions=(path,))) == report
-    assert prepared_before(config(tmp_path, interactions=(path,), min_rating=2.0)) is None
-    write(tmp_path / "raw", [[("a", "x", 10**9, 1), ("a", "z", 10**9 + 1, 1)]])
-    assert prepared_before(config(tmp_path, interactions=(path,))) is None
-    write(tmp_path / "raw", [[("a", "x", 10**9, 1), ("a", "y", 10**9 + 1, 1)]])
-    table = tmp_path / "data/d/items.parquet"
-    table.write_bytes(table.read_bytes()[:-1])
-    assert prepared_before(config(tmp_path, interactions=(path,))) is None
 
 
 def test_strict_makes_an_error_of_a_warning(tmp_path):
