@@ -4,7 +4,9 @@ docs/records.md lists the keys. Tables, figures, pages and the results of a stud
 records and of the ranks and seconds next to them; nothing else describes a run.
 """
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -141,14 +143,19 @@ def read_versioned(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, damaged, or of another version.
     """
-    content = read_results(path)
-    version = content.get("schema_version")
+    # First, since what another version wrote may have no digest.
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        _require_version(path, json.loads(path.read_text(encoding="utf-8")))
+    return read_results(path)
+
+
+def _require_version(path: Path, content: Any) -> None:
+    version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{path}: schema_version: found {version}, expected {SCHEMA_VERSION}: it was written "
             "by another version of this program; run the command again, into another folder"
         )
-    return content
 
 
 def read_results(path: Path) -> dict[str, Any]:

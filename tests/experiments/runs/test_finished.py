@@ -97,8 +97,24 @@ def test_another_versions_record_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"record.json: schema_version: found 1, expected 2: it "):
         read_record(path.parent)
     path.write_text("{")
-    with pytest.raises(UserError, match="damaged: found no JSON"):
+    with pytest.raises(UserError, match=r"record.json: damaged \(Expecting property name"):
         read_record(path.parent)
+    path.write_text(json.dumps(content).replace("0.", "1."))
+    with pytest.raises(UserError, match=r"record.json: damaged \(it differs from its digest\)"):
+        read_record(path.parent)
+
+
+def test_ranks_that_were_damaged_are_made_again(tmp_path, trained, caplog):
+    """Another rank of a user, in the p-values without a word."""
+    short = configs(tmp_path, "--max_epochs=1")
+    first = finished_run(short, tmp_path / "runs")
+    (path,) = (tmp_path / "runs").glob("*/ranks-0.npy")
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+    assert_same(first, finished_run(short, tmp_path / "runs"))
+    assert len(trained) == 2
+    assert set(caplog.messages) == {f"{path}: found it damaged; it is made again"}
 
 
 def test_a_run_that_chooses_never_ranks_the_test_part(tmp_path, trained):

@@ -315,7 +315,7 @@ def test_the_page_is_made_again_from_the_results(finished):
         (None, "--output_dir: found no results of a finished run in "),
         ('{"schema_version": 1}', "results.json: schema_version: found 1, expected 2: it was"),
         ("[]", "results.json: schema_version: found None, expected 2: it was written"),
-        ("{", "results.json: damaged: found no JSON"),
+        ("{", "results.json: damaged (Expecting property name"),
     ],
 )
 def test_results_that_cannot_be_read_are_told_in_one_line(tmp_path, content, message):
