@@ -19,9 +19,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Left over where a process was killed: `<name>.partial-<pid>-<machine>`. A cache may be shared by
-# machines, whose processes nobody can look for from here.
-_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+
+def _machine() -> str:
+    """Stands for the processes that can be looked for from here: those of a host or container."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
+
+
+# Left over where a process was killed: `<name>.partial-<pid>-<machine>`; a cache may be shared.
+_MACHINE = _machine()
 _PARTIAL = re.compile(r"\.partial-(\d+)(?:-([0-9a-f]{8}))?$")
 # No file is written for a day: after it, what another machine's process left is left over too.
 _DEAD_AFTER = 24 * 3600.0
