@@ -23,7 +23,7 @@ from tests.reliability.kill_stages import STAGES
 
 _ONE_CACHE, _ONE_FOLDER = (
     ("texts", "images", "recformer"),
-    ("train", "study", "pretrain", "prepare"),
+    ("train", "study", "pretrain"),
 )
 _REFUSED = "found another command that writes there"
 
