@@ -148,7 +148,7 @@ def _described(served: Served) -> dict[str, Any]:
         "item_vectors": "cached" if served.cached else "made anew",
         "file_bytes": served.file_bytes,
         "parameters": served.parameters,
-        "bytes_read": served.bytes,
+        "bytes_held": served.bytes,
         "flops_per_request": served.flops,
         "seconds_for_item_vectors": served.added,
     }

@@ -72,7 +72,7 @@ class Served:
         cached: whether the items' vectors are at hand.
         file_bytes: of the files that are deployed, at the data set's own size; 0 where unknown.
         parameters: trained numbers, at the data set's own size.
-        bytes: all that answering reads: weights, and item vectors or what they are made of.
+        bytes: all that answering holds: weights, and item vectors or what they are made of.
         flops: operations of one request.
         added: seconds that each call takes longer than `ask` by itself: making the items' vectors.
         ask: gives the call that answers a batch.

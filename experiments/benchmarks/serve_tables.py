@@ -32,13 +32,13 @@ def _sizes(models: Sequence[Row]) -> str:
                 f"{row['items']:,}",
                 f"{row['file_bytes']:,}" if row["file_bytes"] else "–",
                 f"{row['parameters']:,}",
-                f"{row['bytes_read'] / 1e6:,.1f}",
-                f"{row['bytes_read'] / plain['bytes_read']:.2f}×",
+                f"{row['bytes_held'] / 1e6:,.1f}",
+                f"{row['bytes_held'] / plain['bytes_held']:.2f}×",
                 f"{row['flops_per_request'] / 1e6:,.1f}",
                 f"{row['flops_per_request'] / plain['flops_per_request']:.2f}×",
             ]
         )
-    head = ["model", "item vectors", "items", "bytes of the files", "parameters", "MB read"]
+    head = ["model", "item vectors", "items", "bytes of the files", "parameters", "MB held"]
     return _table([*head, "", "MFLOP a request", ""], rows)
 
 
