@@ -1,6 +1,8 @@
 """The tests; `typechecked` checks the types and shapes of signatures while they run.
 
-    python -m pytest --jaxtyping-packages=prmkd_jax,teachers_torch,bridge,tests.typechecked
+`conftest.py` names the packages that are always checked; all of them are by
+
+    python -m pytest --jaxtyping-packages=prmkd_jax,teachers_torch,bridge,tests.typechecked -n 0
 
 An int counts as a float, as in Python's own type checkers.
 """

@@ -1,12 +1,14 @@
-"""Compiling is most of what JAX's tests take, so XLA compiles briefly, and nothing twice.
+"""What holds for all tests: XLA compiles briefly, and nothing twice; signatures are checked.
 
-All is set in the environment before anything imports jax or torch; subprocesses inherit it.
+Compiling is most of what JAX's tests take. All is set in the environment before anything imports
+jax or torch; subprocesses inherit it.
 """
 
 import os
 import tempfile
 
 import hypothesis
+from jaxtyping import install_import_hook
 
 _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
 
@@ -21,6 +23,12 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # The same examples every time, however busy the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+# Types and shapes of their signatures are checked while the tests run. Here and not as an option,
+# since pytest-xdist's workers don't read `addopts` before the packages are imported.
+CHECKED = ("prmkd_jax.ops", "prmkd_jax.distill", "prmkd_jax.students")
+if not os.environ.get("PRMKD_TESTS_UNCHECKED"):
+    install_import_hook(CHECKED, "tests.typechecked")
 
 
 def pytest_unconfigure():

@@ -1,4 +1,5 @@
 import math
+import os
 
 import chex
 import jax
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from jaxtyping import TypeCheckError
 
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
@@ -144,3 +146,10 @@ def test_hits_get_no_gradient():
         )
         np.testing.assert_array_equal(slopes == 0, FEW)
     assert FEW.any()
+
+
+@pytest.mark.skipif(bool(os.environ.get("PRMKD_TESTS_UNCHECKED")), reason="checks are turned off")
+def test_shapes_of_signatures_are_checked_while_the_tests_run():
+    """One score for all rows, which broadcasting would hide."""
+    with pytest.raises(TypeCheckError):
+        bpr(POSITIVE, POSITIVE[:1])
