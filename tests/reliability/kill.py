@@ -137,6 +137,7 @@ def prepare_place(stage: str, place: Path, folder: Path) -> None:
         (world / "said").unlink(missing_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(world, place)
+    (place / "said").touch()  # a kill may come before the command says anything
 
 
 def run_trial(
