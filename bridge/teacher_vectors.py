@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float16
 
+from prmkd_jax.common.arrays import half_fault
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, writing
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
@@ -80,20 +81,10 @@ def _half(array: Float[np.ndarray, "rows d"], source: str) -> Float16[np.ndarray
     Raises:
         UserError: as `write_vectors`.
     """
-    with np.errstate(over="ignore"):  # reported below, with the file's name
-        half = array.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise UserError(
-            f"{source}: found a value of {np.abs(array).max():g}, expected "
-            "finite ones up to 65504, for float16: scale vectors down, score_scale up"
-        )
-    vanished = array.any(axis=1) & ~half.any(axis=1)
-    if vanished.any():
-        raise UserError(
-            f"{source}: row {int(np.argmax(vanished))}: found values up to "
-            f"{np.abs(array[vanished]).max():g}, expected larger ones, for float16, which "
-            "would hold 0: scale vectors up, score_scale down"
-        )
+    fault = half_fault(array)
+    if fault:
+        raise UserError(f"{source}: {fault}")
+    half = array.astype(np.float16)
     if not half.any():
         raise UserError(f"{source}: found zeros in all {len(half)} rows, expected vectors")
     return half

@@ -75,13 +75,13 @@ class EncoderConfig:
 
     prefix: ClassVar[str] = "teacher_"
 
-    hidden_size: int = option(300, "Width D of the teacher's vectors.", low=1)
-    num_layers: int = option(2, "Transformer blocks.", low=1)
+    hidden_size: int = option(300, "Width D of the teacher's vectors.", low=1, high=65536)
+    num_layers: int = option(2, "Transformer blocks.", low=1, high=256)
     num_heads: int = option(2, "Attention heads; divide the width.", low=1)
-    inner_size: int = option(256, "Width of the feed-forward layer.", low=1)
+    inner_size: int = option(256, "Width of the feed-forward layer.", low=1, high=2**20)
     dropout: float = option(0.5, "Dropout of hidden states and attention.", low=0, below=1)
     adaptor_dropout: float = 0.2
-    num_experts: int = option(8, "Whitening experts of an adaptor.", low=1)
+    num_experts: int = option(8, "Whitening experts of an adaptor.", low=1, high=4096)
     temperature: float = option(0.07, "A logit is the cosine divided by this.", above=0)
     feature_norm: float = option(
         15.0,
@@ -91,7 +91,7 @@ class EncoderConfig:
     )
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
     weight_decay: float = 0.0
-    batch_size: int = option(2048, "Token slots of a training batch.", low=1)
+    batch_size: int = option(2048, "Token slots of a training batch.", low=1, high=2**24)
     max_epochs: int = option(300, "Most epochs of the tuning.", low=1)
     patience: int = option(10, "Epochs without a better validation NDCG@10 before a stop.", low=1)
     freeze_encoder: bool = option(
@@ -183,12 +183,14 @@ class RecformerConfig:
         path=True,
     )
     num_layers: int = option(
-        2, "Layers of random weights, or kept of a converted encoder; 0 keeps all.", low=0
+        2, "Layers of random weights, or kept of a converted encoder; 0 keeps all.", low=0, high=256
     )
-    hidden_size: int = option(128, "Width of random weights.", low=1)
+    hidden_size: int = option(128, "Width of random weights.", low=1, high=65536)
     num_heads: int = 4
     inner_size: int = 512
-    max_tokens: int = option(128, "Most tokens of a sequence; the official code: 1024.", low=2)
+    max_tokens: int = option(
+        128, "Most tokens of a sequence; the official code: 1024.", low=2, high=65536
+    )
     max_attribute_tokens: int = option(
         32, "Most tokens of an attribute, its name's included.", low=1
     )

@@ -8,7 +8,6 @@ the pickle is read by `teachers_torch.pickled`.
 
 import io
 import os
-import stat
 import struct
 import sys
 import zipfile
@@ -23,10 +22,11 @@ import torch
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import open_regular
 from teachers_torch.pickled import Damaged, Foreign, Inert, Name, expanded, unpickle
 
 PICKLE, BYTE_ORDER, TORCHSCRIPT = "data.pkl", "byteorder", "constants.pkl"
-LONGEST_PICKLE = 2**28  # bytes; a million items' ids take 2²⁵
+LONGEST_PICKLE = 2**26  # bytes; two million items' ids. What it becomes takes ten times as much
 LONGEST_DIRECTORY = 2**22  # bytes of the archive's directory: some 50 000 records
 CHUNK = 2**24
 # Tensors that share storages may take so many times the file's bytes once each is on its own.
@@ -94,9 +94,7 @@ def read_torch_file(path: Path, ignored: tuple[str, ...] = ()) -> object:
             it, or it claims more than it holds.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait, a device never end
-            raise OSError("it is no regular file")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return read_torch_stream(path, file, os.fstat(file.fileno()).st_size, ignored)
     except OSError as error:
         raise _no_checkpoint(path, error) from error

@@ -25,7 +25,7 @@ from experiments.cli.command import Call
 from experiments.cli.options import LoadConfig
 from experiments.stages.environment import describe_environment
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json
+from prmkd_jax.common.files import require_place, write_json
 
 # Hostile requests are up to 1 MiB each: they come at a rate that one core can send.
 _MIXED_RATE = 100.0
@@ -41,6 +41,12 @@ def run(call: Call) -> None:
         UserError: a request failed that should not have.
     """
     config, say = call.config(LoadConfig), call.reporter.say
+    if config.output:
+        require_place(Path(config.output).parent, "--output")
+        if os.path.lexists(config.output) and not os.path.isfile(config.output):
+            raise UserError(
+                f"--output: found {config.output}, which is no file, expected one or nothing"
+            )
     with tempfile.TemporaryDirectory(prefix="prmkd-load-") as name:
         folder = Path(name)
         say("exporting two students of random weights")

@@ -37,7 +37,7 @@ from experiments.stages.environment import describe_environment
 from experiments.stages.students import plain_run, student_facts
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json
+from prmkd_jax.common.files import require_place, write_json
 from prmkd_jax.data.task import Task
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.loop import make_evaluator
@@ -57,6 +57,7 @@ INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
 def run(call: Call) -> None:
     """Measures, prints and writes `<output_dir>/bench.json`."""
     bench = call.config(BenchConfig)
+    require_place(Path(call.settings.run.output_dir), "--output_dir")
     measured = measure(call.settings, bench.repeats)
     for name, value, unit in measured:
         call.reporter.say(f"{name:46s} {value:12.4g} {unit}")

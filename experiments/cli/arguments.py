@@ -17,8 +17,13 @@ from typing import NamedTuple
 from absl import flags
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import open_regular
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+MOST_FILES = 100
+LONGEST_FILE = 2**20  # bytes
 
 
 class Setting(NamedTuple):
@@ -33,6 +38,7 @@ def expand(
     lines: Iterable[tuple[Sequence[str], str]],
     known: flags.FlagValues,
     stack: tuple[Path, ...] = (),
+    read: list[Path] | None = None,
 ) -> list[Setting]:
     """All settings of the lines and the flagfiles they name; the files' come first.
 
@@ -40,13 +46,24 @@ def expand(
         lines: words, and where they stand (put before the message of an error).
         known: the flags there are.
         stack: the flagfiles being read.
+        read: all flagfiles so far, one that is named twice twice.
+
+    Raises:
+        UserError: something in them is no flag, or they name each other without end.
     """
+    read = [] if read is None else read
     included, own = [], []
     for words, origin in lines:
         for name, value in _split(words, origin, known):
             if name == "flagfile":
                 path = _find(value, origin, stack)
-                included += expand(_read(path, origin), known, (*stack, path))
+                read.append(path)
+                if len(read) > MOST_FILES:
+                    raise UserError(
+                        f"{origin}--flagfile: found more than {MOST_FILES} flagfiles that name "
+                        "each other, expected fewer"
+                    )
+                included += expand(_read(path, origin), known, (*stack, path), read)
             else:
                 own.append(Setting(name, value, origin))
     return included + own
@@ -54,7 +71,7 @@ def expand(
 
 def _find(value: str, origin: str, stack: tuple[Path, ...]) -> Path:
     # os.path answers False where pathlib raises: an unknown ~user, a name that is too long.
-    path = Path(os.path.expanduser(value))
+    path = Path(os.path.expanduser(os.path.expandvars(value)))
     if not os.path.isfile(path) and path.name == value:
         path = CONFIGS / value
     if not os.path.isfile(path):
@@ -70,7 +87,11 @@ def _find(value: str, origin: str, stack: tuple[Path, ...]) -> Path:
 def _read(path: Path, origin: str) -> list[tuple[Sequence[str], str]]:
     """The words of every line that is neither empty nor a comment, and where it stands."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as stream:
+            content = stream.read(LONGEST_FILE + 1)
+        if len(content) > LONGEST_FILE:
+            raise OSError(f"it has more than {LONGEST_FILE >> 20} MB")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{origin}--flagfile: found {str(path)!r}, expected readable UTF-8 text ({error})"
@@ -122,6 +143,8 @@ def _is_switch(name: str, known: flags.FlagValues) -> bool:
 
 
 def _unknown(name: str, known: flags.FlagValues) -> str:
+    if name == "help":
+        return "found --help, expected it on the command line, after the command's name"
     close = difflib.get_close_matches(name, [*known, "help"])
     if close:
         return f"unknown flag --{name}, did you mean {' or '.join(f'--{c}' for c in close)}?"

@@ -26,7 +26,7 @@ from experiments.cli.kinds import (
     to_value,
 )
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.options import allowed
+from prmkd_jax.common.options import allowed, excess
 
 Config = TypeVar("Config")
 
@@ -86,6 +86,7 @@ class _OptionParser(flags.ArgumentParser):
         """
         if not isinstance(argument, str):
             return argument
+        value: Any = None
         try:
             value = to_value(argument.strip(), self.kind)
         except ValueError:
@@ -93,7 +94,7 @@ class _OptionParser(flags.ArgumentParser):
         else:
             valid = allowed(value, self.field)
         if not valid:
-            wanted = describe(self.field, self.kind)
+            wanted = describe(self.field, self.kind) + excess(value, self.field)
             raise UserError(f"--{self.name}: found {argument!r}, expected {wanted}")
         if not self.field.metadata["path"]:
             return value

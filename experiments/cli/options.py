@@ -38,6 +38,15 @@ class SearchConfig:
     def __post_init__(self):
         validate(self)
 
+    def require(self) -> None:
+        """Refuses a search that tries nothing.
+
+        Raises:
+            UserError: the grid is empty.
+        """
+        if not self.grid.replace(";", "").strip():
+            raise UserError(f"--grid: found {self.grid!r}, expected name=value,value")
+
 
 @dataclasses.dataclass(frozen=True)
 class DomainsConfig:
@@ -77,7 +86,7 @@ class BenchConfig:
         "What is measured: steps, epochs and rankings, or requests to the finished models.",
         choices=("train", "serve"),
     )
-    repeats: int = option(40, "train: steps timed, after the compiling one.", low=5)
+    repeats: int = option(40, "train: steps timed, after the compiling one.", low=5, high=10**6)
     plain: str = option(
         "",
         "serve: folder of the plain student's export; without --plain and --distilled both are "
@@ -105,16 +114,16 @@ class BenchConfig:
 class LoadConfig:
     """How hard the service is asked."""
 
-    rate: float = option(500.0, "Requests a second.", above=0)
-    seconds: float = option(20.0, "Seconds for which they are sent.", above=0)
-    mixed: int = option(10_000, "Good and hostile requests after them.", low=2)
+    rate: float = option(500.0, "Requests a second.", above=0, high=1e5)
+    seconds: float = option(20.0, "Seconds for which they are sent.", above=0, high=1e5)
+    mixed: int = option(10_000, "Good and hostile requests after them.", low=2, high=10**7)
     many: int = option(
         0,
         "Requests after those, as fast as they are answered, for the service's memory; 1,800,000 "
         "are an hour's worth at 500 a second.",
         low=0,
     )
-    reloads: int = option(3, "Newer models that are put in place under load.", low=0)
+    reloads: int = option(3, "Newer models that are put in place under load.", low=0, high=1000)
     output: str = option("", "JSON file of the figures.", path="file")
 
     def __post_init__(self):

@@ -7,7 +7,7 @@ from experiments.cli.command import Call
 from experiments.cli.options import ReportConfig
 from experiments.reporting.results import Results, Timing
 from experiments.runs.views import TRAIN_FILES, StudyFiles, show, study_files, write_views
-from experiments.stages.record import read_results, read_versioned
+from experiments.stages.record import complete, read_results, read_versioned
 from prmkd_jax.common.errors import UserError
 
 
@@ -19,8 +19,9 @@ def run(call: Call) -> None:
         timing = output / files.timing
         # Without it the page has dashes for the times.
         seconds = cast(Timing, read_results(timing)) if timing.is_file() else Timing()
-        write_views(output, files, results, seconds)
-        show(output, files, results, seconds, call.reporter)
+        with complete(output / files.results):
+            write_views(output, files, results, seconds)
+            show(output, files, results, seconds, call.reporter)
 
 
 def find_studies(output: Path) -> list[StudyFiles]:

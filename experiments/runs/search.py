@@ -20,8 +20,11 @@ from experiments.runs.sheets import show_sheets
 from experiments.stages.identity import digest
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.common.files import require_place, write_json, write_text
 
+NO_SETTINGS = frozenset(
+    ("flagfile", "help", "grid", "model", "output_dir", "cache_dir", "overwrite", "log_to")
+)
 METRICS = ("Recall@10", "NDCG@10")
 TRIALS = "trials"
 """Folder of finished trials, next to `--output_dir`: all searches share it."""
@@ -31,6 +34,7 @@ def run(call: Call) -> None:
     """Runs all trials and writes one table, as JSON and as Markdown."""
     search = call.config(SearchConfig)
     output = Path(call.settings.run.output_dir)
+    require_place(output, "--output_dir")
     trials = parse_trials(call)
     plans = dict(zip(trials, plan_runs(trials.values(), rank_test=False), strict=True))
     check_runs(plans.values())
@@ -64,6 +68,7 @@ def parse_trials(call: Call) -> dict[str, Mapping[type, object]]:
         UserError: as `variations`.
     """
     search = call.config(SearchConfig)
+    search.require()
     alone = ["--teachers="] if search.model == "base" else []
     return {
         " ".join(change.removeprefix("--") for change in changes) or "as given": parse(
@@ -80,15 +85,21 @@ def combinations(grid: str) -> Iterator[list[str]]:
     [['--dropout=0.1', '--kl=js'], ['--dropout=0.5', '--kl=js']]
 
     Raises:
-        UserError: if a part is not of the form name=value,value.
+        UserError: if a part is not of the form name=value,value, tries something twice, or what
+            is no setting of a trial.
     """
-    options = []
+    options: dict[str, list[str]] = {}
     for part in filter(None, (part.strip() for part in grid.split(";"))):
         name, equals, values = part.partition("=")
         if not equals or not values:
             raise UserError(f"--grid: found {part!r}, expected name=value,value")
-        options.append([f"--{name.strip()}={value.strip()}" for value in values.split(",")])
-    return (list(chosen) for chosen in itertools.product(*options))
+        name, tried = name.strip().removeprefix("--"), [one.strip() for one in values.split(",")]
+        if name in options or len({*tried}) < len(tried):
+            raise UserError(f"--grid: found {part!r}, expected each name and each value once")
+        if name in NO_SETTINGS:
+            raise UserError(f"--grid: found {name!r}, which is no setting of a trial")
+        options[name] = [f"--{name}={value}" for value in tried]
+    return (list(chosen) for chosen in itertools.product(*options.values()))
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -18,24 +19,18 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
-VARIABLES = (
-    "JAX_ENABLE_X64",
-    "JAX_DEFAULT_MATMUL_PRECISION",
-    "JAX_DEFAULT_PRNG_IMPL",
-    "JAX_NUMPY_DTYPE_PROMOTION",
-    "JAX_PLATFORMS",
-    "JAX_THREEFRY_PARTITIONABLE",
-    "XLA_FLAGS",
-    "PJRT_NPROC",
-    "OMP_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_TF32_OVERRIDE",
+PREFIXES = (
+    *("JAX_", "XLA_", "TF_XLA_", "LIBTPU_", "PJRT_", "PYTORCH_", "TORCH_", "ATEN_"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32", "ROCR_", "HIP_"),
+    *("OMP_", "KMP_", "MKL_", "OPENBLAS_", "VECLIB_", "NUMEXPR_", "DNNL_", "ONEDNN_"),
 )
-"""Environment variables that change numbers, or how fast they come; listed where they are set."""
+"""What the variables begin with that change numbers, or how fast they come."""
+# They say where compiled programs and downloads lie, and change no number.
+_PLACES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_", "TORCH_HOME", "CUDA_CACHE_PATH")
 
 
 def describe_environment() -> dict[str, str | int]:
-    """Versions of what computes, the processor, its cores for us, the git commit, `VARIABLES`."""
+    """Versions of what computes, the processor, its cores, the git commit, such variables."""
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
@@ -43,7 +38,20 @@ def describe_environment() -> dict[str, str | int]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "git_commit": _commit(),
-        **{name: os.environ[name] for name in VARIABLES if name in os.environ},
+        **settings_of(os.environ),
+    }
+
+
+def settings_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the environment that change numbers, sorted.
+
+    >>> settings_of({"JAX_ENABLE_X64": "1", "HOME": "/root", "TORCH_HOME": "/torch"})
+    {'JAX_ENABLE_X64': '1'}
+    """
+    return {
+        name: value
+        for name, value in sorted(environ.items())
+        if name.startswith(PREFIXES) and not name.startswith(_PLACES)
     }
 
 

@@ -1,6 +1,8 @@
 """What students start from, and what they leave to be served."""
 
 import io
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from bridge import student_weights
 from bridge.recbole_layout import layout
 from bridge.student_weights import Start, read_start, to_recbole
 from experiments.cli.settings import RunConfig, Settings
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
@@ -18,6 +21,9 @@ from prmkd_jax.serve.exported import FILES, RECBOLE_FILE, export_student
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import class_identity
 from prmkd_jax.students.student import Params, abstract_params, create_student, param_shapes
+
+# Of every weight: itself, its gradient and Adam's two moments; of float32.
+_COPIES, _BYTES = 4, 4
 
 
 def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
@@ -31,7 +37,7 @@ def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
             `--export_recbole` can't be done.
     """
     if not class_identity(settings.student.student):
-        abstract_params(settings.student, facts)
+        _require_memory(abstract_params(settings.student, facts), settings)
     else:
         # A user's own class need not be one that can be traced.
         create_student(settings.student, facts, settings.run.seeds[0])
@@ -42,6 +48,30 @@ def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
         return None
     path = Path(settings.run.student_init)
     return read_start(path, settings.student, facts, task.dataset)
+
+
+def _require_memory(params: Params, settings: Settings) -> None:
+    """Refuses sizes that no training on this machine could hold.
+
+    Raises:
+        UserError: weights, gradients and Adam's two moments take more than there is.
+    """
+    numbers = sum(math.prod(shape) for shape in param_shapes(params).values())
+    needed, there = _COPIES * _BYTES * numbers, physical_memory()
+    if needed > there:
+        raise UserError(
+            f"--student={settings.student.student}: found {numbers:,} parameters, which take "
+            f"{needed / 2**30:,.0f} GiB to train, expected what fits into the {there / 2**30:,.0f} "
+            "GiB of this machine (a smaller --hidden_size, for one)"
+        )
+
+
+def physical_memory() -> float:
+    """Bytes of memory that the machine has; infinite where the system doesn't say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def start_digest(settings: Settings) -> str:

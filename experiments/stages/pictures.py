@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.cli.console import Reporter
-from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest, write_json, writing
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.config import IMAGE_FEATURES
@@ -69,10 +69,13 @@ def encode_pictures(
 
 
 def _made_of(folder: Path, paths: Sequence[str], config: ImageConfig) -> dict[str, str]:
-    """The encoder, and what stands for the pictures: their names, sizes and times."""
+    """The encoder, how files are read, and what stands for them: names, sizes and times."""
+    from teachers_torch.items.image_file import READING
+
     found = [(path, (folder / path).stat()) for path in paths]
     files = [[path, status.st_size, status.st_mtime_ns] for path, status in found]
-    return {"image_encoder": config.image_encoder, "pictures": content_digest(files)}
+    digest = content_digest([READING, files])
+    return {"image_encoder": config.image_encoder, "pictures": digest}
 
 
 def _is_encoded(folder: Path, table: pa.Table, made_of: dict[str, str]) -> bool:
@@ -94,15 +97,13 @@ def unreadable(
         paths: the files.
         progress: receives the files read and to read.
     """
-    from PIL import Image
+    from teachers_torch.items.image import image_fault
 
     broken = {}
     for number, path in enumerate(paths, start=1):
-        try:
-            with Image.open(folder / path) as image:
-                image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            broken[path] = first_line(error)
+        fault = image_fault(folder / path)
+        if fault:
+            broken[path] = fault
         progress(number, len(paths))
     return broken
 

@@ -23,6 +23,11 @@ def run(call: Call) -> None:
     """
     config, reporter = call.config(PrepareConfig), call.reporter
     config.require()
+    unread = config.unread()
+    if not config.encode_images:
+        unread["image_encoder"] = "no --encode_images"
+    for name in sorted(call.explicit & set(unread)):
+        reporter.warn(f"--{name} has no effect: {unread[name]}")
     folder = expanded(config.data_dir) / config.name
     _rows(config, reporter)
     if config.download_images:

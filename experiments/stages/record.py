@@ -6,8 +6,7 @@ records and of the ranks and seconds next to them; nothing else describes a run.
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from experiments.cli.settings import Settings
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import read_json
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import table_statistics
 from prmkd_jax.data.task import Task
@@ -144,8 +144,8 @@ def read_versioned(path: Path) -> dict[str, Any]:
         UserError: it is missing, damaged, or of another version.
     """
     # First, since what another version wrote may have no digest.
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        _require_version(path, json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError):
+        _require_version(path, read_json(path))
     return read_results(path)
 
 
@@ -172,6 +172,22 @@ def read_results(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: damaged ({first_line(error)}), expected what a run has written (delete the "
             "file; the same command writes it again)"
+        ) from error
+
+
+@contextlib.contextmanager
+def complete(path: Path) -> Iterator[None]:
+    """Shows what `read_versioned` read; what the file lacks is told in one line.
+
+    Raises:
+        UserError: something is missing in it, or of another kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{path}: damaged ({type(error).__name__}: {first_line(error)}), expected the results "
+            "of a finished run as they were written"
         ) from error
 
 

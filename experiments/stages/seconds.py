@@ -1,13 +1,13 @@
 """What the clock says of a run, apart from its record: equal runs give equal records."""
 
 import contextlib
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.stages.record import SeedResult, read_results
+from prmkd_jax.common.files import parse_json
 from prmkd_jax.common.sealed import write_sealed_json
 
 SECONDS = "timing.json"
@@ -56,7 +56,7 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
     for line in log.read_bytes().splitlines() if log.is_file() else ():
         # A crash may have cut one in two.
         with contextlib.suppress(ValueError):
-            event = json.loads(line)
+            event = parse_json(line)
             if isinstance(event, dict):
                 yield event
 

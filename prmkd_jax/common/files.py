@@ -6,18 +6,25 @@ writes a file next removes what a killed process has left of it.
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import platform
 import re
 import shutil
+import stat
 import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from prmkd_jax.common.errors import UserError
+
+LARGEST_JSON = 2**30  # bytes; the ids and titles of a million items take a tenth
 
 
 def _machine() -> str:
@@ -168,6 +175,32 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: it is none, or is nested so deeply that nobody could read it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its lists are nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a regular file.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is no JSON, or larger than `LARGEST_JSON`.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise ValueError(f"it has more than {LARGEST_JSON >> 20} MB")
+    return parse_json(content.decode())
+
+
 def append_json_line(path: Path, content: Any) -> None:
     """Adds one line to a log of JSON lines; a line that a crash cut stays alone."""
     with path.open("ab+") as stream:
@@ -184,9 +217,49 @@ def flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def require_place(folder: Path, flag: str) -> None:
+    """Checks, before the hours are spent, that files can be put into a folder; changes nothing.
+
+    Args:
+        folder: there already, or to be made.
+        flag: how an error names what asked for it.
+
+    Raises:
+        UserError: it is in a file's place or below one, or may not be written.
+    """
+    try:
+        nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+        is_folder = nearest.is_dir()
+    except OSError as error:
+        raise UserError(f"{flag}: found {str(folder)[:200]!r} ({error.strerror})") from None
+    if not is_folder:
+        raise UserError(f"{flag}: found {nearest}, which is no folder, expected one or nothing")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{flag}: found {nearest} without permission to write, expected it")
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Opens a file to read, if it is one: a pipe would wait, and a device never end.
+
+    Raises:
+        OSError: it can't be opened, or is no regular file.
+    """
+    # Not to wait for whoever writes into a pipe; of a regular file it changes nothing.
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hex digits."""
-    with path.open("rb") as stream:
+    """SHA-256 of a regular file's content, 64 hex digits."""
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

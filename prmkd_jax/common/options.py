@@ -55,6 +55,12 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# Sizes and counts beyond are mistakes, and arrays of such sizes fit nowhere.
+LARGEST_COUNT = 2**31 - 1
+# What float32, in which everything is computed, makes neither infinite nor 0.
+SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**103
+
+
 def expected(field: dataclasses.Field) -> str:
     """Says in words what a field accepts: `one of a, b` or `at least 0, below 1`."""
     choices = field.metadata["choices"]
@@ -87,14 +93,36 @@ def validate(config: Any) -> None:
         if "bounds" in field.metadata and not allowed(getattr(config, field.name), field):
             value = getattr(config, field.name)
             raise UserError(
-                f"--{field.name}: found {value!r}, expected {expected(field) or 'a finite number'}"
+                f"--{field.name}: found {value!r}, expected "
+                f"{expected(field) or 'a finite number'}{excess(value, field)}"
             )
+
+
+def excess(value: Any, field: dataclasses.Field) -> str:
+    """What an error adds where a number is within the declared bounds, but of an absurd size."""
+    elements = value if isinstance(value, tuple) else (value,)
+    if any(_is_number(one) and math.isfinite(one) and not _sane(one, field) for one in elements):
+        whole = any(isinstance(one, int) for one in elements)
+        return f", at most {LARGEST_COUNT}" if whole else ", that float32 can hold"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _sane(value: float, field: dataclasses.Field) -> bool:
+    """Whether a number's size is one that arrays and float32 can have."""
+    if isinstance(value, float):
+        return value == 0 or SMALLEST <= abs(value) <= LARGEST
+    return field.metadata["bounds"]["high"] is not None or abs(value) <= LARGEST_COUNT
 
 
 def allowed(value: Any, field: dataclasses.Field) -> bool:
     """Whether a value (every element, for a tuple) lies within a field's declaration.
 
-    None always does: the annotation says where it may stand. nan and infinity never do.
+    None always does: the annotation says where it may stand. nan and infinity never do, nor
+    numbers whose size is none that arrays and float32 can have.
     """
     elements = value if isinstance(value, tuple) else (value,)
     return all(_element_allowed(element, field) for element in elements)
@@ -112,6 +140,8 @@ def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
     if field.metadata["path"] and "\0" in value:
         return False  # no system has such a file
     if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if _is_number(value) and not _sane(value, field):
         return False
     checks = {
         "low": lambda bound: value >= bound,

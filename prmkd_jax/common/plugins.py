@@ -1,9 +1,14 @@
 """Users' own classes, found by the entry points of the packages that are installed."""
 
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line
 
 
 def own_names(group: str, built_in: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,8 +35,46 @@ def own_class(group: str, name: str, flag: str) -> Any:
     entry = own_entry(group, name)
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--{flag}: {name}: {entry.value} can't be imported ({error})") from error
+    except Exception as error:  # a module may fail in any way while it is imported
+        raise UserError(
+            f"--{flag}: {name}: {entry.value} can't be imported ({_kind(error)}{first_line(error)})"
+        ) from error
+
+
+@contextlib.contextmanager
+def own_code(told: str, module: str) -> Iterator[None]:
+    """Runs what a user wrote; whatever it raises is told in one line, with its place.
+
+    Args:
+        told: what runs, such as a flag, a class and a method.
+        module: where the class is from.
+
+    Raises:
+        UserError: it raised something.
+
+    >>> with own_code("own:Mine.queries", __name__):  # doctest: +ELLIPSIS
+    ...     raise ValueError("no such thing")
+    Traceback (most recent call last):
+    prmkd_jax.common.errors.UserError: own:Mine.queries raised ValueError: no such thing...
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = getattr(sys.modules.get(module), "__file__", None)
+        places = [frame for frame in frames if frame.filename == own] or frames
+        where = f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
+        raise UserError(
+            f"{told} raised {type(error).__name__}: {first_line(error)}{where}"
+        ) from error
+
+
+def _kind(error: Exception) -> str:
+    """The name of an error whose text doesn't say what is wrong by itself."""
+    plain = isinstance(error, ImportError | AttributeError)
+    return "" if plain else f"{type(error).__name__}: "
 
 
 def own_identity(group: str, name: str) -> dict[str, str]:

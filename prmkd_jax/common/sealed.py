@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prmkd_jax.common.files import content_digest, file_digest, write_json, writing
+from prmkd_jax.common.files import content_digest, file_digest, read_json, write_json, writing
 
 _BYTES = hashlib.sha256().digest_size
 _BLOCK = 1 << 20
@@ -73,10 +73,7 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
         OSError: the file can't be read.
         ValueError: it isn't as it was written.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("lists in lists without end") from None
+    content = read_json(path)
     if not isinstance(content, dict) or _KEY not in content:
         raise ValueError("it has no digest")
     digest = content.pop(_KEY)

@@ -289,6 +289,8 @@ def _read_features(path: Path) -> Float16[np.ndarray, "images features"] | None:
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype != np.float16:
         found = f"{getattr(features, 'dtype', 'no array')} {getattr(features, 'shape', '')}".strip()
         raise UserError(f"{path}: found {found}, expected float16 [rows, d]")
+    if not features.shape[1]:
+        raise UserError(f"{path}: found vectors of width 0, expected at least 1")
     bad = np.argwhere(~np.isfinite(features))
     if len(bad):
         row, column = bad[0].tolist()

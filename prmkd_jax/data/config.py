@@ -41,10 +41,10 @@ class DataConfig:
         choices=("interactions", "catalogue"),
     )
     strict: bool = option(False, "Make an error of every warning of the data sheet.")
-    max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1)
+    max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1, high=65536)
     synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0, flag=False)
-    synthetic_users: int = option(2000, "Users of the synthetic target domain.", low=10)
-    synthetic_items: int = option(1500, "Items of the synthetic target domain.", low=20)
+    synthetic_users: int = option(2000, "Users of the synthetic target domain.", low=10, high=10**7)
+    synthetic_items: int = option(1500, "Items of the synthetic target domain.", low=20, high=10**7)
 
     def __post_init__(self):
         validate(self)

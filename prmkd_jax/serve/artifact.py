@@ -10,7 +10,6 @@ artifact.json what the programs take and give
 manifest.json SHA-256 of every other file; it comes last
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from jax import export
 
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, write_json, write_text, writing_folder
+from prmkd_jax.common.files import file_digest, read_json, write_json, write_text, writing_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import FILES, read_exported
@@ -346,8 +345,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except (OSError, ValueError):
         raise UserError(f"{path}: found no readable JSON, expected an artefact") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: found no JSON object, expected an artefact")

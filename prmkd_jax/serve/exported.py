@@ -23,7 +23,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import content_digest, file_digest, write_json, writing_into
+from prmkd_jax.common.files import content_digest, file_digest, read_json, write_json, writing_into
 from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.packing import PackedRows
@@ -226,7 +226,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     found = card.get("format", 1)
     if found != FORMAT:
         raise UserError(
-            f"{path}: format: found {found}, expected {FORMAT}: export the student again"
+            f"{path}: format: found {found!r}, expected {FORMAT}: export the student again"
         )
     content = {name: value for name, value in card.items() if name != "digest"}
     if card.get("digest") != content_digest(content):
@@ -316,7 +316,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise UserError(f"{path}: missing, expected an exported student") from error
     except ValueError as error:

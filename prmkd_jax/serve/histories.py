@@ -1,7 +1,6 @@
 """Histories from files of any size, one after another: JSON lines, parquet, a data set."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import parse_json
 from prmkd_jax.data.dataset import Dataset
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -71,8 +71,8 @@ def _read_lines(path: Path, first: int) -> Iterator[Asked]:
         for number, line in itertools.islice(filled, first, None):
             where = f"{path}, line {number}"
             try:
-                content = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                content = parse_json(line)
+            except ValueError as error:
                 raise UserError(
                     f"{where}: found no JSON ({first_line(error)}), expected an object"
                 ) from None

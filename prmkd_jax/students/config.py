@@ -33,7 +33,9 @@ class StudentConfig:
 
     student: str = option("sasrec", "The model that is served.", choices=STUDENT_NAMES)
     hidden_size: int = option(300, "Width D of the representations.", low=1)
-    num_layers: int = option(2, "Blocks, recurrent layers, or steps over lightgcn's graph.", low=1)
+    num_layers: int = option(
+        2, "Blocks, recurrent layers, or steps over lightgcn's graph.", low=1, high=256
+    )
     num_heads: int = option(2, "Attention heads; they divide --hidden_size.", low=1)
     inner_size: int = option(256, "Width of the attention blocks' feed-forward layer.", low=1)
     gru_size: int = option(0, "Width of gru4rec's state; 0 for --hidden_size.", low=0)

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.plugins import own_code
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.config import STUDENTS, StudentConfig
@@ -81,12 +82,17 @@ def create_student(
     """A freshly initialised student, split into its structure and its parameters.
 
     Raises:
-        UserError: a user's own class can't be imported, or gives arrays of other shapes than
-            the protocol's.
+        UserError: a user's own class can't be imported, raises something, or gives arrays of
+            other shapes than the protocol's.
     """
-    student = student_class(config.student)(config, facts, rngs=nnx.Rngs(params=seed))
-    if config.student not in STUDENTS:
-        _require_protocol(student, config.student, facts)
+    made = student_class(config.student)
+    if config.student in STUDENTS:
+        return nnx.split(made(config, facts, rngs=nnx.Rngs(params=seed)))
+    with own_code(f"{_told(config.student, made)}.__init__", made.__module__):
+        student = made(config, facts, rngs=nnx.Rngs(params=seed))
+    if not issubclass(type(student), nnx.Module):
+        raise UserError(f"{_told(config.student, made)} is no flax.nnx.Module, expected one")
+    _require_protocol(student, config.student, facts)
     return nnx.split(student)
 
 
@@ -147,7 +153,7 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
     Raises:
         UserError: a method is missing, or returns no floats of the shape that it should.
     """
-    told = f"--student: {name}: {type(student).__module__}.{type(student).__qualname__}"
+    told = _told(name, type(student))
     for method in ("queries", "items", "score"):
         if not callable(getattr(student, method, None)):
             raise UserError(f"{told} has no method {method}, expected queries, items and score")
@@ -155,7 +161,8 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
     rows = PackedRows(*[slots] * len(PackedRows._fields))
 
     def shape_of(method: str, wanted: str, ask: Callable[[], Array]) -> jax.ShapeDtypeStruct:
-        found = jax.eval_shape(ask)
+        with own_code(f"{told}.{method}", type(student).__module__):
+            found = jax.eval_shape(ask)
         dtype = getattr(found, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             kind = type(found).__name__ if dtype is None else str(dtype)
@@ -163,6 +170,11 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
         return found
 
     queries = shape_of("queries", "[6, d]", lambda: student.queries(rows))
+    shape_of("queries", "[6, d]", lambda: student.queries(rows, nnx.Rngs(0)))
+    if isinstance(student, HasAuxiliary):
+        loss = shape_of("auxiliary", "[]", lambda: student.auxiliary(rows, nnx.Rngs(0)))
+        if loss.shape:
+            raise UserError(f"{told}.auxiliary returned shape {[*loss.shape]}, expected one number")
     items = shape_of("items", f"[{facts.num_items}, d]", student.items)
     width = queries.shape[-1] if queries.shape else "d"
     expected = [[6, width], [facts.num_items, width], [6, facts.num_items]]
@@ -175,6 +187,10 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
             f"--student: {name}: found queries, items and scores of shape {found} for 6 slots and "
             f"{facts.num_items} items, expected {expected}"
         )
+
+
+def _told(name: str, made: type) -> str:
+    return f"--student: {name}: {made.__module__}.{made.__qualname__}"
 
 
 def _scores(

@@ -15,7 +15,9 @@ NUMERICS_VERSION = 1
 class TrainConfig:
     """Optimisation and stopping, the same for the plain and the distilled student."""
 
-    batch_size: int = option(512, "Batch size: about this many training targets a step.", low=1)
+    batch_size: int = option(
+        512, "Batch size: about this many training targets a step.", low=1, high=2**24
+    )
     learning_rate: float = option(1e-3, "Adam's learning rate.", above=0)
     weight_decay: float = option(
         1e-5, "L2 coefficient added to the gradients of matrices and tables.", low=0

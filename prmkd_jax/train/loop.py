@@ -187,10 +187,7 @@ def _record(
         for name in ("loss", "cross_entropy", "distillation", "gradient_norm")
     }
     for name, value in means.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"epoch {epoch}: found a {name} of {value}, expected a finite one"
-            )
+        _require_finite(name, value, epoch)
     record = {"epoch": epoch, **means, "validation": validation}
     if run.teachers is not None and metrics[0].teachers is not None:
         fields = metrics[0].teachers._fields
@@ -199,7 +196,16 @@ def _record(
             name: {field: float(values[k]) for field, values in by_field.items()}
             for k, name in enumerate(run.teachers.names)
         }
+        for name, measures in record["teachers"].items():
+            for field, value in measures.items():
+                _require_finite(f"{field} of teacher {name}", value, epoch)
     return record
+
+
+def _require_finite(name: str, value: float, epoch: int) -> None:
+    # At once, not when hours later a record can't hold it.
+    if not math.isfinite(value):
+        raise FloatingPointError(f"epoch {epoch}: found a {name} of {value}, expected a finite one")
 
 
 def _fitted(

@@ -1,5 +1,6 @@
 """A user's own recommender as a teacher: an entry point that names a class, or a kind."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.plugins import own_class, own_entry, own_identity
+from prmkd_jax.common.plugins import own_class, own_code, own_entry, own_identity
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.config import TeacherSettings
@@ -45,13 +46,16 @@ class OwnTeacher:
             dataset: passed to the class.
 
         Raises:
-            UserError: its score_scale is no number that scales.
+            UserError: it raises something, or its score_scale is no number that scales.
         """
         self.name = name
         self._origin = origin
         self._num_items = dataset.num_items
-        self._model = model_class(dataset)
-        self.score_scale = self._scale(getattr(self._model, "score_scale", 1.0))
+        with self._own("__init__"):
+            self._model = model_class(dataset)
+        with self._own("score_scale"):
+            scale = getattr(self._model, "score_scale", 1.0)
+        self.score_scale = self._scale(scale)
         self._widths: dict[str, int] = {}
 
     @property
@@ -65,41 +69,46 @@ class OwnTeacher:
         """The class's vectors of these instances.
 
         Raises:
-            UserError: they are not finite, or not one row an instance.
+            UserError: they are not finite, or not one row an instance, or it raises something.
         """
-        vectors = self._model.encode_instances(instance_ids)
+        with self._own("encode_instances"):
+            vectors = self._model.encode_instances(instance_ids)
         return self._checked("encode_instances", vectors, len(instance_ids))
 
     def encode_items(self) -> Float32[np.ndarray, "items width"]:
         """The class's vectors of all items.
 
         Raises:
-            UserError: they are not finite, or not one row an item.
+            UserError: they are not finite, or not one row an item, or it raises something.
         """
-        return self._checked("encode_items", self._model.encode_items(), self._num_items)
+        with self._own("encode_items"):
+            vectors = self._model.encode_items()
+        return self._checked("encode_items", vectors, self._num_items)
+
+    def _own(self, method: str) -> contextlib.AbstractContextManager[None]:
+        told = f"--teachers: {self.name}: {self._origin}.{method}"
+        return own_code(told, self._origin.partition(":")[0])
 
     def _scale(self, value: Any) -> float:
         try:
-            scale = float(value)
-        except (TypeError, ValueError):
+            scale = float(_off_torch(value))
+        except (TypeError, ValueError, RuntimeError):
             scale = math.nan
         if not math.isfinite(scale) or scale == 0:
             raise self._wrong(f"score_scale is {value!r}, expected a finite number other than 0")
         return scale
 
     def _checked(self, method: str, vectors: Any, rows: int) -> Float32[np.ndarray, "rows width"]:
-        """The vectors as an array; tensors may be of any device and float, with a gradient too."""
+        """The vectors as an array of their own, in any order, device and type of real numbers."""
         try:
-            if hasattr(vectors, "detach"):  # a tensor; torch itself is slow to import for --help
-                vectors = vectors.detach().float().cpu().numpy()
-            if vectors is None:
-                raise TypeError
-            array = np.asarray(vectors).astype(np.float32, copy=False)
+            found = np.asarray(_off_torch(vectors))
         except (TypeError, ValueError, RuntimeError):
-            raise self._wrong(
-                f"{method} returned {type(vectors).__name__}, expected an array of [{rows}, d] of "
-                "finite numbers"
-            ) from None
+            raise self._wrong(_returned(method, type(vectors).__name__, rows)) from None
+        if found.dtype.kind not in "fiub" or vectors is None:
+            kind = f"dtype {found.dtype}" if found.ndim and found.dtype != object else ""
+            raise self._wrong(_returned(method, kind or type(vectors).__name__, rows))
+        with np.errstate(over="ignore"):  # told below
+            array = np.ascontiguousarray(found, dtype=np.float32)
         if array.ndim != 2 or len(array) != rows or not array.shape[1]:
             raise self._wrong(
                 f"{method} returned shape {list(array.shape)}, expected [{rows}, d] of finite "
@@ -118,6 +127,19 @@ class OwnTeacher:
     def _wrong(self, what: str) -> UserError:
         separator = ": " if what.startswith("found") else "."
         return UserError(f"--teachers: {self.name}: {self._origin}{separator}{what}")
+
+
+def _off_torch(value: Any) -> Any:
+    """A tensor of any device and float as an array, with a gradient too; others as they are."""
+    # torch itself is slow to import for --help
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _returned(method: str, what: str, rows: int) -> str:
+    return f"{method} returned {what}, expected an array of [{rows}, d] of finite numbers"
 
 
 @dataclasses.dataclass(frozen=True)

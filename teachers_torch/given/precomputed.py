@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
-from prmkd_jax.common.arrays import open_npy
+from prmkd_jax.common.arrays import half_fault, open_npy
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import files_digest
@@ -40,6 +40,7 @@ class PrecomputedTeacher:
             UserError: naming the file, what was found and what was expected.
         """
         self.score_scale = config.scale
+        self._paths = _path(config, INSTANCES), _path(config, ITEMS)
         self._normalize = config.normalize
         self._items = _read(config, ITEMS, dataset.num_items, None)
         width = self._items.shape[1]
@@ -60,8 +61,26 @@ class PrecomputedTeacher:
         """The rows of all items."""
         return self._scaled(self._items)
 
+    def require_half(self) -> None:
+        """Checks the vectors as they are stored in the end.
+
+        Raises:
+            UserError: float16 can't hold one, or all are zeros.
+        """
+        for path, array in ((self._paths[0], self._instances), (self._paths[1], self._items)):
+            filled = False
+            for start in range(0, len(array), ROWS_AT_ONCE):
+                rows = self._scaled(array[start : start + ROWS_AT_ONCE])
+                fault = half_fault(rows, start)
+                if fault:
+                    raise UserError(f"{path}: {fault}")
+                filled = filled or bool(rows.any())
+            if not filled:
+                raise UserError(f"{path}: found zeros in all {len(array)} rows, expected vectors")
+
     def _scaled(self, rows: np.ndarray) -> Float32[np.ndarray, "rows width"]:
-        rows = np.asarray(rows, dtype=np.float32)
+        with np.errstate(over="ignore"):  # told by `require_half`
+            rows = np.asarray(rows, dtype=np.float32)
         if not self._normalize:
             return rows
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -118,8 +137,12 @@ class PrecomputedKind(Untuned):
     reads = (PrecomputedConfig,)
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
-        """Reads both arrays: shapes, types, finite values."""
-        self.build(task, settings, cache, lambda event: None)
+        """Reads both arrays: shapes, types, finite values, which float16 can hold.
+
+        Raises:
+            UserError: naming file and row.
+        """
+        self.build(task, settings, cache, lambda event: None).require_half()
 
     def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
         """Content of the arrays, wherever they are, and how their product becomes a logit."""

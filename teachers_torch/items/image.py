@@ -2,24 +2,26 @@
 
 import dataclasses
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float16, Float32
-from PIL import Image, UnidentifiedImageError
 
 from prmkd_jax.common.cache import Cache
-from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import files_digest
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig
+from teachers_torch.items.image_encoder import ImageEncoder
+from teachers_torch.items.image_file import READING, BrokenImage, read_image
 from teachers_torch.items.text import Progress, encoder_identity
+
+_LOG = logging.getLogger(__name__)
 
 # About how many images are encoded between two parts on disk.
 PART = 256
@@ -70,6 +72,9 @@ def encode_files(
 ) -> Dataset:
     """The data set with `image_features` encoded from its image files.
 
+    Files that are no image which can be read are counted and named in a warning; their items
+    have no image.
+
     Args:
         dataset: its catalogue has `image_paths`.
         config: the encoder and its batch size.
@@ -77,7 +82,7 @@ def encode_files(
         progress: receives the images encoded and to encode, every batch.
 
     Raises:
-        UserError: an image or the encoder can't be read.
+        UserError: no image can be read, or not the encoder.
     """
     distinct = _distinct(dataset)
 
@@ -86,14 +91,22 @@ def encode_files(
     parts = cache.room("images") / f"{name}.parts"
 
     def make(path: Path) -> None:
+        made = _encode(distinct, config, progress, parts)
+        if np.isnan(made).any(axis=1).all():
+            raise UserError(_none(dataset, distinct))
         with path.open("wb") as file:
-            np.save(file, _encode(distinct, config, progress, parts))
+            np.save(file, made)
 
     features = np.load(cache.entry("images", name, make))
     shutil.rmtree(parts, ignore_errors=True)
-    row_of = {path: row for row, path in enumerate(distinct)}
+    broken = np.isnan(features).any(axis=1)
+    if broken.any():
+        told = _told([path for path, bad in zip(distinct, broken, strict=True) if bad])
+        _LOG.warning("data set %s: %s; its items have none", dataset.name, told)
+    row_of = {path: row for row, path in enumerate(distinct) if not broken[row]}
     paths = dataset.catalogue.image_paths or ()
     rows = np.array([row_of.get(path, -1) for path in paths], dtype=np.int32)
+    features[broken] = 0  # no item has these rows
     catalogue = dataclasses.replace(dataset.catalogue, image_features=features, image_rows=rows)
     return dataclasses.replace(dataset, catalogue=catalogue)
 
@@ -110,19 +123,45 @@ def feature_width(dataset: Dataset, config: ImageConfig, cache: Cache) -> int:
     name = _entry(distinct, config)
     if cache.has("images", name):
         return np.load(cache.room("images") / name, mmap_mode="r").shape[1]
-    return encode_paths(distinct[:1], config, lambda done, total: None).shape[1]
+    readable = next((path for path in distinct if not image_fault(path)), None)
+    if readable is None:
+        raise UserError(_none(dataset, distinct))
+    return encode_paths([readable], config, lambda done, total: None).shape[1]
+
+
+def image_fault(path: str | Path) -> str:
+    """Why a file is no image that can be read; "" if it is one."""
+    try:
+        read_image(path)
+    except BrokenImage as error:
+        return str(error)
+    return ""
+
+
+def _none(dataset: Dataset, paths: Sequence[str]) -> str:
+    return f"data set {dataset.name}: {_told(paths)}, expected at least one image"
+
+
+def _told(broken: Sequence[str]) -> str:
+    """How many image files can't be read, and one of them."""
+    return (
+        f"found {len(broken):,} image files that can't be read (such as {broken[0]}: "
+        f"{image_fault(broken[0])})"
+    )
 
 
 def contents_digest(paths: Sequence[str]) -> str:
     """SHA-256 over the contents of files; their places don't matter.
 
-    Raises:
-        UserError: one can't be read.
+    What is no file, or can't be read, counts as it is: whoever puts an image there has changed it.
     """
-    try:
-        return files_digest(map(Path, paths))
-    except OSError as error:
-        raise UserError(f"{error.filename}: no such file, expected the item's image") from error
+    digest = hashlib.sha256(f"reading {READING}".encode())
+    for path in paths:
+        try:
+            digest.update(bytes.fromhex(file_digest(Path(path))))
+        except OSError:
+            digest.update(b"none")
+    return digest.hexdigest()
 
 
 def images_digest(dataset: Dataset) -> str:
@@ -142,15 +181,15 @@ def _entry(paths: Sequence[str], config: ImageConfig) -> str:
 def encode_paths(
     paths: Sequence[str], config: ImageConfig, progress: Progress
 ) -> Float16[np.ndarray, "images features"]:
-    """Encodes image files, without the cache.
+    """Encodes image files, without the cache; NaN where one can't be read.
 
     Args:
-        paths: the files, at least one.
+        paths: the files, at least one of which can be read.
         config: the encoder and its batch size.
         progress: receives the images encoded and to encode, every batch.
 
     Raises:
-        UserError: an image or the encoder can't be read.
+        UserError: the encoder can't be read, or gives what is not finite.
     """
     with tempfile.TemporaryDirectory() as parts:
         return _encode(paths, config, progress, Path(parts))
@@ -160,60 +199,16 @@ def _encode(
     paths: Sequence[str], config: ImageConfig, progress: Progress, parts: Path
 ) -> Float16[np.ndarray, "images features"]:
     """`encode_paths`, with a folder for what is done if it is stopped."""
-    processor, model = _load_encoder(config.image_encoder)
+    encoder = ImageEncoder(config.image_encoder)
     size = config.image_batch_size
 
     def encode(start: int, stop: int) -> np.ndarray:
         batches = []
         for at in range(start, stop, size):
-            images = [_open(path) for path in paths[at : min(at + size, stop)]]
-            pixels = processor(images=images, return_tensors="pt")["pixel_values"]
-            encoded = _vectors(model, pixels.to(model.device)).cpu().numpy()
-            finite = np.isfinite(encoded).all(axis=1)
-            if not finite.all():
-                raise UserError(
-                    f"--image_encoder: found a vector of {config.image_encoder} that is not "
-                    f"finite, for {paths[at + int(np.argmin(finite))]}, expected finite numbers"
-                )
-            batches.append(encoded.astype(np.float16))
-            progress(at + len(images), len(paths))
+            some = paths[at : min(at + size, stop)]
+            batches.append(encoder.encode(some))
+            progress(at + len(some), len(paths))
         return np.concatenate(batches)
 
     # A part is some batches, so that small batches don't make many files.
     return make_in_parts(parts, len(paths), size * max(1, PART // size), encode)
-
-
-@torch.inference_mode()
-def _vectors(model: Any, pixels: torch.Tensor) -> Float32[torch.Tensor, "images features"]:
-    """CLIP's projected vectors, [CLS] of other Transformers, the pooled map of a ConvNet."""
-    if hasattr(model, "get_image_features"):
-        features = model.get_image_features(pixel_values=pixels)
-        return getattr(features, "pooler_output", features)
-    hidden = model(pixel_values=pixels).last_hidden_state
-    return hidden[:, 0] if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
-
-
-def _load_encoder(encoder: str) -> tuple[Any, Any]:
-    # Imported here: it takes seconds, and features from the cache don't need it.
-    from transformers import AutoImageProcessor, AutoModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        # Resizing by Pillow: it is there without torchvision, and so everywhere the same.
-        processor = AutoImageProcessor.from_pretrained(encoder, backend="pil")
-        return processor, AutoModel.from_pretrained(encoder).eval().to(device)
-    except Exception as error:  # the library fails in many ways, all of them the user's input
-        raise UserError(
-            f"--image_encoder: found {encoder!r}, expected a Hugging Face hub name or folder of "
-            f"a vision encoder ({first_line(error)})"
-        ) from error
-
-
-def _open(path: str) -> Any:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path}: found no readable image, expected one") from error

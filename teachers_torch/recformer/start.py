@@ -11,7 +11,8 @@ from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import RecformerConfig, TeacherSettings
-from teachers_torch.items.text import BUNDLED_ENCODER, bundled_folder, encoder_identity
+from teachers_torch.items.text import encoder_identity
+from teachers_torch.items.text_encoder import BUNDLED_ENCODER, bundled_folder
 from teachers_torch.recformer.convert import convert, load_encoder
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.model import Recformer, RecformerTeacher
@@ -68,8 +69,9 @@ def load_start(config: RecformerConfig, max_items: int) -> Start:
         tokenizer = load_tokenizer(config.tokenizer or BUNDLED_ENCODER)
         start = Start(_random(config, tokenizer, max_items), {}, tokenizer)
     elif path.is_file():
-        tokenizer = load_tokenizer(config.tokenizer or OFFICIAL_TOKENIZER)
-        start = Start(*read_official(path), tokenizer)
+        # First the file that is here: the tokenizer may have to be fetched.
+        official = read_official(path)
+        start = Start(*official, load_tokenizer(config.tokenizer or OFFICIAL_TOKENIZER))
     elif (path / CARD).is_file():
         start = Start(*read_start(path), load_tokenizer(str(path / TOKENIZER)))
     else:

@@ -197,7 +197,7 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path, table, value):
     rows = {"instances": len(HISTORIES.items), "items": WORLD.num_items}[table]
     array = drawn(0, rows)
     array[3, 2] = value
-    with pytest.raises(UserError, match=f"teacher teacher0: {table}.npy: found a value of"):
+    with pytest.raises(UserError, match=f"teacher0: {table}.npy: row 3: found a value of"):
         write(tmp_path, **{table: array})
     assert not has_vectors(tmp_path)
 

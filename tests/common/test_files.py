@@ -5,11 +5,16 @@ import sys
 
 import pytest
 
+from prmkd_jax.common import files
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import (
     append_json_line,
     content_digest,
     file_digest,
+    open_regular,
+    read_json,
     remove_leftovers,
+    require_place,
     write_json,
     writing,
     writing_folder,
@@ -130,3 +135,45 @@ def test_digests_are_sha256(tmp_path):
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert file_digest(tmp_path / "abc") == expected
     assert content_digest([1]) != content_digest(["1"])
+
+
+@pytest.mark.parametrize("read", [open_regular, file_digest, read_json])
+def test_what_is_no_regular_file_is_not_read(read, tmp_path):
+    """A pipe waits for ever, a device never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "link", tmp_path):
+        with pytest.raises(OSError, match="it is no regular file"):
+            read(path)
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"", b"1" * 5000])
+def test_what_is_no_json_is_a_value_error(content, tmp_path):
+    """Python's recursion limit as a traceback."""
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_of_an_absurd_size_is_not_read(tmp_path, monkeypatch):
+    """A card of a hundred gigabytes."""
+    monkeypatch.setattr(files, "LARGEST_JSON", 2**20)
+    (tmp_path / "a.json").write_bytes(b" " * (2**20 + 1))
+    with pytest.raises(ValueError, match="it has more than 1 MB"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"a": [1, null]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1, None]}
+
+
+def test_a_place_is_checked_without_being_made(tmp_path):
+    """Hours of work that have no place to go to."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"^--out: found .*, which is no folder, expected one"):
+            require_place(place, "--out")
+    require_place(tmp_path / "new" / "below", "--out")
+    require_place(tmp_path, "--out")
+    assert not (tmp_path / "new").exists()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.options import allowed, expected, option, validate
+from prmkd_jax.common.options import allowed, excess, expected, option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.train.config import TrainConfig
@@ -40,9 +40,9 @@ FIELDS = {field.name: field for field in dataclasses.fields(Toy)}
         ("closed", -1.0000001, False),
         ("open", 0, False),
         ("open", 1, False),
-        ("open", 1e-300, True),
+        ("open", 1e-300, False),
         ("open", math.nan, False),
-        ("free", -1e300, True),
+        ("free", -1e300, False),
         ("free", math.nan, False),
         ("free", math.inf, False),
         ("maybe", math.inf, False),
@@ -65,7 +65,26 @@ def test_validate_accepts_exactly_what_is_declared(name, value, valid):
     with pytest.raises(UserError, match=rf"^--{name}: found ") as caught:
         Toy(**{name: value})
     assert repr(value) in str(caught.value)
-    assert str(caught.value).endswith(f"expected {expected(FIELDS[name]) or 'a finite number'}")
+    words = expected(FIELDS[name]) or "a finite number"
+    assert str(caught.value).endswith(f"expected {words}{excess(value, FIELDS[name])}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("open", 1e-300, ", that float32 can hold"),
+        ("free", -1e300, ", that float32 can hold"),
+        ("maybe", 2**31, ", at most 2147483647"),
+        ("several", (1, 2**31), ""),
+        ("open", 2.0, ""),
+        ("open", math.nan, ""),
+        ("choice", "c", ""),
+        ("maybe", None, ""),
+    ],
+)
+def test_an_absurd_size_is_told_where_the_declared_bounds_hold(name, value, words):
+    """A line that says "above 0" of a number that is."""
+    assert excess(value, FIELDS[name]) == words
 
 
 @pytest.mark.parametrize(
@@ -86,9 +105,11 @@ def test_expected_says_the_limits(name, words):
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_allowed_agrees_with_the_inequalities(value):
     """The four bounds against the comparisons they are named after."""
-    assert allowed(value, FIELDS["closed"]) == (-1 <= value <= 1)
-    assert allowed(value, FIELDS["open"]) == (0 < value < 1)
-    assert allowed((0, value), FIELDS["free"]) == math.isfinite(value)
+    # What float32 neither makes infinite nor 0.
+    held = value == 0 or 2.0**-126 <= abs(value) <= 2.0**128 - 2.0**103
+    assert allowed(value, FIELDS["closed"]) == (held and -1 <= value <= 1)
+    assert allowed(value, FIELDS["open"]) == (held and 0 < value < 1)
+    assert allowed((0, value), FIELDS["free"]) == held
 
 
 @pytest.mark.parametrize("config", [DataConfig, DistillConfig, TrainConfig])

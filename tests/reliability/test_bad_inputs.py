@@ -52,17 +52,23 @@ CASES = [
         "--hidden_size: found '1e3', expected a whole number, at least 1",
     ),
     ("train | --hidden_size=", "--hidden_size: found '', expected a whole number, at least 1"),
-    ("train | --num_layers=-1", "--num_layers: found '-1', expected a whole number, at least 1"),
+    (
+        "train | --num_layers=-1",
+        "--num_layers: found '-1', expected a whole number, at least 1, at most 256",
+    ),
     (
         "train | --num_heads=3 | --hidden_size=16",
         "--num_heads: found 3, expected a divisor of --hidden_size=16",
     ),
     ("train | --inner_size=0", "--inner_size: found '0', expected a whole number, at least 1"),
-    ("train | --batch_size=0", "--batch_size: found '0', expected a whole number, at least 1"),
+    (
+        "train | --batch_size=0",
+        "--batch_size: found '0', expected a whole number, at least 1, at most 16777216",
+    ),
     ("train | --batch_size=10", "--batch_size: found 10, expected at least --max_seq_len=50"),
     (
         "train | --batch_size=many",
-        "--batch_size: found 'many', expected a whole number, at least 1",
+        "--batch_size: found 'many', expected a whole number, at least 1, at most 16777216",
     ),
     ("train | --learning_rate=0", "--learning_rate: found '0', expected a number, above 0"),
     ("train | --learning_rate=-1", "--learning_rate: found '-1', expected a number, above 0"),
@@ -71,8 +77,14 @@ CASES = [
     ("train | --weight_decay=-1", "--weight_decay: found '-1', expected a number, at least 0"),
     ("train | --max_epochs=0", "--max_epochs: found '0', expected a whole number, at least 1"),
     ("train | --patience=0", "--patience: found '0', expected a whole number, at least 1"),
-    ("train | --max_seq_len=0", "--max_seq_len: found '0', expected a whole number, at least 1"),
-    ("train | --max_seq_len=-5", "--max_seq_len: found '-5', expected a whole number, at least 1"),
+    (
+        "train | --max_seq_len=0",
+        "--max_seq_len: found '0', expected a whole number, at least 1, at most 65536",
+    ),
+    (
+        "train | --max_seq_len=-5",
+        "--max_seq_len: found '-5', expected a whole number, at least 1, at most 65536",
+    ),
     ("train | --seeds=", "--seeds: found none, expected at least one"),
     (
         "train | --seeds=-1",
@@ -168,11 +180,11 @@ CASES = [
     ),
     (
         "train | --synthetic_users=0",
-        "--synthetic_users: found '0', expected a whole number, at least 10",
+        "--synthetic_users: found '0', expected a whole number, at least 10, at most 10000000",
     ),
     (
         "train | --synthetic_items=1",
-        "--synthetic_items: found '1', expected a whole number, at least 20",
+        "--synthetic_items: found '1', expected a whole number, at least 20, at most 10000000",
     ),
     ("train | --output_dir=", "--output_dir: found '', expected a path, not empty"),
     ("train | --output_dir=a\0b", "--output_dir: found 'a\\x00b', expected a path, not empty"),
@@ -244,7 +256,7 @@ CASES = [
     ),
     (
         "train | --teacher_hidden_size=0",
-        "--teacher_hidden_size: found '0', expected a whole number, at least 1",
+        "--teacher_hidden_size: found '0', expected a whole number, at least 1, at most 65536",
     ),
     (
         "train | --teacher_dropout=1",
@@ -264,7 +276,7 @@ CASES = [
     ),
     (
         "train | --teacher_batch_size=0",
-        "--teacher_batch_size: found '0', expected a whole number, at least 1",
+        "--teacher_batch_size: found '0', expected a whole number, at least 1, at most 16777216",
     ),
     (
         "train | --text_batch_size=0",

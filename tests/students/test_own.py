@@ -83,7 +83,44 @@ class Padded(nnx.Module):
 class Shaped(Padded):
     rows = 0
     def queries(self, rows, rngs=None): return self.table[...][rows.item_seq]
+class Sound(Padded):
+    rows = 0
+class Unmade(Sound):
+    def __init__(self, config, facts, *, rngs): self.width = config.widht
+class Raises(Sound):
+    def items(self): raise KeyError("no such key")
+class Evaluates(Sound):
+    def queries(self, rows): return Padded.queries(self, rows)
+class Array(Sound):
+    def items(self): return [1.0]
+class Whole(Sound):
+    def score(self, queries, items): return (queries @ items.T).astype(int)
+class Vector(Sound):
+    def auxiliary(self, rows, rngs): return jnp.zeros(3)
+class Plain:
+    def __init__(self, config, facts, *, rngs): pass
 """
+OWN = "my_package.own"
+MISTAKES = {
+    "Unmade": "Unmade.__init__ raised AttributeError: 'StudentConfig' object has no attribute",
+    "Raises": "Raises.items raised KeyError: 'no such key' (own.py, line ",
+    "Evaluates": "Evaluates.queries raised TypeError: Evaluates.queries() takes 2 positional",
+    "Array": "Array.items returned list, expected floats [40, d]",
+    "Whole": "Whole.score returned int32, expected floats [6, 40]",
+    "Vector": "Vector.auxiliary returned shape [3], expected one number",
+    "Plain": "Plain is no flax.nnx.Module, expected one",
+}
+
+
+def test_mistakes_of_the_class_name_class_and_method(tmp_path):
+    """A page of JAX's traceback, at the first step of training."""
+    names = {name.lower(): name for name in MISTAKES}
+    entries = {name: f"{OWN}:{cls}" for name, cls in names.items()}
+    install(tmp_path, OWN_GROUP, BAD, **entries)
+    found = trained(tmp_path, *names)
+    for name, cls in names.items():
+        assert found[name].startswith(f"--student: {name}: {OWN}.{MISTAKES[cls]}")
+        assert "\n" not in found[name]
 
 
 def test_other_shapes_than_the_protocols_are_told_in_one_line(tmp_path):

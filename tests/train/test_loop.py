@@ -374,3 +374,24 @@ def count_compiled() -> tuple[int, ...]:
     """Programs of the evaluator that were compiled so far."""
     jitted = (evaluator._encode, evaluator._items, evaluator._rank, evaluator._scatter)
     return tuple(function._cache_size() for function in jitted)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [("loss", "loss"), ("gradient_norm", "gradient_norm"), ("kl", "kl of teacher one")],
+)
+def test_a_number_that_is_not_finite_ends_the_epoch_in_which_it_came(field, told, value):
+    """Hours of training that end in a record that can't be written."""
+    measures = types.SimpleNamespace(_fields=("kl",), kl=np.array([0.5]))
+    numbers = ("loss", "cross_entropy", "distillation", "gradient_norm")
+    step = types.SimpleNamespace(**dict.fromkeys(numbers, 1.0), num_instances=4, teachers=measures)
+    run = types.SimpleNamespace(teachers=types.SimpleNamespace(names=("one",)))
+    assert loop._record([step], run, 3, {})["teachers"] == {"one": {"kl": 0.5}}
+    if field == "kl":
+        measures.kl = np.array([value])
+    else:
+        setattr(step, field, value)
+    with pytest.raises(FloatingPointError) as caught:
+        loop._record([step], run, 3, {})
+    assert str(caught.value) == f"epoch 3: found a {told} of {value}, expected a finite one"

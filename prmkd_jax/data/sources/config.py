@@ -129,8 +129,7 @@ class PrepareConfig:
 
     def __post_init__(self):
         validate(self)
-        plain = self.name == os.path.basename(self.name) and "\0" not in self.name
-        if not plain or self.name.startswith("."):
+        if self.name and not _is_plain(self.name):
             raise UserError(f"--name: found {self.name!r}, expected a plain folder name")
         if self.name == "synthetic":
             raise UserError("--name: found 'synthetic', expected another name: it is a made one's")
@@ -158,6 +157,28 @@ class PrepareConfig:
         settings["raw_dir"] = self.raw_dir and os.path.abspath(expanded(self.raw_dir))
         return {name: settings[name] for name in settings if name not in _FREE}
 
+    def unread(self) -> dict[str, str]:
+        """Fields that nothing reads, and why."""
+        why: dict[str, str] = {}
+        if self.source == "table":
+            why["raw_dir"] = "--source=table reads --interactions"
+        else:
+            own = ["interactions", "items"]
+            if self.source != "recbole":
+                own += [name for name in vars(self) if name.endswith("_column")]
+            why |= dict.fromkeys(own, f"--source={self.source} knows its own")
+        if self.source != "amazon":
+            amazon = ("generation", "category", "reviews", "download", "base_url")
+            why |= dict.fromkeys(amazon, f"--source={self.source} is not Amazon's")
+        elif not self.download:
+            why["base_url"] = "there is no --download"
+        if self.source == "table" and not self.items:
+            texts = ("title", "brand", "categories", "description", "price", "image")
+            why |= dict.fromkeys((f"{name}_column" for name in texts), "there are no --items")
+        if not self.download_images:
+            why |= dict.fromkeys(("image_hosts", "image_connections"), "no --download_images")
+        return why
+
     def require(self) -> None:
         """Refuses settings that name no data, before anything is read.
 
@@ -174,6 +195,21 @@ class PrepareConfig:
             )
         if self.source == "amazon" and self.download and not self.category:
             raise UserError("--category: found nothing, expected it with --download")
+
+
+# With these a folder is no element of a list of names, or no name on some system.
+_ODD = frozenset(',;:"|?*<>\\/')
+_LONGEST_NAME = 200  # bytes
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is a folder's everywhere, and an element of --domains.
+
+    >>> [_is_plain(name) for name in ("Games-5core", "a/b", ".hidden", "a,b", "Ü ber")]
+    [True, False, False, False, True]
+    """
+    odd = not name.isprintable() or name.startswith(".") or name != name.strip()
+    return not odd and not _ODD & {*name} and len(name.encode()) <= _LONGEST_NAME
 
 
 def moment(flag: str, text: str) -> int | None:

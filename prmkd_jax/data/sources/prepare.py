@@ -1,7 +1,6 @@
 """From a foreign format to a canonical data set, in one call."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, write_json
+from prmkd_jax.common.files import file_digest, read_json, write_json
 from prmkd_jax.data.dataset import TEXT_FIELDS
 from prmkd_jax.data.prepared import file_digests
 from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
@@ -147,7 +146,7 @@ def _found(target: Path, config: PrepareConfig) -> Report:
     except UserError:
         files = None  # the raw files are gone, or the flags are others, which is told first
     require_same(target, config, files)
-    kept = json.loads((target / REPORT).read_text(encoding="utf-8"))
+    kept = read_json(target / REPORT)
     sheet = Sheet.from_list(kept["sheet"])
     if config.strict:
         sheet.require_clean()

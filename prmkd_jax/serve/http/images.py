@@ -1,6 +1,5 @@
 """Where the page finds an image of an item: addresses, and files that the service hands out."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import read_json
 
 # What a browser shows as an image and nothing else; SVG may hold a script.
 TYPES = {
@@ -74,7 +74,7 @@ def _from_parquet(file: Path) -> dict[str, str]:
 
 
 def _from_json(file: Path) -> dict[str, str]:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     return {item: name for item, name in content.items() if isinstance(name, str) and name}

@@ -88,7 +88,7 @@ def listen(config: ServeConfig) -> socket.socket:
         listening = socket.create_server(
             (config.host, config.port), family=family, backlog=_BACKLOG, reuse_port=False
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(
             f"--host, --port: found {config.host}:{config.port}, expected an address of this "
             f"machine that is free ({first_line(error)})"

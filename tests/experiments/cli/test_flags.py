@@ -272,15 +272,25 @@ def test_flagfile_that_is_no_text_is_refused(folder):
 
 
 LINES = st.text(st.characters(exclude_categories=["C", "Z"])).filter(lambda s: s.lower() != "none")
+# Of a size that float32 has; other numbers are refused.
+SMALLEST = 2.0**-126
+
+
+def reals(low, high):
+    return st.floats(low, high, exclude_max=high == 1).filter(
+        lambda value: value == 0 or abs(value) >= SMALLEST
+    )
+
+
 TOY_VALUES = {
     "text": st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8),
     "whole": st.integers(0, 7),
-    "real": st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "real": reals(SMALLEST, 1),
     "switch": st.booleans(),
-    "maybe_real": st.none() | st.floats(0, 1e30),
+    "maybe_real": st.none() | reals(0, 1e30),
     "maybe_text": st.none() | LINES,
-    "wholes": st.lists(st.integers(0), max_size=3).map(tuple),
-    "reals": st.lists(st.floats(-1e300, 1), max_size=3).map(tuple),
+    "wholes": st.lists(st.integers(0, 2**31 - 1), max_size=3).map(tuple),
+    "reals": st.lists(reals(-1e30, 1), max_size=3).map(tuple),
     "texts": st.lists(st.sampled_from("ab"), max_size=3).map(tuple),
 }
 

@@ -56,6 +56,31 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+def test_flags_that_nothing_reads_are_warned_of(tmp_path):
+    """An hour of looking for why --raw_dir changes nothing."""
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,2018-10-01\nu,b,2018-10-02\n")
+    done = run(
+        f"--interactions={log}",
+        "--name=shop",
+        f"--data_dir={tmp_path}",
+        "--raw_dir=somewhere",
+        "--category=Games",
+        "--title_column=name",
+        "--image_encoder=some/encoder",
+        "--image_hosts=a",
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if "has no effect" in line]
+    assert told == [
+        "warning: --category has no effect: --source=table is not Amazon's",
+        "warning: --image_encoder has no effect: no --encode_images",
+        "warning: --image_hosts has no effect: no --download_images",
+        "warning: --raw_dir has no effect: --source=table reads --interactions",
+        "warning: --title_column has no effect: there are no --items",
+    ]
+
+
 def test_help_needs_no_polars():
     code = (
         "import sys; from experiments.__main__ import main\n"

@@ -24,6 +24,20 @@ def test_part_without_values_is_refused(grid):
         list(combinations(grid))
 
 
+@pytest.mark.parametrize("grid", ["a=1;a=2", "a=1,1", "a=1;--a=2", "a= 1,1 "])
+def test_what_is_tried_twice_is_refused(grid):
+    """Hours for the same trial, or one value that silently wins."""
+    with pytest.raises(UserError, match=r"expected each name and each value once$"):
+        list(combinations(grid))
+
+
+@pytest.mark.parametrize("name", ["output_dir", "grid", "model", "flagfile", "overwrite"])
+def test_what_is_no_setting_of_a_trial_is_refused(name):
+    """Trials that differ in name alone."""
+    with pytest.raises(UserError, match=f"--grid: found '{name}', which is no setting of a trial"):
+        list(combinations(f"dropout=0.1;{name}=x"))
+
+
 def test_best_validation_ndcg_stands_first():
     """A table that is sorted by another metric, or the wrong way round."""
     rows = [

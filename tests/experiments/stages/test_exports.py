@@ -164,3 +164,16 @@ def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
     found = started(tmp_path, f"--init=student={place}").params
     assert same_bits(found, moved)
     assert not list(tmp_path.glob("*.partial-*"))
+
+
+def test_a_student_that_fits_into_no_machine_is_refused(tmp_path, monkeypatch):
+    """A machine that swaps for an hour and then kills the run."""
+    monkeypatch.setattr("experiments.stages.exports.physical_memory", lambda: 2.0**33)
+    assert started(tmp_path) is None
+    with pytest.raises(UserError) as caught:
+        started(tmp_path, "--hidden_size=2000000", "--num_heads=1")
+    assert str(caught.value).startswith("--student=sasrec: found ")
+    assert str(caught.value).endswith(
+        "GiB to train, expected what fits into the 8 GiB of this machine (a smaller "
+        "--hidden_size, for one)"
+    )

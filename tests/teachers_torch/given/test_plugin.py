@@ -96,6 +96,27 @@ class Zero(Short):
     score_scale = 0.0
 class Half:
     def encode_items(self): return np.ones((20, 2))
+class Raises(Short):
+    def encode_items(self):
+        return {}["no such key"]
+class Unmade(Short):
+    def __init__(self, dataset): raise RuntimeError("two\\nlines")
+class Property(Short):
+    @property
+    def score_scale(self): return 1 / 0
+class Complex(Short):
+    def encode_items(self): return np.ones((self.n, 2), complex)
+class Objects(Short):
+    def encode_items(self): return np.array([[None, 1]] * self.n)
+class Huge(Short):
+    def encode_items(self): return np.full((self.n, 2), 1e300)
+class Sparse(Short):
+    def encode_items(self): return torch.eye(self.n)[:, :2].to_sparse()
+class Turned:
+    score_scale = torch.tensor(2.0, requires_grad=True)
+    def __init__(self, dataset): self.n = dataset.num_items
+    def encode_instances(self, ids): return np.ones((2, len(ids))).T[:, ::-1]
+    def encode_items(self): return [[float(item), 1] for item in range(self.n)][::-1]
 """
 
 
@@ -108,12 +129,19 @@ MISTAKES = {
     "Flat": "Flat.encode_items returned shape [20], expected [20, d] of finite numbers",
     "Unscaled": "Unscaled.score_scale is None, expected a finite number other than 0",
     "Zero": "Zero.score_scale is 0.0, expected a finite number other than 0",
+    "Raises": "Raises.encode_items raised KeyError: 'no such key' (own.py, line ",
+    "Unmade": "Unmade.__init__ raised RuntimeError: two (own.py, line ",
+    "Property": "Property.score_scale raised ZeroDivisionError: division by zero (own.py, line ",
+    "Complex": "Complex.encode_items returned dtype complex128, expected an array of [20, d]",
+    "Objects": "Objects.encode_items returned ndarray, expected an array of [20, d] of finite num",
+    "Huge": "Huge.encode_items returned nan or inf in row 0, expected finite numbers",
+    "Sparse": "Sparse.encode_items returned Tensor, expected an array of [20, d] of finite number",
 }
 
 
 def test_mistakes_of_the_class_are_reported_in_one_line(tmp_path):
     """A ranking of the wrong items, or a broadcast that fits by chance."""
-    classes = ["Short", "Nan", "Half", "Gone", "Grown", *MISTAKES]
+    classes = ["Short", "Nan", "Half", "Gone", "Grown", "Turned", *MISTAKES]
     names = {name.lower(): name for name in classes}
     install(
         tmp_path, OWN_GROUP, BAD, **{name: f"my_package.own:{cls}" for name, cls in names.items()}
@@ -128,6 +156,8 @@ def test_mistakes_of_the_class_are_reported_in_one_line(tmp_path):
         assert f"--teachers: {name.lower()}: my_package.own:{line}" in found[name.lower()]
     # Tensors with a gradient, and of half precision, are vectors all the same.
     assert found["grown"][1] == 2.0
+    # So are lists and arrays in any order, and a scale that is a parameter.
+    assert found["turned"][1] == 2.0
 
 
 def test_the_packages_version_tells_two_teachers_apart(tmp_path, monkeypatch):

@@ -1,9 +1,13 @@
+import re
+
 import numpy as np
 import pytest
 
+from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from teachers_torch.config import PrecomputedConfig
-from teachers_torch.given.precomputed import PrecomputedTeacher, content_digest
+from prmkd_jax.data.task import make_task
+from teachers_torch.config import PrecomputedConfig, TeacherSettings
+from teachers_torch.given.precomputed import KIND, PrecomputedTeacher, content_digest
 from tests.teachers_torch.worlds import ring_world
 
 DATASET = ring_world(users=4, items=6, length=5)
@@ -104,3 +108,38 @@ def test_the_digest_is_of_the_content(tmp_path, arrays):
     write(tmp_path / "b", {"items": np.load(tmp_path / "a" / "items.npy")})
     digests.append(content_digest(PrecomputedConfig(folder=str(tmp_path / "b"))))
     assert digests[0] == digests[2] != digests[1]
+
+
+def settings_of(**config):
+    return TeacherSettings(of={PrecomputedConfig: PrecomputedConfig(**config)})
+
+
+@pytest.mark.parametrize("name", ["instances", "items"])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (1e6, "row 4: found a value of 1e+06, expected finite ones up to 65504, for float16"),
+        (1e300, "row 4: found a value of inf, expected finite ones up to 65504, for float16"),
+        (1e-9, "row 4: found values up to 1e-09, expected larger ones, for float16"),
+    ],
+)
+def test_vectors_that_float16_cannot_hold_are_told_at_the_check(
+    name, value, told, tmp_path, arrays
+):
+    """A mistake in two files that is told after the other teachers' hours."""
+    arrays[name][4] = [0, value, 0]
+    write(tmp_path, arrays)
+    settings = settings_of(folder=str(tmp_path))
+    with pytest.raises(UserError, match=f"^{tmp_path}/{name}.npy: {re.escape(told)}"):
+        KIND.check(make_task(DATASET), settings, Cache(tmp_path))
+    if value < 1e300:  # normalised, it is 1
+        unit = settings_of(folder=str(tmp_path), normalize=True)
+        KIND.check(make_task(DATASET), unit, Cache(tmp_path))
+
+
+def test_vectors_of_zeros_alone_are_told_at_the_check(tmp_path, arrays):
+    """A distillation from a teacher that knows nobody."""
+    write(tmp_path, {**arrays, "instances": arrays["instances"] * 0})
+    settings = settings_of(folder=str(tmp_path))
+    with pytest.raises(UserError, match=r"instances\.npy: found zeros in all 20 rows, expected ve"):
+        KIND.check(make_task(DATASET), settings, Cache(tmp_path))

@@ -1,4 +1,7 @@
+import copy
 import dataclasses
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +11,8 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import ImageConfig
 from teachers_torch.items import image
-from teachers_torch.items.image import encode_files, image_features
+from teachers_torch.items.image import encode_files, feature_width, image_features
+from teachers_torch.items.image_encoder import ImageEncoder
 from tests.teachers_torch.worlds import ring_world
 
 ROWS = np.array([2, -1, 0, 1, -1, 3, 3], dtype=np.int32)
@@ -162,7 +166,7 @@ def test_encoded_images_come_from_the_cache(encoders, with_files, tmp_path, monk
     """Pictures encoded for every run, or old features of a image that has changed."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
     first = encode_files(with_files, config, Cache(tmp_path)).catalogue.image_features
-    monkeypatch.setattr(image, "_load_encoder", lambda name: pytest.fail("loaded the encoder"))
+    monkeypatch.setattr(image, "ImageEncoder", lambda name: pytest.fail("loaded the encoder"))
     again = encode_files(with_files, config, Cache(tmp_path)).catalogue.image_features
     np.testing.assert_array_equal(first, again)
     (tmp_path / "a.png").write_bytes((tmp_path / "c.png").read_bytes())
@@ -170,15 +174,99 @@ def test_encoded_images_come_from_the_cache(encoders, with_files, tmp_path, monk
         encode_files(with_files, config, Cache(tmp_path))
 
 
-def test_images_and_encoders_that_cannot_be_read_are_one_line(encoders, with_files, tmp_path):
+def test_an_encoder_that_cannot_be_read_is_one_line(with_files, tmp_path):
     """A traceback from the middle of a library."""
-    config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
     with pytest.raises(UserError, match=r"^--image_encoder: found ") as caught:
         encode_files(with_files, ImageConfig(image_encoder=str(tmp_path)), Cache(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_images_that_cannot_be_read_are_counted_named_and_left_out(
+    encoders, with_files, tmp_path, caplog
+):
+    """One bad image that ends a run, or that is taken for a good one, from the cache too."""
+    config = ImageConfig(image_encoder=str(encoders[0] / "vit"), image_batch_size=1)
+    whole = encode_files(with_files, config, Cache(tmp_path)).catalogue
     (tmp_path / "c.png").write_text("no image")
-    with pytest.raises(UserError, match=r"c\.png: found no readable image"):
-        encode_files(with_files, config, Cache(tmp_path))
-    (tmp_path / "c.png").unlink()
-    with pytest.raises(UserError, match=r"c\.png: no such file"):
-        encode_files(with_files, config, Cache(tmp_path))
+    os.remove(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "a.png")
+    for _ in range(2):
+        caplog.clear()
+        found = encode_files(with_files, config, Cache(tmp_path)).catalogue
+        assert caplog.messages == [
+            f"data set ring: found 2 image files that can't be read (such as {tmp_path}/a.png: it "
+            "is no regular file); its items have none"
+        ]
+        assert found.image_rows.tolist() == [1, -1, -1, -1, 1]
+        np.testing.assert_array_equal(found.image_features[1], whole.image_features[1])
+        assert np.isfinite(found.image_features).all()
+    assert feature_width(with_files, config, Cache(tmp_path / "other")) == 8
+
+
+def test_no_image_that_can_be_read_is_an_error(encoders, with_files, tmp_path):
+    """A teacher of images that has none, after the hours."""
+    config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
+    for name in ("a.png", "b.jpg", "c.png"):
+        os.remove(tmp_path / name)
+    line = (
+        f"^data set ring: found 3 image files that can't be read \\(such as {tmp_path}/a.png: "
+        r"there is no such file\), expected at least one image$"
+    )
+    for use in (encode_files, feature_width):
+        with pytest.raises(UserError, match=line):
+            use(with_files, config, Cache(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_stored_in_half_precision_are_computed_in_float32(
+    dtype, encoders, with_files, tmp_path
+):
+    """Pixels and weights of two types, or vectors rounded to three digits."""
+    import torch
+
+    _, models = encoders
+    model, processor = copy.deepcopy(models["vit"])
+    half = model.to(getattr(torch, dtype))
+    for part in (half, processor):
+        part.save_pretrained(tmp_path / "half")
+    half.float().save_pretrained(tmp_path / "float")
+    processor.save_pretrained(tmp_path / "float")
+    paths = [path for path in with_files.catalogue.image_paths if path]
+    vectors = [ImageEncoder(str(tmp_path / name)).encode(paths) for name in ("half", "float")]
+    np.testing.assert_array_equal(*vectors)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (np.nan, "layernorm.bias: found 1 of 8 weights that are not finite, expected finite num"),
+        (np.inf, "layernorm.bias: found 1 of 8 weights that are not finite, expected finite num"),
+        (1e9, "of {folder} with 1e+09, for "),
+    ],
+)
+def test_weights_and_vectors_that_are_no_numbers_are_told(
+    value, line, encoders, with_files, tmp_path
+):
+    """Vectors of infinity on disk, which every cosine then is."""
+    _, models = encoders
+    model, processor = copy.deepcopy(models["vit"])
+    model.layernorm.bias.data[3] = value
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "broken")
+    with pytest.raises(UserError) as caught:
+        ImageEncoder(str(tmp_path / "broken")).encode([with_files.catalogue.image_paths[0]])
+    assert line.format(folder=tmp_path / "broken") in str(caught.value)
+
+
+def test_weights_that_are_not_there_are_not_drawn(encoders, tmp_path):
+    """An encoder that is random in part, which the library only warns of."""
+    from safetensors.torch import load_file, save_file
+
+    folder, _ = encoders
+    shutil.copytree(folder / "vit", tmp_path / "part")
+    file = tmp_path / "part/model.safetensors"
+    weights = load_file(file)
+    del weights["layernorm.bias"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"without 1 of its weights, such as layernorm\.bias"):
+        ImageEncoder(str(tmp_path / "part"))

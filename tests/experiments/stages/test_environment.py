@@ -1,0 +1,28 @@
+"""What a record says of the machine and its environment."""
+
+import pytest
+
+from experiments.stages.environment import describe_environment
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "XLA_FLAGS", "JAX_PLATFORMS"),
+        *("JAX_DEBUG_NANS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG"),
+        *("NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+    ],
+)
+def test_variables_that_change_numbers_stand_in_the_record(name, monkeypatch):
+    """Two machines' results that differ without a trace of why."""
+    monkeypatch.delenv(name, raising=False)
+    assert name not in describe_environment()
+    monkeypatch.setenv(name, "as set")
+    assert describe_environment()[name] == "as set"
+
+
+@pytest.mark.parametrize("name", ["HOME", "JAX_COMPILATION_CACHE_DIR", "TORCH_HOME", "HF_TOKEN"])
+def test_other_variables_do_not(name, monkeypatch):
+    """Folders and secrets in a file that is passed around."""
+    monkeypatch.setenv(name, "as set")
+    assert name not in describe_environment()
