@@ -332,7 +332,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/cut.pth",
-        "{tmp}/cut.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a newer torch.save)), expected one",
+        "{tmp}/cut.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written again by its torch.load and a newer torch.save)), expected one",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=unisrec | --init=unisrec={tmp}/cut.pth",
@@ -340,11 +340,11 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=recformer | --init=recformer={tmp}/cut.pth",
-        "{tmp}/cut.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a newer torch.save)), expected one",
+        "{tmp}/cut.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written again by its torch.load and a newer torch.save)), expected one",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/junk.pth",
-        "{tmp}/junk.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a newer torch.save)), expected one",
+        "{tmp}/junk.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written again by its torch.load and a newer torch.save)), expected one",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/list.pth",
@@ -388,7 +388,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/nothing.pth",
-        "{tmp}/nothing.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a newer torch.save)), expected one",
+        "{tmp}/nothing.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written again by its torch.load and a newer torch.save)), expected one",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/number-tokens.pth",
@@ -396,7 +396,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/old.pth",
-        "{tmp}/old.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a newer torch.save)), expected one",
+        "{tmp}/old.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written again by its torch.load and a newer torch.save)), expected one",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=unisrec | --init=unisrec={tmp}/other-keys.pth",
@@ -460,7 +460,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/file",
-        "{tmp}/file: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a newer torch.save)), expected one",
+        "{tmp}/file: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written again by its torch.load and a newer torch.save)), expected one",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=unisrec | --init=unisrec=",

@@ -385,7 +385,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/text.pth",
-        "{tmp}/text.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written anew by its torch.load and a newer torch.save)), expected one",
+        "{tmp}/text.pth: found no checkpoint of torch.save (no archive (a file of PyTorch before 1.6 is written again by its torch.load and a newer torch.save)), expected one",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/code.pth",
