@@ -912,7 +912,7 @@ CASES = [
     ),
     (
         "export | --model={tmp}/card-list | --output_dir={tmp}/thesis",
-        "--output_dir: found {tmp}/thesis, no artefact, expected a new or empty folder",
+        "{tmp}/card-list/student.json: damaged: found no JSON object",
     ),
     (
         "export | --model={tmp}/card-list | --output_dir={tmp}/file",
@@ -1001,7 +1001,7 @@ CASES = [
     ),
     (
         "report | --output_dir={tmp}/results-nested",
-        "{tmp}/results-nested/results.json: damaged: found no JSON (its lists are nested too deeply) (delete the file; the same command writes it again)",
+        "{tmp}/results-nested/results.json: damaged (its lists are nested too deeply), expected what a run has written (delete the file; the same command writes it again)",
     ),
     (
         "report | --output_dir={tmp}/results-none",
@@ -1009,7 +1009,7 @@ CASES = [
     ),
     (
         "report | --output_dir={tmp}/results-nul",
-        "{tmp}/results-nul/results.json: damaged: found no JSON (Expecting value: line 1 column 1 (char 0)) (delete the file; the same command writes it again)",
+        "{tmp}/results-nul/results.json: damaged (Expecting value: line 1 column 1 (char 0)), expected what a run has written (delete the file; the same command writes it again)",
     ),
     (
         "report | --output_dir={tmp}/results-old",
@@ -1021,15 +1021,15 @@ CASES = [
     ),
     (
         "report | --output_dir={tmp}/study-bare",
-        "{tmp}/study-bare/results.json: damaged (KeyError: 'settings'), expected the results of a finished run as they were written",
+        "{tmp}/study-bare/results.json: damaged (it has no digest), expected what a run has written (delete the file; the same command writes it again)",
     ),
     (
         "report | --output_dir={tmp}/study-empty",
-        "{tmp}/study-empty/results.json: damaged (KeyError: 'settings'), expected the results of a finished run as they were written",
+        "{tmp}/study-empty/results.json: damaged (it has no digest), expected what a run has written (delete the file; the same command writes it again)",
     ),
     (
         "report | --output_dir={tmp}/study-number",
-        "{tmp}/study-number/results.json: damaged (KeyError: 'settings'), expected the results of a finished run as they were written",
+        "{tmp}/study-number/results.json: damaged (it has no digest), expected what a run has written (delete the file; the same command writes it again)",
     ),
     ("report | --output_dir=", "--output_dir: found '', expected a path, not empty"),
     (
