@@ -120,7 +120,7 @@ def define(groups: Sequence[Group]) -> flags.FlagValues:
     flags.DEFINE_string("flagfile", None, "File of flags.", flag_values=flag_values)
     for _, prefix, config in groups:
         for field, kind in flags_of(config):
-            name = prefix + field.name
+            name = flag_name(prefix, field)
             parser = _OptionParser(name=name, field=field, kind=kind)
             flag = flags.Flag(
                 parser,
@@ -167,7 +167,7 @@ def as_dict(groups: Sequence[Group], configs: Mapping[type, object]) -> dict[str
     Options without a flag are included: a run depends on them too.
     """
     values = {
-        group.prefix + field.name: getattr(configs[group.config], field.name)
+        flag_name(group.prefix, field): getattr(configs[group.config], field.name)
         for group in groups
         for field, _ in _options(group.config)
     }
@@ -181,7 +181,8 @@ def as_flagfile(groups: Sequence[Group], configs: Mapping[type, object]) -> str:
     topics = []
     for group in groups:
         lines = [
-            f"--{group.prefix}{field.name}={to_text(getattr(configs[group.config], field.name))}"
+            f"--{flag_name(group.prefix, field)}="
+            f"{to_text(getattr(configs[group.config], field.name))}"
             for field, _ in flags_of(group.config)
         ]
         topics.append("\n".join([f"# {group.title}", *lines]) + "\n")
@@ -190,7 +191,14 @@ def as_flagfile(groups: Sequence[Group], configs: Mapping[type, object]) -> str:
 
 def names_of(groups: Sequence[Group]) -> list[str]:
     """The names of all flags of these groups, in order, without the dashes."""
-    return [group.prefix + field.name for group in groups for field, _ in flags_of(group.config)]
+    return [
+        flag_name(group.prefix, field) for group in groups for field, _ in flags_of(group.config)
+    ]
+
+
+def flag_name(prefix: str, field: dataclasses.Field) -> str:
+    """A flag's name; a field that can't have a word of Python as its name has a _ after it."""
+    return prefix + field.name.removesuffix("_")
 
 
 def flags_of(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
@@ -208,8 +216,9 @@ def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
 
 def _build(group: Group, flag_values: flags.FlagValues) -> object:
     """Makes the configuration, whose own checks may refuse two values together."""
-    names = [field.name for field, _ in flags_of(group.config)]
-    values = {name: flag_values[group.prefix + name].value for name in names}
+    fields = [field for field, _ in flags_of(group.config)]
+    names = [field.name for field in fields]
+    values = {each.name: flag_values[flag_name(group.prefix, each)].value for each in fields}
     try:
         return group.config(**values)
     except UserError as error:

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 
 from experiments.cli.arguments import CONFIGS, list_configs
-from experiments.cli.flags import Group, flags_of
+from experiments.cli.flags import Group, flag_name, flags_of
 from experiments.cli.kinds import describe, to_text
 
 
@@ -110,6 +110,6 @@ def _entries(group: Group) -> list[tuple[str, str]]:
         wanted = describe(field, kind)
         plain = wanted.rpartition(", each ")[2].removesuffix(", not empty") in ("text", "a path")
         accepts = "" if plain else f" {wanted[0].upper()}{wanted[1:]}."
-        flag = f"--{group.prefix}{field.name}={to_text(field.default)}"
+        flag = f"--{flag_name(group.prefix, field)}={to_text(field.default)}"
         entries.append((flag, field.metadata["help"] + accepts))
     return entries

@@ -128,3 +128,16 @@ class LoadConfig:
 
     def __post_init__(self):
         validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """Who is kept out of training."""
+
+    held_out: float = option(
+        0.1, "Share of the items, or of the users, kept out of training.", above=0, below=1
+    )
+    held_out_seed: int = option(0, "Seed that chooses them.", low=0)
+
+    def __post_init__(self):
+        validate(self)

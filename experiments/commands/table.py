@@ -7,6 +7,7 @@ from experiments.commands import (
     export,
     flags,
     load,
+    measure,
     prepare,
     pretrain,
     recommend,
@@ -15,6 +16,7 @@ from experiments.commands import (
     serve,
     study,
     train,
+    update,
 )
 
 COMMANDS = (
@@ -26,9 +28,11 @@ COMMANDS = (
     report.COMMAND,
     recommend.COMMAND,
     export.COMMAND,
+    update.COMMAND,
     bench.COMMAND,
     serve.COMMAND,
     load.COMMAND,
+    measure.COMMAND,
     flags.COMMAND,
 )
 

@@ -29,6 +29,7 @@ from experiments.stages.record import (
     Record,
     SeedResult,
     add_seed,
+    card_record,
     describe_data,
     describe_split,
     describe_teacher,
@@ -190,16 +191,16 @@ def _train(
         path = _ranks_file(place, seed)
         with writing_sealed(path) as partial, partial.open("wb") as stream:
             np.save(stream, trained.fitted.test.all_items)
-    result = describe_seed(trained)
+    record = _record(plan, teachers, bank, trained.fitted.parameters, describe_seed(trained))
     if place.students is not None:
-        summary = {key: value for key, value in vars(result).items() if key != "history"}
+        keys = {found.name: found.key for found in plan.teachers}
+        told = {**card_record(record), "teacher_keys": keys, **place.told}
         folder = place.students / run_name(plan.settings, seed)
         params = trained.fitted.params
-        export(folder, params, plan.settings, plan.task, plan.facts, plan.start, summary)
+        export(folder, params, plan.settings, plan.task, plan.facts, plan.start, told)
     epochs = epoch_seconds(place.log, run_name(plan.settings, seed))
     cards = {each.vectors.name: each.card for each in teachers}
     write_seconds(place.folder, seed, epochs, cards)
-    record = _record(plan, teachers, bank, trained.fitted.parameters, result)
     write_record(place.folder, add_seed(record, read_record(place.folder)))
 
 

@@ -1,7 +1,7 @@
 """Runs that are to be trained: what each depends on, read and checked before the first begins."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,11 @@ class PlannedRun:
 
 
 def plan_runs(
-    several: Iterable[Mapping[type, object]], *, rank_test: bool = True, exports: bool = False
+    several: Iterable[Mapping[type, object]],
+    *,
+    rank_test: bool = True,
+    exports: bool = False,
+    load: Callable[[Settings], Task] = load_task,
 ) -> list[PlannedRun]:
     """Reads what every run depends on, and finds mistakes in any before the first is trained.
 
@@ -60,16 +64,26 @@ def plan_runs(
         several: configurations as parsed.
         rank_test: False where the runs only serve to choose a setting.
         exports: whether the runs leave students.
+        load: gives the task that the settings name.
 
     Raises:
         UserError: on bad data or inputs; or students are asked for where none are left.
     """
     tasks: dict[DataConfig, Task] = {}
-    return [_plan(configs, tasks, rank_test, exports) for configs in several]
+
+    def task_of(settings: Settings) -> Task:
+        if settings.data not in tasks:
+            tasks[settings.data] = load(settings)
+        return tasks[settings.data]
+
+    return [_plan(configs, task_of, rank_test, exports) for configs in several]
 
 
 def _plan(
-    configs: Mapping[type, object], tasks: dict[DataConfig, Task], rank_test: bool, exports: bool
+    configs: Mapping[type, object],
+    task_of: Callable[[Settings], Task],
+    rank_test: bool,
+    exports: bool,
 ) -> PlannedRun:
     settings = settings_from(configs)
     check_log_to(settings.run.log_to)
@@ -77,9 +91,7 @@ def _plan(
         raise UserError(
             "--export_recbole: found True, expected False: only the command train leaves students"
         )
-    if settings.data not in tasks:
-        tasks[settings.data] = load_task(settings)
-    task = tasks[settings.data]
+    task = task_of(settings)
     facts = student_facts(task, settings)
     start = student_start(settings, task, facts)
     teachers = teacher_identities(task, settings)

@@ -191,6 +191,36 @@ def complete(path: Path) -> Iterator[None]:
         ) from error
 
 
+def card_record(record: Record) -> dict[str, Any]:
+    """What an exported student's card tells of one seed: no path, no clock.
+
+    Args:
+        record: of one seed.
+    """
+    (result,) = record.seeds
+    data, figures = dict(record.data), dataclasses.asdict(result)
+    del figures["history"]
+    # Without the examples: they are ids of users.
+    remarks = [
+        {name: line[name] for name in ("name", "number", "of", "warning")}
+        for line in data.pop("sheet")
+        if line["warning"]
+    ]
+    return {
+        **figures,
+        "method": record.method,
+        "teachers": record.teachers,
+        "teacher_weights": record.teacher_weights,
+        "parameters": record.parameters,
+        "settings": record.identity["settings"],
+        "data": data,
+        "split": record.split,
+        "remarks": remarks,
+        # Of the data and so of what was learned from them: whoever hands it on has to say.
+        "license": None,
+    }
+
+
 def describe_data(task: Task) -> dict[str, Any]:
     """Table 2's statistics, how many test targets no student can learn of, and the data sheet."""
     dataset = task.dataset

@@ -49,6 +49,7 @@ class Place:
         log: file of JSON lines.
         states: training states, a folder a seed.
         students: exported students, a folder a seed; None exports none.
+        told: what their cards tell besides the record, as JSON content.
         shared: whether other commands use the folder too: it is locked while it is written, and
             the states of a finished seed are removed.
     """
@@ -57,6 +58,7 @@ class Place:
     log: Path
     states: Path
     students: Path | None = None
+    told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shared: bool = False
 
 

@@ -1,4 +1,4 @@
-"""What `recommend` and `export` are asked for."""
+"""What `recommend`, `export` and `update` are asked for."""
 
 import dataclasses
 import os
@@ -7,6 +7,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
 FORMATS = ("stablehlo", "onnx", "vectors")
+ROW_SOURCES = ("texts", "teachers", "words", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,3 +88,43 @@ class ExportConfig:
             raise UserError("--model: found nothing, expected the folder of an exported student")
         if not self.output_dir:
             raise UserError("--output_dir: found nothing, expected a folder for the artefact")
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateConfig:
+    """Options of `update`."""
+
+    from_: str = option(
+        "",
+        "Yesterday's student: the folder of an exported one, or a .pth file of RecBole's with its "
+        "ids.",
+        path=True,
+    )
+    vanished: str = option(
+        "drop",
+        "Items that only yesterday's student knows: drop them, or keep them as candidates.",
+        choices=("drop", "keep"),
+    )
+    rows_from: str = option(
+        "texts",
+        "What new items' rows are made of: vectors of their texts, the teachers' vectors of them, "
+        "the words of their titles, or the mean row.",
+        choices=ROW_SOURCES,
+    )
+    update_epochs: int = option(5, "Most epochs by which the student is trained on.", low=1)
+    scratch: bool = option(True, "Train one from scratch too, to compare with.")
+
+    def __post_init__(self):
+        validate(self)
+
+    def require(self) -> None:
+        """Refuses a call that names no student.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        if not self.from_:
+            raise UserError(
+                "--from: found nothing, expected the folder of an exported student, or a .pth file "
+                "of RecBole's"
+            )

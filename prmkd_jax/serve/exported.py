@@ -197,13 +197,7 @@ def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Data
     for name in (WEIGHTS, IDS):
         _require_digest(folder, card, name)
     weights, ids = _load_arrays(folder / WEIGHTS), _read_json(folder / IDS)
-    for option, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        found = card["config"].get(option, value)
-        # Shapes don't tell the number of heads, nor the steps over a graph.
-        if weights_depend_on(config, option) and found != value:
-            raise UserError(
-                f"--{option}: found {value!r}, expected {found!r} as in {folder / CARD}"
-            )
+    require_config(card, config, folder)
     _require_ids(folder / IDS, "item_ids", ids["item_ids"], dataset.item_ids)
     if _has_users(weights):
         _require_ids(folder / IDS, "user_ids", ids["user_ids"], dataset.user_ids)
@@ -213,6 +207,26 @@ def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Data
     require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
     require_numbers(weights, str(folder / WEIGHTS))
     return unflatten_params(weights, like)
+
+
+def require_config(card: Mapping[str, Any], config: StudentConfig, folder: Path) -> None:
+    """Refuses settings under which the same weights would mean another model.
+
+    Args:
+        card: the exported student's.
+        config: the settings that its weights are to be read with.
+        folder: the export's.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for option, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
+        found = card["config"].get(option, value)
+        # Shapes don't tell the number of heads, nor the steps over a graph.
+        if weights_depend_on(config, option) and found != value:
+            raise UserError(
+                f"--{option}: found {value!r}, expected {found!r} as in {folder / CARD}"
+            )
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int64
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import parse_json
@@ -55,6 +57,32 @@ def read_histories(path: Path, first: int = 0) -> Iterator[Asked]:
         raise UserError(f"--input: found no file {path}, expected histories")
     read = _read_lines if path.suffix == ".jsonl" else _read_parquet
     return read(path, first)
+
+
+class Targets(NamedTuple):
+    """Instances by their ids.
+
+    Attributes:
+        users: each instance's user.
+        histories: what the user had before the target, oldest first.
+        targets: the target alone in a list.
+    """
+
+    users: list[str]
+    histories: list[list[str]]
+    targets: list[list[str]]
+
+
+def instance_targets(dataset: Dataset, instances: Int64[np.ndarray, " instances"]) -> Targets:
+    """What a recommender is asked and what it should say, for some instances of a data set."""
+    interactions, ids = dataset.interactions, dataset.item_ids
+    users = interactions.users[instances]
+    read = [
+        [ids[item] for item in interactions.items[interactions.indptr[user] : end]]
+        for user, end in zip(users, instances, strict=True)
+    ]
+    targets = [[ids[item]] for item in interactions.items[instances]]
+    return Targets([dataset.user_ids[user] for user in users], read, targets)
 
 
 def dataset_histories(dataset: Dataset, first: int = 0) -> Iterator[Asked]:

@@ -12,6 +12,13 @@ _LIMITS = """\
 - Scores are raw logits: they order items for one user and mean nothing across users."""
 
 
+_PARTS = {
+    "validation": "validation",
+    "test": "test",
+    "test_masked": "test without the history's items",
+}
+
+
 def model_card(card: Mapping[str, Any], interface: Mapping[str, Any]) -> str:
     """The text of README.md.
 
@@ -26,29 +33,120 @@ def model_card(card: Mapping[str, Any], interface: Mapping[str, Any]) -> str:
         else "none: a user is the history"
     )
     window = interface["window"]
+    licence = interface["license"] or record.get("license") or "not stated"
+    method = record.get("method")
+    trained = "alone" if method is None else f"with {method['label']}"
+    split = record.get("split", {})
+    table = [
+        "| what | |",
+        "|---|---|",
+        f"| data | {data['name']}, fingerprint {data['fingerprint']} |",
+        f"| items | {facts['items']} |",
+        f"| users | {users} |",
+        f"| history read | {'all of it' if window is None else f'newest {window} items'} |",
+        f"| trained | {trained if record else 'not known'} |",
+        f"| formats | {', '.join(interface['formats'])} |",
+        f"| made with | JAX {interface['jax']} |",
+        f"| licence of the weights | {licence} |",
+    ]
+    figures = _figures(card["label"], record)
     parts = [
-        f"# {card['label']} on {data['name']}",
-        "\n".join(
-            [
-                "| what | |",
-                "|---|---|",
-                f"| data | {data['name']}, fingerprint {data['fingerprint']} |",
-                f"| items | {facts['items']} |",
-                f"| users | {users} |",
-                f"| history read | {'all of it' if window is None else f'newest {window} items'} |",
-                f"| formats | {', '.join(interface['formats'])} |",
-                f"| made with | JAX {interface['jax']} |",
-                f"| licence of the weights | {interface['license'] or 'not stated'} |",
-            ]
-        ),
+        f"# {shown_label(card)} on {data['name']}",
+        "\n".join(table),
+        "## Figures",
+        "\n".join([*figures, "", *_measured(split, record)])
+        if figures
+        else "The student's own card holds no figures.",
+        *_taught(record),
+        *_learned(record),
         "## Settings",
-        _block(card["config"]),
-        "## Training, teachers and figures",
-        _block(record) if record else "The student's own card holds no figures.",
+        _block({**card["config"], **record.get("settings", {})}),
         "## Limits",
-        _LIMITS,
+        "\n".join([_LIMITS, *_remarks(record)]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def shown_label(card: Mapping[str, Any]) -> str:
+    """The student's name with how it was trained, as far as its card tells.
+
+    >>> shown_label({"label": "SASRec", "record": {"method": {"label": "PRM-KD"}}})
+    'PRM-KD (SASRec)'
+    >>> shown_label({"label": "SASRec", "record": {}})
+    'SASRec'
+    """
+    method = card["record"].get("method")
+    return card["label"] if method is None else f"{method['label']} ({card['label']})"
+
+
+def _figures(label: str, record: Mapping[str, Any]) -> list[str]:
+    """A table of the metrics that the record holds: the student's, then each teacher's."""
+    rows = [
+        (f"{label}, seed {record['seed']}, {part}", record[key])
+        for key, part in _PARTS.items()
+        if record.get(key)
+    ]
+    for teacher in record.get("teachers", {}).values():
+        named = f"teacher {teacher['label']}, seed {teacher.get('seed', 0)}"
+        rows += [
+            (f"{named}, {_PARTS[key]}", teacher[key])
+            for key in ("validation", "test")
+            if teacher.get(key)
+        ]
+    if not rows:
+        return []
+    names = list(rows[0][1])
+    head = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    return head + [
+        f"| {name} | {' | '.join(f'{values[metric]:.4f}' for metric in names)} |"
+        for name, values in rows
+    ]
+
+
+def _measured(split: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """What the figures are measured on."""
+    if not split:
+        return []
+    return [
+        f"Split {split['name']}: {split['train']} instances to train on, {split['validation']} to "
+        f"choose by, {split['test']} to report. All items are ranked, each target once. "
+        f"Epoch {record['best_epoch']} of {record['epochs']} was kept, by validation."
+    ]
+
+
+def _taught(record: Mapping[str, Any]) -> list[str]:
+    """Who taught, with which weight."""
+    teachers, weights = record.get("teachers") or {}, record.get("teacher_weights") or {}
+    if not teachers:
+        return []
+    lines = [
+        f"- {teacher['label']}: weight {weights.get(name, 0):.3f}, started from "
+        f"{teacher.get('start', 'not known')}, {teacher['parameters']} parameters. It is not "
+        "needed to serve."
+        for name, teacher in teachers.items()
+    ]
+    return ["## Teachers", "\n".join(lines)]
+
+
+def _learned(record: Mapping[str, Any]) -> list[str]:
+    """The data's size."""
+    data = record.get("data")
+    if not data:
+        return []
+    lines = [
+        f"- {data['users']} users, {data['items']} items, {data['interactions']} interactions, "
+        f"{data['average_length']:.2f} a user",
+        f"- {data['cold_targets']} test targets never occur in training",
+    ]
+    return ["## Data", "\n".join(lines)]
+
+
+def _remarks(record: Mapping[str, Any]) -> list[str]:
+    """What the data sheet warned of."""
+    return [
+        f"- The data: {line['name']}: {line['number']}: {line['warning']}"
+        for line in record.get("remarks", ())
+    ]
 
 
 def _block(content: object) -> str:

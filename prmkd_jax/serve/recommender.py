@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.ranking import item_ranks
 from prmkd_jax.ops.top_k import TopK, top_k
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
 from prmkd_jax.serve.new_items import Ridge, check_new, choose_strength, extend, text_vectors
@@ -61,6 +62,18 @@ class Answer(NamedTuple):
     known_user: bool
 
 
+class Map(NamedTuple):
+    """The linear map that gave new items their rows.
+
+    Attributes:
+        strength: of its regularisation, as in `new_items.STRENGTHS`.
+        recall: the share of held-out known items' places that its rows find again.
+    """
+
+    strength: float
+    recall: float
+
+
 class _Histories(NamedTuple):
     """Histories as rows of the student's tables.
 
@@ -102,12 +115,17 @@ class Recommender:
       change the items' vectors, as it would if the user had been trained on.
     * others know no users.
 
+    Attributes:
+        exported: the student.
+        map: how rows of new items were made; None where there are none (`add_items`).
+
     Args:
         exported: what `read_exported` gives.
     """
 
     def __init__(self, exported: Exported):
         self.exported = exported
+        self.map: Map | None = None
         self._said = about(exported.config.student)
         self._graphdef = _Structure(structure(exported.config, exported.facts))
         self._params = jax.tree.map(jnp.asarray, with_mean_user(exported.params))
@@ -175,10 +193,66 @@ class Recommender:
             items, scores = self._best(some, filters, part, k)
             for row, (known, unknown, user) in enumerate(zip(*some, strict=True)):
                 found: list[Recommended] = []
-                if known or (user >= 0 and not self._said.user_vector_per_prefix):
+                if self._answerable(known, user):
                     found = self._recommended(items[row, :k], scores[row, :k], titles)
                 answers.append(Answer(found, unknown, known_user=user >= 0))
         return answers
+
+    def ranks(
+        self,
+        histories: Sequence[Sequence[str]],
+        items: Sequence[Sequence[str]],
+        *,
+        users: Sequence[str | None] | None = None,
+        filter_seen: bool = False,
+    ) -> list[list[float]]:
+        """The places of given items among all, 0 being the best; a tie is worth half a place.
+
+        Args:
+            histories: item ids, oldest first; unknown ones are skipped.
+            items: for each history the items asked about.
+            users: as for `recommend`.
+            filter_seen: count no item of the history as a rival.
+
+        Returns:
+            for each history the ranks of its items; infinity for an item that the student doesn't
+            know, and for all where it knows nothing of the history.
+
+        Raises:
+            ValueError: lists of another length than `histories`.
+            UserError: as `recommend`.
+        """
+        if len(items) != len(histories):
+            raise ValueError(f"items: found {len(items)} lists, expected {len(histories)}")
+        read = self._histories(histories, users)
+        wanted = [[self._item_row.get(item, -1) for item in row] for row in items]
+        out: list[list[float]] = []
+        for first in range(0, len(histories), MOST_ROWS):
+            part = slice(first, first + MOST_ROWS)
+            some = _Histories(read.items[part], read.unknown[part], read.users[part])
+            rows = padded_rows(len(some.items))
+            seen = [sorted(set(each)) if filter_seen else [] for each in some.items]
+            ranked = _ranks(
+                self._graphdef,
+                self._params,
+                self._queries(some, rows),
+                self._items,
+                jnp.asarray(padded_lists(wanted[part], rows, least=1)),
+                jnp.asarray(padded_lists(seen, rows)),
+            )
+            found = np.asarray(ranked)
+            answerable = [
+                self._answerable(*each) for each in zip(some.items, some.users, strict=True)
+            ]
+            # Padding follows in both directions.
+            for row, ids, known in zip(found.tolist(), wanted[part], answerable, strict=False):
+                pairs = zip(row, ids, strict=False)
+                out.append([rank if known and item >= 0 else float("inf") for rank, item in pairs])
+        return out
+
+    def _answerable(self, items: list[int], user: int) -> bool:
+        """Whether anything is known of whom to recommend to."""
+        return bool(items) or (user >= 0 and not self._said.user_vector_per_prefix)
 
     def similar(self, item: str, k: int = 10, *, explain: bool = False) -> list[Recommended]:
         """The items whose vectors have the largest cosine with an item's own.
@@ -237,9 +311,9 @@ class Recommender:
         new, known = np.asarray(vectors, np.float64), np.asarray(known_vectors, np.float64)
         check_new(self.exported, ids, new, known, titles)
         table = np.asarray(self.exported.items, np.float64)
-        strength, _ = choose_strength(known, table, self._judge(), seed=seed)
+        strength, recall = choose_strength(known, table, self._judge(), seed=seed)
         ridge = Ridge(known)
-        return Recommender(
+        larger = Recommender(
             extend(
                 self.exported,
                 ids,
@@ -247,6 +321,8 @@ class Recommender:
                 lambda rows: ridge.fit(rows.astype(np.float64), strength)(new),
             )
         )
+        larger.map = Map(strength, recall)
+        return larger
 
     def _judge(self) -> Callable[[np.ndarray, np.ndarray], float]:
         """Of the held-out items in true top lists, the share that other rows bring there too.
@@ -445,6 +521,19 @@ def _top(
     return top_k(
         student.score, queries, items, k, excluded=excluded, included=included, valid=valid
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _ranks(
+    graphdef: _Structure,
+    params: Params,
+    queries: Array,
+    items: Array,
+    wanted: Array,
+    excluded: Array,
+) -> Array:
+    student = nnx.merge(graphdef.graphdef, nnx.State(params))
+    return item_ranks(student.score, queries, items, wanted, excluded)
 
 
 @functools.partial(jax.jit, static_argnums=2)

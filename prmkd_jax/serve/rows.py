@@ -50,9 +50,11 @@ def padded_window(longest: int, window: int) -> int:
     return min(window, doubled(longest, _LEAST_WINDOW))
 
 
-def padded_lists(lists: Sequence[Sequence[int]], rows: int) -> Int32[np.ndarray, "rows most"]:
-    """Lists of item rows, padded with −1; rows past the last list are empty."""
-    most, longest = _LEAST_LIST, max(map(len, lists), default=0)
+def padded_lists(
+    lists: Sequence[Sequence[int]], rows: int, least: int = _LEAST_LIST
+) -> Int32[np.ndarray, "rows most"]:
+    """Lists of item rows, padded with −1 to `least` or more; rows past the last list are empty."""
+    most, longest = least, max(map(len, lists), default=0)
     while most < longest:
         most *= _LIST_STEP
     out = np.full((rows, most), -1, dtype=np.int32)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.evaluate.metrics import expected_ranks
-from prmkd_jax.ops.ranking import rank_targets
+from prmkd_jax.ops.ranking import item_ranks, rank_targets
 
 examples = hypothesis.settings(derandomize=True, deadline=None, max_examples=100)
 ITEMS, HISTORY = 5, 4
@@ -117,3 +117,25 @@ def test_an_empty_history_masks_nothing():
     padded = rank(scores, targets, jnp.full((4, 3), -1))
     np.testing.assert_array_equal(padded.unseen_items, padded.all_items)
     chex.assert_trees_all_equal(padded, rank(scores, targets, jnp.zeros((4, 0), jnp.int32)))
+
+
+@pytest.mark.parametrize("most", [1, 7, 60, 10_000])
+def test_places_of_several_items_are_those_of_counting(most):
+    """Blocks that count an item twice, ties, excluded items, an excluded item asked about."""
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (3, 11)).astype(np.float32)
+    wanted = np.array([[0, 10, 4], [3, 3, -1], [9, 2, 5]])
+    excluded = np.array([[4, 10, -1], [-1, -1, -1], [0, 1, 7]])
+    found = item_ranks(
+        lambda queries, items: queries @ items.T, jnp.asarray(scores), jnp.eye(11),
+        jnp.asarray(wanted), jnp.asarray(excluded), most_compared=most,
+    )  # fmt: skip
+    for row in range(3):
+        rivals = [item for item in range(11) if item not in excluded[row]]
+        for place, item in enumerate(wanted[row]):
+            if item < 0:
+                continue
+            own = scores[row, item]
+            greater = sum(scores[row, other] > own for other in rivals)
+            equal = sum(scores[row, other] == own for other in rivals if other != item)
+            assert found[row, place] == greater + 0.5 * equal

@@ -81,6 +81,24 @@ def test_targets_have_the_ranks_that_the_evaluator_gives_them(served, name):
                 assert target not in order
             elif rank == int(rank):
                 assert order.index(target) == rank
+        found = recommender.ranks(
+            read, [[target] for target in targets], users=users, filter_seen=filter_seen
+        )
+        # A target in the history has a place all the same; the evaluator says it can't be reached.
+        reached = np.isfinite(ranks)
+        np.testing.assert_array_equal(np.concatenate(found)[reached], ranks[reached])
+
+
+def test_what_a_student_does_not_know_has_no_place(served):
+    """An unknown item, a history without a known one, and lists of different lengths."""
+    recommender = served("sasrec")[0]
+    found = recommender.ranks([["i3"], ["new"], ["i4"]], [["new", "i5"], ["i5"], []])
+    assert np.isinf(found[0][0])
+    assert np.isfinite(found[0][1])
+    assert np.isinf(found[1][0])
+    assert found[2] == []
+    with pytest.raises(ValueError, match="items: found 1 lists, expected 2"):
+        recommender.ranks([["i3"], ["i4"]], [["i5"]])
 
 
 @pytest.mark.parametrize("name", ["sasrec", "deepfm", "lightgcn"])

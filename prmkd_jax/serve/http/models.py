@@ -12,6 +12,7 @@ from prmkd_jax.serve.exported import read_card
 from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.search import TitleIndex
+from prmkd_jax.serve.model_card import shown_label
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.serve.rows import padded_rows, padded_window
 
@@ -65,7 +66,7 @@ def load(folder: Path, config: ServeConfig) -> Loaded:
         index=TitleIndex(exported.item_ids, titles),
         title={} if titles is None else dict(zip(exported.item_ids, titles, strict=True)),
         name=folder.resolve().name,
-        label=exported.card["label"],
+        label=shown_label(exported.card),
         digest=exported.card["digest"],
     )
 

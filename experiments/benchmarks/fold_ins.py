@@ -1,0 +1,61 @@
+"""`measure fold_ins`: users with a vector of their own against users that are folded in."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.held_out import Measuring, Student, metrics
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.subset import without_users
+from prmkd_jax.data.task import Task
+from prmkd_jax.serve.histories import instance_targets
+from prmkd_jax.serve.recommender import Recommender
+
+Row = dict[str, Any]
+Table = dict[str, Row]
+Users = Sequence[str] | None
+
+
+def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]]:
+    """The two students, with and without the held-out users, and how they are measured."""
+    task = measuring.task
+    held = measuring.held(task.dataset.num_users)
+    students = [
+        Student("all", task),
+        Student("others", measuring.task_of(without_users(task.dataset, ~held))),
+    ]
+
+    def of_seed(seed: int) -> Table:
+        complete, other = (measuring.train(student, seed) for student in students)
+        if complete.exported.user_ids is None:
+            raise UserError(
+                f"--student: found {measuring.settings.student.student}, which knows no users, "
+                "expected one that has a vector for each"
+            )
+        test = task.split.test
+        instances = test[held[task.dataset.interactions.users[test]]]
+        asked = instance_targets(task.dataset, instances)
+        # What a vector of the user's own has seen, where it doesn't depend on the prefix.
+        trained = [
+            row[: len(row) - _later(task, n)]
+            for row, n in zip(asked.histories, instances, strict=True)
+        ]
+
+        def ranked(recommender: Recommender, read: list[list[str]], users: Users = None) -> Row:
+            return metrics(recommender.ranks(read, asked.targets, users=users))
+
+        return {
+            "trained on these users: own vectors": ranked(complete, asked.histories, asked.users),
+            "trained on these users: folded in": ranked(complete, asked.histories),
+            "never saw these users: folded in": ranked(other, asked.histories),
+            "never saw these users: folded in by their training part": ranked(other, trained),
+        }
+
+    return students, of_seed
+
+
+def _later(task: Task, instance: np.int64) -> int:
+    """How many items of a test prefix lie past the training part."""
+    user = task.dataset.interactions.users[instance]
+    return int(instance - task.split.train_end[user])

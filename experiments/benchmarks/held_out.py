@@ -1,0 +1,175 @@
+"""Students that are trained without some items or users: the body of `measure`.
+
+A folder keeps training states, students and the result; the same command goes on in it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.cli.command import Call, resolve
+from experiments.cli.options import MeasureConfig
+from experiments.cli.settings import Settings
+from experiments.runs.finished import logger
+from experiments.stages.data import load_task
+from experiments.stages.environment import describe_environment
+from experiments.stages.exports import student_start
+from experiments.stages.identity import run_identity
+from experiments.stages.run_folder import claimed, examine, finish
+from experiments.stages.students import Place, make_bank, run_name, student_facts, train_student
+from experiments.stages.teachers import (
+    ReadyTeacher,
+    check_teachers,
+    prepare_teachers,
+    teacher_identities,
+)
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import write_json
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.task import Task, make_task
+from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.serve.exported import CARD, FILES, export_student
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.registry import label
+
+RESULT, LOG = "measured.json", "log.jsonl"
+SHOWN = ("Recall@10", "NDCG@10")
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A student to be trained.
+
+    Attributes:
+        name: of its folder.
+        task: what it is trained on.
+    """
+
+    name: str
+    task: Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Measuring:
+    """What a measurement has to work with.
+
+    Attributes:
+        settings: of the run.
+        options: who is held out.
+        task: the complete data set and its split.
+        call: the command.
+    """
+
+    settings: Settings
+    options: MeasureConfig
+    task: Task
+    call: Call
+
+    def held(self, count: int) -> np.ndarray:
+        """Which of so many are held out, as booleans [count].
+
+        Raises:
+            UserError: none would be, or all.
+        """
+        share = round(self.options.held_out * count)
+        if not 0 < share < count:
+            raise UserError(
+                f"--held_out: found {self.options.held_out:g}, which holds out {share} of {count}, "
+                "expected some and not all"
+            )
+        out = np.zeros(count, bool)
+        rng = np.random.default_rng(self.options.held_out_seed)
+        out[rng.permutation(count)[:share]] = True
+        return out
+
+    def task_of(self, dataset: Dataset) -> Task:
+        """The smaller data set, divided as the complete one is."""
+        data = self.settings.data
+        return make_task(dataset, data.split, data.cuts)
+
+    def train(self, student: Student, seed: int) -> Recommender:
+        """The student at its best epoch on validation, trained now or read back."""
+        output, settings = Path(self.settings.run.output_dir), self.settings
+        folder = output / folder_of(student, seed)
+        if not (folder / CARD).is_file():
+            facts = student_facts(student.task, settings)
+            place = Place(output, output / LOG, output / "checkpoints" / student.name)
+            log = logger(place.log)
+            bank = make_bank(self.teachers(student.task), settings)
+            reporter = self.call.reporter
+            reporter.say(f"{student.name}: {student.task.dataset.num_items} items")
+            trained = train_student(
+                student.task, facts, bank, settings, seed, place, reporter, log,
+                flags={}, rank_test=False,
+            )  # fmt: skip
+            params = trained.fitted.params
+            export_student(folder, params, settings.student, facts, student.task.dataset)
+        return Recommender.load(folder)
+
+    def teachers(self, task: Task) -> list[ReadyTeacher]:
+        """The run's teachers, tuned on this task."""
+        log = logger(Path(self.settings.run.output_dir) / LOG)
+        found = teacher_identities(task, self.settings)
+        return prepare_teachers(found, task, self.settings, self.call.reporter, log)
+
+
+def folder_of(student: Student, seed: int) -> str:
+    """Where a trained student is, in the output folder."""
+    return f"students/{student.name}-seed{seed}"
+
+
+def run(call: Call) -> None:
+    """Trains, measures and writes `measured.json`; of a finished measurement shows it again."""
+    settings, options = call.settings, call.config(MeasureConfig)
+    measuring = Measuring(settings, options, load_task(settings), call)
+    plan, measure = resolve(call.command.topics[call.topic])(measuring)
+    output = Path(settings.run.output_dir)
+    identity = run_identity(call.configs, settings, measuring.task, ())
+    identity["settings"] |= {
+        "measure": call.topic, "seeds": list(settings.run.seeds), **dataclasses.asdict(options)
+    }  # fmt: skip
+    files = [RESULT, LOG]
+    for student in plan:
+        student_start(settings, student.task, student_facts(student.task, settings))
+        teachers = teacher_identities(student.task, settings)
+        check_teachers(teachers, student.task, settings)
+        identity["teachers"] |= {f"{student.name} {each.name}": each.key for each in teachers}
+        for seed in settings.run.seeds:
+            files.append(f"checkpoints/{student.name}/{run_name(settings, seed)}/")
+            files += [f"{folder_of(student, seed)}/{name}" for name in FILES]
+    folder = examine(output, identity, files, overwrite=settings.run.overwrite)
+    if folder.found != "finished":
+        with claimed(folder):
+            found = {
+                "student": label(settings.student),
+                "dataset": measuring.task.dataset.name,
+                "identity": identity,
+                "environment": describe_environment(),
+                "seeds": {str(seed): measure(seed) for seed in settings.run.seeds},
+            }
+            write_json(output / RESULT, found)
+            finish(folder)
+    for line in _lines(output / RESULT):
+        print(line)
+
+
+def metrics(ranks: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Metrics of one target a history, and their number."""
+    flat = np.array([row[0] for row in ranks])
+    return {"instances": len(flat), **ranking_metrics(flat)}
+
+
+def _lines(path: Path) -> Iterable[str]:
+    """A table of the result: the mean over seeds."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    seeds: list[Mapping[str, Mapping[str, Any]]] = list(found["seeds"].values())
+    yield f"{found['student']} on {found['dataset']}, {len(seeds)} seed(s)"
+    yield f"{'':58}{'instances':>10}" + "".join(f"{name:>11}" for name in SHOWN)
+    for row in seeds[0]:
+        values = [np.mean([seed[row][name] for seed in seeds]) for name in SHOWN]
+        count = seeds[0][row]["instances"]
+        yield f"{row:58}{count:>10}" + "".join(f"{value:>11.4f}" for value in values)

@@ -1,0 +1,18 @@
+"""The command `measure`."""
+
+from experiments.cli.command import Command
+from experiments.cli.flags import Group
+from experiments.cli.options import MeasureConfig
+from experiments.cli.settings import GROUPS
+
+COMMAND = Command(
+    name="measure",
+    summary="Measure what a student makes of items, or of users, that it was not trained with.",
+    groups=(*GROUPS, Group("Held out", "", MeasureConfig)),
+    body="experiments.benchmarks.held_out:run",
+    topics={
+        "cold_items": "experiments.benchmarks.cold_items:measure",
+        "fold_ins": "experiments.benchmarks.fold_ins:measure",
+    },
+    ignores=frozenset({"init", "export_recbole", "log_to"}),
+)

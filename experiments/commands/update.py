@@ -1,0 +1,13 @@
+"""The command `update`."""
+
+from experiments.cli.command import Command
+from experiments.cli.flags import Group
+from experiments.cli.settings import GROUPS
+from prmkd_jax.serve.config import UpdateConfig
+
+COMMAND = Command(
+    name="update",
+    summary="Take an exported student to today's data: new items, new users, a few more epochs.",
+    groups=(Group("Update", "", UpdateConfig), *GROUPS),
+    body="experiments.runs.update:run",
+)

@@ -1,0 +1,80 @@
+"""What new items' rows are made of: vectors of all of today's items, by `--rows_from`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from experiments.cli.settings import Settings
+from experiments.stages.teachers import ReadyTeacher
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.serve.new_items import text_vectors
+from teachers_torch.config import TextConfig
+from teachers_torch.items.inputs import text_inputs
+from teachers_torch.items.text import item_sentences, vector_width
+
+
+def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:
+    """Finds what would stop `item_vectors` later.
+
+    Args:
+        source: `--rows_from`.
+        dataset: today's.
+        settings: of the run.
+
+    Raises:
+        UserError: there are no teachers, no texts, or no encoder of them.
+    """
+    if source == "teachers" and not settings.run.teachers:
+        raise UserError("--rows_from: found teachers, but --teachers= names none, expected some")
+    if source == "words" and not any(dataset.catalogue.texts.get("title", ())):
+        raise UserError(
+            f"--rows_from: found words, but data set {dataset.name} has no titles, expected "
+            "teachers or mean"
+        )
+    if source == "texts":
+        config = settings.teachers.get(TextConfig)
+        sentences = item_sentences(dataset.catalogue)
+        if not config.text_features and not any(sentence.strip() for sentence in sentences):
+            raise UserError(
+                f"--rows_from: found texts, but data set {dataset.name} has none, expected "
+                "teachers or mean"
+            )
+        if not config.text_features:
+            vector_width(sentences, config, Cache(Path(settings.run.cache_dir)))
+
+
+def item_vectors(
+    source: str, dataset: Dataset, settings: Settings, teachers: Sequence[ReadyTeacher]
+) -> Float[np.ndarray, "V d"] | None:
+    """A vector for each of today's items; None where all new items get the mean row.
+
+    Args:
+        source: `--rows_from`.
+        dataset: today's.
+        settings: of the run.
+        teachers: the run's.
+
+    Raises:
+        UserError: as `check_rows`.
+    """
+    if source == "mean":
+        return None
+    if source == "words":
+        titles = dataset.catalogue.texts["title"]
+        return text_vectors(titles, titles)
+    if source == "texts":
+        cache = Cache(Path(settings.run.cache_dir))
+        config = settings.teachers.get(TextConfig)
+        found = text_inputs(dataset, config, 0.0, cache, lambda event: None)
+        return found.features.astype(np.float64)
+    return np.hstack([_evened(teacher.vectors.items) for teacher in teachers])
+
+
+def _evened(items: np.ndarray) -> Float[np.ndarray, "V d"]:
+    """A teacher's vectors at a mean square of 1, so that each has an equal say in the map."""
+    items = items.astype(np.float64)
+    return items / max(float(np.sqrt(np.square(items).sum(1).mean())), 1e-12)

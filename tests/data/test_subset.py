@@ -1,0 +1,71 @@
+"""Data sets with fewer items or users, or more items."""
+
+import dataclasses
+
+import numpy as np
+
+from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.data.subset import with_items, without_items, without_users
+from tests.worlds import from_histories
+
+TITLES = ("a", "b", "c", "d", "e")
+FEATURES = np.arange(4, dtype=np.float16).reshape(2, 2)
+WORLD = from_histories([[0, 1, 2], [3], [2, 4, 0, 2]], 5)
+WORLD = dataclasses.replace(
+    WORLD,
+    interactions=dataclasses.replace(
+        WORLD.interactions,
+        timestamps=np.arange(8),
+        parts=np.array([0, 1, 2, 0, 0, 0, 1, 2], np.int8),
+    ),
+    catalogue=Catalogue(
+        {"title": TITLES},
+        image_features=FEATURES,
+        image_rows=np.array([1, -1, 0, -1, 1], np.int32),
+        image_paths=("x", "", "y", "", "z"),
+        has_row=np.array([True, False, True, True, True]),
+    ),
+)
+
+
+def named(dataset):
+    """Histories by the users' and items' own ids."""
+    histories = np.split(dataset.interactions.items, dataset.interactions.indptr[1:-1])
+    return {
+        user: [dataset.item_ids[item] for item in history]
+        for user, history in zip(dataset.user_ids, histories, strict=True)
+    }
+
+
+def test_an_item_that_is_taken_out_has_never_been():
+    """Histories that keep its place, or rows that stand for their neighbours."""
+    keep = np.array([True, True, False, False, True])
+    found = without_items(WORLD, keep)
+    assert found.item_ids == ("i0", "i1", "i4")
+    assert named(found) == {"u0": ["i0", "i1"], "u1": [], "u2": ["i4", "i0"]}
+    assert found.interactions.timestamps.tolist() == [0, 1, 5, 6]
+    assert found.interactions.parts.tolist() == [0, 1, 0, 1]
+    assert found.catalogue.texts == {"title": ("a", "b", "e")}
+    assert found.catalogue.image_rows.tolist() == [1, -1, 1]
+    assert found.catalogue.image_paths == ("x", "", "z")
+    assert found.catalogue.has_row.tolist() == [True, False, True]
+    assert found.interactions.items.dtype == np.int32
+
+
+def test_a_user_that_is_taken_out_leaves_the_items():
+    """Interactions of one user counted for the next."""
+    found = without_users(WORLD, np.array([True, False, True]))
+    assert named(found) == {"u0": ["i0", "i1", "i2"], "u2": ["i2", "i4", "i0", "i2"]}
+    assert found.item_ids == WORLD.item_ids
+    assert found.interactions.timestamps.tolist() == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_items_are_added_at_the_end_and_nobody_has_them():
+    """Texts, images or flags of another length than the items."""
+    found = with_items(WORLD, ("n", "m"), ("new", ""))
+    assert named(found) == named(WORLD)
+    assert found.item_ids == (*WORLD.item_ids, "n", "m")
+    assert found.catalogue.texts == {"title": (*TITLES, "new", "")}
+    assert found.catalogue.image_rows.tolist() == [1, -1, 0, -1, 1, -1, -1]
+    assert found.catalogue.image_paths == ("x", "", "y", "", "z", "", "")
+    assert found.catalogue.has_row.tolist() == [True, False, True, True, True, False, False]
