@@ -103,7 +103,7 @@ def answer(recommender: Recommender, asked: Sequence[Asked], job: Job) -> list[R
         job.k,
         users=[each.user for each in asked],
         filter_seen=job.filter_seen,
-        explain=job.titles,
+        titles=job.titles,
     )
     rows: list[Row] = []
     for each, found in zip(asked, answers, strict=True):

@@ -5,6 +5,7 @@ stablehlo/    recommend.bin, user_vectors.bin (jax.export) and arrays.npz, their
 onnx/         recommend.onnx, user_vectors.onnx, with the arrays in them
 vectors/      items.npy, item_ids.json; users.npy, user_ids.json where users have vectors
 check.npz     inputs with the outputs expected of them
+explain.*, plain/  with --explain and --plain: the teachers' item vectors, the plain student
 README.md     the model card
 artifact.json what the programs take and give
 manifest.json SHA-256 of every other file; it comes last
@@ -24,8 +25,10 @@ from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest, read_json, write_json, write_text, writing_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+from prmkd_jax.serve import explain
 from prmkd_jax.serve.config import ExportConfig
-from prmkd_jax.serve.exported import FILES, read_exported
+from prmkd_jax.serve.explain import TeacherView
+from prmkd_jax.serve.exported import FILES, Exported, read_exported
 from prmkd_jax.serve.model_card import model_card
 from prmkd_jax.serve.program import ITEMS, Program
 from prmkd_jax.serve.recommender import Recommender
@@ -42,12 +45,17 @@ MOST_ONNX_BYTES = 2_000_000_000
 _CHECKED = 8
 
 
-def write_artifact(config: ExportConfig, say: Callable[[str], None] = print) -> None:
+def write_artifact(
+    config: ExportConfig,
+    say: Callable[[str], None] = print,
+    teachers: Sequence[TeacherView] = (),
+) -> None:
     """Writes the folder and checks what it wrote; an error leaves the old one as it was.
 
     Args:
         config: which student, where to, which formats.
         say: is told each finished part.
+        teachers: what explanations tell of, for `--explain`.
 
     Raises:
         UserError: the student can't be read or has no such form, a package is missing, or the
@@ -72,9 +80,16 @@ def write_artifact(config: ExportConfig, say: Callable[[str], None] = print) -> 
             f"--formats: vectors: found {exported.card['label']}, whose score is no inner "
             "product, expected stablehlo or onnx"
         )
+    plain = _plain_student(config, exported)
     with held(folder.parent, folder.name), writing_folder(folder) as partial:
         for name in FILES:
             shutil.copyfile(model / name, partial / name)
+        if plain is not None:
+            (partial / explain.PLAIN).mkdir()
+            for name in FILES:
+                shutil.copyfile(plain / name, partial / explain.PLAIN / name)
+        if teachers:
+            explain.write_explanation(partial, teachers)
         np.savez(partial / CHECK, **cast(dict[str, Any], check))
         for name in config.formats:
             _WRITERS[name](partial / name, program, inner_product)
@@ -164,6 +179,23 @@ def _require_free(folder: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise UserError(f"--output_dir: found {folder}, expected a new folder, or --overwrite")
+
+
+def _plain_student(config: ExportConfig, exported: Exported) -> Path | None:
+    """The plain student's folder, once it is seen to know the same items.
+
+    Raises:
+        UserError: it can't be read, or knows others.
+    """
+    if not config.plain:
+        return None
+    found = read_exported(Path(config.plain)).item_ids
+    if set(found) != set(exported.item_ids):
+        raise UserError(
+            f"--plain: found {config.plain} with {len(found)} items, expected the "
+            f"{len(exported.item_ids)} of --model"
+        )
+    return Path(config.plain)
 
 
 def _check_arrays(program: Program) -> dict[str, np.ndarray]:

@@ -73,6 +73,29 @@ class ExportConfig:
     )
     k: int = option(10, "Items that the exported programs give; fixed in them.", low=1)
     license: str = option("", "Licence of the weights, for the model card.")
+    explain: bool = option(
+        False,
+        "Add the teachers' item vectors from --cache_dir, so that recommendations tell how each "
+        "teacher ranks them.",
+    )
+    plain: str = option(
+        "", "Folder of the exported plain student, to be added for the same.", path=True
+    )
+    dataset: str = option(
+        "", "For --explain: the data that it was trained on; the card's by default."
+    )
+    data_dir: str = option(
+        os.environ.get("PRMKD_DATA_DIR") or "data",
+        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
+        filled=True,
+        path=True,
+    )
+    cache_dir: str = option(
+        os.environ.get("PRMKD_CACHE_DIR") or "cache",
+        "Folder of the tuned teachers ($PRMKD_CACHE_DIR, else ./cache).",
+        filled=True,
+        path=True,
+    )
     overwrite: bool = option(False, "Replace an artefact that is there.")
 
     def __post_init__(self):

@@ -1,7 +1,7 @@
 """Recommendations from an exported student: ids in, ids and scores out."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,6 +17,7 @@ from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.ranking import item_ranks
 from prmkd_jax.ops.top_k import TopK, top_k
+from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, TeacherView, read_explanation
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
 from prmkd_jax.serve.new_items import Ridge, check_new, choose_strength, extend, text_vectors
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
@@ -55,11 +56,15 @@ class Answer(NamedTuple):
         items: best first; fewer than k where no more are left.
         unknown_items: items of the history that the student doesn't know and that were skipped.
         known_user: whether a vector of the user's own was used.
+        ranks: where explained: teacher, or `plain` for the plain student → its 0-based rank of
+            each of `items`, counted as the answer was (the history's items left out or not);
+            None for an item that it doesn't know.
     """
 
     items: list[Recommended]
     unknown_items: int
     known_user: bool
+    ranks: Mapping[str, list[float | None]] | None = None
 
 
 class Map(NamedTuple):
@@ -121,10 +126,12 @@ class Recommender:
 
     Args:
         exported: what `read_exported` gives.
+        explanation: what an artefact tells of teachers and the plain student.
     """
 
-    def __init__(self, exported: Exported):
+    def __init__(self, exported: Exported, explanation: Explanation | None = None):
         self.exported = exported
+        self._explanation = explanation
         self.map: Map | None = None
         self._said = about(exported.config.student)
         self._graphdef = _Structure(structure(exported.config, exported.facts))
@@ -142,7 +149,8 @@ class Recommender:
         Raises:
             UserError: a file is missing or damaged, or the self-check fails.
         """
-        loaded, check = cls(read_exported(Path(folder))), Path(folder) / CHECK
+        folder = Path(folder)
+        loaded, check = cls(read_exported(folder), read_explanation(folder)), folder / CHECK
         if check.exists():
             exported = loaded.exported
             check_answers(check, exported.item_ids, exported.user_ids or (), loaded._rows_of)
@@ -164,6 +172,7 @@ class Recommender:
         filter_seen: bool = True,
         allow: ItemLists | None = None,
         deny: ItemLists | None = None,
+        titles: bool = False,
         explain: bool = False,
     ) -> list[Answer]:
         """The k best items of every history.
@@ -175,7 +184,9 @@ class Recommender:
             filter_seen: leave out the items of the history.
             allow: the only items to choose from; unknown ones are ignored.
             deny: items to leave out.
-            explain: give the items' titles where they were exported.
+            titles: give the items' titles where they were exported.
+            explain: titles, and, where teachers or the plain student were exported too
+                (`export --explain --plain=…`), how each would have ranked the items.
 
         Raises:
             ValueError: k is below 1, or a list has another length than `histories`.
@@ -185,7 +196,7 @@ class Recommender:
             raise ValueError(f"k: found {k}, expected at least 1")
         read = self._histories(histories, users)
         filters = self._filters(allow, deny, filter_seen, len(histories))
-        titles = self.exported.titles if explain else None
+        named = self.exported.titles if explain or titles else None
         answers: list[Answer] = []
         for first in range(0, len(histories), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
@@ -194,9 +205,60 @@ class Recommender:
             for row, (known, unknown, user) in enumerate(zip(*some, strict=True)):
                 found: list[Recommended] = []
                 if self._answerable(known, user):
-                    found = self._recommended(items[row, :k], scores[row, :k], titles)
+                    found = self._recommended(items[row, :k], scores[row, :k], named)
                 answers.append(Answer(found, unknown, known_user=user >= 0))
+        if explain and self._explanation is not None:
+            return self._explained(histories, users, answers, filter_seen)
         return answers
+
+    def _explained(
+        self,
+        histories: Sequence[Sequence[str]],
+        users: Sequence[str | None] | None,
+        answers: Sequence[Answer],
+        filter_seen: bool,
+    ) -> list[Answer]:
+        """The answers with the ranks that others give their items."""
+        asked = [[one.item for one in answer.items] for answer in answers]
+        ranks: list[dict[str, list[float | None]]] = [{} for _ in answers]
+        if self._plain is not None:
+            found = self._plain.ranks(histories, asked, users=users, filter_seen=filter_seen)
+            for told, row in zip(ranks, found, strict=True):
+                told[PLAIN_NAME] = [rank if np.isfinite(rank) else None for rank in row]
+        for view in () if self._explanation is None else self._explanation.teachers:
+            for told, history, items in zip(ranks, histories, asked, strict=True):
+                told[view.name] = self._ranked_by(view, history, items, filter_seen)
+        return [answer._replace(ranks=told) for answer, told in zip(answers, ranks, strict=True)]
+
+    def _ranked_by(
+        self, view: TeacherView, history: Sequence[str], items: Sequence[str], filter_seen: bool
+    ) -> list[float | None]:
+        """A teacher's ranks, by its estimated vector of the history."""
+        # An item that was added later has no vector of the teacher's.
+        read = [row for row in self._known(history) if row < len(view.items)]
+        rows = [self._item_row[item] for item in items]
+        if not read:
+            return [None] * len(rows)
+        scores = view.items.astype(np.float32) @ view.queries([read])[0]
+        rivals = np.ones(len(scores), bool)
+        rivals[read if filter_seen else []] = False
+        return [
+            None
+            if row >= len(scores)
+            else float(
+                (scores[rivals] > scores[row]).sum()
+                + 0.5 * ((scores[rivals] == scores[row]).sum() - rivals[row])
+            )
+            for row in rows
+        ]
+
+    @cached_property
+    def _plain(self) -> "Recommender | None":
+        """The plain student of an artefact."""
+        explanation = self._explanation
+        if explanation is None or explanation.plain is None:
+            return None
+        return Recommender.load(explanation.plain)
 
     def ranks(
         self,
@@ -319,7 +381,8 @@ class Recommender:
                 ids,
                 titles,
                 lambda rows: ridge.fit(rows.astype(np.float64), strength)(new),
-            )
+            ),
+            self._explanation,
         )
         larger.map = Map(strength, recall)
         return larger

@@ -94,7 +94,7 @@ def _together(
     # Two values of k are compiled, not one for each.
     k = min(FEW, max_k) if all(job.k <= FEW for job in jobs) else max_k
     answers = recommender.recommend(
-        histories, k, users=users, filter_seen=False, allow=allowed, deny=denied, explain=True
+        histories, k, users=users, filter_seen=False, allow=allowed, deny=denied, titles=True
     )
     parts: list[list[Answer] | UserError] = []
     for job in jobs:

@@ -1,0 +1,172 @@
+"""How the teachers and the plain student would have ranked what was recommended.
+
+`explain.json`         which teachers there are, how true their estimates are, digests
+`explain.safetensors`  each teacher's item vectors (float16) and a map (float32)
+`plain/`               the plain student, exported
+
+A teacher is not there when the student serves: its vector of a history is estimated from its own
+vectors of the history's items. The estimate is linear in the mean of these vectors and in the
+newest one, fitted on histories that the teacher has read, and the share of the teacher's own first
+ten places that it finds again on other histories is written next to it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float, Float16, Float32, Int
+from safetensors import SafetensorError
+
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import file_digest, write_json
+from prmkd_jax.serve.new_items import Ridge
+
+CARD, ARRAYS, PLAIN = "explain.json", "explain.safetensors", "plain"
+PLAIN_NAME = "plain"
+"""How the plain student is called among the ranks."""
+FORMAT = 1
+# Histories that a map is fitted on, and judged on.
+MOST_FITTED, MOST_JUDGED = 20_000, 2_000
+_STRENGTH, _JUDGED_K = 1e-3, 10
+
+
+class TeacherView(NamedTuple):
+    """What serving knows of one teacher.
+
+    Attributes:
+        name: as `--teachers` calls it.
+        label: display name.
+        items: its item vectors.
+        weights: of [mean of the history's vectors, the newest one, 1].
+        fidelity: mean share of its own first ten places that the estimate finds again; None
+            where it wasn't measured.
+    """
+
+    name: str
+    label: str
+    items: Float16[np.ndarray, "V d"]
+    weights: Float32[np.ndarray, "2d_plus_1 d"]
+    fidelity: float | None
+
+    def queries(self, histories: Sequence[Sequence[int]]) -> Float[np.ndarray, "B d"]:
+        """Estimated vectors of histories, given as rows of items; zero where one is empty."""
+        return features(self.items, histories) @ self.weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What is read back from an artefact.
+
+    Attributes:
+        teachers: by their views.
+        plain: folder of the plain student; None where it wasn't exported.
+    """
+
+    teachers: tuple[TeacherView, ...]
+    plain: Path | None
+
+
+def features(
+    items: Float16[np.ndarray, "V d"], histories: Sequence[Sequence[int]]
+) -> Float32[np.ndarray, "B 2d_plus_1"]:
+    """[mean of the vectors of a history's items, the newest one, 1]; zeros for an empty one."""
+    width = items.shape[1]
+    out = np.zeros((len(histories), 2 * width + 1), np.float32)
+    for row, history in zip(out, histories, strict=True):
+        if len(history):
+            vectors = items[np.asarray(history)].astype(np.float32)
+            row[:width], row[width:-1], row[-1] = vectors.mean(0), vectors[-1], 1
+    return out
+
+
+def view_teacher(
+    name: str,
+    label: str,
+    items: Float[np.ndarray, "V d"],
+    instances: Float[np.ndarray, "n d"],
+    histories: Sequence[Sequence[int]],
+    others: tuple[Float[np.ndarray, "m d"], Sequence[Sequence[int]]],
+) -> TeacherView:
+    """Fits a teacher's map and measures it.
+
+    Args:
+        name: as `--teachers` calls it.
+        label: display name.
+        items: its item vectors.
+        instances: its vectors of histories to fit on.
+        histories: these, as rows of items.
+        others: vectors and histories to measure on.
+    """
+    half = np.asarray(items, np.float16)
+    known = features(half, histories)[:, :-1].astype(np.float64)
+    fitted = Ridge(known).fit(np.asarray(instances, np.float64), _STRENGTH)
+    constant = fitted.outputs_mean - fitted.inputs_mean @ fitted.weights
+    weights = np.vstack([fitted.weights, constant]).astype(np.float32)
+    view = TeacherView(name, label, half, weights, None)
+    own, read = others
+    if not len(read):
+        return view
+    table = half.astype(np.float32)
+    best = [_best(queries, table) for queries in (np.asarray(own, np.float32), view.queries(read))]
+    shares = [len(set(a) & set(b)) / len(a) for a, b in zip(*best, strict=True)]
+    return view._replace(fidelity=float(np.mean(shares)))
+
+
+def write_explanation(folder: Path, views: Sequence[TeacherView]) -> None:
+    """Writes the teachers' part into a folder.
+
+    Args:
+        folder: of the artefact, which is being written.
+        views: the teachers.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for view in views:
+        arrays |= {f"{view.name}.items": view.items, f"{view.name}.weights": view.weights}
+    (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
+    told = [{"name": v.name, "label": v.label, "fidelity": v.fidelity} for v in views]
+    content = {"format": FORMAT, "teachers": told, "sha256": file_digest(folder / ARRAYS)}
+    write_json(folder / CARD, content)
+
+
+def read_explanation(folder: Path) -> Explanation | None:
+    """What an artefact's folder holds; None where it explains nothing.
+
+    Raises:
+        UserError: it is damaged or of another format.
+    """
+    plain = folder / PLAIN if (folder / PLAIN).is_dir() else None
+    path = folder / CARD
+    if not path.is_file():
+        return None if plain is None else Explanation((), plain)
+    try:
+        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise UserError(f"{path}: format: found {content['format']}, expected {FORMAT}")
+        if file_digest(folder / ARRAYS) != content["sha256"]:
+            raise UserError(f"{folder / ARRAYS}: damaged: its SHA-256 is not the one in {CARD}")
+        arrays = safetensors.numpy.load_file(folder / ARRAYS)
+        views = tuple(
+            TeacherView(
+                each["name"],
+                each["label"],
+                arrays[f"{each['name']}.items"],
+                arrays[f"{each['name']}.weights"],
+                each["fidelity"],
+            )
+            for each in content["teachers"]
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged ({first_line(error)})") from error
+    return Explanation(views, plain)
+
+
+def _best(
+    queries: Float32[np.ndarray, "n d"], table: Float32[np.ndarray, "V d"]
+) -> Int[np.ndarray, "n k"]:
+    """The first places of each row, in any order."""
+    k = min(_JUDGED_K, len(table))
+    return np.argpartition(-(queries @ table.T), k - 1, axis=1)[:, :k]
