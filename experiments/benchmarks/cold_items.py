@@ -17,10 +17,12 @@ from prmkd_jax.evaluate.metrics import expected_ranks
 from prmkd_jax.serve.histories import instance_targets
 from prmkd_jax.serve.new_items import text_vectors
 from prmkd_jax.serve.recommender import Recommender
-from teachers_torch.config import TextConfig
 from teachers_torch.items.text import encode_texts, item_sentences
 from teachers_torch.store import load
 
+TEXTS = "text vectors"
+RECENT = (1.0, 0.5, 0.25)
+ROWS_AT_ONCE = 1024
 Table = dict[str, dict[str, Any]]
 
 
@@ -34,7 +36,12 @@ def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]
         )
     cold = measuring.held(task.dataset.num_items)
     warm = measuring.task_of(without_items(task.dataset, ~cold))
-    students = [Student("warm", warm), Student("all", task)]
+    vectors = _vectors(measuring, None)[TEXTS]
+    taught = measuring.options.text_teacher
+    students = [
+        Student("warm", warm, _text_teacher(warm, vectors[~cold]) if taught else None),
+        Student("all", task, _text_teacher(task, vectors) if taught else None),
+    ]
 
     def of_seed(seed: int) -> Table:
         return _measure(measuring, students, cold, seed)
@@ -43,45 +50,62 @@ def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]
 
 
 def _measure(measuring: Measuring, students: list[Student], cold: np.ndarray, seed: int) -> Table:
-    task = measuring.task
+    """Every way to rank the held-out items, on targets of which a share is held out."""
+    task, warm = measuring.task, students[0].task
     student, complete = (measuring.train(each, seed) for each in students)
     test = task.split.test
     is_cold = cold[task.dataset.interactions.items[test]]
-    asked = instance_targets(task.dataset, test[is_cold])
-    warm = students[0].task
-    others = instance_targets(warm.dataset, warm.split.test)
+    asked = instance_targets(task.dataset, test)
     found: Table = {}
 
-    def both(name: str, recommender: Recommender) -> None:
-        for part, targets in (("held-out items", asked), ("other items", others)):
-            ranks = recommender.ranks(targets.histories, targets.targets, users=targets.users)
-            found[f"{part}: {name}"] = metrics(ranks)
+    def note(name: str, ranks: list[list[float]]) -> None:
+        flat = np.array([row[0] for row in ranks])
+        parts = {"1 held-out targets": is_cold, "2 other targets": ~is_cold}
+        for part, chosen in {**parts, "3 all targets": is_cold | ~is_cold}.items():
+            found[f"{part}: {name}"] = metrics(flat[chosen])
 
-    both("no row", student)
-    for name, vectors in _vectors(measuring, warm).items():
-        known, new = vectors[~cold], vectors[cold]
-        ids = [task.dataset.item_ids[row] for row in np.flatnonzero(cold)]
-        both(f"row from {name}", student.add_items(ids, new, known))
-    texts = _vectors(measuring, warm, teachers=False)["text vectors"]
-    found["held-out items: text alone, no student"] = metrics(_by_text(texts, task, test[is_cold]))
-    found["held-out items: trained on, same student"] = metrics(
-        complete.ranks(asked.histories, asked.targets, users=asked.users)
-    )
+    def ranked(recommender: Recommender) -> list[list[float]]:
+        return recommender.ranks(asked.histories, asked.targets, users=asked.users)
+
+    vectors = _vectors(measuring, None if students[0].vectors is not None else warm)
+    note("no row", ranked(student))
+    ids = [task.dataset.item_ids[row] for row in np.flatnonzero(cold)]
+    for name, known in vectors.items():
+        larger = student.add_items(ids, known[cold], known[~cold])
+        note(f"row from {name}", ranked(larger))
+    note("text alone, no student", _by_text(vectors[TEXTS], task, test))
+    note("trained on all items", ranked(complete))
     return found
 
 
-def _vectors(
-    measuring: Measuring, warm: Task, *, teachers: bool = True
-) -> dict[str, Float[np.ndarray, "V d"]]:
-    """What is known of all items by name of the source; teachers were tuned without the cold."""
+def _text_teacher(task: Task, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of instances and items that know texts alone; nothing is learned for them."""
+    interactions = task.dataset.interactions
+    unit = _unit(items)
+    instances = np.zeros((len(interactions.items), items.shape[1]))
+    places = np.arange(len(interactions.items))
+    first = interactions.indptr[interactions.users]
+    for back, weight in enumerate(RECENT, start=1):
+        there = places - back >= first
+        instances[there] += weight * unit[interactions.items[places[there] - back]]
+    return instances, unit
+
+
+def _vectors(measuring: Measuring, warm: Task | None) -> dict[str, Float[np.ndarray, "V d"]]:
+    """What is known of all items by name of the source.
+
+    Args:
+        measuring: the measurement.
+        warm: the task that the teachers were tuned on; None for texts alone.
+    """
     settings, dataset = measuring.settings, measuring.task.dataset
     cache = Cache(Path(settings.run.cache_dir))
     sentences = item_sentences(dataset.catalogue)
     titles = dataset.catalogue.texts.get("title", ())
-    out = {"text vectors": encode_texts(sentences, settings.teachers.get(TextConfig), cache)}
+    out = {TEXTS: encode_texts(sentences, settings.teachers.text, cache)}
     if any(titles):
         out["words of titles"] = text_vectors(titles, titles)
-    for identity in teacher_identities(warm, settings) if teachers else ():
+    for identity in () if warm is None else teacher_identities(warm, settings):
         # Tuned on the warm items; what it knows of an item by its text, it knows of any.
         teacher, _ = load(
             identity.name, vectors_folder(cache, identity), measuring.task, settings.teachers,
@@ -93,7 +117,14 @@ def _vectors(
 
 def _by_text(vectors: np.ndarray, task: Task, instances: np.ndarray) -> list[list[float]]:
     """Ranks by the cosine of an item's text with that of the newest item read."""
-    items = task.dataset.interactions.items
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    scores = unit[items[instances - 1]] @ unit.T
-    return [[rank] for rank in expected_ranks(scores, items[instances])]
+    items, unit = task.dataset.interactions.items, _unit(vectors)
+    ranks: list[list[float]] = []
+    for first in range(0, len(instances), ROWS_AT_ONCE):
+        some = instances[first : first + ROWS_AT_ONCE]
+        scores = unit[items[some - 1]] @ unit.T
+        ranks += [[rank] for rank in expected_ranks(scores, items[some])]
+    return ranks
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

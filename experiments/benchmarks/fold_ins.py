@@ -43,7 +43,8 @@ def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]
         ]
 
         def ranked(recommender: Recommender, read: list[list[str]], users: Users = None) -> Row:
-            return metrics(recommender.ranks(read, asked.targets, users=users))
+            ranks = recommender.ranks(read, asked.targets, users=users)
+            return metrics(np.array([row[0] for row in ranks]))
 
         return {
             "trained on these users: own vectors": ranked(complete, asked.histories, asked.users),

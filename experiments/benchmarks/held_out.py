@@ -5,15 +5,16 @@ A folder keeps training states, students and the result; the same command goes o
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from experiments.cli.command import Call, resolve
 from experiments.cli.options import MeasureConfig
-from experiments.cli.settings import Settings
+from experiments.cli.settings import RunConfig, Settings, settings_from
 from experiments.runs.finished import logger
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
@@ -22,19 +23,20 @@ from experiments.stages.identity import run_identity
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.students import Place, make_bank, run_name, student_facts, train_student
 from experiments.stages.teachers import (
-    ReadyTeacher,
     check_teachers,
     prepare_teachers,
     teacher_identities,
 )
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json
+from prmkd_jax.common.files import write_json, writing
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task, make_task
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.serve.exported import CARD, FILES, export_student
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.registry import label
+from teachers_torch.config import PrecomputedConfig
+from teachers_torch.given.precomputed import INSTANCES, ITEMS
 
 RESULT, LOG = "measured.json", "log.jsonl"
 SHOWN = ("Recall@10", "NDCG@10")
@@ -47,10 +49,13 @@ class Student:
     Attributes:
         name: of its folder.
         task: what it is trained on.
+        vectors: those of a teacher that needs no tuning, of instances and items; None where
+            `--teachers` names the teachers.
     """
 
     name: str
     task: Task
+    vectors: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +98,16 @@ class Measuring:
 
     def train(self, student: Student, seed: int) -> Recommender:
         """The student at its best epoch on validation, trained now or read back."""
-        output, settings = Path(self.settings.run.output_dir), self.settings
+        output, settings = Path(self.settings.run.output_dir), self.settings_of(student)
         folder = output / folder_of(student, seed)
         if not (folder / CARD).is_file():
             facts = student_facts(student.task, settings)
             place = Place(output, output / LOG, output / "checkpoints" / student.name)
             log = logger(place.log)
-            bank = make_bank(self.teachers(student.task), settings)
+            found = teacher_identities(student.task, settings)
             reporter = self.call.reporter
+            teachers = prepare_teachers(found, student.task, settings, reporter, log)
+            bank = make_bank(teachers, settings)
             reporter.say(f"{student.name}: {student.task.dataset.num_items} items")
             trained = train_student(
                 student.task, facts, bank, settings, seed, place, reporter, log,
@@ -110,11 +117,29 @@ class Measuring:
             export_student(folder, params, settings.student, facts, student.task.dataset)
         return Recommender.load(folder)
 
-    def teachers(self, task: Task) -> list[ReadyTeacher]:
-        """The run's teachers, tuned on this task."""
-        log = logger(Path(self.settings.run.output_dir) / LOG)
-        found = teacher_identities(task, self.settings)
-        return prepare_teachers(found, task, self.settings, self.call.reporter, log)
+    def settings_of(self, student: Student) -> Settings:
+        """The run's settings; a student with vectors is taught by them alone."""
+        if student.vectors is None:
+            return self.settings
+        folder = Path(self.settings.run.output_dir) / vectors_of(student)
+        run = dataclasses.replace(self.settings.run, teachers=("precomputed",))
+        given = PrecomputedConfig(folder=str(folder), normalize=True)
+        return settings_from({**self.call.configs, RunConfig: run, PrecomputedConfig: given})
+
+    def write_vectors(self, student: Student) -> None:
+        """Writes a student's vectors where `settings_of` names them."""
+        if student.vectors is None:
+            return
+        folder = Path(self.settings.run.output_dir) / vectors_of(student)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in zip((INSTANCES, ITEMS), student.vectors, strict=True):
+            with writing(folder / name) as partial, partial.open("wb") as stream:
+                np.save(stream, array.astype(np.float32))
+
+
+def vectors_of(student: Student) -> str:
+    """Where a student's teacher has its vectors, in the output folder."""
+    return f"vectors/{student.name}"
 
 
 def folder_of(student: Student, seed: int) -> str:
@@ -135,15 +160,21 @@ def run(call: Call) -> None:
     files = [RESULT, LOG]
     for student in plan:
         student_start(settings, student.task, student_facts(student.task, settings))
-        teachers = teacher_identities(student.task, settings)
-        check_teachers(teachers, student.task, settings)
-        identity["teachers"] |= {f"{student.name} {each.name}": each.key for each in teachers}
+        if student.vectors is None:
+            teachers = teacher_identities(student.task, settings)
+            check_teachers(teachers, student.task, settings)
+            identity["teachers"] |= {f"{student.name} {each.name}": each.key for each in teachers}
+        else:
+            files += [f"{vectors_of(student)}/{name}" for name in (INSTANCES, ITEMS)]
         for seed in settings.run.seeds:
-            files.append(f"checkpoints/{student.name}/{run_name(settings, seed)}/")
-            files += [f"{folder_of(student, seed)}/{name}" for name in FILES]
+            name = run_name(measuring.settings_of(student), seed)
+            files.append(f"checkpoints/{student.name}/{name}/")
+            files += [f"{folder_of(student, seed)}/{file}" for file in FILES]
     folder = examine(output, identity, files, overwrite=settings.run.overwrite)
     if folder.found != "finished":
         with claimed(folder):
+            for student in plan:
+                measuring.write_vectors(student)
             found = {
                 "student": label(settings.student),
                 "dataset": measuring.task.dataset.name,
@@ -157,10 +188,9 @@ def run(call: Call) -> None:
         print(line)
 
 
-def metrics(ranks: Sequence[Sequence[float]]) -> dict[str, float]:
+def metrics(ranks: Float[np.ndarray, " instances"]) -> dict[str, float]:
     """Metrics of one target a history, and their number."""
-    flat = np.array([row[0] for row in ranks])
-    return {"instances": len(flat), **ranking_metrics(flat)}
+    return {"instances": len(ranks), **ranking_metrics(ranks)}
 
 
 def _lines(path: Path) -> Iterable[str]:
@@ -169,7 +199,7 @@ def _lines(path: Path) -> Iterable[str]:
     seeds: list[Mapping[str, Mapping[str, Any]]] = list(found["seeds"].values())
     yield f"{found['student']} on {found['dataset']}, {len(seeds)} seed(s)"
     yield f"{'':58}{'instances':>10}" + "".join(f"{name:>11}" for name in SHOWN)
-    for row in seeds[0]:
+    for row in sorted(seeds[0]):
         values = [np.mean([seed[row][name] for seed in seeds]) for name in SHOWN]
         count = seeds[0][row]["instances"]
         yield f"{row:58}{count:>10}" + "".join(f"{value:>11.4f}" for value in values)

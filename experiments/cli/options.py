@@ -138,6 +138,11 @@ class MeasureConfig:
         0.1, "Share of the items, or of the users, kept out of training.", above=0, below=1
     )
     held_out_seed: int = option(0, "Seed that chooses them.", low=0)
+    text_teacher: bool = option(
+        False,
+        "For cold_items: distil from vectors of the text encoder in place of --teachers: an item's "
+        "own, and for a history those of its three newest items with weights 1, 1/2 and 1/4.",
+    )
 
     def __post_init__(self):
         validate(self)

@@ -236,8 +236,7 @@ def _described(update: _Update, mapped: Mapped) -> dict[str, Any]:
         },
         "map": {
             "rows_from": options.rows_from if found.new_items else None,
-            "strength": mapped.strength,
-            "recall": mapped.recall,
+            **({} if mapped.map is None else mapped.map._asdict()),
         },
     }
 

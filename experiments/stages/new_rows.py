@@ -12,7 +12,6 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.new_items import text_vectors
-from teachers_torch.config import TextConfig
 from teachers_torch.items.inputs import text_inputs
 from teachers_torch.items.text import item_sentences, vector_width
 
@@ -36,7 +35,7 @@ def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:
             "teachers or mean"
         )
     if source == "texts":
-        config = settings.teachers.get(TextConfig)
+        config = settings.teachers.text
         sentences = item_sentences(dataset.catalogue)
         if not config.text_features and not any(sentence.strip() for sentence in sentences):
             raise UserError(
@@ -68,7 +67,7 @@ def item_vectors(
         return text_vectors(titles, titles)
     if source == "texts":
         cache = Cache(Path(settings.run.cache_dir))
-        config = settings.teachers.get(TextConfig)
+        config = settings.teachers.text
         found = text_inputs(dataset, config, 0.0, cache, lambda event: None)
         return found.features.astype(np.float64)
     return np.hstack([_evened(teacher.vectors.items) for teacher in teachers])

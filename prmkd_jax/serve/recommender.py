@@ -19,7 +19,7 @@ from prmkd_jax.ops.ranking import item_ranks
 from prmkd_jax.ops.top_k import TopK, top_k
 from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, TeacherView, read_explanation
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
-from prmkd_jax.serve.new_items import Ridge, check_new, choose_strength, extend, text_vectors
+from prmkd_jax.serve.new_items import Map, RowMap, check_new, choose_map, extend, text_vectors
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
 from prmkd_jax.serve.self_check import CHECK, check_answers
 from prmkd_jax.students.layers import dot
@@ -65,18 +65,6 @@ class Answer(NamedTuple):
     unknown_items: int
     known_user: bool
     ranks: Mapping[str, list[float | None]] | None = None
-
-
-class Map(NamedTuple):
-    """The linear map that gave new items their rows.
-
-    Attributes:
-        strength: of its regularisation, as in `new_items.STRENGTHS`.
-        recall: the share of held-out known items' places that its rows find again.
-    """
-
-    strength: float
-    recall: float
 
 
 class _Histories(NamedTuple):
@@ -345,8 +333,9 @@ class Recommender:
     ) -> "Recommender":
         """A recommender that knows further items, which nothing was trained on.
 
-        Their rows come from a linear map, fitted on the known items (`serve.new_items`). An
-        answer costs what it cost, and the known items' scores stay. Histories may hold the new
+        Their rows come from a linear map, fitted on the known items (`serve.new_items`). It is kept
+        in memory alone: `exported` of what is returned can be exported again. An answer costs what
+        it cost, and the known items' scores stay. Histories may hold the new
         items. Users' own vectors (LightGCN) stay as well.
 
         Args:
@@ -356,7 +345,7 @@ class Recommender:
             known_vectors: the same of all items that this one knows, in the order of
                 `exported.item_ids`.
             titles: the new items' titles.
-            seed: decides which known items are held out, to choose the map's strength.
+            seed: decides which known items are held out, to choose the map by.
 
         Raises:
             UserError: an id is known, shapes don't fit, a number isn't finite, or there is
@@ -373,24 +362,21 @@ class Recommender:
         new, known = np.asarray(vectors, np.float64), np.asarray(known_vectors, np.float64)
         check_new(self.exported, ids, new, known, titles)
         table = np.asarray(self.exported.items, np.float64)
-        strength, recall = choose_strength(known, table, self._judge(), seed=seed)
-        ridge = Ridge(known)
-        larger = Recommender(
-            extend(
-                self.exported,
-                ids,
-                titles,
-                lambda rows: ridge.fit(rows.astype(np.float64), strength)(new),
-            ),
-            self._explanation,
-        )
-        larger.map = Map(strength, recall)
+        rows = RowMap(known, seed)
+        chosen = choose_map(rows, table, self._judge())
+
+        def rows_for(own: np.ndarray) -> np.ndarray:
+            return rows.rows(own.astype(np.float64), new, chosen.strength, chosen.gain)
+
+        larger = Recommender(extend(self.exported, ids, titles, rows_for), self._explanation)
+        larger.map = chosen
         return larger
 
     def _judge(self) -> Callable[[np.ndarray, np.ndarray], float]:
-        """Of the held-out items in true top lists, the share that other rows bring there too.
+        """Whether other rows bring held-out items into the lists where their own rows do.
 
-        The lists are those of one-item histories of known items.
+        The lists are the first places of one-item histories of known items. Judged is
+        2 · common / (own + other) over the places that held-out items have in them.
         """
         rows = np.linspace(0, len(self._item_row) - 1, min(_MOST_JUDGES, len(self._item_row)))
         items = [[int(row)] for row in np.unique(rows.astype(int))]
@@ -410,17 +396,18 @@ class Recommender:
 
         true = best(self._items)
 
-        def recall(held: np.ndarray, predicted: np.ndarray) -> float:
+        def agree(held: np.ndarray, predicted: np.ndarray) -> float:
             table = self._items.at[held].set(jnp.asarray(predicted, self._items.dtype))
             pairs = [
                 (set(row) & wanted, set(other) & wanted)
                 for wanted in [set(held.tolist())]
                 for row, other in zip(true.tolist(), best(table).tolist(), strict=True)
             ]
-            count = sum(len(expected) for expected, _ in pairs)
-            return sum(len(one & other) for one, other in pairs) / count if count else 0.0
+            places = sum(len(one) + len(other) for one, other in pairs)
+            common = sum(len(one & other) for one, other in pairs)
+            return 2 * common / places if places else 0.0
 
-        return recall
+        return agree
 
     @cached_property
     def _directions(self) -> Float[Array, "V D"]:

@@ -15,7 +15,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.weights import require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.exported import Exported
-from prmkd_jax.serve.new_items import extend
+from prmkd_jax.serve.new_items import Map, extend
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts, Field
@@ -53,13 +53,11 @@ class Mapped(NamedTuple):
 
     Attributes:
         exported: rows in the order of today's items; users as they were.
-        strength: of the map; None where there is none.
-        recall: what share of held-out items' places it finds again; None likewise.
+        map: how the new rows were made; None where there are none, or mean rows.
     """
 
     exported: Exported
-    strength: float | None
-    recall: float | None
+    map: Map | None
 
 
 def changes(exported: Exported, dataset: Dataset) -> Changes:
@@ -109,7 +107,7 @@ def map_items(
     """
     small = only_items(exported, found.kept_items)
     titles = _titles(dataset, found.new_items)
-    strength = recall = None
+    chosen = None
     if not found.new_items:
         larger = small
     elif vectors is None:
@@ -123,9 +121,8 @@ def map_items(
             found.new_items, new, known, titles=titles, seed=seed
         )
         larger = recommender.exported
-        assert recommender.map is not None
-        strength, recall = recommender.map
-    return Mapped(only_items(larger, dataset.item_ids), strength, recall)
+        chosen = recommender.map
+    return Mapped(only_items(larger, dataset.item_ids), chosen)
 
 
 def only_items(exported: Exported, ids: Sequence[str]) -> Exported:

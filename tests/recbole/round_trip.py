@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.subset import without_items
 from prmkd_jax.data.synthetic import WorldConfig, make_domain
 from prmkd_jax.serve.recommender import Recommender
@@ -87,8 +87,7 @@ def _yesterday(today: Dataset) -> Dataset:
     stays[last[last >= histories.indptr[:-1]]] = False
     indptr = np.concatenate([[0], np.cumsum(stays)])[histories.indptr]
     shorter = dataclasses.replace(
-        older,
-        interactions=dataclasses.replace(histories, indptr=indptr, items=histories.items[stays]),
+        older, interactions=Interactions(indptr.astype(np.int64), histories.items[stays])
     )
     # An item that was only somebody's last one wasn't there yesterday.
     counts = np.bincount(shorter.interactions.items, minlength=shorter.num_items)

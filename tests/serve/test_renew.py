@@ -124,7 +124,7 @@ def test_without_vectors_a_new_item_has_the_mean_row(yesterday):
         if item not in ROW:
             mean = exported.items[kept].mean(0)
             np.testing.assert_allclose(mapped.exported.items[row], mean, rtol=1e-4, atol=1e-6)
-    assert (mapped.strength, mapped.recall) == (None, None)
+    assert mapped.map is None
     titles = dict(zip(mapped.exported.item_ids, mapped.exported.titles, strict=True))
     assert titles == dict(zip(TODAY.item_ids, TODAY.catalogue.texts["title"], strict=True))
 
