@@ -1,0 +1,139 @@
+"""`update`: yesterday's student taken to today's data."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from bridge.student_weights import to_recbole
+from experiments.cli.flags import parse
+from experiments.cli.settings import GROUPS, settings_from
+from experiments.commands.update import COMMAND
+from experiments.runs import update as module
+from experiments.runs.update import run
+from experiments.stages.data import load_task
+from experiments.stages.students import student_facts
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.serve.exported import export_student, read_card
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.student import create_student
+from tests.experiments.calls import SMALL, make_call
+
+OLD, NEW = "--synthetic_items=20", "--synthetic_items=30"
+
+
+def made(folder, *flags):
+    """An export of random weights on yesterday's world; its folder, parameters and task."""
+    settings = settings_from(parse([*SMALL, OLD, "--teachers=", *flags], GROUPS).configs)
+    task = load_task(settings)
+    facts = student_facts(task, settings)
+    params = nnx.to_pure_dict(create_student(settings.student, facts, 0)[1])
+    export_student(folder, params, settings.student, facts, task.dataset)
+    return folder, params, settings, task
+
+
+@pytest.fixture(scope="module")
+def yesterday(tmp_path_factory):
+    """A SASRec's folder."""
+    return made(tmp_path_factory.mktemp("yesterday") / "sasrec")
+
+
+def called(output, start, *flags):
+    """Runs the command; returns what it printed."""
+    call, stream = make_call(
+        COMMAND,
+        [
+            *SMALL, NEW, "--teachers=", f"--from={start}", f"--output_dir={output}",
+            f"--cache_dir={output.parent / 'cache'}", "--rows_from=words", *flags,
+        ],
+    )  # fmt: skip
+    run(call)
+    return stream.getvalue()
+
+
+def test_an_update_leaves_a_student_of_today_and_what_it_is_worth(yesterday, tmp_path, monkeypatch):
+    """New items are recommended, all are compared, and the same command does nothing again."""
+    output = tmp_path / "out"
+    text = called(output, yesterday[0], "--update_epochs=1", "--noscratch")
+    record = json.loads((output / "update.json").read_text())
+    today = load_task(settings_from(parse([*SMALL, NEW], GROUPS).configs)).dataset
+    known = yesterday[3].dataset.item_ids
+    assert record["changes"] == {
+        "kept_items": len(set(known) & set(today.item_ids)),
+        "new_items": len(set(today.item_ids) - set(known)),
+        "vanished_items": len(set(known) - set(today.item_ids)),
+        "new_users": None,
+        "vanished_users": None,
+    }
+    assert set(record["models"]) == {"yesterday", "mapped", "updated"}
+    assert record["models"]["yesterday"]["new_targets"]["Recall@20"] == 0
+    assert record["models"]["yesterday"]["known_targets"]["Recall@20"] > 0
+    parts = [record["models"]["updated"][part] for part in ("known_targets", "new_targets")]
+    total = sum(part["instances"] * part["MRR"] for part in parts)
+    whole = record["models"]["updated"]["test"]
+    assert total == pytest.approx(whole["instances"] * whole["MRR"])
+    assert record["map"]["gain"] > 0
+    (folder,) = (output / "students" / "updated").iterdir()
+    assert Recommender.load(folder).exported.item_ids == today.item_ids
+    told = read_card(folder)["record"]
+    assert told["updated_from"]["changes"] == record["changes"]
+    assert told["test"]["MRR"] == pytest.approx(whole["MRR"])
+    assert "| With rows for new items |" in text
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    monkeypatch.setattr(module, "_carry_out", None)
+    assert "this update is finished" in called(
+        output, yesterday[0], "--update_epochs=1", "--noscratch"
+    )
+    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="--vanished: found 'keep', expected 'drop' as in"):
+        called(output, yesterday[0], "--update_epochs=1", "--noscratch", "--vanished=keep")
+
+
+def test_a_file_of_recboles_begins_like_the_export_of_the_same_weights(yesterday, tmp_path):
+    """Rows by its own numbering, whatever the order."""
+    folder, params, settings, task = yesterday
+    weights = to_recbole(params, settings.student, task.dataset)
+    rows = np.random.default_rng(0).permutation(task.dataset.num_items)
+    table = weights["item_embedding.weight"]
+    weights["item_embedding.weight"] = torch.cat([table[:1], table[1:][rows]])
+    tokens = ["[PAD]", *(task.dataset.item_ids[row] for row in rows)]
+    torch.save(
+        {"state_dict": weights, "field2id_token": {"item_id": tokens}}, tmp_path / "SASRec.pth"
+    )
+    found = []
+    for start in (folder, tmp_path / "SASRec.pth"):
+        call, _ = make_call(
+            COMMAND, [*SMALL, NEW, "--teachers=", f"--from={start}", "--rows_from=mean"]
+        )
+        plan = module._plan(call)
+        mapped = module._mapped(plan, [])
+        found.append(mapped.exported)
+    assert found[0].item_ids == found[1].item_ids
+    np.testing.assert_allclose(found[0].items, found[1].items, atol=1e-6)
+    torch.save(weights, tmp_path / "SASRec.pth")
+    with pytest.raises(UserError, match="field2id_token: found no item_ids, expected the id of"):
+        called(tmp_path / "out", tmp_path / "SASRec.pth")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--from="], "--from: found nothing, expected the folder"),
+        (["--from=nowhere"], "--from: found no student at nowhere, expected the folder"),
+        (["--student=gru4rec"], "--student: found 'gru4rec', expected 'sasrec' as in"),
+        (["--hidden_size=16"], "--hidden_size: found 16, expected 8 as in"),
+        (["--num_heads=1"], "--num_heads: found 1, expected 2 as in"),
+        (["--max_seq_len=7"], "--max_seq_len: found 7, expected 8 as the student in"),
+        (["--init=student=x"], "--init: found student, expected none"),
+        (["--rows_from=teachers"], "--rows_from: found teachers, but --teachers= names none"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(yesterday, tmp_path, flags, message):
+    """One line each; the output folder isn't there afterwards."""
+    with pytest.raises(UserError) as error:
+        called(tmp_path / "out", yesterday[0], *flags)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()

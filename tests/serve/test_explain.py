@@ -1,0 +1,122 @@
+"""Ranks by teachers and by the plain student, next to what was recommended."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.serve.artifact import write_artifact
+from prmkd_jax.serve.config import ExportConfig
+from prmkd_jax.serve.explain import ARRAYS, read_explanation, view_teacher
+from prmkd_jax.serve.exported import export_student
+from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.student import create_student
+from tests.students import fields
+from tests.students.reference import random_params
+from tests.worlds import MAX_SEQ_LEN, facts, student_config
+
+ITEMS = fields.WORLD.num_items
+TITLES = tuple(f"Title {n}" for n in range(ITEMS))
+WORLD = dataclasses.replace(fields.WORLD, catalogue=Catalogue({**fields.TEXTS, "title": TITLES}))
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(ITEMS, 6)).astype(np.float16)
+HISTORIES = [RNG.integers(0, ITEMS, n).tolist() for n in RNG.integers(1, 9, 300)]
+
+
+def own_vectors(histories):
+    """A teacher that reads the mean and the newest item, in float64."""
+    table = TABLE.astype(float)
+    return np.stack([0.5 * table[h].mean(0) + 2 * table[h[-1]] - 0.3 for h in histories])
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    """An artefact that explains, made of two students of random weights."""
+    folder = tmp_path_factory.mktemp("explained")
+    config, known = student_config(student="sasrec"), facts(WORLD, MAX_SEQ_LEN)
+    for seed, name in enumerate(("distilled", "plain")):
+        params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=seed)
+        export_student(folder / name, params, config, known, WORLD)
+    view = view_teacher(
+        "linear", "Linear", TABLE, own_vectors(HISTORIES[:200]), HISTORIES[:200],
+        (own_vectors(HISTORIES[200:]), HISTORIES[200:]),
+    )  # fmt: skip
+    asked = ExportConfig(
+        model=str(folder / "distilled"),
+        plain=str(folder / "plain"),
+        output_dir=str(folder / "artefact"),
+        formats=("vectors",),
+    )
+    write_artifact(asked, lambda line: None, [view])
+    return folder
+
+
+def test_a_teacher_that_is_linear_is_estimated_exactly(artefact):
+    """Its own ranks, by counting in float64; the measured share says so."""
+    recommender = Recommender.load(artefact / "artefact")
+    view = read_explanation(artefact / "artefact").teachers[0]
+    assert view.fidelity > 0.95
+    read = [["i3", "i9"], ["i11", "i7", "i1"]]
+    for filter_seen in (True, False):
+        answers = recommender.recommend(read, 5, explain=True, filter_seen=filter_seen)
+        for history, answer in zip(read, answers, strict=True):
+            rows = [int(item[1:]) for item in history]
+            scores = TABLE.astype(float) @ own_vectors([rows])[0]
+            rivals = [n for n in range(ITEMS) if not (filter_seen and n in rows)]
+            for one, rank in zip(answer.items, answer.ranks["linear"], strict=True):
+                own = scores[int(one.item[1:])]
+                assert abs(rank - sum(scores[n] > own for n in rivals)) <= 1
+                assert one.title == f"Title {one.item[1:]}"
+
+
+def test_the_plain_students_ranks_are_its_own(artefact):
+    """As it answers by itself, from the copy in the artefact."""
+    recommender = Recommender.load(artefact / "artefact")
+    read = [["i3", "i9"], ["i11", "i7", "i1"]]
+    plain = Recommender.load(artefact / "plain").recommend(read, ITEMS)
+    for answer, other in zip(recommender.recommend(read, 5, explain=True), plain, strict=True):
+        order = [one.item for one in other.items]
+        assert answer.ranks["plain"] == [order.index(one.item) for one in answer.items]
+
+
+def test_what_others_do_not_know_has_no_rank(artefact):
+    """A new item, a history of new items; without explain=True there are no ranks."""
+    recommender = Recommender.load(artefact / "artefact")
+    vectors = np.asarray(recommender.exported.items, np.float64)
+    larger = recommender.add_items(["new"], vectors[:1] * 3, vectors, titles=["New"])
+    (answer,) = larger.recommend([["i1"]], ITEMS + 1, explain=True, filter_seen=False)
+    place = [one.item for one in answer.items].index("new")
+    assert answer.ranks["plain"][place] is None
+    assert answer.ranks["linear"][place] is None
+    (answer,) = larger.recommend([["new"]], 3, explain=True)
+    assert answer.ranks == {"plain": [None] * 3, "linear": [None] * 3}
+    (answer,) = recommender.recommend([["i1"]], 3, titles=True)
+    assert answer.ranks is None
+    assert answer.items[0].title
+    assert Recommender.load(artefact / "plain").recommend([["i1"]], explain=True)[0].ranks is None
+
+
+def test_damage_and_another_plain_student_are_told(artefact, tmp_path):
+    """Ranks of other items under the same ids."""
+    config = student_config(student="sasrec")
+    other = dataclasses.replace(WORLD, item_ids=tuple(f"x{n}" for n in range(ITEMS)))
+    known = facts(other, MAX_SEQ_LEN)
+    params = nnx.to_pure_dict(create_student(config, known, 0)[1])
+    export_student(tmp_path / "other", params, config, known, other)
+    asked = ExportConfig(
+        model=str(artefact / "distilled"),
+        plain=str(tmp_path / "other"),
+        output_dir=str(tmp_path / "out"),
+        formats=("vectors",),
+    )
+    with pytest.raises(UserError, match=r"--plain: found .* with 40 items, expected the 40 of"):
+        write_artifact(asked, lambda line: None)
+    path = artefact / "artefact" / ARRAYS
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"explain\.safetensors: damaged"):
+        Recommender.load(artefact / "artefact")
+    path.write_bytes(content)
