@@ -15,13 +15,19 @@ from jaxtyping import Float
 from experiments.cli.command import Call, resolve
 from experiments.cli.options import MeasureConfig
 from experiments.cli.settings import RunConfig, Settings, settings_from
-from experiments.runs.finished import logger
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import student_start
 from experiments.stages.identity import run_identity
 from experiments.stages.run_folder import claimed, examine, finish
-from experiments.stages.students import Place, make_bank, run_name, student_facts, train_student
+from experiments.stages.students import (
+    Place,
+    logger,
+    make_bank,
+    run_name,
+    student_facts,
+    train_student,
+)
 from experiments.stages.teachers import (
     check_teachers,
     prepare_teachers,

@@ -10,10 +10,8 @@ import contextlib
 import dataclasses
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -39,11 +37,17 @@ from experiments.stages.record import (
 )
 from experiments.stages.run_folder import remove_states
 from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
-from experiments.stages.students import Log, Place, Trained, make_bank, run_name, train_student
+from experiments.stages.students import (
+    Place,
+    Trained,
+    logger,
+    make_bank,
+    run_name,
+    train_student,
+)
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import append_json_line
 from prmkd_jax.common.sealed import is_sealed, writing_sealed
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
@@ -69,16 +73,6 @@ class FinishedRun:
     ranks: Float[np.ndarray, "seeds instances"] | None
     seconds: Mapping[int, Sequence[Mapping[str, float]]]
     teacher_seconds: Mapping[str, Mapping[str, float]]
-
-
-def logger(path: Path) -> Log:
-    """Adds events to a file of JSON lines, each with the time."""
-
-    def log(event: dict[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        append_json_line(path, {"time": time.time(), **event})
-
-    return log
 
 
 def ready_teachers(

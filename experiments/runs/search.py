@@ -14,10 +14,11 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import SearchConfig
 from experiments.cli.settings import Settings, settings_from
-from experiments.runs.finished import finish_run, logger, ready_teachers
+from experiments.runs.finished import finish_run, ready_teachers
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.runs.sheets import show_sheets
 from experiments.stages.identity import digest
+from experiments.stages.students import logger
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import require_place, write_json, write_text

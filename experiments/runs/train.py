@@ -8,7 +8,7 @@ from typing import Any
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict, as_flagfile, parse
 from experiments.cli.settings import GROUPS, RunConfig, Settings
-from experiments.runs.finished import logger, run_files
+from experiments.runs.finished import run_files
 from experiments.runs.plan import PlannedRun
 from experiments.runs.study import Layout, Plans, carry_out, run_identity_with_seeds
 from experiments.runs.variant import Study, Variant
@@ -16,7 +16,7 @@ from experiments.runs.views import TRAIN_FILES
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import student_file_names
 from experiments.stages.record import describe_data
-from experiments.stages.students import Place, run_name
+from experiments.stages.students import Place, logger, run_name
 from prmkd_jax.common.files import write_json, write_text
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.students.registry import label, result_name

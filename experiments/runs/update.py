@@ -15,7 +15,7 @@ from experiments.cli.flags import config_of
 from experiments.cli.settings import Settings
 from experiments.reporting.tables import data_lines, print_files
 from experiments.reporting.update import MODELS, update_table
-from experiments.runs.finished import FinishedRun, finish_run, logger, run_files
+from experiments.runs.finished import FinishedRun, finish_run, run_files
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
@@ -24,7 +24,7 @@ from experiments.stages.new_rows import check_rows, item_vectors
 from experiments.stages.record import SCHEMA_VERSION, describe_data, describe_split, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.seconds import describe_timing
-from experiments.stages.students import Place, run_name, student_facts
+from experiments.stages.students import Place, logger, run_name, student_facts
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json, write_text

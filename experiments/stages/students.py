@@ -1,6 +1,7 @@
 """The students' stage: every variant with every seed, the same loop, budget and stopping."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from experiments.stages.data import second_domain
 from experiments.stages.metrics_log import MetricsLog, flatten, open_log
 from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import append_json_line
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation
@@ -60,6 +62,16 @@ class Place:
     students: Path | None = None
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shared: bool = False
+
+
+def logger(path: Path) -> Log:
+    """Adds events to a file of JSON lines, each with the time."""
+
+    def log(event: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        append_json_line(path, {"time": time.time(), **event})
+
+    return log
 
 
 def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBank | None:

@@ -329,6 +329,7 @@ class Recommender:
         known_vectors: Float[np.ndarray, "V d"] | None = None,
         *,
         titles: Sequence[str] | None = None,
+        encode: Callable[[list[str]], np.ndarray] | None = None,
         seed: int = 0,
     ) -> "Recommender":
         """A recommender that knows further items, which nothing was trained on.
@@ -345,6 +346,8 @@ class Recommender:
             known_vectors: the same of all items that this one knows, in the order of
                 `exported.item_ids`.
             titles: the new items' titles.
+            encode: a text encoder, which gives a vector [d] for each of some titles, in place of
+                their words.
             seed: decides which known items are held out, to choose the map by.
 
         Raises:
@@ -357,8 +360,12 @@ class Recommender:
                 raise UserError("add_items: expected vectors and known_vectors, or titles")
             if known_titles is None:
                 raise UserError("add_items: found an export without titles, expected vectors")
-            vectors = text_vectors(titles, known_titles)
-            known_vectors = text_vectors(known_titles, known_titles)
+            if encode is not None:
+                both = np.asarray(encode([*known_titles, *titles]))
+                known_vectors, vectors = np.split(both, [len(known_titles)])
+            else:
+                vectors = text_vectors(titles, known_titles)
+                known_vectors = text_vectors(known_titles, known_titles)
         new, known = np.asarray(vectors, np.float64), np.asarray(known_vectors, np.float64)
         check_new(self.exported, ids, new, known, titles)
         table = np.asarray(self.exported.items, np.float64)

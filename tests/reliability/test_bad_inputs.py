@@ -16,11 +16,11 @@ from tests.reliability.bad_inputs import make_world
 CASES = [
     (
         "nonsense",
-        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, recommend, export, bench, serve, load, flags",
+        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, flags",
     ),
     (
         "--dropout=0.1",
-        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, bench, serve, load, flags",
+        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, flags",
     ),
     ("study", "study: found no study, expected one of ablation, rivals, students"),
     ("study | nonsense", "study: found 'nonsense', expected a study: ablation, rivals, students"),

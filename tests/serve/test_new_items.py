@@ -186,6 +186,21 @@ def test_titles_alone_are_enough(served):
     assert [one.item for one in larger.similar("new", 3)]
 
 
+def test_titles_may_be_read_by_an_encoder(served):
+    """As by its vectors; it reads known and new titles alike."""
+    recommender = served("gru4rec")
+    table = np.random.default_rng(0).normal(size=(5, 4))
+
+    def encode(titles):
+        return np.stack([table[int(title[-1])] for title in titles])
+
+    new = [TITLES[4], TITLES[2]]
+    found = recommender.add_items(["a", "b"], titles=new, encode=encode)
+    expected = recommender.add_items(["a", "b"], encode(new), encode(TITLES), titles=new)
+    np.testing.assert_array_equal(found.exported.items, expected.exported.items)
+    assert found.map == expected.map
+
+
 def test_words_are_weighted_by_how_rare_they_are():
     """Typed by hand: two words, one in every known text."""
     (vector,) = text_vectors(["Oak lamp"], ["lamp a", "lamp oak", "lamp"], width=4096)
