@@ -38,7 +38,7 @@ from prmkd_jax.serve.renew import Changes, Mapped, changes, map_items, only_item
 from prmkd_jax.students.registry import label
 from prmkd_jax.train.config import TrainConfig
 
-RESULT, TABLE = "update.json", "update.md"
+RESULT, TABLE, LOG = "update.json", "update.md", "log.jsonl"
 UPDATED, SCRATCH = "updated", "scratch"
 
 
@@ -80,7 +80,12 @@ def run(call: Call) -> None:
     for warning in update.plan.task.sheet.warnings:
         reporter.warn(str(warning))
     folder = examine(
-        output, _identity(update), _files(update), overwrite=call.settings.run.overwrite
+        output,
+        _identity(update),
+        _files(update),
+        # Only teachers that are tuned now are told there.
+        optional=[LOG],
+        overwrite=call.settings.run.overwrite,
     )
     if folder.found == "finished":
         reporter.say(f"{output}: this update is finished; --output_dir=… makes another")
@@ -159,13 +164,13 @@ def _identity(update: _Update) -> dict[str, Any]:
 
 def _place(output: Path, name: str) -> Place:
     own = output / "runs" / name
-    return Place(own, own / "log.jsonl", own / "checkpoints", output / "students" / name)
+    return Place(own, own / LOG, own / "checkpoints", output / "students" / name)
 
 
 def _files(update: _Update) -> list[str]:
-    files = [RESULT, TABLE, "log.jsonl"]
+    files = [RESULT, TABLE]
     for name, plan in update.plans.items():
-        files += [f"runs/{name}/{file}" for file in ("log.jsonl", *run_files(plan))]
+        files += [f"runs/{name}/{file}" for file in (LOG, *run_files(plan))]
         for seed in plan.seeds:
             trained = run_name(plan.settings, seed)
             files.append(f"runs/{name}/checkpoints/{trained}/")
@@ -177,7 +182,7 @@ def _files(update: _Update) -> list[str]:
 def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, Any]:
     """Teachers, the map, both trainings, and what they are worth."""
     plan, reporter = update.plan, call.reporter
-    log = logger(output / "log.jsonl")
+    log = logger(output / LOG)
     started = time.perf_counter()
     teachers = prepare_teachers(plan.teachers, plan.task, plan.settings, reporter, log)
     teacher_seconds = time.perf_counter() - started

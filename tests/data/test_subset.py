@@ -28,6 +28,12 @@ WORLD = dataclasses.replace(
 )
 
 
+def listed(array):
+    """An array that is there, as a list."""
+    assert array is not None
+    return array.tolist()
+
+
 def named(dataset):
     """Histories by the users' and items' own ids."""
     histories = np.split(dataset.interactions.items, dataset.interactions.indptr[1:-1])
@@ -43,12 +49,12 @@ def test_an_item_that_is_taken_out_has_never_been():
     found = without_items(WORLD, keep)
     assert found.item_ids == ("i0", "i1", "i4")
     assert named(found) == {"u0": ["i0", "i1"], "u1": [], "u2": ["i4", "i0"]}
-    assert found.interactions.timestamps.tolist() == [0, 1, 5, 6]
-    assert found.interactions.parts.tolist() == [0, 1, 0, 1]
+    assert listed(found.interactions.timestamps) == [0, 1, 5, 6]
+    assert listed(found.interactions.parts) == [0, 1, 0, 1]
     assert found.catalogue.texts == {"title": ("a", "b", "e")}
-    assert found.catalogue.image_rows.tolist() == [1, -1, 1]
+    assert listed(found.catalogue.image_rows) == [1, -1, 1]
     assert found.catalogue.image_paths == ("x", "", "z")
-    assert found.catalogue.has_row.tolist() == [True, False, True]
+    assert listed(found.catalogue.has_row) == [True, False, True]
     assert found.interactions.items.dtype == np.int32
 
 
@@ -57,7 +63,7 @@ def test_a_user_that_is_taken_out_leaves_the_items():
     found = without_users(WORLD, np.array([True, False, True]))
     assert named(found) == {"u0": ["i0", "i1", "i2"], "u2": ["i2", "i4", "i0", "i2"]}
     assert found.item_ids == WORLD.item_ids
-    assert found.interactions.timestamps.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert listed(found.interactions.timestamps) == [0, 1, 2, 4, 5, 6, 7]
 
 
 def test_items_are_added_at_the_end_and_nobody_has_them():
@@ -66,6 +72,6 @@ def test_items_are_added_at_the_end_and_nobody_has_them():
     assert named(found) == named(WORLD)
     assert found.item_ids == (*WORLD.item_ids, "n", "m")
     assert found.catalogue.texts == {"title": (*TITLES, "new", "")}
-    assert found.catalogue.image_rows.tolist() == [1, -1, 0, -1, 1, -1, -1]
+    assert listed(found.catalogue.image_rows) == [1, -1, 0, -1, 1, -1, -1]
     assert found.catalogue.image_paths == ("x", "", "y", "", "z", "", "")
-    assert found.catalogue.has_row.tolist() == [True, False, True, True, True, False, False]
+    assert listed(found.catalogue.has_row) == [True, False, True, True, True, False, False]

@@ -45,11 +45,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--recbole_python", required=True, help="Python of RecBole's environment")
     parser.add_argument("--folder", required=True, type=Path, help="new folder for everything")
     parser.add_argument("--teachers", default="", help="who teaches in the update")
-    parser.add_argument("--epochs", default="8", help="of RecBole's training")
+    parser.add_argument("--epochs", default="4", help="of RecBole's training")
     options = parser.parse_args(argv)
     folder = options.folder.absolute()
     folder.mkdir(parents=True)
-    today = make_domain(0, "home", WorldConfig(users=600, items=400)).dataset
+    today = make_domain(0, "home", WorldConfig(users=300, items=200)).dataset
     yesterday = _yesterday(today)
     for name, dataset in (("today", today), ("yesterday", yesterday)):
         _write_ours(folder / "ours" / name, dataset)

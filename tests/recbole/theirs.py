@@ -112,7 +112,7 @@ def _answers(model: torch.nn.Module, known: object, tokens: list[str]) -> list[d
         padded = torch.zeros(1, CONFIG["MAX_ITEM_LIST_LENGTH"], dtype=torch.long)
         padded[0, : len(read)] = torch.tensor(read)
         asked = {"item_id_list": padded, "item_length": torch.tensor([len(read)])}
-        scores = model.full_sort_predict(asked)[0]
+        scores = model.full_sort_predict(asked)[0]  # type: ignore[operator]
         scores[0] = -np.inf  # [PAD]
         best = torch.topk(scores, BEST)
         out.append(

@@ -125,8 +125,11 @@ def test_without_vectors_a_new_item_has_the_mean_row(yesterday):
             mean = exported.items[kept].mean(0)
             np.testing.assert_allclose(mapped.exported.items[row], mean, rtol=1e-4, atol=1e-6)
     assert mapped.map is None
-    titles = dict(zip(mapped.exported.item_ids, mapped.exported.titles, strict=True))
-    assert titles == dict(zip(TODAY.item_ids, TODAY.catalogue.texts["title"], strict=True))
+    titles = mapped.exported.titles
+    assert titles is not None
+    assert dict(zip(mapped.exported.item_ids, titles, strict=True)) == dict(
+        zip(TODAY.item_ids, TODAY.catalogue.texts["title"], strict=True)
+    )
 
 
 def test_no_common_item_and_other_sizes_are_told_in_one_line(yesterday):
