@@ -56,6 +56,30 @@ class TeacherView(NamedTuple):
         """Estimated vectors of histories, given as rows of items; zero where one is empty."""
         return features(self.items, histories) @ self.weights
 
+    def ranks(
+        self, history: Sequence[int], wanted: Sequence[int], filter_seen: bool
+    ) -> list[float | None]:
+        """0-based ranks of items for a history, both as rows; None for an item added later.
+
+        Args:
+            history: its items; those that were added later are skipped.
+            wanted: the items asked about.
+            filter_seen: count no item of the history as a rival.
+        """
+        read = [row for row in history if row < len(self.items)]
+        if not read:
+            return [None] * len(wanted)
+        scores = self.items.astype(np.float32) @ self.queries([read])[0]
+        rivals = np.ones(len(scores), bool)
+        rivals[read if filter_seen else []] = False
+        others = scores[rivals]
+
+        def rank(row: int) -> float:
+            ties = (others == scores[row]).sum() - rivals[row]
+            return float((others > scores[row]).sum() + 0.5 * ties)
+
+        return [rank(row) if row < len(scores) else None for row in wanted]
+
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:

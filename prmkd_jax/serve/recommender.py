@@ -1,6 +1,5 @@
 """Recommendations from an exported student: ids in, ids and scores out."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,20 +8,22 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int32
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.ranking import item_ranks
-from prmkd_jax.ops.top_k import TopK, top_k
-from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, TeacherView, read_explanation
+from prmkd_jax.serve.compiled import (
+    Structure,
+    best_items,
+    encode_rows,
+    ranks_of,
+    similar_items,
+)
+from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, read_explanation
 from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
 from prmkd_jax.serve.new_items import Map, RowMap, check_new, choose_map, extend, text_vectors
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
 from prmkd_jax.serve.self_check import CHECK, check_answers
-from prmkd_jax.students.layers import dot
 from prmkd_jax.students.registry import about
 from prmkd_jax.students.student import Params, flatten_params, structure, unflatten_params
 
@@ -122,7 +123,7 @@ class Recommender:
         self._explanation = explanation
         self.map: Map | None = None
         self._said = about(exported.config.student)
-        self._graphdef = _Structure(structure(exported.config, exported.facts))
+        self._graphdef = Structure(structure(exported.config, exported.facts))
         self._params = jax.tree.map(jnp.asarray, with_mean_user(exported.params))
         self._items = jnp.asarray(exported.items)
         self._item_row = {item: row for row, item in enumerate(exported.item_ids)}
@@ -215,30 +216,9 @@ class Recommender:
                 told[PLAIN_NAME] = [rank if np.isfinite(rank) else None for rank in row]
         for view in () if self._explanation is None else self._explanation.teachers:
             for told, history, items in zip(ranks, histories, asked, strict=True):
-                told[view.name] = self._ranked_by(view, history, items, filter_seen)
+                rows = [self._item_row[item] for item in items]
+                told[view.name] = view.ranks(self._known(history), rows, filter_seen)
         return [answer._replace(ranks=told) for answer, told in zip(answers, ranks, strict=True)]
-
-    def _ranked_by(
-        self, view: TeacherView, history: Sequence[str], items: Sequence[str], filter_seen: bool
-    ) -> list[float | None]:
-        """A teacher's ranks, by its estimated vector of the history."""
-        # An item that was added later has no vector of the teacher's.
-        read = [row for row in self._known(history) if row < len(view.items)]
-        rows = [self._item_row[item] for item in items]
-        if not read:
-            return [None] * len(rows)
-        scores = view.items.astype(np.float32) @ view.queries([read])[0]
-        rivals = np.ones(len(scores), bool)
-        rivals[read if filter_seen else []] = False
-        return [
-            None
-            if row >= len(scores)
-            else float(
-                (scores[rivals] > scores[row]).sum()
-                + 0.5 * ((scores[rivals] == scores[row]).sum() - rivals[row])
-            )
-            for row in rows
-        ]
 
     @cached_property
     def _plain(self) -> "Recommender | None":
@@ -282,7 +262,7 @@ class Recommender:
             some = _Histories(read.items[part], read.unknown[part], read.users[part])
             rows = padded_rows(len(some.items))
             seen = [sorted(set(each)) if filter_seen else [] for each in some.items]
-            ranked = _ranks(
+            ranked = ranks_of(
                 self._graphdef,
                 self._params,
                 self._queries(some, rows),
@@ -318,7 +298,7 @@ class Recommender:
         if item not in self._item_row:
             raise UserError(f"similar: found item {item!r}, expected one that the student knows")
         row = self._item_row[item]
-        best = _similar(self._directions, jnp.int32(row), self._compiled_k(k))
+        best = similar_items(self._directions, jnp.int32(row), self._compiled_k(k))
         items, scores = np.asarray(best.items)[0, :k], np.asarray(best.scores)[0, :k]
         return self._recommended(items, scores, self.exported.titles if explain else None)
 
@@ -334,10 +314,9 @@ class Recommender:
     ) -> "Recommender":
         """A recommender that knows further items, which nothing was trained on.
 
-        Their rows come from a linear map, fitted on the known items (`serve.new_items`). It is kept
-        in memory alone: `exported` of what is returned can be exported again. An answer costs what
-        it cost, and the known items' scores stay. Histories may hold the new
-        items. Users' own vectors (LightGCN) stay as well.
+        Their rows come from a linear map, fitted on the known items (`serve.new_items`), and are
+        kept in memory alone. An answer costs what it cost, and the known items' scores stay.
+        Histories may hold the new items. Users' own vectors (LightGCN) stay as well.
 
         Args:
             ids: the new items'; add all of them at once.
@@ -398,7 +377,7 @@ class Recommender:
         def best(table: Array) -> np.ndarray:
             valid = jnp.ones(len(table), bool)
             k = min(_JUDGED_K, len(table))
-            found = _top(self._graphdef, self._params, queries, table, k, seen, None, valid)
+            found = best_items(self._graphdef, self._params, queries, table, k, seen, None, valid)
             return np.asarray(found.items)
 
         true = best(self._items)
@@ -473,7 +452,7 @@ class Recommender:
         included = None
         if filters.allowed is not None:
             included = padded_lists(filters.allowed[part], rows)
-        best = _top(
+        best = best_items(
             self._graphdef,
             self._params,
             self._queries(read, rows),
@@ -498,7 +477,7 @@ class Recommender:
         users = [mean if user < 0 else user for user in read.users]
         window = self.exported.facts.window
         packed, slots = history_rows(read.items, users, window, self._said.own_slot, rows)
-        return _encode(self._graphdef, self._params, packed, slots)
+        return encode_rows(self._graphdef, self._params, packed, slots)
 
     def _own_vectors(self, read: _Histories, rows: int) -> Float32[np.ndarray, "rows D"]:
         """The users' own vectors, or those that their histories make."""
@@ -531,71 +510,6 @@ class Recommender:
             for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
             if row >= 0
         ]
-
-
-class _Structure:
-    """A student's structure that is hashed once, not at each call: that takes longer than a score.
-
-    Args:
-        graphdef: the structure.
-    """
-
-    def __init__(self, graphdef: nnx.GraphDef):
-        self.graphdef = graphdef
-        self._hash = hash(graphdef)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, _Structure)
-            and self._hash == other._hash
-            and self.graphdef == other.graphdef
-        )
-
-
-# The structure is static: a newer model of the same sizes shares the compiled code.
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(
-    graphdef: _Structure, params: Params, rows: PackedRows, slots: Int[Array, " B"]
-) -> Float[Array, "B D"]:
-    return nnx.merge(graphdef.graphdef, nnx.State(params)).queries(rows)[slots]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _top(
-    graphdef: _Structure,
-    params: Params,
-    queries: Array,
-    items: Array,
-    k: int,
-    excluded: Array,
-    included: Array | None,
-    valid: Array,
-) -> TopK:
-    student = nnx.merge(graphdef.graphdef, nnx.State(params))
-    return top_k(
-        student.score, queries, items, k, excluded=excluded, included=included, valid=valid
-    )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _ranks(
-    graphdef: _Structure,
-    params: Params,
-    queries: Array,
-    items: Array,
-    wanted: Array,
-    excluded: Array,
-) -> Array:
-    student = nnx.merge(graphdef.graphdef, nnx.State(params))
-    return item_ranks(student.score, queries, items, wanted, excluded)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _similar(directions: Array, row: Array, k: int) -> TopK:
-    return top_k(dot, directions[row][None], directions, k, excluded=row[None, None])
 
 
 def with_mean_user(params: Params) -> Params:

@@ -11,6 +11,7 @@ from flax import nnx
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.evaluate.evaluator import Evaluator
+from prmkd_jax.serve import compiled
 from prmkd_jax.serve import recommender as module
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.recommender import Recommender
@@ -187,14 +188,14 @@ def test_a_batch_of_any_size_compiles_few_programs(served):
     answers = {}
     for size in sizes:
         answers[size] = recommender.recommend(read[:size], k=3 + size % 7)
-    before = module._encode._cache_size(), module._top._cache_size()
+    before = compiled.encode_rows._cache_size(), compiled.best_items._cache_size()
     for size in (1, 4, 6, 7, 10, 31, 63, 66, 80):
         found = recommender.recommend(read[:size], k=1 + size % 10)
         first = answers[len(read)][size - 1].items
         for one, other in zip(found[-1].items, first, strict=False):
             assert one.item == other.item
             assert one.score == pytest.approx(other.score, rel=1e-5)
-    assert (module._encode._cache_size(), module._top._cache_size()) == before
+    assert (compiled.encode_rows._cache_size(), compiled.best_items._cache_size()) == before
 
 
 def test_more_histories_than_one_batch_are_answered_in_order(served, monkeypatch):
