@@ -159,7 +159,10 @@ def _identity(update: _Update) -> dict[str, Any]:
     for name, plan in update.plans.items():
         settings = {**plan.identity["settings"], "seeds": list(plan.seeds)}
         identities[name] = {**plan.identity, "settings": settings}
-    return {"settings": {"scratch": update.options.scratch}, **identities}
+    # By its content: where the student lies changes no number.
+    own = dataclasses.asdict(update.options)
+    del own["from_"]
+    return {"settings": own, "begun_from": update.yesterday.digest, **identities}
 
 
 def _place(output: Path, name: str) -> Place:

@@ -47,6 +47,7 @@ _WORDS = {
     "data": "the data",
     "split": "the split",
     "second_domain_data": "the data of --second_domain",
+    "begun_from": "the contents of the student in --from",
     "student_init": "the contents of the student's --init",
     "student_class": "the class of --student",
     "numerics_version": "the version of the training code",
