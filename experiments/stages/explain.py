@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from bridge.teacher_vectors import Vectors, has_vectors, read_vectors
-from experiments.stages.data import SYNTHETIC, load_domain
+from experiments.stages.data import SYNTHETIC
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import leave_one_out
@@ -41,10 +42,21 @@ def teacher_views(config: ExportConfig) -> list[TeacherView]:
 
 
 def _dataset(config: ExportConfig, card: dict[str, Any]) -> Dataset:
-    name = config.dataset or card["dataset"]["name"]
-    data = DataConfig(dataset=name, data_dir=config.data_dir)
-    synthetic = name == SYNTHETIC
-    dataset = synthetic_dataset(data) if synthetic else load_domain(data, name, "--dataset")
+    trained = card["record"].get("settings", {})
+    name = config.dataset or trained.get("dataset", card["dataset"]["name"])
+    sizes = {
+        size: trained[size] for size in ("synthetic_users", "synthetic_items") if size in trained
+    }
+    data = DataConfig(
+        dataset=name,
+        data_dir=config.data_dir,
+        candidates=trained.get("candidates", "interactions"),
+        **sizes,
+    )
+    if name == SYNTHETIC:
+        dataset = synthetic_dataset(data)
+    else:
+        dataset = read_dataset(Path(data.data_dir), name, candidates=data.candidates)
     if dataset.fingerprint != card["dataset"]["fingerprint"]:
         raise UserError(
             f"--dataset: found {name} with fingerprint {dataset.fingerprint}, expected "
