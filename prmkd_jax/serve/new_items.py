@@ -136,6 +136,8 @@ class RowMap:
 
     def _longer(self, table: np.ndarray, mean: np.ndarray, beyond: np.ndarray) -> float:
         """How much longer held-out items' own rows are, counted from the mean row."""
+        if not len(self.held):
+            return 1.0
         mapped = np.linalg.norm(beyond, axis=1).mean()
         own = np.linalg.norm(table[self.held] - mean, axis=1).mean()
         # Vectors that say nothing give the mean row.
