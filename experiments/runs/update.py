@@ -27,7 +27,8 @@ from experiments.stages.seconds import describe_timing
 from experiments.stages.students import Place, logger, run_name, student_facts
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.common.files import write_text
+from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.data.subset import with_items
 from prmkd_jax.data.task import Task, make_task
 from prmkd_jax.evaluate.metrics import ranking_metrics
@@ -93,7 +94,7 @@ def run(call: Call) -> None:
         check_runs(update.plans.values())
         with claimed(folder):
             result = _carry_out(call, update, output)
-            write_json(output / RESULT, result)
+            write_sealed_json(output / RESULT, result)
             write_text(output / TABLE, update_table(result))
             finish(folder)
     reporter.console.print(update_table(read_versioned(output / RESULT)), markup=False)
