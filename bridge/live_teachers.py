@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float32, Int
 
 from bridge.dlpack import to_jax
+from bridge.score_sources import ScoreSource, checked_scores
 from prmkd_jax.distill.teacher_scores import TeacherScores
 
 
@@ -47,14 +48,17 @@ class LiveTeachers:
         names: the teachers' names.
         default_weights: equal shares, summing to 1.
         tables: None: the scores come with each batch.
-        items: vectors of all items, one array a teacher.
+        items: vectors of all items, one array a teacher; None for one that gives scores.
     """
 
-    def __init__(self, teachers: Sequence[Encoder]):
+    def __init__(self, teachers: Sequence[Encoder | ScoreSource]):
         self.names = tuple(teacher.name for teacher in teachers)
         self.default_weights = np.full(len(teachers), 1 / len(teachers))
         self.tables = None
-        self.items = [teacher.encode_items() for teacher in teachers]
+        self.items = [
+            None if isinstance(teacher, ScoreSource) else teacher.encode_items()
+            for teacher in teachers
+        ]
         self._teachers = teachers
 
     def for_batch(
@@ -71,9 +75,13 @@ class LiveTeachers:
         scores = torch.zeros(len(instance_ids), len(self._teachers), len(candidates))
         available = torch.zeros(len(instance_ids), len(self._teachers), dtype=torch.bool)
         for k, (teacher, items) in enumerate(zip(self._teachers, self.items, strict=True)):
-            users = teacher.encode_instances(instance_ids[chosen])
-            logits = teacher.score_scale * users @ items[candidates].T
+            if isinstance(teacher, ScoreSource):
+                logits, known = checked_scores(teacher, instance_ids[chosen], candidates)
+            else:
+                users = teacher.encode_instances(instance_ids[chosen])
+                logits = teacher.score_scale * users @ items[candidates].T
+                known = users.any(axis=1)
             scores[chosen, k] = torch.from_numpy(logits)
-            available[chosen, k] = torch.from_numpy(users.any(axis=1))
+            available[chosen, k] = torch.from_numpy(known)
         crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
         return jax.device_put(crossed, jax.devices()[0])  # as the bank does

@@ -1,6 +1,7 @@
-"""Teacher vectors, gathered per batch, handed to the student as score arrays."""
+"""Teachers' vectors and scores, gathered per batch, handed to the student as score arrays."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Int
 
 from bridge.dlpack import to_jax
+from bridge.score_sources import Source, checked_scores
 from bridge.teacher_vectors import Vectors
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 
@@ -20,7 +22,8 @@ class TeacherBank:
 
     With `side="jax"` the vectors cross the bridge once and every step scores its own columns
     from `tables`. With `side="torch"` PyTorch scores each batch and hands the array over. Both
-    give the same logits (tested to 1e-6 of their size).
+    give the same logits (tested to 1e-6 of their size). A teacher that gives scores is asked for
+    those of each batch on either side.
 
     Attributes:
         names: the teachers' names.
@@ -28,7 +31,7 @@ class TeacherBank:
         tables: the vectors on JAX's device; None under `side="torch"`.
 
     Args:
-        vectors: one a teacher, all over the same instances and items.
+        sources: one a teacher, all over the same instances and items.
         weights: default weights w_k; normalised here, equal shares where all are 0.
         side: `jax` or `torch`.
 
@@ -36,46 +39,75 @@ class TeacherBank:
         ValueError: there is no such side.
     """
 
-    def __init__(self, vectors: Sequence[Vectors], weights: Sequence[float], side: str):
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float], side: str):
         if side not in SIDES:
             raise ValueError(f"side: found {side!r}, expected one of {', '.join(SIDES)}")
-        self.names = tuple(v.name for v in vectors)
+        self.names = tuple(source.name for source in sources)
         weights = weights if np.any(weights) else [1.0] * len(weights)
         self.default_weights = np.asarray(weights, dtype=float) / np.sum(weights)
-        self._scales = [v.scale for v in vectors]
-        self._instances = [_tensor(v.instances) for v in vectors]
-        self._items = [_tensor(v.items) for v in vectors]
-        self._available = torch.stack([x.any(dim=1) for x in self._instances], dim=1)
+        self._sources = [
+            _Tensors(_tensor(s.instances), _tensor(s.items), s.scale)
+            if isinstance(s, Vectors)
+            else s
+            for s in sources
+        ]
         self.tables = self._cross() if side == "jax" else None
 
     def for_batch(
         self, instance_ids: Int[np.ndarray, " B"], candidates: Int[np.ndarray, " C"]
     ) -> TeacherScores:
-        """A batch's scores, made in PyTorch.
+        """A batch's scores by the teachers that `tables` lacks, in the teachers' order.
 
         Args:
             instance_ids: the instances whose prefixes the teachers have read.
             candidates: item ids.
+
+        Raises:
+            UserError: a teacher's score is not finite.
         """
+        asked = [
+            source
+            for source in self._sources
+            if self.tables is None or not isinstance(source, _Tensors)
+        ]
+        scores = torch.empty((len(instance_ids), len(asked), len(candidates)))
+        available = torch.empty((len(instance_ids), len(asked)), dtype=torch.bool)
         rows = torch.from_numpy(instance_ids.astype(np.int64))
         columns = torch.from_numpy(candidates.astype(np.int64))
-        scores = torch.empty((len(rows), len(self.names), len(columns)))
-        teachers = zip(self._instances, self._items, self._scales, strict=True)
-        for k, (instances, items, scale) in enumerate(teachers):
-            user_vectors = instances[rows].float() * scale
-            torch.matmul(user_vectors, items[columns].float().T, out=scores[:, k])
-        crossed = TeacherScores(to_jax(scores).array, to_jax(self._available[rows]).array)
+        for k, source in enumerate(asked):
+            if isinstance(source, _Tensors):
+                users = source.instances[rows]
+                items = source.items[columns].float()
+                torch.matmul(users.float() * source.scale, items.T, out=scores[:, k])
+                available[:, k] = users.any(dim=1)
+            else:
+                given, known = checked_scores(source, instance_ids, candidates)
+                scores[:, k] = torch.from_numpy(given)
+                available[:, k] = torch.from_numpy(known)
+        crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
         return jax.device_put(crossed, jax.devices()[0])
 
     def _cross(self) -> TeacherTables:
+        held = [source if isinstance(source, _Tensors) else None for source in self._sources]
+        known = [torch.zeros(1).bool() if s is None else s.instances.any(dim=1) for s in held]
+        known = torch.broadcast_tensors(*known)
+        scales = [1.0 if source is None else source.scale for source in held]
         tables = TeacherTables(
-            instances=tuple(to_jax(x).array for x in self._instances),
-            items=tuple(to_jax(x).array for x in self._items),
-            scales=to_jax(torch.tensor(self._scales)).array,
-            available=to_jax(self._available).array,
+            instances=tuple(None if s is None else to_jax(s.instances).array for s in held),
+            items=tuple(None if s is None else to_jax(s.items).array for s in held),
+            scales=to_jax(torch.tensor(scales)).array,
+            available=to_jax(torch.stack(known, dim=1)).array,
         )
         # Explicit: where the student has a GPU, the tables move there, once.
         return jax.device_put(tables, jax.devices()[0])
+
+
+class _Tensors(NamedTuple):
+    """One teacher's vectors, float16."""
+
+    instances: torch.Tensor
+    items: torch.Tensor
+    scale: float
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Teacher vectors on disk: two float16 arrays and a manifest with their digests."""
+"""What teachers know on disk: vectors or ranked lists, and a manifest with their digests."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,9 +12,11 @@ from prmkd_jax.common.arrays import half_fault
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, writing
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+from teachers_torch.ranked_lists import RankedLists, SparseRows
 
 _MANIFEST = "manifest.json"
-_FILES = ("instances.npy", "items.npy")
+_VECTORS = ("instances.npy", "items.npy")
+_LISTS = ("offsets.npy", "ids.npy", "values.npy", "rest.npy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,20 +60,51 @@ def write_vectors(
     Raises:
         UserError: if a value is not finite, in float16 too, a row vanishes there, or all are 0.
     """
-    manifest: dict[str, Any] = {"name": name, "scale": scale, "identity": dict(identity)}
+    halves = {
+        file: _half(array, f"teacher {name}: {file}")
+        for file, array in zip(_VECTORS, (instances, items), strict=True)
+    }
+    _write(folder, {"name": name, "scale": scale, "identity": dict(identity)}, halves)
+
+
+def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, Any]) -> None:
+    """Stores a teacher's ranked lists with a manifest; complete or not at all.
+
+    Args:
+        folder: output folder, made if missing.
+        lists: the lists.
+        identity: as in `write_vectors`.
+
+    Raises:
+        UserError: if a value is not finite, or all lists are empty.
+    """
+    rows = lists.rows
+    if not len(rows.ids):
+        raise UserError(
+            f"teacher {lists.name}: found no instance that it knows, expected one at least"
+        )
+    if not (np.isfinite(rows.values).all() and np.isfinite(lists.rest).all()):
+        raise UserError(
+            f"teacher {lists.name}: found nan or inf in its lists, expected finite numbers"
+        )
+    arrays = (rows.offsets, rows.ids, rows.values, lists.rest)
+    manifest = {"name": lists.name, "identity": dict(identity)}
+    _write(folder, manifest, dict(zip(_LISTS, arrays, strict=True)))
+
+
+def _write(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """The arrays, then the manifest: a folder without one doesn't count as written."""
     manifest["files"] = {}
-    for file, array in zip(_FILES, (instances, items), strict=True):
-        half = _half(array, f"teacher {name}: {file}")
+    for file, array in arrays.items():
         with writing(folder / file) as partial:
             with partial.open("wb") as stream:
-                np.save(stream, half)
+                np.save(stream, array)
             digest = file_digest(partial)
         manifest["files"][file] = {
-            "shape": list(half.shape),
-            "dtype": str(half.dtype),
+            "shape": list(array.shape),
+            "dtype": str(array.dtype),
             "sha256": digest,
         }
-    # The manifest comes last: vectors without one don't count as written.
     write_sealed_json(folder / _MANIFEST, manifest)
 
 
@@ -91,12 +124,12 @@ def _half(array: Float[np.ndarray, "rows d"], source: str) -> Float16[np.ndarray
 
 
 def has_vectors(folder: Path) -> bool:
-    """Whether a folder holds complete vectors."""
+    """Whether a folder holds complete vectors, or complete lists."""
     return (folder / _MANIFEST).is_file()
 
 
-def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
-    """Opens a teacher's vectors after checking their identity and their digests.
+def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors | RankedLists:
+    """Opens a teacher's vectors or lists after checking their identity and their digests.
 
     Raises:
         UserError: naming the file or the field that differs, and what was expected.
@@ -104,8 +137,13 @@ def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
     path = folder / _MANIFEST
     try:
         manifest = read_sealed_json(path)
-        instances, items = (_open(folder / file, manifest["files"][file]) for file in _FILES)
-        vectors = Vectors(manifest["name"], float(manifest["scale"]), instances, items)
+        name, files = manifest["name"], manifest["files"]
+        if set(files) == set(_LISTS):
+            offsets, ids, values, rest = (_open(folder / file, files[file]) for file in _LISTS)
+            stored = RankedLists(name, SparseRows(offsets, ids, values), rest)
+        else:
+            instances, items = (_open(folder / file, files[file]) for file in _VECTORS)
+            stored = Vectors(name, float(manifest["scale"]), instances, items)
         found = manifest["identity"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: unreadable ({error}); delete {folder} to encode again") from error
@@ -115,7 +153,7 @@ def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors:
                 f"{path}: {field}: found {found.get(field)!r}, expected {expected!r}; "
                 f"delete {folder} to encode again"
             )
-    return vectors
+    return stored
 
 
 def _open(path: Path, entry: Mapping[str, Any]) -> np.ndarray:

@@ -272,16 +272,33 @@ class RecformerPretrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PrecomputedConfig:
-    """A user's own recommender, given as arrays of vectors."""
+    """A user's own recommender, given as arrays of vectors or as ranked lists."""
 
     prefix: ClassVar[str] = "precomputed_"
 
-    folder: str = option("", "Folder with instances.npy and items.npy.", path="folder")
-    scale: float = option(1.0, "Training logit = scale × dot product of the vectors.", above=0)
+    folder: str = option(
+        "",
+        "Folder with instances.npy and items.npy, or with offsets.npy, ids.npy and values.npy.",
+        path="folder",
+    )
+    scale: float = option(
+        1.0, "Training logit = scale × dot product of the vectors, or × score.", above=0
+    )
     normalize: bool = option(False, "L2-normalise the vectors, so that the dot is a cosine.")
 
     def __post_init__(self):
         validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighboursConfig:
+    """The untrained neighbourhood; its constants are chosen on validation.
+
+    Attributes:
+        texts: read the items' texts, where there are any.
+    """
+
+    texts: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

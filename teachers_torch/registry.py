@@ -19,8 +19,13 @@ KINDS = {
     "unim2rec": "teachers_torch.sequence.kinds:UNIM2REC",
     "recformer": "teachers_torch.recformer.kind:KIND",
     "precomputed": "teachers_torch.given.precomputed:KIND",
+    "neighbours": "teachers_torch.given.neighbours:KIND",
+    "popularity": "teachers_torch.given.popularity:KIND",
+    "recent-popularity": "teachers_torch.given.popularity:RECENT",
 }
 """Name of a built-in teacher → module:object, a `Kind`."""
+UNTRAINED = ("popularity", "recent-popularity", "neighbours")
+"""Those of them that are compared with in every table, whatever the run's teachers are."""
 TEACHERS = (*KINDS, *own_names(OWN_GROUP, tuple(KINDS)))
 """Names that `--teachers` takes."""
 

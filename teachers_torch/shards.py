@@ -1,15 +1,17 @@
-"""Instance vectors in shards on disk, so that a run killed while encoding goes on from there."""
+"""Instances in shards on disk, so that a run killed while encoding goes on from there."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 
 from prmkd_jax.common.parts import make_in_parts
-from teachers_torch.teacher import Teacher
+from teachers_torch.ranked_lists import best
+from teachers_torch.teacher import Scorer, Teacher
 
 SHARD_SIZE = 4096
+LIST_SHARD_SIZE = 512  # a shard's scores of all items are in memory at once
 
 
 def encode_in_shards(
@@ -33,3 +35,32 @@ def encode_in_shards(
         return teacher.encode_instances(np.arange(start, stop))
 
     return make_in_parts(folder, num_instances, shard_size, encode, progress)
+
+
+def list_in_shards(
+    teacher: Scorer,
+    num_instances: int,
+    num_items: int,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> Shaped[np.ndarray, " instances"]:
+    """The best items of all instances, rows of `ranked_lists.best`; as `encode_in_shards`.
+
+    Args:
+        teacher: tuned, with a `top`.
+        num_instances: ids 0 … num_instances − 1 are ranked.
+        num_items: all are scored.
+        folder: as in `encode_in_shards`.
+        progress: as in `encode_in_shards`.
+
+    Raises:
+        ValueError: the teacher has no `top`.
+    """
+    top = teacher.top
+    if top is None:
+        raise ValueError(f"teacher {teacher.name} is asked for every batch")
+
+    def make(start: int, stop: int) -> np.ndarray:
+        return best(teacher.score(np.arange(start, stop), np.arange(num_items)), top)
+
+    return make_in_parts(folder, num_instances, LIST_SHARD_SIZE, make, progress)

@@ -14,13 +14,13 @@ from prmkd_jax.data.task import Task
 from teachers_torch.config import TeacherSettings
 from teachers_torch.registry import kind
 from teachers_torch.states import save_weights, seeded
-from teachers_torch.teacher import Log, Teacher, TeacherCard
+from teachers_torch.teacher import AnyTeacher, Log, TeacherCard
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 _WEIGHTS_DIGEST = "weights_sha256"
 
 
-def save(teacher: Teacher, card: TeacherCard, folder: Path) -> None:
+def save(teacher: AnyTeacher, card: TeacherCard, folder: Path) -> None:
     """Writes weights and card; an existing folder is replaced.
 
     A teacher without a module, such as `precomputed`, has only its card.
@@ -63,7 +63,7 @@ def _read_card(folder: Path) -> tuple[TeacherCard, str | None]:
 
 def load(
     name: str, folder: Path, task: Task, settings: TeacherSettings, *, cache: Cache, log: Log
-) -> tuple[Teacher, TeacherCard]:
+) -> tuple[AnyTeacher, TeacherCard]:
     """Reads what `save` wrote; task and settings must be those it was tuned with.
 
     Raises:

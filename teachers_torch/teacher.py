@@ -3,7 +3,16 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NamedTuple,
+    Protocol,
+    TypeGuard,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -68,6 +77,62 @@ class Teacher(Protocol):
         ...
 
 
+@runtime_checkable
+class Scorer(Protocol):
+    """A frozen recommender that gives scores where a `Teacher` gives vectors.
+
+    Whoever reads a teacher asks `gives_scores` which of the two it is.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in `--teachers`."""
+        ...
+
+    @property
+    def start(self) -> str:
+        """Description of what its weights began from."""
+        ...
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained parameters; 0 where nothing is known of the model."""
+        ...
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes held for the items when it is served."""
+        ...
+
+    @property
+    def top(self) -> int | None:
+        """Items of each instance's list, for a model that is asked once and then remembered.
+
+        None for one that is quick enough to be asked for every batch.
+        """
+        ...
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """Training logits of items after the prefixes of instances.
+
+        A row of nan says that the instance is unknown.
+        """
+        ...
+
+
+AnyTeacher = Teacher | Scorer
+
+
+def gives_scores(teacher: AnyTeacher) -> TypeGuard[Scorer]:
+    """Whether a teacher is a `Scorer`.
+
+    `isinstance` would read all properties, of which one may encode the catalogue.
+    """
+    return callable(getattr(teacher, "score", None))
+
+
 class Tuning(NamedTuple):
     """Result of a tuning.
 
@@ -76,12 +141,14 @@ class Tuning(NamedTuple):
         best_epoch: the epoch whose weights were kept.
         validation: metrics of these weights.
         seconds: wall-clock time.
+        chosen: settings that validation chose, as JSON values; None where it chose none.
     """
 
     epochs: int
     best_epoch: int
     validation: dict[str, float]
     seconds: float = 0.0
+    chosen: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +192,7 @@ class TeacherCard:
         encode_seconds: wall-clock time of encoding all instances and items; 0 before that.
         tied_items: items whose vector is another item's as well, so that their scores tie; 0
             before they are encoded.
+        chosen: settings that validation chose.
     """
 
     name: str
@@ -142,6 +210,7 @@ class TeacherCard:
     table_bytes: int
     encode_seconds: float = 0.0
     tied_items: int = 0
+    chosen: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @runtime_checkable
@@ -181,7 +250,7 @@ class Pretraining:
     files: Callable[[Any], tuple[list[str], list[str]]]
 
 
-T = TypeVar("T", bound=Teacher)
+T = TypeVar("T", bound=AnyTeacher)
 
 
 @runtime_checkable

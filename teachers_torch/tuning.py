@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -15,14 +15,22 @@ from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
 from teachers_torch.config import TeacherSettings
 from teachers_torch.registry import kind
 from teachers_torch.states import seeded
-from teachers_torch.teacher import Identity, Log, Teacher, TeacherCard
+from teachers_torch.teacher import (
+    AnyTeacher,
+    Identity,
+    Log,
+    Scorer,
+    Teacher,
+    TeacherCard,
+    gives_scores,
+)
 
 USERS_AT_ONCE = 1024
 
 
 def tune(
     identity: Identity, task: Task, settings: TeacherSettings, cache: Cache, log: Log
-) -> tuple[Teacher, TeacherCard]:
+) -> tuple[AnyTeacher, TeacherCard]:
     """Builds a teacher, tunes it on the training part and measures it.
 
     The same identity gives the same teacher on a CPU. torch's global random state is left as
@@ -73,6 +81,7 @@ def tune(
         epochs=tuned.epochs,
         best_epoch=tuned.best_epoch,
         table_bytes=teacher.table_bytes,
+        chosen=tuned.chosen or {},
     )
     return teacher, card
 
@@ -83,21 +92,45 @@ def tuning_state(cache: Cache, identity: Identity) -> Path:
 
 
 def evaluate(
-    teacher: Teacher, task: Task, instance_ids: Int[np.ndarray, " instances"]
+    teacher: AnyTeacher, task: Task, instance_ids: Int[np.ndarray, " instances"]
 ) -> dict[str, float]:
     """Metrics of ranking all items for these instances, no history masked.
 
     Raises:
         UserError: a score is not finite.
     """
-    users = teacher.encode_instances(instance_ids)
+    targets = task.targets(instance_ids)
     try:
-        return rank_all(users, teacher.encode_items(), task.targets(instance_ids))
+        if gives_scores(teacher):
+            return rank_scores(teacher, instance_ids, targets, task.dataset.num_items)
+        encoder = cast(Teacher, teacher)
+        users = encoder.encode_instances(instance_ids)
+        return rank_all(users, encoder.encode_items(), targets)
     except ValueError as error:
         raise UserError(
             f"teacher {teacher.name}: found scores that are not finite ({error}); a smaller "
             "learning rate of the teacher may help"
         ) from error
+
+
+def rank_scores(
+    teacher: Scorer,
+    instance_ids: Int[np.ndarray, " instances"],
+    targets: Int[np.ndarray, " instances"],
+    num_items: int,
+) -> dict[str, float]:
+    """As `rank_all`, by a teacher's scores; all items tie for an instance that it doesn't know.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    ranks = []
+    for at in range(0, len(instance_ids), USERS_AT_ONCE):
+        part = slice(at, at + USERS_AT_ONCE)
+        scores = teacher.score(instance_ids[part], np.arange(num_items))
+        unknown = np.isnan(scores).all(axis=1)
+        ranks.append(expected_ranks(np.where(unknown[:, None], 0, scores), targets[part]))
+    return ranking_metrics(np.concatenate(ranks) if ranks else np.empty(0))
 
 
 def rank_all(

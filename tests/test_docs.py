@@ -26,7 +26,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
 OURS = ("prmkd_jax", "teachers_torch", "bridge", "experiments")
 # Names that stand for a reader's own model, and a built-in one that is read alike.
-STAND_INS = {"fading": "sasrec", "neighbours": "precomputed"}
+STAND_INS = {"fading": "sasrec", "follows": "precomputed"}
 # Flags that every command has, and words that stand for any flag.
 OTHER_FLAGS = {"--help", "--flagfile", "--name", "--noname"}
 

@@ -113,7 +113,7 @@ class Measuring:
             found = teacher_identities(student.task, settings)
             reporter = self.call.reporter
             teachers = prepare_teachers(found, student.task, settings, reporter, log)
-            bank = make_bank(teachers, settings)
+            bank = make_bank(teachers, settings, student.task.dataset.num_items)
             reporter.say(f"{student.name}: {student.task.dataset.num_items} items")
             trained = train_student(
                 student.task, facts, bank, settings, seed, place, reporter, log,

@@ -36,6 +36,7 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.serve.exported import Exported, export_student
 from prmkd_jax.students.student import create_student
 from teachers_torch.registry import kind
+from teachers_torch.teacher import gives_scores
 
 PLAIN, DISTILLED = "plain student", "distilled student"
 _LEAST_CALLS, _MOST_CALLS = 5, 2000
@@ -69,7 +70,8 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
         students = _students(settings, config, task, Path(name))
     batches = [requests(task, count, settings.run.seeds[0]) for count in config.batches]
     largest = max(batches, key=lambda asked: len(asked.instances))
-    teachers = [_teacher(name, task, settings, largest) for name in settings.run.teachers]
+    built = [_teacher(name, task, settings, largest, say) for name in settings.run.teachers]
+    teachers = [teacher for teacher in built if teacher is not None]
     models: list[dict[str, Any]] = []
     latencies: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
@@ -134,10 +136,16 @@ def _students(
     return {name: read_student(place) for name, place in folders.items()}
 
 
-def _teacher(name: str, task: Task, settings: Settings, asked: Requests) -> ReadyTeacher:
+def _teacher(
+    name: str, task: Task, settings: Settings, asked: Requests, say: Callable[[str], None]
+) -> ReadyTeacher | None:
+    """A teacher to be timed; None for one that gives scores, which has no vectors to search."""
     found = kind(name)
     cache = Cache(Path(settings.run.cache_dir))
     teacher = found.build(task, settings.teachers, cache, lambda _: None)
+    if gives_scores(teacher):
+        say(f"{found.label}: left out, it gives scores and has no vectors to search")
+        return None
     return ready_teacher(teacher, found.label, asked)
 
 

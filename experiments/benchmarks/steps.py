@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from bridge.live_teachers import LiveTeachers
+from bridge.score_sources import Source
 from bridge.teacher_bank import SIDES, TeacherBank
 from bridge.teacher_vectors import Vectors
 from experiments.benchmarks.floors import (
@@ -48,7 +50,7 @@ from prmkd_jax.train.step import TrainStep, init_state, make_train_step
 from teachers_torch.recformer.model import RecformerTeacher
 from teachers_torch.recformer.tune import add_gradients
 from teachers_torch.registry import kind
-from teachers_torch.teacher import Teacher
+from teachers_torch.teacher import AnyTeacher, gives_scores
 
 LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
@@ -88,11 +90,11 @@ def measure(settings: Settings, repeats: int) -> list[Measurement]:
     measured += step.measurements(speeds)
     teachers = _untuned_teachers(task, settings)
     live = LiveTeachers(teachers)
-    vectors = _random_vectors(task, live)
+    sources = _random_vectors(task, teachers, live)
     distilled = dataclasses.replace(plain, distill=settings.distill, teachers=live, threshold=1.0)
     seconds = {}
     for side in SIDES:
-        bank = TeacherBank(vectors, live.default_weights.tolist(), side)
+        bank = TeacherBank(sources, live.default_weights.tolist(), side)
         timed = _time_steps(
             f"distilled ({side})", dataclasses.replace(distilled, teachers=bank), repeats
         )
@@ -138,7 +140,7 @@ def recformer_speed(
     ]
 
 
-def _untuned_teachers(task: Task, settings: Settings) -> list[Teacher]:
+def _untuned_teachers(task: Task, settings: Settings) -> list[AnyTeacher]:
     cache = Cache(Path(settings.run.cache_dir))
     return [
         kind(name).build(task, settings.teachers, cache, lambda _: None)
@@ -146,8 +148,8 @@ def _untuned_teachers(task: Task, settings: Settings) -> list[Teacher]:
     ]
 
 
-def _random_vectors(task: Task, live: LiveTeachers) -> list[Vectors]:
-    """Vectors of each teacher's own width."""
+def _random_vectors(task: Task, teachers: Sequence[AnyTeacher], live: LiveTeachers) -> list[Source]:
+    """Vectors of each teacher's own width; who gives scores is asked for them."""
     rng = np.random.default_rng(0)
     instances = len(task.dataset.interactions.items)
 
@@ -155,13 +157,15 @@ def _random_vectors(task: Task, live: LiveTeachers) -> list[Vectors]:
         return rng.standard_normal((rows, width), dtype=np.float32).astype(np.float16)
 
     return [
-        Vectors(
-            name=name,
+        teacher
+        if gives_scores(teacher)
+        else Vectors(
+            name=teacher.name,
             scale=1.0,
             instances=drawn(instances, items.shape[1]),
             items=drawn(task.dataset.num_items, items.shape[1]),
         )
-        for name, items in zip(live.names, live.items, strict=True)
+        for teacher, items in zip(teachers, live.items, strict=True)
     ]
 
 

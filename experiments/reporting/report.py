@@ -10,7 +10,7 @@ from experiments.reporting.figures import drawings, teacher_diagnostics, teacher
 from experiments.reporting.groups import Group, group_variants, teachers_in_order
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
 from experiments.reporting.results import Results, Timing, VariantResult
-from experiments.reporting.tables import teacher_rows, variant_row
+from experiments.reporting.tables import teacher_rows, untrained, untrained_rows, variant_row
 from experiments.reporting.wording import (
     MISSING,
     NO_BREAK,
@@ -73,7 +73,7 @@ def write_report(
         timing=timing,
         files=dict(zip(("results", "timing"), names, strict=True)),
         metrics=METRICS,
-        teachers=teacher_rows(results, timing),
+        teachers=[*untrained_rows(results), *teacher_rows(results, timing)],
         labels=teacher_labels(results),
         sheet=results["data"].get("sheet", []),
         groups=[_section(group, results, timing) for group in group_variants(results)],
@@ -89,7 +89,7 @@ def best_digits(results: Results) -> dict[str, str]:
 
     Digits rather than floats: what reads equal is equally bold.
     """
-    models = [*results["teachers"].values(), *results["variants"]]
+    models = [*untrained(results).values(), *results["teachers"].values(), *results["variants"]]
     return {metric: decimals(max(model["test"][metric] for model in models)) for metric in METRICS}
 
 

@@ -106,6 +106,7 @@ class Results(TypedDict):
     data: Data
     settings: Flags
     teachers: Mapping[str, TeacherResult]
+    untrained: NotRequired[Mapping[str, TeacherResult]]
     variants: list[VariantResult]
 
 

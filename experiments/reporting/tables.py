@@ -57,6 +57,27 @@ def teacher_rows(results: Results, timing: Timing) -> list[ResultRow]:
     ]
 
 
+def untrained(results: Results) -> dict[str, TeacherResult]:
+    """The models of which nothing is trained, but for those that are teachers of the run."""
+    found = results.get("untrained", {})
+    return {name: model for name, model in found.items() if name not in results["teachers"]}
+
+
+def untrained_rows(results: Results) -> list[ResultRow]:
+    """One row for each of them."""
+    return [
+        ResultRow(
+            label=model["label"],
+            kind="teacher",
+            test=model["test"],
+            std=None,
+            train_seconds=None,
+            parameters=None,
+        )
+        for model in untrained(results).values()
+    ]
+
+
 def variant_row(variant: VariantResult, timing: Timing) -> ResultRow:
     """The row of one variant of the student."""
     return ResultRow(
@@ -101,7 +122,7 @@ def result_table(results: Results, timing: Timing, width: int) -> Table:
     columns, costs = (COLUMNS, ["Training", "Served\nparams"]) if width >= 80 else (_NARROW, [])
     for header in (*(column.replace("@", "\n@") for column in columns), *costs):
         table.add_column(header, justify="right", no_wrap=True)
-    for row in teacher_rows(results, timing):
+    for row in (*untrained_rows(results), *teacher_rows(results, timing)):
         _add_model(table, row, columns, costs=bool(costs))
     for variant in results["variants"]:
         if variant["reference"] is None:
@@ -191,8 +212,15 @@ def markdown(results: Results, timing: Timing) -> str:
         "validation NDCG@10 | best epoch | an epoch | to the best epoch | parameters |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    lines += [_markdown_untrained(model) for model in untrained(results).values()]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_untrained(model: TeacherResult) -> str:
+    shown = [decimals(model["test"]["Recall@10"]), decimals(model["test"][SHOWN])]
+    cells = [model["label"], *shown, "", "", "", decimals(model["validation"][SHOWN]), *[""] * 4]
+    return f"| {' | '.join(cells)} |"
 
 
 def _markdown_row(variant: VariantResult, timing: Timing) -> str:

@@ -130,7 +130,7 @@ def finish_run(
         missing = unfinished_seeds(plan, place)
         if missing:
             teachers = [ready[found.key] for found in plan.teachers]
-            bank = make_bank(teachers, plan.settings)
+            bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
             for seed in missing:
                 _train(plan, place, seed, teachers, bank, reporter)
         if place.shared:
@@ -193,7 +193,7 @@ def _train(
         params = trained.fitted.params
         export(folder, params, plan.settings, plan.task, plan.facts, plan.start, told)
     epochs = epoch_seconds(place.log, run_name(plan.settings, seed))
-    cards = {each.vectors.name: each.card for each in teachers}
+    cards = {each.source.name: each.card for each in teachers}
     write_seconds(place.folder, seed, epochs, cards)
     write_record(place.folder, add_seed(record, read_record(place.folder)))
 
@@ -231,7 +231,7 @@ def _record(
         environment=describe_environment(),
         settings=plan.flags,
         teachers={
-            each.vectors.name: describe_teacher(kind(each.vectors.name).label, each.card)
+            each.source.name: describe_teacher(kind(each.source.name).label, each.card)
             for each in teachers
         },
         teacher_weights=None

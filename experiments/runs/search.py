@@ -123,7 +123,7 @@ def _try(plan: PlannedRun, model: str, folder: Path, reporter: Reporter) -> list
         log = logger(folder / "log.jsonl")
         teachers = prepare_teachers(plan.teachers, plan.task, settings, reporter, log)
         seed = str(settings.run.teacher_seed)
-        return [_row(teacher.vectors.name, seed, [teacher.card]) for teacher in teachers]
+        return [_row(teacher.source.name, seed, [teacher.card]) for teacher in teachers]
     ready: dict[str, ReadyTeacher] = {}
     place = shared_place(folder, plan)
     ready_teachers(plan, place, reporter, ready)

@@ -29,6 +29,7 @@ from experiments.stages.record import read_results, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.students import Place
 from experiments.stages.teachers import ReadyTeacher
+from experiments.stages.untrained import measure_untrained
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
 from prmkd_jax.common.sealed import write_sealed_json
@@ -117,8 +118,11 @@ def carry_out(
         with claimed(folder):
             layout.begin(call, output, plans)
             runs = _finish_runs(call, plans, layout, stages)
+            with _timed(stages, "untrained"):
+                untrained = measure_untrained(planned[0].task, call.settings, reporter)
             settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
             made = study_results(study, runs, describe_environment(), settings)
+            made["untrained"] = untrained
             timing = study_timing(runs, stages)
             results, timing = _write(output, layout.files, runs, made, timing)
             finish(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from bridge.teacher_vectors import Vectors
 from experiments.cli.settings import Settings
 from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.cache import Cache
@@ -58,7 +59,7 @@ def item_vectors(
         teachers: the run's.
 
     Raises:
-        UserError: as `check_rows`.
+        UserError: as `check_rows`, or no teacher has vectors.
     """
     if source == "mean":
         return None
@@ -70,7 +71,11 @@ def item_vectors(
         config = settings.teachers.text
         found = text_inputs(dataset, config, 0.0, cache, lambda event: None)
         return found.features.astype(np.float64)
-    return np.hstack([_evened(teacher.vectors.items) for teacher in teachers])
+    sources = [teacher.source for teacher in teachers]
+    tables = [_evened(source.items) for source in sources if isinstance(source, Vectors)]
+    if not tables:
+        raise UserError("--rows_from: found teachers, all without vectors, expected one with some")
+    return np.hstack(tables)
 
 
 def _evened(items: np.ndarray) -> Float[np.ndarray, "V d"]:

@@ -41,6 +41,9 @@ class TeacherProgress:
         elif name in ("epoch", "validation"):
             self._reporter.say(f"{self._title}: {_epoch_line(event)}")
             self._log({"stage": "teacher", **event})
+        elif name == "setting":
+            self._reporter.say(f"{self._title}: {_setting_line(event)}")
+            self._log({"stage": "teacher", **event})
         # While instances are counted, the tokens in them are not.
         elif not self._by_instance:
             self._bar(event["done"], event["total"], f"encoding {_ENCODED.get(name, 'items')}")
@@ -52,6 +55,11 @@ class TeacherProgress:
 
     def _bar(self, done: int, total: int, what: str) -> None:
         self._stage.update(done, total, f"{self._title}: {what}")
+
+
+def _setting_line(event: dict[str, Any]) -> str:
+    settings = ", ".join(f"{name} {value:g}" for name, value in event["setting"].items())
+    return f"{settings}: validation NDCG@10 {event[SELECTION_METRIC]:.4f}"
 
 
 def _epoch_line(event: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ _CARD = (
     "epochs",
     "best_epoch",
     "tied_items",
+    "chosen",
 )
 
 

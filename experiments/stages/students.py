@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bridge.score_sources import permuted
 from bridge.teacher_bank import TeacherBank
 from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
@@ -21,6 +22,7 @@ from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from prmkd_jax.students.facts import Facts, make_facts
 from prmkd_jax.students.registry import result_name, window
 from prmkd_jax.train.calibrate import calibrate_threshold
+from prmkd_jax.train.closed import teachers_best
 from prmkd_jax.train.loop import fit
 from prmkd_jax.train.run import Fitted, Params, Run
 
@@ -74,20 +76,22 @@ def logger(path: Path) -> Log:
     return log
 
 
-def make_bank(teachers: Sequence[ReadyTeacher], settings: Settings) -> TeacherBank | None:
-    """The teachers' vectors and default weights; None without teachers."""
+def make_bank(
+    teachers: Sequence[ReadyTeacher], settings: Settings, num_items: int
+) -> TeacherBank | None:
+    """What the teachers know, and their default weights; None without teachers."""
     if not teachers:
         return None
     config = settings.distill
     strengths = [teacher.card["validation"][SELECTION_METRIC] for teacher in teachers]
-    vectors = [teacher.vectors for teacher in teachers]
+    sources = [teacher.source for teacher in teachers]
     if METHODS[config.method].permuted:
         seed = config.permutation_seed
-        vectors = [
-            dataclasses.replace(v, items=v.items[item_permutation(len(v.items), k, seed)])
-            for k, v in enumerate(vectors)
+        sources = [
+            permuted(source, item_permutation(num_items, k, seed))
+            for k, source in enumerate(sources)
         ]
-    return TeacherBank(vectors, default_weights(config, strengths), settings.run.teacher_scores)
+    return TeacherBank(sources, default_weights(config, strengths), settings.run.teacher_scores)
 
 
 def student_facts(task: Task, settings: Settings) -> Facts:
@@ -158,6 +162,8 @@ def train_student(
     run = dataclasses.replace(run, start=start, rank_test=rank_test)
     if bank is not None:
         run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
+        if settings.distill.negatives == "closed":
+            run = dataclasses.replace(run, best_items=teachers_best(run))
         run = dataclasses.replace(run, threshold=calibrate_threshold(run))
     metrics = open_log(settings.run.log_to, place.log.parent, name, flags)
     try:

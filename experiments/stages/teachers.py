@@ -6,12 +6,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from bridge.teacher_vectors import Vectors, has_vectors, read_vectors, write_vectors
+from bridge.score_sources import Source
+from bridge.teacher_vectors import has_vectors, read_vectors, write_lists, write_vectors
 from experiments.cli.console import Reporter, Stage
 from experiments.cli.settings import Settings
 from experiments.stages.progress import TeacherProgress
@@ -19,25 +20,36 @@ from prmkd_jax.common.cache import Cache, locked
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import may_write
 from prmkd_jax.data.task import Task
+from teachers_torch.ranked_lists import as_lists
 from teachers_torch.registry import identity, kind
-from teachers_torch.shards import encode_in_shards
+from teachers_torch.shards import encode_in_shards, list_in_shards
 from teachers_torch.states import before, remove_state
 from teachers_torch.store import CARD, load, read_card, save, save_card
-from teachers_torch.teacher import ENCODER_VERSION, Identity, Log, Teacher, TeacherCard
+from teachers_torch.teacher import (
+    ENCODER_VERSION,
+    AnyTeacher,
+    Identity,
+    Log,
+    Scorer,
+    Teacher,
+    TeacherCard,
+    gives_scores,
+)
 from teachers_torch.tuning import tune, tuning_state
 
 SHARDS = "shards"
 
 
 class ReadyTeacher(NamedTuple):
-    """A tuned and encoded teacher.
+    """A tuned teacher, ready to be asked.
 
     Attributes:
-        vectors: memory-mapped.
+        source: its vectors or lists, memory-mapped; or the teacher itself, to be asked for the
+            scores of every batch.
         card: its teacher card.
     """
 
-    vectors: Vectors
+    source: Source
     card: dict[str, Any]
 
 
@@ -144,12 +156,16 @@ def _prepare(
             if not has_vectors(folder):
                 with reporter.stage(title, "parts") as stage:
                     making = _Making(found, task, settings, cache, reporter, log, stage)
-                    _encode(making, *_tuned(making))
+                    teacher, card, progress = _tuned(making)
+                    if gives_scores(teacher) and teacher.top is None:
+                        remove_state(tuning_state(cache, found))
+                        return ReadyTeacher(teacher, dataclasses.asdict(card))
+                    _encode(making, teacher, card, progress)
     else:
         reporter.say(f"{title}: from the cache, {folder}")
         _remove_steps(found, cache)
-    vectors = read_vectors(folder, _manifest(found, task))
-    return ReadyTeacher(vectors, dataclasses.asdict(read_card(folder)))
+    stored = read_vectors(folder, _manifest(found, task))
+    return ReadyTeacher(stored, dataclasses.asdict(read_card(folder)))
 
 
 class _Making(NamedTuple):
@@ -172,7 +188,7 @@ class _Making(NamedTuple):
         return vectors_folder(self.cache, self.found)
 
 
-def _tuned(making: _Making) -> tuple[Teacher, TeacherCard, TeacherProgress]:
+def _tuned(making: _Making) -> tuple[AnyTeacher, TeacherCard, TeacherProgress]:
     """The tuned teacher; one that was killed while encoding is read back."""
     found, task, teachers = making.found, making.task, making.settings.teachers
     progress = TeacherProgress(making.title, making.reporter, making.stage, making.log)
@@ -188,9 +204,20 @@ def _tuned(making: _Making) -> tuple[Teacher, TeacherCard, TeacherProgress]:
 
 
 def _encode(
+    making: _Making, teacher: AnyTeacher, card: TeacherCard, progress: TeacherProgress
+) -> None:
+    """Writes what the teacher knows of all instances, and what it took into the card."""
+    if gives_scores(teacher):
+        _write_lists(making, teacher, card, progress)
+    else:
+        _write_vectors(making, cast(Teacher, teacher), card, progress)
+    _remove_steps(making.found, making.cache)
+
+
+def _write_vectors(
     making: _Making, teacher: Teacher, card: TeacherCard, progress: TeacherProgress
 ) -> None:
-    """Writes the vectors of all instances and items, and what it took into the card."""
+    """Writes the vectors of all instances and items."""
     interactions, folder = making.task.dataset.interactions, making.folder
     started = time.perf_counter()
     on_shard = progress.count_instances()
@@ -213,7 +240,25 @@ def _encode(
         instances=instances,
         items=items,
     )
-    _remove_steps(making.found, making.cache)
+
+
+def _write_lists(
+    making: _Making, teacher: Scorer, card: TeacherCard, progress: TeacherProgress
+) -> None:
+    """Writes the list of each instance."""
+    dataset, folder = making.task.dataset, making.folder
+    started = time.perf_counter()
+    rows = list_in_shards(
+        teacher,
+        len(dataset.interactions.items),
+        dataset.num_items,
+        folder / SHARDS,
+        progress.count_instances(),
+    )
+    lists = as_lists(making.found.name, rows, dataset.num_items)
+    seconds = time.perf_counter() - started
+    save_card(dataclasses.replace(card, encode_seconds=seconds), folder)
+    write_lists(folder, lists, _manifest(making.found, making.task))
 
 
 def _remove_steps(found: Identity, cache: Cache) -> None:

@@ -16,7 +16,7 @@ class Columns(NamedTuple):
 
     Attributes:
         candidates: item ids. Of the batch's targets C = B, padded with item 0; of the whole
-            catalogue C = V.
+            catalogue C = V; closed, a fixed number, padded with item 0.
         target_column: column of each instance's own target; 0 at padding.
         valid: columns that count for each instance: distinct candidates, without the other
             items of the user's training history if so asked. The own target always counts.
@@ -59,6 +59,51 @@ def catalogue_columns(task: Task, batch: Batch, *, mask_history: bool) -> Column
     items = np.arange(task.dataset.num_items, dtype=np.int32)
     targets = batch.targets[batch.is_instance]
     return _columns(task, batch, items, targets, mask_history)
+
+
+def closed_columns(
+    task: Task,
+    batch: Batch,
+    wanted: Int[np.ndarray, "B k"],
+    size: int,
+    *,
+    mask_history: bool,
+) -> tuple[Columns, int]:
+    """The batch's targets and the items that its rows want, each once, in a fixed number.
+
+    Where there are too many, those that the fewest rows want are left out, the higher ids first.
+
+    Args:
+        task: as in `in_batch_columns`.
+        batch: as in `in_batch_columns`.
+        wanted: items that each row wants; those of rows at padding are not read.
+        size: C, at least the number of distinct targets.
+        mask_history: as in `in_batch_columns`.
+
+    Returns:
+        The columns, and how many distinct items found no room.
+
+    Raises:
+        ValueError: there are more distinct targets than columns.
+    """
+    targets = batch.targets[batch.is_instance]
+    distinct = np.unique(targets)
+    if len(distinct) > size:
+        raise ValueError(f"{len(distinct)} targets for {size} columns")
+    counts = np.bincount(wanted[batch.is_instance].reshape(-1), minlength=task.dataset.num_items)
+    counts[distinct] = 0
+    more = np.flatnonzero(counts)
+    order = np.argsort(-counts[more], kind="stable")
+    kept = more[order[: size - len(distinct)]]
+    items = np.sort(np.concatenate([distinct, kept])).astype(np.int32)
+    place = np.searchsorted(items, targets)
+    columns = _columns(task, batch, items, place, mask_history)
+    missing = size - len(items)
+    columns = columns._replace(
+        candidates=np.pad(columns.candidates, (0, missing)),
+        valid=np.pad(columns.valid, ((0, 0), (0, missing))),
+    )
+    return columns, len(more) - len(kept)
 
 
 def _columns(

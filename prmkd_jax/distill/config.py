@@ -109,10 +109,17 @@ class DistillConfig:
     )
     negatives: str = option(
         "in_batch",
-        "The columns of the distillation: in_batch targets, or the whole catalogue, whose "
+        "The columns of the distillation: in_batch targets; closed, with them the best items of "
+        "the teachers together and of the student at that moment; or the whole catalogue, whose "
         "scores take about 4 * batch_size * (teachers + 5) bytes an item: 70 MiB for 4,385 items, "
         "three teachers and a batch of 512, 330 MiB for 21,000.",
-        choices=("in_batch", "catalogue"),
+        choices=("in_batch", "closed", "catalogue"),
+    )
+    closed_top: int = option(
+        10, "closed: items that each row adds, for the teachers and the student.", low=1, flag=False
+    )
+    closed_columns: int = option(
+        2048, "closed: number of columns; the items that few rows add give way.", low=1, flag=False
     )
     deduplicate_columns: bool = option(
         True,
@@ -244,5 +251,6 @@ def unread_options(config: DistillConfig, num_teachers: int) -> dict[str, str]:
             f"{named} sets the teachers' weights",
         ),
         (config.negatives == "catalogue", ("deduplicate_columns",), "the catalogue has each once"),
+        (config.negatives == "closed", ("deduplicate_columns",), "closed columns have each once"),
     ]
     return {name: why for unread, names, why in reasons if unread for name in names}

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.per_user import largest_disagreement, over_users
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.train.closed import closed_of
 from prmkd_jax.train.inputs import (
     Constants,
     DistillBatch,
@@ -49,7 +50,9 @@ def calibrate_threshold(run: Run) -> float:
 
     constants = run_constants(run)
     values = []
-    for batch, distill in distill_inputs(run, training_batches(run).epoch(0)):
+    batches = training_batches(run).epoch(0)
+    # Of a student that has learned nothing yet the best items say nothing.
+    for batch, distill in distill_inputs(run, batches, closed_of(run)):
         assert distill is not None
         largest, contested = jax.device_get(_measure(config, distill, constants))
         values.append(largest[batch.is_instance & contested])

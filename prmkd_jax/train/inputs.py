@@ -1,11 +1,11 @@
 """What a training step is given: constants of the run, and the batches with their columns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 
 from prmkd_jax.data.batches import Batch, TrainingBatches
 from prmkd_jax.data.columns import Columns, catalogue_columns, in_batch_columns
@@ -43,7 +43,8 @@ class DistillBatch(NamedTuple):
     Attributes:
         columns: the items that are scored, and which of them count.
         teacher_instance_ids: the instances whose prefixes the teachers have read.
-        scores: the teachers' scores of the columns; None where `Constants.tables` gives them.
+        scores: the columns' scores by the teachers that `Constants.tables` lacks; None where it
+            lacks none.
     """
 
     columns: Columns
@@ -82,24 +83,43 @@ def training_batches(run: Run) -> TrainingBatches:
 
 
 def distill_inputs(
-    run: Run, batches: Iterable[Batch]
+    run: Run, batches: Iterable[Batch], closed: Callable[[Batch], Columns] | None = None
 ) -> Iterator[tuple[Batch, DistillBatch | None]]:
-    """Adds to each batch what a distilled step needs; None for the plain student."""
+    """Adds to each batch what a distilled step needs; None for the plain student.
+
+    Args:
+        run: whose distillation.
+        batches: of its training instances.
+        closed: makes the columns where they are closed (`train.closed`).
+
+    Raises:
+        ValueError: closed columns are asked for without `closed`.
+        UserError: a teacher's score is not finite.
+    """
     config = run.distill
     teachers = run.teachers
     for batch in batches:
         if config is None or teachers is None:
             yield batch, None
             continue
-        columns = _columns(run.task, config, batch)
-        read = _read_by_teachers(run.task, config, batch)
+        columns = _columns(run.task, config, batch, closed)
+        read = read_by_teachers(run.task, config, batch.instance_ids, batch.is_instance)
         scores = None
-        if teachers.tables is None:
+        if teachers.tables is None or not teachers.tables.complete:
             scores = teachers.for_batch(read, columns.candidates)
         yield batch, DistillBatch(columns, read, scores)
 
 
-def _columns(task: Task, config: DistillConfig, batch: Batch) -> Columns:
+def _columns(
+    task: Task,
+    config: DistillConfig,
+    batch: Batch,
+    closed: Callable[[Batch], Columns] | None,
+) -> Columns:
+    if config.negatives == "closed":
+        if closed is None:
+            raise ValueError("closed columns need to know what the rows want")
+        return closed(batch)
     if config.negatives == "catalogue":
         return catalogue_columns(task, batch, mask_history=config.mask_history)
     return in_batch_columns(
@@ -107,16 +127,21 @@ def _columns(task: Task, config: DistillConfig, batch: Batch) -> Columns:
     )
 
 
-def _read_by_teachers(task: Task, config: DistillConfig, batch: Batch) -> Int32[np.ndarray, " B"]:
+def read_by_teachers(
+    task: Task,
+    config: DistillConfig,
+    instance_ids: Int[np.ndarray, " B"],
+    is_instance: Bool[np.ndarray, " B"],
+) -> Int32[np.ndarray, " B"]:
     """The instances whose prefixes the teachers have read.
 
     Under `teacher_history="whole"` the instance after a user's training part, whose prefix that
     part is. A user without one keeps the batch's instance.
     """
     if config.teacher_history == "prefix":
-        return batch.instance_ids
+        return instance_ids.astype(np.int32)
     interactions = task.dataset.interactions
-    users = interactions.users[batch.instance_ids]
+    users = interactions.users[instance_ids]
     end = task.split.train_end[users]
-    follows = batch.is_instance & (end < interactions.indptr[users + 1])
-    return np.where(follows, end, batch.instance_ids).astype(np.int32)
+    follows = is_instance & (end < interactions.indptr[users + 1])
+    return np.where(follows, end, instance_ids).astype(np.int32)

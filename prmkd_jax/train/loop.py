@@ -18,6 +18,7 @@ from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
 from prmkd_jax.students.student import served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
+from prmkd_jax.train.closed import ClosedColumns, closed_of
 from prmkd_jax.train.inputs import (
     Constants,
     DistillBatch,
@@ -76,20 +77,25 @@ def fit(
     state, best_params, progress = _begin(run, init_state(params, optimizer, run.seed), mesh)
     step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh)
     constants = place(mesh, run_constants(run), CONSTANTS)
+    closed = closed_of(run, graphdef)
     validate = make_evaluator(run, graphdef, run.task.split.validation)
     if run.start is not None and progress.epoch == 0:
         on_start(_judge_start(progress, validate(state.params)))
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
-        read = distill_inputs(run, batches.epoch(progress.epoch))
+        read = distill_inputs(run, batches.epoch(progress.epoch), closed)
         inputs = (place_inputs(mesh, *each) for each in read)
-        state, metrics = _run_epoch(state, step, inputs, constants, batches.steps_about, on_step)
+        state, metrics = _run_epoch(
+            state, step, inputs, constants, batches.steps_about, on_step, closed
+        )
         trained = time.perf_counter()
         scores = ranking_metrics(validate(state.params).all_items)
         evaluated = time.perf_counter()
         seconds = {"train": trained - started, "evaluate": evaluated - trained}
         record = _record(metrics, run, progress.epoch + 1, scores)
+        if closed is not None:
+            record["columns"] = closed.report()
         if _note_epoch(progress, run, record, seconds):
             best_params = jax.tree.map(jnp.copy, state.params)
         # Writing one takes as long as a short epoch.
@@ -140,10 +146,15 @@ def _run_epoch(
     constants: Constants,
     steps: int,
     on_step: Callable[[int, int], None],
+    closed: ClosedColumns | None = None,
 ) -> tuple[TrainState, list[StepMetrics]]:
     metrics: list[StepMetrics] = []
+    if closed is not None:
+        closed.params = state.params
     for number, (batch, distill) in enumerate(inputs, start=1):
         state, measured = step(state, batch, distill, constants)
+        if closed is not None:
+            closed.params = state.params
         metrics.append(measured)
         if number > _IN_FLIGHT:
             metrics[number - _IN_FLIGHT].loss.block_until_ready()

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
@@ -29,7 +29,7 @@ class TeacherSource(Protocol):
         names: the teachers' names.
         default_weights: w_k, summing to 1.
         tables: vectors that stay on the device and are scored inside the step; None where
-            `for_batch` gives the scores of each batch.
+            `for_batch` gives all scores of each batch.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class TeacherSource(Protocol):
     def for_batch(
         self, instance_ids: Int[np.ndarray, " B"], candidates: Int[np.ndarray, " C"]
     ) -> TeacherScores:
-        """The teachers' scores of some items for some instances.
+        """The scores of some items for some instances, by the teachers that `tables` lacks.
 
         Args:
             instance_ids: the instances whose prefixes the teachers have read; 0 is padding.
@@ -64,6 +64,7 @@ class Run:
         distill: distillation; None for the plain student.
         teachers: source of the teachers' scores; None for the plain student.
         threshold: epsilon of the consistency rule (`train.calibrate`).
+        best_items: the teachers' best items of every instance (`train.closed`), for closed columns.
         resume: continue from the folder's newest checkpoint.
         rank_test: rank the test instances at the end; False for runs that choose a setting.
     """
@@ -78,6 +79,7 @@ class Run:
     distill: DistillConfig | None = None
     teachers: TeacherSource | None = None
     threshold: float = float("inf")
+    best_items: Int32[np.ndarray, "N k"] | None = None
     resume: bool = False
     rank_test: bool = True
 

@@ -101,11 +101,11 @@ def user_inputs(distill: DistillBatch, constants: Constants) -> UserInput:
     """
     columns = distill.columns
     scored = distill.scores
-    if scored is None:
-        if constants.tables is None:
-            raise ValueError("a distilled step needs the teachers' tables or their scores")
+    if constants.tables is not None:
         read = jnp.asarray(distill.teacher_instance_ids)
-        scored = score_columns(constants.tables, read, jnp.asarray(columns.candidates))
+        scored = score_columns(constants.tables, read, jnp.asarray(columns.candidates), scored)
+    if scored is None:
+        raise ValueError("a distilled step needs the teachers' tables or their scores")
     group = None
     if constants.item_groups is not None:
         group = jnp.broadcast_to(constants.item_groups[columns.candidates], columns.valid.shape)

@@ -16,11 +16,12 @@ from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.config import TeacherSettings
 from teachers_torch.given.untuned import Untuned
-from teachers_torch.teacher import Kind, Log
+from teachers_torch.teacher import AnyTeacher, Kind, Log
 
 OWN_GROUP = "prmkd.teachers"
 """Group of the entry points of users' own teachers."""
-METHODS = ("encode_instances", "encode_items")
+VECTORS = ("encode_instances", "encode_items")
+SCORES = "score"
 
 
 class OwnTeacher:
@@ -125,8 +126,70 @@ class OwnTeacher:
         return array
 
     def _wrong(self, what: str) -> UserError:
-        separator = ": " if what.startswith("found") else "."
-        return UserError(f"--teachers: {self.name}: {self._origin}{separator}{what}")
+        return _wrong(self.name, self._origin, what)
+
+
+class OwnScorer:
+    """Wraps a class of the entry-point group `prmkd.teachers` that gives scores.
+
+    The class is called with the data set and has the method `score(ids, items)`, which returns
+    one row an instance and one column an item: training logits, nan in the whole row of an
+    instance that it doesn't know. With an attribute `top` it is asked once for all items of each
+    instance, and its best `top` are remembered; without, it is asked for every batch.
+    """
+
+    start = "own class"
+    num_parameters = 0  # of the model behind the class nothing is known
+    table_bytes = 0
+
+    def __init__(
+        self, name: str, origin: str, model_class: Callable[[Dataset], Any], dataset: Dataset
+    ):
+        """Makes the user's object; arguments as of `OwnTeacher`.
+
+        Raises:
+            UserError: its `top` is no number of items.
+        """
+        self.name = name
+        self._origin = origin
+        with own_code(f"--teachers: {name}: {origin}.__init__", origin.partition(":")[0]):
+            self._model = model_class(dataset)
+        top = getattr(self._model, "top", None)
+        if top is not None and not (isinstance(top, int) and top > 0):
+            raise _wrong(name, origin, f"top is {top!r}, expected a whole number of items above 0")
+        self.top: int | None = top
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """The class's scores.
+
+        Raises:
+            UserError: they are no floats of the right shape; whoever reads them looks for nan.
+        """
+        told = f"--teachers: {self.name}: {self._origin}.{SCORES}"
+        with own_code(told, self._origin.partition(":")[0]):
+            given = self._model.score(instance_ids, items)
+        scores = _floats(given)
+        shape = (len(instance_ids), len(items))
+        if scores is None or scores.shape != shape:
+            found = "no array of floats" if scores is None else f"shape {list(scores.shape)}"
+            raise _wrong(self.name, self._origin, f"score returned {found}, expected {list(shape)}")
+        return scores
+
+
+def _floats(values: Any) -> Float32[np.ndarray, "..."] | None:
+    """Values as float32; tensors may be of any device and float, with a gradient too."""
+    try:
+        found = np.asarray(_off_torch(values))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return found.astype(np.float32, copy=False) if found.dtype.kind in "fiub" else None
+
+
+def _wrong(name: str, origin: str, what: str) -> UserError:
+    separator = ": " if what.startswith("found") else "."
+    return UserError(f"--teachers: {name}: {origin}{separator}{what}")
 
 
 def _off_torch(value: Any) -> Any:
@@ -163,25 +226,31 @@ class OwnKind(Untuned):
         return getattr(self.model_class, "label", self.name)
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
-        """Checks that the class has both methods.
+        """Checks that the class gives vectors or scores.
 
         Raises:
-            UserError: one is missing.
+            UserError: it lacks the methods.
         """
-        missing = [name for name in METHODS if not callable(getattr(self.model_class, name, None))]
+        if self._scores():
+            return
+        missing = [name for name in VECTORS if not callable(getattr(self.model_class, name, None))]
         if missing:
             raise UserError(
                 f"--teachers: {self.name}: {self.origin} has no method {missing[0]}, expected "
-                f"{' and '.join(METHODS)}"
+                f"{' and '.join(VECTORS)}, or {SCORES}"
             )
+
+    def _scores(self) -> bool:
+        return callable(getattr(self.model_class, SCORES, None))
 
     def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
         """Class, package and version."""
         return dict(self.version)
 
-    def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> OwnTeacher:
+    def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> AnyTeacher:
         """Makes the user's object."""
-        return OwnTeacher(self.name, self.origin, self.model_class, task.dataset)
+        wrapper = OwnScorer if self._scores() else OwnTeacher
+        return wrapper(self.name, self.origin, self.model_class, task.dataset)
 
 
 def plugin_kind(name: str) -> Kind[Any]:

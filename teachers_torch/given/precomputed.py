@@ -1,4 +1,4 @@
-"""A user's own recommender, given as two arrays of vectors."""
+"""A user's own recommender, given as files: two arrays of vectors, or ranked lists."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from prmkd_jax.common.files import files_digest
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.config import PrecomputedConfig, TeacherSettings
+from teachers_torch.given.list_files import IDS, OFFSETS, REST, VALUES, ListTeacher
 from teachers_torch.given.untuned import Untuned
-from teachers_torch.teacher import Log
+from teachers_torch.teacher import AnyTeacher, Log
 
 INSTANCES, ITEMS = "instances.npy", "items.npy"
 ROWS_AT_ONCE = 65536
@@ -87,21 +88,44 @@ class PrecomputedTeacher:
         return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
 
 
+def has_lists(config: PrecomputedConfig) -> bool:
+    """Whether the folder holds ranked lists.
+
+    Raises:
+        UserError: there is no folder, or it holds vectors as well.
+    """
+    lists, vectors = (_path(config, name).exists() for name in (OFFSETS, INSTANCES))
+    if lists and vectors:
+        raise UserError(
+            f"{config.folder}: found both {OFFSETS} and {INSTANCES}, expected ranked lists or "
+            "vectors"
+        )
+    return lists
+
+
 def content_digest(config: PrecomputedConfig) -> str:
-    """SHA-256 over both files.
+    """SHA-256 over the files.
 
     Raises:
         UserError: a file is missing.
     """
-    return files_digest(_path(config, name) for name in (INSTANCES, ITEMS))
+    if not has_lists(config):
+        return files_digest(_existing(config, name) for name in (INSTANCES, ITEMS))
+    rest = [REST] * _path(config, REST).exists()
+    return files_digest(_existing(config, name) for name in (OFFSETS, IDS, VALUES, *rest))
 
 
 def _path(config: PrecomputedConfig, name: str) -> Path:
     if not config.folder:
         raise UserError(
-            f"--precomputed_folder: found nothing, expected a folder with {INSTANCES} and {ITEMS}"
+            f"--precomputed_folder: found nothing, expected a folder with {INSTANCES} and {ITEMS}, "
+            f"or with {OFFSETS}, {IDS} and {VALUES}"
         )
-    path = Path(config.folder) / name
+    return Path(config.folder) / name
+
+
+def _existing(config: PrecomputedConfig, name: str) -> Path:
+    path = _path(config, name)
     if not path.is_file():
         raise UserError(f"{path}: no such file, expected the teacher's vectors")
     return path
@@ -109,7 +133,7 @@ def _path(config: PrecomputedConfig, name: str) -> Path:
 
 def _read(config: PrecomputedConfig, name: str, rows: int, width: int | None) -> np.ndarray:
     """Maps one array into memory and checks shape, type and values."""
-    path = _path(config, name)
+    path = _existing(config, name)
     try:
         array = open_npy(path)
     except (OSError, ValueError) as error:
@@ -137,24 +161,26 @@ class PrecomputedKind(Untuned):
     reads = (PrecomputedConfig,)
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
-        """Reads both arrays: shapes, types, finite values, which float16 can hold.
+        """Reads all files: shapes, types, finite values, which float16 can hold.
 
         Raises:
             UserError: naming file and row.
         """
-        self.build(task, settings, cache, lambda event: None).require_half()
+        given = self.build(task, settings, cache, lambda event: None)
+        if isinstance(given, PrecomputedTeacher):
+            given.require_half()
 
     def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
-        """Content of the arrays, wherever they are, and how their product becomes a logit."""
+        """Content of the files, wherever they are, and how a product becomes a logit."""
         config = settings.get(PrecomputedConfig)
         content = content_digest(config)
         return {"content": content, "scale": config.scale, "normalize": config.normalize}
 
-    def build(
-        self, task: Task, settings: TeacherSettings, cache: Cache, log: Log
-    ) -> PrecomputedTeacher:
-        """Opens and checks the arrays."""
-        return PrecomputedTeacher(settings.get(PrecomputedConfig), task.dataset)
+    def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> AnyTeacher:
+        """Opens and checks the files."""
+        config = settings.get(PrecomputedConfig)
+        given = ListTeacher if has_lists(config) else PrecomputedTeacher
+        return given(config, task.dataset)
 
 
 KIND = PrecomputedKind()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prmkd_jax.data.task import Task
-from teachers_torch.teacher import Log, Teacher, Tuning
+from teachers_torch.teacher import AnyTeacher, Log, Tuning
 
 
 class Untuned:
@@ -18,7 +18,7 @@ class Untuned:
 
     def tune(
         self,
-        teacher: Teacher,
+        teacher: AnyTeacher,
         task: Task,
         validate: Callable[[], dict[str, float]],
         seed: int,
@@ -28,6 +28,6 @@ class Untuned:
         """Only validates."""
         return Tuning(epochs=0, best_epoch=0, validation=validate())
 
-    def module(self, teacher: Teacher) -> None:
+    def module(self, teacher: AnyTeacher) -> None:
         """Nothing is saved."""
         return None

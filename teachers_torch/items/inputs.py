@@ -11,8 +11,14 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig, TextConfig
 from teachers_torch.items.image import encode_files, image_features
-from teachers_torch.items.text import drop_words, encode_texts, item_sentences
-from teachers_torch.items.text_files import read_text_features
+from teachers_torch.items.text import (
+    drop_words,
+    encode_texts,
+    item_sentences,
+    text_identity,
+    vector_width,
+)
+from teachers_torch.items.text_files import features_digest, read_text_features
 from teachers_torch.teacher import Log
 
 
@@ -21,6 +27,34 @@ class Modality(NamedTuple):
 
     features: Float32[np.ndarray, "items features"]
     available: Bool[np.ndarray, " items"]
+
+
+def has_texts(dataset: Dataset, config: TextConfig) -> bool:
+    """Whether there are vectors of texts, or any text to encode."""
+    sentences = item_sentences(dataset.catalogue)
+    return bool(config.text_features) or any(sentence.strip() for sentence in sentences)
+
+
+def texts_width(dataset: Dataset, config: TextConfig, cache: Cache) -> int:
+    """Width of the texts' vectors, without encoding them.
+
+    Raises:
+        UserError: the encoder or the file is missing or wrong.
+    """
+    if config.text_features:
+        return read_text_features(config, dataset).shape[1]
+    return vector_width(item_sentences(dataset.catalogue), config, cache)
+
+
+def texts_identity(dataset: Dataset, config: TextConfig) -> str:
+    """What the texts' vectors depend on besides the texts.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    if config.text_features:
+        return features_digest(config, dataset.name)
+    return text_identity(config)
 
 
 class WordDrop(NamedTuple):

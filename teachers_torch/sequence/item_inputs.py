@@ -14,15 +14,11 @@ from teachers_torch.items.inputs import (
     mask_modality,
     pixel_inputs,
     text_inputs,
+    texts_identity,
+    texts_width,
 )
 from teachers_torch.items.pixels import PixelEncoder, encode_pixels
-from teachers_torch.items.text import (
-    encoder_identity,
-    item_sentences,
-    text_identity,
-    vector_width,
-)
-from teachers_torch.items.text_files import features_digest, read_text_features
+from teachers_torch.items.text import encoder_identity
 from teachers_torch.teacher import Log
 
 
@@ -50,9 +46,7 @@ def _read_texts(
 def _text_widths(
     dataset: Dataset, settings: TeacherSettings, _: PixelEncoder | None, cache: Cache
 ) -> list[int]:
-    if settings.text.text_features:
-        return [read_text_features(settings.text, dataset).shape[1]]
-    return [vector_width(item_sentences(dataset.catalogue), settings.text, cache)]
+    return [texts_width(dataset, settings.text, cache)]
 
 
 def _read_texts_and_images(
@@ -93,10 +87,7 @@ def _text_and_image_widths(
 
 
 def _text_identity(dataset: Dataset, settings: TeacherSettings) -> dict[str, Any]:
-    text = settings.text
-    if text.text_features:
-        return {"text_encoder": features_digest(text, dataset.name)}
-    return {"text_encoder": text_identity(text)}
+    return {"text_encoder": texts_identity(dataset, settings.text)}
 
 
 def _text_and_image_identity(dataset: Dataset, settings: TeacherSettings) -> dict[str, Any]:

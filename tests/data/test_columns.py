@@ -1,11 +1,12 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.data.batches import TrainingBatches, as_batch
-from prmkd_jax.data.columns import catalogue_columns, in_batch_columns
+from prmkd_jax.data.columns import catalogue_columns, closed_columns, in_batch_columns
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import history_segments, pack
 from tests.worlds import BATCH_SIZE, from_histories, random_world, task_of
@@ -125,3 +126,34 @@ def test_without_deduplication_every_rows_target_is_a_column(worlds, mask_histor
                 for other in range(BATCH_SIZE)
             ]
             assert columns.valid[row].tolist() == expected
+
+
+@given(WORLDS, st.booleans(), st.integers(0, 2**31), st.integers(0, 9))
+def test_closed_columns_equal_a_search_by_hand(worlds, mask_history, seed, room):
+    """A target without a column, a row at padding that adds items, a popular wish left out for a
+    rare one, an item that found no room and isn't counted."""
+    task = task_of(from_histories(worlds, 9))
+    rng = np.random.default_rng(seed)
+    for batch in batches_of(task):
+        wanted = rng.integers(0, 9, size=(BATCH_SIZE, 2))
+        targets = set(batch.targets[batch.is_instance].tolist())
+        size = max(len(targets), room)
+        columns, left_out = closed_columns(task, batch, wanted, size, mask_history=mask_history)
+        asked = wanted[batch.is_instance].reshape(-1).tolist()
+        more = sorted(set(asked) - targets, key=lambda item: (-asked.count(item), item))
+        items = sorted(targets | set(more[: size - len(targets)]))
+        assert left_out == len(targets | set(asked)) - len(items)
+        assert columns.candidates.tolist() == items + [0] * (size - len(items))
+        assert not columns.valid[:, len(items) :].any()
+        whole = catalogue_columns(task, batch, mask_history=mask_history)
+        np.testing.assert_array_equal(columns.valid[:, : len(items)], whole.valid[:, items])
+        chosen = columns.candidates[columns.target_column[batch.is_instance]]
+        np.testing.assert_array_equal(chosen, batch.targets[batch.is_instance])
+
+
+def test_more_targets_than_closed_columns_are_refused():
+    """A target that silently has no column."""
+    batch = next(batches_of(TASK))
+    wanted = np.zeros((BATCH_SIZE, 1), int)
+    with pytest.raises(ValueError, match="targets for 3 columns"):
+        closed_columns(TASK, batch, wanted, 3, mask_history=True)

@@ -159,4 +159,4 @@ def test_help_names_it(folder):
     """Next to the built-in ones."""
     shown = flat(run(folder, "train", "--help"))
     assert "lightgcn, last" in shown
-    assert "precomputed, popular" in shown
+    assert "recent-popularity, popular" in shown

@@ -113,7 +113,7 @@ CASES = [
     ),
     (
         "train | --teachers=oracle",
-        "--teachers: found 'oracle', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'oracle', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --teachers=unisrec,unisrec",
@@ -121,7 +121,7 @@ CASES = [
     ),
     (
         "train | --teachers=unisrec,,unim2rec",
-        "--teachers: found 'unisrec,,unim2rec', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'unisrec,,unim2rec', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --student=transformer",
@@ -208,27 +208,27 @@ CASES = [
     ),
     (
         "train | --init=student",
-        "--init: found 'student', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'student', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --init=student=",
-        "--init: found 'student=', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'student=', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --init==path",
-        "--init: found '=path', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found '=path', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --init=oracle=path",
-        "--init: found 'oracle=path', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'oracle=path', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --init=student=a,student=b",
-        "--init: found 'student=b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'student=b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --init=student=a\0b",
-        "--init: found 'student=a\\x00b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'student=a\\x00b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --flagfile={tmp}/unknown.cfg",
@@ -345,11 +345,11 @@ CASES = [
     ),
     (
         "train | --dataset=../data/good | --data_dir={tmp}/data | --teachers=oracle",
-        "--teachers: found 'oracle', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'oracle', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=precomputed",
-        "--precomputed_folder: found nothing, expected a folder with instances.npy and items.npy",
+        "--precomputed_folder: found nothing, expected a folder with instances.npy and items.npy, or with offsets.npy, ids.npy and values.npy",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=precomputed | --precomputed_folder={tmp}/missing",

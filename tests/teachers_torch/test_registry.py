@@ -166,7 +166,7 @@ def test_every_built_in_kind_answers():
         assert found.pretraining is None or found.pretraining.config in pretrained
         assert bool(found.init) is (found.pretraining is not None)
     assert [kind(name).init for name in TEACHERS] == [
-        "unisrec", "unisrec", "unim2rec", "recformer", "",
+        "unisrec", "unisrec", "unim2rec", "recformer", "", "", "", "",
     ]  # fmt: skip
     assert kind("recformer").pretraining.config is RecformerPretrainConfig
     assert [name for name in TEACHERS if kind(name).reads_tokens] == ["recformer"]

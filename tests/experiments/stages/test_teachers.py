@@ -89,9 +89,9 @@ def test_a_run_killed_while_encoding_goes_on_there(prepare, tmp_path, monkeypatc
     assert [int(ids[0]) for ids in asked] == [400, 500]
     assert not (folder(tmp_path) / "shards").exists()
     assert ready.card["encode_seconds"] > 0
-    assert ready.vectors.instances.shape == (540, 8)
-    assert ready.vectors.scale == pytest.approx(20)
-    assert np.abs(ready.vectors.instances[1:9]).max() > 0.1
+    assert ready.source.instances.shape == (540, 8)
+    assert ready.source.scale == pytest.approx(20)
+    assert np.abs(ready.source.instances[1:9]).max() > 0.1
 
 
 def test_epochs_are_told_and_the_cache_is_used(prepare, tmp_path, capsys):
@@ -102,7 +102,7 @@ def test_epochs_are_told_and_the_cache_is_used(prepare, tmp_path, capsys):
     again, said, log = prepare()
     assert "from the cache" in said
     assert log == []
-    np.testing.assert_array_equal(first.vectors.instances, again.vectors.instances)
+    np.testing.assert_array_equal(first.source.instances, again.source.instances)
     card = json.loads((folder(tmp_path) / "card.json").read_text())
     assert (card["name"], card["start"], card["epochs"]) == ("recformer", "random", 1)
 

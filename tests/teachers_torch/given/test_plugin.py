@@ -2,7 +2,10 @@ import re
 from importlib.metadata import distributions
 from pathlib import Path
 
+import numpy as np
+
 from prmkd_jax.common import plugins as own
+from teachers_torch.given.list_files import read_lists
 from teachers_torch.given.plugin import OWN_GROUP
 from tests.packages import ROOT, install, run_beside
 
@@ -12,6 +15,7 @@ PAGE = ROOT / "docs" / "own_teacher.md"
 # prints their cards and what their kinds say.
 TUNE = """
 import dataclasses, json, sys
+import numpy as np
 from pathlib import Path
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -34,6 +38,12 @@ for name in sys.argv[2:]:
             name, folder / "saved", task, settings, cache=cache, log=print
         )
         assert its_card == card
+        if hasattr(teacher, "score"):
+            ids, items = np.arange(40), np.arange(20)
+            scores = [each.score(ids, items) for each in (teacher, again)]
+            assert np.array_equal(*scores, equal_nan=True)
+            cards[name] = [dataclasses.asdict(card), teacher.top, np.isnan(scores[0]).sum().item()]
+            continue
         assert (again.encode_items() == teacher.encode_items()).all()
         asked = [found.label, found.init, len(found.reads), found.seeded, found.pretraining]
         cards[name] = [dataclasses.asdict(card), teacher.score_scale, asked, keys]
@@ -50,7 +60,7 @@ def tuned(folder: Path, *names: str) -> dict:
 def test_the_pages_teacher_teaches(tmp_path):
     """A page whose code has gone stale, or that takes more than it promises."""
     page = PAGE.read_text()
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', page, re.MULTILINE)
     assert len(code.splitlines()) <= 32
     install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
@@ -61,8 +71,39 @@ def test_the_pages_teacher_teaches(tmp_path):
     assert card["test"]["NDCG@10"] > 0.95
     assert (card["start"], card["epochs"], card["num_parameters"]) == ("own class", 0, 0)
     assert scale == 5.0
-    assert asked == ["neighbours", "", 0, False, None]
+    assert asked == ["follows", "", 0, False, None]
     assert keys[0] == keys[1]  # a seed that nothing reads
+
+
+def test_the_pages_scorer_teaches(tmp_path):
+    """The same for the class that gives scores."""
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+    assert "def score" in code
+    install(tmp_path, OWN_GROUP, code, titles="my_package.own:Titles")
+    card, top, unknown = tuned(tmp_path, "titles")["titles"]
+    assert top == 200
+    assert unknown == 20 * 5  # the first item of each user
+    assert (card["start"], card["epochs"], card["num_parameters"]) == ("own class", 0, 0)
+    # Every title shares a word with every other one: all but the last item tie, at 11 of 20.
+    assert card["test"]["Recall@20"] == 1
+    assert card["test"]["Recall@10"] == 0
+
+
+def test_the_pages_lists_can_be_read(tmp_path):
+    """A page whose files the teacher refuses, or reads as other items'."""
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[2]
+    made: dict = {}
+    exec(code, made)
+    scores = np.random.default_rng(0).normal(size=(30, 20))
+    scores[4] = np.nan
+    made["write_lists"](tmp_path, [scores[:10], scores[10:]], top=7)
+    lists = read_lists(tmp_path, 30, 20)
+    found = lists.score(np.arange(30), np.arange(20))
+    assert np.isnan(found[4]).all()
+    for row in (0, 12, 29):
+        best = np.argsort(-scores[row])[:7]
+        np.testing.assert_array_equal(found[row, best], scores[row, best].astype(np.float16))
+        assert np.unique(found[row]).size == 7
 
 
 BAD = """
@@ -94,6 +135,16 @@ class Unscaled(Short):
     score_scale = None
 class Zero(Short):
     score_scale = 0.0
+class Scorer:
+    def __init__(self, dataset): self.n = dataset.num_items
+    def score(self, ids, items): return np.zeros((len(ids), len(items) + 1))
+class Worded(Scorer):
+    def score(self, ids, items): return "scores"
+class Topless(Scorer):
+    top = 0
+class Partly(Scorer):
+    def score(self, ids, items):
+        return torch.where(torch.arange(len(items)) == 1, torch.nan, 1.0).repeat(len(ids), 1)
 class Half:
     def encode_items(self): return np.ones((20, 2))
 class Raises(Short):
@@ -128,6 +179,9 @@ MISTAKES = {
     "Wide": "Wide: found vectors of width encode_instances 2 and encode_items 3",
     "Flat": "Flat.encode_items returned shape [20], expected [20, d] of finite numbers",
     "Unscaled": "Unscaled.score_scale is None, expected a finite number other than 0",
+    "Scorer": "Scorer.score returned shape [60, 21], expected [60, 20]",
+    "Worded": "Worded.score returned no array of floats, expected [60, 20]",
+    "Topless": "Topless.top is 0, expected a whole number of items above 0",
     "Zero": "Zero.score_scale is 0.0, expected a finite number other than 0",
     "Raises": "Raises.encode_items raised KeyError: 'no such key' (own.py, line ",
     "Unmade": "Unmade.__init__ raised RuntimeError: two (own.py, line ",
@@ -141,7 +195,7 @@ MISTAKES = {
 
 def test_mistakes_of_the_class_are_reported_in_one_line(tmp_path):
     """A ranking of the wrong items, or a broadcast that fits by chance."""
-    classes = ["Short", "Nan", "Half", "Gone", "Grown", "Turned", *MISTAKES]
+    classes = ["Short", "Nan", "Half", "Gone", "Grown", "Turned", "Partly", *MISTAKES]
     names = {name.lower(): name for name in classes}
     install(
         tmp_path, OWN_GROUP, BAD, **{name: f"my_package.own:{cls}" for name, cls in names.items()}
@@ -151,6 +205,7 @@ def test_mistakes_of_the_class_are_reported_in_one_line(tmp_path):
     assert told in found["short"]
     assert "Nan.encode_items returned nan or inf in row 0, expected finite numbers" in found["nan"]
     assert "my_package.own:Half has no method encode_instances" in found["half"]
+    assert "teacher partly: found scores that are not finite" in found["partly"]
     assert "my_package.own:Gone can't be imported" in found["gone"]
     for name, line in MISTAKES.items():
         assert f"--teachers: {name.lower()}: my_package.own:{line}" in found[name.lower()]

@@ -1,0 +1,78 @@
+"""Teachers that give scores instead of vectors, as the bank reads them."""
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int
+
+from bridge.teacher_vectors import Vectors
+from prmkd_jax.common.errors import UserError
+
+
+@runtime_checkable
+class ScoreSource(Protocol):
+    """A model, or lists on disk, that scores items for instances.
+
+    Attributes:
+        name: the teacher's name.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """Training logits; a row of nan for an instance that is unknown."""
+        ...
+
+
+Source = Vectors | ScoreSource
+"""A ready teacher: vectors whose dot products are its logits, or the logits themselves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Permuted:
+    """A source that takes each item for another one."""
+
+    source: ScoreSource
+    order: Int[np.ndarray, " V"]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        return self.source.score(instance_ids, self.order[items])
+
+
+def permuted(source: Source, order: Int[np.ndarray, " V"]) -> Source:
+    """The teacher with item i scored as item order[i]."""
+    if isinstance(source, Vectors):
+        return dataclasses.replace(source, items=source.items[order])
+    return _Permuted(source, order)
+
+
+def checked_scores(
+    source: ScoreSource, instance_ids: Int[np.ndarray, " B"], candidates: Int[np.ndarray, " C"]
+) -> tuple[Float32[np.ndarray, "B C"], Bool[np.ndarray, " B"]]:
+    """The scores, 0 where an instance is unknown, and which instances are known.
+
+    Raises:
+        UserError: a score of a known instance is not finite.
+    """
+    scores = source.score(instance_ids, candidates)
+    missing = np.isnan(scores)
+    known = ~missing.all(axis=1)
+    if not np.isfinite(scores[known]).all():
+        bad = known & ~np.isfinite(scores).all(axis=1)
+        row = int(np.argmax(bad))
+        column = int(np.argmin(np.isfinite(scores[row])))
+        raise UserError(
+            f"teacher {source.name}: instance {instance_ids[row]}, item {candidates[column]}: "
+            f"found a score of {scores[row, column]}, expected finite ones, or nan in the whole row"
+        )
+    return np.where(known[:, None], scores, np.float32(0)), known

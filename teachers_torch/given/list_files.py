@@ -1,0 +1,139 @@
+"""A user's own recommender, given as ranked lists: the best items of each instance."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from prmkd_jax.common.arrays import open_npy
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Dataset
+from teachers_torch.config import PrecomputedConfig
+from teachers_torch.ranked_lists import RankedLists, SparseRows, lowest
+
+OFFSETS, IDS, VALUES, REST = "offsets.npy", "ids.npy", "values.npy", "rest.npy"
+LISTS_AT_ONCE = 65536
+
+
+class ListTeacher:
+    """Lists that were made elsewhere; nothing is tuned.
+
+    Instance i's list is `ids` and `values` from `offsets[i]` to before `offsets[i + 1]`, with
+    i the place of its target in the histories; an empty list says that it is unknown. `rest` is
+    the score of what a list doesn't name: one number, one an instance, or without the file each
+    list's lowest. A logit is `scale` times the score.
+    """
+
+    name = "precomputed"
+    start = "given lists"
+    num_parameters = 0  # of the model behind the lists nothing is known
+    top: int | None = None  # it is a list already
+
+    def __init__(self, config: PrecomputedConfig, dataset: Dataset):
+        """Opens and checks the files.
+
+        Raises:
+            UserError: naming the file, what was found and what was expected.
+        """
+        if config.normalize:
+            raise UserError(
+                f"--precomputed_normalize: found True, expected False for ranked lists ({OFFSETS})"
+            )
+        folder = Path(config.folder)
+        self._lists = read_lists(folder, len(dataset.interactions.items), dataset.num_items)
+        self._scale = np.float32(config.scale)
+
+    @property
+    def table_bytes(self) -> int:
+        """Nothing is held for an item."""
+        return 0
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """The logits of some items; nan in the rows of unknown instances."""
+        return self._scale * self._lists.score(instance_ids, items)
+
+
+def read_lists(folder: Path, instances: int, num_items: int) -> RankedLists:
+    """Maps the files of a folder into memory and checks them.
+
+    Args:
+        folder: with the files.
+        instances: lists that there must be.
+        num_items: ids must be below.
+
+    Raises:
+        UserError: naming the file, what was found and what was expected.
+    """
+    offsets = _read(folder / OFFSETS, np.integer, (instances + 1,))
+    _check_offsets(folder / OFFSETS, offsets)
+    ids = _read(folder / IDS, np.integer, (int(offsets[-1]),))
+    values = _read(folder / VALUES, np.floating, (int(offsets[-1]),))
+    rows = SparseRows(offsets.astype(np.int64), ids, values)
+    _check_rows(folder, rows, num_items)
+    if not (folder / REST).exists():
+        return RankedLists("precomputed", rows, lowest(rows))
+    rest = _read(folder / REST, np.floating, (), (instances,))
+    if not np.isfinite(rest).all():
+        raise UserError(f"{folder / REST}: found nan or inf, expected finite numbers")
+    return RankedLists("precomputed", rows, np.broadcast_to(rest, instances))
+
+
+def _read(path: Path, kind: type, *shapes: tuple[int, ...]) -> np.ndarray:
+    """Maps one array and checks its type and shape."""
+    words = "integers" if kind is np.integer else "floats"
+    try:
+        array: Any = open_npy(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file, expected part of the ranked lists") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: found no .npy array, expected one of {words}") from error
+    if not np.issubdtype(array.dtype, kind):
+        raise UserError(f"{path}: found dtype {array.dtype}, expected {words}")
+    if array.shape not in shapes:
+        expected = " or ".join(str(list(shape)) for shape in shapes)
+        raise UserError(f"{path}: found shape {list(array.shape)}, expected {expected}")
+    return array
+
+
+def _check_offsets(path: Path, offsets: np.ndarray) -> None:
+    """Raises a UserError unless they begin at 0 and never fall."""
+    signed = offsets.astype(np.int64)
+    if signed[0] != 0:
+        raise UserError(f"{path}: found {signed[0]} at place 0, expected 0")
+    falls = np.flatnonzero(np.diff(signed) < 0)
+    if len(falls):
+        at = int(falls[0]) + 1
+        raise UserError(
+            f"{path}: found {signed[at]} at place {at} after {signed[at - 1]}, expected none lower"
+        )
+
+
+def _check_rows(folder: Path, rows: SparseRows, num_items: int) -> None:
+    """Raises a UserError unless ids are items, once a list, and values are finite."""
+    for first in range(0, len(rows.offsets) - 1, LISTS_AT_ONCE):
+        offsets = rows.offsets[first : first + LISTS_AT_ONCE + 1]
+        part = slice(int(offsets[0]), int(offsets[-1]))
+        ids, values = rows.ids[part].astype(np.int64), rows.values[part]
+        wrong = np.flatnonzero((ids < 0) | (ids >= num_items))
+        if len(wrong):
+            raise UserError(
+                f"{folder / IDS}: entry {part.start + wrong[0]}: found item {ids[wrong[0]]}, "
+                f"expected 0 to {num_items - 1}"
+            )
+        if not np.isfinite(values).all():
+            entry = part.start + int(np.argmin(np.isfinite(values)))
+            raise UserError(
+                f"{folder / VALUES}: entry {entry}: found nan or inf, expected finite numbers"
+            )
+        owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        keys = np.sort(owner * num_items + ids)
+        twice = np.flatnonzero(keys[1:] == keys[:-1])
+        if len(twice):
+            instance, item = divmod(int(keys[twice[0]]), num_items)
+            raise UserError(
+                f"{folder / IDS}: instance {first + instance}: found item {item} twice, expected "
+                "it once"
+            )

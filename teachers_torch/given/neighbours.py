@@ -1,0 +1,283 @@
+"""`neighbours`: what followed the last items in training, and what reads like them.
+
+Nothing is trained. T_ij counts how often items i and j follow each other in training histories,
+in either order; deg_i = Σ_j T_ij + 1, G_ij = T_ij / √(deg_i deg_j). S_ij = max(cosine of the texts,
+0)^power. The score of item j after (…, i₂, i₁) is
+
+    Σ_d decay^(d − 1) (G_{i_d j} + share · S_{i_d j}),  d = 1 … last.
+
+A training instance is one of the counts itself. For it the pairs that its own target makes with
+the item before and with the item after it are taken out of T (not of deg), for else the teacher
+would repeat the label.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Int64
+from torch import nn
+
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.data.task import Task
+from teachers_torch.config import NeighboursConfig, TeacherSettings, TextConfig
+from teachers_torch.given.untuned import Untuned
+from teachers_torch.items.inputs import has_texts, text_inputs, texts_identity, texts_width
+from teachers_torch.ranked_lists import SparseRows, sparse_counts
+from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
+
+MOST_PAIRS = 2**25
+"""Pairs of items whose similarities are kept, 128 MiB; with more they are made for each batch."""
+
+
+class Constants(NamedTuple):
+    """What validation chooses.
+
+    Attributes:
+        decay: weight of an item for each step back.
+        share: weight of the texts next to the transitions.
+        power: exponent of the cosines.
+        last: items of the prefix that are read.
+    """
+
+    decay: float = 0.5
+    share: float = 0.5
+    power: int = 3
+    last: int = 3
+
+
+GRID = {
+    "share": (0.0, 0.125, 0.25, 0.5, 1.0, 2.0),
+    "decay": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "power": (1, 2, 3, 4, 6),
+    "last": (3, 5, 10),
+}
+"""The values that validation chooses from, one constant after the other."""
+
+
+class NeighboursTeacher(nn.Module):
+    """See the module; the constants are its only state."""
+
+    name = "neighbours"
+    start = "nothing trained"
+    num_parameters = 0
+    top: int | None = None
+
+    def __init__(self, task: Task, texts: Float32[np.ndarray, "V d"] | None):
+        """Counts the transitions.
+
+        Args:
+            task: whose training part.
+            texts: vectors of the items' texts, zeros where an item has none; None for no texts.
+        """
+        super().__init__()
+        self._task = task
+        interactions = task.dataset.interactions
+        follows = task.in_train[1:] & (interactions.users[1:] == interactions.users[:-1])
+        before, after = interactions.items[:-1][follows], interactions.items[1:][follows]
+        rows, columns = np.concatenate([before, after]), np.concatenate([after, before])
+        counts = sparse_counts(rows, columns, task.dataset.num_items)
+        self._degrees = np.bincount(rows, minlength=task.dataset.num_items) + 1.0
+        owner = np.repeat(np.arange(task.dataset.num_items), np.diff(counts.offsets))
+        norms = np.sqrt(self._degrees[owner] * self._degrees[counts.ids])
+        self._graph = SparseRows(counts.offsets, counts.ids, counts.values / norms)
+        self._whole: tuple[Constants, Float32[np.ndarray, "V V"]] | None = None
+        self._texts = texts
+        if texts is not None:
+            norms = np.linalg.norm(texts, axis=1, keepdims=True)
+            self._texts = np.divide(texts, norms, out=np.zeros_like(texts), where=norms > 0)
+        share = 0.0 if texts is None else Constants().share
+        self.register_buffer("chosen", torch.tensor(Constants()._replace(share=share)))
+
+    @property
+    def constants(self) -> Constants:
+        """The constants in use."""
+        decay, share, power, last = self.chosen.tolist()
+        return Constants(decay, share, round(power), round(last))
+
+    @constants.setter
+    def constants(self, constants: Constants) -> None:
+        self.chosen.copy_(torch.tensor(constants))
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it has vectors of texts."""
+        return self._texts is not None
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the counts and of the texts' vectors."""
+        counts = self._graph.ids.nbytes + self._graph.values.nbytes
+        return counts + (0 if self._texts is None else self._texts.nbytes)
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """The scores; nan in the rows of instances without a prefix."""
+        last, weights = self._last(instance_ids)
+        rows, place = np.unique(last, return_inverse=True)
+        similar = self._similar(rows, items)
+        out = np.zeros((len(instance_ids), len(items)), dtype=np.float32)
+        for step in range(last.shape[1]):
+            out += weights[:, step, None] * similar[place.reshape(last.shape)[:, step]]
+        targets = self._task.targets(instance_ids)
+        own = self._own(instance_ids, last, weights)
+        out -= np.where(items == targets[:, None], own[:, None], np.float32(0))
+        out[~weights.any(axis=1)] = np.nan
+        return out
+
+    def _last(
+        self, instance_ids: Int[np.ndarray, " B"]
+    ) -> tuple[Int64[np.ndarray, "B L"], Float32[np.ndarray, "B L"]]:
+        """The last items of each prefix, newest first, and their weights: 0 where there is none."""
+        interactions = self._task.dataset.interactions
+        steps = np.arange(1, self.constants.last + 1)
+        places = np.asarray(instance_ids, dtype=np.int64)[:, None] - steps
+        begins = interactions.indptr[interactions.users[instance_ids]]
+        there = places >= begins[:, None]
+        weights = np.where(there, self.constants.decay ** (steps - 1.0), 0.0)
+        return interactions.items[np.where(there, places, 0)].astype(np.int64), weights.astype(
+            np.float32
+        )
+
+    def _similar(
+        self, rows: Int64[np.ndarray, " R"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "R C"]:
+        """G + share · S of some items with others; out of the whole matrix where that is small."""
+        count = self._task.dataset.num_items
+        if count**2 > MOST_PAIRS:
+            return self._made(rows, items)
+        if self._whole is None or self._whole[0] != self.constants:
+            self._whole = self.constants, self._made(np.arange(count), np.arange(count))
+        picked = self._whole[1][rows]
+        return picked if np.array_equal(items, np.arange(count)) else picked[:, items]
+
+    def _made(
+        self, rows: Int64[np.ndarray, " R"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "R C"]:
+        out = self._graph.block(rows, items, 0.0)
+        _, share, power, _ = self.constants
+        if self._texts is not None and share:
+            cosines = np.maximum(self._texts[rows] @ self._texts[items].T, 0)
+            powered = cosines.copy()
+            for _ in range(power - 1):  # ** takes ten times as long
+                powered *= cosines
+            out += np.float32(share) * powered
+        return out
+
+    def _own(
+        self,
+        instance_ids: Int[np.ndarray, " B"],
+        last: Int64[np.ndarray, "B L"],
+        weights: Float32[np.ndarray, "B L"],
+    ) -> Float32[np.ndarray, " B"]:
+        """What the pairs of a training instance's own target add to its score.
+
+        A pair (a, t) is counted once in T_at, and twice where a is t. An item that is at several
+        of the last places reads the same count at each.
+        """
+        interactions = self._task.dataset.interactions
+        items, users = interactions.items, interactions.users
+        ids = np.asarray(instance_ids, dtype=np.int64)
+        targets = items[ids].astype(np.int64)
+        after = np.minimum(ids + 1, len(items) - 1)
+        trained = self._task.in_train[ids]
+        follows = trained & (after > ids) & (users[after] == users[ids])
+        follows &= self._task.in_train[after]
+        counts = np.zeros(last.shape)
+        for near, exists in ((last[:, 0], trained), (items[after].astype(np.int64), follows)):
+            times = np.where(exists, 1 + (near == targets), 0)
+            counts += np.where(last == near[:, None], times[:, None], 0)
+        norms = np.sqrt(self._degrees[last] * self._degrees[targets][:, None])
+        return (weights * counts / norms).sum(axis=1).astype(np.float32)
+
+
+class NeighboursKind(Untuned):
+    """The kind of `neighbours`; see `teachers_torch.teacher.Kind`."""
+
+    name = "neighbours"
+    label = "Neighbours (untrained)"
+    reads = (TextConfig,)
+
+    def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
+        """Looks whether the texts can be encoded."""
+        if _reads_texts(task, settings):
+            texts_width(task.dataset, settings.text, cache)
+
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+        """The encoder of the texts, and what is chosen from."""
+        encoder = None
+        if _reads_texts(task, settings):
+            encoder = texts_identity(task.dataset, settings.text)
+        return {"text_encoder": encoder, "grid": {name: list(of) for name, of in GRID.items()}}
+
+    def build(
+        self, task: Task, settings: TeacherSettings, cache: Cache, log: Log
+    ) -> NeighboursTeacher:
+        """Counts the transitions and encodes the texts."""
+        texts = None
+        if _reads_texts(task, settings):
+            features, available = text_inputs(task.dataset, settings.text, 0.0, cache, log)
+            texts = np.where(available[:, None], features, np.float32(0))
+        return NeighboursTeacher(task, texts)
+
+    def tune(
+        self,
+        teacher: NeighboursTeacher,
+        task: Task,
+        validate: Callable[[], dict[str, float]],
+        seed: int,
+        state_file: Path,
+        log: Log,
+    ) -> Tuning:
+        """Chooses the constants by validation NDCG@10, see `choose`."""
+        tried: dict[Constants, dict[str, float]] = {}
+
+        def measure(constants: Constants) -> float:
+            if constants not in tried:
+                teacher.constants = constants
+                tried[constants] = validate()
+                log({"event": "setting", "setting": constants._asdict(), **tried[constants]})
+            return tried[constants][SELECTION_METRIC]
+
+        texts = ("share", "power")
+        names = [name for name in GRID if teacher.reads_texts or name not in texts]
+        teacher.constants = choose(teacher.constants, names, measure)
+        return Tuning(
+            epochs=0,
+            best_epoch=0,
+            validation=tried[teacher.constants],
+            chosen=teacher.constants._asdict(),
+        )
+
+    def module(self, teacher: NeighboursTeacher) -> nn.Module:
+        """The constants."""
+        return teacher
+
+
+def _reads_texts(task: Task, settings: TeacherSettings) -> bool:
+    return settings.get(NeighboursConfig).texts and has_texts(task.dataset, settings.text)
+
+
+def choose(start: Constants, names: list[str], measure: Callable[[Constants], float]) -> Constants:
+    """The best constants: one after the other over its grid, until none changes any more.
+
+    Args:
+        start: where it begins; kept where nothing is better.
+        names: the constants that may change.
+        measure: what is to be high.
+    """
+    best = start
+    while True:
+        before = best
+        for name in names:
+            best = max(
+                [best, *(best._replace(**{name: value}) for value in GRID[name])], key=measure
+            )
+        if best == before:
+            return best
+
+
+KIND = NeighboursKind()

@@ -1,0 +1,133 @@
+"""`popularity` and `recent-popularity`: the same items for everybody, untrained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+from torch import nn
+
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import content_digest
+from prmkd_jax.data.task import Task
+from teachers_torch.config import TeacherSettings
+from teachers_torch.given.untuned import Untuned
+from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
+
+SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Newest shares of the training interactions that `recent-popularity` chooses from."""
+
+
+class PopularityTeacher(nn.Module):
+    """Items by the logarithm of 1 plus their interactions in the newest part of the training.
+
+    The share of the interactions that counts is its only state.
+    """
+
+    start = "nothing trained"
+    num_parameters = 0
+    top: int | None = None
+
+    def __init__(self, name: str, task: Task):
+        """Counts nothing yet; all interactions are the newest until another share is set."""
+        super().__init__()
+        self.name = name
+        self._num_items = task.dataset.num_items
+        items = task.dataset.interactions.items
+        places = np.flatnonzero(task.in_train)
+        times = task.dataset.interactions.timestamps
+        if times is not None:
+            places = places[np.argsort(times[places], kind="stable")]
+        self._items = items[places]
+        self.register_buffer("share", torch.tensor(1.0, dtype=torch.float64))
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the counts in float32."""
+        return 4 * self._num_items
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """The same scores in every row."""
+        newest = max(1, round(float(self.share) * len(self._items)))
+        counts = np.bincount(self._items[-newest:], minlength=self._num_items)
+        scores = np.log1p(counts[items]).astype(np.float32)
+        return np.tile(scores, (len(instance_ids), 1))
+
+
+class PopularityKind(Untuned):
+    """The kind of `popularity`; see `teachers_torch.teacher.Kind`."""
+
+    name = "popularity"
+    label = "Popularity (untrained)"
+
+    def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
+        """Nothing can be missing."""
+
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def build(
+        self, task: Task, settings: TeacherSettings, cache: Cache, log: Log
+    ) -> PopularityTeacher:
+        """Orders the training interactions."""
+        return PopularityTeacher(self.name, task)
+
+    def module(self, teacher: PopularityTeacher) -> nn.Module:
+        """The share."""
+        return teacher
+
+
+class RecentKind(PopularityKind):
+    """The kind of `recent-popularity`: the newest share that validation chooses."""
+
+    name = "recent-popularity"
+    label = "Recent popularity (untrained)"
+
+    def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
+        """Looks for a clock.
+
+        Raises:
+            UserError: the data set has none.
+        """
+        if task.dataset.interactions.timestamps is None:
+            raise UserError(
+                f"data set {task.dataset.name}: found no timestamps, expected some for "
+                "--teachers=recent-popularity"
+            )
+
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+        """The clock, which isn't part of the data's own fingerprint, and what is chosen from."""
+        self.check(task, settings, Cache(Path()))
+        times = np.asarray(task.dataset.interactions.timestamps)
+        # The order says all: not the times themselves.
+        order = np.argsort(times[task.in_train], kind="stable")
+        return {"order": content_digest(order.tolist())[:16], "shares": list(SHARES)}
+
+    def tune(
+        self,
+        teacher: PopularityTeacher,
+        task: Task,
+        validate: Callable[[], dict[str, float]],
+        seed: int,
+        state_file: Path,
+        log: Log,
+    ) -> Tuning:
+        """Chooses the share by validation NDCG@10; of equal ones the larger."""
+        tried = {}
+        for share in reversed(SHARES):
+            teacher.share.fill_(share)
+            tried[share] = validate()
+            log({"event": "setting", "setting": {"share": share}, **tried[share]})
+        best = max(tried, key=lambda share: tried[share][SELECTION_METRIC])
+        teacher.share.fill_(best)
+        return Tuning(epochs=0, best_epoch=0, validation=tried[best], chosen={"share": best})
+
+
+KIND = PopularityKind()
+RECENT = RecentKind()
