@@ -10,7 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.reporting.groups import teachers_in_order
-from experiments.reporting.results import Comparison, Data, Results, Timing, VariantResult
+from experiments.reporting.results import (
+    Comparison,
+    Data,
+    Results,
+    TeacherResult,
+    Timing,
+    VariantResult,
+)
 from experiments.reporting.wording import count, decimals, lookup, p_value, percent, seconds
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
