@@ -10,7 +10,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig, given_weights
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import RANDOM, StudentConfig, parse_item_init
 from prmkd_jax.students.registry import about, check
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch import config as teachers_config
@@ -132,6 +132,17 @@ class Settings:
             raise UserError(
                 f"--teacher_weights: found {self.distill.teacher_weights!r}, expected "
                 f"{len(names)} numbers, one each for --teachers={','.join(names)}"
+            )
+        begun = parse_item_init(self.student.item_init).source
+        if begun == "teachers" and not names:
+            raise UserError(
+                f"--item_init: found {self.student.item_init!r}, expected random or text without "
+                "--teachers"
+            )
+        if begun != RANDOM and self.run.student_init:
+            raise UserError(
+                f"--item_init: found {self.student.item_init!r}, expected random with "
+                f"--init=student={self.run.student_init}, whose item table it begins from"
             )
 
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from experiments.cli.settings import Settings
 from prmkd_jax.data.config import IMAGE_FEATURES, DataConfig
 from prmkd_jax.distill.config import DistillConfig, unread_options
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import StudentConfig, parse_item_init
 from prmkd_jax.students.registry import LOSS_OPTIONS, loss_name, reads
 from teachers_torch.config import GROUPS as TEACHER_GROUPS
+from teachers_torch.config import TextConfig
 from teachers_torch.registry import kind
 
 
@@ -100,6 +101,8 @@ def _teachers(settings: Settings) -> Iterator[Reader]:
         yield Reader(alone, frozenset(), "there is no teacher to distil from")
     kinds = [kind(name) for name in names]
     read = {config for one in kinds for config in one.reads}
+    if parse_item_init(settings.student.item_init).source == "text":
+        read.add(TextConfig)
     yield Reader(
         frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS)),
         frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS if group[2] in read)),

@@ -119,12 +119,19 @@ def describe_variant(variant: Variant, run: FinishedRun) -> dict[str, object]:
         "method": run.record.method,
         "teacher_weights": run.record.teacher_weights,
         **{part: _over_seeds(seeds, part, statistics.fmean) for part in PARTS},
+        "test_before_refit": _before_refit(seeds),
         # One seed has no spread.
         "test_std": _over_seeds(seeds, "test", statistics.stdev) if len(seeds) > 1 else None,
         "best_epoch": statistics.fmean(seed.best_epoch for seed in seeds),
         "parameters": run.record.parameters,
         "seeds": [vars(seed) for seed in seeds],
     }
+
+
+def _before_refit(seeds: Sequence[SeedResult]) -> dict[str, float] | None:
+    if any(seed.test_before_refit is None for seed in seeds):
+        return None
+    return _over_seeds(seeds, "test_before_refit", statistics.fmean)
 
 
 def _over_seeds(

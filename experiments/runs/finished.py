@@ -37,6 +37,7 @@ from experiments.stages.record import (
 )
 from experiments.stages.run_folder import remove_states
 from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
+from experiments.stages.starts import item_start
 from experiments.stages.students import (
     Place,
     Trained,
@@ -52,6 +53,8 @@ from prmkd_jax.common.sealed import is_sealed, writing_sealed
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.registry import label, result_name
+from prmkd_jax.students.starts import ItemStart
+from prmkd_jax.train.refit import refit_folder
 from teachers_torch.registry import kind
 
 _LOG = logging.getLogger(__name__)
@@ -130,13 +133,16 @@ def finish_run(
         missing = unfinished_seeds(plan, place)
         if missing:
             teachers = [ready[found.key] for found in plan.teachers]
+            items = item_start(plan.settings, plan.task, teachers, reporter)
             bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
             for seed in missing:
-                _train(plan, place, seed, teachers, bank, reporter)
+                _train(plan, place, seed, teachers, bank, items, reporter)
         if place.shared:
             # Here and not after each seed: a kill may have come between its record and this.
             for seed in plan.seeds:
-                remove_states(place.states / run_name(plan.settings, seed))
+                states = place.states / run_name(plan.settings, seed)
+                remove_states(states)
+                remove_states(refit_folder(states))
             remove_states(place.states)
     return read_run(plan, place)
 
@@ -164,6 +170,7 @@ def _train(
     seed: int,
     teachers: Sequence[ReadyTeacher],
     bank: TeacherBank | None,
+    items: ItemStart | None,
     reporter: Reporter,
 ) -> None:
     """Trains one seed and writes all that it leaves, the record last."""
@@ -178,20 +185,22 @@ def _train(
         logger(place.log),
         flags=plan.flags,
         start=None if plan.start is None else plan.start.params,
+        items=items,
         rank_test=plan.rank_test,
     )
     place.folder.mkdir(parents=True, exist_ok=True)
-    if trained.fitted.test is not None:
+    served = trained.served
+    if served.test is not None:
         path = _ranks_file(place, seed)
         with writing_sealed(path) as partial, partial.open("wb") as stream:
-            np.save(stream, trained.fitted.test.all_items)
+            np.save(stream, served.test.all_items)
     record = _record(plan, teachers, bank, trained.fitted.parameters, describe_seed(trained))
     if place.students is not None:
         keys = {found.name: found.key for found in plan.teachers}
         told = {**card_record(record), "teacher_keys": keys, **place.told}
         folder = place.students / run_name(plan.settings, seed)
-        params = trained.fitted.params
-        export(folder, params, plan.settings, plan.task, plan.facts, plan.start, told)
+        facts = plan.facts if trained.refitted is None else trained.refitted.facts
+        export(folder, served.params, plan.settings, plan.task, facts, plan.start, told)
     epochs = epoch_seconds(place.log, run_name(plan.settings, seed))
     cards = {each.source.name: each.card for each in teachers}
     write_seconds(place.folder, seed, epochs, cards)
@@ -200,12 +209,14 @@ def _train(
 
 def describe_seed(trained: Trained) -> SeedResult:
     """One seed's part of the record."""
-    fitted = trained.fitted
+    fitted, test = trained.fitted, trained.served.test
+    before = None if trained.refitted is None else fitted.test
     return SeedResult(
         seed=trained.seed,
         validation=ranking_metrics(fitted.validation.all_items),
-        test=None if fitted.test is None else ranking_metrics(fitted.test.all_items),
-        test_masked=None if fitted.test is None else ranking_metrics(fitted.test.unseen_items),
+        test=None if test is None else ranking_metrics(test.all_items),
+        test_masked=None if test is None else ranking_metrics(test.unseen_items),
+        test_before_refit=None if before is None else ranking_metrics(before.all_items),
         best_epoch=fitted.best_epoch,
         epochs=len(fitted.history),
         threshold=finite_or_none(trained.threshold),

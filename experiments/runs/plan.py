@@ -12,6 +12,7 @@ from experiments.stages.data import load_task
 from experiments.stages.exports import student_start
 from experiments.stages.identity import digest, run_identity
 from experiments.stages.metrics_log import check_log_to
+from experiments.stages.starts import check_item_start
 from experiments.stages.students import Place, student_facts
 from experiments.stages.teachers import check_teachers, teacher_identities
 from prmkd_jax.common.errors import UserError
@@ -103,14 +104,16 @@ def _plan(
 
 
 def check_runs(plans: Iterable[PlannedRun]) -> None:
-    """Checks the teachers of every run, each teacher once.
+    """Checks the teachers of every run, each teacher once, and what item tables begin from.
 
     Raises:
-        UserError: a teacher lacks its inputs, they are damaged, or its settings can't be.
+        UserError: a teacher lacks its inputs, they are damaged, or its settings can't be; or
+            `--item_init` names texts that aren't there.
     """
     checked: set[str] = set()
     for plan in plans:
         check_teachers(plan.teachers, plan.task, plan.settings, checked)
+        check_item_start(plan.settings, plan.task)
 
 
 def shared_place(folder: Path, plan: PlannedRun) -> Place:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from experiments.cli.command import Call, resolve
+from experiments.cli.console import Reporter
 from experiments.cli.flags import as_dict, parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, Settings, settings_from
@@ -27,6 +28,7 @@ from experiments.runs.views import StudyFiles, show, study_files, write_views
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
+from experiments.stages.starts import has_texts
 from experiments.stages.students import Place
 from experiments.stages.teachers import ReadyTeacher
 from experiments.stages.untrained import measure_untrained
@@ -98,7 +100,12 @@ def carry_out(
     stages: dict[str, float] = {}
     with _timed(stages, "data"):
         planned = plan_runs(parsed.values(), exports=layout.exports)
-    plans = dict(zip(parsed, planned, strict=True))
+    plans = {
+        variant: plan
+        for variant, plan in zip(parsed, planned, strict=True)
+        if possible(variant, plan, reporter)
+    }
+    planned = list(plans.values())
     show_sheets(planned, reporter)
     always, sometimes = layout.more(plans)
     folder = examine(
@@ -127,6 +134,14 @@ def carry_out(
             results, timing = _write(output, layout.files, runs, made, timing)
             finish(folder)
     show(output, layout.files, results, timing, reporter)
+
+
+def possible(variant: Variant, plan: PlannedRun, reporter: Reporter) -> bool:
+    """Whether the data have what a variant can't do without; says so where they haven't."""
+    if not variant.needs_texts or has_texts(plan.settings, plan.task):
+        return True
+    reporter.say(f"{variant.label}: left out, {plan.task.dataset.name} has no texts")
+    return False
 
 
 def study_identity(plans: Plans) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from experiments.cli.settings import GROUPS, RunConfig, Settings
 from experiments.runs.finished import run_files
 from experiments.runs.plan import PlannedRun
 from experiments.runs.study import Layout, Plans, carry_out, run_identity_with_seeds
-from experiments.runs.variant import Study, Variant
+from experiments.runs.variant import Study, Variant, alone
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import student_file_names
@@ -20,6 +20,7 @@ from experiments.stages.students import Place, logger, run_name
 from prmkd_jax.common.files import write_json, write_text
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.students.registry import label, result_name
+from prmkd_jax.train.refit import refit_folder
 
 RUNS, STUDENTS, CHECKPOINTS = "runs", "students", "checkpoints"
 CONFIG, FLAGFILE, LOG = "config.json", "flags.cfg", "log.jsonl"
@@ -37,7 +38,7 @@ def run(call: Call) -> None:
 def list_variants(settings: Settings) -> list[Variant]:
     """The student alone and, where there are teachers, distilled by `--method`."""
     student = label(settings.student)
-    base = Variant("base", student, ("--teachers=",), reference=None, kind="base")
+    base = Variant("base", student, alone(settings), reference=None, kind="base")
     if not settings.run.teachers:
         return [base]
     method = settings.distill.method
@@ -74,7 +75,10 @@ def _more_files(plans: Plans) -> tuple[list[str], list[str]]:
         always += [f"{RUNS}/{variant.name}/{name}" for name in run_files(plan)]
         for seed in plan.seeds:
             name = run_name(plan.settings, seed)
-            always.append(f"{CHECKPOINTS}/{name}/")
+            states = Path(CHECKPOINTS) / name
+            always.append(f"{states}/")
+            if plan.settings.train.refit:
+                always.append(f"{refit_folder(states)}/")
             files = student_file_names(plan.settings.run)
             always += [f"{STUDENTS}/{name}/{file}" for file in files]
     student = result_name(next(iter(plans.values())).settings.student)

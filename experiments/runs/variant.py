@@ -7,6 +7,8 @@ from typing import NamedTuple
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import Settings
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.students.config import RANDOM, parse_item_init
+from prmkd_jax.students.registry import label, reads
 
 
 class Variant(NamedTuple):
@@ -18,6 +20,7 @@ class Variant(NamedTuple):
         flags: the flags that it changes, as on the command line.
         reference: the name of the variant that it is compared with, None for none.
         kind: "base", "distilled" or "other": its colour in figures.
+        needs_texts: left out where the data set has no texts.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Variant(NamedTuple):
     flags: tuple[str, ...]
     reference: str | None = "prmkd"
     kind: str = "other"
+    needs_texts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,35 @@ class Study:
     title: str
     versus: str
     variants: Callable[[Settings], Sequence[Variant]]
+
+
+def alone(settings: Settings) -> tuple[str, ...]:
+    """Flags of the student without teachers, and so without a start from their vectors."""
+    begun = parse_item_init(settings.student.item_init).source
+    return ("--teachers=", f"--item_init={RANDOM}") if begun == "teachers" else ("--teachers=",)
+
+
+def other_starts(settings: Settings, prefix: str = "") -> list[Variant]:
+    """The student alone from the start that the study's own doesn't have: a rival that is cheap.
+
+    From the principal components of the items' texts it is nearly as good as a distilled one
+    (docs/choices.md); where the study begins from them itself, from a random table. Trained
+    weights, and a student that names no item table, have no other start.
+
+    Args:
+        settings: the study's.
+        prefix: put before the name "base-text" or "base-random".
+    """
+    student = label(settings.student)
+    if settings.run.student_init or not reads(settings.student, "item_init"):
+        return []
+    if parse_item_init(settings.student.item_init).source == "text":
+        flags = ("--teachers=", f"--item_init={RANDOM}")
+        name = f"{prefix}base-random"
+        return [Variant(name, f"{student} from random vectors", flags, kind="base")]
+    flags = ("--teachers=", "--item_init=text")
+    name = f"{prefix}base-text"
+    return [Variant(name, f"{student} from texts", flags, kind="base", needs_texts=True)]
 
 
 def choose_variants(variants: Sequence[Variant], study: StudyConfig) -> list[Variant]:

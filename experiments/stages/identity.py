@@ -15,6 +15,7 @@ from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.data import second_domain
 from experiments.stages.exports import start_digest
+from experiments.stages.starts import item_start_identity
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
@@ -49,6 +50,7 @@ _WORDS = {
     "second_domain_data": "the data of --second_domain",
     "begun_from": "the contents of the student in --from",
     "student_init": "the contents of the student's --init",
+    "item_init": "the vectors of --item_init",
     "student_class": "the class of --student",
     "numerics_version": "the version of the training code",
     "teachers": "teacher",
@@ -95,6 +97,9 @@ def run_identity(
         identity["second_domain_data"] = domain.fingerprint
     if run.student_init:
         identity["student_init"] = start_digest(settings)
+    found = item_start_identity(settings, task)
+    if found:
+        identity["item_init"] = found
     own_class = class_identity(student)
     if own_class:
         identity["student_class"] = own_class

@@ -50,6 +50,8 @@ class SeedResult:
         epochs: epochs trained.
         threshold: epsilon of the consistency rule; None where it never acts.
         history: one entry an epoch: losses, gradient norm, validation, teachers.
+        test_before_refit: `test` of the student that validation chose, where `--refit` has
+            trained another, of which `test` and `test_masked` are then; else None.
     """
 
     seed: int
@@ -60,6 +62,7 @@ class SeedResult:
     epochs: int
     threshold: float | None
     history: list[dict[str, Any]]
+    test_before_refit: dict[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

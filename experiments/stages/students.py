@@ -1,8 +1,9 @@
 """The students' stage: every variant with every seed, the same loop, budget and stopping."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from prmkd_jax.distill.controls import item_permutation
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from prmkd_jax.students.facts import Facts, make_facts
 from prmkd_jax.students.registry import result_name, window
+from prmkd_jax.students.starts import ItemStart
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.closed import teachers_best
 from prmkd_jax.train.loop import fit
+from prmkd_jax.train.refit import Refitted, refit
 from prmkd_jax.train.run import Fitted, Params, Run
 
 Log = Callable[[dict[str, Any]], None]
@@ -36,12 +39,19 @@ class Trained:
     Attributes:
         seed: its seed.
         fitted: training result.
+        refitted: the student trained on the validation interactions too; None without `--refit`.
         threshold: epsilon of the consistency rule; infinite for the plain student.
     """
 
     seed: int
     fitted: Fitted
     threshold: float
+    refitted: Refitted | None = None
+
+    @property
+    def served(self) -> Fitted | Refitted:
+        """What is tested and exported."""
+        return self.refitted or self.fitted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +145,7 @@ def train_student(
     *,
     flags: Mapping[str, Any],
     start: Params | None = None,
+    items: ItemStart | None = None,
     rank_test: bool = True,
 ) -> Trained:
     """Trains one student: the distilled one if there is a bank, else the plain one.
@@ -152,6 +163,7 @@ def train_student(
         log: takes one event an epoch.
         flags: every flag's value, for the tool of `--log_to`.
         start: parameters to begin with; None draws them from the seed.
+        items: what the item tables begin from; None leaves them as drawn.
         rank_test: False where the run only serves to choose a setting.
 
     Raises:
@@ -159,7 +171,7 @@ def train_student(
     """
     name = run_name(settings, seed)
     run = plain_run(task, facts, settings, seed, place.states / name)
-    run = dataclasses.replace(run, start=start, rank_test=rank_test)
+    run = dataclasses.replace(run, start=start, item_start=items, rank_test=rank_test)
     if bank is not None:
         run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
         if settings.distill.negatives == "closed":
@@ -170,7 +182,11 @@ def train_student(
         fitted = _fit(run, name, reporter, log, metrics)
     finally:
         metrics.close()
-    return Trained(seed, fitted, run.threshold)
+    refitted = None
+    # What only serves to choose a setting is served to nobody.
+    if run.train.refit and run.rank_test:
+        refitted = _refit(run, f"{name}-refit", fitted.best_epoch, reporter, log)
+    return Trained(seed, fitted, run.threshold, refitted)
 
 
 def _fit(run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog) -> Fitted:
@@ -193,7 +209,27 @@ def _fit(run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog)
             reporter.say(f"{name}: the start has a validation NDCG@10 of {ndcg:.4f}")
             log({"stage": "student_start", "run": name, "validation": scores})
 
-        try:
+        with _diverging(name):
             return fit(run, on_step=stage.update, on_epoch=on_epoch, on_start=on_start)
-        except FloatingPointError as error:
-            raise UserError(f"{name}: {error}; a smaller --learning_rate may help") from error
+
+
+def _refit(run: Run, name: str, epochs: int, reporter: Reporter, log: Log) -> Refitted:
+    with reporter.stage(name, "steps") as stage:
+
+        def on_epoch(record: dict[str, Any]) -> None:
+            reporter.say(
+                f"{name}: epoch {record['epoch']:3d} of {epochs}  loss {record['loss']:.4f}  "
+                f"{record['seconds']['train']:.1f} s"
+            )
+            log({"stage": "student_refit", "run": name, **record})
+
+        with _diverging(name):
+            return refit(run, epochs, on_step=stage.update, on_epoch=on_epoch)
+
+
+@contextlib.contextmanager
+def _diverging(name: str) -> Iterator[None]:
+    try:
+        yield
+    except FloatingPointError as error:
+        raise UserError(f"{name}: {error}; a smaller --learning_rate may help") from error

@@ -7,7 +7,7 @@ teacher and `without_` each teacher.
 from collections.abc import Sequence
 
 from experiments.cli.settings import Settings
-from experiments.runs.variant import Study, Variant
+from experiments.runs.variant import Study, Variant, alone, other_starts
 from prmkd_jax.distill.config import given_weights
 from prmkd_jax.students.registry import label
 from teachers_torch.registry import kind
@@ -36,7 +36,8 @@ def list_variants(settings: Settings) -> list[Variant]:
         *(without if len(teachers) > 2 else ()),
         Variant("without_in", "w/o IN: whole catalogue", ("--negatives=catalogue",)),
         Variant("without_wa", "w/o WA: average", uniform),
-        Variant("base", label(settings.student), ("--teachers=",), kind="base"),
+        Variant("base", label(settings.student), alone(settings), kind="base"),
+        *other_starts(settings),
     ]
 
 

@@ -6,7 +6,7 @@ than a KL, so each needs a `--distill_weight` of its own, chosen on validation: 
 """
 
 from experiments.cli.settings import Settings
-from experiments.runs.variant import Study, Variant
+from experiments.runs.variant import Study, Variant, alone, other_starts
 from prmkd_jax.students.registry import label
 
 NO_EXCLUSION = ("--consistency_quantile=1",)
@@ -15,7 +15,8 @@ NO_EXCLUSION = ("--consistency_quantile=1",)
 def list_variants(settings: Settings) -> list[Variant]:
     """The plain student, PRM-KD, other distillations, and what only looks like one."""
     return [
-        Variant("base", label(settings.student), ("--teachers=",), kind="base"),
+        Variant("base", label(settings.student), alone(settings), kind="base"),
+        *other_starts(settings),
         Variant("prmkd", "PRM-KD", ("--method=prmkd",), reference=None, kind="distilled"),
         Variant("average", "uniform average", ("--teacher_weights=uniform", *NO_EXCLUSION)),
         Variant("weighted", "weighted, no exclusion", NO_EXCLUSION),

@@ -26,12 +26,23 @@ class Split:
         validation: instances, at most one a user.
         test: instances, at most one a user; the prefix includes the validation item.
         train_end: user u trains on `items[indptr[u]:train_end[u]]` and nothing else.
+        validation_end: with what follows up to here, u's validation part, added, where a student
+            is trained again before it is served (`with_validation`).
     """
 
     train: Int64[np.ndarray, " train"]
     validation: Int64[np.ndarray, " validation"]
     test: Int64[np.ndarray, " test"]
     train_end: Int64[np.ndarray, " users"]
+    validation_end: Int64[np.ndarray, " users"]
+
+
+def with_validation(split: Split, interactions: Interactions) -> Split:
+    """The split whose training part holds the validation part too; the test part is the same."""
+    start, users = interactions.indptr[:-1], interactions.users
+    offsets = np.arange(len(interactions.items), dtype=np.int64)
+    inside = (offsets > start[users]) & (offsets < split.validation_end[users])
+    return dataclasses.replace(split, train=offsets[inside], train_end=split.validation_end)
 
 
 def leave_one_out(interactions: Interactions) -> Split:
@@ -55,6 +66,7 @@ def leave_one_out(interactions: Interactions) -> Split:
         validation=(end - 2)[held_out],
         test=(end - 1)[held_out],
         train_end=train_end,
+        validation_end=np.where(held_out, end - 1, end),
     )
 
 
@@ -101,7 +113,8 @@ def given(interactions: Interactions, name: str = "the data set") -> Split:
     train, validation, test = (
         offsets[(parts == part) & (offsets > start[users])] for part in range(3)
     )
-    return Split(train, validation, test, train_end=start + counts[:, 0])
+    train_end = start + counts[:, 0]
+    return Split(train, validation, test, train_end, validation_end=train_end + counts[:, 1])
 
 
 def global_temporal(
@@ -155,6 +168,7 @@ def global_temporal(
         validation=train_end[(train_end > start) & (train_end < test_from)],
         test=test_from[(test_from > start) & (test_from < end)],
         train_end=train_end,
+        validation_end=test_from,
     )
 
 

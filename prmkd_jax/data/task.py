@@ -16,6 +16,7 @@ from prmkd_jax.data.splits import (
     leave_one_out,
     require_parts,
     split_digest,
+    with_validation,
 )
 
 SPLITS = ("leave_one_out", "given", "temporal")
@@ -55,6 +56,11 @@ class Task:
     def sheet(self) -> Sheet:
         """What the data set holds, and what in it is likely a mistake."""
         return describe(self.dataset, self.split)
+
+    def with_validation(self) -> "Task":
+        """The task that trains on the validation part too; see `splits.with_validation`."""
+        split = with_validation(self.split, self.dataset.interactions)
+        return dataclasses.replace(self, split=split)
 
     def targets(self, instance_ids: Int64[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
         """The item that each instance asks for."""

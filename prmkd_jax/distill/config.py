@@ -134,7 +134,9 @@ class DistillConfig:
     )
     kd_include_positive: bool = option(True, "Keep the row's own target among the KD columns.")
     mask_history: bool = option(True, "Take the user's other training items out of the columns.")
-    student_temperature: float = option(1.0, "Temperature of the student in eq. 5.", above=0)
+    student_temperature: float = option(
+        1.0, "Temperature of the student in eq. 5.", above=0, flag=False
+    )
     smoothing: float = option(
         1e-3, "Share of a uniform distribution mixed into the teachers' target.", low=0, below=1
     )

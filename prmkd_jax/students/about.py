@@ -6,7 +6,9 @@ from collections.abc import Callable
 from prmkd_jax.students.config import StudentConfig
 
 # Options that shape the training alone: weights that were trained under others can be read.
-TRAINING_OPTIONS = frozenset({"loss", "num_negatives", "gbce_t", "embedding_l2", "dropout"})
+TRAINING_OPTIONS = frozenset(
+    {"loss", "num_negatives", "gbce_t", "embedding_l2", "dropout", "item_init"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,8 @@ class About:
             read and the student that reads them.
         scoring_facts: the arrays of `Facts` that scoring reads and that an export must hold:
             `edges` (the training interactions), `item_fields`.
+        item_tables: names of the parameters that hold a vector an item [V, D] and may begin from
+            given ones (`--item_init`), such as `item_embedding.table`.
         similar_by: leading columns of an item vector that say what the item is like, as a
             function of the configuration; None for all. The others hold a bias, say.
         baseline: whether it is what others are compared with, and no student in the study of
@@ -48,5 +52,6 @@ class About:
     training_only: tuple[str, ...] = ()
     free: frozenset[str] = frozenset()
     scoring_facts: frozenset[str] = frozenset({"edges", "item_fields"})
+    item_tables: tuple[str, ...] = ()
     similar_by: Callable[[StudentConfig], int] | None = None
     baseline: bool = False

@@ -50,6 +50,7 @@ class BERT4Rec(nnx.Module):
         own_slot=True,
         free=frozenset({"mask_probability", "auxiliary_weight"}),
         scoring_facts=frozenset(),
+        item_tables=("item_embedding.table",),
         similar_by=lambda config: config.hidden_size,
     )
 

@@ -1,6 +1,8 @@
 """Which student is served, how large it is and what loss it learns by."""
 
 import dataclasses
+import math
+from typing import NamedTuple
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
@@ -21,6 +23,10 @@ OWN_GROUP = "prmkd.students"
 """The entry points of users' own students."""
 STUDENT_NAMES = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
 LOSSES = ("softmax", "sampled_softmax", "gbce", "bpr")
+RANDOM = "random"
+ITEM_INITS = (RANDOM, "text", "teachers")
+"""What an item table begins from."""
+DEFAULT_DEVIATION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +72,13 @@ class StudentConfig:
         "for deepfm, whose scores cost an MLP a pair, sampled_softmax.",
         choices=LOSSES,
     )
+    item_init: str = option(
+        RANDOM,
+        "What the item table begins from: random; text, the principal components of the items' "
+        "text vectors; or teachers, those of the teachers' item vectors. text:0.2 scales them to "
+        f"a standard deviation of 0.2; without a number it is {DEFAULT_DEVIATION}.",
+        filled=True,
+    )
     num_negatives: int = option(
         256, "Items drawn a batch by sampled_softmax and gbce, the same for all its rows.", low=1
     )
@@ -80,3 +93,40 @@ class StudentConfig:
         validate(self)
         if not self.mlp_sizes:
             raise UserError("--mlp_sizes: found none, expected at least one")
+        parse_item_init(self.item_init)
+
+
+class ItemInit(NamedTuple):
+    """What an item table begins from.
+
+    Attributes:
+        source: one of `ITEM_INITS`.
+        deviation: standard deviation of the table's entries; the model's own where `source` is
+            random.
+    """
+
+    source: str
+    deviation: float = DEFAULT_DEVIATION
+
+
+def parse_item_init(text: str) -> ItemInit:
+    """Reads `--item_init`.
+
+    >>> parse_item_init("text:0.2")
+    ItemInit(source='text', deviation=0.2)
+
+    Raises:
+        UserError: there is no such source, or the deviation is not a finite number above 0.
+    """
+    source, colon, number = text.partition(":")
+    try:
+        deviation = float(number) if colon else DEFAULT_DEVIATION
+    except ValueError:
+        deviation = 0.0
+    usable = 0 < deviation < math.inf and not (colon and source == RANDOM)
+    if source not in ITEM_INITS or not usable:
+        raise UserError(
+            f"--item_init: found {text!r}, expected random, text or teachers, the last two with a "
+            "standard deviation above 0 where wanted, as in text:0.2"
+        )
+    return ItemInit(source, deviation)

@@ -40,6 +40,7 @@ class DeepFM(nnx.Module):
         reads=frozenset({"dropout", "mlp_sizes"}),
         default_loss="sampled_softmax",
         scoring_facts=frozenset({"item_fields"}),
+        item_tables=("fm.recent_embedding.table", "fm.vectors.item.table"),
         similar_by=lambda config: config.hidden_size,
     )
 

@@ -130,9 +130,6 @@ def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
             items are left out, as leave-one-out does.
     """
     dataset = task.dataset
-    pairs = np.stack(
-        [dataset.interactions.users[task.in_train], dataset.interactions.items[task.in_train]]
-    )
     fields = {
         name: _field(dataset.catalogue.texts[name], words) for name, words in ITEM_FIELDS.items()
     }
@@ -140,10 +137,17 @@ def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
         num_users=dataset.num_users,
         num_items=dataset.num_items,
         window=window,
-        edges=np.unique(pairs, axis=1).astype(np.int32),
+        edges=training_edges(task),
         item_fields={name: field for name, field in fields.items() if field.size},
         second=None if second is None else _second_domain(second, window),
     )
+
+
+def training_edges(task: Task) -> Int32[np.ndarray, "2 edges"]:
+    """Distinct (user, item) pairs of the training part, sorted."""
+    interactions = task.dataset.interactions
+    pairs = np.stack([interactions.users[task.in_train], interactions.items[task.in_train]])
+    return np.unique(pairs, axis=1).astype(np.int32)
 
 
 def _second_domain(dataset: Dataset, window: int) -> SecondDomain:

@@ -33,6 +33,7 @@ class FM(nnx.Module):
         label="FM",
         reads=frozenset(),
         scoring_facts=frozenset({"item_fields"}),
+        item_tables=("recent_embedding.table", "vectors.item.table"),
         similar_by=lambda config: config.hidden_size,
     )
 

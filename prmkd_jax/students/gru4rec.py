@@ -66,6 +66,7 @@ class GRU4Rec(nnx.Module):
         label="GRU4Rec",
         reads=frozenset({"num_layers", "gru_size", "dropout"}),
         scoring_facts=frozenset(),
+        item_tables=("item_embedding.table",),
     )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):

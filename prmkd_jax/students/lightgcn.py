@@ -30,6 +30,7 @@ class LightGCN(nnx.Module):
         user_vector_per_prefix=False,
         # The smoothed tables are exported, so scoring reads no graph.
         scoring_facts=frozenset(),
+        item_tables=("item_embedding.table",),
     )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):

@@ -65,6 +65,7 @@ class RecGURU(nnx.Module):
         free=frozenset({"auxiliary_weight"}),
         scoring_facts=frozenset(),
         baseline=True,
+        item_tables=("own.item_embedding.table",),
     )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):

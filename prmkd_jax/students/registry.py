@@ -13,7 +13,13 @@ from typing import Any
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.plugins import own_class, own_identity
 from prmkd_jax.students.about import TRAINING_OPTIONS, About
-from prmkd_jax.students.config import OWN_GROUP, STUDENTS, StudentConfig
+from prmkd_jax.students.config import (
+    OWN_GROUP,
+    RANDOM,
+    STUDENTS,
+    StudentConfig,
+    parse_item_init,
+)
 
 # Options that only some losses read.
 LOSS_OPTIONS = {
@@ -96,6 +102,9 @@ def reads(config: StudentConfig, option: str) -> bool:
     """
     if option in LOSS_OPTIONS and loss_name(config) not in LOSS_OPTIONS[option]:
         return False
+    if option == "item_init":
+        # An undeclared table is none, whereas undeclared options count as read.
+        return bool(about(config.student).item_tables)
     declared = about(config.student).reads
     return option in _SHARED or declared is None or option in declared
 
@@ -116,8 +125,14 @@ def check(config: StudentConfig, max_seq_len: int) -> None:
         max_seq_len: `--max_seq_len`.
 
     Raises:
-        UserError: the heads don't divide the width, or a prefix has no place in the window.
+        UserError: the heads don't divide the width, a prefix has no place in the window, or
+            there is no item table that could begin from given vectors.
     """
+    if parse_item_init(config.item_init).source != RANDOM and not reads(config, "item_init"):
+        raise UserError(
+            f"--item_init: found {config.item_init!r}, expected random: --student={config.student} "
+            "names no item table of its own (item_tables of its About)"
+        )
     if about(config.student).reads is not None and reads(config, "num_heads"):
         require_heads(config)
     if window(config, max_seq_len) < 1:

@@ -30,6 +30,7 @@ class SASRec(nnx.Module):
         label="SASRec",
         reads=frozenset({"num_layers", "num_heads", "inner_size", "dropout"}),
         scoring_facts=frozenset(),
+        item_tables=("item_embedding.table",),
     )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):

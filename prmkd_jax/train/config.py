@@ -24,6 +24,11 @@ class TrainConfig:
     )
     max_epochs: int = option(200, "Most epochs of a run.", low=1)
     patience: int = option(10, "Epochs without a better validation NDCG@10 before a stop.", low=1)
+    refit: bool = option(
+        False,
+        "Once validation has chosen the number of epochs, train again from the same start for so "
+        "many on training and validation interactions; that student is tested and exported.",
+    )
     eval_batch_size: int = option(1024, "Users ranked at once.", low=1, flag=False)
     checkpoint_seconds: float = option(
         10.0, "Least seconds between two checkpoints, written after epochs.", low=0, flag=False

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +49,30 @@ class _Progress:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
+class Trained(NamedTuple):
+    """What the loop leaves.
+
+    Attributes:
+        graphdef: the student's structure.
+        params: the parameters that were kept.
+        validate: ranks the validation instances.
+        progress: epochs, seconds and history.
+    """
+
+    graphdef: nnx.GraphDef
+    params: Params
+    validate: Evaluator
+    progress: _Progress
+
+
+OnStep = Callable[[int, int], None]
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
 def fit(
     run: Run,
-    on_step: Callable[[int, int], None] = lambda step, steps: None,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_step: OnStep = lambda step, steps: None,
+    on_epoch: OnEpoch = lambda record: None,
     on_start: Callable[[dict[str, float]], None] = lambda scores: None,
 ) -> Fitted:
     """Trains until validation NDCG@10 has not risen for `patience` epochs.
@@ -70,6 +90,16 @@ def fit(
     Raises:
         FloatingPointError: a loss, or a validation or test score, is not finite.
     """
+    return _fitted(run, train(run, on_step, on_epoch, on_start))
+
+
+def train(
+    run: Run,
+    on_step: OnStep = lambda step, steps: None,
+    on_epoch: OnEpoch = lambda record: None,
+    on_start: Callable[[dict[str, float]], None] = lambda scores: None,
+) -> Trained:
+    """The loop of `fit`, without the ranking at its end; with `Run.epochs`, without validation."""
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
     batches = training_batches(run)
@@ -79,7 +109,8 @@ def fit(
     constants = place(mesh, run_constants(run), CONSTANTS)
     closed = closed_of(run, graphdef)
     validate = make_evaluator(run, graphdef, run.task.split.validation)
-    if run.start is not None and progress.epoch == 0:
+    validated = run.epochs is None
+    if validated and run.start is not None and progress.epoch == 0:
         on_start(_judge_start(progress, validate(state.params)))
     saved_at = time.perf_counter()
     while not progress.finished:
@@ -90,7 +121,7 @@ def fit(
             state, step, inputs, constants, batches.steps_about, on_step, closed
         )
         trained = time.perf_counter()
-        scores = ranking_metrics(validate(state.params).all_items)
+        scores = ranking_metrics(validate(state.params).all_items) if validated else None
         evaluated = time.perf_counter()
         seconds = {"train": trained - started, "evaluate": evaluated - trained}
         record = _record(metrics, run, progress.epoch + 1, scores)
@@ -104,7 +135,7 @@ def fit(
             save_checkpoint(run.folder, progress.epoch, contents, dataclasses.asdict(progress))
             saved_at = time.perf_counter()
         on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
-    return _fitted(run, graphdef, best_params, validate, progress)
+    return Trained(graphdef, best_params, validate, progress)
 
 
 def _begin(run: Run, fresh: TrainState, mesh: Mesh) -> tuple[TrainState, Params, _Progress]:
@@ -114,7 +145,7 @@ def _begin(run: Run, fresh: TrainState, mesh: Mesh) -> tuple[TrainState, Params,
     if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
         state, best_params = place(mesh, saved[0], STATE)
         return state, best_params, _Progress(**saved[1])
-    return state, best_params, _Progress()
+    return state, best_params, _Progress(finished=run.epochs == 0)
 
 
 def _judge_start(progress: _Progress, ranks: UserRanks) -> dict[str, float]:
@@ -165,11 +196,15 @@ def _run_epoch(
 def _note_epoch(
     progress: _Progress, run: Run, record: dict[str, Any], seconds: dict[str, float]
 ) -> bool:
-    """Adds an epoch to the progress; returns whether it is the best one so far."""
+    """Adds an epoch to the progress; returns whether its parameters are to be kept."""
     progress.epoch += 1
     progress.train_seconds += seconds["train"]
     progress.evaluate_seconds += seconds["evaluate"]
     progress.history.append(record)
+    if run.epochs is not None:
+        progress.best_epoch = progress.epoch
+        progress.finished = progress.epoch >= run.epochs
+        return progress.finished
     score = record["validation"][SELECTION_METRIC]
     better = score > progress.best
     if better:
@@ -181,9 +216,9 @@ def _note_epoch(
 
 
 def _record(
-    metrics: list[StepMetrics], run: Run, epoch: int, validation: dict[str, float]
+    metrics: list[StepMetrics], run: Run, epoch: int, validation: dict[str, float] | None
 ) -> dict[str, Any]:
-    """An epoch's record: its number, means over its instances, the validation's metrics.
+    """An epoch's record: its number, means over its instances, the validation's metrics if any.
 
     Raises:
         FloatingPointError: one is not finite.
@@ -199,7 +234,9 @@ def _record(
     }
     for name, value in means.items():
         _require_finite(name, value, epoch)
-    record = {"epoch": epoch, **means, "validation": validation}
+    record: dict[str, Any] = {"epoch": epoch, **means}
+    if validation is not None:
+        record["validation"] = validation
     if run.teachers is not None and metrics[0].teachers is not None:
         fields = metrics[0].teachers._fields
         by_field = {f: mean([getattr(m.teachers, f) for m in metrics]) for f in fields}
@@ -219,22 +256,20 @@ def _require_finite(name: str, value: float, epoch: int) -> None:
         raise FloatingPointError(f"epoch {epoch}: found a {name} of {value}, expected a finite one")
 
 
-def _fitted(
-    run: Run,
-    graphdef: nnx.GraphDef,
-    params: Params,
-    validate: Evaluator,
-    progress: _Progress,
-) -> Fitted:
+def rank_test(run: Run, trained: Trained) -> UserRanks | None:
+    """Ranks of the test instances; None if not asked for."""
+    if not run.rank_test:
+        return None
+    return make_evaluator(run, trained.graphdef, run.task.split.test)(trained.params)
+
+
+def _fitted(run: Run, trained: Trained) -> Fitted:
     """Ranks with the parameters that were kept."""
-    validation = validate(params)
-    test = None
-    if run.rank_test:
-        test = make_evaluator(run, graphdef, run.task.split.test)(params)
+    params, progress = trained.params, trained.progress
     return Fitted(
         params=params,
-        validation=validation,
-        test=test,
+        validation=trained.validate(params),
+        test=rank_test(run, trained),
         history=progress.history,
         best_epoch=progress.best_epoch,
         parameters=served_parameters(run.student.student, params),

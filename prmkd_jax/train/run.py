@@ -17,6 +17,7 @@ from prmkd_jax.evaluate.evaluator import UserRanks
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import about
+from prmkd_jax.students.starts import ItemStart, begin_item_tables
 from prmkd_jax.students.student import Params, create_student
 from prmkd_jax.train.config import TrainConfig
 
@@ -61,12 +62,15 @@ class Run:
         seed: seed of initialisation, batches and dropout.
         folder: folder of the checkpoints.
         start: initial parameters; None draws them from the seed.
+        item_start: what the item tables begin from instead; None leaves them as drawn.
         distill: distillation; None for the plain student.
         teachers: source of the teachers' scores; None for the plain student.
         threshold: epsilon of the consistency rule (`train.calibrate`).
         best_items: the teachers' best items of every instance (`train.closed`), for closed columns.
         resume: continue from the folder's newest checkpoint.
         rank_test: rank the test instances at the end; False for runs that choose a setting.
+        epochs: train exactly so many epochs, validate after none and keep the last; None stops
+            early, by `train`.
     """
 
     task: Task
@@ -76,16 +80,20 @@ class Run:
     seed: int
     folder: Path
     start: Params | None = None
+    item_start: ItemStart | None = None
     distill: DistillConfig | None = None
     teachers: TeacherSource | None = None
     threshold: float = float("inf")
     best_items: Int32[np.ndarray, "N k"] | None = None
     resume: bool = False
     rank_test: bool = True
+    epochs: int | None = None
 
     def __post_init__(self):
         if (self.distill is None) != (self.teachers is None):
             raise ValueError("a run has both teachers and a distillation, or neither")
+        if self.start is not None and self.item_start is not None:
+            raise ValueError("a run that begins from given weights has its item tables from there")
 
     @property
     def window(self) -> int:
@@ -126,7 +134,9 @@ class Fitted:
 def fresh_student(run: Run) -> tuple[nnx.GraphDef, Params]:
     """Structure and parameters of the run's student before its first step."""
     graphdef, state = create_student(run.student, run.facts, run.seed)
-    if run.start is None:
-        return graphdef, nnx.to_pure_dict(state)
+    params = nnx.to_pure_dict(state) if run.start is None else run.start
+    if run.item_start is not None:
+        tables = about(run.student.student).item_tables
+        params = begin_item_tables(params, tables, run.item_start)
     # A copy, because the first step reuses the memory of what it is given.
-    return graphdef, jax.tree.map(jnp.array, run.start)
+    return graphdef, jax.tree.map(jnp.array, params)

@@ -216,7 +216,7 @@ def test_students_have_their_own_learning_rates_plain_and_distilled():
     chosen = {"sasrec": 1e-3, "gru4rec": 1e-2, "bert4rec": 1e-3, "fm": 3e-3, "deepfm": 3e-3}
     chosen["lightgcn"] = 3e-3
     found = study.parse_variants(call)
-    assert len(found) == 2 * len(chosen)
+    assert len(found) == 3 * len(chosen)
     for variant, configs in found.items():
         settings = settings_from(configs)
         assert settings.train.learning_rate == chosen[settings.student.student]

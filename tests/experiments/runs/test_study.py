@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -9,29 +10,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from bridge.runtime import RuntimeSettings
 from experiments.cli import command
 from experiments.cli.command import execute
+from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.study import COMMAND
 from experiments.reporting.study_figure import study_figure
 from experiments.reporting.tables import markdown
+from experiments.runs import train
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun
-from experiments.runs.variant import Study, Variant, choose_variants
+from experiments.runs.plan import plan_runs
+from experiments.runs.study import possible
+from experiments.runs.variant import Study, Variant, alone, choose_variants
 from experiments.stages.record import Record, SeedResult
 from experiments.studies import ablation, rivals, students
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm
 from prmkd_jax.students.config import STUDENT_NAMES
+from tests.experiments.calls import SMALL
 
 ROOT = Path(__file__).parents[3]
 VARIANTS = [
@@ -160,14 +168,17 @@ def test_figure_says_what_a_hollow_bar_is(results):
 def test_every_student_is_compared_with_itself():
     """A gain over another student, or a student that the figure forgets."""
     variants = students.list_variants(settings())
-    names = [each.name.removesuffix("-base") for each in variants[::2]]
+    names = [each.name.removesuffix("-base") for each in variants[::3]]
     assert names == [name for name in STUDENT_NAMES if name != "recguru"]
-    for base, prmkd in zip(variants[::2], variants[1::2], strict=True):
-        assert (base.reference, prmkd.reference) == (None, base.name)
+    rows = zip(variants[::3], variants[1::3], variants[2::3], strict=True)
+    for base, text, prmkd in rows:
+        assert (base.reference, text.reference, prmkd.reference) == (None, base.name, base.name)
         alone, taught = settings(*base.flags), settings("--student=fm", *prmkd.flags)
         assert alone.student == taught.student
-        assert alone.run.teachers == ()
-        assert alone.train == taught.train
+        begun = settings(*text.flags)
+        assert begun.student == dataclasses.replace(alone.student, item_init="text")
+        assert (alone.run.teachers, begun.run.teachers) == ((), ())
+        assert alone.train == begun.train == taught.train
         assert (taught.run.teachers, taught.distill.method) == (settings().run.teachers, "prmkd")
     (one, other) = choose_variants(variants, StudyConfig(variants=("fm-prmkd",)))
     assert (one.name, other.name) == ("fm-base", "fm-prmkd")
@@ -206,7 +217,8 @@ def test_rivals_are_all_methods_once():
     assert variants[0].flags == ("--teachers=",)
     methods = [found[each.name].method for each in variants]
     assert set(METHODS) - {"average", "weighted"} == set(methods)
-    assert len(variants) == 11
+    assert len(variants) == 12
+    assert settings(*variants[1].flags).student.item_init == "text"
     for name, distill in found.items():
         assert distill.method in ("prmkd", name)
     # PRM-KD without a part of it needs no method of its own.
@@ -229,7 +241,56 @@ def test_ablations_take_away_what_their_names_say():
     averaged = variants["without_wa"].distill
     assert (averaged.teacher_weights, averaged.consistency_quantile) == ("uniform", 1)
     assert averaged.consistency_threshold is None
-    assert len(variants) == 10
+    assert len(variants) == 11
+
+
+@pytest.mark.parametrize(
+    ("init", "base", "other", "name"),
+    [
+        ("random", "random", "text", "base-text"),
+        ("text:0.3", "text:0.3", "random", "base-random"),
+        ("teachers", "random", "text", "base-text"),
+    ],
+)
+def test_the_student_alone_is_there_from_either_start(init, base, other, name):
+    """PRM-KD from the texts beside a student from a random table alone, or without that one."""
+    study = settings(f"--item_init={init}")
+    for variants in (rivals.list_variants(study), ablation.list_variants(study)):
+        found = {one.name: one for one in variants}
+        inits = [
+            settings(f"--item_init={init}", *found[one].flags).student.item_init
+            for one in ("base", name)
+        ]
+        assert inits == [base, other]
+        assert found[name].needs_texts is (other == "text")
+    assert train.list_variants(study)[0].flags[1:] == alone(study)[1:]
+    assert settings(f"--item_init={init}", *alone(study)).student.item_init == base
+
+
+def test_trained_weights_have_no_other_start():
+    """A study of trained weights refused for a rival that can't begin from them."""
+    study = settings("--init=student=somewhere")
+    for variants in (rivals.list_variants(study), ablation.list_variants(study)):
+        assert not any(one.name.startswith("base-") for one in variants)
+
+
+def test_a_variant_that_needs_texts_is_left_out_where_there_are_none(tmp_path):
+    """A study refused for want of what only a rival reads."""
+    configs = parse([*SMALL, "--teachers=", f"--cache_dir={tmp_path}"], GROUPS).configs
+    (plan,) = plan_runs([configs])
+    empty = dict.fromkeys(plan.task.dataset.catalogue.texts, ("",) * 30)
+    catalogue = dataclasses.replace(plan.task.dataset.catalogue, texts=empty)
+    bare = Task(dataclasses.replace(plan.task.dataset, catalogue=catalogue), plan.task.split)
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream, width=99))
+    for task, needs, expected in (
+        (plan.task, True, True),
+        (bare, False, True),
+        (bare, True, False),
+    ):
+        variant = VARIANTS[0]._replace(label="A rival", needs_texts=needs)
+        assert possible(variant, dataclasses.replace(plan, task=task), reporter) is expected
+    assert stream.getvalue() == "A rival: left out, synthetic-home has no texts\n"
 
 
 def test_fewer_teachers_keep_their_own_numbers():
@@ -283,7 +344,7 @@ def test_the_command_leaves_its_files(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--variants=dr"], "--variants: found 'dr', expected some of base, prmkd,"),
+        (["--variants=dr"], "--variants: found 'dr', expected some of base, base-text, prmkd,"),
         (["--teachers="], "--teachers: found none, expected at least one"),
         (["--variant_flags=rd: max_epochs=0"], "--max_epochs: found '0', expected a whole number"),
     ],

@@ -1,0 +1,94 @@
+"""What a student's item tables begin from, `--item_init`: texts' vectors, or the teachers'."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge.teacher_vectors import Vectors
+from experiments.cli.console import Reporter
+from experiments.cli.settings import Settings
+from experiments.stages.progress import TeacherProgress
+from experiments.stages.teachers import ReadyTeacher
+from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.task import Task
+from prmkd_jax.students.config import ItemInit, parse_item_init
+from prmkd_jax.students.starts import ItemStart, side_by_side
+from teachers_torch.items.inputs import text_inputs
+from teachers_torch.items.text import item_sentences
+from teachers_torch.sequence.item_inputs import TEXTS
+
+
+def check_item_start(settings: Settings, task: Task) -> None:
+    """Finds what would stop `--item_init` later; an encoder of no cached vectors is loaded.
+
+    Raises:
+        UserError: the data set has no texts, or their encoder or file is missing or wrong.
+    """
+    if _asked(settings).source != "text":
+        return
+    dataset = task.dataset
+    if not has_texts(settings, task):
+        raise UserError(
+            f"--item_init: found {settings.student.item_init!r}, but data set {dataset.name} has "
+            "no texts, expected random"
+        )
+    TEXTS.widths(dataset, settings.teachers, None, Cache(Path(settings.run.cache_dir)))
+
+
+def has_texts(settings: Settings, task: Task) -> bool:
+    """Whether there is a text of any item, or a file of vectors."""
+    sentences = item_sentences(task.dataset.catalogue)
+    return bool(settings.teachers.text.text_features) or any(text.strip() for text in sentences)
+
+
+def item_start_identity(settings: Settings, task: Task) -> dict[str, Any]:
+    """What the vectors depend on besides data and teachers; empty where nothing else is read."""
+    if _asked(settings).source != "text":
+        return {}
+    return TEXTS.identity(task.dataset, settings.teachers)
+
+
+def item_start(
+    settings: Settings, task: Task, teachers: Sequence[ReadyTeacher], reporter: Reporter
+) -> ItemStart | None:
+    """The vectors that the item tables begin from; None where every seed draws its own.
+
+    Texts are encoded, unless their vectors are in the cache.
+
+    Raises:
+        UserError: see `check_item_start`; or no teacher gives vectors of items.
+    """
+    asked = _asked(settings)
+    if asked.source == "text":
+        return _from_texts(asked, settings, task, reporter)
+    if asked.source == "teachers":
+        sources = (teacher.source for teacher in teachers)
+        vectors = [
+            np.asarray(source.items, np.float32)
+            for source in sources
+            if isinstance(source, Vectors)
+        ]
+        if not vectors:
+            raise UserError(
+                f"--item_init: found {settings.student.item_init!r}, but no teacher of this run "
+                "gives vectors of items, expected random or text"
+            )
+        joined = side_by_side(vectors)
+        return ItemStart(joined, np.ones(len(joined), bool), asked.deviation)
+    return None
+
+
+def _from_texts(asked: ItemInit, settings: Settings, task: Task, reporter: Reporter) -> ItemStart:
+    cache = Cache(Path(settings.run.cache_dir))
+    with reporter.stage("Item texts", "texts") as stage:
+        progress = TeacherProgress("Item texts", reporter, stage)
+        text = settings.teachers.text
+        found = text_inputs(task.dataset, text, 0.0, cache, progress.on_event)
+    return ItemStart(found.features, found.available, asked.deviation)
+
+
+def _asked(settings: Settings) -> ItemInit:
+    return parse_item_init(settings.student.item_init)
