@@ -128,7 +128,7 @@ def rank_scores(
     for at in range(0, len(instance_ids), USERS_AT_ONCE):
         part = slice(at, at + USERS_AT_ONCE)
         scores = teacher.score(instance_ids[part], np.arange(num_items))
-        unknown = np.isnan(scores).all(axis=1)
+        unknown = np.asarray(np.isnan(scores).all(axis=1))
         ranks.append(expected_ranks(np.where(unknown[:, None], 0, scores), targets[part]))
     return ranking_metrics(np.concatenate(ranks) if ranks else np.empty(0))
 

@@ -64,6 +64,7 @@ class NeighboursTeacher(nn.Module):
     start = "nothing trained"
     num_parameters = 0
     top: int | None = None
+    chosen: torch.Tensor
 
     def __init__(self, task: Task, texts: Float32[np.ndarray, "V d"] | None):
         """Counts the transitions.

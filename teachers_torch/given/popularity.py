@@ -30,6 +30,7 @@ class PopularityTeacher(nn.Module):
     start = "nothing trained"
     num_parameters = 0
     top: int | None = None
+    share: torch.Tensor
 
     def __init__(self, name: str, task: Task):
         """Counts nothing yet; all interactions are the newest until another share is set."""
