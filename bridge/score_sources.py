@@ -66,7 +66,7 @@ def checked_scores(
     """
     scores = source.score(instance_ids, candidates)
     missing = np.isnan(scores)
-    known = ~missing.all(axis=1)
+    known = np.asarray(~missing.all(axis=1))
     if not np.isfinite(scores[known]).all():
         bad = known & ~np.isfinite(scores).all(axis=1)
         row = int(np.argmax(bad))
