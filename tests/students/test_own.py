@@ -86,7 +86,7 @@ class Shaped(Padded):
 class Sound(Padded):
     rows = 0
 class Unmade(Sound):
-    def __init__(self, config, facts, *, rngs): self.width = config.widht
+    def __init__(self, config, facts, *, rngs): self.width = config.no_such_field
 class Raises(Sound):
     def items(self): raise KeyError("no such key")
 class Evaluates(Sound):
