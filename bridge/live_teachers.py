@@ -77,7 +77,7 @@ class LiveTeachers:
         for k, (teacher, items) in enumerate(zip(self._teachers, self.items, strict=True)):
             if isinstance(teacher, ScoreSource):
                 logits, known = checked_scores(teacher, instance_ids[chosen], candidates)
-            else:
+            elif items is not None:
                 users = teacher.encode_instances(instance_ids[chosen])
                 logits = teacher.score_scale * users @ items[candidates].T
                 known = users.any(axis=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from prmkd_jax.serve.new_items import text_vectors
 from prmkd_jax.serve.recommender import Recommender
 from teachers_torch.items.text import encode_texts, item_sentences
 from teachers_torch.store import load
+from teachers_torch.teacher import Teacher, gives_scores
 
 TEXTS = "text vectors"
 RECENT = (1.0, 0.5, 0.25)
@@ -111,7 +112,8 @@ def _vectors(measuring: Measuring, warm: Task | None) -> dict[str, Float[np.ndar
             identity.name, vectors_folder(cache, identity), measuring.task, settings.teachers,
             cache=cache, log=lambda event: None,
         )  # fmt: skip
-        out[f"teacher {identity.name}"] = teacher.encode_items()
+        if not gives_scores(teacher):
+            out[f"teacher {identity.name}"] = cast(Teacher, teacher).encode_items()
     return out
 
 

@@ -158,7 +158,7 @@ def _random_vectors(task: Task, teachers: Sequence[AnyTeacher], live: LiveTeache
 
     return [
         teacher
-        if gives_scores(teacher)
+        if gives_scores(teacher) or items is None
         else Vectors(
             name=teacher.name,
             scale=1.0,

@@ -28,7 +28,11 @@ class StudyConfig:
 class SearchConfig:
     """What is tried, on which model."""
 
-    grid: str = option("", "What to try: name=value,value; several names apart by semicolons.")
+    grid: str = option(
+        "",
+        "What to try: name=value,value; several names apart by semicolons. Without it the settings "
+        "are tried as given.",
+    )
     model: str = option(
         "prmkd",
         "Whose validation counts: the plain student, the distilled one, or the teachers.",
@@ -37,15 +41,6 @@ class SearchConfig:
 
     def __post_init__(self):
         validate(self)
-
-    def require(self) -> None:
-        """Refuses a search that tries nothing.
-
-        Raises:
-            UserError: the grid is empty.
-        """
-        if not self.grid.replace(";", "").strip():
-            raise UserError(f"--grid: found {self.grid!r}, expected name=value,value")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,8 @@ def parse_trials(call: Call) -> dict[str, Mapping[type, object]]:
         UserError: as `variations`.
     """
     search = call.config(SearchConfig)
-    search.require()
+    if "grid" in call.explicit and not search.grid.replace(";", "").strip():
+        raise UserError(f"--grid: found {search.grid!r}, expected name=value,value")
     alone = ["--teachers="] if search.model == "base" else []
     return {
         " ".join(change.removeprefix("--") for change in changes) or "as given": parse(

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from bridge.yesterday import Yesterday, read_yesterday
 from experiments.cli.command import Call
 from experiments.cli.flags import config_of
 from experiments.cli.settings import Settings
+from experiments.reporting.results import Data
 from experiments.reporting.tables import data_lines, print_files
 from experiments.reporting.update import MODELS, update_table
 from experiments.runs.finished import FinishedRun, finish_run, run_files
@@ -76,7 +77,7 @@ def run(call: Call) -> None:
     """
     reporter, output = call.reporter, Path(call.settings.run.output_dir)
     update = _plan(call)
-    for line in (*data_lines(describe_data(update.plan.task)), *_told(update.changes)):
+    for line in (*data_lines(cast(Data, describe_data(update.plan.task))), *_told(update.changes)):
         reporter.say(line)
     for warning in update.plan.task.sheet.warnings:
         reporter.warn(str(warning))

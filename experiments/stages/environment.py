@@ -25,8 +25,13 @@ PREFIXES = (
     *("OMP_", "KMP_", "MKL_", "OPENBLAS_", "VECLIB_", "NUMEXPR_", "DNNL_", "ONEDNN_"),
 )
 """What the variables begin with that change numbers, or how fast they come."""
-# They say where compiled programs and downloads lie, and change no number.
-_PLACES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_", "TORCH_HOME", "CUDA_CACHE_PATH")
+_CHANGE_NOTHING = (
+    # Where compiled programs and downloads lie.
+    *("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_", "TORCH_HOME", "CUDA_CACHE_PATH"),
+    # Libraries set these when they are loaded, so a run that tunes teachers has them and one that
+    # finds them in the cache doesn't.
+    *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),
+)
 
 
 def describe_environment() -> dict[str, str | int]:
@@ -51,7 +56,7 @@ def settings_of(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(environ.items())
-        if name.startswith(PREFIXES) and not name.startswith(_PLACES)
+        if name.startswith(PREFIXES) and not name.startswith(_CHANGE_NOTHING)
     }
 
 

@@ -74,12 +74,15 @@ def _vectors(
             f"--cache_dir: found no teacher {name} at {folder}, expected the one that the student "
             "was distilled from"
         )
-    return read_vectors(folder, {"teacher": name, "key": key, "data": dataset.fingerprint})
+    found = read_vectors(folder, {"teacher": name, "key": key, "data": dataset.fingerprint})
+    if not isinstance(found, Vectors):
+        raise UserError(f"--explain: teacher {name} gives scores, expected teachers with vectors")
+    return found
 
 
 def _view(name: str, label: str, vectors: Vectors, dataset: Dataset) -> TeacherView:
     split, rng = leave_one_out(dataset.interactions), np.random.default_rng(0)
-    known = vectors.instances[:].any(axis=1)
+    known = np.asarray(vectors.instances[:].any(axis=1))
 
     def some(instances: Int64[np.ndarray, " n"], most: int) -> Int64[np.ndarray, " some"]:
         there = instances[known[instances]]
@@ -96,7 +99,7 @@ def _view(name: str, label: str, vectors: Vectors, dataset: Dataset) -> TeacherV
     )
 
 
-def _histories(dataset: Dataset, instances: Int64[np.ndarray, " n"]) -> list[np.ndarray]:
+def _histories(dataset: Dataset, instances: Int64[np.ndarray, " n"]) -> list[list[int]]:
     interactions = dataset.interactions
     starts = interactions.indptr[interactions.users[instances]]
-    return [interactions.items[a:b] for a, b in zip(starts, instances, strict=True)]
+    return [interactions.items[a:b].tolist() for a, b in zip(starts, instances, strict=True)]

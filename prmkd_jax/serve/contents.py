@@ -85,12 +85,12 @@ def read_config(path: Path, values: Mapping[str, Any]) -> StudentConfig:
         # JSON doesn't tell 1 from 1.0.
         same = type(value) in kinds or (float in kinds and type(value) is int)
         wanted = " or ".join(kind.__name__ for kind in kinds)
+        if isinstance(value, tuple) and isinstance(default, tuple) and default:
+            same = all(type(one) is type(default[0]) for one in value)
+            wanted = f"a list of {type(default[0]).__name__}"
         _require(path, f"config.{field.name}", same, values[field.name], wanted)
         known[field.name] = value
-    try:
-        return StudentConfig(**known)
-    except TypeError as error:  # of elements that can't be compared with their bounds
-        raise UserError(f"{path}: config: found {error}, expected a student's options") from None
+    return StudentConfig(**known)
 
 
 def require_ids(path: Path, ids: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.students.student import Params, flatten_params, unflatten_params
@@ -62,7 +62,7 @@ def principal_components(
     return (projected * (deviation / spread)).astype(np.float32)
 
 
-def side_by_side(several: Sequence[Float[np.ndarray, "V E"]]) -> Float[np.ndarray, "V sum"]:
+def side_by_side(several: Sequence[Float[np.ndarray, "V _"]]) -> Float64[np.ndarray, "V E"]:
     """Several models' vectors of the same items as one, each model with the same variance."""
     parts = []
     for vectors in several:

@@ -61,7 +61,7 @@ def random_case(seed: int, teachers: int, config: DistillConfig) -> Case:
     weights = rng.dirichlet(np.ones(teachers)).astype(np.float32)
     case = Case(logits.astype(np.float32), users, weights, np.float32(np.inf))
     largest = np.sort([one["disagreement"].max() for one in expected(case, config)])
-    return case._replace(threshold=np.float32((largest[-4] + largest[-3]) / 2))
+    return case._replace(threshold=np.asarray((largest[-4] + largest[-3]) / 2, np.float32))
 
 
 def expected(case: Case, config: DistillConfig) -> list[dict]:
@@ -212,7 +212,7 @@ def test_small_temperatures_equal_the_reference(method):
     for temperature in (0.02, 0.1):
         for config in configs(method, 3, temperature=temperature):
             # Nearly one-hot teachers tie; which one goes would hang on the last bit.
-            case = random_case(5, 3, config)._replace(threshold=np.float32(np.inf))
+            case = random_case(5, 3, config)._replace(threshold=np.asarray(np.inf, np.float32))
             # An exponent of 5 / temperature is rounded by up to 3e-7 / temperature.
             assert_equals_reference(case, config, 1e-6 / temperature)
 
@@ -259,7 +259,7 @@ def test_identical_teachers_are_one_teacher(method):
             teacher_scores=np.repeat(case.users.teacher_scores[:, :1], 3, axis=1),
             available=np.ones((USERS, 3), bool),
         )
-        case = case._replace(users=users, threshold=np.float32(0))
+        case = case._replace(users=users, threshold=np.asarray(0, np.float32))
         losses, measures, _ = run(case, config)
         assert not measures.excluded.any()
         np.testing.assert_allclose(measures.weight, np.tile(case.weights, (USERS, 1)), atol=1e-6)
@@ -283,7 +283,9 @@ def test_an_adversarial_teacher_is_excluded_and_silent(liar):
     for lie in (-scores[:, liar], -(scores[:, liar] ** 3)):
         scores[:, liar] = lie
         changed = users._replace(teacher_scores=scores.astype(np.float32))
-        results.append(run(case._replace(users=changed, threshold=np.float32(0.02)), DEFAULT))
+        results.append(
+            run(case._replace(users=changed, threshold=np.asarray(0.02, np.float32)), DEFAULT)
+        )
         scores[:, liar] = -lie
     for losses, measures, _ in results:
         np.testing.assert_array_equal(measures.excluded, np.tile(np.arange(3) == liar, (USERS, 1)))
@@ -391,7 +393,9 @@ def test_extreme_inputs_stay_finite_with_their_gradients(method):
     logits = rng.choice([-1e9, 1e9, 0.0], size=case.logits.shape)
     logits[5] = 1e9
     users = case.users._replace(teacher_scores=scores.astype(np.float32))
-    case = case._replace(logits=logits.astype(np.float32), users=users, threshold=np.float32(0))
+    case = case._replace(
+        logits=logits.astype(np.float32), users=users, threshold=np.asarray(0, np.float32)
+    )
     # Without smoothing, and the smallest temperatures.
     for losses, measures, gradients in run_combinations(case, method, 0.02, 0.1, 0.0).values():
         chex.assert_tree_all_finite((losses, measures, gradients))

@@ -87,7 +87,7 @@ def random_case(seed: int, teachers: int) -> Case:
     group = np.tile(rng.integers(0, GROUPS, COLUMNS).astype(np.int32), (USERS, 1))
     users = UserInput(scores.astype(np.float32), available, valid, target, group)
     weights = rng.dirichlet(np.ones(teachers)).astype(np.float32)
-    return Case(logits.astype(np.float32), users, weights, np.float32(0.1))
+    return Case(logits.astype(np.float32), users, weights, np.asarray(0.1, np.float32))
 
 
 @quick_jit

@@ -448,7 +448,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student=",
-        "--init: found 'student=', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'student=', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --init=student={tmp}/pipe",
@@ -464,7 +464,7 @@ CASES = [
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=unisrec | --init=unisrec=",
-        "--init: found 'unisrec=', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'unisrec=', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --dataset=good | --data_dir={tmp}/data | --teachers=unisrec | --init=unisrec={tmp}/pipe",
@@ -484,19 +484,19 @@ CASES = [
     ),
     (
         "train | --teachers= | --init=nobody={tmp}/file",
-        "--init: found 'nobody={tmp}/file', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'nobody={tmp}/file', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --teachers= | --init=student={tmp}/file,student={tmp}/file",
-        "--init: found 'student={tmp}/file', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'student={tmp}/file', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --teachers= | --init=x",
-        "--init: found 'x', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found 'x', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --teachers= | --init==x",
-        "--init: found '=x', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed at most once",
+        "--init: found '=x', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
     ),
     (
         "train | --flagfile={tmp}/binary.flags",
@@ -656,7 +656,7 @@ CASES = [
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=teachers=oracle",
-        "--teachers: found 'oracle', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'oracle', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=dataset=good,short",
@@ -664,19 +664,19 @@ CASES = [
     ),
     (
         "train | --teachers=,",
-        "--teachers: found ',', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found ',', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --teachers=unisrec,",
-        "--teachers: found 'unisrec,', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'unisrec,', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --teachers=UniSRec",
-        "--teachers: found 'UniSRec', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'UniSRec', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --teachers=unisrec;unim2rec",
-        "--teachers: found 'unisrec;unim2rec', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'unisrec;unim2rec', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --teachers=precomputed,precomputed",
@@ -684,11 +684,11 @@ CASES = [
     ),
     (
         "train | --teachers=none",
-        "--teachers: found 'none', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found 'none', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     (
         "train | --teachers=[]",
-        "--teachers: found '[]', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed",
+        "--teachers: found '[]', expected values separated by commas, each one of unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity",
     ),
     ("serve | --model=", "--model: found none, expected the folder of an exported student"),
     (
@@ -1290,18 +1290,6 @@ CASES = [
         "--distill_weight: found 'nan', expected a number, at least 0",
     ),
     (
-        "train | --student_temperature=1e300",
-        "--student_temperature: found '1e300', expected a number, above 0, that float32 can hold",
-    ),
-    (
-        "train | --student_temperature=1e-300",
-        "--student_temperature: found '1e-300', expected a number, above 0, that float32 can hold",
-    ),
-    (
-        "train | --student_temperature=nan",
-        "--student_temperature: found 'nan', expected a number, above 0",
-    ),
-    (
         "train | --embedding_l2=1e300",
         "--embedding_l2: found '1e300', expected a number, at least 0, that float32 can hold",
     ),
@@ -1382,11 +1370,11 @@ CASES = [
     ),
     (
         "study | rivals | --variants=nobody",
-        "--variants: found 'nobody', expected some of base, prmkd, average, weighted, best_teacher, rank_ensemble, rd, rrd, unkd, label_smoothing, permuted",
+        "--variants: found 'nobody', expected some of base, base-text, prmkd, average, weighted, best_teacher, rank_ensemble, rd, rrd, unkd, label_smoothing, permuted",
     ),
     (
         "study | rivals | --variant_flags=x",
-        "--variant_flags: found 'x', expected name: flag=value, the name one of base, prmkd, average, weighted, best_teacher, rank_ensemble, rd, rrd, unkd, label_smoothing, permuted",
+        "--variant_flags: found 'x', expected name: flag=value, the name one of base, base-text, prmkd, average, weighted, best_teacher, rank_ensemble, rd, rrd, unkd, label_smoothing, permuted",
     ),
     (
         "pretrain | --domains=synthetic-garden,synthetic-garden",

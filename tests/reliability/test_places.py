@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def path_flags():
         for group in command.groups:
             for field, kind in flags_of(group.config):
                 if field.metadata["path"]:
-                    name = group.prefix + field.name
+                    name = group.prefix + field.name.rstrip("_")
                     found.setdefault(name, (command, kind.many, group.config, field.name))
     return sorted((name, *rest) for name, rest in found.items())
 
@@ -87,7 +88,8 @@ def test_every_path_knows_home_and_variables_and_refuses_nul(
     """`--output_dir=~/out` that makes `./~/out`, or a traceback from within."""
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("PLACE", "/mnt/place")
-    more = ["--domains=a"] if command.name == "pretrain" else []
+    more = {"pretrain": ["--domains=a"], "bench": ["--plain=a", "--distilled=b"]}
+    more = more.get(command.name, [])
     for text, expected in (("~/x", "/home/somebody/x"), ("${PLACE}/y", "/mnt/place/y")):
         value = getattr(parse([*more, f"--{name}={text}"], command.groups).configs[config], field)
         assert value == ((expected,) if many else expected)
@@ -133,13 +135,19 @@ def nobody():
     os.seteuid(0)
 
 
+def open_to_all(tmp_path: Path) -> None:
+    """Lets every user pass to a test's folder, which pytest makes for one user alone."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path(tempfile.gettempdir()):
+            break
+        folder.chmod(0o755)
+
+
 def test_a_folder_without_permission_is_told_before_anything_is_written(tmp_path, request):
     closed = tmp_path / "closed"
     closed.mkdir()
     closed.chmod(0o555)
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    open_to_all(tmp_path)
     request.getfixturevalue("nobody")
     with pytest.raises(UserError, match="without permission to write, expected it"):
         examine(closed, {}, ["results.json"], overwrite=False)
@@ -152,8 +160,7 @@ def test_a_cache_that_is_only_read_serves_what_is_complete(tmp_path, request):
     """A shared cache that its owner has closed, of no use to others."""
     cache = Cache(tmp_path / "cache")
     path = cache.entry("texts", "key.npy", lambda path: path.write_text("content") and None)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     path.parent.chmod(0o555)
     request.getfixturevalue("nobody")

@@ -172,7 +172,7 @@ def test_another_jobs_parts_are_not_taken_for_this_ones(tmp_path, recommender, m
         ('{"history": [1]}', "line 3, history: found [1], expected a list of item ids"),
         ('{"user_id": "u"}', "line 3, history: found nothing, expected a list of item ids"),
         ('{"user_id": 7, "history": []}', "line 3, user_id: found 7, expected a string or null"),
-        ('{"history": ' + "[" * 9999, "line 3: found no JSON (maximum recursion depth"),
+        ('{"history": ' + "[" * 9999, "line 3: found no JSON (its lists are nested too deeply"),
         ('{"history": ' + "9" * 9999, "line 3: found no JSON (Exceeds the limit"),
         ('{"history": [NaN]}', "line 3, history: found [nan], expected a list of item ids"),
     ],

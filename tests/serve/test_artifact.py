@@ -72,7 +72,7 @@ def artefacts(models, tmp_path_factory):
 
 
 def settings(model, folder, **changes) -> ExportConfig:
-    return ExportConfig(model=str(model), output_dir=str(folder), k=K, **changes)
+    return ExportConfig(model=str(model), output_dir=str(folder), **{"k": K, **changes})
 
 
 def reader(word: str) -> str:
@@ -193,7 +193,7 @@ def test_the_card_says_what_it_is(artefacts):
     text = (artefacts["lightgcn"] / "README.md").read_text()
     assert text.startswith("# LightGCN on hand-made\n")
     assert f"fingerprint {WORLD.fingerprint}" in text
-    assert '"seed": 7' in text
+    assert "The student's own card holds no figures." in text
     assert "| licence of the weights | not stated |" in text
 
 

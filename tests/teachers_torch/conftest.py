@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from teachers_torch.items import inputs
-from teachers_torch.sequence import item_inputs
 from tests.teachers_torch.worlds import TEXT_SIZE, ring_world, text_vectors
 
 
@@ -19,5 +18,5 @@ def one_thread():
 def ring(monkeypatch):
     """The ring world, its texts encoded by hash in place of a language model."""
     monkeypatch.setattr(inputs, "encode_texts", text_vectors)
-    monkeypatch.setattr(item_inputs, "vector_width", lambda *_: TEXT_SIZE)
+    monkeypatch.setattr(inputs, "vector_width", lambda *_: TEXT_SIZE)
     return ring_world()

@@ -220,7 +220,10 @@ def test_precomputeds_fingerprint_ignores_seed_and_place(ring, tmp_path):
 
 def test_names():
     """A teacher that the documentation promises and the registry lacks."""
-    assert TEACHERS == ("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed")
+    assert set(TEACHERS) == {
+        *("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed"),
+        *("neighbours", "popularity", "recent-popularity"),
+    }
 
 
 def test_no_jax_and_a_light_config():

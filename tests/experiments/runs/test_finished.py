@@ -10,6 +10,7 @@ from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS
 from experiments.runs import finished as trials
 from experiments.runs.finished import FinishedRun
+from experiments.stages import students
 from experiments.stages.record import read_record
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
@@ -133,7 +134,7 @@ def test_a_run_that_chooses_never_ranks_the_test_part(tmp_path, trained):
 def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, monkeypatch):
     """A kill that costs more than the epoch in progress, or leaves half a result behind."""
     whole = finished_run(configs(tmp_path), tmp_path / "whole")
-    epochs, write = [], trials.append_json_line
+    epochs, write = [], students.append_json_line
 
     def stopping(path, event):
         write(path, event)
@@ -141,7 +142,7 @@ def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, monkeypatch):
         if event["epoch"] == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trials, "append_json_line", stopping)
+    monkeypatch.setattr(students, "append_json_line", stopping)
     parsed = configs(tmp_path)
     often = dataclasses.replace(parsed[TrainConfig], checkpoint_seconds=0)
     settings = {**parsed, TrainConfig: often}
