@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -157,7 +157,7 @@ def _random_vectors(task: Task, teachers: Sequence[AnyTeacher], live: LiveTeache
         return rng.standard_normal((rows, width), dtype=np.float32).astype(np.float16)
 
     return [
-        teacher
+        cast(Source, teacher)
         if gives_scores(teacher) or items is None
         else Vectors(
             name=teacher.name,
