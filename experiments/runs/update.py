@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from bridge.yesterday import Yesterday, read_yesterday
 from experiments.cli.command import Call
 from experiments.cli.flags import config_of
 from experiments.cli.settings import Settings
-from experiments.reporting.results import Data
-from experiments.reporting.tables import data_lines, print_files
+from experiments.reporting.tables import print_files
 from experiments.reporting.update import MODELS, update_table
 from experiments.runs.finished import FinishedRun, finish_run, run_files
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs
@@ -25,6 +24,7 @@ from experiments.stages.new_rows import check_rows, item_vectors
 from experiments.stages.record import SCHEMA_VERSION, describe_data, describe_split, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.seconds import describe_timing
+from experiments.stages.sheets import show_sheet
 from experiments.stages.students import Place, logger, run_name, student_facts
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
@@ -77,10 +77,9 @@ def run(call: Call) -> None:
     """
     reporter, output = call.reporter, Path(call.settings.run.output_dir)
     update = _plan(call)
-    for line in (*data_lines(cast(Data, describe_data(update.plan.task))), *_told(update.changes)):
+    show_sheet(update.plan.task, reporter)
+    for line in _told(update.changes):
         reporter.say(line)
-    for warning in update.plan.task.sheet.warnings:
-        reporter.warn(str(warning))
     folder = examine(
         output,
         _identity(update),

@@ -15,6 +15,7 @@ from experiments.cli.settings import Settings
 from experiments.stages.data import load_domain, load_task
 from experiments.stages.progress import TeacherProgress
 from experiments.stages.run_folder import RunFolder, claimed, examine, finish
+from experiments.stages.sheets import show_sheet
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
@@ -36,6 +37,8 @@ def run(call: Call) -> None:
     folders = {
         name: examine_folder(name, domains, settings, config) for name, config in chosen.items()
     }
+    for domain in domains:
+        show_sheet(Task(domain, leave_one_out(domain.interactions)), call.reporter)
     for name, config in chosen.items():
         folder = folders[name].path / name
         if folders[name].found == "finished":
