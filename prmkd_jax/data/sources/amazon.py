@@ -206,8 +206,10 @@ def _reviews(path: Path, generation: Generation, clock: Clock) -> Iterator[Batch
         batches = frames(path, generation.ratings, "csv", header)
         yield from canonical(batches, columns, clock)
         return
-    batches = frames(path, list(generation.reviews.values()), "jsonl")
-    yield from canonical(batches, generation.reviews, clock)
+    fields = generation.reviews
+    identifiers = [fields["user_id"], fields["item_id"]]
+    batches = frames(path, list(fields.values()), "jsonl", identifiers=identifiers)
+    yield from canonical(batches, fields, clock)
 
 
 def _metadata(path: Path, generation: Generation) -> Iterator[pl.DataFrame]:

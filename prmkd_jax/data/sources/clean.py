@@ -41,6 +41,7 @@ _PRICE_CHARS = 40
 _HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,2000}>")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f\u200b\ufeff]+")
+_HALF = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"\d[\d,. ]*")
 # Lists as NumPy prints them, which pandas' csv has: ['a' 'b'], array(['a', 'b'], dtype=object).
 _ARRAY = re.compile(r"\barray\((\[[^()]*\])(?:,\s*dtype=\w+)?\)")
@@ -160,6 +161,38 @@ def price(value: Value) -> float | None:
     return float(digits) if digits.count(".") <= 1 else None
 
 
+def identifier(value: Value, where: str) -> str | None:
+    """An id of JSON or a Python literal as text; None where there is none.
+
+    Args:
+        value: the cell.
+        where: file, row and field, for errors.
+
+    Raises:
+        UserError: it is neither text nor a whole number, or has half a character.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()) or value != value:
+        return None
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        require_characters(str(value), where)
+        return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    raise UserError(f"{where}: found {value!r}, expected text or a whole number as an id")
+
+
+def require_characters(told: str, where: str) -> None:
+    """Refuses half a character, as "\\ud83d" alone in JSON, which no UTF-8 file can hold.
+
+    Raises:
+        UserError: there is one.
+    """
+    if not told.isascii() and _HALF.search(told):
+        raise UserError(
+            f"{where}: found {told[:60]!r}, which has half a character, expected whole ones"
+        )
+
+
 def item_frame(rows: Iterable[Row], place: Place) -> pl.DataFrame:
     """Cleans a batch of catalogue rows.
 
@@ -171,7 +204,9 @@ def item_frame(rows: Iterable[Row], place: Place) -> pl.DataFrame:
         A frame with all columns of `ITEM_COLUMNS`; rows without an id are left out.
     """
     rows = list(rows)
-    identifiers = [_identifier(row.get("item_id"), index, place) for index, row in enumerate(rows)]
+    identifiers = [
+        identifier(row.get("item_id"), place.row(index)) for index, row in enumerate(rows)
+    ]
     columns: dict[str, list[str | None] | list[float | None]] = {
         name: [text(row.get(name)) for row in rows]
         for name in ("title", "brand", "description", "image_path", "image_url")
@@ -181,17 +216,6 @@ def item_frame(rows: Iterable[Row], place: Place) -> pl.DataFrame:
     columns["item_id"] = identifiers
     frame = pl.DataFrame({name: columns[name] for name in ITEM_COLUMNS}, schema=ITEM_COLUMNS)
     return frame.filter(pl.col("item_id").is_not_null())
-
-
-def _identifier(value: Value, index: int, place: Place) -> str | None:
-    if value is None or (isinstance(value, str) and not value.strip()) or value != value:
-        return None
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    row = place.row(index)
-    raise UserError(f"{row}: found {value!r}, expected text or a whole number as an id")
 
 
 def _names(value: Value) -> Iterator[str]:

@@ -4,8 +4,6 @@ polars reads fast; where it stumbles (a quote in the middle of a cell, a number 
 stood before), Python's own csv and json read the rest, slowly, and say which row is at fault.
 """
 
-import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +12,10 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.sources.cells import ids
-from prmkd_jax.data.sources.clean import Row, Value, python_literal
+from prmkd_jax.data.sources.clean import Row
 from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_rows
-from prmkd_jax.data.sources.files import Block, blocks, format_of
+from prmkd_jax.data.sources.files import blocks, format_of
+from prmkd_jax.data.sources.json_rows import json_frames, json_rows
 from prmkd_jax.data.sources.place import Place
 
 _ROWS = 200_000
@@ -54,7 +53,7 @@ def columns_of(path: Path, kind: str | None = None) -> list[str]:
     if kind == "jsonl":
         names: dict[str, None] = {}
         for block in blocks(path, size=_SAMPLED):
-            for _, row in _json_rows(path, block):
+            for _, row in json_rows(path, block):
                 names.update(dict.fromkeys(row))
             break
         if not names:
@@ -71,7 +70,11 @@ def columns_of(path: Path, kind: str | None = None) -> list[str]:
 
 
 def frames(
-    path: Path, columns: Sequence[str], kind: str | None = None, header: bool = True
+    path: Path,
+    columns: Sequence[str],
+    kind: str | None = None,
+    header: bool = True,
+    identifiers: Sequence[str] = (),
 ) -> Iterator[Batch]:
     """Reads some columns of a file in batches.
 
@@ -80,16 +83,19 @@ def frames(
         columns: their names; without a header, the names of all columns.
         kind: csv, tsv, jsonl or parquet; by default what the file's name says.
         header: whether csv and tsv begin with the names.
+        identifiers: columns of ids, which in JSON must be texts or whole numbers.
 
     Returns:
         Frames with exactly these columns; of text files all are String.
 
     Raises:
-        UserError: the file is damaged, or a row has too many cells.
+        UserError: the file is damaged, a row has too many cells, or JSON has something else in
+            place of an id.
     """
     kind = kind or format_of(path)
     if kind == "jsonl":
-        yield from _json_frames(path, columns)
+        for first, frame in json_frames(path, columns, identifiers):
+            yield Batch(frame, Place(str(path), first, "line"))
         return
     if kind == "parquet":
         yield from _parquet_frames(path, columns)
@@ -145,7 +151,7 @@ def dicts(
             yield Rows(frame.to_dicts(), place)
     elif kind == "jsonl":
         for block in blocks(path):
-            rows = [row for _, row in _json_rows(path, block)]
+            rows = [row for _, row in json_rows(path, block)]
             yield Rows(rows, Place(str(path), block.first_line, "line"))
     else:
         for first, frame in careful_csv(path, columns, kind, True, 0, _ITEM_ROWS):
@@ -161,62 +167,6 @@ def _parquet_frames(path: Path, columns: Sequence[str], rows: int = _ROWS) -> It
             done += len(frame)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, "parquet file", error) from None
-
-
-def _json_frames(path: Path, columns: Sequence[str]) -> Iterator[Batch]:
-    schema = pl.Schema(dict.fromkeys(columns, pl.String))
-    for block in blocks(path):
-        place = Place(str(path), block.first_line, "line")
-        try:
-            frame = pl.read_ndjson(io.BytesIO(block.text), schema=schema)
-            nested = frame.select(pl.any_horizontal(pl.all().str.contains(r"^[\[{]").any())).item()
-        except pl.exceptions.PolarsError:
-            nested = True
-        if nested:
-            frame = pl.DataFrame(_json_cells(path, block, columns), schema=schema)
-        yield Batch(frame, place)
-
-
-def _json_cells(path: Path, block: Block, columns: Sequence[str]) -> dict[str, list[str | None]]:
-    """The cells as polars would have read them; refuses lists and objects."""
-    cells: dict[str, list[str | None]] = {name: [] for name in columns}
-    for number, row in _json_rows(path, block):
-        for name in columns:
-            value = row.get(name)
-            if isinstance(value, list | tuple | dict):
-                shown = repr(value)[:60]
-                raise UserError(
-                    f"{path}, line {number}, {name}: found {shown}, expected text or a number"
-                )
-            cells[name].append(_as_text(value))
-    return cells
-
-
-def _json_rows(path: Path, block: Block) -> Iterator[tuple[int, Row]]:
-    """Each line's number and mapping: JSON, or a Python literal as in Amazon's files of 2014."""
-    for number, line in enumerate(block.text.split(b"\n"), start=block.first_line):
-        if not line.strip():
-            continue
-        try:
-            row = python_literal(line.decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            row = None
-        if not isinstance(row, dict):
-            shown = line[:60].decode("utf-8", "replace")
-            hint = " a line, not a list of them" if line.lstrip().startswith(b"[") else ""
-            raise UserError(f"{path}, line {number}: found {shown!r}, expected a JSON object{hint}")
-        yield number, row
-
-
-def _as_text(value: Value) -> str | None:
-    """As polars writes a JSON value where a text is wanted."""
-    if value is None or isinstance(value, str):
-        return value
-    if value != value:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value)
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> UserError:

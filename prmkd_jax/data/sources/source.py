@@ -1,14 +1,15 @@
 """What every reader hands over, and how histories that are lists become rows."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.clean import Value
+from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.data.sources.clean import Value, require_characters
 from prmkd_jax.data.sources.files import whole_text
 from prmkd_jax.data.sources.place import Place, shown
 from prmkd_jax.data.sources.rows import Batch
@@ -79,8 +80,10 @@ class _Twice(Exception):
     """A field that an object has twice; the first one would be lost."""
 
 
-def _once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+def _once(path: Path, pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     made = dict(pairs)
+    for name in made:
+        require_characters(name, f"{path}, a field")
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         raise _Twice(repr(next(name for name in names if names.count(name) > 1))[:60])
@@ -94,12 +97,16 @@ def json_object(path: Path) -> Mapping[str, Value]:
         UserError: it is none.
     """
     try:
-        value = json.loads(whole_text(path), object_pairs_hook=_once)
+        value = json.loads(whole_text(path), object_pairs_hook=functools.partial(_once, path))
     except _Twice as twice:
         raise UserError(f"{path}: found the field {twice} twice, expected each once") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}, line {error.lineno}: found no JSON ({error.msg}), expected one object"
+        ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(
+            f"{path}: found no JSON ({first_line(error)}), expected one object"
         ) from None
     except RecursionError:
         raise UserError(f"{path}: found JSON nested too deep, expected one object") from None
@@ -119,6 +126,7 @@ def id_list(path: Path, key: str, value: Value) -> list[str]:
     for item in value:
         if isinstance(item, bool) or not isinstance(item, int | str) or not str(item).strip():
             raise UserError(f"{path}, field {key!r}: found {_short(item)}, expected an item's id")
+        require_characters(str(item), f"{path}, field {key!r}")
     return [str(item) for item in value]
 
 

@@ -158,8 +158,9 @@ def clock_notes(columns: Mapping[str, str], files: int) -> tuple[str, ...]:
 
 def _all_frames(paths: Iterable[Path], columns: Mapping[str, str]) -> Iterator[Batch]:
     wanted = list(dict.fromkeys(columns.values()))
+    identifiers = [columns["user_id"], columns["item_id"]]
     for path in paths:
-        yield from frames(path, wanted)
+        yield from frames(path, wanted, identifiers=identifiers)
 
 
 def _items(config: PrepareConfig, paths: Sequence[Path]) -> Iterator[pl.DataFrame]:

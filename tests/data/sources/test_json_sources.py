@@ -120,3 +120,16 @@ def test_files_that_do_not_fit_are_refused(tmp_path, source, files, message):
     with pytest.raises(UserError, match=message):
         run(tmp_path, source, {**good, **files})
     assert not [*(tmp_path / "data").glob("*")]
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        (r'{"0": ["\ud83d"]}', r"field '0': found '\\ud83d', which has half a character"),
+        (r'{"a\udc00": ["0"]}', r"a field: found 'a\\udc00', which has half a character"),
+        (f'{{"0": [{"1" * 5000}]}}', r"found no JSON \(Exceeds the limit"),
+    ],
+)
+def test_ids_that_no_file_can_hold_are_refused(tmp_path, lists, message):
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, "lcrec", {**LCREC, "d.inter.json": lists})

@@ -1,9 +1,12 @@
 import datetime as dt
+import decimal
 import gzip
 import os
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prmkd_jax.common.errors import UserError
@@ -359,3 +362,77 @@ def test_ids_of_the_catalogue_are_read_as_those_of_the_interactions(tmp_path):
 def test_one_column_is_not_two(tmp_path):
     with pytest.raises(UserError, match="--item_column: found 'user_id', the column of --user_col"):
         run(tmp_path, write(tmp_path, "log.csv", CSV), item_column="user_id")
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        (r'"a\ud83d"', r"'a\\ud83d', which has half a character, expected whole ones"),
+        (r'"a\udc00b"', r"'a\\udc00b', which has half a character, expected whole ones"),
+        ("true", "True, expected text or a whole number as an id"),
+        ("7.5", "7.5, expected text or a whole number as an id"),
+        ("9007199254740993.0", "9007199254740992.0, expected text or a whole number as an id"),
+        ("1e300", "1e[+]300, expected text or a whole number as an id"),
+    ],
+)
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_what_is_no_id_in_json_is_told_by_line(tmp_path, column, cell, found):
+    sound = {"user_id": '"u"', "item_id": '"i"', "timestamp": "1538352000"}
+    lines = [", ".join(f'"{name}": {value}' for name, value in row.items()) for row in (
+        sound, {**sound, column: cell})]  # fmt: skip
+    log = write(tmp_path, "log.jsonl", "".join(f"{{{line}}}\n" for line in lines))
+    with pytest.raises(UserError, match=f"^{log}, line 2, {column}: found {found}$"):
+        run(tmp_path, log)
+
+
+def test_what_is_an_id_in_json_stays_as_it_is_written(tmp_path):
+    cells = [r'"a\u0000b"', '"true"', '"7.5"', "7.0", "12345678901234567890", r'"\ud83d\ude00"']
+    log = write(
+        tmp_path,
+        "log.jsonl",
+        "".join(
+            f'{{"user_id": {cell}, "item_id": "i", "timestamp": 1538352000}}\n' for cell in cells
+        ),
+    )
+    run(tmp_path, log)
+    wanted = ["a\0b", "true", "7.5", "7", "12345678901234567890", "\U0001f600"]
+    assert [row[0] for row in rows(tmp_path)] == wanted
+
+
+HOURS = [dt.datetime(2018, 10, 1, hour, tzinfo=dt.UTC) for hour in range(2)]
+
+
+def test_a_folder_as_spark_leaves_it(tmp_path):
+    """Parts below folders, INT96, checksums, marks of jobs, and a part half written."""
+    for day, hour in enumerate(HOURS):
+        part = tmp_path / "orders" / f"day={day}" / f"part-0000{day}-c000.snappy.parquet"
+        part.parent.mkdir(parents=True)
+        table = pa.table({"user_id": [1], "item_id": ["007"], "timestamp": [hour]})
+        pq.write_table(table, part, use_deprecated_int96_timestamps=True)
+        part.with_name(f".{part.name}.crc").write_bytes(b"crc\0")
+    for name in ("_SUCCESS", "._SUCCESS.crc", "_committed_12", "_temporary/0/part-1.parquet"):
+        (tmp_path / "orders" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "orders" / name).write_bytes(b"half" if "/" in name else b"")
+    run(tmp_path, str(tmp_path / "orders"))
+    assert rows(tmp_path) == [("1", "007", 1538352000000), ("1", "007", 1538355600000)]
+
+
+def test_files_as_bigquery_extracts_them(tmp_path):
+    """NUMERIC is a decimal of 38 digits, 9 of them a fraction."""
+    numeric = pa.decimal128(38, 9)
+    large = decimal.Decimal("12345678901234567890123456789")
+    for number, hour in enumerate(HOURS):
+        table = pa.table(
+            {
+                "user_id": pa.array([large], numeric),
+                "item_id": pa.array([decimal.Decimal(number)], numeric),
+                "timestamp": pa.array([hour], pa.timestamp("us", "UTC")),
+                "rating": pa.array([decimal.Decimal("3.5")], numeric),
+            }
+        )
+        pq.write_table(table, tmp_path / f"orders-{number:012d}.parquet")
+    run(tmp_path, str(tmp_path / "orders-*.parquet"))
+    assert rows(tmp_path) == [
+        (str(large), "0", 1538352000000, 3.5),
+        (str(large), "1", 1538355600000, 3.5),
+    ]
