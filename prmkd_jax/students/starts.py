@@ -1,8 +1,8 @@
 """Item tables that begin from vectors of the items: of their texts, or of teachers.
 
 The table's directions are the vectors' principal components, all scaled by one number to a chosen
-standard deviation, which matters more than anything else (docs/students.md). The result is a plain
-table of the same size, trained like any other.
+standard deviation (docs/students.md). The result is a plain table of the same size, trained like
+any other.
 """
 
 from collections.abc import Sequence
