@@ -20,7 +20,7 @@ from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.top_k import TopK, top_k
 from prmkd_jax.serve.exported import Exported
-from prmkd_jax.serve.recommender import with_mean_user
+from prmkd_jax.serve.users import with_mean_user
 from prmkd_jax.students.registry import about
 from prmkd_jax.students.student import (
     Student,

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.serve.asked import Filters, Histories, Ids, ItemLists
 from prmkd_jax.serve.compiled import (
     Structure,
     best_items,
@@ -20,20 +21,17 @@ from prmkd_jax.serve.compiled import (
     similar_items,
 )
 from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, read_explanation
-from prmkd_jax.serve.exported import USER_TABLE, Exported, read_exported
+from prmkd_jax.serve.exported import Exported, read_exported
+from prmkd_jax.serve.judge import JUDGED_K, judge, judging_items
 from prmkd_jax.serve.new_items import Map, RowMap, check_new, choose_map, extend, text_vectors
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
 from prmkd_jax.serve.self_check import CHECK, check_answers
+from prmkd_jax.serve.users import own_vectors, with_mean_user
 from prmkd_jax.students.registry import about
-from prmkd_jax.students.student import Params, flatten_params, structure, unflatten_params
+from prmkd_jax.students.student import structure
 
 # Least k that is compiled; it grows by doubling.
 _LEAST_K = 16
-# Held-out items are judged by the answers to so many one-item histories, to so many places.
-_MOST_JUDGES, _JUDGED_K = 1024, 10
-
-ItemLists = Sequence[str] | Sequence[Sequence[str]]
-"""Item ids for all histories, or a list of them for each history."""
 
 
 class Recommended(NamedTuple):
@@ -68,36 +66,6 @@ class Answer(NamedTuple):
     ranks: Mapping[str, list[float | None]] | None = None
 
 
-class _Histories(NamedTuple):
-    """Histories as rows of the student's tables.
-
-    Attributes:
-        items: each history's known items, oldest first.
-        unknown: how many other items each history has.
-        users: each user's row, −1 where unknown.
-    """
-
-    items: list[list[int]]
-    unknown: list[int]
-    users: list[int]
-
-
-class _Filters(NamedTuple):
-    """Which items may be recommended.
-
-    Attributes:
-        valid: by the lists that hold for all histories.
-        allowed: each history's list of its own; None where there are none.
-        denied: likewise.
-        seen: whether the items of the history are left out.
-    """
-
-    valid: Bool[np.ndarray, " V"]
-    allowed: list[list[int]] | None
-    denied: list[list[int]] | None
-    seen: bool
-
-
 class Recommender:
     """Recommends with one exported student; a batch of any size, without training data.
 
@@ -126,8 +94,7 @@ class Recommender:
         self._graphdef = Structure(structure(exported.config, exported.facts))
         self._params = jax.tree.map(jnp.asarray, with_mean_user(exported.params))
         self._items = jnp.asarray(exported.items)
-        self._item_row = {item: row for row, item in enumerate(exported.item_ids)}
-        self._user_row = {user: row for row, user in enumerate(exported.user_ids or ())}
+        self._ids = Ids(exported.item_ids, exported.user_ids or ())
 
     @classmethod
     def load(cls, folder: Path | str) -> "Recommender":
@@ -150,7 +117,7 @@ class Recommender:
     ) -> list[list[tuple[int, float]]]:
         """Rows and scores of the best items."""
         answers = self.recommend(histories, k, users=users)
-        return [[(self._item_row[one.item], one.score) for one in each.items] for each in answers]
+        return [[(self._ids.items[one.item], one.score) for one in each.items] for each in answers]
 
     def recommend(
         self,
@@ -183,13 +150,13 @@ class Recommender:
         """
         if k < 1:
             raise ValueError(f"k: found {k}, expected at least 1")
-        read = self._histories(histories, users)
-        filters = self._filters(allow, deny, filter_seen, len(histories))
+        read = self._ids.histories(histories, users)
+        filters = self._ids.filters(allow, deny, filter_seen, len(histories))
         named = self.exported.titles if explain or titles else None
         answers: list[Answer] = []
         for first in range(0, len(histories), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
-            some = _Histories(read.items[part], read.unknown[part], read.users[part])
+            some = read.part(part)
             items, scores = self._best(some, filters, part, k)
             for row, (known, unknown, user) in enumerate(zip(*some, strict=True)):
                 found: list[Recommended] = []
@@ -216,8 +183,8 @@ class Recommender:
                 told[PLAIN_NAME] = [rank if np.isfinite(rank) else None for rank in row]
         for view in () if self._explanation is None else self._explanation.teachers:
             for told, history, items in zip(ranks, histories, asked, strict=True):
-                rows = [self._item_row[item] for item in items]
-                told[view.name] = view.ranks(self._known(history), rows, filter_seen)
+                rows = [self._ids.items[item] for item in items]
+                told[view.name] = view.ranks(self._ids.known(history), rows, filter_seen)
         return [answer._replace(ranks=told) for answer, told in zip(answers, ranks, strict=True)]
 
     @cached_property
@@ -254,12 +221,12 @@ class Recommender:
         """
         if len(items) != len(histories):
             raise ValueError(f"items: found {len(items)} lists, expected {len(histories)}")
-        read = self._histories(histories, users)
-        wanted = [[self._item_row.get(item, -1) for item in row] for row in items]
+        read = self._ids.histories(histories, users)
+        wanted = [[self._ids.items.get(item, -1) for item in row] for row in items]
         out: list[list[float]] = []
         for first in range(0, len(histories), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
-            some = _Histories(read.items[part], read.unknown[part], read.users[part])
+            some = read.part(part)
             rows = padded_rows(len(some.items))
             seen = [sorted(set(each)) if filter_seen else [] for each in some.items]
             ranked = ranks_of(
@@ -295,9 +262,9 @@ class Recommender:
         Raises:
             UserError: the student doesn't know the item.
         """
-        if item not in self._item_row:
+        if item not in self._ids.items:
             raise UserError(f"similar: found item {item!r}, expected one that the student knows")
-        row = self._item_row[item]
+        row = self._ids.items[item]
         best = similar_items(self._directions, jnp.int32(row), self._compiled_k(k))
         items, scores = np.asarray(best.items)[0, :k], np.asarray(best.scores)[0, :k]
         return self._recommended(items, scores, self.exported.titles if explain else None)
@@ -359,41 +326,23 @@ class Recommender:
         return larger
 
     def _judge(self) -> Callable[[np.ndarray, np.ndarray], float]:
-        """Whether other rows bring held-out items into the lists where their own rows do.
-
-        The lists are the first places of one-item histories of known items. Judged is
-        2 · common / (own + other) over the places that held-out items have in them.
-        """
-        rows = np.linspace(0, len(self._item_row) - 1, min(_MOST_JUDGES, len(self._item_row)))
-        items = [[int(row)] for row in np.unique(rows.astype(int))]
+        """Judges rows of known items by the answers to one-item histories, see `serve.judge`."""
+        items = [[row] for row in judging_items(len(self._ids.items))]
         blocks = []
         for first in range(0, len(items), MOST_ROWS):
             part = items[first : first + MOST_ROWS]
-            some = _Histories(part, [0] * len(part), [-1] * len(part))
+            some = Histories(part, [0] * len(part), [-1] * len(part))
             blocks.append(self._queries(some, padded_rows(len(part)))[: len(part)])
         queries = jnp.concatenate(blocks)
         seen = jnp.asarray(items, jnp.int32)
 
-        def best(table: Array) -> np.ndarray:
+        def best(table: Float[Array, "V D"]) -> np.ndarray:
             valid = jnp.ones(len(table), bool)
-            k = min(_JUDGED_K, len(table))
+            k = min(JUDGED_K, len(table))
             found = best_items(self._graphdef, self._params, queries, table, k, seen, None, valid)
             return np.asarray(found.items)
 
-        true = best(self._items)
-
-        def agree(held: np.ndarray, predicted: np.ndarray) -> float:
-            table = self._items.at[held].set(jnp.asarray(predicted, self._items.dtype))
-            pairs = [
-                (set(row) & wanted, set(other) & wanted)
-                for wanted in [set(held.tolist())]
-                for row, other in zip(true.tolist(), best(table).tolist(), strict=True)
-            ]
-            places = sum(len(one) + len(other) for one, other in pairs)
-            common = sum(len(one & other) for one, other in pairs)
-            return 2 * common / places if places else 0.0
-
-        return agree
+        return judge(self._items, best)
 
     @cached_property
     def _directions(self) -> Float[Array, "V D"]:
@@ -403,46 +352,8 @@ class Recommender:
             table = table[:, : similar_by(self.exported.config)]
         return table / jnp.maximum(jnp.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
 
-    def _histories(
-        self, histories: Sequence[Sequence[str]], users: Sequence[str | None] | None
-    ) -> _Histories:
-        if any(isinstance(history, str) for history in histories):
-            raise ValueError("histories: found a string, expected a list of item ids a history")
-        if users is not None and len(users) != len(histories):
-            raise ValueError(f"users: found {len(users)}, expected {len(histories)}")
-        items = [self._known(history) for history in histories]
-        unknown = [len(history) - len(row) for history, row in zip(histories, items, strict=True)]
-        given = [None] * len(histories) if users is None else users
-        rows = [-1 if user is None else self._user_row.get(user, -1) for user in given]
-        return _Histories(items, unknown, rows)
-
-    def _known(self, ids: Sequence[str]) -> list[int]:
-        """The rows of the items that the student knows."""
-        return [self._item_row[item] for item in ids if item in self._item_row]
-
-    def _filters(
-        self, allow: ItemLists | None, deny: ItemLists | None, seen: bool, histories: int
-    ) -> _Filters:
-        valid = np.ones(len(self._item_row), dtype=bool)
-        allowed = denied = None
-        if allow is not None and _for_all(allow):
-            valid[:] = False
-            valid[self._known(cast(Sequence[str], allow))] = True
-        elif allow is not None:
-            allowed = self._lists("allow", allow, histories)
-        if deny is not None and _for_all(deny):
-            valid[self._known(cast(Sequence[str], deny))] = False
-        elif deny is not None:
-            denied = self._lists("deny", deny, histories)
-        return _Filters(valid, allowed, denied, seen)
-
-    def _lists(self, name: str, lists: ItemLists, histories: int) -> list[list[int]]:
-        if len(lists) != histories:
-            raise ValueError(f"{name}: found {len(lists)} lists, expected {histories}")
-        return [self._known(each) for each in lists]
-
     def _best(
-        self, read: _Histories, filters: _Filters, part: slice, k: int
+        self, read: Histories, filters: Filters, part: slice, k: int
     ) -> tuple[Int32[np.ndarray, "rows most"], Float32[np.ndarray, "rows most"]]:
         """Items and scores, best first; rows past the last history mean nothing."""
         rows = padded_rows(len(read.items))
@@ -466,37 +377,18 @@ class Recommender:
 
     def _compiled_k(self, k: int) -> int:
         """The next size that is compiled; more than all items are not asked for."""
-        return doubled(min(k, len(self._item_row)), _LEAST_K)
+        return doubled(min(k, len(self._ids.items)), _LEAST_K)
 
-    def _queries(self, read: _Histories, rows: int) -> Float[Array, "rows D"]:
+    def _queries(self, read: Histories, rows: int) -> Float[Array, "rows D"]:
         """The user vectors."""
         if not self._said.user_vector_per_prefix:
-            return jnp.asarray(self._own_vectors(read, rows))
+            return jnp.asarray(own_vectors(self.exported, read, rows))
         # The row after the last user's is the mean user's.
-        mean = len(self._user_row)
+        mean = len(self._ids.users)
         users = [mean if user < 0 else user for user in read.users]
         window = self.exported.facts.window
         packed, slots = history_rows(read.items, users, window, self._said.own_slot, rows)
         return encode_rows(self._graphdef, self._params, packed, slots)
-
-    def _own_vectors(self, read: _Histories, rows: int) -> Float32[np.ndarray, "rows D"]:
-        """The users' own vectors, or those that their histories make."""
-        own, fold_in = self.exported.users, self.exported.fold_in
-        if own is None:
-            raise ValueError("the export holds no user vectors")
-        out = np.zeros((rows, own.shape[1]), np.float32)
-        for row, (items, user) in enumerate(zip(read.items, read.users, strict=True)):
-            if user >= 0:
-                out[row] = own[user]
-            elif fold_in is None:
-                raise UserError(
-                    f"{self.exported.card['label']}: found a user without a vector, expected one "
-                    "of the users that it was trained for"
-                )
-            elif items:
-                distinct = sorted(set(items))
-                out[row] = fold_in[distinct].sum(0) / len(distinct) ** 0.5
-        return out
 
     def _recommended(
         self,
@@ -510,19 +402,3 @@ class Recommender:
             for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
             if row >= 0
         ]
-
-
-def with_mean_user(params: Params) -> Params:
-    """Adds a row to the users' table, if there is one: the mean of all users."""
-    weights = flatten_params(params)
-    tables = {
-        name: np.concatenate([table, table.mean(0, keepdims=True)])
-        for name, table in weights.items()
-        if f".{name}".endswith(f".{USER_TABLE}")
-    }
-    return unflatten_params({**weights, **tables}, params) if tables else params
-
-
-def _for_all(lists: ItemLists) -> bool:
-    """Whether it is one list of ids, not a list for each history."""
-    return all(isinstance(one, str) for one in lists)
