@@ -10,6 +10,7 @@ from prmkd_jax.data.prepared import note_digests
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress
 from prmkd_jax.data.sources.files import expanded
+from prmkd_jax.data.sources.folder import writes
 from prmkd_jax.data.sources.pictures import REPORT, fetch_pictures
 from prmkd_jax.data.sources.prepare import prepare
 from teachers_torch.config import ImageConfig
@@ -30,11 +31,13 @@ def run(call: Call) -> None:
         reporter.warn(f"--{name} has no effect: {unread[name]}")
     folder = expanded(config.data_dir) / config.name
     _rows(config, reporter)
-    if config.download_images:
-        _fetch(folder, config, reporter)
-    if config.encode_images:
-        encode_pictures(folder, call.config(ImageConfig), reporter, strict=config.strict)
-        note_digests(folder)
+    if config.download_images or config.encode_images:
+        with writes(folder):
+            if config.download_images:
+                _fetch(folder, config, reporter)
+            if config.encode_images:
+                encode_pictures(folder, call.config(ImageConfig), reporter, strict=config.strict)
+                note_digests(folder)
     default = PrepareConfig.__dataclass_fields__["data_dir"].default
     place = f" --data_dir={config.data_dir}" if config.data_dir != default else ""
     reporter.say(f"next: python -m experiments train --dataset={config.name}{place}")

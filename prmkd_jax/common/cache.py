@@ -73,7 +73,9 @@ class Cache:
 
 
 @contextlib.contextmanager
-def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(
+    path: Path, on_wait: Callable[[], None] | None = None, keep: bool = True
+) -> Iterator[None]:
     """Holds the lock of a cache entry; waits while another process holds it.
 
     The lock is a file next to the entry. The system frees it when its process ends, however it
@@ -82,6 +84,7 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
     Args:
         path: the entry's file or folder.
         on_wait: called once if another process holds the lock.
+        keep: whether the lock file stays, which saves whoever comes next from making it.
 
     Raises:
         UserError: the file system has no locks.
@@ -95,16 +98,18 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
     try:
         yield
     finally:
-        lock.release()
+        _release(lock, keep)
 
 
 @contextlib.contextmanager
-def held(folder: Path, name: str) -> Iterator[None]:
+def held(folder: Path, name: str, target: Path | None = None, keep: bool = True) -> Iterator[None]:
     """Holds a folder, or one of its files, for writing; a second process is refused.
 
     Args:
         folder: made if missing.
         name: what in it is written; commands that write other files there don't meet.
+        target: what an error names; by default the folder.
+        keep: whether the lock file stays.
 
     Raises:
         UserError: another process writes there, or the file system has no locks.
@@ -113,18 +118,27 @@ def held(folder: Path, name: str) -> Iterator[None]:
     lock = _lock(folder / f".{name}.lock")
     if not _acquire(lock, blocking=False):
         raise UserError(
-            f"{folder}: found another command that writes there, expected none: wait for it, "
-            "or take another folder"
+            f"{target or folder}: found another command that writes there, expected none: wait "
+            f"for it, or take another {'name' if target else 'folder'}"
         )
     try:
         yield
     finally:
-        lock.release()
+        _release(lock, keep)
 
 
 def _lock(path: Path) -> FileLock:
     # A lock that is a file's mere existence would outlive a process that was killed.
     return FileLock(path, fallback_to_soft=False)
+
+
+def _release(lock: FileLock, keep: bool) -> None:
+    if not keep:
+        # Who waits with the file open sees that its name is gone, and makes a new one (filelock
+        # compares them). Windows removes no open file.
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def _acquire(lock: FileLock, *, blocking: bool) -> bool:

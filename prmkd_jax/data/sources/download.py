@@ -9,7 +9,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,17 +64,16 @@ def fetch(
     Raises:
         UserError: the server refuses, or the retries are used up; what was fetched stays, and
             the next call goes on from there.
+        OSError: the file can't be written, as on a full disk, which is no fault of the server's;
+            what was fetched stays too.
     """
     if path.is_file():
         return path
     if not safe_address(address):
         raise UserError(f"{address}: found an address without https, expected https://…")
-    lock = path.with_name(f"{path.name}.lock")
-    with locked(path, lambda: say(f"another process fetches {path}; waiting for it")):
+    with locked(path, lambda: say(f"another process fetches {path}; waiting for it"), keep=False):
         if not path.is_file():
             _fetch(address, path, progress, retries)
-        # Whoever waits for this lock finds the file there, so its name may go.
-        lock.unlink(missing_ok=True)
     return path
 
 
@@ -87,7 +86,12 @@ def _fetch(address: str, path: Path, progress: Progress, retries: Retries) -> No
         try:
             _transfer(address, part, progress, path.name)
             break
-        except (_Interrupted, http.client.HTTPException, OSError) as error:
+        except OSError as error:
+            # Of this machine's disk, as the network's are `_Interrupted`; a full one names no file.
+            if error.errno is not None and error.filename is None:
+                raise OSError(error.errno, error.strerror, str(part)) from error
+            raise
+        except _Interrupted as error:
             failed = failed + 1 if _size(part) <= before else 1
             if failed > retries.times:
                 raise UserError(
@@ -115,6 +119,8 @@ def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
         with error:
             _refused(error, address, part, have)
         return
+    except (http.client.HTTPException, OSError) as error:
+        raise _Interrupted(first_line(error)) from None
     with answer:
         _require_file(answer, address)
         total = _total(answer, have)
@@ -123,7 +129,7 @@ def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
         if tag := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
             _tag_file(part).write_text(tag)
         with part.open(mode) as stream:
-            while piece := answer.read(_PIECE):
+            for piece in _pieces(answer):
                 stream.write(piece)
                 done += len(piece)
                 progress(done, total, title)
@@ -133,6 +139,22 @@ def _transfer(address: str, part: Path, progress: Progress, title: str) -> None:
         if done > total:
             part.unlink()
         raise _Interrupted(f"{done} of {total} bytes")
+
+
+def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What the server sends.
+
+    Raises:
+        _Interrupted: the line broke.
+    """
+    while True:
+        try:
+            piece = answer.read(_PIECE)
+        except (http.client.HTTPException, OSError) as error:
+            raise _Interrupted(first_line(error)) from None
+        if not piece:
+            return
+        yield piece
 
 
 def _require_file(answer: http.client.HTTPResponse, address: str) -> None:

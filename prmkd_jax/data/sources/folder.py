@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import process_runs, remove_leftovers, writing_folder
 from prmkd_jax.data.canonical import INTERACTIONS
@@ -28,6 +29,17 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     with writing_folder(target, kept=PICTURES) as folder:
         yield folder
         refuse_existing(target, overwrite)
+
+
+@contextmanager
+def writes(target: Path) -> Iterator[None]:
+    """Holds a data set while it is written.
+
+    Raises:
+        UserError: another command writes it.
+    """
+    with held(target.parent, target.name, target, keep=False):
+        yield
 
 
 def recover(target: Path) -> None:

@@ -19,7 +19,7 @@ from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress, fetch
 from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.finished import REPORT, describe_files, require_same
-from prmkd_jax.data.sources.folder import is_data_set, new_folder, recover, refuse_existing
+from prmkd_jax.data.sources.folder import is_data_set, new_folder, recover, refuse_existing, writes
 from prmkd_jax.data.sources.lcrec import open_lcrec
 from prmkd_jax.data.sources.log import Incomplete, collect
 from prmkd_jax.data.sources.recbole_atomic import open_recbole
@@ -85,8 +85,8 @@ def prepare(
         say: receives a line before each long stage.
 
     Raises:
-        UserError: anything is wrong with the files or the flags, or, with `--strict`, a warning
-            stands in the data sheet. Nothing is written then.
+        UserError: anything is wrong with the files or the flags, another call writes this data
+            set, or, with `--strict`, a warning stands in the data sheet. Nothing is written then.
     """
     config.require()
     target = expanded(config.data_dir) / config.name
@@ -94,6 +94,14 @@ def prepare(
     if not config.overwrite and is_data_set(target):
         return _found(target, config)
     refuse_existing(target, config.overwrite)
+    with writes(target):
+        return _made(target, config, progress, say)
+
+
+def _made(
+    target: Path, config: PrepareConfig, progress: Progress, say: Callable[[str], None]
+) -> Report:
+    """The work of `prepare`."""
     if config.source == "amazon" and config.download:
         download(config, progress, say)
     clock = Clock(config.time_unit)

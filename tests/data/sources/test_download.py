@@ -1,3 +1,4 @@
+import errno
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -250,6 +251,28 @@ def test_two_calls_fetch_a_file_once_and_never_write_at_once(server, tmp_path):
     assert server.ranges == [None, "bytes=1000-"]
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert sorted(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_a_full_disk_is_no_fault_of_the_server(server, tmp_path, monkeypatch):
+    """It was tried again, and then told as the address's fault."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(download.os, "fsync", full)
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/a.part'$"):
+            fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert len(server.ranges) == 1
+    assert fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={len(CONTENT)}-"]
+
+
+def test_a_refused_file_leaves_nothing(server, tmp_path):
+    server.script = [404]
+    with pytest.raises(UserError, match="found status 404"):
+        fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_answers(tmp_path):

@@ -234,6 +234,24 @@ def test_what_a_killed_call_left_is_tidied_up(tmp_path):
     assert (data / f".d.partial-{os.getppid()}").is_dir()
 
 
+def test_of_two_calls_for_one_data_set_the_second_is_refused(tmp_path):
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    told = []
+
+    def second(line):
+        with pytest.raises(UserError) as refused:
+            prepare(config(tmp_path, interactions=(path,)))
+        told.append(str(refused.value))
+        prepare(config(tmp_path, interactions=(path,), name="other"))
+
+    prepare(config(tmp_path, interactions=(path,)), say=second)
+    assert set(told) == {
+        f"{tmp_path / 'data/d'}: found another command that writes there, expected none: wait for "
+        "it, or take another name"
+    }
+    assert sorted(entry.name for entry in (tmp_path / "data").iterdir()) == ["d", "other"]
+
+
 def test_what_is_no_data_set_is_never_replaced(tmp_path):
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     (tmp_path / "data/d").mkdir(parents=True)
