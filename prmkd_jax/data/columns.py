@@ -19,46 +19,54 @@ class Columns(NamedTuple):
             catalogue C = V; closed, a fixed number, padded with item 0.
         target_column: column of each instance's own target; 0 at padding.
         valid: columns that count for each instance: distinct candidates, without the other
-            items of the user's training history if so asked. The own target always counts.
+            items of the user's training history if they are `out`. The own target always counts.
+        scored: the valid columns in which the teachers' scores count; they give the others no
+            share. None where those are all.
     """
 
     candidates: Int32[np.ndarray, " C"]
     target_column: Int32[np.ndarray, " B"]
     valid: Bool[np.ndarray, "B C"]
+    scored: Bool[np.ndarray, "B C"] | None = None
 
 
-def in_batch_columns(
-    task: Task, batch: Batch, *, mask_history: bool, deduplicate: bool = True
-) -> Columns:
+SEEN = ("out", "unwanted", "scored")
+"""What the other items of an instance's user are as columns: all in the training part are `out`;
+those of the prefix count, but are `unwanted` by the teachers; or they are `scored` like any other.
+"""
+
+
+def in_batch_columns(task: Task, batch: Batch, *, seen: str, deduplicate: bool = True) -> Columns:
     """The batch's targets as columns.
 
     Args:
         task: its training histories mask; a user's later items are never read.
         batch: a batch of the task's training instances.
-        mask_history: leave out the other items of the user's training history.
+        seen: one of `SEEN`.
         deduplicate: one column an item, in the order of the ids. Else one an instance, in the
             order of the batch: an item may then count several times, the own target too.
     """
     targets = batch.targets[batch.is_instance]
     distinct, inverse = np.unique(targets, return_inverse=True)
-    columns = _columns(task, batch, distinct, inverse, mask_history)
+    columns = _columns(task, batch, distinct, inverse, seen)
     size = len(batch.targets)
     if deduplicate:
-        missing = size - len(distinct)
-        return columns._replace(
-            candidates=np.pad(columns.candidates, (0, missing)),
-            valid=np.pad(columns.valid, ((0, 0), (0, missing))),
-        )
-    valid = np.zeros((size, size), dtype=bool)
-    valid[:, batch.is_instance] = columns.valid[:, inverse]
-    return Columns(batch.targets, np.arange(size, dtype=np.int32), valid)
+        return _padded(columns, size)
+
+    def repeated(mask: Bool[np.ndarray, "B C"]) -> Bool[np.ndarray, "B B"]:
+        out = np.zeros((size, size), dtype=bool)
+        out[:, batch.is_instance] = mask[:, inverse]
+        return out
+
+    scored = None if columns.scored is None else repeated(columns.scored)
+    return Columns(batch.targets, np.arange(size, dtype=np.int32), repeated(columns.valid), scored)
 
 
-def catalogue_columns(task: Task, batch: Batch, *, mask_history: bool) -> Columns:
+def catalogue_columns(task: Task, batch: Batch, *, seen: str) -> Columns:
     """All items as columns, under the same masks as `in_batch_columns`."""
     items = np.arange(task.dataset.num_items, dtype=np.int32)
     targets = batch.targets[batch.is_instance]
-    return _columns(task, batch, items, targets, mask_history)
+    return _columns(task, batch, items, targets, seen)
 
 
 def closed_columns(
@@ -67,7 +75,7 @@ def closed_columns(
     wanted: Int[np.ndarray, "B k"],
     size: int,
     *,
-    mask_history: bool,
+    seen: str,
 ) -> tuple[Columns, int]:
     """The batch's targets and the items that its rows want, each once, in a fixed number.
 
@@ -78,7 +86,7 @@ def closed_columns(
         batch: as in `in_batch_columns`.
         wanted: items that each row wants; those of rows at padding are not read.
         size: C, at least the number of distinct targets.
-        mask_history: as in `in_batch_columns`.
+        seen: as in `in_batch_columns`.
 
     Returns:
         The columns, and how many distinct items found no room.
@@ -97,13 +105,23 @@ def closed_columns(
     kept = more[order[: size - len(distinct)]]
     items = np.sort(np.concatenate([distinct, kept])).astype(np.int32)
     place = np.searchsorted(items, targets)
-    columns = _columns(task, batch, items, place, mask_history)
-    missing = size - len(items)
-    columns = columns._replace(
+    columns = _columns(task, batch, items, place, seen)
+    return _padded(columns, size), len(more) - len(kept)
+
+
+def _padded(columns: Columns, size: int) -> Columns:
+    """Columns that never count, up to `size`."""
+    missing = size - len(columns.candidates)
+
+    def pad(mask: Bool[np.ndarray, "B C"]) -> Bool[np.ndarray, "B size"]:
+        return np.pad(mask, ((0, 0), (0, missing)))
+
+    return Columns(
         candidates=np.pad(columns.candidates, (0, missing)),
-        valid=np.pad(columns.valid, ((0, 0), (0, missing))),
+        target_column=columns.target_column,
+        valid=pad(columns.valid),
+        scored=None if columns.scored is None else pad(columns.scored),
     )
-    return columns, len(more) - len(kept)
 
 
 def _columns(
@@ -111,7 +129,7 @@ def _columns(
     batch: Batch,
     items: Int32[np.ndarray, " C"],
     target_column: Int[np.ndarray, " instances"],
-    mask_history: bool,
+    seen: str,
 ) -> Columns:
     """Ascending items as columns; `target_column` leaves padding out."""
     size = len(batch.targets)
@@ -119,25 +137,36 @@ def _columns(
     padded[batch.is_instance] = target_column
     valid = np.zeros((size, len(items)), dtype=bool)
     valid[batch.is_instance] = True
-    if mask_history:
-        rows, read = _history_pairs(task, batch)
-        place = np.searchsorted(items, read)
-        place[place == len(items)] = 0
-        found = items[place] == read
-        valid[rows[found], place[found]] = False
-        valid[batch.is_instance, target_column] = True
-    return Columns(items, padded, valid)
+    if seen == "scored":
+        return Columns(items, padded, valid)
+    others = valid.copy()
+    rows, read = _history_pairs(task, batch, prefix=seen == "unwanted")
+    place = np.searchsorted(items, read)
+    place[place == len(items)] = 0
+    found = items[place] == read
+    others[rows[found], place[found]] = False
+    others[batch.is_instance, target_column] = True
+    if seen == "unwanted":
+        return Columns(items, padded, valid, others)
+    return Columns(items, padded, others)
 
 
 def _history_pairs(
-    task: Task, batch: Batch
+    task: Task, batch: Batch, *, prefix: bool
 ) -> tuple[Int64[np.ndarray, " pairs"], Int32[np.ndarray, " pairs"]]:
-    """(place in the batch, item) for every training item of every instance's user."""
+    """(place in the batch, item) for every training item of every instance's user.
+
+    Args:
+        task: data and split.
+        batch: the instances.
+        prefix: only the items before the instance's target.
+    """
     interactions = task.dataset.interactions
     rows = np.flatnonzero(batch.is_instance)
-    users = interactions.users[batch.instance_ids[rows]]
+    ids = batch.instance_ids[rows]
+    users = interactions.users[ids]
     start = interactions.indptr[users]
-    sizes = task.split.train_end[users] - start
+    sizes = (ids if prefix else task.split.train_end[users]) - start
     ends = np.cumsum(sizes)
     offsets = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes) + np.repeat(start, sizes)
     return np.repeat(rows, sizes), interactions.items[offsets]

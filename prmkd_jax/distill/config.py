@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.data.columns import SEEN
 
 NORMALIZATIONS = ("zscore_softmax", "sum", "minmax", "l2")
 KL_DIRECTIONS = ("reverse", "forward", "js")
@@ -133,7 +134,13 @@ class DistillConfig:
         choices=("prefix", "whole"),
     )
     kd_include_positive: bool = option(True, "Keep the row's own target among the KD columns.")
-    mask_history: bool = option(True, "Take the user's other training items out of the columns.")
+    seen_items: str = option(
+        "out",
+        "The user's other items as columns: those of the training part are taken out; those of "
+        "the prefix are unwanted, the teachers give them nothing, so that the student learns not "
+        "to repeat them; or they are scored by the teachers as all others.",
+        choices=SEEN,
+    )
     student_temperature: float = option(
         1.0, "Temperature of the student in eq. 5.", above=0, flag=False
     )

@@ -43,6 +43,7 @@ class UserInput(NamedTuple):
         valid: columns that count; padding, duplicates and the user's history don't.
         target_column: column of the own target.
         group: each column's group of popularity; None for all losses but UnKD's.
+        scored: columns in which the teachers' scores count; None for all valid ones.
     """
 
     teacher_scores: Float[Array, "K C"]
@@ -50,6 +51,7 @@ class UserInput(NamedTuple):
     valid: Bool[Array, " C"]
     target_column: Int[Array, ""]
     group: Int[Array, " C"] | None = None
+    scored: Bool[Array, " C"] | None = None
 
 
 class TeacherMeasures(NamedTuple):
@@ -95,7 +97,7 @@ class _Row(NamedTuple):
 def normalized_scores(
     user: UserInput, config: DistillConfig
 ) -> tuple[Float[Array, "K C"], Bool[Array, " C"]]:
-    """Eq. 1 (or the rivals' ranks) for all teachers of one user, and the columns it runs over.
+    """Eq. 1 (or the rivals' ranks) for all teachers of one user, and the student's columns.
 
     A teacher that does not know the instance gets 0, whatever its scores hold, nan included.
     """
@@ -110,6 +112,8 @@ def normalized_scores(
             NORMALIZE[config.score_normalization], temperature=config.temperature
         )
     counted = valid & user.available[:, None]
+    if user.scored is not None:
+        counted = counted & user.scored
     return jax.vmap(normalize)(user.teacher_scores.astype(jnp.float32), counted), valid
 
 

@@ -103,7 +103,7 @@ class ClosedColumns:
             own = _student_best(self._graphdef, self.params, batch, wanted.shape[1])
             wanted = np.concatenate([wanted, np.asarray(own)], axis=1)
         columns, left_out = closed_columns(
-            self._run.task, batch, wanted, self._size, mask_history=self._config.mask_history
+            self._run.task, batch, wanted, self._size, seen=self._config.seen_items
         )
         self.batches += 1
         self.used += int(columns.valid.any(axis=0).sum())

@@ -121,9 +121,9 @@ def _columns(
             raise ValueError("closed columns need to know what the rows want")
         return closed(batch)
     if config.negatives == "catalogue":
-        return catalogue_columns(task, batch, mask_history=config.mask_history)
+        return catalogue_columns(task, batch, seen=config.seen_items)
     return in_batch_columns(
-        task, batch, mask_history=config.mask_history, deduplicate=config.deduplicate_columns
+        task, batch, seen=config.seen_items, deduplicate=config.deduplicate_columns
     )
 
 

@@ -41,7 +41,13 @@ BATCH = _specs(
 )
 DISTILL_BATCH = _specs(
     DistillBatch,
-    columns=_specs(Columns, candidates=_EVERYWHERE, target_column=_DIVIDED, valid=_DIVIDED),
+    columns=_specs(
+        Columns,
+        candidates=_EVERYWHERE,
+        target_column=_DIVIDED,
+        valid=_DIVIDED,
+        scored=_DIVIDED,
+    ),
     teacher_instance_ids=_DIVIDED,
     scores=_DIVIDED,
 )

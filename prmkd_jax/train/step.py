@@ -115,6 +115,7 @@ def user_inputs(distill: DistillBatch, constants: Constants) -> UserInput:
         valid=jnp.asarray(columns.valid),
         target_column=jnp.asarray(columns.target_column),
         group=group,
+        scored=None if columns.scored is None else jnp.asarray(columns.scored),
     )
 
 
@@ -207,5 +208,8 @@ def _distilled(
     if distill is None or weights is None or threshold is None:
         raise ValueError("a distilled step needs its teachers")
     users = user_inputs(distill, constants)
-    logits = student.score(queries, items[distill.columns.candidates])
+    # Not picked out one by one, the catalogue's logits are those of the softmax over all items.
+    whole = config.negatives == "catalogue"
+    columns = items if whole else items[distill.columns.candidates]
+    logits = student.score(queries, columns)
     return distill_batch(logits, users, weights, threshold, config)

@@ -60,7 +60,7 @@ def some_batches():
     """Instances [B] and candidates [C] of an epoch's batches."""
     batches = TrainingBatches(TASK, MAX_SEQ_LEN, BATCH_SIZE, 0)
     for batch in batches.epoch(0):
-        columns = in_batch_columns(TASK, batch, mask_history=True)
+        columns = in_batch_columns(TASK, batch, seen="out")
         yield batch.instance_ids, columns.candidates
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.data.batches import TrainingBatches, as_batch
-from prmkd_jax.data.columns import catalogue_columns, closed_columns, in_batch_columns
+from prmkd_jax.data.columns import SEEN, catalogue_columns, closed_columns, in_batch_columns
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import history_segments, pack
 from tests.worlds import BATCH_SIZE, from_histories, random_world, task_of
@@ -21,26 +22,26 @@ def batches_of(task):
     return TrainingBatches(task, 24, BATCH_SIZE, 0).epoch(0)
 
 
-def columns_by_hand(task, batch, row, mask_history):
+def columns_by_hand(task, batch, row, seen):
     """The columns' items that count in a row, as a set."""
     histories, split = task.dataset.interactions, task.split
     if not batch.is_instance[row]:
         return set()
     own = int(batch.targets[row])
     counted = set(batch.targets[batch.is_instance].tolist())
-    if mask_history:
+    if seen == "out":
         user = int(histories.users[batch.instance_ids[row]])
         known = histories.items[histories.indptr[user] : split.train_end[user]]
         counted -= set(known.tolist())
     return counted | {own}
 
 
-@given(WORLDS, st.booleans())
-def test_columns_equal_a_search_by_hand(worlds, mask_history):
+@given(WORLDS, st.sampled_from(SEEN))
+def test_columns_equal_a_search_by_hand(worlds, seen):
     """A duplicate or padded column that counts, a known item left in, the own target left out."""
     task = task_of(from_histories(worlds, 9))
     for batch in batches_of(task):
-        columns = in_batch_columns(task, batch, mask_history=mask_history)
+        columns = in_batch_columns(task, batch, seen=seen)
         distinct = sorted(set(batch.targets[batch.is_instance].tolist()))
         assert columns.candidates.tolist() == distinct + [0] * (BATCH_SIZE - len(distinct))
         assert columns.candidates.dtype == columns.target_column.dtype == np.int32
@@ -48,7 +49,7 @@ def test_columns_equal_a_search_by_hand(worlds, mask_history):
         assert not columns.valid[:, len(distinct) :].any()
         for row in range(BATCH_SIZE):
             counted = columns.candidates[columns.valid[row]].tolist()
-            expected = columns_by_hand(task, batch, row, mask_history)
+            expected = columns_by_hand(task, batch, row, seen)
             assert counted == sorted(expected)
             if batch.is_instance[row]:
                 assert columns.candidates[columns.target_column[row]] == batch.targets[row]
@@ -64,8 +65,8 @@ def test_held_out_items_mask_nothing():
     assert (items[held_out] != histories.items[held_out]).all()
     changed = dataclasses.replace(WORLD, interactions=Interactions(histories.indptr, items))
     for batch in batches_of(TASK):
-        before = in_batch_columns(TASK, batch, mask_history=True)
-        after = in_batch_columns(task_of(changed), batch, mask_history=True)
+        before = in_batch_columns(TASK, batch, seen="out")
+        after = in_batch_columns(task_of(changed), batch, seen="out")
         assert all(map(np.array_equal, before, after))
 
 
@@ -78,31 +79,31 @@ def test_columns_of_a_small_batch_by_hand():
     batch = as_batch(histories, packed)
     assert batch.targets.tolist() == [1, 2, 1, 2, 7, 0]
     assert batch.is_instance.tolist() == [True] * 5 + [False]
-    columns = in_batch_columns(task, batch, mask_history=True)
+    columns = in_batch_columns(task, batch, seen="out")
     assert columns.candidates.tolist() == [1, 2, 7, 0, 0, 0]
     assert columns.target_column.tolist() == [0, 1, 0, 1, 2, 0]
     # User 0 trains on 0 1 2 1 and is tested on 8 after 7, so 7 stays; user 1 on 3 2 7.
     marks = ["".join(".#"[int(value)] for value in row) for row in columns.valid]
     assert marks == ["#.#...", ".##...", "#.#...", "##....", "#.#...", "......"]
-    every = in_batch_columns(task, batch, mask_history=False)
+    every = in_batch_columns(task, batch, seen="scored")
     assert every.valid[:5, :3].all()
     assert every.valid.sum() == 15
 
 
-@given(WORLDS, st.booleans())
-def test_catalogue_columns_equal_a_search_by_hand(worlds, mask_history):
+@given(WORLDS, st.sampled_from(SEEN))
+def test_catalogue_columns_equal_a_search_by_hand(worlds, seen):
     """A column that isn't its item, other masks than in the batch, an own target left out."""
     task = task_of(from_histories(worlds, 9))
     histories, split = task.dataset.interactions, task.split
     for batch in batches_of(task):
-        columns = catalogue_columns(task, batch, mask_history=mask_history)
+        columns = catalogue_columns(task, batch, seen=seen)
         assert columns.candidates.tolist() == list(range(9))
         assert columns.candidates.dtype == columns.target_column.dtype == np.int32
         for row in np.flatnonzero(batch.is_instance):
             own = int(batch.targets[row])
             assert columns.target_column[row] == own
             counted = set(range(9))
-            if mask_history:
+            if seen == "out":
                 user = int(histories.users[batch.instance_ids[row]])
                 known = histories.items[histories.indptr[user] : split.train_end[user]]
                 counted -= set(known.tolist())
@@ -110,17 +111,48 @@ def test_catalogue_columns_equal_a_search_by_hand(worlds, mask_history):
         assert not columns.valid[~batch.is_instance].any()
 
 
-@given(WORLDS, st.booleans())
-def test_without_deduplication_every_rows_target_is_a_column(worlds, mask_history):
+@given(WORLDS, st.sampled_from(["in_batch", "repeated", "closed", "catalogue"]))
+def test_unwanted_items_count_but_are_not_scored(worlds, made):
+    """An item of the prefix that the teachers score, a later item or the own target that they
+    don't, a padded column, a mask where none is asked for."""
+    task = task_of(from_histories(worlds, 9))
+    histories = task.dataset.interactions
+    make = {
+        "in_batch": in_batch_columns,
+        "repeated": functools.partial(in_batch_columns, deduplicate=False),
+        "closed": lambda *to, seen: closed_columns(
+            *to, np.ones((BATCH_SIZE, 1), int), 9, seen=seen
+        )[0],
+        "catalogue": catalogue_columns,
+    }[made]
+    for batch in batches_of(task):
+        columns, every = make(task, batch, seen="unwanted"), make(task, batch, seen="scored")
+        assert every.scored is None
+        assert make(task, batch, seen="out").scored is None
+        np.testing.assert_array_equal(columns.valid, every.valid)
+        for row in np.flatnonzero(batch.is_instance):
+            instance = int(batch.instance_ids[row])
+            first = histories.indptr[histories.users[instance]]
+            prefix = set(histories.items[first:instance].tolist()) - {int(batch.targets[row])}
+            scored = [
+                bool(v) and int(i) not in prefix
+                for v, i in zip(columns.valid[row], columns.candidates, strict=True)
+            ]
+            assert columns.scored[row].tolist() == scored
+        assert not columns.scored[~batch.is_instance].any()
+
+
+@given(WORLDS, st.sampled_from(SEEN))
+def test_without_deduplication_every_rows_target_is_a_column(worlds, seen):
     """A duplicate dropped, a padded row's target that counts, another mask for a duplicate."""
     task = task_of(from_histories(worlds, 9))
     for batch in batches_of(task):
-        columns = in_batch_columns(task, batch, mask_history=mask_history, deduplicate=False)
+        columns = in_batch_columns(task, batch, seen=seen, deduplicate=False)
         assert columns.candidates.tolist() == batch.targets.tolist()
         assert columns.target_column.tolist() == list(range(BATCH_SIZE))
         assert columns.target_column.dtype == np.int32
         for row in range(BATCH_SIZE):
-            counted = columns_by_hand(task, batch, row, mask_history)
+            counted = columns_by_hand(task, batch, row, seen)
             expected = [
                 bool(batch.is_instance[other]) and int(batch.targets[other]) in counted
                 for other in range(BATCH_SIZE)
@@ -128,8 +160,8 @@ def test_without_deduplication_every_rows_target_is_a_column(worlds, mask_histor
             assert columns.valid[row].tolist() == expected
 
 
-@given(WORLDS, st.booleans(), st.integers(0, 2**31), st.integers(0, 9))
-def test_closed_columns_equal_a_search_by_hand(worlds, mask_history, seed, room):
+@given(WORLDS, st.sampled_from(SEEN), st.integers(0, 2**31), st.integers(0, 9))
+def test_closed_columns_equal_a_search_by_hand(worlds, seen, seed, room):
     """A target without a column, a row at padding that adds items, a popular wish left out for a
     rare one, an item that found no room and isn't counted."""
     task = task_of(from_histories(worlds, 9))
@@ -138,14 +170,14 @@ def test_closed_columns_equal_a_search_by_hand(worlds, mask_history, seed, room)
         wanted = rng.integers(0, 9, size=(BATCH_SIZE, 2))
         targets = set(batch.targets[batch.is_instance].tolist())
         size = max(len(targets), room)
-        columns, left_out = closed_columns(task, batch, wanted, size, mask_history=mask_history)
+        columns, left_out = closed_columns(task, batch, wanted, size, seen=seen)
         asked = wanted[batch.is_instance].reshape(-1).tolist()
         more = sorted(set(asked) - targets, key=lambda item: (-asked.count(item), item))
         items = sorted(targets | set(more[: size - len(targets)]))
         assert left_out == len(targets | set(asked)) - len(items)
         assert columns.candidates.tolist() == items + [0] * (size - len(items))
         assert not columns.valid[:, len(items) :].any()
-        whole = catalogue_columns(task, batch, mask_history=mask_history)
+        whole = catalogue_columns(task, batch, seen=seen)
         np.testing.assert_array_equal(columns.valid[:, : len(items)], whole.valid[:, items])
         chosen = columns.candidates[columns.target_column[batch.is_instance]]
         np.testing.assert_array_equal(chosen, batch.targets[batch.is_instance])
@@ -156,4 +188,4 @@ def test_more_targets_than_closed_columns_are_refused():
     batch = next(batches_of(TASK))
     wanted = np.zeros((BATCH_SIZE, 1), int)
     with pytest.raises(ValueError, match="targets for 3 columns"):
-        closed_columns(TASK, batch, wanted, 3, mask_history=True)
+        closed_columns(TASK, batch, wanted, 3, seen="out")

@@ -31,9 +31,7 @@ def test_training_batches_and_columns_read_the_training_part_alone(split, own_sl
     for one, other in pairs:
         assert same_bits(one, other)
         for columns in (in_batch_columns, catalogue_columns):
-            assert same_bits(
-                columns(task, one, mask_history=True), columns(moved, other, mask_history=True)
-            )
+            assert same_bits(columns(task, one, seen="out"), columns(moved, other, seen="out"))
         seen += one.instance_ids[one.is_instance].tolist()
     assert sorted(seen) == task.split.train.tolist()
 

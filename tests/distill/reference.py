@@ -217,7 +217,16 @@ EXCLUDING = ("prmkd", "label_smoothing", "permuted")
 
 
 def distill_user(
-    student, teachers, available, valid, target_column, weights, threshold, config, group=None
+    student,
+    teachers,
+    available,
+    valid,
+    target_column,
+    weights,
+    threshold,
+    config,
+    group=None,
+    scored=None,
 ):
     """Eq. 1–5 for one user, or what a rival or a control has in their place.
 
@@ -231,6 +240,7 @@ def distill_user(
         threshold: ε.
         config: a DistillConfig.
         group: [C] each column's group of popularity, for UnKD.
+        scored: [C] whether the teachers' scores of a column count; None for all.
 
     Returns:
         A dictionary with `loss`; `gradient` [C] with respect to the student's logits;
@@ -255,14 +265,16 @@ def distill_user(
     }
     if not here:
         return result
-    rows = []
+    rows, asked = [], [at for at, j in enumerate(columns) if scored is None or scored[j]]
     for k in here:
-        scores = [float(teachers[k][j]) for j in columns]
+        scores = [float(teachers[k][columns[at]]) for at in asked]
         if config.method in RANKS:
-            rows.append(rank_scores(scores, config.rank_temperature))
+            found = rank_scores(scores, config.rank_temperature)
         else:
             method = config.score_normalization
-            rows.append(normalized_scores(scores, config.temperature, method))
+            found = normalized_scores(scores, config.temperature, method)
+        given = dict(zip(asked, found, strict=True))
+        rows.append([given.get(at, 0.0) for at in range(len(columns))])
     conf, known = disagreement(rows), [float(weights[k]) for k in here]
     excluded = excluded_teacher(conf, known, threshold) if config.method in EXCLUDING else None
     changed = adjusted_weights(known, excluded, config.redistribute)

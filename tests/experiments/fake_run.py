@@ -161,7 +161,7 @@ def fake_results() -> dict:
             "temperature": 0.5,
             "score_normalization": "zscore_softmax",
             "consistency_threshold": None,
-            "mask_history": True,
+            "seen_items": "out",
         },
         "teachers": {
             name: {

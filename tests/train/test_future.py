@@ -19,7 +19,7 @@ def trained(task, folder, method):
     run = dataclasses.replace(base, task=task, facts=facts, train=train)
     threshold = None
     if method:
-        run = dataclasses.replace(run, **distilled(run, method=method, mask_history=True))
+        run = dataclasses.replace(run, **distilled(run, method=method, seen_items="out"))
         threshold = calibrate_threshold(run)
         run = dataclasses.replace(run, threshold=threshold)
     return threshold, fit(run)

@@ -73,18 +73,21 @@ def logits_by_hand(run, params, batch: Batch):
         yield row, table @ vector
 
 
-def columns_by_hand(run, batch: Batch, row: int) -> tuple[list[int], list[bool]]:
-    """The columns' items, and which of them the row's user leaves to the teachers."""
+def columns_by_hand(run, batch: Batch, row: int) -> tuple[list[int], list[bool], list[bool]]:
+    """The columns' items, which of them count for the row's user, and which the teachers score."""
     histories, split, config = run.task.dataset.interactions, run.task.split, run.distill
     items = batch.targets[batch.is_instance].tolist()
     if config.negatives == "catalogue":
         items = range(run.task.dataset.num_items)
     elif config.deduplicate_columns:
         items = sorted(set(items))
-    user = histories.users[batch.instance_ids[row]]
-    known = set(histories.items[histories.indptr[user] : split.train_end[user]].tolist())
-    known = known if config.mask_history else set()
-    return list(items), [item == batch.targets[row] or item not in known for item in items]
+    instance = batch.instance_ids[row]
+    user = histories.users[instance]
+    end = instance if config.seen_items == "unwanted" else split.train_end[user]
+    known = set(histories.items[histories.indptr[user] : end].tolist()) - {batch.targets[row]}
+    new, every = [item not in known for item in items], [True] * len(items)
+    valid = new if config.seen_items == "out" else every
+    return list(items), valid, every if config.seen_items == "scored" else new
 
 
 def known_by_hand(run, batch: Batch, row: int) -> int:
@@ -122,7 +125,7 @@ def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
 def distilled_by_hand(run, batch: Batch, row: int, logits):
     """Eq. 1–6 of one row, from the student's logits [V]."""
     teachers, config = run.teachers, run.distill
-    columns, valid = columns_by_hand(run, batch, row)
+    columns, valid, scored = columns_by_hand(run, batch, row)
     read = np.array([known_by_hand(run, batch, row)])
     return eq.distill_user(
         student=[float(logits[item]) for item in columns],
@@ -134,6 +137,7 @@ def distilled_by_hand(run, batch: Batch, row: int, logits):
         threshold=THRESHOLD,
         config=config,
         group=popularity_groups(run.task.training_counts, config.unkd_groups)[columns],
+        scored=scored,
     )
 
 
@@ -143,7 +147,10 @@ def distilled_by_hand(run, batch: Batch, row: int, logits):
         ("tables", {}),
         ("tables", {"negatives": "catalogue"}),
         ("tables", {"deduplicate_columns": False}),
-        ("tables", {"mask_history": False}),
+        ("tables", {"seen_items": "scored"}),
+        ("tables", {"seen_items": "unwanted"}),
+        ("scores", {"seen_items": "unwanted"}),
+        ("tables", {"seen_items": "unwanted", "negatives": "catalogue", "kl": "forward"}),
         ("tables", {"kd_include_positive": False}),
         ("tables", {"method": "unkd", "unkd_groups": 3}),
         ("tables", {"teacher_history": "whole"}),

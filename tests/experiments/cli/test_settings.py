@@ -51,7 +51,7 @@ def test_options_that_this_distillation_does_not_read_are_told(flags, why):
         ["--method=rd", "--distill_weight=1"],
         ["--method=permuted", "--consistency_quantile=0.2"],
         ["--method=rank_ensemble", "--kl=forward", "--smoothing=0.1"],
-        ["--negatives=catalogue", "--nomask_history", "--teacher_weights=1,2,3"],
+        ["--negatives=catalogue", "--seen_items=scored", "--teacher_weights=1,2,3"],
     ],
 )
 def test_options_that_are_read_raise_no_warning(flags):
