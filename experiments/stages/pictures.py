@@ -1,6 +1,7 @@
 """Encodes a data set's pictures once, so that no run needs the files."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from teachers_torch.config import ImageConfig
 COLUMN = "image_feature_row"
 ENCODED = "encoded.json"
 """Which pictures image_features.npy has, and by which encoder."""
+_PARTS = ".parts"
 
 
 def encode_pictures(
@@ -25,7 +27,8 @@ def encode_pictures(
 ) -> None:
     """Writes image_features.npy, a row a picture, and `image_feature_row` in items.parquet.
 
-    A file that can't be read as a picture is counted and named; its items have none then.
+    A file that can't be read as a picture is counted and named; its items have none then. What a
+    killed call has encoded is not encoded again.
 
     Args:
         folder: the data set.
@@ -58,24 +61,47 @@ def encode_pictures(
     kept = [path for path in named if path not in broken]
     made_of = _made_of(folder, kept, config)
     if _is_encoded(folder, table, made_of):
+        _remove_parts(folder)  # a kill may have come before they were
         reporter.say(f"{folder / IMAGE_FEATURES} has these pictures already: nothing to do")
         return
+    parts = _parts(folder, made_of, config)
     with reporter.stage("encoding", "pictures") as stage:
-        features = encode_paths([str(folder / path) for path in kept], config, stage.update)
+        files = [str(folder / path) for path in kept]
+        features = encode_paths(files, config, stage.update, parts)
     row_of = {path: row for row, path in enumerate(kept)}
     _write(folder, table, features, [row_of.get(path) for path in paths])
     write_json(folder / ENCODED, made_of)
+    _remove_parts(folder)
     reporter.say(f"{folder / IMAGE_FEATURES}: {len(kept):,} pictures by {config.image_encoder}")
 
 
 def _made_of(folder: Path, paths: Sequence[str], config: ImageConfig) -> dict[str, str]:
     """The encoder, how files are read, and what stands for them: names, sizes and times."""
     from teachers_torch.items.image_file import READING
+    from teachers_torch.items.text import encoder_identity
 
     found = [(path, (folder / path).stat()) for path in paths]
     files = [[path, status.st_size, status.st_mtime_ns] for path, status in found]
     digest = content_digest([READING, files])
-    return {"image_encoder": config.image_encoder, "pictures": digest}
+    return {
+        "image_encoder": config.image_encoder,
+        "encoder": encoder_identity(config.image_encoder),
+        "pictures": digest,
+    }
+
+
+def _parts(folder: Path, made_of: dict[str, str], config: ImageConfig) -> Path:
+    """The folder of what is encoded of these pictures; those of others are removed."""
+    digest = content_digest([made_of, config.image_batch_size])[:32]
+    parts = folder / f".{IMAGE_FEATURES}-{digest}{_PARTS}"
+    _remove_parts(folder, but=parts)
+    return parts
+
+
+def _remove_parts(folder: Path, but: Path | None = None) -> None:
+    for parts in folder.glob(f".{IMAGE_FEATURES}-*{_PARTS}"):
+        if parts != but:
+            shutil.rmtree(parts, ignore_errors=True)
 
 
 def _is_encoded(folder: Path, table: pa.Table, made_of: dict[str, str]) -> bool:

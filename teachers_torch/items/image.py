@@ -91,7 +91,7 @@ def encode_files(
     parts = cache.room("images") / f"{name}.parts"
 
     def make(path: Path) -> None:
-        made = _encode(distinct, config, progress, parts)
+        made = encode_paths(distinct, config, progress, parts)
         if np.isnan(made).any(axis=1).all():
             raise UserError(_none(dataset, distinct))
         with path.open("wb") as file:
@@ -179,7 +179,7 @@ def _entry(paths: Sequence[str], config: ImageConfig) -> str:
 
 
 def encode_paths(
-    paths: Sequence[str], config: ImageConfig, progress: Progress
+    paths: Sequence[str], config: ImageConfig, progress: Progress, parts: Path | None = None
 ) -> Float16[np.ndarray, "images features"]:
     """Encodes image files, without the cache; NaN where one can't be read.
 
@@ -187,18 +187,15 @@ def encode_paths(
         paths: the files, at least one of which can be read.
         config: the encoder and its batch size.
         progress: receives the images encoded and to encode, every batch.
+        parts: folder for what is done if it is stopped; whoever calls gives the same one for the
+            same images, encoder and batch size only, and removes it.
 
     Raises:
         UserError: the encoder can't be read, or gives what is not finite.
     """
-    with tempfile.TemporaryDirectory() as parts:
-        return _encode(paths, config, progress, Path(parts))
-
-
-def _encode(
-    paths: Sequence[str], config: ImageConfig, progress: Progress, parts: Path
-) -> Float16[np.ndarray, "images features"]:
-    """`encode_paths`, with a folder for what is done if it is stopped."""
+    if parts is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return encode_paths(paths, config, progress, Path(folder))
     encoder = ImageEncoder(config.image_encoder)
     size = config.image_batch_size
 

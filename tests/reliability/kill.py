@@ -9,46 +9,28 @@ for byte but for clocks, and nothing may be left over. The seed decides the tria
 stays where it failed. (`recommend` alone doesn't know its own finished output: given again after a
 kill behind the last byte, it refuses to replace it.)
 
-With --how=full the operation fails as on a full disk, instead of a signal: the command must end in
-one line that names a file, with status 2, and go on when there is room.
+With --how=full the operation fails as on a full disk, instead of a signal, or (as root) the folder
+is a disk of its own with a random part of the room that is needed: the command must end in one line
+that names a file, with status 2, and go on when there is room.
 
-With --how=interrupt it is Ctrl-C that is sent, after random times: the command must stop by itself,
-with status 130 and one line, and go on like one that was killed.
+With --how=interrupt it is Ctrl-C that is sent, after random times: the command must stop by itself
+and soon, with status 130 and one line, and go on like one that was killed.
+
+Times are the processor's. With --results=FILE every trial is added to it as a line of JSON, and
+--sum=FILE,… prints what such files hold together.
 """
 
 import argparse
+import json
 import random
-import re
-import shutil
-import signal
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from tests.reliability.kill_child import Ended, Stop, in_child, preload, run_child
-from tests.reliability.kill_compare import contents, differences, leftovers
+from tests.reliability.kill_child import preload
 from tests.reliability.kill_stages import STAGES
-
-HOW = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "full": signal.SIGKILL}
-"""How a command is stopped; a full disk sends no signal."""
-_MOST_STOPS = 4
-
-
-class Reference(NamedTuple):
-    """A stage's run without a kill: its files, file operations and seconds."""
-
-    files: dict[str, str]
-    operations: int
-    seconds: float
-
-
-class Outcome(NamedTuple):
-    """What a trial ended in; `wrong` is empty where all was right."""
-
-    stage: str
-    stops: tuple[str, ...]
-    wrong: tuple[str, ...]
+from tests.reliability.kill_trial import HOW, Outcome, make_reference, run_trial
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,18 +41,37 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--how", choices=HOW, default="kill")
     parser.add_argument("--folder", type=Path, default=None, help="by default a temporary one")
+    parser.add_argument("--results", type=Path, default=None, help="file of JSON lines")
+    parser.add_argument("--sum", default="", help="only sum up these files")
     options = parser.parse_args(argv)
+    if options.sum:
+        return told(read_outcomes(options.sum.split(",")), options.how)
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="kill-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     stages = options.stages.split(",")
     wanted = {STAGES[name].after for name in stages} - {""} | set(stages)
     preload(folder / "programs", sorted({m for name in wanted for m in STAGES[name].modules}))
     outcomes = run_trials(stages, options.trials, options.seed, folder, options.how)
+    if options.results is not None:
+        with options.results.open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(outcome._asdict()) + "\n" for outcome in outcomes)
+    return told(outcomes, options.how)
+
+
+def read_outcomes(files: Sequence[str]) -> list[Outcome]:
+    """What --results wrote."""
+    lines = [line for file in files for line in Path(file).read_text("utf-8").splitlines()]
+    return [Outcome(**json.loads(line)) for line in lines]
+
+
+def told(outcomes: Sequence[Outcome], how: str) -> int:
+    """Prints a line a stage and one for all; the exit status."""
+    outcomes = [outcome for outcome in outcomes if outcome.how == how]
     wrong = [outcome for outcome in outcomes if outcome.wrong]
     for line in summary(outcomes):
         print(line)
     stops = sum(len(outcome.stops) for outcome in outcomes)
-    print(f"{len(outcomes)} trials, {stops} × {options.how}, {len(wrong)} wrong; {folder}")
+    print(f"{len(outcomes)} trials, {stops} × {how}, {len(wrong)} wrong")
     return 1 if wrong else 0
 
 
@@ -99,103 +100,6 @@ def run_trials(stages: list[str], trials: int, seed: int, folder: Path, how: str
         found = "; ".join(outcome.wrong) or "the same bytes"
         print(f"{trial}: {stage}: {', '.join(outcome.stops)}: {found}", flush=True)
     return outcomes
-
-
-def make_reference(stage: str, folder: Path) -> Reference:
-    """A stage's run that nobody stops; the second of two, which finds its programs compiled."""
-    count = folder / f"{stage}.count"
-    seen, place = [], folder / "place"
-    for _ in range(2):
-        prepare_place(stage, place, folder)
-        ended = run_child(STAGES[stage].argv, place, count=count)
-        if ended.status != 0:
-            said = (place / "said").read_text()[-2000:]
-            raise SystemExit(f"{stage}: exit status {ended.status}: {said}")
-        seen.append(contents(place))
-    found = Reference(seen[1], int(count.read_text()), ended.seconds)
-    print(f"{stage}: {found.operations} operations, {found.seconds:.1f} s", flush=True)
-    wrong = differences(*seen) + leftovers(place)
-    shutil.rmtree(folder / stage, ignore_errors=True)
-    place.rename(folder / stage)
-    if wrong:
-        raise SystemExit(f"{stage}: two runs without a stop differ: {'; '.join(wrong)}")
-    return found
-
-
-def prepare_place(stage: str, place: Path, folder: Path) -> None:
-    """A folder with what the stage reads, made once and then copied."""
-    world = folder / f"{stage}-world"
-    if not world.is_dir():
-        after = STAGES[stage].after
-        if after:
-            if not (folder / after).is_dir():
-                make_reference(after, folder)
-            shutil.copytree(folder / after, world)
-        world.mkdir(parents=True, exist_ok=True)
-        # In a child: what is computed here would start threads, which no fork survives.
-        in_child(STAGES[stage].world, world)
-        (world / "said").unlink(missing_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(world, place)
-    (place / "said").touch()  # a kill may come before the command says anything
-
-
-def run_trial(
-    stage: str,
-    reference: Reference,
-    place: Path,
-    folder: Path,
-    draw: random.Random,
-    how: str,
-) -> Outcome:
-    """Stops a stage some times, lets it end, and compares."""
-    prepare_place(stage, place, folder)
-    argv, stops, wrong = STAGES[stage].argv, [], []
-    for _ in range(draw.randint(1, _MOST_STOPS)):
-        operation = draw.randint(1, reference.operations)
-        if how == "full":
-            stop = Stop(operation=operation, full=True)
-            said = f"operation {stop.operation} of {reference.operations}"
-        elif how == "kill" and draw.random() < 0.5:
-            stop = Stop(operation=operation)
-            said = f"operation {stop.operation} of {reference.operations}"
-        else:
-            stop = Stop(seconds=draw.uniform(0.01, reference.seconds), signal=HOW[how])
-            said = f"{stop.seconds:.2f} s of {reference.seconds:.2f}"
-        ended = run_child(argv, place, stop)
-        stops += [said] * ended.stopped
-        if not _is_done(stage, ended, place):
-            wrong += _wrong_stop(ended, stop, place)
-    ended = run_child(argv, place)
-    if ended.status != 0 and not _is_done(stage, ended, place):
-        wrong.append(f"exit status {ended.status}")
-    wrong += differences(reference.files, contents(place)) + leftovers(place)
-    wrong += _traceback(place)
-    return Outcome(stage, tuple(stops), tuple(wrong))
-
-
-def _is_done(stage: str, ended: Ended, place: Path) -> bool:
-    """Whether a command was given again after its very end, and said so."""
-    said = (place / "said").read_text(errors="replace").rstrip()
-    refused = said.endswith("--output: found answers.jsonl, expected no such file, or --overwrite")
-    return stage == "recommend" and ended.status == 2 and refused
-
-
-def _wrong_stop(ended: Ended, stop: Stop, place: Path) -> list[str]:
-    """A kill ends a command by its signal; Ctrl-C with 130; a full disk with 2 and one line."""
-    expected = {0, 2} if stop.full else {0, -stop.signal}
-    if stop.signal == signal.SIGINT:
-        expected.add(130)  # as a shell calls -SIGINT too, of a process that has just begun
-    wrong = [] if ended.status in expected else [f"stopped with exit status {ended.status}"]
-    if stop.full and ended.status == 2:
-        last = (place / "said").read_text(errors="replace").splitlines()[-1]
-        if not re.fullmatch(r"error: .*/.*No space left on device.*", last):
-            wrong.append(f"said {last!r}")
-    return wrong
-
-
-def _traceback(place: Path) -> list[str]:
-    return ["a traceback"] * ("Traceback" in (place / "said").read_text(errors="replace"))
 
 
 def summary(outcomes: list[Outcome]) -> list[str]:

@@ -12,6 +12,7 @@ import errno
 import gc
 import importlib
 import os
+import resource
 import select
 import signal
 import sys
@@ -27,6 +28,7 @@ _PATHS = {
 }  # fmt: skip
 # What needs no room.
 _FREEING = ("os.remove", "os.rmdir", "shutil.rmtree", "os.truncate")
+_LONGEST = 600.0
 # What a command reads of the environment before jax and torch are imported.
 _ENVIRONMENT = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -46,7 +48,8 @@ class Stop(NamedTuple):
 
     Attributes:
         operation: before this operation, from 1; 0 for never.
-        seconds: after so many; 0 for never.
+        seconds: after so many of its processor's time, so that other programs change nothing;
+            0 for never.
         signal: what it is sent.
         full: whether the operation fails instead, as on a disk that is full.
     """
@@ -65,13 +68,15 @@ class Ended(NamedTuple):
 
     Attributes:
         status: exit status; minus a signal's number where that ended it.
-        seconds: from the fork to the end.
+        seconds: processor's time from the fork to the end.
         stopped: whether it was sent the signal while it ran.
+        after: processor's time from the signal to the end; 0 without one from outside.
     """
 
     status: int
     seconds: float
     stopped: bool
+    after: float = 0.0
 
 
 def preload(programs: Path, modules: Iterable[str]) -> None:
@@ -104,12 +109,17 @@ def in_child(function: Callable[[Path], None], place: Path) -> None:
         raise RuntimeError(f"{function} failed")
 
 
+def said_of(place: Path) -> Path:
+    """The file that gets what commands in a folder say."""
+    return place.with_name(f"{place.name}.said")
+
+
 def start_child(
     argv: tuple[str, ...],
     place: Path,
     stop: Stop = NEVER,
     count: Path | None = None,
-    said: str = "said",
+    said: Path | None = None,
 ) -> int:
     """Starts a command in a child; returns its process id.
 
@@ -118,11 +128,12 @@ def start_child(
         place: its folder.
         stop: when it is stopped.
         count: where the number of operations is written at its end.
-        said: file in its folder that gets what it says.
+        said: file that gets what it says, by default `said_of`; not in its folder, which may be
+            full.
     """
     child = os.fork()
     if child == 0:
-        _command(argv, place, stop, count, said)
+        _command(argv, place, stop, count, said or said_of(place))
     return child
 
 
@@ -133,26 +144,54 @@ def run_child(
 
     Args:
         argv: command and flags.
-        place: its folder; what it says is added to the file `said` there.
+        place: its folder; what it says is added to `said_of` it.
         stop: when it is sent a signal.
         count: where the number of operations is written at its end.
     """
-    started = time.monotonic()
     child = start_child(argv, place, stop, count)
-    stopped = False
-    if stop.seconds:
-        descriptor = os.pidfd_open(child)
-        if not select.select([descriptor], [], [], stop.seconds)[0]:
-            os.kill(child, stop.signal)
-            stopped = True
-        os.close(descriptor)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    sent = bool(stop.seconds) and _used(child, stop.seconds)
+    if sent:
+        os.kill(child, stop.signal)
+    ended, usage = _wait(child)
+    status = os.waitstatus_to_exitcode(ended)
     # At an operation the child does it itself.
-    stopped = stopped or (bool(stop.operation) and status in (-stop.signal, 130, 2))
-    return Ended(status, time.monotonic() - started, stopped)
+    stopped = sent or (bool(stop.operation) and status in (-stop.signal, 130, 2))
+    seconds = usage.ru_utime + usage.ru_stime
+    return Ended(status, seconds, stopped, seconds - stop.seconds if sent else 0.0)
 
 
-def _command(argv: tuple[str, ...], place: Path, stop: Stop, count: Path | None, name: str) -> None:
+def _used(child: int, seconds: float) -> bool:
+    """Waits until a child has used so much of its processor's time; False if it ended before."""
+    clock = (~child << 3) | 2  # Linux's number of the clock of a process
+    descriptor = os.pidfd_open(child)
+    try:
+        while not select.select([descriptor], [], [], 0.003)[0]:
+            if time.clock_gettime(clock) >= seconds:
+                return True
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _wait(child: int) -> tuple[int, resource.struct_rusage]:
+    """Waits for a child's end, which may not take for ever.
+
+    Raises:
+        TimeoutError: it hangs; it is killed.
+    """
+    descriptor = os.pidfd_open(child)
+    over = not select.select([descriptor], [], [], _LONGEST)[0]
+    os.close(descriptor)
+    if over:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise TimeoutError(f"a command had not ended after {_LONGEST} seconds")
+    return os.wait4(child, 0)[1:]
+
+
+def _command(
+    argv: tuple[str, ...], place: Path, stop: Stop, count: Path | None, name: Path
+) -> None:
     """The child; never returns."""
     status = 1
     try:

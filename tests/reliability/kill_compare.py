@@ -31,7 +31,7 @@ def contents(place: Path) -> dict[str, str]:
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place)
         inner = set(name.parts) & {"checkpoints", "jax"}
-        if path.is_file() and path.suffix != ".lock" and not inner and path.name != "said":
+        if path.is_file() and path.suffix != ".lock" and not inner:
             found[str(name)] = _content(path)
     return found
 

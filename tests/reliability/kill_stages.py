@@ -116,13 +116,18 @@ def _shop(place: Path) -> None:
         pq.write_table(table, place / f"data/shop/{target}.parquet")
 
 
-def _histories(place: Path) -> None:
-    """Histories to be answered, of the items that the student of stage `train` knows."""
+def _yesterday(place: Path) -> None:
+    """The student of stage `train`, alone."""
     (students,) = (place / "out/run/students").glob("*-base-seed0")
     shutil.copytree(students, place / "student")
-    items = json.loads((students / "ids.json").read_text())["item_ids"]
     for extra in ("out", "cache"):
         shutil.rmtree(place / extra)
+
+
+def _histories(place: Path) -> None:
+    """Histories to be answered, of the items that the student of stage `train` knows."""
+    _yesterday(place)
+    items = json.loads((place / "student/ids.json").read_text())["item_ids"]
     lines = (
         json.dumps({"user_id": f"u{user}", "history": [items[user % 9], items[user % 5]]})
         for user in range(40)
@@ -146,6 +151,13 @@ STAGES = {
          "--pretrain_epochs=3", "--pretrain_save_every=2"),
         (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder,
     ),
+    "pretrain-recformer": Stage(
+        ("pretrain", *_SYNTHETIC, "--domains=synthetic-garden", "--teachers=recformer",
+         "--init=recformer=random", "--recformer_num_layers=1", "--recformer_hidden_size=8",
+         "--recformer_pretrain_max_epochs=2", "--recformer_pretrain_batch_size=16",
+         "--recformer_pretrain_accumulate=2", "--recformer_pretrain_evaluate_every=1"),
+        (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder,
+    ),
     "texts": Stage((*_TUNED, "--teachers=unisrec-text"), _STUDENTS, _shop),
     "images": Stage((*_TUNED, "--teachers=unim2rec", "--image_encoder=vit"), _STUDENTS, _shop),
     "recformer": Stage(
@@ -167,6 +179,11 @@ STAGES = {
     "search": Stage(
         ("search", *_SYNTHETIC, "--teachers=unisrec", "--grid=dropout=0.1,0.5", "--max_epochs=2"),
         _STUDENTS, _text_encoder,
+    ),
+    "update": Stage(
+        ("update", "--from=student", *_SYNTHETIC, "--synthetic_users=66", "--synthetic_items=44",
+         "--teachers=unisrec", "--seeds=0", "--update_epochs=2", "--max_epochs=2"),
+        (*_STUDENTS, "experiments.runs.update"), _yesterday, "train",
     ),
     "recommend": Stage(
         ("recommend", "--model=student", "--input=histories.jsonl", "--output=answers.jsonl"),

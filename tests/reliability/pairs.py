@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.reliability.kill import make_reference, prepare_place
 from tests.reliability.kill_child import preload, start_child
 from tests.reliability.kill_compare import contents, differences, leftovers
 from tests.reliability.kill_stages import STAGES
+from tests.reliability.kill_trial import make_reference, prepare_place
 
 _ONE_CACHE, _ONE_FOLDER = (
     ("texts", "images", "recformer"),
@@ -65,13 +65,12 @@ def run_pair(
     stage: str, place: Path, outputs: tuple[str, str], pause: float
 ) -> list[tuple[int, str]]:
     """Runs a stage's command twice at a time; each one's exit status and what it said."""
-    children = []
+    children, said = [], [place.with_name(f"said-{number}") for number in range(len(outputs))]
     for number, output in enumerate(outputs):
         argv = [part.replace("out/run", output) for part in STAGES[stage].argv]
-        children.append(start_child(tuple(argv), place, said=f"said-{number}"))
+        children.append(start_child(tuple(argv), place, said=said[number]))
         time.sleep(0 if number else pause)
     ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    said = [place / f"said-{number}" for number in range(len(children))]
     texts = [path.read_text(errors="replace") for path in said]
     for path in said:
         path.unlink()

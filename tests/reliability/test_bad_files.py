@@ -1,17 +1,15 @@
 """Mistakes in files, flags and commands of every kind, each with its exact line, and status 2.
 
-Cases are written as in `test_bad_inputs`; the files are those of both worlds.
+Cases are written as `mistakes` says; the files are those of both worlds.
 """
 
 # ruff: noqa: E501
 
 import pytest
 
-from bridge.runtime import RuntimeSettings
-from experiments.cli import command
-from experiments.commands.table import COMMANDS
 from tests.reliability.bad_files import make_files
 from tests.reliability.bad_inputs import make_world
+from tests.reliability.mistakes import give
 
 CASES = [
     (
@@ -1391,22 +1389,7 @@ def world(tmp_path_factory):
     return folder
 
 
-def files_of(folder):
-    """What stands in a folder, empty folders aside."""
-    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-
-
 @pytest.mark.parametrize(("words", "line"), CASES)
 def test_a_mistake_ends_in_its_line_and_status_2(words, line, world, monkeypatch, capsys):
     """A traceback, a file that is waited for, or a line that leaves a user guessing."""
-    monkeypatch.chdir(world)
-    monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
-    before = files_of(world)
-    argv = [word.replace("{tmp}", str(world)) for word in words.split(" | ")]
-    monkeypatch.setattr("sys.argv", ["prmkd", *argv])
-    with pytest.raises(SystemExit) as ended:
-        command.run_command(lambda rest: command.dispatch(rest, COMMANDS, "prmkd"))
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.replace(str(world), "{tmp}") == f"error: {line}\n"
-    # Nothing is removed or written before a mistake is told.
-    assert files_of(world) == before
+    assert give(words, world, monkeypatch, capsys) == f"error: {line}\n"

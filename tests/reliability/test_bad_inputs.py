@@ -1,17 +1,14 @@
 """Mistakes of a user, each with the exact line that tells it, and status 2.
 
-A case is what stands on the command line, words divided by " | "; {tmp} is the folder of
-`bad_inputs.make_world`.
+Cases are written as `mistakes` says.
 """
 
 # ruff: noqa: E501
 
 import pytest
 
-from bridge.runtime import RuntimeSettings
-from experiments.cli import command
-from experiments.commands.table import COMMANDS
 from tests.reliability.bad_inputs import make_world
+from tests.reliability.mistakes import give
 
 CASES = [
     (
@@ -555,11 +552,4 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize(("words", "line"), CASES)
 def test_a_mistake_ends_in_its_line_and_status_2(words, line, world, monkeypatch, capsys):
     """A traceback, another status, or a line that leaves a user guessing."""
-    monkeypatch.chdir(world)
-    monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
-    argv = [word.replace("{tmp}", str(world)) for word in words.split(" | ")]
-    monkeypatch.setattr("sys.argv", ["prmkd", *argv])
-    with pytest.raises(SystemExit) as ended:
-        command.run_command(lambda rest: command.dispatch(rest, COMMANDS, "prmkd"))
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.replace(str(world), "{tmp}") == f"error: {line}\n"
+    assert give(words, world, monkeypatch, capsys) == f"error: {line}\n"

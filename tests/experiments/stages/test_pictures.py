@@ -1,5 +1,7 @@
 """Pictures from addresses to the features that a teacher reads, with one command."""
 
+import pathlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ from experiments.stages.pictures import encode_pictures
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.canonical import read_dataset
 from teachers_torch.config import ImageConfig
+from teachers_torch.items import image
 from teachers_torch.items.image import encode_paths
 from tests.data.sources.test_pictures import Site, paths
 from tests.experiments.calls import make_call
@@ -99,6 +102,45 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(tmp_path, encoder):
     assert np.load(folder / "image_features.npy").shape == (1, 8)
     with pytest.raises(UserError, match="2 could not be read"):
         encode_pictures(folder, ImageConfig(encoder), call.reporter, strict=True)
+
+
+def test_a_killed_encoding_goes_on_with_the_next_picture(tmp_path, encoder, monkeypatch):
+    """Hours of pictures encoded again, or parts of others taken for them, or left over."""
+    names = [f"{number}.png" for number in range(5)]
+    for number, name in enumerate(names):
+        Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(tmp_path / name)
+    table = {"item_id": names, "title": names, "image_path": names}
+    pq.write_table(pa.table(table), tmp_path / "items.parquet")
+    monkeypatch.setattr(image, "PART", 1)
+    encode, seen, most = image.ImageEncoder.encode, [], 2
+
+    def counted(self, paths):
+        if len(seen) == most:
+            raise KeyboardInterrupt
+        seen.extend(paths)
+        return encode(self, paths)
+
+    monkeypatch.setattr(image.ImageEncoder, "encode", counted)
+    call, _ = make_call(COMMAND, ["--name=shop"])
+    config = ImageConfig(encoder, image_batch_size=1)
+    expected = encode_paths([str(tmp_path / n) for n in names[:2]], config, lambda d, t: None)
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        encode_pictures(tmp_path, config, call.reporter)
+    assert list(tmp_path.glob(".*.parts"))
+    seen.clear()
+    most = 9
+    encode_pictures(tmp_path, config, call.reporter)
+    assert [path.rpartition("/")[2] for path in seen] == names[2:]
+    assert np.array_equal(np.load(tmp_path / "image_features.npy")[:2], expected)
+    assert not list(tmp_path.glob(".*"))
+    # The same name of an encoder, other weights.
+    weights = pathlib.Path(encoder) / "README.md"
+    weights.write_text("another")
+    seen.clear()
+    encode_pictures(tmp_path, config, call.reporter)
+    assert len(seen) == len(names)
+    weights.unlink()
 
 
 def test_a_data_set_without_pictures_is_refused(tmp_path):

@@ -9,9 +9,12 @@ from transformers import PreTrainedTokenizerFast
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
-from teachers_torch.recformer.pairs import View
-from teachers_torch.recformer.pretrain import in_batch_accuracy, pretrain, pretraining_loss
+from teachers_torch.recformer.official import CARD
+from teachers_torch.recformer.pairs import Pairs, View
+from teachers_torch.recformer.pretrain import STATE, pretrain
+from teachers_torch.recformer.pretrain_loop import in_batch_accuracy, pretraining_loss
 from teachers_torch.recformer.start import build_model, load_start
+from teachers_torch.states import save_state
 from tests.teachers_torch.recformer_worlds import random_model, random_tokens, tiny_tokenizer
 from tests.teachers_torch.worlds import ring_world, settings_of
 
@@ -102,8 +105,8 @@ def test_the_seed_decides_everything(config, tmp_path):
     torch.manual_seed(1)
     state = torch.get_rng_state()
     losses = []
-    for seed in (3, 3, 4):
-        _, events = run(config, tmp_path, seed=seed, max_epochs=1)
+    for number, seed in enumerate((3, 3, 4)):
+        _, events = run(config, tmp_path / str(number), seed=seed, max_epochs=1)
         losses.append([e["loss"] for e in events if e["event"] == "validation"])
     assert torch.equal(torch.get_rng_state(), state)
     assert losses[0] == losses[1] != losses[2]
@@ -139,3 +142,53 @@ def test_what_can_not_be_pretrained_is_refused(config, tmp_path):
     config = dataclasses.replace(config, tokenizer=str(tmp_path / "plain"))
     with pytest.raises(UserError, match="without a mask token"):
         run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("draws", "accumulate", "left"), [(1, 2, 8), (4, 2, 6), (7, 2, 4), (4, 3, 5)]
+)
+def test_stopped_and_taken_up_is_the_same_as_uninterrupted(
+    config, tmp_path, draws, accumulate, left, monkeypatch
+):
+    """Hours lost, or other masks, moments or learning rates after the stop."""
+    settings = {"max_epochs": 2, "accumulate": accumulate, "evaluate_every": 2}
+    whole, _ = run(config, tmp_path / "whole", **settings)
+    draw, seen = Pairs.draw, []
+
+    def stopping(self, *arguments):
+        if len(seen) == draws:
+            raise KeyboardInterrupt
+        seen.append(arguments)
+        return draw(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pairs, "draw", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "part", **settings)
+    again, events = run(config, tmp_path / "part", **settings)
+    assert again == whole
+    # Two validations an epoch, after each of which the state is saved at the next step.
+    assert len([event for event in events if event["event"] == "step"]) == left
+    # The same again finds it finished.
+    assert run(config, tmp_path / "part", **settings) == (whole, [])
+    parts = [tmp_path / name / "out" for name in ("whole", "part")]
+    files = [sorted(p.relative_to(part) for p in part.rglob("*") if p.is_file()) for part in parts]
+    assert files[0] == files[1]
+    for file in files[0]:
+        assert (parts[0] / file).read_bytes() == (parts[1] / file).read_bytes(), file
+
+
+def test_the_state_of_another_pretraining_is_refused(config, tmp_path):
+    """Moments and masks of other settings under these."""
+    save_state(tmp_path / "out" / STATE, {"identity": "another"})
+    with pytest.raises(UserError, match="found a pre-training of other settings or data"):
+        run(config, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_keeps_no_weights(config, tmp_path):
+    """Hours of training that end in weights which are no numbers."""
+    with pytest.raises(
+        UserError, match=r"epoch 1 of a teacher: found a loss of (nan|inf), expecte"
+    ):
+        run(config, tmp_path, max_epochs=1, accumulate=1, mlm_weight=1e38)
+    assert not (tmp_path / "out" / CARD).exists()

@@ -92,6 +92,21 @@ def test_reported_loss_is_the_mean_over_instances(parts):
     assert events[0]["loss"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_epoch_in_which_it_came(parts, value):
+    """Hours of tuning, and then vectors that are no numbers."""
+    model, batches = parts
+    validate, seen = scripted(model, [0.1] * 9)
+    loss, events = model.loss, []
+    model.loss = lambda batch: loss(batch) * (value if seen else 1.0)
+    with pytest.raises(
+        UserError, match=r"^epoch 2 of a teacher: found a loss of (nan|inf), expected"
+    ):
+        tune_model(model, batches, validate, CONFIG, events.append)
+    assert len(seen) == 1
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1]
+
+
 def test_training_mode_is_on_in_training_even_after_a_validation(parts):
     """Dropout and noise lost from the second epoch on."""
     model, batches = parts
