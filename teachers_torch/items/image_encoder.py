@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prmkd_jax.common.errors import UserError, first_line
 from teachers_torch.items.image_file import BrokenImage, read_image
+from teachers_torch.items.text_encoder import NO_CODE
 from teachers_torch.states import best_device, require_tensors
 
 
@@ -33,9 +34,9 @@ class ImageEncoder:
         self.name = name
         try:
             # Resizing by Pillow: it is there without torchvision, and so everywhere the same.
-            self._processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+            self._processor = AutoImageProcessor.from_pretrained(name, backend="pil", **NO_CODE)
             model, loaded = AutoModel.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True
+                name, dtype=torch.float32, output_loading_info=True, **NO_CODE
             )
         except Exception as error:  # the library fails in many ways, all of them the user's input
             raise UserError(

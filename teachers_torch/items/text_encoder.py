@@ -17,6 +17,8 @@ from teachers_torch.states import require_tensors
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+NO_CODE = {"trust_remote_code": False}
+"""For Hugging Face's loaders, which would ask on the terminal whether a folder's code is to run."""
 CLS_TOKENS = 512
 LONGEST = 8192  # tokens of an encoder that names no limit; three fields of 2000 characters are less
 SHORTEST = 8  # a limit below is a mistake in the tokenizer's files
@@ -91,7 +93,7 @@ def load_encoder(encoder: str, pooling: str = "model") -> TextEncoder:
         if pooling == "cls":
             model = _with_cls(folder, half)
         else:
-            model = SentenceTransformer(folder, model_kwargs=half)
+            model = SentenceTransformer(folder, trust_remote_code=False, model_kwargs=half)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
             f"--text_encoder: found {encoder!r}, expected {BUNDLED_ENCODER}, or a Hugging Face "
@@ -113,7 +115,10 @@ def _with_cls(folder: str, model_kwargs: dict[str, Any]) -> "SentenceTransformer
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    transformer = Transformer(folder, model_kwargs=model_kwargs)
+    transformer = Transformer(
+        folder, model_kwargs={**model_kwargs, **NO_CODE}, processor_kwargs=NO_CODE,
+        config_kwargs=NO_CODE,
+    )  # fmt: skip
     width = transformer.get_embedding_dimension()
     transformer.max_seq_length = min(CLS_TOKENS, transformer.max_seq_length or CLS_TOKENS)
     return SentenceTransformer(modules=[transformer, Pooling(width, pooling_mode="cls")])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError, first_line
+from teachers_torch.items.text_encoder import NO_CODE
 from teachers_torch.recformer.longformer import TOKEN_TYPES, Architecture
 from teachers_torch.states import require_tensors
 
@@ -33,8 +34,9 @@ def load_encoder(name: str) -> "PreTrainedModel":
     # A bar over the reading of the weights would stand across the caller's own.
     logging.disable_progress_bar()
     try:
-        longformer = AutoConfig.from_pretrained(name).model_type == "longformer"
-        model = (LongformerForMaskedLM if longformer else AutoModel).from_pretrained(name)
+        longformer = AutoConfig.from_pretrained(name, **NO_CODE).model_type == "longformer"
+        kind = LongformerForMaskedLM if longformer else AutoModel
+        model = kind.from_pretrained(name, **NO_CODE)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
             f"--init: recformer={name}: expected 'random', a checkpoint's file or folder, "

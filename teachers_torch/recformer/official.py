@@ -119,6 +119,10 @@ def save_start(
         card: record of the pre-training; JSON values.
         folder: made where it is missing; its other files stay.
     """
+    # Whether it has cut or padded texts before, or found all of them in the cache, is not kept.
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()
+        backend.no_padding()
     with writing_into(folder, last=CARD) as partial:
         tokenizer.save_pretrained(partial / TOKENIZER)
         save_weights(model, partial / WEIGHTS)

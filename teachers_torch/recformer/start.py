@@ -12,7 +12,7 @@ from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import RecformerConfig, TeacherSettings
 from teachers_torch.items.text import encoder_identity
-from teachers_torch.items.text_encoder import BUNDLED_ENCODER, bundled_folder
+from teachers_torch.items.text_encoder import BUNDLED_ENCODER, NO_CODE, bundled_folder
 from teachers_torch.recformer.convert import convert, load_encoder
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.model import Recformer, RecformerTeacher
@@ -145,7 +145,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(hub_or_folder(name))
+        tokenizer = AutoTokenizer.from_pretrained(hub_or_folder(name), **NO_CODE)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
             f"--recformer_tokenizer: found {name!r}, expected a Hugging Face hub name or folder "
