@@ -24,7 +24,7 @@ from experiments.cli.interrupt import interruptible
 from experiments.cli.settings import RunConfig, Settings, check_settings, settings_from
 from experiments.cli.streams import open_streams
 from experiments.cli.unread import warnings
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line, printable
 
 if TYPE_CHECKING:  # rich is slow to import, and --help needs none of it
     from experiments.cli.console import Reporter
@@ -208,6 +208,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         # A folder that is a file, no permission, no room: nothing that a traceback explains.
         hint = " (make room; the same command goes on)" if error.errno in _NO_ROOM else ""
         _fail(" ".join(str(error).split()) + hint)
+    except MemoryError as error:
+        _fail(f"found too little memory ({first_line(error)}), expected more, or smaller sizes")
     except KeyboardInterrupt:
         # Outside of a command's body, so nothing has been written yet.
         print("interrupted", file=sys.stderr, flush=True)
@@ -215,7 +217,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -86,6 +86,13 @@ class _OptionParser(flags.ArgumentParser):
         """
         if not isinstance(argument, str):
             return argument
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"--{self.name}: found {argument!r}, expected text of UTF-8: no file of flags "
+                "could repeat it"
+            ) from None
         value: Any = None
         try:
             value = to_value(argument.strip(), self.kind)

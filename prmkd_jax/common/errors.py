@@ -10,6 +10,15 @@ class UserError(Exception):
     """
 
 
-def first_line(error: Exception) -> str:
+def printable(text: str) -> str:
+    r"""Text in one line that moves no cursor: a file's name may hold anything.
+
+    >>> printable("a\nb\x1b[2J") == r"a\nb\x1b[2J"
+    True
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def first_line(error: BaseException) -> str:
     """What another library's exception says, short enough for a `UserError`."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -35,7 +35,7 @@ def own_class(group: str, name: str, flag: str) -> Any:
     entry = own_entry(group, name)
     try:
         return entry.load()
-    except Exception as error:  # a module may fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # a module may fail in any way while it is imported
         raise UserError(
             f"--{flag}: {name}: {entry.value} can't be imported ({_kind(error)}{first_line(error)})"
         ) from error
@@ -61,7 +61,7 @@ def own_code(told: str, module: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit(0) would look like a run that ended well
         frames = traceback.extract_tb(error.__traceback__)[1:]
         own = getattr(sys.modules.get(module), "__file__", None)
         places = [frame for frame in frames if frame.filename == own] or frames
@@ -71,7 +71,7 @@ def own_code(told: str, module: str) -> Iterator[None]:
         ) from error
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     """The name of an error whose text doesn't say what is wrong by itself."""
     plain = isinstance(error, ImportError | AttributeError)
     return "" if plain else f"{type(error).__name__}: "

@@ -92,7 +92,7 @@ class OwnTeacher:
 
     def _scale(self, value: Any) -> float:
         try:
-            scale = float(_off_torch(value))
+            scale = float(_plain(value))
         except (TypeError, ValueError, RuntimeError):
             scale = math.nan
         if not math.isfinite(scale) or scale == 0:
@@ -102,7 +102,7 @@ class OwnTeacher:
     def _checked(self, method: str, vectors: Any, rows: int) -> Float32[np.ndarray, "rows width"]:
         """The vectors as an array of their own, in any order, device and type of real numbers."""
         try:
-            found = np.asarray(_off_torch(vectors))
+            found = np.asarray(_plain(vectors))
         except (TypeError, ValueError, RuntimeError):
             raise self._wrong(_returned(method, type(vectors).__name__, rows)) from None
         if found.dtype.kind not in "fiub" or vectors is None:
@@ -154,8 +154,9 @@ class OwnScorer:
         self._origin = origin
         with own_code(f"--teachers: {name}: {origin}.__init__", origin.partition(":")[0]):
             self._model = model_class(dataset)
-        top = getattr(self._model, "top", None)
-        if top is not None and not (isinstance(top, int) and top > 0):
+        with own_code(f"--teachers: {name}: {origin}.top", origin.partition(":")[0]):
+            top = getattr(self._model, "top", None)
+        if top is not None and not (type(top) is int and top > 0):
             raise _wrong(name, origin, f"top is {top!r}, expected a whole number of items above 0")
         self.top: int | None = top
 
@@ -181,7 +182,7 @@ class OwnScorer:
 def _floats(values: Any) -> Float32[np.ndarray, "..."] | None:
     """Values as float32; tensors may be of any device and float, with a gradient too."""
     try:
-        found = np.asarray(_off_torch(values))
+        found = np.asarray(_plain(values))
     except (TypeError, ValueError, RuntimeError):
         return None
     return found.astype(np.float32, copy=False) if found.dtype.kind in "fiub" else None
@@ -192,8 +193,13 @@ def _wrong(name: str, origin: str, what: str) -> UserError:
     return UserError(f"--teachers: {name}: {origin}{separator}{what}")
 
 
-def _off_torch(value: Any) -> Any:
-    """A tensor of any device and float as an array, with a gradient too; others as they are."""
+def _plain(value: Any) -> Any:
+    """A tensor of any device and float as an array, with a gradient too; others as they are.
+
+    What a masked array hides is nan.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        return value.astype(np.float64).filled(np.nan)
     # torch itself is slow to import for --help
     if not hasattr(value, "detach"):
         return value

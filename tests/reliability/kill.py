@@ -25,7 +25,7 @@ import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.reliability.kill_child import preload
@@ -51,10 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     stages = options.stages.split(",")
     wanted = {STAGES[name].after for name in stages} - {""} | set(stages)
     preload(folder / "programs", sorted({m for name in wanted for m in STAGES[name].modules}))
-    outcomes = run_trials(stages, options.trials, options.seed, folder, options.how)
-    if options.results is not None:
-        with options.results.open("a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(outcome._asdict()) + "\n" for outcome in outcomes)
+    outcomes = []
+    for outcome in run_trials(stages, options.trials, options.seed, folder, options.how):
+        outcomes.append(outcome)
+        if options.results is not None:
+            with options.results.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(outcome._asdict()) + "\n")
     return told(outcomes, options.how)
 
 
@@ -75,7 +77,9 @@ def told(outcomes: Sequence[Outcome], how: str) -> int:
     return 1 if wrong else 0
 
 
-def run_trials(stages: list[str], trials: int, seed: int, folder: Path, how: str) -> list[Outcome]:
+def run_trials(
+    stages: list[str], trials: int, seed: int, folder: Path, how: str
+) -> Iterator[Outcome]:
     """Runs the trials in turn over the stages, each told in a line.
 
     Args:
@@ -85,21 +89,25 @@ def run_trials(stages: list[str], trials: int, seed: int, folder: Path, how: str
         folder: the references and the failed trials stay there.
         how: one of `HOW`.
     """
-    references = {stage: make_reference(stage, folder) for stage in stages}
+    references = {}
+    for stage in stages:
+        references[stage], wrong = make_reference(stage, folder)
+        if wrong:
+            print(f"{stage}: two runs without a stop differ: {'; '.join(wrong)}", flush=True)
+            yield Outcome(how, stage, (), wrong)
+            del references[stage]
     draw = random.Random(seed)
-    outcomes = []
-    turns = [stage for stage in stages for _ in range(STAGES[stage].weight)]
-    for trial in range(trials):
+    turns = [stage for stage in references for _ in range(STAGES[stage].weight)]
+    for trial in range(trials if turns else 0):
         stage = turns[trial % len(turns)]
         # Always the same place: some files hold absolute paths.
         place = folder / "place"
         outcome = run_trial(stage, references[stage], place, folder, draw, how)
-        outcomes.append(outcome)
         if outcome.wrong:
-            place.rename(folder / f"trial-{how}-{trial}")
+            place.rename(folder / f"trial-{how}-{seed}-{trial}")
         found = "; ".join(outcome.wrong) or "the same bytes"
         print(f"{trial}: {stage}: {', '.join(outcome.stops)}: {found}", flush=True)
-    return outcomes
+        yield outcome
 
 
 def summary(outcomes: list[Outcome]) -> list[str]:

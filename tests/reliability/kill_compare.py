@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 # Numbers of these come from a clock, wherever they stand.
-_SECONDS = {"seconds", "encode_seconds", "tune_seconds", "time", "stages", "digest", "mtime_ns"}
+_SECONDS = {
+    *("seconds", "encode_seconds", "tune_seconds", "teacher_seconds"),
+    *("time", "stages", "digest", "mtime_ns"),
+}
 # Pages and tables that show seconds among other figures: their words are compared.
 _SHOWN = {".html", ".md"}
 _NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?")

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     stages = (*_ONE_CACHE, *_ONE_FOLDER)
     preload(folder / "programs", sorted({m for name in stages for m in STAGES[name].modules}))
-    references = {stage: make_reference(stage, folder) for stage in stages}
+    references = {stage: make_reference(stage, folder)[0] for stage in stages}
     draw, failed, refused = random.Random(options.seed), 0, 0
     for kind, names in (("one cache", _ONE_CACHE), ("one folder", _ONE_FOLDER)):
         for pair in range(options.pairs):

@@ -346,6 +346,36 @@ def test_unusable_annotation_is_a_bug_not_a_user_error():
         flags.define([flags.Group("Wrong", "", Wrong)])
 
 
+def test_a_text_that_no_flagfile_can_repeat_is_refused():
+    """UnicodeEncodeError after the run, where flags.cfg is written."""
+    with pytest.raises(UserError, match=r"--text: found 'a\\udcff', expected text of UTF-8"):
+        toy(os.fsdecode(b"--text=a\xff"))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("a\nb\x1b[2J.npy: found no array"), r"a\nb\x1b[2J.npy: found no array"),
+        (FileNotFoundError(2, "No such file", "a\nb"), "[Errno 2] No such file: 'a\\nb'"),
+        (
+            MemoryError("Unable to allocate 9. TiB"),
+            "found too little memory (Unable to allocate 9. TiB), expected more, or smaller sizes",
+        ),
+    ],
+)
+def test_whatever_a_file_is_called_a_message_is_one_line(error, line, monkeypatch, capsys):
+    """A name that clears the terminal, or a second line that a log takes for another message."""
+    monkeypatch.setattr(sys, "argv", ["prmkd"])
+
+    def main(_):
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        command.run_command(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
 def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, capsys):
     """A mistake must not show a traceback; a bug must keep its own."""
     monkeypatch.setattr("sys.argv", ["prog", "--whole=x"])

@@ -142,6 +142,16 @@ class Worded(Scorer):
     def score(self, ids, items): return "scores"
 class Topless(Scorer):
     top = 0
+class Truly(Scorer):
+    top = True
+class Hidden(Scorer):
+    @property
+    def top(self): return 1 / 0
+class Ends(Short):
+    def encode_items(self): raise SystemExit(0)
+class Masked(Short):
+    def encode_items(self):
+        return np.ma.masked_equal(np.ones((self.n, 2)), 1)
 class Partly(Scorer):
     def score(self, ids, items):
         return torch.where(torch.arange(len(items)) == 1, torch.nan, 1.0).repeat(len(ids), 1)
@@ -182,6 +192,10 @@ MISTAKES = {
     "Scorer": "Scorer.score returned shape [60, 21], expected [60, 20]",
     "Worded": "Worded.score returned no array of floats, expected [60, 20]",
     "Topless": "Topless.top is 0, expected a whole number of items above 0",
+    "Truly": "Truly.top is True, expected a whole number of items above 0",
+    "Hidden": "Hidden.top raised ZeroDivisionError: division by zero (own.py, line ",
+    "Ends": "Ends.encode_items raised SystemExit: 0 (own.py, line ",
+    "Masked": "Masked.encode_items returned nan or inf in row 0, expected finite numbers",
     "Zero": "Zero.score_scale is 0.0, expected a finite number other than 0",
     "Raises": "Raises.encode_items raised KeyError: 'no such key' (own.py, line ",
     "Unmade": "Unmade.__init__ raised RuntimeError: two (own.py, line ",
