@@ -167,7 +167,7 @@ STAGES = {
         _STUDENTS, _shop,
     ),
     "train": Stage(
-        ("train", *_SYNTHETIC, "--teachers=unisrec", "--seeds=0,1",
+        ("train", *_SYNTHETIC, "--teachers=unisrec", "--seeds=0",
          "--max_epochs=2"),
         (*_STUDENTS, "matplotlib.pyplot"), _text_encoder,
     ),
