@@ -83,7 +83,7 @@ def encoder_identity(encoder: str) -> str:
     """Content hash of an encoder's files; of a hub encoder its name.
 
     Raises:
-        UserError: a folder has more files than an encoder.
+        UserError: a folder has more files than an encoder, or a pipe or a device among them.
     """
     if encoder == BUNDLED_ENCODER:
         return BUNDLED_SHA256
@@ -94,6 +94,9 @@ def encoder_identity(encoder: str) -> str:
         raise UserError(
             f"found {encoder!r}, a folder of more than {MOST_FILES:,} files, expected an encoder's"
         )
+    special = sorted(p for p in files if p.exists() and not p.is_file() and not p.is_dir())
+    if special:  # whoever reads it would wait for ever
+        raise UserError(f"{special[0]}: found a pipe or a device, expected an encoder's files")
     digest = hashlib.sha256()
     for path in sorted(path for path in files if path.is_file()):
         digest.update(f"{path.relative_to(encoder)}\0{file_digest(path)}\0".encode())

@@ -139,32 +139,32 @@ STAGES = {
     "prepare": Stage(
         ("prepare", "--interactions=log.csv", "--name=shop", "--data_dir=data",
          "--user_column=user", "--item_column=item", "--timestamp_column=time"),
-        ("experiments.stages.prepare",), _raw_log, weight=3,
+        ("experiments.stages.prepare",), _raw_log, weight=4,
     ),
     "pictures": Stage(
         ("prepare", "--interactions=log.csv", "--items=items.csv", "--name=shop",
          "--data_dir=data", "--encode_images", "--image_encoder=vit"),
-        ("experiments.stages.prepare", "torch", "transformers"), _raw_shop, weight=2,
+        ("experiments.stages.prepare", "torch", "transformers"), _raw_shop, weight=3,
     ),
     "pretrain": Stage(
         ("pretrain", *_SYNTHETIC, "--domains=synthetic-garden", "--teachers=unisrec",
          "--pretrain_epochs=3", "--pretrain_save_every=2"),
-        (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder,
+        (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder, weight=2,
     ),
     "pretrain-recformer": Stage(
         ("pretrain", *_SYNTHETIC, "--domains=synthetic-garden", "--teachers=recformer",
          "--init=recformer=random", "--recformer_num_layers=1", "--recformer_hidden_size=8",
          "--recformer_pretrain_max_epochs=2", "--recformer_pretrain_batch_size=16",
          "--recformer_pretrain_accumulate=2", "--recformer_pretrain_evaluate_every=1"),
-        (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder,
+        (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder, weight=2,
     ),
-    "texts": Stage((*_TUNED, "--teachers=unisrec-text"), _STUDENTS, _shop),
-    "images": Stage((*_TUNED, "--teachers=unim2rec", "--image_encoder=vit"), _STUDENTS, _shop),
+    "texts": Stage((*_TUNED, "--teachers=unisrec-text"), _STUDENTS, _shop, weight=2),
+    "images": Stage((*_TUNED, "--teachers=unim2rec", "--image_encoder=vit"), _STUDENTS, _shop, weight=2),
     "recformer": Stage(
         (*_TUNED, "--teachers=recformer", "--init=recformer=random", "--recformer_num_layers=1",
          "--recformer_hidden_size=8", "--recformer_max_epochs=2",
          "--recformer_fixed_table_epochs=1"),
-        _STUDENTS, _shop,
+        _STUDENTS, _shop, weight=2,
     ),
     "train": Stage(
         ("train", *_SYNTHETIC, "--teachers=unisrec", "--seeds=0",
@@ -192,6 +192,6 @@ STAGES = {
     "export": Stage(
         ("export", "--model=student", "--output_dir=artefact",
          "--formats=stablehlo,onnx,vectors"),
-        ("jax", "onnx", "experiments.stages.artifact"), _histories, "train", 2,
+        ("jax", "onnx", "experiments.stages.artifact"), _histories, "train", 3,
     ),
 }  # fmt: skip

@@ -1,9 +1,11 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import TextConfig
 from teachers_torch.items import text
@@ -140,6 +142,9 @@ def test_a_folders_identity_is_its_content(tmp_path):
     (folder / "weights").write_text("2")
     assert text.encoder_identity(str(folder)) != before
     assert text.encoder_identity("org/name") == "hub:org/name"
+    os.mkfifo(folder / "pipe.json")
+    with pytest.raises(UserError, match="pipe.json: found a pipe or a device, expected an enc"):
+        text.encoder_identity(str(folder))
 
 
 @pytest.mark.parametrize("pooling", ["model", "cls"])
