@@ -159,7 +159,9 @@ STAGES = {
         (*_TEACHERS, "experiments.stages.pretrain"), _text_encoder, weight=2,
     ),
     "texts": Stage((*_TUNED, "--teachers=unisrec-text"), _STUDENTS, _shop, weight=2),
-    "images": Stage((*_TUNED, "--teachers=unim2rec", "--image_encoder=vit"), _STUDENTS, _shop, weight=2),
+    "images": Stage(
+        (*_TUNED, "--teachers=unim2rec", "--image_encoder=vit"), _STUDENTS, _shop, weight=2
+    ),
     "recformer": Stage(
         (*_TUNED, "--teachers=recformer", "--init=recformer=random", "--recformer_num_layers=1",
          "--recformer_hidden_size=8", "--recformer_max_epochs=2",

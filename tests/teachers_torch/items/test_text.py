@@ -143,7 +143,7 @@ def test_a_folders_identity_is_its_content(tmp_path):
     assert text.encoder_identity(str(folder)) != before
     assert text.encoder_identity("org/name") == "hub:org/name"
     os.mkfifo(folder / "pipe.json")
-    with pytest.raises(UserError, match="pipe.json: found a pipe or a device, expected an enc"):
+    with pytest.raises(UserError, match=r"pipe\.json: found a pipe or a device, expected an enc"):
         text.encoder_identity(str(folder))
 
 
