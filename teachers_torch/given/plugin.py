@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
     What a masked array hides is nan.
     """
     if isinstance(value, np.ma.MaskedArray):
-        return value.astype(np.float64).filled(np.nan)
+        return np.ma.filled(value.astype(np.float64), np.nan)
     # torch itself is slow to import for --help
     if not hasattr(value, "detach"):
         return value
