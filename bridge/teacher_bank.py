@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from bridge.dlpack import to_jax
+from bridge.dlpack import ALIGNMENT, to_jax
 from bridge.score_sources import Source, checked_scores
 from bridge.teacher_vectors import Vectors
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 
 SIDES = ("jax", "torch")
 """Where the teachers' vectors become scores, `--teacher_scores`."""
+# Of a GPU's memory; the rest is for the student and for what a step computes.
+TABLES_SHARE = 0.5
 
 
 class TeacherBank:
@@ -24,6 +26,10 @@ class TeacherBank:
     from `tables`. With `side="torch"` PyTorch scores each batch and hands the array over. Both
     give the same logits (tested to 1e-6 of their size). A teacher that gives scores is asked for
     those of each batch on either side.
+
+    Vectors on disk stay there, mapped: on a CPU, JAX reads the mapped file itself. To a GPU they
+    are copied as long as they take no more than `TABLES_SHARE` of its memory; the other teachers'
+    scores are then made in PyTorch, whatever the side.
 
     Attributes:
         names: the teachers' names.
@@ -51,6 +57,7 @@ class TeacherBank:
             else s
             for s in sources
         ]
+        self._held = [side == "jax" and fits for fits in self._fitting(tables_room())]
         self.tables = self._cross() if side == "jax" else None
 
     def for_batch(
@@ -65,11 +72,7 @@ class TeacherBank:
         Raises:
             UserError: a teacher's score is not finite.
         """
-        asked = [
-            source
-            for source in self._sources
-            if self.tables is None or not isinstance(source, _Tensors)
-        ]
+        asked = [source for source, held in zip(self._sources, self._held, strict=True) if not held]
         scores = torch.empty((len(instance_ids), len(asked), len(candidates)))
         available = torch.empty((len(instance_ids), len(asked)), dtype=torch.bool)
         rows = torch.from_numpy(instance_ids.astype(np.int64))
@@ -87,8 +90,21 @@ class TeacherBank:
         crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
         return jax.device_put(crossed, jax.devices()[0])
 
+    def _fitting(self, room: float) -> list[bool]:
+        """Which teachers have vectors that find room on JAX's device, the first ones first."""
+        fitting = []
+        for source in self._sources:
+            fits = isinstance(source, _Tensors) and source.nbytes <= room
+            fitting.append(fits)
+            if isinstance(source, _Tensors) and fits:
+                room -= source.nbytes
+        return fitting
+
     def _cross(self) -> TeacherTables:
-        held = [source if isinstance(source, _Tensors) else None for source in self._sources]
+        held = [
+            source if fits and isinstance(source, _Tensors) else None
+            for source, fits in zip(self._sources, self._held, strict=True)
+        ]
         known = [torch.zeros(1).bool() if s is None else s.instances.any(dim=1) for s in held]
         known = torch.broadcast_tensors(*known)
         scales = [1.0 if source is None else source.scale for source in held]
@@ -109,9 +125,25 @@ class _Tensors(NamedTuple):
     items: torch.Tensor
     scale: float
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.instances.nbytes + self.items.nbytes
+
+
+def tables_room() -> float:
+    """Bytes that JAX's device has for the teachers' vectors; no limit on a CPU, which maps them."""
+    stats = jax.devices()[0].memory_stats() or {}
+    limit = stats.get("bytes_limit")
+    return float("inf") if limit is None else TABLES_SHARE * limit
+
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """An aligned tensor of the array's values: a memory map starts after its header."""
+    """The array as an aligned float16 tensor; not copied where it is one, as a mapped file is."""
+    address = array.__array_interface__["data"][0]
+    as_it_is = array.flags.c_contiguous and array.flags.writeable and address % ALIGNMENT == 0
+    if array.dtype == np.float16 and as_it_is:
+        return torch.from_numpy(array)
     out = torch.empty(array.shape, dtype=torch.float16)
     out.numpy()[:] = array
     return out

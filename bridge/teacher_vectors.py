@@ -1,9 +1,9 @@
 """What teachers know on disk: vectors or ranked lists, and a manifest with their digests."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Float16
@@ -11,12 +11,14 @@ from jaxtyping import Float, Float16
 from prmkd_jax.common.arrays import half_fault
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, writing
+from prmkd_jax.common.parts import Parts
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.ranked_lists import RankedLists, SparseRows
 
 _MANIFEST = "manifest.json"
 _VECTORS = ("instances.npy", "items.npy")
 _LISTS = ("offsets.npy", "ids.npy", "values.npy", "rest.npy")
+_BLOCK = 65_536  # rows converted at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +45,13 @@ def write_vectors(
     name: str,
     scale: float,
     identity: Mapping[str, Any],
-    instances: Float[np.ndarray, "N d"],
+    instances: Float[np.ndarray, "N d"] | Parts,
     items: Float[np.ndarray, "V d"],
 ) -> None:
     """Stores a teacher's vectors as float16 with a manifest; complete or not at all.
+
+    Blocks of rows are converted and written one after another, so that a mapped file or parts are
+    never in memory as a whole.
 
     Args:
         folder: output folder, made if missing.
@@ -54,17 +59,22 @@ def write_vectors(
         scale: see `Vectors`.
         identity: all that the vectors depend on (data, split, configuration); `read_vectors`
             compares it.
-        instances: see `Vectors`.
+        instances: see `Vectors`; an array, or the rows in parts.
         items: see `Vectors`.
 
     Raises:
         UserError: if a value is not finite, in float16 too, a row vanishes there, or all are 0.
     """
-    halves = {
-        file: _half(array, f"teacher {name}: {file}")
-        for file, array in zip(_VECTORS, (instances, items), strict=True)
-    }
-    _write(folder, {"name": name, "scale": scale, "identity": dict(identity)}, halves)
+    sources = dict(zip(_VECTORS, (instances, items), strict=True))
+    # What can't be stored is found before a file of the folder is replaced.
+    for file, rows in sources.items():
+        nonzero = [block.any() for block in _halves(rows, f"teacher {name}: {file}")]
+        if not any(nonzero):
+            raise UserError(
+                f"teacher {name}: {file}: found zeros in all {_length(rows)} rows, expected vectors"
+            )
+    manifest = {"name": name, "scale": scale, "identity": dict(identity)}
+    _write(folder, manifest, sources)
 
 
 def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, Any]) -> None:
@@ -92,35 +102,63 @@ def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, Any]) -
     _write(folder, manifest, dict(zip(_LISTS, arrays, strict=True)))
 
 
-def _write(folder: Path, manifest: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """The arrays, then the manifest: a folder without one doesn't count as written."""
+def _write(
+    folder: Path, manifest: dict[str, Any], sources: Mapping[str, np.ndarray | Parts]
+) -> None:
+    """The arrays, vectors as float16, then the manifest: without one a folder doesn't count."""
     manifest["files"] = {}
-    for file, array in arrays.items():
+    for file, rows in sources.items():
         with writing(folder / file) as partial:
             with partial.open("wb") as stream:
-                np.save(stream, array)
+                if file in _VECTORS:
+                    shape, dtype = _save_halves(stream, rows, f"{folder / file}")
+                else:
+                    assert isinstance(rows, np.ndarray)
+                    np.save(stream, rows)
+                    shape, dtype = rows.shape, rows.dtype
             digest = file_digest(partial)
-        manifest["files"][file] = {
-            "shape": list(array.shape),
-            "dtype": str(array.dtype),
-            "sha256": digest,
-        }
+        manifest["files"][file] = {"shape": list(shape), "dtype": str(dtype), "sha256": digest}
     write_sealed_json(folder / _MANIFEST, manifest)
 
 
-def _half(array: Float[np.ndarray, "rows d"], source: str) -> Float16[np.ndarray, "rows d"]:
-    """The vectors as float16.
+def _save_halves(
+    stream: BinaryIO, rows: np.ndarray | Parts, source: str
+) -> tuple[tuple[int, ...], np.dtype]:
+    """What `np.save` writes of the complete float16 array; returns its shape and dtype."""
+    shape = None
+    dtype = np.dtype(np.float16)
+    for block in _halves(rows, source):
+        if shape is None:
+            shape = (_length(rows), block.shape[1])
+            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(block.tobytes())
+    assert shape is not None
+    return shape, dtype
+
+
+def _halves(rows: np.ndarray | Parts, source: str) -> Iterator[Float16[np.ndarray, "rows d"]]:
+    """The vectors as float16, in blocks.
 
     Raises:
-        UserError: as `write_vectors`.
+        UserError: as `write_vectors`, but for zeros.
     """
-    fault = half_fault(array)
-    if fault:
-        raise UserError(f"{source}: {fault}")
-    half = array.astype(np.float16)
-    if not half.any():
-        raise UserError(f"{source}: found zeros in all {len(half)} rows, expected vectors")
-    return half
+    first = 0
+    for block in rows if isinstance(rows, Parts) else _blocks(rows):
+        fault = half_fault(block, first)
+        if fault:
+            raise UserError(f"{source}: {fault}")
+        first += len(block)
+        yield np.ascontiguousarray(block, np.float16)
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    # An empty array has one block, of which nothing is said but its zeros.
+    return (array[start : start + _BLOCK] for start in range(0, max(len(array), 1), _BLOCK))
+
+
+def _length(rows: np.ndarray | Parts) -> int:
+    return rows.rows if isinstance(rows, Parts) else len(rows)
 
 
 def has_vectors(folder: Path) -> bool:
@@ -163,7 +201,8 @@ def _open(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
             f"{path}: SHA-256: found {digest}, expected {entry['sha256']}; "
             f"delete {path.parent} to encode again"
         )
-    array = np.load(path, mmap_mode="r")
+    # Copy on write: nobody writes to it, but PyTorch and JAX share only what they could write to.
+    array = np.load(path, mmap_mode="c")
     if list(array.shape) != entry["shape"] or str(array.dtype) != entry["dtype"]:
         raise UserError(
             f"{path}: found {array.dtype} {list(array.shape)}, "

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Shaped
 
-from prmkd_jax.common.parts import make_in_parts
+from prmkd_jax.common.parts import Parts, make_in_parts
 from teachers_torch.ranked_lists import best
 from teachers_torch.teacher import Scorer, Teacher
 
@@ -20,8 +20,11 @@ def encode_in_shards(
     folder: Path,
     progress: Callable[[int, int], None],
     shard_size: int = SHARD_SIZE,
-) -> Float32[np.ndarray, "instances width"]:
-    """Encodes all instances, except the shards that are in `folder` already.
+) -> Parts:
+    """Vectors [instances, width] of all instances, in files, float32.
+
+    The shards that are in `folder` already are not encoded again, and no more than one shard is
+    in memory.
 
     Args:
         teacher: tuned; the shards must be this one's.
@@ -63,4 +66,4 @@ def list_in_shards(
     def make(start: int, stop: int) -> np.ndarray:
         return best(teacher.score(np.arange(start, stop), np.arange(num_items)), top)
 
-    return make_in_parts(folder, num_instances, LIST_SHARD_SIZE, make, progress)
+    return make_in_parts(folder, num_instances, LIST_SHARD_SIZE, make, progress).array()

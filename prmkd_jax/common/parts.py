@@ -1,7 +1,8 @@
 """Rows of vectors made in parts on disk, so that whoever is killed meanwhile goes on from there."""
 
+import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,34 @@ from prmkd_jax.common.sealed import is_sealed, writing_sealed
 _LOG = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Finished rows in files; no more than one part of them is in memory.
+
+    Attributes:
+        files: the parts in their order.
+        rows: rows of all parts together.
+    """
+
+    files: tuple[Path, ...]
+    rows: int
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The parts' rows, one file after the other."""
+        return (np.load(file) for file in self.files)
+
+    def array(self) -> np.ndarray:
+        """All rows, in memory."""
+        return np.concatenate(list(self))
+
+
 def make_in_parts(
     folder: Path,
     rows: int,
     size: int,
     make: Callable[[int, int], np.ndarray],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> np.ndarray:
+) -> Parts:
     """All rows, of which the parts that are in `folder` already aren't made again.
 
     Args:
@@ -31,7 +53,7 @@ def make_in_parts(
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    parts = []
+    files = []
     for start in range(0, rows, size):
         stop = min(start + size, rows)
         path = folder / f"{start}-{stop}.npy"
@@ -41,6 +63,6 @@ def make_in_parts(
             made = make(start, stop)
             with writing_sealed(path) as partial, partial.open("wb") as file:
                 np.save(file, made)
-        parts.append(np.load(path))
+        files.append(path)
         progress(stop, rows)
-    return np.concatenate(parts)
+    return Parts(tuple(files), rows)

@@ -16,6 +16,8 @@ from prmkd_jax.ops.ranking import Ranks, rank_targets
 
 # Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
 MOST_SCORES = 2**26
+# Fewest pairs of a block, so that small blocks share one shape.
+FEWEST_PAIRS = 1024
 
 
 class UserRanks(NamedTuple):
@@ -68,8 +70,10 @@ class Evaluator:
             for rows in pack(interactions, segments, batch_size // length, length)
         ]
         self._targets = _pad(interactions.items[instance_ids], self._padded, 0)
-        self._history = _pad(distinct_histories(interactions, instance_ids), self._padded, -1)
-
+        self._histories = distinct_histories(interactions, instance_ids)
+        # Twice the mean: nearly all blocks have this shape, and so share compiled code.
+        mean = len(self._histories.items) * self._block / max(self._count, 1)
+        self._pairs = _power_of_two(max(FEWEST_PAIRS, int(2 * mean)))
         self._graphdef = graphdef
 
     def __call__(self, params: dict) -> UserRanks:
@@ -90,7 +94,7 @@ class Evaluator:
                     queries[block],
                     items,
                     self._targets[block],
-                    self._history[block],
+                    self._histories.pairs(first, min(block.stop, self._count), self._pairs),
                 )
             )
         all_items, unseen_items, finite = (
@@ -114,24 +118,55 @@ class Evaluator:
         return out
 
 
+class Histories(NamedTuple):
+    """Distinct items of some histories, one after the other: a long one costs nobody else.
+
+    Attributes:
+        offsets: history h is `items[offsets[h]:offsets[h + 1]]`.
+        items: item ids, ascending in each history.
+    """
+
+    offsets: Int64[np.ndarray, " histories_plus_1"]
+    items: Int32[np.ndarray, " distinct"]
+
+    def pairs(self, first: int, stop: int, fewest: int) -> Int32[np.ndarray, "2 pairs"]:
+        """(row, item) of some histories, rows counted from `first`, padded with row −1.
+
+        Args:
+            first: first history.
+            stop: after the last one.
+            fewest: pairs, with padding; where there are more, a power of two.
+        """
+        begin, end = self.offsets[first], self.offsets[stop]
+        size = fewest if end - begin <= fewest else _power_of_two(end - begin)
+        out = np.full((2, size), -1, dtype=np.int32)
+        counts = np.diff(self.offsets[first : stop + 1])
+        out[0, : end - begin] = np.repeat(np.arange(stop - first), counts)
+        out[1, : end - begin] = self.items[begin:end]
+        return out
+
+
 def distinct_histories(
     interactions: Interactions, instance_ids: Int64[np.ndarray, " instances"]
-) -> Int32[np.ndarray, "instances most_items"]:
-    """The distinct items before each instance, padded with −1 to the longest.
+) -> Histories:
+    """The distinct items before each instance.
 
     >>> histories = Interactions(np.array([0, 4]), np.array([5, 2, 5, 7], np.int32))
-    >>> distinct_histories(histories, np.array([1, 3])).tolist()
-    [[5, -1], [2, 5]]
+    >>> found = distinct_histories(histories, np.array([1, 3]))
+    >>> found.offsets.tolist(), found.items.tolist()
+    ([0, 1, 3], [5, 2, 5])
     """
     start = interactions.indptr[interactions.users[instance_ids]]
-    histories = [
-        np.unique(interactions.items[first:end])
-        for first, end in zip(start, instance_ids, strict=True)
-    ]
-    out = np.full((len(histories), max(map(len, histories), default=0)), -1, dtype=np.int32)
-    for row, history in zip(out, histories, strict=True):
-        row[: len(history)] = history
-    return out
+    counts = instance_ids - start
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    within = np.arange(total) - np.repeat(ends - counts, counts)
+    items = interactions.items[np.repeat(start, counts) + within]
+    width = int(items.max(initial=0)) + 1
+    # One number a pair: sorting these is quick, and sorts by history, then by item.
+    keys = np.unique(np.repeat(np.arange(len(counts)), counts) * width + items)
+    offsets = np.searchsorted(keys, np.arange(len(counts) + 1) * width)
+    return Histories(offsets, (keys % width).astype(np.int32))
 
 
 # The structure is static: students that differ in their parameters alone share the compiled code.
@@ -152,10 +187,10 @@ def _rank(
     queries: Array,
     items: Array,
     targets: Array,
-    history: Array,
+    seen: Array,
 ) -> Ranks:
     student = nnx.merge(graphdef, nnx.State(params))
-    return rank_targets(student.score(queries, items), targets, history)
+    return rank_targets(student.score(queries, items), targets, seen)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -167,3 +202,8 @@ def _pad(array: np.ndarray, rows: int, fill: int) -> np.ndarray:
     out = np.full((rows, *array.shape[1:]), fill, dtype=np.int32)
     out[: len(array)] = array
     return out
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not below."""
+    return 1 << (int(number) - 1).bit_length()

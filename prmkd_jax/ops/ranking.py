@@ -29,7 +29,7 @@ class Ranks(NamedTuple):
 
 
 def rank_targets(
-    scores: Float[Array, "B V"], targets: Int[Array, " B"], history: Int[Array, "B H"]
+    scores: Float[Array, "B V"], targets: Int[Array, " B"], seen: Int[Array, "2 pairs"]
 ) -> Ranks:
     """Rank = #greater + ½·#equal, the target's own column left out by index.
 
@@ -40,22 +40,26 @@ def rank_targets(
     Args:
         scores: score of every item.
         targets: item ids.
-        history: distinct item ids of the user's history, padded with −1.
+        seen: distinct (row, item) pairs of the users' histories, padded with row −1. Pairs, for
+            in a table of rows the longest history would decide the size of all.
 
     >>> scores = jnp.array([[3.0, 2.0, 2.0, 1.0]])
-    >>> ranks = rank_targets(scores, jnp.array([1]), jnp.array([[0, -1]]))
+    >>> ranks = rank_targets(scores, jnp.array([1]), jnp.array([[0, -1], [0, 0]]))
     >>> float(ranks.all_items[0]), float(ranks.unseen_items[0])  # one above, one equal; 0 was seen
     (1.5, 0.5)
     """
     own = jnp.take_along_axis(scores, targets[:, None], axis=-1)
     rank = _beaten_by(scores, own).sum(-1) - 0.5
-    seen = jnp.take_along_axis(scores, jnp.maximum(history, 0), axis=-1)
-    rivals = (history >= 0) & (history != targets[:, None])
-    rank_unseen = rank - jnp.where(rivals, _beaten_by(seen, own), 0.0).sum(-1)
-    reachable = (history != targets[:, None]).all(-1)
+    rows, items = seen
+    own_item = items == targets[rows]
+    beaten = jnp.where(own_item, 0.0, _beaten_by(scores[rows, items], own[rows, 0]))
+    # Row −1 would be the last one; past the end it is dropped.
+    rows = jnp.where(rows >= 0, rows, len(targets))
+    seen_beaten = jnp.zeros_like(rank).at[rows].add(beaten, mode="drop")
+    reachable = jnp.ones_like(targets, bool).at[rows].min(~own_item, mode="drop")
     return Ranks(
         all_items=rank,
-        unseen_items=jnp.where(reachable, rank_unseen, jnp.inf),
+        unseen_items=jnp.where(reachable, rank - seen_beaten, jnp.inf),
         finite=jnp.isfinite(scores).all(-1),
     )
 

@@ -145,9 +145,7 @@ def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
 
 def training_edges(task: Task) -> Int32[np.ndarray, "2 edges"]:
     """Distinct (user, item) pairs of the training part, sorted."""
-    interactions = task.dataset.interactions
-    pairs = np.stack([interactions.users[task.in_train], interactions.items[task.in_train]])
-    return np.unique(pairs, axis=1).astype(np.int32)
+    return np.stack([task.read_items.users, task.read_items.items])
 
 
 def _second_domain(dataset: Dataset, window: int) -> SecondDomain:

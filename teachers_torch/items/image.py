@@ -208,4 +208,4 @@ def encode_paths(
         return np.concatenate(batches)
 
     # A part is some batches, so that small batches don't make many files.
-    return make_in_parts(parts, len(paths), size * max(1, PART // size), encode)
+    return make_in_parts(parts, len(paths), size * max(1, PART // size), encode).array()

@@ -173,5 +173,5 @@ def _encode(
     def encode(start: int, stop: int) -> np.ndarray:
         return model.encode(distinct[start:stop], config.text_batch_size)
 
-    vectors = make_in_parts(parts, len(distinct), CHUNK, encode, progress)
+    vectors = make_in_parts(parts, len(distinct), CHUNK, encode, progress).array()
     return vectors[[place[sentence] for sentence in sentences]]

@@ -9,6 +9,7 @@ from bridge.teacher_bank import TeacherBank
 from bridge.teacher_vectors import Vectors, has_vectors, read_vectors, write_vectors
 from prmkd_jax.common import files
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.columns import in_batch_columns
@@ -292,3 +293,57 @@ def test_teachers_without_any_strength_share_equally(vectors):
     """0 / 0 where no teacher hits a target: weights of nan, and so a loss of nan."""
     bank = TeacherBank(vectors, [0.0, 0.0, 0.0], "torch")
     np.testing.assert_allclose(bank.default_weights, [1 / 3, 1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("side", ["torch", "jax"])
+def test_vectors_on_disk_are_mapped_not_copied(vectors, side):
+    """A copy of ten million rows a teacher in memory; here told by the addresses."""
+    bank = TeacherBank(vectors, [1, 1, 1], side)
+    for k, teacher in enumerate(vectors):
+        for name in ("instances", "items"):
+            address = getattr(teacher, name).__array_interface__["data"][0]
+            assert getattr(bank._sources[k], name).data_ptr() == address
+            if bank.tables is not None:
+                assert getattr(bank.tables, name)[k].unsafe_buffer_pointer() == address
+
+
+def test_teachers_that_do_not_fit_the_device_are_asked_batch_by_batch(vectors, monkeypatch):
+    """A GPU that runs out of memory, or scores that change with what fits."""
+    sizes = [teacher.instances.nbytes + teacher.items.nbytes for teacher in vectors]
+    monkeypatch.setattr(teacher_bank, "tables_room", lambda: sizes[1] + sizes[2])
+    bank = TeacherBank(vectors, [1, 1, 1], "jax")
+    assert [table is not None for table in bank.tables.items] == [False, True, True]
+    complete = TeacherBank(vectors, [1, 1, 1], "torch")
+    for instance_ids, candidates in some_batches():
+        given = bank.for_batch(instance_ids, candidates)
+        assert given.scores.shape[1] == 1
+        found = jax.jit(score_columns)(bank.tables, instance_ids, candidates, given)
+        wanted = complete.for_batch(instance_ids, candidates)
+        largest = np.abs(wanted.scores).max(axis=(0, 2), keepdims=True)
+        assert (np.abs(found.scores - wanted.scores) <= 1e-6 * largest).all()
+        np.testing.assert_array_equal(found.available, wanted.available)
+
+
+def test_parts_are_written_as_their_array_would_be(tmp_path):
+    """Rows lost between parts, another header, or all parts in memory at once."""
+    rows = drawn(0, 25)
+    parts = make_in_parts(tmp_path / "parts", 25, 10, lambda start, stop: rows[start:stop])
+    for folder, instances in (("parts", parts), ("array", rows)):
+        write(tmp_path / folder, instances=instances)
+    one, other = (
+        (tmp_path / folder / "instances.npy").read_bytes() for folder in ("parts", "array")
+    )
+    assert one == other
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "parts" / "instances.npy"), rows.astype(np.float16)
+    )
+
+
+def test_a_fault_in_a_later_part_names_its_row(tmp_path):
+    """Row 3 of a part, where it is row 13 of the vectors."""
+    rows = drawn(0, 25)
+    rows[13, 2] = np.nan
+    parts = make_in_parts(tmp_path / "parts", 25, 10, lambda start, stop: rows[start:stop])
+    with pytest.raises(UserError, match=r"instances\.npy: row 13: found a value of nan"):
+        write(tmp_path / "out", instances=parts)
+    assert not has_vectors(tmp_path / "out")

@@ -9,7 +9,7 @@ from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.evaluate import evaluator
-from prmkd_jax.evaluate.evaluator import Evaluator, distinct_histories
+from prmkd_jax.evaluate.evaluator import Evaluator, Histories, distinct_histories
 from prmkd_jax.students.student import create_student
 from tests.students import reference
 from tests.worlds import (
@@ -104,9 +104,9 @@ def test_a_large_catalogue_shrinks_the_block(ranks_by_hand, monkeypatch):
     """A block of users whose scores of all items don't fit the memory."""
     seen = []
 
-    def watched(scores, targets, history):
+    def watched(scores, targets, pairs):
         seen.append(scores.shape)
-        return rank_targets(scores, targets, history)
+        return rank_targets(scores, targets, pairs)
 
     rank_targets = evaluator.rank_targets
     monkeypatch.setattr(evaluator, "rank_targets", watched)
@@ -165,5 +165,26 @@ def test_distinct_histories_by_hand():
     """A repeat that is taken off twice, another user's item, or the target itself."""
     histories = from_histories([[3, 1, 3, 2], [0, 4], [5, 5, 5]], 6).interactions
     found = distinct_histories(histories, np.array([3, 8, 5, 1]))
-    assert found.tolist() == [[1, 3], [5, -1], [0, -1], [3, -1]]
-    assert found.dtype == np.int32
+    assert found.items.tolist() == [1, 3, 5, 0, 3]
+    assert found.offsets.tolist() == [0, 2, 3, 4, 5]
+    assert found.items.dtype == np.int32
+
+
+def test_pairs_of_histories_by_hand():
+    """Rows counted from the first history of all, padding that is somebody's, a pair cut off."""
+    found = Histories(np.array([0, 2, 2, 5]), np.array([1, 3, 0, 4, 9], np.int32))
+    assert found.pairs(0, 2, 3).tolist() == [[0, 0, -1], [1, 3, -1]]
+    assert found.pairs(1, 3, 2).tolist() == [[1, 1, 1, -1], [0, 4, 9, -1]]
+
+
+def test_one_long_history_costs_nobody_else():
+    """Histories padded to the longest: 4 bytes × users × 5,000; here told by the shapes."""
+    rng = np.random.default_rng(0)
+    short = [rng.integers(0, 6000, 4).tolist() for _ in range(300)]
+    world = from_histories([*short, rng.permutation(6000)[:5000].tolist()], 6000)
+    ids = leave_one_out(world.interactions).test
+    found = distinct_histories(world.interactions, ids)
+    assert len(found.items) <= 300 * 3 + 5000
+    shapes = [found.pairs(at, min(at + 32, 301), 128).shape[1] for at in range(0, 301, 32)]
+    assert shapes[:-1] == [128] * 9
+    assert shapes[-1] == 8192

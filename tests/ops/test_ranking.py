@@ -14,7 +14,15 @@ from prmkd_jax.ops.ranking import item_ranks, rank_targets
 
 examples = hypothesis.settings(derandomize=True, deadline=None, max_examples=100)
 ITEMS, HISTORY = 5, 4
-rank = jax.jit(rank_targets)
+ranked = jax.jit(rank_targets)
+
+
+def rank(scores, targets, history):
+    """Ranks with histories given as rows [B, H], padded with −1 in any place."""
+    history = np.asarray(history)
+    rows = np.broadcast_to(np.arange(len(history))[:, None], history.shape)
+    pairs = np.stack([np.where(history >= 0, rows, -1), history]).reshape(2, -1)
+    return ranked(scores, targets, pairs)
 
 
 def rank_over_all_orders(scores, target, masked=()):

@@ -25,7 +25,7 @@ class Counting:
 
 
 def encode(teacher, folder, progress=lambda done, total: None):
-    return encode_in_shards(teacher, 25, folder, progress, shard_size=10)
+    return encode_in_shards(teacher, 25, folder, progress, shard_size=10).array()
 
 
 def test_all_instances_in_order(tmp_path):
@@ -49,3 +49,11 @@ def test_finished_shards_are_not_encoded_again(tmp_path):
     assert second.asked == list(range(10, 25))
     np.testing.assert_array_equal(found, encode(Counting(killed_at=0), tmp_path))
     np.testing.assert_array_equal(found[:, 0], np.arange(25))
+
+
+def test_one_shard_is_in_memory_at_a_time(tmp_path):
+    """All shards read at once: ten million instances of 300 numbers are 12 GB."""
+    parts = encode_in_shards(Counting(), 25, tmp_path, lambda done, total: None, shard_size=10)
+    assert [len(part) for part in parts] == [10, 10, 5]
+    assert parts.rows == 25
+    assert all(file.parent == tmp_path for file in parts.files)
