@@ -169,7 +169,9 @@ class RecformerConfig:
         warmup_steps: steps in which the learning rate rises from 0.
         decay_epochs: epochs, both stages together, after which the learning rate is 0 and tuning
             ends; None for the sum of both stages; the official code: 128.
+        fix_word_embeddings: keep the word embeddings, most of a small model's weights, as they are.
         evaluate_every: epochs between two validations.
+        patience: validations of the first stage without a better NDCG@10 before it stops.
         fixed_table_patience: `patience` of the second stage.
     """
 
@@ -196,9 +198,7 @@ class RecformerConfig:
     )
     dropout: float = 0.1
     temperature: float = 0.05
-    fix_word_embeddings: bool = option(
-        True, "Keep the word embeddings, most of a small model's weights, as they are."
-    )
+    fix_word_embeddings: bool = True
     learning_rate: float = option(5e-5, "AdamW's largest learning rate.", above=0)
     warmup_steps: int = 100
     batch_size: int = option(128, "Users of a training step; the official code: 16 × 8.", low=1)
@@ -213,9 +213,7 @@ class RecformerConfig:
     )
     decay_epochs: int | None = None
     evaluate_every: int = 3
-    patience: int = option(
-        5, "Validations of the first stage without a better NDCG@10 before it stops.", low=1
-    )
+    patience: int = option(5, "", low=1, flag=False)
     fixed_table_patience: int = 3
     tokens_at_once: int = option(
         2048,

@@ -52,7 +52,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import is_sealed, writing_sealed
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
-from prmkd_jax.students.registry import label, result_name
+from prmkd_jax.students.registry import label, loss_name, result_name, with_loss
 from prmkd_jax.students.starts import ItemStart
 from prmkd_jax.train.refit import refit_folder
 from teachers_torch.registry import kind
@@ -235,7 +235,11 @@ def _record(
     method = settings.distill.method
     return Record(
         identity=plan.identity,
-        student={"name": result_name(settings.student), "label": label(settings.student)},
+        student={
+            "name": result_name(settings.student),
+            "label": label(settings.student),
+            "loss": loss_name(with_loss(settings.student, plan.facts.num_items)),
+        },
         method=None if bank is None else {"name": method, "label": METHODS[method].label},
         data=describe_data(plan.task),
         split=describe_split(plan.task, settings),

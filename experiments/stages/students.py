@@ -21,12 +21,13 @@ from prmkd_jax.distill.config import METHODS, default_weights
 from prmkd_jax.distill.controls import item_permutation
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from prmkd_jax.students.facts import Facts, make_facts
-from prmkd_jax.students.registry import result_name, window
+from prmkd_jax.students.registry import MOST_SOFTMAX_ITEMS, result_name, window, with_loss
 from prmkd_jax.students.starts import ItemStart
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.closed import teachers_best
 from prmkd_jax.train.loop import fit
 from prmkd_jax.train.refit import Refitted, refit
+from prmkd_jax.train.rows import check_lazy
 from prmkd_jax.train.run import Fitted, Params, Run
 
 Log = Callable[[dict[str, Any]], None]
@@ -108,18 +109,23 @@ def student_facts(task: Task, settings: Settings) -> Facts:
     """What the student may know of the task; made once for all seeds.
 
     Raises:
-        UserError: as `second_domain`.
+        UserError: as `second_domain` and `check_lazy`.
     """
-    longest = window(settings.student, settings.data.max_seq_len)
+    student = with_loss(settings.student, task.dataset.num_items)
+    check_lazy(student, settings.train, settings.distill if settings.run.teachers else None)
+    longest = window(student, settings.data.max_seq_len)
     return make_facts(task, longest, second_domain(settings, task.dataset))
 
 
 def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: Path) -> Run:
-    """The run of the student that is trained alone; it goes on from the newest state."""
+    """The run of the student that is trained alone; it goes on from the newest state.
+
+    Where no `--loss` is given, the number of items decides (`with_loss`).
+    """
     return Run(
         task=task,
         facts=facts,
-        student=settings.student,
+        student=with_loss(settings.student, facts.num_items),
         train=settings.train,
         seed=seed,
         folder=folder,
@@ -177,6 +183,11 @@ def train_student(
         if settings.distill.negatives == "closed":
             run = dataclasses.replace(run, best_items=teachers_best(run))
         run = dataclasses.replace(run, threshold=calibrate_threshold(run))
+    if run.student != settings.student:
+        reporter.say(
+            f"{name}: --loss={run.student.loss}, for {facts.num_items:,} items (softmax is the "
+            f"default up to {MOST_SOFTMAX_ITEMS:,})"
+        )
     metrics = open_log(settings.run.log_to, place.log.parent, name, flags)
     try:
         fitted = _fit(run, name, reporter, log, metrics)

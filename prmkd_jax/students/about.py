@@ -37,6 +37,9 @@ class About:
             `edges` (the training interactions), `item_fields`.
         item_tables: names of the parameters that hold a vector an item [V, D] and may begin from
             given ones (`--item_init`), such as `item_embedding.table`.
+        rows_alone: whether all that it knows of an item are the item's rows in `item_tables`, and
+            its `items` are made row by row: a step may then work on the rows that it needs
+            (`--lazy_adam`).
         similar_by: leading columns of an item vector that say what the item is like, as a
             function of the configuration; None for all. The others hold a bias, say.
         baseline: whether it is what others are compared with, and no student in the study of
@@ -53,5 +56,6 @@ class About:
     free: frozenset[str] = frozenset()
     scoring_facts: frozenset[str] = frozenset({"edges", "item_fields"})
     item_tables: tuple[str, ...] = ()
+    rows_alone: bool = False
     similar_by: Callable[[StudentConfig], int] | None = None
     baseline: bool = False

@@ -67,6 +67,7 @@ class GRU4Rec(nnx.Module):
         reads=frozenset({"num_layers", "gru_size", "dropout"}),
         scoring_facts=frozenset(),
         item_tables=("item_embedding.table",),
+        rows_alone=True,
     )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):

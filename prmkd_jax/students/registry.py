@@ -5,6 +5,7 @@ A built-in student is one line of `config.STUDENTS`, a user's own one entry poin
 when a function here is first asked about it, not when this module is imported.
 """
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
@@ -27,6 +28,9 @@ LOSS_OPTIONS = {
     "gbce_t": ("gbce",),
     "embedding_l2": ("bpr",),
 }
+# More items than this, and a softmax over all of them takes most of a step: 512 instances, a
+# million items and a width of 64 are some 200 GFLOP.
+MOST_SOFTMAX_ITEMS = 100_000
 # Options that every student reads, by itself or through the loss.
 _SHARED = frozenset({"student", "hidden_size", "loss", "num_negatives", "gbce_t"})
 
@@ -61,6 +65,17 @@ def loss_name(config: StudentConfig) -> str:
     ('sampled_softmax', 'bpr')
     """
     return config.loss or about(config.student).default_loss
+
+
+def with_loss(config: StudentConfig, num_items: int) -> StudentConfig:
+    """The configuration with `sampled_softmax`, where no loss is given and a softmax is too large.
+
+    >>> with_loss(StudentConfig(), 10**6).loss, with_loss(StudentConfig(), 10**4).loss
+    ('sampled_softmax', None)
+    """
+    if config.loss is None and loss_name(config) == "softmax" and num_items > MOST_SOFTMAX_ITEMS:
+        return dataclasses.replace(config, loss="sampled_softmax")
+    return config
 
 
 def window(config: StudentConfig, max_seq_len: int) -> int:
@@ -100,7 +115,9 @@ def reads(config: StudentConfig, option: str) -> bool:
 
     A class that doesn't declare its options is taken to read all of them.
     """
-    if option in LOSS_OPTIONS and loss_name(config) not in LOSS_OPTIONS[option]:
+    # Without a loss given, the number of items decides, which nobody knows here.
+    losses = {loss_name(config), config.loss or "sampled_softmax"}
+    if option in LOSS_OPTIONS and not losses & set(LOSS_OPTIONS[option]):
         return False
     if option == "item_init":
         # An undeclared table is none, whereas undeclared options count as read.

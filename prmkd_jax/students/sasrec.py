@@ -31,6 +31,7 @@ class SASRec(nnx.Module):
         reads=frozenset({"num_layers", "num_heads", "inner_size", "dropout"}),
         scoring_facts=frozenset(),
         item_tables=("item_embedding.table",),
+        rows_alone=True,
     )
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):

@@ -29,6 +29,18 @@ class TrainConfig:
         "Once validation has chosen the number of epochs, train again from the same start for so "
         "many on training and validation interactions; that student is tested and exported.",
     )
+    validation_users: int | None = option(
+        None,
+        "Validate on so many users after each epoch, the same random ones in every run of the data "
+        "set, where all take too long; the test is always of all.",
+        low=1,
+    )
+    lazy_adam: bool = option(
+        False,
+        "Update only the rows of the item table that a batch reads, so that a step's time doesn't "
+        "grow with the catalogue; moments and decay of the other rows wait. For losses that draw "
+        "items, and students that know an item by its row alone: sasrec, gru4rec.",
+    )
     eval_batch_size: int = option(1024, "Users ranked at once.", low=1, flag=False)
     checkpoint_seconds: float = option(
         10.0, "Least seconds between two checkpoints, written after epochs.", low=0, flag=False

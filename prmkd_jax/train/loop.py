@@ -27,6 +27,7 @@ from prmkd_jax.train.inputs import (
     training_batches,
 )
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Fitted, Params, Run, fresh_student
 from prmkd_jax.train.sharding import CONSTANTS, STATE, make_mesh, place, place_inputs
 from prmkd_jax.train.step import StepMetrics, TrainState, TrainStep, init_state, make_train_step
@@ -34,6 +35,8 @@ from prmkd_jax.train.step import StepMetrics, TrainState, TrainStep, init_state,
 # Steps that may wait in the device's queue: enough to hide the host's work, few enough
 # that their inputs don't pile up in memory.
 _IN_FLIGHT = 4
+# Of the validation users: a seed of its own, since whom a run is judged by must not vary with it.
+_SAMPLE_SEED = 18
 
 
 @dataclasses.dataclass
@@ -105,10 +108,10 @@ def train(
     batches = training_batches(run)
     mesh = make_mesh(math.gcd(batches.rows, run.train.batch_size))
     state, best_params, progress = _begin(run, init_state(params, optimizer, run.seed), mesh)
-    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh)
+    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh, lazy_tables(run))
     constants = place(mesh, run_constants(run), CONSTANTS)
     closed = closed_of(run, graphdef)
-    validate = make_evaluator(run, graphdef, run.task.split.validation)
+    validate = make_evaluator(run, graphdef, validation_instances(run))
     validated = run.epochs is None
     if validated and run.start is not None and progress.epoch == 0:
         on_start(_judge_start(progress, validate(state.params)))
@@ -153,6 +156,18 @@ def _judge_start(progress: _Progress, ranks: UserRanks) -> dict[str, float]:
     scores = ranking_metrics(ranks.all_items)
     progress.best = scores[SELECTION_METRIC]
     return scores
+
+
+def validation_instances(run: Run) -> Int64[np.ndarray, " instances"]:
+    """The instances that early stopping ranks: all, or `validation_users` of them.
+
+    The sample depends on the split alone, so that runs and seeds are compared on the same users.
+    """
+    instances, wanted = run.task.split.validation, run.train.validation_users
+    if wanted is None or wanted >= len(instances):
+        return instances
+    chosen = np.random.default_rng(_SAMPLE_SEED).permutation(len(instances))[:wanted]
+    return instances[np.sort(chosen)]
 
 
 def make_evaluator(

@@ -20,6 +20,7 @@ from prmkd_jax.ops.negatives import (
     seen_items,
     unseen_items,
 )
+from prmkd_jax.ops.rows import ItemRows, count
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
@@ -38,13 +39,14 @@ class Instances(NamedTuple):
 
     Attributes:
         queries: user vectors.
-        items: vectors of all items.
+        items: vectors of all items, or of those that a step needs, found by item id all the same
+            (`ops.rows`).
         targets: item ids.
         users: user ids.
     """
 
     queries: Float[Array, "B D"]
-    items: Float[Array, "V E"]
+    items: Float[Array, "V E"] | ItemRows
     targets: Int[Array, " B"]
     users: Int[Array, " B"]
 
@@ -56,10 +58,13 @@ class Loss(NamedTuple):
         prepare: (task, facts) → what `losses` needs to know of the training part.
         losses: (config, student, batch, prepared, key) → the loss of each instance [B]. Of the
             student it uses `score`, and `embedding_norms` where there is one.
+        draw: (config, prepared, users [B], number of items, key) → the items that `losses` draws;
+            None for a loss over all items.
     """
 
     prepare: Callable[[Task, Facts], Prepared]
     losses: Callable[[StudentConfig, Student, Instances, Prepared, Array], Array]
+    draw: Callable[[StudentConfig, Prepared, Array, int, Array], Array] | None = None
 
 
 def _nothing(task: Task, facts: Facts) -> None:
@@ -73,11 +78,25 @@ def _softmax(
     prepared: Prepared,
     key: Key[Array, ""],
 ) -> Float[Array, " B"]:
+    if isinstance(batch.items, ItemRows):
+        raise ValueError("a softmax over all items needs all rows")
     return cross_entropy(student.score, batch.queries, batch.items, batch.targets)
 
 
 def _popularity(task: Task, facts: Facts) -> Popularity:
     return popularity(task.training_counts)
+
+
+def _draw_popular(
+    config: StudentConfig,
+    prepared: Prepared,
+    users: Int[Array, " B"],
+    num_items: int,
+    key: Key[Array, ""],
+) -> Int[Array, " S"]:
+    if not isinstance(prepared, Popularity):
+        raise ValueError("sampled_softmax needs the items' popularity")
+    return popular_items(_drawing(key), prepared, config.num_negatives)
 
 
 def _sampled_softmax(
@@ -88,12 +107,21 @@ def _sampled_softmax(
     key: Key[Array, ""],
 ) -> Float[Array, " B"]:
     """The draws are shared among the instances, so that scoring them is one product."""
-    if not isinstance(prepared, Popularity):
-        raise ValueError("sampled_softmax needs the items' popularity")
-    drawn = popular_items(_drawing(key), prepared, config.num_negatives)
+    drawn = _draw_popular(config, prepared, batch.users, count(batch.items), key)
+    assert isinstance(prepared, Popularity)
     positive, scores, hits = _against(student, batch, drawn)
     log_expected = jnp.asarray(prepared.log_q)[drawn] + math.log(config.num_negatives)
     return sampled_cross_entropy(positive, scores, log_expected, hits)
+
+
+def _draw_uniform(
+    config: StudentConfig,
+    prepared: Prepared,
+    users: Int[Array, " B"],
+    num_items: int,
+    key: Key[Array, ""],
+) -> Int[Array, " S"]:
+    return jax.random.randint(_drawing(key), (config.num_negatives,), 0, num_items)
 
 
 def _gbce(
@@ -104,8 +132,8 @@ def _gbce(
     key: Key[Array, ""],
 ) -> Float[Array, " B"]:
     """The draws, uniform over the items, are shared among the instances."""
-    num_items = len(batch.items)
-    drawn = jax.random.randint(_drawing(key), (config.num_negatives,), 0, num_items)
+    num_items = count(batch.items)
+    drawn = _draw_uniform(config, prepared, batch.users, num_items, key)
     positive, scores, hits = _against(student, batch, drawn)
     return generalized_bce(positive, scores, hits, num_items, config.gbce_t)
 
@@ -122,6 +150,18 @@ def _seen(task: Task, facts: Facts) -> Seen:
     return seen
 
 
+def _draw_unseen(
+    config: StudentConfig,
+    prepared: Prepared,
+    users: Int[Array, " B"],
+    num_items: int,
+    key: Key[Array, ""],
+) -> Int[Array, " B"]:
+    if not isinstance(prepared, Seen):
+        raise ValueError("bpr needs the items that every user has seen")
+    return unseen_items(_drawing(key), prepared, users, num_items)
+
+
 def _bpr(
     config: StudentConfig,
     student: Student,
@@ -130,10 +170,8 @@ def _bpr(
     key: Key[Array, ""],
 ) -> Float[Array, " B"]:
     """One draw an instance, among the items that its user has not trained on."""
-    if not isinstance(prepared, Seen):
-        raise ValueError("bpr needs the items that every user has seen")
+    drawn = _draw_unseen(config, prepared, batch.users, count(batch.items), key)
     positive = _paired(student, batch.queries, batch.items[batch.targets])
-    drawn = unseen_items(_drawing(key), prepared, batch.users, len(batch.items))
     losses = bpr(positive, _paired(student, batch.queries, batch.items[drawn]))
     if isinstance(student, Regularized):
         norms = student.embedding_norms(batch.users, batch.targets, drawn)
@@ -143,9 +181,9 @@ def _bpr(
 
 LOSSES: dict[str, Loss] = {
     "softmax": Loss(_nothing, _softmax),
-    "sampled_softmax": Loss(_popularity, _sampled_softmax),
-    "gbce": Loss(_nothing, _gbce),
-    "bpr": Loss(_seen, _bpr),
+    "sampled_softmax": Loss(_popularity, _sampled_softmax, _draw_popular),
+    "gbce": Loss(_nothing, _gbce, _draw_uniform),
+    "bpr": Loss(_seen, _bpr, _draw_unseen),
 }
 """Choices of `--loss`."""
 

@@ -112,7 +112,7 @@ class Fitted:
 
     Attributes:
         params: its parameters.
-        validation: ranks of the validation instances.
+        validation: ranks of the validation instances that were used for stopping.
         test: ranks of the test instances, computed once; None if not asked for.
         history: one record an epoch.
         best_epoch: the epoch that was kept, counted from 1; 0 is the start.

@@ -9,17 +9,19 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float, Int32, Key, UInt32
+from jaxtyping import Float, Int, Int32, Key, UInt32
 
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import TeacherMeasures, UserInput, distill_batch
 from prmkd_jax.distill.teacher_scores import score_columns
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.rows import ItemRows, places
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import HasAuxiliary, Params, Student
 from prmkd_jax.train.inputs import Constants, DistillBatch
 from prmkd_jax.train.objective import Instances, loss_of
+from prmkd_jax.train.rows import Tables, needed_items, put_rows, take_rows
 from prmkd_jax.train.sharding import (
     BATCH,
     CONSTANTS,
@@ -126,10 +128,12 @@ def make_train_step(
     config: DistillConfig | None,
     student_config: StudentConfig,
     mesh: Mesh,
+    lazy: Tables | None = None,
 ) -> TrainStep:
     """Compiles the step of the plain (`config` None) or of the distilled student, once.
 
-    The state is donated: the caller must not use the old one again.
+    The state is donated: the caller must not use the old one again. With `lazy`, only the rows
+    of these tables that the batch reads are updated (`train.rows`).
     """
 
     loss_fn = functools.partial(_batch_loss, graphdef, config, student_config)
@@ -138,11 +142,18 @@ def make_train_step(
         state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
     ):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        ids, params, moments = None, state.params, state.opt_state
+        if lazy is not None:
+            ids = _read_items(lazy, student_config, batch, distill, constants, key)
+            params, moments = (take_rows(tree, lazy, ids) for tree in (params, moments))
         (loss, (ce, kd, num_instances, measures)), grads = jax.value_and_grad(
             loss_fn, has_aux=True
-        )(state.params, batch, distill, constants, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        )(params, batch, distill, constants, key, ids, lazy)
+        updates, opt_state = optimizer.update(grads, moments, params)
+        params = optax.apply_updates(params, updates)
+        if lazy is not None and ids is not None:
+            params = put_rows(state.params, params, lazy, ids)
+            opt_state = put_rows(state.opt_state, opt_state, lazy, ids)
         norm = optax.tree.norm(grads)
         metrics = StepMetrics(loss, ce, kd, norm, num_instances, measures)
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
@@ -156,6 +167,23 @@ def make_train_step(
     )
 
 
+def _read_items(
+    lazy: Tables,
+    student_config: StudentConfig,
+    batch: Batch,
+    distill: DistillBatch | None,
+    constants: Constants,
+    key: Key[Array, ""],
+) -> Int[Array, " M"]:
+    """The items that a step reads: `needed_items` with those that its loss draws."""
+    draw = loss_of(student_config).draw
+    if draw is None:
+        raise ValueError("a loss over all items needs all rows")
+    users = batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
+    drawn = draw(student_config, constants.prepared, users, lazy.num_items, key)
+    return needed_items(batch, distill, drawn, lazy.num_items)
+
+
 def _batch_loss(
     graphdef: nnx.GraphDef,
     config: DistillConfig | None,
@@ -165,12 +193,22 @@ def _batch_loss(
     distill: DistillBatch | None,
     constants: Constants,
     key: Key[Array, ""],
+    ids: Int[Array, " M"] | None = None,
+    lazy: Tables | None = None,
 ) -> tuple[Float[Array, ""], tuple[Array, Array, Array, TeacherMeasures | None]]:
-    """What is minimised; with it the two losses, the number of instances and the measures."""
+    """What is minimised; with it the two losses, the number of instances and the measures.
+
+    With `ids` the tables of `params` have these items' rows alone.
+    """
     student = nnx.merge(graphdef, nnx.State(params))
     rngs = nnx.Rngs(key)
-    queries = batch.at_targets(student.queries(batch.rows, rngs))
+    rows = batch.rows
+    if ids is not None:
+        rows = rows._replace(item_seq=places(ids, rows.item_seq))
+    queries = batch.at_targets(student.queries(rows, rngs))
     items = student.items()
+    if ids is not None and lazy is not None:
+        items = ItemRows(items, ids, lazy.num_items)
     num_instances = jnp.maximum(batch.is_instance.sum(), 1).astype(jnp.float32)
 
     def mean(values: Array) -> Array:
@@ -190,7 +228,7 @@ def _batch_loss(
     # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
     total = ce + config.distill_weight * kd if config and config.distill_weight else ce
     if isinstance(student, HasAuxiliary):
-        total = total + student.auxiliary(batch.rows, rngs)
+        total = total + student.auxiliary(rows, rngs)
     return total, (ce, kd, num_instances, measures)
 
 
@@ -198,7 +236,7 @@ def _distilled(
     config: DistillConfig,
     student: Student,
     queries: Float[Array, "B D"],
-    items: Float[Array, "V E"],
+    items: Float[Array, "V E"] | ItemRows,
     distill: DistillBatch | None,
     constants: Constants,
 ) -> tuple[Float[Array, " B"], TeacherMeasures]:

@@ -76,7 +76,7 @@ def test_one_record_holds_all_seeds_of_a_run(tmp_path):
     assert found[0] == found[1]
     record = json.loads(found[0])
     assert record["schema_version"] == 2
-    assert record["student"] == {"name": "sasrec", "label": "SASRec"}
+    assert record["student"] == {"name": "sasrec", "label": "SASRec", "loss": "softmax"}
     assert record["method"] is None
     assert record["data"]["users"] == 40
     assert record["split"]["name"] == "leave_one_out"

@@ -1,0 +1,41 @@
+"""Vectors of some items, found by the ids of all."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from prmkd_jax.ops.arrays import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemRows:
+    """Vectors of some items, which stand for the table of all.
+
+    Attributes:
+        vectors: one row each.
+        ids: their item ids, ascending; beyond the last item at padding.
+        num_items: number of all items.
+
+    >>> rows = ItemRows(jnp.array([[0.1], [0.7]]), jnp.array([1, 7]), num_items=9)
+    >>> rows[jnp.array([7, 7, 1])].ravel().tolist() == jnp.array([0.7, 0.7, 0.1]).tolist()
+    True
+    """
+
+    vectors: Float[Array, "M E"]
+    ids: Int[Array, " M"]
+    num_items: int
+
+    def __getitem__(self, items: Int[Array, "..."]) -> Float[Array, "... E"]:
+        """Vectors of items, all of which must be among `ids`."""
+        return self.vectors[places(self.ids, items)]
+
+
+def places(ids: Int[Array, " M"], items: Int[Array, "..."]) -> Int[Array, "..."]:
+    """Where items stand among ascending ids."""
+    return jnp.searchsorted(ids, jnp.asarray(items)).astype(jnp.int32)
+
+
+def count(items: Float[Array, "V E"] | ItemRows) -> int:
+    """The number of all items."""
+    return items.num_items if isinstance(items, ItemRows) else len(items)

@@ -1,0 +1,141 @@
+"""A step on the rows of the item tables that it needs (`--lazy_adam`).
+
+The gradient of a table of V rows is as large as the table, and so are Adam's moments; a batch
+reads some thousand rows. Here these rows are taken out, differentiated, updated with their own
+moments and put back, so a step costs the same for any catalogue. The rows of other items stay as
+they are: neither their moments fade nor their weights, where dense Adam would move them on. (As
+TensorFlow's LazyAdam and PyTorch's SparseAdam; the correction of the first steps counts all.)
+"""
+
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Int
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.ops.arrays import Array
+from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.registry import about, loss_name
+from prmkd_jax.train.config import TrainConfig
+from prmkd_jax.train.inputs import DistillBatch
+from prmkd_jax.train.objective import loss_of
+from prmkd_jax.train.run import Run
+
+TreeT = TypeVar("TreeT")
+
+
+class Tables(NamedTuple):
+    """Parameters with one row an item.
+
+    Attributes:
+        names: their dotted names.
+        num_items: rows of each.
+    """
+
+    names: tuple[str, ...]
+    num_items: int
+
+
+def lazy_tables(run: Run) -> Tables | None:
+    """The tables whose rows are updated one by one; None for dense Adam.
+
+    Raises:
+        UserError: as `check_lazy`.
+    """
+    check_lazy(run.student, run.train, run.distill)
+    if not run.train.lazy_adam:
+        return None
+    return Tables(about(run.student.student).item_tables, run.facts.num_items)
+
+
+def check_lazy(student: StudentConfig, train: TrainConfig, distill: DistillConfig | None) -> None:
+    """Checks that a step with `--lazy_adam` reads some items alone.
+
+    Args:
+        student: with the loss that it learns by.
+        train: says whether Adam is lazy.
+        distill: the distillation; None for the plain student.
+
+    Raises:
+        UserError: the student, its loss or the distillation reads every item in a step.
+    """
+    if not train.lazy_adam:
+        return
+    if not about(student.student).rows_alone:
+        raise UserError(
+            f"--lazy_adam: found true with --student={student.student}, expected sasrec, gru4rec "
+            "or another student that knows an item by its row alone (rows_alone of its About)"
+        )
+    if loss_of(student).draw is None:
+        raise UserError(
+            f"--lazy_adam: found true with --loss={loss_name(student)}, which reads every item in "
+            "each step, expected sampled_softmax, gbce or bpr"
+        )
+    if distill is not None and distill.negatives == "catalogue":
+        raise UserError(
+            "--lazy_adam: found true with --negatives=catalogue, which reads every item in each "
+            "step, expected in_batch or closed"
+        )
+
+
+def needed_items(
+    batch: Batch, distill: DistillBatch | None, drawn: Int[Array, " S"], num_items: int
+) -> Int[Array, " M"]:
+    """The distinct items that a step reads, ascending, padded with distinct ids from V on.
+
+    Args:
+        batch: reads the items in its slots, and its targets.
+        distill: reads its columns.
+        drawn: items that the loss has drawn.
+        num_items: V.
+    """
+    parts = [batch.rows.item_seq, batch.targets, drawn]
+    if distill is not None:
+        parts.append(distill.columns.candidates)
+    items = jnp.concatenate([jnp.asarray(part).reshape(-1).astype(jnp.int32) for part in parts])
+    size = len(items)
+    ids = jnp.unique(items, size=size, fill_value=num_items)
+    return jnp.where(ids < num_items, ids, num_items + jnp.arange(size, dtype=ids.dtype))
+
+
+def take_rows(tree: TreeT, tables: Tables, ids: Int[Array, " M"]) -> TreeT:
+    """Parameters, or Adam's moments, with only these rows of the tables.
+
+    Args:
+        tree: parameters as nested dictionaries, or a state that holds such dictionaries.
+        tables: whose rows are taken; what else there is stays complete.
+        ids: from `needed_items`; rows at padding mean nothing.
+    """
+
+    def take(path: Any, leaf: Array) -> Array:
+        return leaf.at[ids].get(mode="clip") if _is_table(path, leaf, tables) else leaf
+
+    return jax.tree_util.tree_map_with_path(take, tree)
+
+
+def put_rows(tree: TreeT, rows: TreeT, tables: Tables, ids: Int[Array, " M"]) -> TreeT:
+    """The inverse of `take_rows`: the tree with these rows replaced; those at padding are dropped.
+
+    Args:
+        tree: as in `take_rows`.
+        rows: what became of the taken rows; other leaves are taken from here.
+        tables: as in `take_rows`.
+        ids: as in `take_rows`.
+    """
+
+    def put(path: Any, leaf: Array, part: Array) -> Array:
+        if not _is_table(path, leaf, tables):
+            return part
+        return leaf.at[ids].set(part, mode="drop", unique_indices=True, indices_are_sorted=True)
+
+    return jax.tree_util.tree_map_with_path(put, tree, rows)
+
+
+def _is_table(path: Any, leaf: Array, tables: Tables) -> bool:
+    """Whether a leaf is a table, or the moments of one: its name ends with the parameter's."""
+    name = f".{jax.tree_util.keystr(path, simple=True, separator='.')}"
+    named = any(name.endswith(f".{table}") for table in tables.names)
+    return named and leaf.ndim > 0 and leaf.shape[0] == tables.num_items

@@ -1,0 +1,174 @@
+"""A step on the rows that it needs gives the loss and the gradients of a step on all."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.students.student import create_student
+from prmkd_jax.train.config import TrainConfig
+from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.rows import Tables, check_lazy, lazy_tables, needed_items, put_rows, take_rows
+from prmkd_jax.train.sharding import make_mesh, place, place_inputs
+from prmkd_jax.train.step import init_state, make_train_step
+from tests.students import reference
+from tests.worlds import RandomTeachers, facts, from_histories, make_run, student_config
+
+ITEMS, READ = 500, 60
+TABLE = "item_embedding.table"
+MESH = make_mesh(5)
+
+
+def some_items_world():
+    """Of 500 items, the histories have the even ones below 120."""
+    rng = np.random.default_rng(0)
+    histories = [(2 * rng.integers(0, READ, n)).tolist() for n in rng.integers(3, 9, 40)]
+    return from_histories(histories, ITEMS)
+
+
+WORLD = some_items_world()
+
+
+def run_of(tmp_path, *, lazy, loss="sampled_softmax", student="sasrec", taught=True, decay=0.0):
+    config = student_config(student=student, dropout=0.3, loss=loss, num_negatives=9)
+    run = make_run(WORLD, tmp_path, student=config)
+    train = dataclasses.replace(run.train, lazy_adam=lazy, weight_decay=decay)
+    run = dataclasses.replace(run, train=train)
+    if taught:
+        teachers = RandomTeachers(WORLD, side="tables")
+        run = dataclasses.replace(run, distill=DistillConfig(), teachers=teachers, threshold=1.3)
+    return run
+
+
+def stepping(run):
+    """The first state, the step and its inputs."""
+    graphdef, state = create_student(run.student, facts(WORLD), run.seed)
+    optimizer = make_optimizer(run.train)
+    params = reference.random_params(nnx.to_pure_dict(state), 1)
+    state = place(MESH, init_state(params, optimizer, run.seed))
+    step = make_train_step(graphdef, optimizer, run.distill, run.student, MESH, lazy_tables(run))
+    inputs = list(distill_inputs(run, training_batches(run).epoch(0)))
+    return state, step, inputs, place(MESH, run_constants(run))
+
+
+def table_of(tree):
+    return np.asarray(tree["item_embedding"]["table"])
+
+
+def moments(state):
+    """Adam's first and second moments of the item table."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    return [np.asarray(leaf) for path, leaf in leaves if leaf.shape == (ITEMS, 12)]
+
+
+@pytest.mark.parametrize("student", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("loss", ["sampled_softmax", "gbce", "bpr"])
+def test_the_first_step_is_that_of_dense_adam_on_the_rows_that_it_reads(tmp_path, student, loss):
+    """A place taken for an id, other draws, a row's gradient in another row, a norm of parts."""
+    found = {}
+    for lazy in (False, True):
+        run = run_of(tmp_path, lazy=lazy, loss=loss, student=student)
+        state, step, inputs, constants = stepping(run)
+        before = table_of(jax.device_get(state.params))
+        state, metrics = step(state, *place_inputs(MESH, *inputs[0]), constants)
+        found[lazy] = jax.device_get((state, metrics))
+    (dense, one), (rows, other) = found[False], found[True]
+    for name in ("loss", "cross_entropy", "distillation", "gradient_norm"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-5), name
+    # Without decay a row that isn't read has no gradient, and its first dense step is 0 too.
+    for a, b in zip(jax.tree.leaves(dense.params), jax.tree.leaves(rows.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    for a, b in zip(moments(dense), moments(rows), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    changed = (before != table_of(rows.params)).any(axis=1)
+    assert 0 < changed.sum() < READ + 10
+
+
+def test_rows_that_no_batch_reads_stay_and_those_that_are_read_follow_adam(tmp_path):
+    """Decay or fading moments of rows that wait; an update by other moments than the row's own.
+
+    By hand: Adam in float64 from the gradients, which are Adam's first moment's differences.
+    """
+    run = run_of(tmp_path, lazy=True, taught=False, decay=1e-2)
+    state, step, inputs, constants = stepping(run)
+    rate = run.train.learning_rate
+    table = table_of(jax.device_get(state.params)).astype(float)
+    mu, nu = (np.zeros_like(table) for _ in range(2))
+    waited = 0
+    for count, each in enumerate(inputs, start=1):
+        state, _ = step(state, *place_inputs(MESH, *each), constants)
+        new_mu, new_nu = (part.astype(float) for part in moments(jax.device_get(state)))
+        read = (new_mu != mu).any(axis=1)
+        waited += (~read & (mu != 0).any(axis=1)).sum()
+        gradient = (new_mu - 0.9 * mu)[read] / 0.1
+        np.testing.assert_allclose(
+            new_nu[read], 0.999 * nu[read] + 0.001 * gradient**2, rtol=1e-3, atol=1e-9
+        )
+        np.testing.assert_array_equal(new_nu[~read], nu[~read])
+        mu, nu = new_mu, new_nu
+        step_size = (mu / (1 - 0.9**count)) / (np.sqrt(nu / (1 - 0.999**count)) + 1e-8)
+        table[read] -= rate * step_size[read]
+        np.testing.assert_allclose(table_of(jax.device_get(state.params)), table, atol=1e-5)
+    assert waited > 0
+
+
+def test_a_step_holds_no_array_as_large_as_the_table_but_the_tables(tmp_path):
+    """A dense gradient, or dense moments' temporaries: told by the shapes in the program."""
+    sizes = {}
+    for lazy in (False, True):
+        state, step, inputs, constants = stepping(run_of(tmp_path, lazy=lazy))
+        program = step.lower(state, *inputs[0], constants).as_text()
+        sizes[lazy] = program.count(f"-> tensor<{ITEMS}x12xf32>")
+    # The table and its two moments are written once each.
+    assert sizes[True] == 3 < sizes[False]
+
+
+def test_items_are_needed_once_and_padding_is_past_the_end(tmp_path):
+    """An item twice, whose two rows would be written in some order, or padding that is item 0."""
+    run = run_of(tmp_path, lazy=True)
+    batch, distill = next(iter(distill_inputs(run, training_batches(run).epoch(0))))
+    drawn = np.array([499, 499, 3])
+    ids = np.asarray(needed_items(batch, distill, drawn, ITEMS))
+    real = {*batch.rows.item_seq.ravel().tolist(), *batch.targets.tolist(), 499, 3}
+    real |= set(distill.columns.candidates.tolist())
+    assert ids[ids < ITEMS].tolist() == sorted(real)
+    assert len(np.unique(ids)) == len(ids)
+    assert ids.tolist() == sorted(ids.tolist())
+
+
+def test_rows_come_back_to_their_place():
+    """Rows of another parameter of the same name, or padding that overwrites the last row."""
+    tree = {
+        "item_embedding": {"table": np.arange(10.0).reshape(5, 2)},
+        "position_embedding": {"table": np.arange(6.0).reshape(3, 2)},
+        "count": np.zeros(()),
+    }
+    tables, ids = Tables((TABLE,), 5), np.array([1, 3, 5, 6])
+    rows = take_rows(jax.tree.map(jax.numpy.asarray, tree), tables, ids)
+    assert rows["item_embedding"]["table"].tolist()[:2] == [[2, 3], [6, 7]]
+    assert rows["position_embedding"]["table"].shape == (3, 2)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, rows)
+    back = put_rows(jax.tree.map(jax.numpy.asarray, tree), doubled, tables, ids)
+    wanted = [[0, 1], [4, 6], [4, 5], [12, 14], [8, 9]]
+    assert back["item_embedding"]["table"].tolist() == wanted
+    assert back["position_embedding"]["table"].tolist() == [[0, 2], [4, 6], [8, 10]]
+
+
+@pytest.mark.parametrize(
+    ("student", "distill", "message"),
+    [
+        ({"student": "lightgcn", "loss": "bpr"}, None, "--student=lightgcn, expected sasrec"),
+        ({}, None, "--loss=softmax, which reads every item"),
+        ({"loss": "gbce"}, DistillConfig(negatives="catalogue"), "--negatives=catalogue"),
+    ],
+)
+def test_what_reads_every_item_is_refused(student, distill, message):
+    """An item whose row is silently missing."""
+    with pytest.raises(UserError, match=message):
+        check_lazy(student_config(**student), TrainConfig(lazy_adam=True), distill)
+    check_lazy(student_config(**student), TrainConfig(), distill)
