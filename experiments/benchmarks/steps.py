@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,20 +30,18 @@ from experiments.benchmarks.floors import (
     median_seconds,
     work_of,
 )
-from experiments.cli.command import Call
-from experiments.cli.flags import as_dict
+from experiments.benchmarks.timing import Row, once
 from experiments.cli.options import BenchConfig
-from experiments.cli.settings import GROUPS, Settings
+from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
-from experiments.stages.environment import describe_environment
 from experiments.stages.students import plain_run, student_facts
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import require_place, write_json
 from prmkd_jax.data.task import Task
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.loop import make_evaluator
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Run, fresh_student
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import TrainStep, init_state, make_train_step
@@ -56,21 +54,9 @@ LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
 
 
-def run(call: Call) -> None:
-    """Measures, prints and writes `<output_dir>/bench.json`."""
-    bench = call.config(BenchConfig)
-    require_place(Path(call.settings.run.output_dir), "--output_dir")
-    measured = measure(call.settings, bench.repeats)
-    for name, value, unit in measured:
-        call.reporter.say(f"{name:46s} {value:12.4g} {unit}")
-    content = {
-        "environment": describe_environment(),
-        "settings": as_dict(GROUPS, call.configs),
-        "measured": [measurement._asdict() for measurement in measured],
-    }
-    path = Path(call.settings.run.output_dir) / "bench.json"
-    write_json(path, content)
-    call.reporter.say(f"Written to {path}")
+def rows(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+    """The measurements as a suite's rows; of what is repeated they are medians."""
+    return [once(name, value, unit) for name, value, unit in measure(settings, config.repeats)]
 
 
 def measure(settings: Settings, repeats: int) -> list[Measurement]:
@@ -209,7 +195,7 @@ def _time_steps(name: str, run: Run, repeats: int) -> _StepTimes:
     mesh = make_mesh(1)
     state = place(mesh, init_state(params, optimizer, run.seed))
     constants = place(mesh, run_constants(run))
-    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh)
+    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh, lazy_tables(run))
     batches = training_batches(run)
     inputs = itertools.cycle(distill_inputs(run, batches.epoch(0)))
     seconds_to_compile, compiled = _compile(step, state, *next(inputs), constants)

@@ -1,12 +1,49 @@
 """The body of `bench`: the suite that `--suite` names."""
 
-from experiments.benchmarks import serve_costs, steps
-from experiments.cli.command import Call
-from experiments.cli.options import BenchConfig
+from collections.abc import Callable
+from pathlib import Path
 
-SUITES = {"train": steps.run, "serve": serve_costs.run}
+from experiments.benchmarks import (
+    compiling,
+    distill,
+    end_to_end,
+    evaluate,
+    memory,
+    report,
+    scale,
+    serve_costs,
+    steps,
+    tuning,
+)
+from experiments.benchmarks.timing import Row
+from experiments.cli.command import Call
+from experiments.cli.flags import as_flagfile
+from experiments.cli.options import BenchConfig
+from experiments.cli.settings import GROUPS, Settings
+from prmkd_jax.common.files import require_place
+
+Measure = Callable[[Settings, BenchConfig, Callable[[str], None]], list[Row]]
+
+MEASURED: dict[str, Measure] = {
+    "train": steps.rows,
+    "distill": distill.measure,
+    "evaluate": evaluate.measure,
+    "teachers": tuning.measure,
+    "compile": compiling.measure,
+    "scale": scale.measure,
+    "memory": memory.measure,
+}
+"""Suites that measure in this process and leave rows."""
 
 
 def run(call: Call) -> None:
     """Measures, prints and writes what the suite writes."""
-    SUITES[call.config(BenchConfig).suite](call)
+    config, say = call.config(BenchConfig), call.reporter.say
+    suite = config.suite
+    require_place(Path(call.settings.run.output_dir), "--output_dir")
+    if suite == "serve":
+        serve_costs.run(call)
+    elif suite == "end_to_end":
+        report.write(call, suite, end_to_end.measure(as_flagfile(GROUPS, call.configs), say))
+    else:
+        report.write(call, suite, MEASURED[suite](call.settings, config, say))

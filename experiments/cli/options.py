@@ -5,6 +5,12 @@ import dataclasses
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
+SUITES = (
+    *("train", "distill", "evaluate", "teachers", "compile", "scale", "memory", "end_to_end"),
+    "serve",
+)
+"""Choices of `bench --suite`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
@@ -78,10 +84,23 @@ class BenchConfig:
 
     suite: str = option(
         "train",
-        "What is measured: steps, epochs and rankings, or requests to the finished models.",
-        choices=("train", "serve"),
+        "What is measured. train: steps, an epoch and a ranking, with floors; distill: steps by "
+        "number of teachers and by where they are scored; evaluate: rankings; teachers: their "
+        "tuning, encoding and ranking; compile: compilations, new and from the cache; scale: how "
+        "costs grow; memory: one epoch and one ranking at a large size; end_to_end: a run from "
+        "nothing; serve: requests to the finished models.",
+        choices=SUITES,
     )
     repeats: int = option(40, "train: steps timed, after the compiling one.", low=5, high=10**6)
+    largest: int = option(
+        1_000_000, "scale: most items and users of the curves.", low=10_000, high=10**8
+    )
+    made_users: int = option(1_000_000, "memory: users.", low=10, high=10**8)
+    made_items: int = option(1_000_000, "memory: items.", low=10, high=10**8)
+    made_interactions: int = option(
+        10_000_000, "memory: interactions, at least 4 a user.", low=40, high=10**9
+    )
+    made_ranked: int = option(100_000, "memory: test users that are ranked.", low=1)
     plain: str = option(
         "",
         "serve: folder of the plain student's export; without --plain and --distilled both are "
@@ -101,6 +120,11 @@ class BenchConfig:
 
     def __post_init__(self):
         validate(self)
+        if self.made_interactions < 4 * self.made_users:
+            raise UserError(
+                f"--made_interactions: found {self.made_interactions}, expected at least 4 times "
+                f"--made_users={self.made_users}"
+            )
         if bool(self.plain) != bool(self.distilled):
             raise UserError("--plain, --distilled: found one of them, expected both or none")
 

@@ -1,6 +1,7 @@
 """The threshold epsilon of the consistency rule, from a quantile of real disagreements."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -20,13 +21,16 @@ from prmkd_jax.train.inputs import (
 from prmkd_jax.train.run import Run
 from prmkd_jax.train.step import user_inputs
 
+# Half a million instances at the default batch size: a quantile needs no more.
+MOST_BATCHES = 1000
+
 
 def calibrate_threshold(run: Run) -> float:
     """The threshold that a run uses throughout, fixed before its first step.
 
     Eq. 2 is a sum over columns, so a useful threshold depends on the batch size and on the
     normalisation; a quantile does not. It is taken over the instances' largest disagreement in
-    the run's first epoch of batches. Instances that two teachers or fewer know don't count: the
+    the run's first epoch of batches, or the first thousand of them. Instances that two teachers or fewer know don't count: the
     rule is inactive there. Quantile 0 gives 0, so that every instance whose teachers differ at
     all drops one. Quantile 1 gives infinity, and so do methods and teachers for which the rule
     never acts.
@@ -50,7 +54,7 @@ def calibrate_threshold(run: Run) -> float:
 
     constants = run_constants(run)
     values = []
-    batches = training_batches(run).epoch(0)
+    batches = itertools.islice(training_batches(run).epoch(0), MOST_BATCHES)
     # Of a student that has learned nothing yet the best items say nothing.
     for batch, distill in distill_inputs(run, batches, closed_of(run)):
         assert distill is not None

@@ -66,8 +66,9 @@ def moments(state):
     return [np.asarray(leaf) for path, leaf in leaves if leaf.shape == (ITEMS, 12)]
 
 
-@pytest.mark.parametrize("student", ["sasrec", "gru4rec"])
-@pytest.mark.parametrize("loss", ["sampled_softmax", "gbce", "bpr"])
+@pytest.mark.parametrize(
+    ("student", "loss"), [("sasrec", "sampled_softmax"), ("gru4rec", "gbce"), ("sasrec", "bpr")]
+)
 def test_the_first_step_is_that_of_dense_adam_on_the_rows_that_it_reads(tmp_path, student, loss):
     """A place taken for an id, other draws, a row's gradient in another row, a norm of parts."""
     found = {}

@@ -1,0 +1,105 @@
+"""What a suite leaves: one JSON file, one table, one figure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from experiments.benchmarks.timing import Row, exponent
+from experiments.cli.command import Call
+from experiments.cli.flags import as_dict
+from experiments.cli.settings import GROUPS
+from experiments.reporting.plotting import draw_svg
+from experiments.stages.environment import describe_environment
+from prmkd_jax.common.files import write_json, write_text
+
+_FEWEST_POINTS = 3  # of a curve
+
+
+def write(call: Call, suite: str, rows: Sequence[Row]) -> None:
+    """Shows the table and writes `bench-<suite>.json`, `.md` and `.svg` into --output_dir."""
+    folder = Path(call.settings.run.output_dir)
+    content = {
+        "suite": suite,
+        "environment": describe_environment(),
+        "settings": as_dict(GROUPS, call.configs),
+        "rows": [{**row._asdict(), "of": dict(row.of)} for row in rows],
+        "exponents": exponents(rows),
+    }
+    write_json(folder / f"bench-{suite}.json", content)
+    text = table(rows)
+    write_text(folder / f"bench-{suite}.md", text)
+    write_text(folder / f"bench-{suite}.svg", figure(rows) + "\n")
+    call.reporter.say(text)
+    call.reporter.say(f"Written to {folder}: bench-{suite}.json, .md and .svg")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: a line a row, then a line a fitted exponent."""
+    lines = ["| what | at | median | quartiles | unit | times |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        at = ", ".join(f"{size:,} {name}" for name, size in row.of.items())
+        spread = f"{row.low:.4g} – {row.high:.4g}" if row.repeats > 1 else ""
+        lines.append(
+            f"| {row.name} | {at} | {row.value:.4g} | {spread} | {row.unit} | {row.repeats} |"
+        )
+    fitted = exponents(rows)
+    if fitted:
+        lines += ["", "| grows with | exponent |", "|---|---|"]
+        lines += [f"| {name} | {value:.2f} |" for name, value in fitted.items()]
+    return "\n".join(lines)
+
+
+def exponents(rows: Sequence[Row]) -> dict[str, float]:
+    """b of seconds ≈ a · size^b, for every curve of three points or more."""
+    return {
+        f"{name}, {axis}": exponent(*zip(*points, strict=True))
+        for (name, axis), points in curves(rows).items()
+    }
+
+
+def curves(rows: Iterable[Row]) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """(name, axis) → (size, seconds) of the rows that one size alone tells apart."""
+    named: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.unit == "s" and row.of and row.value > 0:
+            named.setdefault(row.name, []).append(row)
+    found = {}
+    for name, group in named.items():
+        varying = [axis for axis in group[0].of if len({row.of.get(axis) for row in group}) > 1]
+        if len(varying) == 1 and len(group) >= _FEWEST_POINTS:
+            (axis,) = varying
+            found[name, axis] = sorted((row.of[axis], row.value) for row in group)
+    return found
+
+
+def figure(rows: Sequence[Row]) -> str:
+    """Curves on logarithmic axes where there are any, else a bar a row, in seconds."""
+    found = curves(rows)
+    return _draw_curves(found) if found else _draw_bars([row for row in rows if row.unit == "s"])
+
+
+def _draw_curves(found: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> str:
+    def draw(axes: Axes) -> None:
+        for (name, axis), points in found.items():
+            sizes, seconds = zip(*points, strict=True)
+            slope = exponent(sizes, seconds)
+            axes.loglog(sizes, seconds, marker="o", label=f"{name} ({axis}^{slope:.2f})")
+        axes.set_ylabel("seconds")
+        axes.set_xlabel(" / ".join(dict.fromkeys(axis for _, axis in found)))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
+
+    return draw_svg(3.2 + 0.2 * len(found), draw)
+
+
+def _draw_bars(rows: Sequence[Row]) -> str:
+    def draw(axes: Axes) -> None:
+        names = [", ".join([row.name, *(f"{v:,} {k}" for k, v in row.of.items())]) for row in rows]
+        middle = [row.value for row in rows]
+        spread = [[row.value - row.low for row in rows], [row.high - row.value for row in rows]]
+        axes.barh(range(len(rows)), middle, xerr=spread)
+        axes.set_yticks(range(len(rows)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel("seconds, with quartiles")
+
+    return draw_svg(0.8 + 0.24 * max(len(rows), 1), draw)

@@ -1,0 +1,75 @@
+"""Times that are repeated: median and quartiles, compilation apart."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+FEWEST = 10
+"""Repetitions of what a suite times."""
+
+
+class Row(NamedTuple):
+    """One figure of a suite.
+
+    Attributes:
+        name: what was measured; rows of one name make a curve.
+        value: the figure; of what is repeated, the median.
+        unit: its unit; "" for a ratio or a count.
+        low: first quartile; equal to `value` where nothing is repeated.
+        high: third quartile.
+        repeats: how often it was measured.
+        of: the sizes that it was measured at, such as `items`.
+    """
+
+    name: str
+    value: float
+    unit: str
+    low: float
+    high: float
+    repeats: int
+    of: Mapping[str, int]
+
+
+def once(name: str, value: float, unit: str, **of: int) -> Row:
+    """A figure that is counted, or measured once."""
+    return Row(name, value, unit, value, value, 1, of)
+
+
+def seconds_of(name: str, seconds: Sequence[float], **of: int) -> Row:
+    """The median and the quartiles of repeated times.
+
+    >>> seconds_of("step", [3.0, 1.0, 2.0, 4.0, 5.0], items=7)[1:5]
+    (3.0, 's', 2.0, 4.0)
+    """
+    low, middle, high = np.percentile(seconds, [25, 50, 75]).tolist()
+    return Row(name, middle, "s", low, high, len(seconds), of)
+
+
+def repeated(
+    call: Callable[[], Any], repeats: int = FEWEST, *, warm_up: int = 1
+) -> tuple[list[float], list[float]]:
+    """Seconds of the calls that warm up, of which the first compiles, and of those that count.
+
+    Args:
+        call: its result is waited for.
+        repeats: calls that count.
+        warm_up: calls before them.
+    """
+    times = []
+    for _ in range(warm_up + repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - started)
+    return times[:warm_up], times[warm_up:]
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """b of value ≈ a · size^b, by least squares of the logarithms.
+
+    >>> round(exponent([10, 100, 1000], [2.0, 20.0, 200.0]), 6)
+    1.0
+    """
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
