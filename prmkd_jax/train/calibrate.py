@@ -30,10 +30,10 @@ def calibrate_threshold(run: Run) -> float:
 
     Eq. 2 is a sum over columns, so a useful threshold depends on the batch size and on the
     normalisation; a quantile does not. It is taken over the instances' largest disagreement in
-    the run's first epoch of batches, or the first thousand of them. Instances that two teachers or fewer know don't count: the
-    rule is inactive there. Quantile 0 gives 0, so that every instance whose teachers differ at
-    all drops one. Quantile 1 gives infinity, and so do methods and teachers for which the rule
-    never acts.
+    the run's first epoch of batches, or the first thousand of them. Instances that two teachers
+    or fewer know don't count: the rule is inactive there. Quantile 0 gives 0, so that every
+    instance whose teachers differ at all drops one. Quantile 1 gives infinity, and so do methods
+    and teachers for which the rule never acts.
 
     Args:
         run: a distilled run; its `threshold` is not read.
