@@ -87,7 +87,8 @@ def test_the_first_step_is_that_of_dense_adam_on_the_rows_that_it_reads(tmp_path
     for a, b in zip(moments(dense), moments(rows), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     changed = (before != table_of(rows.params)).any(axis=1)
-    assert 0 < changed.sum() < READ + 10
+    # bpr draws an item for each of the 65 instances.
+    assert 0 < changed.sum() < READ + 65
 
 
 def test_rows_that_no_batch_reads_stay_and_those_that_are_read_follow_adam(tmp_path):
