@@ -8,7 +8,6 @@ from jaxtyping import Bool, Int, Int32, Int64
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.task import Task
 
-
 # The offset of what is never read: past all.
 _NEVER = np.iinfo(np.int64).max
 
