@@ -1,0 +1,94 @@
+"""Every suite measures on a small world; what their rows say is tested where they are made."""
+
+import pytest
+
+from experiments.benchmarks import compiling, distill, evaluate, memory, scale, tuning
+from experiments.benchmarks.suites import MEASURED
+from experiments.cli.flags import parse
+from experiments.cli.options import SUITES, BenchConfig
+from experiments.cli.settings import GROUPS, settings_from
+
+SMALL = (
+    *("--dataset=synthetic", "--synthetic_users=30", "--synthetic_items=20", "--max_seq_len=8"),
+    *("--hidden_size=8", "--inner_size=8", "--num_layers=1", "--batch_size=32"),
+)
+SIZES = {"made_users": 40, "made_items": 30, "made_interactions": 300, "made_ranked": 20}
+
+
+def settings(*flags):
+    return settings_from(parse([*SMALL, *flags], GROUPS).configs)
+
+
+def test_every_suite_has_a_body():
+    """A choice of --suite that ends in a KeyError."""
+    assert set(SUITES) == {*MEASURED, "serve", "end_to_end"}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two repetitions instead of ten, and one size of each axis but one."""
+    for module in (compiling, tuning):
+        monkeypatch.setattr(module, "FEWEST", 2)
+    monkeypatch.setattr(distill, "COUNTS", (3,))
+    monkeypatch.setattr(evaluate, "SHARES", (2, 1))
+    monkeypatch.setattr(scale, "ITEMS", (50,))
+    monkeypatch.setattr(scale, "USERS", (20,))
+    monkeypatch.setattr(scale, "HISTORIES", (5,))
+    monkeypatch.setattr(scale, "WIDTHS", (8,))
+    for name, size in (("BASE_USERS", 20), ("BASE_ITEMS", 30), ("BASE_HISTORY", 6), ("RANKED", 8)):
+        monkeypatch.setattr(scale, name, size)
+
+
+def test_a_large_run_tells_seconds_and_memory_of_its_stages(few):
+    """A stage that isn't timed, or memory that falls from one stage to the next."""
+    told = []
+    flags = ("--loss=sampled_softmax", "--lazy_adam")
+    rows = memory.measure(settings(*flags), BenchConfig(**SIZES), told.append)
+    stages = [row.name for row in rows if row.unit == "s"]
+    assert stages == [
+        *("data", "3 teachers' vectors", "facts", "threshold", "one distilled epoch"),
+        "ranking of 20 users",
+    ]
+    for kind in ("own memory until its end", "with mapped files"):
+        held = [row.value for row in rows if row.name.endswith(kind)]
+        assert len(held) == 6
+        assert held == sorted(held)
+    assert any("loss" in line for line in told)
+
+
+@pytest.mark.slow  # two compilations of a step, three times
+@pytest.mark.parametrize(
+    ("suite", "names"),
+    [
+        ("distill", {"plain step", "distilled step, scored by torch / plain"}),
+        ("evaluate", {"ranking", "user vectors", "scores, floor of the operations"}),
+        ("compile", {"plain step, compiled", "distilled step, from the cache"}),
+        ("scale", {"distilled step, sampled softmax, lazy Adam", "ranking 8 users"}),
+    ],
+)  # fmt: skip
+def test_a_suite_measures_what_it_names(few, suite, names):
+    """A suite that breaks on the first day it is needed."""
+    flags = ("--loss=sampled_softmax",) if suite == "scale" else ()
+    rows = MEASURED[suite](settings(*flags), BenchConfig(repeats=5, largest=10_000), lambda _: None)
+    assert names <= {row.name for row in rows}
+    assert all(row.value >= 0 and row.low <= row.value <= row.high for row in rows)
+    assert all(row.unit or "/" in row.name for row in rows)
+
+
+@pytest.mark.slow  # encodes texts
+def test_teachers_have_their_floors(few, tmp_path):
+    """A step's floor above the step by orders of magnitude, or a teacher that isn't named."""
+    flags = (
+        "--teachers=unisrec-text,unim2rec",
+        "--teacher_hidden_size=8",
+        "--teacher_num_experts=2",
+    )
+    rows = tuning.measure(
+        settings(*flags, f"--cache_dir={tmp_path}"), BenchConfig(), lambda _: None
+    )
+    by_name = {row.name: row for row in rows}
+    for name in ("unisrec-text", "unim2rec"):
+        assert by_name[f"{name} step"].value > 0
+        assert 0 < by_name[f"{name} step, operations"].value < 1
+        assert by_name[f"{name} step, floor of the traffic"].value > 0
+        assert by_name[f"{name} validation"].repeats == 2
