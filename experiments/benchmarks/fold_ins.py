@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.held_out import Measuring, Student, metrics
+from experiments.stages.students import student_facts
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.subset import without_users
 from prmkd_jax.data.task import Task
+from prmkd_jax.serve.exported import knows_users
 from prmkd_jax.serve.histories import instance_targets
 from prmkd_jax.serve.recommender import Recommender
 
@@ -18,8 +20,17 @@ Users = Sequence[str] | None
 
 
 def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]]:
-    """The two students, with and without the held-out users, and how they are measured."""
-    task = measuring.task
+    """The two students, with and without the held-out users, and how they are measured.
+
+    Raises:
+        UserError: the student has no vectors of its users.
+    """
+    task, student = measuring.task, measuring.settings.student
+    if not knows_users(student, student_facts(task, measuring.settings)):
+        raise UserError(
+            f"--student: found {student.student}, which knows no users, expected one that has a "
+            "vector for each"
+        )
     held = measuring.held(task.dataset.num_users)
     students = [
         Student("all", task),
@@ -28,11 +39,6 @@ def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]
 
     def of_seed(seed: int) -> Table:
         complete, other = (measuring.train(student, seed) for student in students)
-        if complete.exported.user_ids is None:
-            raise UserError(
-                f"--student: found {measuring.settings.student.student}, which knows no users, "
-                "expected one that has a vector for each"
-            )
         test = task.split.test
         instances = test[held[task.dataset.interactions.users[test]]]
         asked = instance_targets(task.dataset, instances)

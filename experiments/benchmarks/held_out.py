@@ -20,6 +20,7 @@ from experiments.stages.environment import describe_environment
 from experiments.stages.exports import student_start
 from experiments.stages.identity import run_identity
 from experiments.stages.run_folder import claimed, examine, finish
+from experiments.stages.starts import check_item_start, item_start
 from experiments.stages.students import (
     Place,
     logger,
@@ -115,9 +116,10 @@ class Measuring:
             teachers = prepare_teachers(found, student.task, settings, reporter, log)
             bank = make_bank(teachers, settings, student.task.dataset.num_items)
             reporter.say(f"{student.name}: {student.task.dataset.num_items} items")
+            items = item_start(settings, student.task, teachers, reporter)
             trained = train_student(
                 student.task, facts, bank, settings, seed, place, reporter, log,
-                flags={}, rank_test=False,
+                flags={}, items=items, rank_test=False,
             )  # fmt: skip
             params = trained.fitted.params
             export_student(folder, params, settings.student, facts, student.task.dataset)
@@ -166,6 +168,7 @@ def run(call: Call) -> None:
     files = [RESULT, LOG]
     for student in plan:
         student_start(settings, student.task, student_facts(student.task, settings))
+        check_item_start(measuring.settings_of(student), student.task)
         if student.vectors is None:
             teachers = teacher_identities(student.task, settings)
             check_teachers(teachers, student.task, settings)

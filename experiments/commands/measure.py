@@ -14,5 +14,5 @@ COMMAND = Command(
         "cold_items": "experiments.benchmarks.cold_items:measure",
         "fold_ins": "experiments.benchmarks.fold_ins:measure",
     },
-    ignores=frozenset({"init", "export_recbole", "log_to"}),
+    ignores=frozenset({"init", "export_recbole", "log_to", "refit"}),
 )

@@ -37,7 +37,7 @@ from experiments.stages.record import (
 )
 from experiments.stages.run_folder import remove_states
 from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
-from experiments.stages.starts import item_start
+from experiments.stages.starts import item_start, require_item_vectors
 from experiments.stages.students import (
     Place,
     Trained,
@@ -88,12 +88,17 @@ def ready_teachers(
         place: folders; its log gets the epochs.
         reporter: shows progress.
         ready: key → teacher; those that aren't there yet are added.
+
+    Raises:
+        UserError: a teacher lacks its inputs, or `--item_init=teachers` finds none with vectors.
     """
     if not unfinished_seeds(plan, place):
         return
     missing = [found for found in plan.teachers if found.key not in ready]
     made = prepare_teachers(missing, plan.task, plan.settings, reporter, logger(place.log))
     ready.update({found.key: teacher for found, teacher in zip(missing, made, strict=True)})
+    # Before the variants that come first are trained.
+    require_item_vectors(plan.settings, [ready[found.key] for found in plan.teachers])
 
 
 def unfinished_seeds(plan: PlannedRun, place: Place) -> list[int]:

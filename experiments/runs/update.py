@@ -39,6 +39,7 @@ from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.serve.renew import Changes, Mapped, changes, map_items, only_items, params_for
 from prmkd_jax.students.registry import label
 from prmkd_jax.train.config import TrainConfig
+from prmkd_jax.train.refit import refit_folder
 
 RESULT, TABLE, LOG = "update.json", "update.md", "log.jsonl"
 UPDATED, SCRATCH = "updated", "scratch"
@@ -177,7 +178,10 @@ def _files(update: _Update) -> list[str]:
         files += [f"runs/{name}/{file}" for file in (LOG, *run_files(plan))]
         for seed in plan.seeds:
             trained = run_name(plan.settings, seed)
-            files.append(f"runs/{name}/checkpoints/{trained}/")
+            states = Path(f"runs/{name}/checkpoints/{trained}")
+            files.append(f"{states}/")
+            if plan.settings.train.refit:
+                files.append(f"{refit_folder(states)}/")
             exported = student_file_names(plan.settings.run)
             files += [f"students/{name}/{trained}/{file}" for file in exported]
     return files

@@ -1,7 +1,7 @@
 """The body of `export`: one folder that production can read without this project."""
 
 from experiments.cli.command import Call
-from experiments.stages.explain import teacher_views
+from experiments.stages.explain import Explaining, teacher_views
 from prmkd_jax.serve.artifact import write_artifact
 from prmkd_jax.serve.config import ExportConfig
 
@@ -10,7 +10,9 @@ def run(call: Call) -> None:
     """Writes the artefact, and says what was tried on it."""
     config = call.config(ExportConfig)
     config.require()
-    views = teacher_views(config) if config.explain else []
+    views, left_out = teacher_views(config) if config.explain else Explaining([], [])
+    for label in left_out:
+        call.reporter.say(f"{label}: not in the explanation, since it gives scores and no vectors")
     for view in views:
         call.reporter.say(
             f"{view.label}: of its own first ten places the estimate finds "

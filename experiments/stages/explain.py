@@ -1,7 +1,7 @@
 """What `export --explain` adds to an artefact: the teachers as the student's card names them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,13 +18,27 @@ from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import MOST_FITTED, MOST_JUDGED, TeacherView, view_teacher
 from prmkd_jax.serve.exported import CARD, read_card
+from teachers_torch.store import CARD as TEACHER_CARD
 
 
-def teacher_views(config: ExportConfig) -> list[TeacherView]:
+class Explaining(NamedTuple):
+    """The teachers that the student was distilled from.
+
+    Attributes:
+        views: those that give vectors.
+        left_out: labels of those that give scores, of which nothing can be estimated.
+    """
+
+    views: list[TeacherView]
+    left_out: list[str]
+
+
+def teacher_views(config: ExportConfig) -> Explaining:
     """The teachers that the student was distilled from, read from the cache.
 
     Raises:
-        UserError: the card names none, the data are other ones, or a teacher isn't in the cache.
+        UserError: the card names none, the data are other ones, a teacher isn't in the cache, or
+            none gives vectors.
     """
     card = read_card(Path(config.model))
     keys: dict[str, str] = card["record"].get("teacher_keys", {})
@@ -34,11 +48,18 @@ def teacher_views(config: ExportConfig) -> list[TeacherView]:
             "was distilled by train or update"
         )
     dataset = _dataset(config, card)
-    found = [
-        (name, _vectors(name, key, config, card, dataset)) for name, key in sorted(keys.items())
-    ]
+    found = {name: _vectors(name, key, config, dataset) for name, key in sorted(keys.items())}
     labels = {name: each["label"] for name, each in card["record"]["teachers"].items()}
-    return [_view(name, labels.get(name, name), vectors, dataset) for name, vectors in found]
+    given = {name: vectors for name, vectors in found.items() if vectors is not None}
+    if not given:
+        raise UserError(
+            f"--explain: found {', '.join(found)}, which give scores alone, expected a student of "
+            "at least one teacher with vectors"
+        )
+    return Explaining(
+        [_view(name, labels.get(name, name), each, dataset) for name, each in given.items()],
+        [labels.get(name, name) for name in found if name not in given],
+    )
 
 
 def _dataset(config: ExportConfig, card: dict[str, Any]) -> Dataset:
@@ -65,19 +86,19 @@ def _dataset(config: ExportConfig, card: dict[str, Any]) -> Dataset:
     return dataset
 
 
-def _vectors(
-    name: str, key: str, config: ExportConfig, card: dict[str, Any], dataset: Dataset
-) -> Vectors:
+def _vectors(name: str, key: str, config: ExportConfig, dataset: Dataset) -> Vectors | None:
+    """A teacher's vectors; None where it gives scores, on disk as lists or live."""
     folder = Cache(Path(config.cache_dir)).room("teachers") / f"{name}-{key}"
     if not has_vectors(folder):
+        # Of one that is asked for the scores of every batch there is a card alone.
+        if (folder / TEACHER_CARD).is_file():
+            return None
         raise UserError(
             f"--cache_dir: found no teacher {name} at {folder}, expected the one that the student "
             "was distilled from"
         )
     found = read_vectors(folder, {"teacher": name, "key": key, "data": dataset.fingerprint})
-    if not isinstance(found, Vectors):
-        raise UserError(f"--explain: teacher {name} gives scores, expected teachers with vectors")
-    return found
+    return found if isinstance(found, Vectors) else None
 
 
 def _view(name: str, label: str, vectors: Vectors, dataset: Dataset) -> TeacherView:

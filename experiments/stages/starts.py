@@ -65,20 +65,29 @@ def item_start(
     if asked.source == "text":
         return _from_texts(asked, settings, task, reporter)
     if asked.source == "teachers":
-        sources = (teacher.source for teacher in teachers)
-        vectors = [
-            np.asarray(source.items, np.float32)
-            for source in sources
-            if isinstance(source, Vectors)
-        ]
-        if not vectors:
-            raise UserError(
-                f"--item_init: found {settings.student.item_init!r}, but no teacher of this run "
-                "gives vectors of items, expected random or text"
-            )
-        joined = side_by_side(vectors)
+        require_item_vectors(settings, teachers)
+        joined = side_by_side(_item_vectors(teachers))
         return ItemStart(joined, np.ones(len(joined), bool), asked.deviation)
     return None
+
+
+def require_item_vectors(settings: Settings, teachers: Sequence[ReadyTeacher]) -> None:
+    """Finds, once the teachers are there, what would stop `--item_init=teachers`.
+
+    Raises:
+        UserError: no teacher gives vectors of items.
+    """
+    if _asked(settings).source == "teachers" and not _item_vectors(teachers):
+        raise UserError(
+            f"--item_init: found {settings.student.item_init!r}, but no teacher of this run "
+            "gives vectors of items, expected random or text"
+        )
+
+
+def _item_vectors(teachers: Sequence[ReadyTeacher]) -> list[np.ndarray]:
+    """The item vectors of the teachers that have some."""
+    sources = (teacher.source for teacher in teachers)
+    return [np.asarray(each.items, np.float32) for each in sources if isinstance(each, Vectors)]
 
 
 def _from_texts(asked: ItemInit, settings: Settings, task: Task, reporter: Reporter) -> ItemStart:

@@ -352,6 +352,12 @@ def _shapes(weights: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in weights.items()}
 
 
+def knows_users(config: StudentConfig, facts: Facts) -> bool:
+    """Whether such a student has vectors of its own users."""
+    own = _has_users(param_shapes(abstract_params(config, facts)))
+    return own or not about(config.student).user_vector_per_prefix
+
+
 def _has_users(weights: Iterable[str]) -> bool:
     """Whether it has a row for each user that it was trained for."""
     return any(f".{name}".endswith(f".{USER_TABLE}") for name in weights)

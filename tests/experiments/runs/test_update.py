@@ -91,6 +91,21 @@ def test_an_update_leaves_a_student_of_today_and_what_it_is_worth(yesterday, tmp
         called(output, yesterday[0], "--update_epochs=1", "--noscratch", "--vanished=keep")
 
 
+def test_the_states_of_a_refit_are_the_updates_own(yesterday, tmp_path):
+    """A replaced update's states stay, and the next refit takes them for its own."""
+    output = tmp_path / "out"
+    flags = ("--update_epochs=1", "--noscratch", "--refit", "--rows_from=mean")
+    called(output, yesterday[0], *flags)
+    listed = json.loads((output / "run.json").read_text())["files"]
+    states = [str(path.relative_to(output)) + "/" for path in output.glob("runs/*/checkpoints/*")]
+    assert any(name.endswith("-refit/") for name in states)
+    assert set(states) <= set(listed)
+    called(output, yesterday[0], *flags, "--learning_rate=0.01", "--overwrite")
+    called(tmp_path / "fresh", yesterday[0], *flags, "--learning_rate=0.01")
+    file = "students/updated/sasrec-base-seed0/weights.safetensors"
+    assert (output / file).read_bytes() == (tmp_path / "fresh" / file).read_bytes()
+
+
 def test_a_file_of_recboles_begins_like_the_export_of_the_same_weights(yesterday, tmp_path):
     """Rows by its own numbering, whatever the order."""
     folder, params, settings, task = yesterday

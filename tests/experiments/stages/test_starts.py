@@ -139,3 +139,13 @@ def test_the_encoders_flags_have_an_effect_where_texts_are_read(tmp_path):
     for init, expected in (("text", False), ("random", True)):
         settings = settings_from(configs(tmp_path, f"--item_init={init}"))
         assert ("text_encoder" in unread(settings)) is expected
+
+
+def test_teachers_without_vectors_are_told_before_the_plain_student_is_trained(tmp_path):
+    """A training whose partner can't be made."""
+    argv = [*SMALL, "--teachers=popularity", "--item_init=teachers"]
+    argv += [f"--cache_dir={tmp_path / 'cache'}", f"--output_dir={tmp_path / 'out'}"]
+    call, stream = make_call(COMMAND, argv)
+    with pytest.raises(UserError, match="no teacher of this run gives vectors of items"):
+        train.run(call)
+    assert "epoch" not in stream.getvalue()
