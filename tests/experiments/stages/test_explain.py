@@ -50,7 +50,7 @@ def explained(folder, cache, *names):
         "teacher_keys": dict.fromkeys(names, "k"),
         "teachers": {name: {"label": name.upper()} for name in names},
     }
-    params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]))
+    params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=0)
     export_student(folder / "student", params, config, known, dataset, record=record)
     argv = [f"--model={folder / 'student'}", f"--output_dir={folder / 'out'}"]
     argv += ["--explain", "--formats=vectors", f"--cache_dir={cache}"]
