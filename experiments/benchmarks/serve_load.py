@@ -76,12 +76,13 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
         memory = _Memory(process.pid)
         asyncio.run(send(port, good_requests(ITEMS, 1), _WARMING, config.rate))
         memory.note("after the start")
-        used = processor_seconds(process.pid)
+        used, own = processor_seconds(process.pid), time.process_time()
         say(f"{config.seconds:g} s at {config.rate:g} requests a second")
         steady = asyncio.run(
             send(port, good_requests(ITEMS, 2), round(config.seconds * config.rate), config.rate)
         )
         load, used = os.getloadavg()[0], processor_seconds(process.pid) - used
+        own = time.process_time() - own
         memory.note("after the steady rate")
         say(f"{config.reloads} newer models under load")
         reloaded = asyncio.run(_reload(folder, port, config))
@@ -100,6 +101,7 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
         "load_average": round(load, 2),
         **_latency(steady, config),
         "processor_ms_per_request": round(used / len(steady) * 1000, 3),
+        "asking_processor_ms_per_request": round(own / len(steady) * 1000, 3),
         "mixed_statuses": dict(sorted(Counter(str(one.status) for one in mixed).items())),
         "mixed_wrong_statuses": sum(not one.expected for one in mixed),
         "unhandled_errors": _figure(text, "prmkd_unhandled_errors_total"),

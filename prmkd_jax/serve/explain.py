@@ -32,6 +32,8 @@ FORMAT = 1
 # Histories that a map is fitted on, and judged on.
 MOST_FITTED, MOST_JUDGED = 20_000, 2_000
 _STRENGTH, _JUDGED_K = 1e-3, 10
+# Items whose vectors are widened at once.
+_BLOCK = 65_536
 
 
 class TeacherView(NamedTuple):
@@ -66,10 +68,10 @@ class TeacherView(NamedTuple):
             wanted: the items asked about.
             filter_seen: count no item of the history as a rival.
         """
-        read = [row for row in history if row < len(self.items)]
+        read = self._known(history)
         if not read:
             return [None] * len(wanted)
-        scores = self.items.astype(np.float32) @ self.queries([read])[0]
+        scores = self._scores(read)
         rivals = np.ones(len(scores), bool)
         rivals[read if filter_seen else []] = False
         others = scores[rivals]
@@ -79,6 +81,34 @@ class TeacherView(NamedTuple):
             return float((others > scores[row]).sum() + 0.5 * ties)
 
         return [rank(row) if row < len(scores) else None for row in wanted]
+
+    def best(self, history: Sequence[int], k: int, filter_seen: bool) -> list[tuple[int, float]]:
+        """The rows that it would put first, with its estimated scores; of equals the first row.
+
+        Args:
+            history: as for `ranks`; where nothing of it is known nothing is recommended.
+            k: how many, at most.
+            filter_seen: leave out the items of the history.
+        """
+        read = self._known(history)
+        if not read:
+            return []
+        scores = self._scores(read)
+        if filter_seen:
+            scores[read] = -np.inf
+        rows = np.argsort(-scores, kind="stable")[:k]
+        return [(int(row), float(scores[row])) for row in rows if scores[row] > -np.inf]
+
+    def _known(self, history: Sequence[int]) -> list[int]:
+        """Without items that were added later."""
+        return [row for row in history if row < len(self.items)]
+
+    def _scores(self, history: Sequence[int]) -> Float32[np.ndarray, " V"]:
+        """Estimated scores of all items; float32 copies are made of a block at a time."""
+        query = self.queries([history])[0].astype(np.float32)
+        blocks = range(0, len(self.items), _BLOCK)
+        parts = [self.items[n : n + _BLOCK].astype(np.float32) @ query for n in blocks]
+        return np.concatenate(parts)
 
 
 @dataclasses.dataclass(frozen=True)

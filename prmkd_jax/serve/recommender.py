@@ -79,6 +79,7 @@ class Recommender:
 
     Attributes:
         exported: the student.
+        explanation: what an artefact tells of teachers and the plain student; None where nothing.
         map: how rows of new items were made; None where there are none (`add_items`).
 
     Args:
@@ -88,7 +89,7 @@ class Recommender:
 
     def __init__(self, exported: Exported, explanation: Explanation | None = None):
         self.exported = exported
-        self._explanation = explanation
+        self.explanation = explanation
         self.map: Map | None = None
         self._said = about(exported.config.student)
         self._graphdef = Structure(structure(exported.config, exported.facts))
@@ -163,7 +164,7 @@ class Recommender:
                 if self._answerable(known, user):
                     found = self._recommended(items[row, :k], scores[row, :k], named)
                 answers.append(Answer(found, unknown, known_user=user >= 0))
-        if explain and self._explanation is not None:
+        if explain and self.explanation is not None:
             return self._explained(histories, users, answers, filter_seen)
         return answers
 
@@ -177,20 +178,41 @@ class Recommender:
         """The answers with the ranks that others give their items."""
         asked = [[one.item for one in answer.items] for answer in answers]
         ranks: list[dict[str, list[float | None]]] = [{} for _ in answers]
-        if self._plain is not None:
-            found = self._plain.ranks(histories, asked, users=users, filter_seen=filter_seen)
+        if self.plain is not None:
+            found = self.plain.ranks(histories, asked, users=users, filter_seen=filter_seen)
             for told, row in zip(ranks, found, strict=True):
                 told[PLAIN_NAME] = [rank if np.isfinite(rank) else None for rank in row]
-        for view in () if self._explanation is None else self._explanation.teachers:
+        for view in () if self.explanation is None else self.explanation.teachers:
             for told, history, items in zip(ranks, histories, asked, strict=True):
                 rows = [self._ids.items[item] for item in items]
                 told[view.name] = view.ranks(self._ids.known(history), rows, filter_seen)
         return [answer._replace(ranks=told) for answer, told in zip(answers, ranks, strict=True)]
 
+    def by_teachers(
+        self, history: Sequence[str], k: int = 10, *, filter_seen: bool = True
+    ) -> dict[str, list[Recommended]]:
+        """What each exported teacher would recommend, by its name: estimates (`serve.explain`).
+
+        Args:
+            history: item ids, oldest first; unknown ones are skipped.
+            k: how many items each gives, at most.
+            filter_seen: leave out the items of the history.
+        """
+        read = self._ids.known(history)
+        ids, titles = self.exported.item_ids, self.exported.titles
+
+        def named(row: int, score: float) -> Recommended:
+            return Recommended(ids[row], score, None if titles is None else titles[row])
+
+        views = () if self.explanation is None else self.explanation.teachers
+        return {
+            view.name: [named(*each) for each in view.best(read, k, filter_seen)] for view in views
+        }
+
     @cached_property
-    def _plain(self) -> "Recommender | None":
-        """The plain student of an artefact."""
-        explanation = self._explanation
+    def plain(self) -> "Recommender | None":
+        """The plain student of an artefact; None where it wasn't exported."""
+        explanation = self.explanation
         if explanation is None or explanation.plain is None:
             return None
         return Recommender.load(explanation.plain)
@@ -321,7 +343,7 @@ class Recommender:
         def rows_for(own: np.ndarray) -> np.ndarray:
             return rows.rows(own.astype(np.float64), new, chosen.strength, chosen.gain)
 
-        larger = Recommender(extend(self.exported, ids, titles, rows_for), self._explanation)
+        larger = Recommender(extend(self.exported, ids, titles, rows_for), self.explanation)
         larger.map = chosen
         return larger
 

@@ -8,6 +8,7 @@ from flax import nnx
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.serve import explain
 from prmkd_jax.serve.artifact import write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import ARRAYS, read_explanation, view_teacher
@@ -77,6 +78,24 @@ def test_a_teacher_that_is_linear_is_estimated_exactly(artefact):
                 own = scores[int(one.item[1:])]
                 assert abs(rank - sum(scores[n] > own for n in rivals)) <= 1
                 assert one.title == f"Title {one.item[1:]}"
+
+
+def test_a_teachers_own_list_is_in_the_order_of_its_scores(artefact, monkeypatch):
+    """Against sorting in float64, whatever the blocks; seen items are left out on demand."""
+    recommender = Recommender.load(artefact / "artefact")
+    history = [11, 7, 1]
+    scores = TABLE.astype(float) @ own_vectors([history])[0]
+    for block, filter_seen in ((7, True), (65_536, False)):
+        monkeypatch.setattr(explain, "_BLOCK", block)
+        asked = ["i11", "unknown", "i7", "i1"]
+        (found,) = recommender.by_teachers(asked, ITEMS, filter_seen=filter_seen).values()
+        rows = [int(one.item[1:]) for one in found]
+        assert sorted(rows) == [n for n in range(ITEMS) if not (filter_seen and n in history)]
+        np.testing.assert_allclose([one.score for one in found], scores[rows], atol=0.01)
+        assert [one.score for one in found] == sorted([one.score for one in found], reverse=True)
+        assert [one.title for one in found] == [f"Title {row}" for row in rows]
+    assert recommender.by_teachers(["unknown"]) == {"linear": []}
+    assert Recommender.load(artefact / "plain").by_teachers(["i1"]) == {}
 
 
 def test_the_plain_students_ranks_are_its_own(artefact):

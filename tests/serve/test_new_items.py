@@ -134,6 +134,12 @@ def test_rows_that_vectors_tell_exactly_are_found(served, name, monkeypatch):
         for item, row in zip("abc", copies, strict=True):
             assert scores[item] == pytest.approx(scores[f"i{row}"], abs=1e-3 * spread)
 
+    # Among the known items nothing moves: the rows that scores are made of are the same bits.
+    np.testing.assert_array_equal(larger.exported.items[:ITEMS], recommender.exported.items)
+    among = larger.recommend(read, ITEMS, filter_seen=False, deny=["a", "b", "c"])
+    for before, after in zip(old, among, strict=True):
+        assert [one.item for one in after.items] == [one.item for one in before.items]
+
     copied = [["a", "i9"], ["c", "b", "i1"]]
     originals = [["i3", "i9"], ["i30", "i7", "i1"]]
     for one, other in zip(

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -14,6 +13,7 @@ from starlette.types import Scope
 
 from prmkd_jax.serve.http import messages
 from prmkd_jax.serve.http.batching import Job
+from prmkd_jax.serve.http.compare import compared
 from prmkd_jax.serve.http.errors import (
     ApiError,
     Json,
@@ -26,7 +26,7 @@ from prmkd_jax.serve.http.guard import Guard
 from prmkd_jax.serve.http.images import TYPES
 from prmkd_jax.serve.http.metrics import CONTENT_TYPE
 from prmkd_jax.serve.http.page import HEADERS, PAGE
-from prmkd_jax.serve.http.service import MAIN, Answered, Service
+from prmkd_jax.serve.http.service import MAIN, Service
 from prmkd_jax.serve.recommender import Recommended
 
 # Ranks are compared down to here, as far as --max_k allows.
@@ -115,17 +115,8 @@ def _add_models(app: FastAPI, service: Service) -> None:
     async def compare(asked: messages.CompareRequest) -> Response:
         """What the models recommend for one history, and what changed in rank."""
         depth = max(asked.k, min(_DEPTH, service.config.max_k))
-        job = Job([asked.history], depth, None, asked.filter_seen)
-        sides = await asyncio.gather(*(service.recommend(job, slot) for slot in service.models))
-        return Json(
-            {
-                "depth": depth,
-                "models": [
-                    _side(service, side, other, asked.k)
-                    for side, other in zip(sides, _others(sides), strict=True)
-                ],
-            }
-        )
+        sides = await service.compare(asked.history, depth, asked.filter_seen)
+        return Json({"depth": depth, "models": compared(sides, asked.k, service.images)})
 
 
 def _add_page(app: FastAPI, service: Service) -> None:
@@ -200,30 +191,3 @@ async def _recommend(service: Service, asked: messages.RecommendRequest) -> Resp
 
 def _item(one: Recommended, titles: bool) -> dict[str, object]:
     return {"item": one.item, "score": one.score, "title": one.title if titles else None}
-
-
-def _others(sides: Sequence[Answered]) -> list[Answered | None]:
-    """What each is compared with: the first with the second, all others with the first."""
-    if len(sides) == 1:
-        return [None]
-    return [sides[1], *[sides[0]] * (len(sides) - 1)]
-
-
-def _side(service: Service, side: Answered, other: Answered | None, k: int) -> dict[str, object]:
-    """One model's best k, each with its rank in the other model's list."""
-    (answer,) = side.answers
-    others = [] if other is None else other.answers[0].items
-    ranks = {one.item: rank for rank, one in enumerate(others, start=1)}
-    return {
-        "model": side.model.described(),
-        "unknown_items": answer.unknown_items,
-        "items": [
-            {
-                **_item(one, titles=True),
-                "image": service.images.address(one.item),
-                "rank": rank,
-                "other_rank": ranks.get(one.item),
-            }
-            for rank, one in enumerate(answer.items[:k], start=1)
-        ],
-    }

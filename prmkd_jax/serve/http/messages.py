@@ -93,14 +93,21 @@ class ComparedModel(BaseModel):
     """One model's side."""
 
     model: Model
+    compared_with: str | None = Field(
+        description="Name of the model whose ranks are the other ones; None: there is none."
+    )
+    teacher: bool = Field(description="A teacher of an artefact that explains, estimated.")
+    fidelity: float | None = Field(
+        description="Share of the teacher's own first ten places that the estimate finds."
+    )
     items: list[ComparedItem]
     unknown_items: int
 
 
 class CompareAnswer(BaseModel):
-    """The main model first; ranks are compared down to `depth`.
+    """The main model first, then students, then teachers; ranks are compared down to `depth`.
 
-    The main model is compared with the second one, all others with the main model.
+    The main model is compared with the second student, all others with the main model.
     """
 
     depth: int

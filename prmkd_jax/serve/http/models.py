@@ -3,9 +3,10 @@
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.exported import read_card
@@ -29,7 +30,6 @@ class Loaded:
         index: finds its items.
         title: item id → title; empty without titles.
         name: of the folder that a link leads to, such as sasrec-prmkd-seed0.
-        label: the student's, such as SASRec.
         digest: of its card: other content, other digest.
     """
 
@@ -37,12 +37,16 @@ class Loaded:
     index: TitleIndex
     title: dict[str, str]
     name: str
-    label: str
     digest: str
 
     def described(self) -> dict[str, str]:
         """As answers name it."""
-        return {"name": self.name, "label": self.label, "digest": self.digest}
+        return described(self.name, self.recommender.exported.card)
+
+
+def described(name: str, card: Mapping[str, Any]) -> dict[str, str]:
+    """An exported student as answers name it."""
+    return {"name": name, "label": shown_label(card), "digest": card["digest"]}
 
 
 def load(folder: Path, config: ServeConfig) -> Loaded:
@@ -54,19 +58,19 @@ def load(folder: Path, config: ServeConfig) -> Loaded:
     for _ in range(_ATTEMPTS):
         # A link may be moved while its files are read: they shall come from one folder.
         recommender = Recommender.load(folder.resolve())
-        exported = recommender.exported
+        exported, plain = recommender.exported, recommender.plain
         if found_digest(folder) == exported.card["digest"]:
             break
     else:
         raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
-    warm(recommender, config)
+    for each in (recommender,) if plain is None else (recommender, plain):
+        warm(each, config)
     titles = exported.titles
     return Loaded(
         recommender=recommender,
         index=TitleIndex(exported.item_ids, titles),
         title={} if titles is None else dict(zip(exported.item_ids, titles, strict=True)),
         name=folder.resolve().name,
-        label=shown_label(exported.card),
         digest=exported.card["digest"],
     )
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.http.batching import Batcher, Job, answer_jobs
+from prmkd_jax.serve.http.compare import Side, plain_sides, student_side, teacher_sides
 from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.errors import ApiError, shorten
 from prmkd_jax.serve.http.images import read_images
@@ -113,6 +114,29 @@ class Service:
                 404, "unknown_item", f"item: found {shorten(item)!r}, expected a known one"
             ) from None
         return model, found[:k]
+
+    async def compare(self, history: list[str], k: int, filter_seen: bool) -> list[Side]:
+        """What the students recommend for one history, and what an artefact's others would.
+
+        Raises:
+            ApiError: as `recommend`.
+        """
+        job = Job([history], k, None, filter_seen)
+        found = await asyncio.gather(*(self.recommend(job, slot) for slot in self.models))
+        sides = [student_side(each.model, each.answers[0]) for each in found]
+        main, unknown = found[0].model, sides[0].unknown_items
+        shown = {side.model["digest"] for side in sides}
+
+        def others() -> list[Side]:
+            plain = plain_sides(main, job, self.config.max_k)
+            plain = [side for side in plain if side.model["digest"] not in shown]
+            return plain + sides[1:] + teacher_sides(main, job, unknown)
+
+        loop = asyncio.get_running_loop()
+        try:
+            return sides[:1] + await self._in_time(loop.run_in_executor(self._compute, others))
+        except UserError as error:
+            raise ApiError(422, "unanswerable", str(error)) from None
 
     def _batcher(self, slot: str) -> Batcher[Answered]:
         async def answer(jobs: list[Job]) -> Sequence[Answered | Exception]:

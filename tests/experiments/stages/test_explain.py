@@ -48,7 +48,7 @@ def explained(folder, cache, *names):
     record = {
         "settings": {"dataset": "synthetic", **WORLD},
         "teacher_keys": dict.fromkeys(names, "k"),
-        "teachers": {name: {"label": name.upper()} for name in names},
+        "teachers": {name: {"label": name.upper(), "parameters": 1} for name in names},
     }
     params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=0)
     export_student(folder / "student", params, config, known, dataset, record=record)

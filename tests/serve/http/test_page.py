@@ -3,9 +3,14 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.serve.artifact import write_artifact
+from prmkd_jax.serve.config import ExportConfig
+from prmkd_jax.serve.explain import TeacherView
+from prmkd_jax.serve.recommender import Recommender
 from tests.serve.http.browser import browser
 from tests.serve.http.running import export, running
 from tests.worlds import random_world
@@ -20,6 +25,24 @@ TITLES = (
     "Ünïcode 灯 لمبة basket",
 )
 WIDTHS = (1280, 390)
+MAIN = "sasrec-prmkd-seed0"
+TEACHER = "Teacher <i>one</i>"
+
+
+def explained(folder, world):
+    """An artefact with its plain student and a teacher's item vectors; its folder."""
+    asked = ExportConfig(
+        model=str(export(folder / "student", world, 1)),
+        plain=str(export(folder / "base", world, 2)),
+        output_dir=str(folder / MAIN),
+        formats=("vectors",),
+    )
+    rng = np.random.default_rng(3)
+    items = rng.normal(size=(world.num_items, 4)).astype(np.float16)
+    weights = rng.normal(size=(9, 4)).astype(np.float32)
+    view = TeacherView("one", TEACHER, items, weights, 0.815)
+    write_artifact(asked, lambda line: None, [view])
+    return asked.output_dir
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +67,8 @@ def page(tmp_path_factory):
     }
     (folder / "images.json").write_text(json.dumps(images))
     with running(
-        model=str(export(folder / "sasrec-prmkd-seed0", world, 1)),
-        compare=(
-            str(export(folder / "sasrec-base-seed0", world, 2)),
-            str(export(folder / "gru4rec-base-seed0", world, 3, "gru4rec")),
-        ),
+        model=explained(folder, world),
+        compare=(str(export(folder / "gru4rec-base-seed0", world, 3, "gru4rec")),),
         images=str(folder / "images.json"),
         max_histories=8,
     ) as service:
@@ -63,7 +83,7 @@ def chromium(tmp_path_factory):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, tmp_path):
-    """Search, click, two lists with ranks; titles as text, whatever they hold."""
+    """Search, click, the lists with ranks; titles as text, whatever they hold."""
     chromium.open(page.address, width)
     chromium.until("document.querySelectorAll('#found button').length === 20")
     for word, row in (("brave", 0), ("onerror", 1), ("mug", 2), ("unbroken", 4)):
@@ -76,7 +96,7 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
         )
         chromium.click("#found button")
     chromium.until("document.querySelectorAll('#history li').length === 4")
-    chromium.until("document.querySelectorAll('#sides li.row').length === 30")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 40")
     shown = chromium.value(
         "[...document.querySelectorAll('#history .title')].map(e => e.textContent)"
     )
@@ -84,6 +104,7 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
 
     status, answer = page.post("/compare", history=["i0", "i1", "i2", "i4"], k=10)
     assert status == 200
+    assert [side["compared_with"] for side in answer["models"]] == ["plain", *[MAIN] * 3]
     for place, side in enumerate(answer["models"]):
         found = chromium.value(
             f"[...document.querySelectorAll('#sides section')[{place}].querySelectorAll('li')]"
@@ -92,10 +113,18 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
         )
         for (title, said), item in zip(found, side["items"], strict=True):
             assert title == item["title"]
+            if item["other_rank"] is None:
+                assert said == "not in 100"
+                continue
             moved = item["other_rank"] - item["rank"]
             assert said == ("same" if not moved else f"{'▲' if moved > 0 else '▼'} {abs(moved)}")
     names = chromium.value("[...document.querySelectorAll('#sides h2')].map(e => e.textContent)")
-    assert names == ["sasrec-prmkd-seed0", "sasrec-base-seed0", "gru4rec-base-seed0"]
+    assert names == [MAIN, "plain", "gru4rec-base-seed0", TEACHER]
+    note = chromium.value("document.querySelector('#sides .teacher p').textContent")
+    assert "estimated: 82 % of its own first ten are found" in note
+    assert f"lower than in {MAIN}" in note
+    summary = chromium.value("document.getElementById('summary').textContent")
+    assert f"items also in {TEACHER}" in summary
 
     assert chromium.value("document.title") == "Recommendations · prmkd-jax"
     assert chromium.value("document.querySelectorAll('script').length") == 1
@@ -108,10 +137,27 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
     chromium.screenshot(tmp_path / f"page-{width}.png")
 
 
+def test_the_lists_of_an_artefacts_others_are_the_recommenders(page):
+    """The plain student that lies in the artefact, and the teacher's estimate."""
+    recommender = page.service.models["model"].current.recommender
+    for history, filter_seen in ((["i3", "i9", "nowhere"], True), (["i3"], False), ([], True)):
+        asked = {"history": history, "k": 5, "filter_seen": filter_seen}
+        status, answer = page.post("/compare", **asked)
+        assert status == 200
+        _, plain, _, teacher = answer["models"]
+        plain_student = Recommender.load(recommender.explanation.plain)
+        (own,) = plain_student.recommend([history], 5, filter_seen=filter_seen)
+        assert [one["item"] for one in plain["items"]] == [one.item for one in own.items]
+        (best,) = recommender.by_teachers(history, 5, filter_seen=filter_seen).values()
+        assert [one["item"] for one in teacher["items"]] == [one.item for one in best]
+        assert (teacher["teacher"], teacher["fidelity"], plain["teacher"]) == (True, 0.815, False)
+        assert teacher["unknown_items"] == plain["unknown_items"] == history.count("nowhere")
+
+
 def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
     """Remove, clear, more items; and the same page again by its address."""
     chromium.open(f"{page.address}#i7,i0,nowhere", 1280)
-    chromium.until("document.querySelectorAll('#sides li.row').length === 30")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 40")
     assert "1 of the history unknown" in chromium.value(
         "document.getElementById('sides').innerText"
     )
@@ -119,7 +165,7 @@ def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
     chromium.until("location.hash === '#i7,nowhere'")
     chromium.value("document.getElementById('k').value = '5'")
     chromium.value("document.getElementById('k').dispatchEvent(new Event('change'))")
-    chromium.until("document.querySelectorAll('#sides li.row').length === 15")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 20")
     chromium.click("#clear")
     chromium.until("document.querySelectorAll('#sides li').length === 0 && location.hash === ''")
 
@@ -128,7 +174,7 @@ def test_the_page_loads_nothing_from_elsewhere(page, chromium):
     """Without a network it works as well, and nothing breaks its own rules."""
     chromium.logged.clear()
     chromium.open(f"{page.address}#i0,i1,i3", 1280)
-    chromium.until("document.querySelectorAll('#sides li.row').length === 30")
+    chromium.until("document.querySelectorAll('#sides li.row').length === 40")
     loaded = chromium.value("performance.getEntriesByType('resource').map(e => e.name)")
     assert loaded
     assert all(name.startswith(page.address) for name in loaded)
