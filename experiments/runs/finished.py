@@ -141,6 +141,7 @@ def finish_run(
             items = item_start(plan.settings, plan.task, teachers, reporter)
             bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
             for seed in missing:
+                _tell_damage(_ranks_file(place, seed))
                 _train(plan, place, seed, teachers, bank, items, reporter)
         if place.shared:
             # Here and not after each seed: a kill may have come between its record and this.
@@ -271,12 +272,16 @@ def run_files(plan: PlannedRun) -> list[str]:
     return [RECORD, SECONDS, *ranks]
 
 
+def _tell_damage(ranks: Path) -> None:
+    """Told where it is made again: what is missing is looked for more than once."""
+    if ranks.exists() and not is_sealed(ranks):
+        _LOG.warning("%s: found it damaged; it is made again", ranks)
+
+
 def _is_whole(plan: PlannedRun, place: Place, seed: int) -> bool:
     """Whether all is there, and its ranks as written, that a seed leaves beside its record."""
     ranks = _ranks_file(place, seed)
     if plan.rank_test and not is_sealed(ranks):
-        if ranks.exists():
-            _LOG.warning("%s: found it damaged; it is made again", ranks)
         return False
     if place.students is None:
         return True

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from bridge.score_sources import Source
 from bridge.teacher_vectors import Vectors
 from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
 from experiments.stages.progress import TeacherProgress
+from experiments.stages.students import teaching
 from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -66,7 +68,9 @@ def item_start(
         return _from_texts(asked, settings, task, reporter)
     if asked.source == "teachers":
         require_item_vectors(settings, teachers)
-        joined = side_by_side(_item_vectors(teachers))
+        # A control's start must not teach it either.
+        sources = teaching(teachers, settings, task.dataset.num_items)
+        joined = side_by_side(_item_vectors(sources))
         return ItemStart(joined, np.ones(len(joined), bool), asked.deviation)
     return None
 
@@ -77,16 +81,16 @@ def require_item_vectors(settings: Settings, teachers: Sequence[ReadyTeacher]) -
     Raises:
         UserError: no teacher gives vectors of items.
     """
-    if _asked(settings).source == "teachers" and not _item_vectors(teachers):
+    sources = [teacher.source for teacher in teachers]
+    if _asked(settings).source == "teachers" and not _item_vectors(sources):
         raise UserError(
             f"--item_init: found {settings.student.item_init!r}, but no teacher of this run "
             "gives vectors of items, expected random or text"
         )
 
 
-def _item_vectors(teachers: Sequence[ReadyTeacher]) -> list[np.ndarray]:
+def _item_vectors(sources: Sequence[Source]) -> list[np.ndarray]:
     """The item vectors of the teachers that have some."""
-    sources = (teacher.source for teacher in teachers)
     return [np.asarray(each.items, np.float32) for each in sources if isinstance(each, Vectors)]
 
 

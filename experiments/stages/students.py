@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge.score_sources import permuted
+from bridge.score_sources import Source, permuted
 from bridge.teacher_bank import TeacherBank
 from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
@@ -95,14 +95,25 @@ def make_bank(
         return None
     config = settings.distill
     strengths = [teacher.card["validation"][SELECTION_METRIC] for teacher in teachers]
-    sources = [teacher.source for teacher in teachers]
-    if METHODS[config.method].permuted:
-        seed = config.permutation_seed
-        sources = [
-            permuted(source, item_permutation(num_items, k, seed))
-            for k, source in enumerate(sources)
-        ]
+    sources = teaching(teachers, settings, num_items)
     return TeacherBank(sources, default_weights(config, strengths), settings.run.teacher_scores)
+
+
+def teaching(teachers: Sequence[ReadyTeacher], settings: Settings, num_items: int) -> list[Source]:
+    """The teachers as the student meets them: under `--method=permuted` with other items' scores.
+
+    Args:
+        teachers: in the run's order, by which each has its permutation.
+        settings: the method, and the permutations' seed.
+        num_items: size of the catalogue.
+    """
+    sources = [teacher.source for teacher in teachers]
+    if not METHODS[settings.distill.method].permuted:
+        return sources
+    seed = settings.distill.permutation_seed
+    return [
+        permuted(source, item_permutation(num_items, k, seed)) for k, source in enumerate(sources)
+    ]
 
 
 def student_facts(task: Task, settings: Settings) -> Facts:

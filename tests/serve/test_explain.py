@@ -76,6 +76,7 @@ def test_a_teacher_that_is_linear_is_estimated_exactly(artefact):
             rivals = [n for n in range(ITEMS) if not (filter_seen and n in rows)]
             for one, rank in zip(answer.items, ranks_of(answer)["linear"], strict=True):
                 own = scores[int(one.item[1:])]
+                assert rank is not None
                 assert abs(rank - sum(scores[n] > own for n in rivals)) <= 1
                 assert one.title == f"Title {one.item[1:]}"
 

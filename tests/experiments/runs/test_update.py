@@ -1,5 +1,6 @@
 """`update`: yesterday's student taken to today's data."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.update import COMMAND
 from experiments.runs import update as module
 from experiments.runs.update import run
+from experiments.stages import students
 from experiments.stages.data import load_task
 from experiments.stages.students import student_facts
 from prmkd_jax.common.errors import UserError
@@ -89,6 +91,46 @@ def test_an_update_leaves_a_student_of_today_and_what_it_is_worth(yesterday, tmp
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="--vanished: found 'keep', expected 'drop' as in"):
         called(output, yesterday[0], "--update_epochs=1", "--noscratch", "--vanished=keep")
+
+
+def test_an_update_that_was_stopped_twice_ends_as_if_it_had_not_been(
+    yesterday, tmp_path, monkeypatch
+):
+    """A start mapped anew over a half-trained student, an epoch trained twice or left out."""
+    flags = ("--update_epochs=2", "--max_epochs=2", "--patience=2")
+    called(tmp_path / "whole", yesterday[0], *flags)
+    epochs, stops = [], {1, 3}
+
+    def stopped(run, on_step, on_epoch, on_start):
+        def count(record):
+            on_epoch(record)
+            epochs.append(record["epoch"])
+            if len(epochs) in stops:
+                stops.remove(len(epochs))
+                raise KeyboardInterrupt
+
+        saved = dataclasses.replace(run.train, checkpoint_seconds=0)
+        return fit(dataclasses.replace(run, train=saved), on_step, count, on_start)
+
+    fit = students.fit
+    monkeypatch.setattr(students, "fit", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            called(tmp_path / "stopped", yesterday[0], *flags)
+    called(tmp_path / "stopped", yesterday[0], *flags)
+    assert epochs == [1, 2, 1, 2]
+    for name in ("updated", "scratch"):
+        file = f"students/{name}/sasrec-base-seed0/weights.safetensors"
+        whole, other = (tmp_path / folder / file for folder in ("whole", "stopped"))
+        assert other.read_bytes() == whole.read_bytes()
+    whole, other = (
+        json.loads((tmp_path / folder / "update.json").read_text())["models"]
+        for folder in ("whole", "stopped")
+    )
+    for models in (whole, other):
+        for model in models.values():
+            del model["seconds"]
+    assert whole == other
 
 
 def test_the_states_of_a_refit_are_the_updates_own(yesterday, tmp_path):

@@ -21,14 +21,15 @@ from tests.experiments.calls import make_call
 from tests.students.reference import random_params
 from tests.worlds import MAX_SEQ_LEN, facts, student_config
 
-WORLD = {"synthetic_users": 20, "synthetic_items": 20}
+SIZES = {"synthetic_users": 20, "synthetic_items": 20}
+WORLD = DataConfig(synthetic_users=20, synthetic_items=20)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A cache with a teacher of vectors, one of lists, and one that is asked for its scores."""
     folder = tmp_path_factory.mktemp("cache")
-    dataset = synthetic_dataset(DataConfig(**WORLD))
+    dataset = synthetic_dataset(WORLD)
     rng, count = np.random.default_rng(0), len(dataset.interactions.items)
     teachers = Cache(folder).room("teachers")
     told = {name: {"key": "k", "teacher": name, "data": dataset.fingerprint} for name in "vl"}
@@ -43,10 +44,10 @@ def cache(tmp_path_factory):
 
 def explained(folder, cache, *names):
     """What the command prints for a student of these teachers."""
-    dataset = synthetic_dataset(DataConfig(**WORLD))
+    dataset = synthetic_dataset(WORLD)
     config, known = student_config(), facts(dataset, MAX_SEQ_LEN)
     record = {
-        "settings": {"dataset": "synthetic", **WORLD},
+        "settings": {"dataset": "synthetic", **SIZES},
         "teacher_keys": dict.fromkeys(names, "k"),
         "teachers": {name: {"label": name.upper(), "parameters": 1} for name in names},
     }

@@ -22,6 +22,7 @@ from experiments.stages.starts import item_start
 from experiments.stages.teachers import ReadyTeacher
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
+from prmkd_jax.distill.controls import item_permutation
 from prmkd_jax.serve.exported import read_exported
 from teachers_torch.items.inputs import Modality
 from tests.experiments.calls import SMALL, make_call
@@ -88,6 +89,17 @@ def test_the_teachers_vectors_begin_it_too(tmp_path):
     centred -= centred.mean(0)
     factors = start.vectors[:, 3:] / centred
     np.testing.assert_allclose(factors, factors[0, 0], rtol=1e-4)
+    # A control's start would teach it: its teachers' vectors are other items', each teacher's own.
+    control = settings_from(
+        configs(tmp_path, "--item_init=teachers:0.2", "--teachers=unisrec", "--method=permuted")
+    )
+    other = item_start(control, load_task(control), teachers, Reporter(Console(quiet=True)))
+    assert other is not None
+    for k, part in enumerate((slice(0, 3), slice(3, 7))):
+        order = item_permutation(30, k, 0)
+        np.testing.assert_allclose(
+            other.vectors[:, part], start.vectors[order][:, part], rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
