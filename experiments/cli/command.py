@@ -140,11 +140,9 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     if command.topics:
         topic, argv = _split_topic(command, argv)
     parsed = parse(argv, command.groups)
-    cache = None
     if RunConfig in parsed.configs:
         settings_from(parsed.configs)  # a mistake is reported before jax and torch are imported
-        cache = Path(config_of(parsed.configs, RunConfig).cache_dir) / "jax"
-    runtime = settle(compilation_cache=cache)
+    runtime = settle(compilation_cache=compiled_programs(parsed.configs))
     try:
         from experiments.cli.console import Reporter
 
@@ -164,6 +162,19 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     except KeyboardInterrupt:
         print(command.interrupted, file=sys.stderr, flush=True)
         raise SystemExit(INTERRUPTED) from None
+
+
+def compiled_programs(configs: Mapping[type, object]) -> Path | None:
+    """Where JAX keeps compiled programs for the next process: in the cache.
+
+    A command that trains makes the cache. Others, such as `serve`, use one that is there, and
+    have no such folder where none is.
+    """
+    named = (getattr(config, "cache_dir", "") for config in configs.values())
+    folder = next(filter(None, named), os.environ.get("PRMKD_CACHE_DIR") or "cache")
+    if RunConfig in configs or Path(folder).is_dir():
+        return Path(folder) / "jax"
+    return None
 
 
 def check(call: Call) -> None:
