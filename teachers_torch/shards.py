@@ -1,5 +1,6 @@
 """Instances in shards on disk, so that a run killed while encoding goes on from there."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from jaxtyping import Shaped
 
 from prmkd_jax.common.parts import Parts, make_in_parts
 from teachers_torch.ranked_lists import best
-from teachers_torch.teacher import Scorer, Teacher
+from teachers_torch.teacher import Scorer, Teacher, frozen
 
 SHARD_SIZE = 4096
 LIST_SHARD_SIZE = 512  # a shard's scores of all items are in memory at once
@@ -34,8 +35,10 @@ def encode_in_shards(
         shard_size: instances of a shard.
     """
 
+    encoder = functools.cache(lambda: frozen(teacher))  # finished shards need none
+
     def encode(start: int, stop: int) -> np.ndarray:
-        return teacher.encode_instances(np.arange(start, stop))
+        return encoder().encode_instances(np.arange(start, stop))
 
     return make_in_parts(folder, num_instances, shard_size, encode, progress)
 

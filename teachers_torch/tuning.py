@@ -22,6 +22,7 @@ from teachers_torch.teacher import (
     Scorer,
     Teacher,
     TeacherCard,
+    frozen,
     gives_scores,
 )
 
@@ -103,7 +104,7 @@ def evaluate(
     try:
         if gives_scores(teacher):
             return rank_scores(teacher, instance_ids, targets, task.dataset.num_items)
-        encoder = cast(Teacher, teacher)
+        encoder = frozen(cast(Teacher, teacher))
         users = encoder.encode_instances(instance_ids)
         return rank_all(users, encoder.encode_items(), targets)
     except ValueError as error:

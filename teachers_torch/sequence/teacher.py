@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Float, Float32, Int, Int64
 
 from prmkd_jax.data.batches import as_batch
 from prmkd_jax.data.dataset import Interactions
@@ -45,59 +45,71 @@ class TunedTeacher:
         tables = [*self.model.buffers(), *([] if ids is None else [ids.weight])]
         return sum(table.nbytes for table in tables)
 
+    @torch.inference_mode()
+    def frozen(self) -> "FrozenTeacher":
+        """The teacher as it is now, with all that its encoding needs of the items and histories."""
+        self.model.eval()
+        table = self.model.item_reprs()
+        ends = self.interactions.indptr[1:]
+        return FrozenTeacher(
+            self, table, history_segments(self.interactions, ends, self.max_seq_len)
+        )
+
     def encode_instances(
         self, instance_ids: Int[np.ndarray, " instances"]
     ) -> Float32[np.ndarray, "instances width"]:
         """Vectors of instances; zero for the offset of a user's first item."""
-        return encode_instances(
-            self.model, self.interactions, instance_ids, self.max_seq_len, self.config.batch_size
-        )
+        return self.frozen().encode_instances(instance_ids)
 
     def encode_items(self) -> Float32[np.ndarray, "items width"]:
         """Vectors of all items."""
-        return encode_items(self.model)
+        return self.frozen().encode_items()
 
 
-@torch.inference_mode()
-def encode_items(model: SequenceModel) -> Float32[np.ndarray, "items width"]:
-    """L2-normalised vectors of all items, in eval mode."""
-    model.eval()
-    return torch.nn.functional.normalize(model.item_reprs(), dim=-1).cpu().numpy()
+@dataclasses.dataclass(frozen=True)
+class FrozenTeacher:
+    """A teacher between two steps: its items are adapted once, however often it encodes.
 
-
-@torch.inference_mode()
-def encode_instances(
-    model: SequenceModel,
-    interactions: Interactions,
-    instance_ids: Int[np.ndarray, " instances"],
-    max_seq_len: int,
-    batch_size: int,
-) -> Float32[np.ndarray, "instances width"]:
-    """Vectors of instances, in eval mode: all prefixes of a history in one causal pass.
-
-    Args:
-        model: reads the items' vectors.
-        interactions: histories.
-        instance_ids: CSR offsets of the targets, distinct, in any order. The offset of a
-            user's first item is no instance; its row is zero.
-        max_seq_len: the longest prefix.
-        batch_size: token slots encoded at once.
+    Attributes:
+        teacher: not trained meanwhile.
+        table: vectors of all items, not normalised.
+        segments: windows of all histories.
     """
-    model.eval()
-    table = model.item_reprs()
-    vectors = np.zeros((len(instance_ids), table.shape[1]), dtype=np.float32)
-    row_of = np.full(len(interactions.items), -1)
-    row_of[instance_ids] = np.arange(len(instance_ids))
-    segments = history_segments(interactions, interactions.indptr[1:], max_seq_len)
-    segments = segments[_asking(segments, np.asarray(instance_ids, dtype=np.int64))]
-    length = row_length(batch_size, max_seq_len)
-    for packed in pack(interactions, segments, batch_size // length, length):
-        batch = as_batch(interactions, packed)
-        tensors = to_tensors(batch, table.device)
-        encoded = model.user_vectors(tensors, table[tensors.item_seq]).cpu().numpy()
-        rows = row_of[batch.instance_ids[batch.is_instance]]
-        vectors[rows[rows >= 0]] = encoded[rows >= 0]
-    return vectors
+
+    teacher: TunedTeacher
+    table: Float[torch.Tensor, "items width"]
+    segments: Segments
+
+    @torch.inference_mode()
+    def encode_items(self) -> Float32[np.ndarray, "items width"]:
+        """L2-normalised vectors of all items."""
+        return torch.nn.functional.normalize(self.table, dim=-1).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, " instances"]
+    ) -> Float32[np.ndarray, "instances width"]:
+        """Vectors of instances, in eval mode: all prefixes of a history in one causal pass.
+
+        Args:
+            instance_ids: CSR offsets of the targets, distinct, in any order. The offset of a
+                user's first item is no instance; its row is zero.
+        """
+        teacher, table = self.teacher, self.table
+        model, interactions = teacher.model.eval(), teacher.interactions
+        vectors = np.zeros((len(instance_ids), table.shape[1]), dtype=np.float32)
+        row_of = np.full(len(interactions.items), -1)
+        row_of[instance_ids] = np.arange(len(instance_ids))
+        asking = _asking(self.segments, np.asarray(instance_ids, dtype=np.int64))
+        size = teacher.config.batch_size
+        length = row_length(size, teacher.max_seq_len)
+        for packed in pack(interactions, self.segments[asking], size // length, length):
+            batch = as_batch(interactions, packed)
+            tensors = to_tensors(batch, table.device)
+            encoded = model.user_vectors(tensors, table[tensors.item_seq]).cpu().numpy()
+            rows = row_of[batch.instance_ids[batch.is_instance]]
+            vectors[rows[rows >= 0]] = encoded[rows >= 0]
+        return vectors
 
 
 def _asking(

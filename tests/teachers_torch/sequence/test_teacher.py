@@ -6,14 +6,15 @@ import torch
 
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.splits import leave_one_out
-from prmkd_jax.data.task import Task
+from prmkd_jax.data.task import Task, make_task
 from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import to_tensors
-from teachers_torch.sequence.teacher import TunedTeacher, encode_instances, encode_items
+from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
-from teachers_torch.tuning import rank_all
+from teachers_torch.shards import encode_in_shards
+from teachers_torch.tuning import evaluate, rank_all
 from tests.teachers_torch.worlds import interactions_of, packed_batch, randomise, ring_world
 
 MAX_LEN, ITEMS = 4, 12
@@ -52,6 +53,11 @@ def prefixes():
         offset += len(history)
 
 
+def teacher_of(model, interactions, batch_size=12):
+    config = UniSRecConfig(**{**SETTINGS, "batch_size": batch_size})
+    return TunedTeacher("any", model, interactions, config, MAX_LEN)
+
+
 def one_by_one(model, prefix):
     batch = packed_batch([prefix], rows=1, length=MAX_LEN)
     users = model.user_vectors(batch, model.item_reprs()[batch.item_seq])
@@ -61,7 +67,7 @@ def one_by_one(model, prefix):
 def test_every_instance_has_the_vector_of_its_own_prefix(model, interactions):
     """Rows shifted by one, a window of the wrong length, or first items with a vector."""
     ids = np.arange(len(interactions.items))
-    vectors = encode_instances(model, interactions, ids, MAX_LEN, batch_size=12)
+    vectors = teacher_of(model, interactions).encode_instances(ids)
     expected = np.zeros_like(vectors)
     for offset, prefix in prefixes():
         expected[offset] = one_by_one(model, prefix)
@@ -72,9 +78,9 @@ def test_every_instance_has_the_vector_of_its_own_prefix(model, interactions):
 @pytest.mark.parametrize("batch_size", [4, 5, 40])
 def test_a_choice_of_instances_comes_in_the_order_asked(model, interactions, batch_size):
     """Vectors that depend on what else is asked, on its order or on the batch."""
-    every = encode_instances(model, interactions, np.arange(21), MAX_LEN, batch_size=12)
+    every = teacher_of(model, interactions).encode_instances(np.arange(21))
     chosen = np.array([17, 2, 3, 20, 1, 7, 0])
-    found = encode_instances(model, interactions, chosen, MAX_LEN, batch_size)
+    found = teacher_of(model, interactions, batch_size).encode_instances(chosen)
     np.testing.assert_allclose(found, every[chosen], atol=1e-6)
 
 
@@ -99,10 +105,35 @@ def test_scaled_dot_products_are_the_training_logits(model, interactions):
 def test_encoding_turns_training_off(model, interactions):
     """Noise in the vectors of a model that was just being trained."""
     for call in (
-        lambda: encode_items(model.train()),
-        lambda: encode_instances(model.train(), interactions, np.arange(21), MAX_LEN, 12),
+        lambda: teacher_of(model.train(), interactions).encode_items(),
+        lambda: teacher_of(model.train(), interactions).encode_instances(np.arange(21)),
     ):
         np.testing.assert_array_equal(call(), call())
+
+
+def test_the_items_are_adapted_once_for_all_shards_and_for_a_ranking(model, tmp_path):
+    """The catalogue adapted again for every 4,096 instances: hours at a million items."""
+    task = make_task(ring_world(items=ITEMS))
+    teacher = teacher_of(model, task.dataset.interactions)
+    expected = teacher.encode_instances(np.arange(60))
+    adapted, real = [], model.item_reprs
+    model.item_reprs = lambda: adapted.append(1) or real()
+    parts = encode_in_shards(teacher, 60, tmp_path, lambda done, total: None, shard_size=7)
+    assert len(adapted) == 1
+    np.testing.assert_array_equal(parts.array(), expected)
+    encode_in_shards(teacher, 60, tmp_path, lambda done, total: None, shard_size=7)
+    assert len(adapted) == 1
+    evaluate(teacher, task, task.split.validation)
+    assert len(adapted) == 2
+
+
+def test_a_frozen_teacher_gives_the_bits_of_a_fresh_one(model, interactions):
+    """A table of another mode or moment, or rows in another batch."""
+    teacher = teacher_of(model.train(), interactions)
+    held, ids = teacher.frozen(), np.array([17, 2, 3, 20])
+    for _ in range(2):
+        np.testing.assert_array_equal(held.encode_instances(ids), teacher.encode_instances(ids))
+        np.testing.assert_array_equal(held.encode_items(), teacher.encode_items())
 
 
 def test_ranking_reads_every_user_once(monkeypatch):
