@@ -13,7 +13,7 @@ from experiments.cli.settings import Settings
 from prmkd_jax.data.config import IMAGE_FEATURES, DataConfig
 from prmkd_jax.distill.config import DistillConfig, unread_options
 from prmkd_jax.students.config import StudentConfig, parse_item_init
-from prmkd_jax.students.registry import LOSS_OPTIONS, loss_name, reads
+from prmkd_jax.students.registry import LOSS_OPTIONS, MOST_SOFTMAX_ITEMS, loss_name, reads
 from teachers_torch.config import GROUPS as TEACHER_GROUPS
 from teachers_torch.config import TextConfig
 from teachers_torch.registry import kind
@@ -91,7 +91,12 @@ def _student(settings: Settings) -> Iterator[Reader]:
         if not reads(config, name):
             by_loss = loss not in LOSS_OPTIONS.get(name, (loss,))
             who = f"--loss={loss}" if by_loss else f"--student={config.student}"
-            yield Reader(frozenset({name}), frozenset(), f"{who} does not use it")
+            why = f"{who} does not use it"
+            larger = "sampled_softmax" in LOSS_OPTIONS.get(name, ())
+            if by_loss and larger and config.loss is None and loss == "softmax":
+                # The data, whose size decides, have not been read.
+                why += f" (the default up to {MOST_SOFTMAX_ITEMS:,} items)"
+            yield Reader(frozenset({name}), frozenset(), why)
 
 
 def _teachers(settings: Settings) -> Iterator[Reader]:

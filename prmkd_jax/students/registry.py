@@ -115,9 +115,7 @@ def reads(config: StudentConfig, option: str) -> bool:
 
     A class that doesn't declare its options is taken to read all of them.
     """
-    # Without a loss given, the number of items decides, which nobody knows here.
-    losses = {loss_name(config), config.loss or "sampled_softmax"}
-    if option in LOSS_OPTIONS and not losses & set(LOSS_OPTIONS[option]):
+    if option in LOSS_OPTIONS and loss_name(config) not in LOSS_OPTIONS[option]:
         return False
     if option == "item_init":
         # An undeclared table is none, whereas undeclared options count as read.
