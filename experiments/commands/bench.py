@@ -7,9 +7,8 @@ from experiments.cli.settings import GROUPS
 
 COMMAND = Command(
     name="bench",
-    summary="Measure what training steps, rankings or served requests cost on this machine.",
+    summary="Measure what training, teachers, rankings or served requests cost on this machine.",
     groups=(*GROUPS, Group("Benchmark", "", BenchConfig)),
     body="experiments.benchmarks.suites:run",
-    ignores=frozenset({"max_epochs", "patience", "export_recbole", "teacher_scores", "init"}),
     interrupted="interrupted; the same command begins again",
 )
