@@ -131,7 +131,9 @@ def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
     """
     dataset = task.dataset
     fields = {
-        name: _field(dataset.catalogue.texts[name], words) for name, words in ITEM_FIELDS.items()
+        name: _field(dataset.catalogue.texts[name], words)
+        for name, words in ITEM_FIELDS.items()
+        if any(dataset.catalogue.texts[name])  # else no word, after a look at every item
     }
     return Facts(
         num_users=dataset.num_users,
