@@ -4,6 +4,7 @@ import dataclasses
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.students.config import BUILT_IN, STUDENT_NAMES
 
 SUITES = (
     *("train", "distill", "evaluate", "teachers", "compile", "scale", "memory", "end_to_end"),
@@ -165,3 +166,33 @@ class MeasureConfig:
 
     def __post_init__(self):
         validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class PortabilityConfig:
+    """What is compared between platforms."""
+
+    students: tuple[str, ...] = option(
+        BUILT_IN, "Students whose programs are compared.", choices=STUDENT_NAMES
+    )
+    platforms: tuple[str, ...] = option(
+        ("cpu", "cuda", "tpu"),
+        "Platforms that the programs are lowered for; none of them need be there.",
+        choices=("cpu", "cuda", "rocm", "tpu"),
+    )
+    curve_seeds: tuple[int, ...] = option(
+        (0, 1, 2), "Seeds of the trainings in each arithmetic.", low=0
+    )
+    curve_epochs: int = option(
+        8, "Epochs of each of these trainings, on a small world; 0 trains none.", low=0
+    )
+
+    def __post_init__(self):
+        validate(self)
+        if not self.students or not self.platforms:
+            raise UserError("--students, --platforms: found none, expected at least one")
+        if len(self.curve_seeds) < 2 and self.curve_epochs:
+            raise UserError(
+                f"--curve_seeds: found {len(self.curve_seeds)} seeds, expected at least 2, so that "
+                "they have a spread"
+            )

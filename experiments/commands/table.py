@@ -8,6 +8,7 @@ from experiments.commands import (
     flags,
     load,
     measure,
+    portability,
     prepare,
     pretrain,
     recommend,
@@ -33,6 +34,7 @@ COMMANDS = (
     serve.COMMAND,
     load.COMMAND,
     measure.COMMAND,
+    portability.COMMAND,
     flags.COMMAND,
 )
 
