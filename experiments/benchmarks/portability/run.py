@@ -122,7 +122,12 @@ def small_settings(settings: Settings) -> Settings:
     data = DataConfig(
         synthetic_users=users, synthetic_items=items, max_seq_len=min(20, settings.data.max_seq_len)
     )
-    sizes = {"hidden_size": _WIDTH, "inner_size": _WIDTH, "gru_size": 0, "mlp_sizes": (_WIDTH, _WIDTH)}
+    sizes = {
+        "hidden_size": _WIDTH,
+        "inner_size": _WIDTH,
+        "gru_size": 0,
+        "mlp_sizes": (_WIDTH, _WIDTH),
+    }
     student = dataclasses.replace(settings.student, second_domain="", **sizes)
     train = dataclasses.replace(settings.train, batch_size=_BATCH, learning_rate=3e-3)
     return dataclasses.replace(settings, data=data, student=student, train=train)
