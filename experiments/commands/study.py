@@ -7,11 +7,12 @@ from experiments.cli.settings import GROUPS
 
 COMMAND = Command(
     name="study",
-    summary="Train the variants of a study and compare them: ablation, rivals, students.",
+    summary="Train the variants of a study and compare them: ablation, rivals, sources, students.",
     groups=(*GROUPS, Group("Variants", "", StudyConfig)),
     body="experiments.runs.study:run",
     variations="experiments.runs.study:variations",
     topics={
-        name: f"experiments.studies.{name}:STUDY" for name in ("ablation", "rivals", "students")
+        name: f"experiments.studies.{name}:STUDY"
+        for name in ("ablation", "rivals", "sources", "students")
     },
 )

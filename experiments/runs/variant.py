@@ -7,6 +7,7 @@ from typing import NamedTuple
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import Settings
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.distill.config import given_weights
 from prmkd_jax.students.config import RANDOM, parse_item_init
 from prmkd_jax.students.registry import label, reads
 
@@ -75,6 +76,17 @@ def other_starts(settings: Settings, prefix: str = "") -> list[Variant]:
     flags = ("--teachers=", "--item_init=text")
     name = f"{prefix}base-text"
     return [Variant(name, f"{student} from texts", flags, kind="base", needs_texts=True)]
+
+
+def taught_by(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
+    """Flags for fewer teachers, who keep the weights that were given them by number."""
+    flags = (f"--teachers={','.join(names)}",)
+    given = given_weights(settings.distill.teacher_weights)
+    if given is None:
+        return flags
+    weights = [w for t, w in zip(settings.run.teachers, given, strict=True) if t in names]
+    kept = ",".join(map(str, weights)) if any(weights) else "uniform"
+    return (*flags, f"--teacher_weights={kept}")
 
 
 def choose_variants(variants: Sequence[Variant], study: StudyConfig) -> list[Variant]:

@@ -4,11 +4,8 @@ Its "w/o MT: only using UniSRec" names two experiments at once; both are run, `o
 teacher and `without_` each teacher.
 """
 
-from collections.abc import Sequence
-
 from experiments.cli.settings import Settings
-from experiments.runs.variant import Study, Variant, alone, other_starts
-from prmkd_jax.distill.config import given_weights
+from experiments.runs.variant import Study, Variant, alone, other_starts, taught_by
 from prmkd_jax.students.registry import label
 from teachers_torch.registry import kind
 
@@ -17,14 +14,14 @@ def list_variants(settings: Settings) -> list[Variant]:
     """PRM-KD, then with teachers, in-batch columns or adjusted weights taken away."""
     teachers = settings.run.teachers
     only = [
-        Variant(f"only_{one}", f"only {kind(one).label}", _taught_by(settings, (one,)))
+        Variant(f"only_{one}", f"only {kind(one).label}", taught_by(settings, (one,)))
         for one in teachers
     ]
     without = [
         Variant(
             f"without_{one}",
             f"without {kind(one).label}",
-            _taught_by(settings, tuple(other for other in teachers if other != one)),
+            taught_by(settings, tuple(other for other in teachers if other != one)),
         )
         for one in teachers
     ]
@@ -39,17 +36,6 @@ def list_variants(settings: Settings) -> list[Variant]:
         Variant("base", label(settings.student), alone(settings), kind="base"),
         *other_starts(settings),
     ]
-
-
-def _taught_by(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
-    """Flags for fewer teachers, who keep the weights that were given them by number."""
-    flags = (f"--teachers={','.join(names)}",)
-    given = given_weights(settings.distill.teacher_weights)
-    if given is None:
-        return flags
-    weights = [w for t, w in zip(settings.run.teachers, given, strict=True) if t in names]
-    kept = ",".join(map(str, weights)) if any(weights) else "uniform"
-    return (*flags, f"--teacher_weights={kept}")
 
 
 STUDY = Study("ablation", "Ablations of PRM-KD", "PRM-KD", list_variants)

@@ -19,8 +19,11 @@ CASES = [
         "--dropout=0.1",
         "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, flags",
     ),
-    ("study", "study: found no study, expected one of ablation, rivals, students"),
-    ("study | nonsense", "study: found 'nonsense', expected a study: ablation, rivals, students"),
+    ("study", "study: found no study, expected one of ablation, rivals, sources, students"),
+    (
+        "study | nonsense",
+        "study: found 'nonsense', expected a study: ablation, rivals, sources, students",
+    ),
     (
         "study | ablation | extra",
         "found 'extra' outside any flag, expected --name=value (a list has commas and no spaces)",
@@ -249,7 +252,7 @@ CASES = [
     ),
     (
         "train | --flagfile=",
-        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench-serve.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, scientific-64.cfg, scientific.cfg, students.cfg",
+        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench-serve.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, scientific-64.cfg, scientific-all.cfg, scientific.cfg, sources.cfg, students.cfg",
     ),
     (
         "train | --teacher_hidden_size=0",

@@ -30,7 +30,7 @@ from experiments.runs.plan import plan_runs
 from experiments.runs.study import possible
 from experiments.runs.variant import Study, Variant, alone, choose_variants
 from experiments.stages.record import Record, SeedResult
-from experiments.studies import ablation, rivals, students
+from experiments.studies import ablation, rivals, sources, students
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
@@ -242,6 +242,49 @@ def test_ablations_take_away_what_their_names_say():
     assert (averaged.teacher_weights, averaged.consistency_quantile) == ("uniform", 1)
     assert averaged.consistency_threshold is None
     assert len(variants) == 11
+
+
+def test_sources_are_added_in_turn_and_left_out_alone():
+    """A source that is in where it should be out, a row that repeats another, a row of none."""
+    given = ("--negatives=closed", "--seen_items=unwanted", "--teacher_weights=1,2,3")
+    given = (*given, "--teachers=unisrec,neighbours,unim2rec")
+
+    def found(*flags):
+        every = sources.list_variants(settings(*flags))
+        values = {one.name: settings(*flags, *one.flags) for one in every if one.kind != "base"}
+        return {
+            name: (
+                ",".join(each.run.teachers),
+                each.distill.teacher_weights,
+                each.distill.negatives,
+                each.distill.seen_items,
+            )
+            for name, each in values.items()
+        }
+
+    both, trained, closed, new = (
+        "unisrec,neighbours,unim2rec",
+        "unisrec,unim2rec",
+        "closed",
+        "unwanted",
+    )
+    assert found(*given) == {
+        "prmkd": (both, "1,2,3", closed, new),
+        "plus_teachers": (trained, "1.0,3.0", "in_batch", "out"),
+        "plus_untrained": (both, "1.0,2.0,3.0", "in_batch", "out"),
+        "plus_columns": (both, "1.0,2.0,3.0", closed, "out"),
+        "without_teachers": ("neighbours", "2.0", closed, new),
+        "without_untrained": (trained, "1.0,3.0", closed, new),
+        "without_columns": (both, "1.0,2.0,3.0", "in_batch", new),
+    }
+    assert set(found("--teachers=unisrec")) == {"prmkd"}
+    two = found("--teachers=unisrec", "--negatives=catalogue")
+    assert set(two) == {"prmkd", "plus_teachers"}
+    assert set(found("--teachers=unisrec,neighbours")) == {
+        "prmkd",
+        "plus_teachers",
+        "without_teachers",
+    }
 
 
 @pytest.mark.parametrize(
