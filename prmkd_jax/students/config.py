@@ -22,7 +22,7 @@ BUILT_IN = tuple(STUDENTS)
 OWN_GROUP = "prmkd.students"
 """The entry points of users' own students."""
 STUDENT_NAMES = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
-LOSSES = ("softmax", "sampled_softmax", "gbce", "bpr")
+LOSSES = ("softmax", "sampled_softmax", "uniform_softmax", "gbce", "bpr")
 RANDOM = "random"
 ITEM_INITS = (RANDOM, "text", "teachers")
 """What an item table begins from."""
@@ -68,8 +68,9 @@ class StudentConfig:
     loss: str | None = option(
         None,
         "What the student learns by, alone and distilled: softmax over all items; "
-        "sampled_softmax over drawn ones with logQ correction; gbce; bpr. By default softmax, "
-        "for deepfm, whose scores cost an MLP a pair, sampled_softmax.",
+        "sampled_softmax over drawn ones with logQ correction; uniform_softmax over uniform draws "
+        "without it; gbce; bpr. By default softmax, for deepfm, whose scores cost an MLP a pair, "
+        "sampled_softmax.",
         choices=LOSSES,
     )
     item_init: str = option(
@@ -80,7 +81,10 @@ class StudentConfig:
         filled=True,
     )
     num_negatives: int = option(
-        256, "Items drawn a batch by sampled_softmax and gbce, the same for all its rows.", low=1
+        256,
+        "Items drawn a batch by sampled_softmax, uniform_softmax and gbce, the same for all its "
+        "rows.",
+        low=1,
     )
     gbce_t: float = option(
         0.75, "Calibration t of gbce: 0 is the ordinary binary cross-entropy.", low=0, high=1

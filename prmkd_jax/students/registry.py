@@ -24,7 +24,7 @@ from prmkd_jax.students.config import (
 
 # Options that only some losses read.
 LOSS_OPTIONS = {
-    "num_negatives": ("sampled_softmax", "gbce"),
+    "num_negatives": ("sampled_softmax", "uniform_softmax", "gbce"),
     "gbce_t": ("gbce",),
     "embedding_l2": ("bpr",),
 }

@@ -124,6 +124,23 @@ def _draw_uniform(
     return jax.random.randint(_drawing(key), (config.num_negatives,), 0, num_items)
 
 
+def _uniform_softmax(
+    config: StudentConfig,
+    student: Student,
+    batch: Instances,
+    prepared: Prepared,
+    key: Key[Array, ""],
+) -> Float[Array, " B"]:
+    """The draws, uniform over the items, are shared among the instances, and not corrected.
+
+    A draw stands for itself alone, so the negatives weigh S / V of what they do in the softmax
+    over all items: the loss of RecTools' eSASRec (arXiv 2508.06450), which draws for each row.
+    """
+    drawn = _draw_uniform(config, prepared, batch.users, count(batch.items), key)
+    positive, scores, hits = _against(student, batch, drawn)
+    return sampled_cross_entropy(positive, scores, jnp.zeros(len(drawn)), hits)
+
+
 def _gbce(
     config: StudentConfig,
     student: Student,
@@ -182,6 +199,7 @@ def _bpr(
 LOSSES: dict[str, Loss] = {
     "softmax": Loss(_nothing, _softmax),
     "sampled_softmax": Loss(_popularity, _sampled_softmax, _draw_popular),
+    "uniform_softmax": Loss(_nothing, _uniform_softmax, _draw_uniform),
     "gbce": Loss(_nothing, _gbce, _draw_uniform),
     "bpr": Loss(_seen, _bpr, _draw_unseen),
 }

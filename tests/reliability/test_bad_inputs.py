@@ -137,7 +137,7 @@ CASES = [
     ),
     (
         "train | --loss=hinge",
-        "--loss: found 'hinge', expected one of softmax, sampled_softmax, gbce, bpr, or none",
+        "--loss: found 'hinge', expected one of softmax, sampled_softmax, uniform_softmax, gbce, bpr, or none",
     ),
     ("train | --temperature=0", "--temperature: found '0', expected a number, above 0"),
     ("train | --temperature=nan", "--temperature: found 'nan', expected a number, above 0"),

@@ -104,6 +104,7 @@ def trained_on(user: int) -> set[int]:
 
 DRAWERS = {
     "sampled_softmax": (objective, "popular_items"),
+    "uniform_softmax": (jax.random, "randint"),
     "gbce": (jax.random, "randint"),
     "bpr": (objective, "unseen_items"),
 }
@@ -150,6 +151,19 @@ def test_sampled_softmax_equals_float64(monkeypatch):
         own = math.exp(logits[target])
         expected = -math.log(own / (own + math.fsum(others)))
         assert values[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_uniform_softmax_equals_float64_and_draws_among_all_items(monkeypatch):
+    """A correction, a hit that counts, items that are never a negative, or others' scores."""
+    values, drawn, _ = draws("uniform_softmax", monkeypatch)
+    assert drawn.shape == (DRAWN,)
+    for row, logits in enumerate(LOGITS):
+        target = BATCH.targets[row]
+        others = math.fsum(math.exp(logits[j]) for j in drawn if j != target)
+        own = math.exp(logits[target])
+        assert values[row] == pytest.approx(-math.log(own / (own + others)), rel=1e-5)
+    many = draws("uniform_softmax", monkeypatch, num_negatives=1000)[1]
+    np.testing.assert_allclose(np.bincount(many, minlength=25), 40, atol=25)
 
 
 def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypatch):
@@ -202,7 +216,7 @@ def test_gbce_has_the_rate_of_its_draws():
 
 def test_draws_come_from_the_key():
     """The same negatives at every step, or others in a run that is repeated."""
-    for loss in ("sampled_softmax", "gbce", "bpr"):
+    for loss in ("sampled_softmax", "uniform_softmax", "gbce", "bpr"):
         first = losses(loss)
         np.testing.assert_array_equal(first, losses(loss))
         assert (first != losses(loss, key=jax.random.key(8))).any()
@@ -228,7 +242,7 @@ def test_bpr_adds_a_students_own_l2():
 
     extra = losses("bpr", Heavy(), embedding_l2=0.01) - losses("bpr")
     np.testing.assert_allclose(extra, 0.01 * (100 * USERS + BATCH.targets), rtol=1e-3, atol=1e-4)
-    for loss in ("softmax", "sampled_softmax", "gbce"):
+    for loss in ("softmax", "sampled_softmax", "uniform_softmax", "gbce"):
         np.testing.assert_array_equal(losses(loss, Heavy()), losses(loss))
 
 
