@@ -26,6 +26,16 @@ class StudyConfig:
         "Flags of single variants, such as their own weights chosen on validation: "
         "name: flag=value flag=value; name,name: flag=value.",
     )
+    datasets: tuple[str, ...] = option(
+        (),
+        "Data sets, each of which the study is made for, in place of --dataset; for table2 empty "
+        "takes all in --data_dir.",
+    )
+    dataset_flags: str = option(
+        "",
+        "Flags of single data sets, chosen on their own validation parts, written as "
+        "--variant_flags.",
+    )
 
     def __post_init__(self):
         validate(self)

@@ -5,14 +5,29 @@ from experiments.cli.flags import Group
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS
 
+STUDIES = (
+    "table3",
+    "ablation",
+    "universality",
+    "rivals",
+    "sources",
+    "sensitivity",
+    "temporal",
+    "students",
+)
+"""Lists of variants, in `experiments.studies`."""
+ANALYSES = {
+    "table2": "experiments.runs.table2:run",
+    "cold_start": "experiments.runs.cold_start:run",
+    "efficiency": "experiments.runs.efficiency:run",
+}
+"""Studies that train nothing → what does the work."""
+
 COMMAND = Command(
     name="study",
-    summary="Train the variants of a study and compare them: ablation, rivals, sources, students.",
+    summary="Make a table or a figure of the paper: train variants and compare them, or read runs.",
     groups=(*GROUPS, Group("Variants", "", StudyConfig)),
     body="experiments.runs.study:run",
     variations="experiments.runs.study:variations",
-    topics={
-        name: f"experiments.studies.{name}:STUDY"
-        for name in ("ablation", "rivals", "sources", "students")
-    },
+    topics={**{name: f"experiments.studies.{name}:STUDY" for name in STUDIES}, **ANALYSES},
 )

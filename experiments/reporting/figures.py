@@ -133,13 +133,17 @@ def _improvement(group: Group, other: VariantResult) -> Drawing:
     against = other["against"] or {}
     gains = {metric: against[metric]["change"] or 0.0 for metric in METRICS}
     texts = [unbroken(against[metric]["change"]) for metric in METRICS]
+    known = [against[metric].get("interval") for metric in METRICS]
+    intervals = [(100 * ends[0], 100 * ends[1]) if ends else None for ends in known]
     significant = [against[metric]["t_p_holm"] < ALPHA for metric in METRICS]
     method = other["method"]["label"] if other["method"] else other["label"]
 
     def draw(axes: Axes) -> None:
         values = [100 * gain for gain in gains.values()]
         colours = [DISTILLED] * len(gains)
-        horizontal_bars(axes, [*gains], values, texts, colours, filled=significant)
+        horizontal_bars(
+            axes, [*gains], values, texts, colours, filled=significant, intervals=intervals
+        )
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel(f"change against {name}, %")
 
@@ -150,7 +154,8 @@ def _improvement(group: Group, other: VariantResult) -> Drawing:
     return Drawing(
         name=f"{group.name}-improvement",
         title="What distillation changes",
-        note=f"{method} against {name}, test set. Hollow: p ≥ {ALPHA:g}, paired t-test.",
+        note=f"{method} against {name}, test set. Hollow: p ≥ {ALPHA:g}, paired t-test."
+        + (" Whiskers: 95 % intervals over users." if any(intervals) else ""),
         alt=f"Bar chart of {method}’s change against {name}: {shown}.",
         svg=draw_svg(0.8 + 0.3 * len(gains), draw),
     )

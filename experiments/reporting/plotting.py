@@ -3,7 +3,8 @@
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from io import StringIO
+from io import BytesIO, StringIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,6 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from prmkd_jax.common.files import write_text, writing
 
 INK, RULE = "#1d2733", "#d3d9e0"
 BASE, DISTILLED, TEACHER = "#8593a3", "#1f5fa8", "#c9a86a"
@@ -63,6 +66,39 @@ class Drawing:
     svg: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Sketch:
+    """A figure that is still to be drawn, as one file or another.
+
+    Attributes:
+        height: inches, to a width of `WIDTH`.
+        draw: puts the content on the axes.
+    """
+
+    height: float
+    draw: Callable[[Axes], None]
+
+    def svg(self) -> str:
+        """An SVG file's content."""
+        return svg_file(draw_svg(self.height, self.draw))
+
+    def png(self) -> bytes:
+        """A PNG file's content, on white."""
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(WIDTH, self.height), layout="constrained")
+            self.draw(figure.subplots())
+            out = BytesIO()
+            # matplotlib's version would change the bytes without changing the figure.
+            figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
+        return out.getvalue()
+
+    def save(self, stem: Path) -> None:
+        """Writes `<stem>.svg` and `<stem>.png`."""
+        write_text(stem.with_name(f"{stem.name}.svg"), self.svg())
+        with writing(stem.with_name(f"{stem.name}.png")) as partial:
+            partial.write_bytes(self.png())
+
+
 def draw_svg(height: float, draw: Callable[[Axes], None]) -> str:
     """One pair of axes in the house style as an `<svg>` element.
 
@@ -93,11 +129,12 @@ def horizontal_bars(
     colours: Sequence[str],
     errors: Sequence[float] | None = None,
     filled: Sequence[bool] | None = None,
+    intervals: Sequence[tuple[float, float] | None] | None = None,
 ) -> None:
     """Bars from the top down, each with its text at its end.
 
-    A positive error is drawn as whiskers; 0 says that there is no spread to show. Bars that
-    are not filled show their outline.
+    A positive error is drawn as whiskers; 0 says that there is no spread to show. An interval is
+    drawn in its place. Bars that are not filled show their outline.
     """
     places = range(len(labels))
     bars = axes.barh(places, values, height=0.64, color=colours, edgecolor=colours)
@@ -105,21 +142,24 @@ def horizontal_bars(
         bar.set_fill(fill)
     spread = np.zeros(len(labels)) if errors is None else np.asarray(errors)
     starts, ends = np.asarray(values) - spread, np.asarray(values) + spread
-    for place in np.flatnonzero(spread):
+    for place, known in enumerate(intervals or []):
+        if known is not None:
+            starts[place], ends[place] = known
+    for place in np.flatnonzero(starts != ends):
         whisker = (starts[place], ends[place])
         axes.plot(whisker, (place, place), color=INK, lw=1, marker="|", ms=4)
     name_rows(axes, labels)
-    for place, value, end, text in zip(places, values, ends, texts, strict=True):
+    for place, value, start, end, text in zip(places, values, starts, ends, texts, strict=True):
         axes.annotate(
             text,
-            (end if value >= 0 else value, place),
+            (end if value >= 0 else start, place),
             xytext=(4 if value >= 0 else -4, 0),
             textcoords="offset points",
             va="center",
             ha="left" if value >= 0 else "right",
         )
     # Room for the texts, which don't count when matplotlib sets the limits.
-    low, high = min(0.0, *values), max(0.0, *ends)
+    low, high = min(0.0, *starts), max(0.0, *ends)
     room = 0.2 * (high - low or 1)
     axes.set_xlim(low - room if low < 0 else 0, high + room if high > 0 or low == 0 else 0)
 

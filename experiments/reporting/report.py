@@ -10,7 +10,14 @@ from experiments.reporting.figures import drawings, teacher_diagnostics, teacher
 from experiments.reporting.groups import Group, group_variants, teachers_in_order
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
 from experiments.reporting.results import Results, Timing, VariantResult
-from experiments.reporting.tables import teacher_rows, untrained, untrained_rows, variant_row
+from experiments.reporting.tables import (
+    LISTS,
+    list_cells,
+    teacher_rows,
+    untrained,
+    untrained_rows,
+    variant_row,
+)
 from experiments.reporting.wording import (
     MISSING,
     NO_BREAK,
@@ -78,6 +85,12 @@ def write_report(
         sheet=results["data"].get("sheet", []),
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
+        list_headings=list(LISTS.values()),
+        lists={
+            variant["label"]: list_cells(lists)
+            for variant in results["variants"]
+            if (lists := variant.get("lists"))
+        },
         lookup=lookup,
         longest=max(timing.get("stages", {}).values(), default=0),
     )

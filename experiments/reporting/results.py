@@ -49,6 +49,7 @@ class Comparison(TypedDict):
     """A metric's difference from the reference's."""
 
     change: float | None
+    interval: NotRequired[tuple[float, float] | None]
     t_p: float
     t_p_holm: float
     wilcoxon_p: float
@@ -84,6 +85,7 @@ class VariantResult(TypedDict):
     validation: Metrics
     test: Metrics
     test_std: Metrics | None
+    lists: NotRequired[Mapping[str, float | None] | None]
     best_epoch: float
     parameters: int
     seeds: list[Seed]

@@ -1,15 +1,15 @@
-"""All variants of a study as bars."""
+"""All variants of a study as bars, and their differences with intervals."""
 
 from matplotlib.axes import Axes
 
-from experiments.reporting.plotting import COLOURS, draw_svg, horizontal_bars, svg_file
+from experiments.reporting.plotting import COLOURS, INK, Sketch, horizontal_bars, name_rows
 from experiments.reporting.results import Results
 from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import ALPHA, decimals
 
 
-def study_figure(results: Results) -> str:
-    """The variants' test NDCG@10 as bars in an SVG file; hollow ones may differ by chance."""
+def study_figure(results: Results) -> Sketch:
+    """The variants' test NDCG@10 as bars; hollow ones may differ by chance."""
     rows = results["variants"]
     values = [row["test"][SHOWN] for row in rows]
     spreads = [(row["test_std"] or {}).get(SHOWN, 0.0) for row in rows]
@@ -32,4 +32,34 @@ def study_figure(results: Results) -> str:
         )
         axes.set_xlabel("\n".join(words))
 
-    return svg_file(draw_svg(0.9 + 0.34 * len(rows) + 0.2 * (len(words) - 1), draw))
+    return Sketch(0.9 + 0.34 * len(rows) + 0.2 * (len(words) - 1), draw)
+
+
+def effects_figure(results: Results) -> Sketch:
+    """Each variant's change of test NDCG@10 as a point in its interval over users."""
+    found = [
+        (row["label"], 100 * (against["change"] or 0.0), against)
+        for row in results["variants"]
+        if row["against"] is not None
+        for against in [row["against"][SHOWN]]
+    ]
+    colours = [COLOURS[row["kind"]] for row in results["variants"] if row["against"]]
+    words = [f"change of {SHOWN} against {results['study']['versus']}, %"]
+    words.append("lines: 95 % intervals over resampled users, seeds as they are")
+    if any(against["t_p_holm"] >= ALPHA for *_, against in found):
+        words.append(f"hollow: p ≥ {ALPHA:g}, Holm-corrected")
+
+    def draw(axes: Axes) -> None:
+        for place, ((_, change, against), colour) in enumerate(zip(found, colours, strict=True)):
+            interval = against.get("interval")
+            if interval:
+                ends = [100 * end for end in interval]
+                axes.plot(ends, (place, place), color=colour, lw=2, solid_capstyle="butt")
+            face = colour if against["t_p_holm"] < ALPHA else "white"
+            axes.plot(change, place, "o", color=colour, mfc=face, ms=6)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        name_rows(axes, [label for label, *_ in found])
+        axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
+        axes.set_xlabel("\n".join(words if found else ["nothing is compared"]))
+
+    return Sketch(0.9 + 0.3 * max(1, len(found)) + 0.2 * (len(words) - 1), draw)

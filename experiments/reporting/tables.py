@@ -18,7 +18,15 @@ from experiments.reporting.results import (
     Timing,
     VariantResult,
 )
-from experiments.reporting.wording import count, decimals, lookup, p_value, percent, seconds
+from experiments.reporting.wording import (
+    MISSING,
+    count,
+    decimals,
+    lookup,
+    p_value,
+    percent,
+    seconds,
+)
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
 # What fits a terminal of 40 columns.
@@ -211,9 +219,9 @@ def markdown(results: Results, timing: Timing) -> str:
     study = results["study"]
     lines = [
         f"{study['title']}: {', '.join(students)} on {settings['dataset']}, test part, mean of "
-        f"{seeds} seed{'s' if seeds > 1 else ''}; change and p-values against {study['versus']}, "
-        "over users, Holm-corrected; seconds of training without the validations, of the median "
-        "epoch and of all until the best.",
+        f"{seeds} seed{'s' if seeds > 1 else ''}; change (with its 95 % interval over resampled "
+        f"users) and p-values against {study['versus']}, over users, Holm-corrected; seconds of "
+        "training without the validations, of the median epoch and of all until the best.",
         "",
         "| variant | Recall@10 | NDCG@10 | change of NDCG@10 | p, t-test | p, Wilcoxon | "
         "validation NDCG@10 | best epoch | an epoch | to the best epoch | parameters |",
@@ -221,7 +229,49 @@ def markdown(results: Results, timing: Timing) -> str:
     ]
     lines += [_markdown_untrained(model) for model in untrained(results).values()]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_list_lines(results)]) + "\n"
+
+
+def with_interval(against: Comparison) -> str:
+    """A change, and its interval where one is known."""
+    ends = against.get("interval")
+    return percent(against["change"]) + (
+        f" ({percent(ends[0])} … {percent(ends[1])})" if ends else ""
+    )
+
+
+LISTS = {
+    "coverage": ("coverage", "share of all items that some list has"),
+    "gini": ("Gini", "how unequally items are shown: 0 alike, 1 one item alone"),
+    "tail": ("tail", "share of the places given to items outside of the most popular fifth"),
+    "novelty": ("novelty", "mean −log₂ of the items' share of the training interactions, bits"),
+    "diversity": ("diversity", "1 − mean cosine of two items' words"),
+    "confidence": ("promised", "the list's share of the softmax; compare with Recall@10"),
+    "calibration_error": ("calibration error", "of that promise, ten groups of equal size"),
+}
+"""What lists are like: the key in the results → heading, meaning."""
+
+
+def _list_lines(results: Results) -> list[str]:
+    """A second table: what the variants' lists are like; nothing where none was measured."""
+    measured = [(row["label"], row.get("lists")) for row in results["variants"]]
+    if not any(lists for _, lists in measured):
+        return []
+    words = "; ".join(f"{heading}: {meaning}" for heading, meaning in LISTS.values())
+    return [
+        "",
+        f"Lists of ten, test part, history not masked. {words}.",
+        "",
+        f"| variant | {' | '.join(heading for heading, _ in LISTS.values())} |",
+        f"|---|{'---|' * len(LISTS)}",
+        *(f"| {label} | {' | '.join(list_cells(lists))} |" for label, lists in measured),
+    ]
+
+
+def list_cells(lists: Mapping[str, float | None] | None) -> list[str]:
+    """A variant's figures in the order of `LISTS`; a dash where one isn't known."""
+    values = [(lists or {}).get(key) for key in LISTS]
+    return [MISSING if value is None else f"{value:.3f}" for value in values]
 
 
 def _markdown_untrained(model: TeacherResult) -> str:
@@ -235,7 +285,7 @@ def _markdown_row(variant: VariantResult, timing: Timing) -> str:
     cells.append(decimals(variant["test"][SHOWN]))
     against = (variant["against"] or {}).get(SHOWN)
     if against is not None:
-        cells += [percent(against["change"]), p_value(against["t_p_holm"])]
+        cells += [with_interval(against), p_value(against["t_p_holm"])]
         cells += [p_value(against["wilcoxon_p_holm"])]
     else:
         cells += ["", "", ""]

@@ -73,7 +73,7 @@ def study_timing(runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float
 
 def compare_runs(
     runs: Mapping[Variant, FinishedRun],
-) -> dict[str, dict[str, dict[str, float | None]]]:
+) -> dict[str, dict[str, dict[str, float | tuple[float, float] | None]]]:
     """What each variant's difference from its reference is worth.
 
     Each user's metric is averaged over the seeds, then one paired test runs over the users. The
@@ -84,20 +84,24 @@ def compare_runs(
 
     Returns:
         Name of each variant that has a reference → metric → `change` (a fraction of the
-        reference, None where that is 0), `t_p`, `t_p_holm`, `wilcoxon_p`, `wilcoxon_p_holm`.
+        reference, None where that is 0), `interval` (its 95 % interval over users), `t_p`,
+        `t_p_holm`, `wilcoxon_p`, `wilcoxon_p_holm`.
     """
     ranks = {variant.name: run.ranks for variant, run in runs.items() if run.ranks is not None}
     references = {v.name: v.reference for v in runs if v.reference is not None}
     compared = {
         name: compare(ranks[reference], ranks[name]) for name, reference in references.items()
     }
-    against: dict[str, dict[str, dict[str, float | None]]] = {name: {} for name in references}
+    against: dict[str, dict[str, dict[str, float | tuple[float, float] | None]]] = {
+        name: {} for name in references
+    }
     for metric in METRICS:
         t_holm = holm([compared[name][metric].t_p for name in references])
         wilcoxon_holm = holm([compared[name][metric].wilcoxon_p for name in references])
         for name, t, wilcoxon in zip(references, t_holm, wilcoxon_holm, strict=True):
             against[name][metric] = {
                 "change": compared[name][metric].improvement,
+                "interval": compared[name][metric].interval,
                 "t_p": compared[name][metric].t_p,
                 "t_p_holm": t,
                 "wilcoxon_p": compared[name][metric].wilcoxon_p,
@@ -120,6 +124,7 @@ def describe_variant(variant: Variant, run: FinishedRun) -> dict[str, object]:
         "teacher_weights": run.record.teacher_weights,
         **{part: _over_seeds(seeds, part, statistics.fmean) for part in PARTS},
         "test_before_refit": _before_refit(seeds),
+        "lists": _lists(seeds),
         # One seed has no spread.
         "test_std": _over_seeds(seeds, "test", statistics.stdev) if len(seeds) > 1 else None,
         "best_epoch": statistics.fmean(seed.best_epoch for seed in seeds),
@@ -132,6 +137,18 @@ def _before_refit(seeds: Sequence[SeedResult]) -> dict[str, float] | None:
     if any(seed.test_before_refit is None for seed in seeds):
         return None
     return _over_seeds(seeds, "test_before_refit", statistics.fmean)
+
+
+def _lists(seeds: Sequence[SeedResult]) -> dict[str, float | None] | None:
+    """Means over seeds; None where some seed's lists were not measured."""
+    measured = [seed.lists for seed in seeds if seed.lists is not None]
+    if len(measured) < len(seeds):
+        return None
+    return {
+        # A data set without texts has no diversity, whatever the seed.
+        name: None if value is None else statistics.fmean(float(one[name] or 0) for one in measured)
+        for name, value in measured[0].items()
+    }
 
 
 def _over_seeds(

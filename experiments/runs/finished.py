@@ -22,6 +22,7 @@ from experiments.runs.plan import PlannedRun
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import export, student_file_names
 from experiments.stages.identity import first_difference
+from experiments.stages.lists import describe_lists
 from experiments.stages.record import (
     RECORD,
     Record,
@@ -50,6 +51,7 @@ from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import is_sealed, writing_sealed
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.registry import label, loss_name, result_name, with_loss
@@ -200,7 +202,9 @@ def _train(
         path = _ranks_file(place, seed)
         with writing_sealed(path) as partial, partial.open("wb") as stream:
             np.save(stream, served.test.all_items)
-    record = _record(plan, teachers, bank, trained.fitted.parameters, describe_seed(trained))
+    record = _record(
+        plan, teachers, bank, trained.fitted.parameters, describe_seed(trained, plan.task)
+    )
     if place.students is not None:
         keys = {found.name: found.key for found in plan.teachers}
         told = {**card_record(record), "teacher_keys": keys, **place.told}
@@ -213,9 +217,9 @@ def _train(
     write_record(place.folder, add_seed(record, read_record(place.folder)))
 
 
-def describe_seed(trained: Trained) -> SeedResult:
+def describe_seed(trained: Trained, task: Task) -> SeedResult:
     """One seed's part of the record."""
-    fitted, test = trained.fitted, trained.served.test
+    fitted, test, lists = trained.fitted, trained.served.test, trained.served.lists
     before = None if trained.refitted is None else fitted.test
     return SeedResult(
         seed=trained.seed,
@@ -227,6 +231,7 @@ def describe_seed(trained: Trained) -> SeedResult:
         epochs=len(fitted.history),
         threshold=finite_or_none(trained.threshold),
         history=fitted.history,
+        lists=None if test is None or lists is None else describe_lists(task, lists, test),
     )
 
 

@@ -6,9 +6,8 @@ from typing import cast
 from experiments.cli.command import Call
 from experiments.cli.options import ReportConfig
 from experiments.reporting.results import Results, Timing
-from experiments.runs.views import TRAIN_FILES, StudyFiles, show, study_files, write_views
+from experiments.runs.views import find_studies, show, write_views
 from experiments.stages.record import complete, read_results, read_versioned
-from prmkd_jax.common.errors import UserError
 
 
 def run(call: Call) -> None:
@@ -22,20 +21,3 @@ def run(call: Call) -> None:
         with complete(output / files.results):
             write_views(output, files, results, seconds)
             show(output, files, results, seconds, call.reporter)
-
-
-def find_studies(output: Path) -> list[StudyFiles]:
-    """The finished studies in a folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    candidates = [TRAIN_FILES]
-    for path in sorted(output.glob("*_run.json")):
-        candidates.append(study_files(path.name.removesuffix("_run.json")))
-    found = [files for files in candidates if (output / files.results).is_file()]
-    if not found:
-        raise UserError(
-            f"--output_dir: found no results of a finished run in {output}, expected some"
-        )
-    return found

@@ -23,8 +23,8 @@ from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.runs.sheets import show_sheets
-from experiments.runs.variant import Study, Variant, choose_variants
-from experiments.runs.views import StudyFiles, show, study_files, write_views
+from experiments.runs.variant import Study, Variant, choose_variants, named_flags
+from experiments.runs.views import StudyFiles, show, study_files, write_together, write_views
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
@@ -70,12 +70,40 @@ def run(call: Call) -> None:
     Its runs are in `<output_dir>/../finished`, which all studies share.
     """
     study = the_study(call)
-    layout = Layout(
-        files=study_files(study.name),
-        identity=study_identity,
-        place=lambda output, _, plan: shared_place(output.parent / FINISHED, plan),
-    )
-    carry_out(call, study, parse_variants(call), layout)
+    if not isinstance(study, Study):
+        study(call)
+        return
+    for name, one in each_data_set(call).items():
+        named = dataclasses.replace(study, name=f"{study.name}-{name}" if name else study.name)
+        layout = Layout(
+            files=study_files(named.name),
+            identity=study_identity,
+            place=lambda output, _, plan: shared_place(output.parent / FINISHED, plan),
+        )
+        carry_out(one, named, parse_variants(one), layout)
+    if names := call.config(StudyConfig).datasets:
+        write_together(Path(call.settings.run.output_dir), study, names, call.reporter)
+
+
+def each_data_set(call: Call) -> dict[str, Call]:
+    """Name → the call for one data set of `--datasets`; "" → the call itself without them.
+
+    Raises:
+        UserError: `--dataset_flags` isn't written as it should be, or any of its flags.
+    """
+    config = call.config(StudyConfig)
+    if not config.datasets:
+        if config.dataset_flags:
+            raise UserError("--dataset_flags: found no --datasets, expected those that it names")
+        return {"": call}
+    own = named_flags(config.dataset_flags, config.datasets, "--dataset_flags")
+    calls = {}
+    for name in config.datasets:
+        argv = (*call.argv, f"--dataset={name}", *own.get(name, ()), "--datasets=")
+        argv = (*argv, "--dataset_flags=")
+        parsed = parse(argv, call.command.groups)
+        calls[name] = dataclasses.replace(call, argv=argv, configs=parsed.configs)
+    return calls
 
 
 def carry_out(
@@ -217,11 +245,17 @@ def variations(call: Call) -> list[Settings]:
     Raises:
         UserError: a mistake in the choice of variants or in any variant's flags.
     """
-    return [settings_from(configs) for configs in parse_variants(call).values()]
+    if not isinstance(the_study(call), Study):
+        return [call.settings]
+    return [
+        settings_from(configs)
+        for one in each_data_set(call).values()
+        for configs in parse_variants(one).values()
+    ]
 
 
-def the_study(call: Call) -> Study:
-    """The study that the command line names."""
+def the_study(call: Call) -> Study | Callable[[Call], None]:
+    """The study that the command line names: a list of variants, or one that trains nothing."""
     return resolve(call.command.topics[call.topic])
 
 
@@ -231,10 +265,12 @@ def parse_variants(call: Call) -> dict[Variant, Mapping[type, object]]:
     Raises:
         UserError: as `variations`.
     """
-    settings = call.settings
+    settings, study = call.settings, the_study(call)
+    if not isinstance(study, Study):
+        raise TypeError(f"{call.topic} has no variants")
     if not settings.run.teachers:
         raise UserError("--teachers: found none, expected at least one to distil from")
-    variants = choose_variants(the_study(call).variants(settings), call.config(StudyConfig))
+    variants = choose_variants(study.variants(settings), call.config(StudyConfig))
     return {
         variant: parse([*call.argv, *variant.flags], call.command.groups).configs
         for variant in variants

@@ -89,6 +89,35 @@ def taught_by(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
     return (*flags, f"--teacher_weights={kept}")
 
 
+def named_flags(text: str, names: Sequence[str], option: str) -> dict[str, tuple[str, ...]]:
+    """Reads flags that are given for some names.
+
+    >>> named_flags("a,b: dropout=0.1; b: seeds=1", ["a", "b"], "--variant_flags")
+    {'a': ('--dropout=0.1',), 'b': ('--dropout=0.1', '--seeds=1')}
+
+    Args:
+        text: name: flag=value flag=value; name,name: flag=value.
+        names: those that there are.
+        option: the flag, for the error.
+
+    Raises:
+        UserError: a name is unknown, or the flags aren't written as they should be.
+    """
+    more: dict[str, tuple[str, ...]] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        before, colon, after = part.partition(":")
+        some = [name.strip() for name in before.split(",")]
+        flags = tuple(f"--{flag.removeprefix('--')}" for flag in after.split())
+        if not colon or not set(some) <= set(names) or not all("=" in flag for flag in flags):
+            raise UserError(
+                f"{option}: found {part!r}, expected name: flag=value, "
+                f"the name one of {', '.join(names)}"
+            )
+        for name in some:
+            more[name] = (*more.get(name, ()), *flags)
+    return more
+
+
 def choose_variants(variants: Sequence[Variant], study: StudyConfig) -> list[Variant]:
     """The variants that `--variants` names and their references, with `--variant_flags`.
 
@@ -96,18 +125,7 @@ def choose_variants(variants: Sequence[Variant], study: StudyConfig) -> list[Var
         UserError: if a name is unknown, or the flags aren't written as they should be.
     """
     names = [variant.name for variant in variants]
-    more: dict[str, tuple[str, ...]] = {}
-    for part in filter(None, (part.strip() for part in study.variant_flags.split(";"))):
-        before, colon, after = part.partition(":")
-        some = [name.strip() for name in before.split(",")]
-        flags = tuple(f"--{flag.removeprefix('--')}" for flag in after.split())
-        if not colon or not set(some) <= set(names) or not all("=" in flag for flag in flags):
-            raise UserError(
-                f"--variant_flags: found {part!r}, expected name: flag=value, "
-                f"the name one of {', '.join(names)}"
-            )
-        for name in some:
-            more[name] = (*more.get(name, ()), *flags)
+    more = named_flags(study.variant_flags, names, "--variant_flags")
     for name in study.variants:
         if name not in names:
             raise UserError(f"--variants: found {name!r}, expected some of {', '.join(names)}")

@@ -1,15 +1,28 @@
 """What a study leaves for people: table, page and figures, made of its results alone."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from experiments.cli.console import Reporter
+from experiments.reporting.curves import SIGNS, curve
 from experiments.reporting.figures import figure_names, save_figures
+from experiments.reporting.plotting import Sketch
 from experiments.reporting.report import write_report
 from experiments.reporting.results import Results, Timing
-from experiments.reporting.study_figure import study_figure
+from experiments.reporting.study_figure import effects_figure, study_figure
 from experiments.reporting.tables import markdown, print_files, print_results
+from experiments.reporting.together import together
+from experiments.runs.variant import Study
+from experiments.stages.record import read_versioned
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_text
+
+
+CURVES = {"sensitivity": tuple(SIGNS)}
+"""Study → the settings that it has a curve for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +36,7 @@ class StudyFiles:
         table: the variants as a Markdown table.
         report: the page.
         ranks: every test instance's expected rank, an array `<variant>-seed<seed>` each.
-        figure: the variants as bars; "" where `figures` has them.
+        drawn: name of the study's figures without suffix; "" where `figures` has them.
         figures: a folder of the page's figures; "" for none.
     """
 
@@ -33,13 +46,26 @@ class StudyFiles:
     table: str
     report: str
     ranks: str
-    figure: str = ""
+    drawn: str = ""
     figures: str = ""
 
     def names(self) -> list[str]:
         """The files that every such study writes."""
-        each = (self.results, self.timing, self.table, self.report, self.ranks, self.figure)
-        return [name for name in each if name]
+        each = [self.results, self.timing, self.table, self.report, self.ranks]
+        if self.drawn:
+            each += [f"{name}{end}" for name in self.sketches() for end in (".svg", ".png")]
+        return each
+
+    def sketches(self) -> dict[str, Callable[[Results], Sketch]]:
+        """The study's own figures, by the names of their files without suffix."""
+        found: dict[str, Callable[[Results], Sketch]] = {
+            self.drawn: study_figure,
+            f"{self.drawn}_effects": effects_figure,
+        }
+        # A study of one of several data sets has its name after a hyphen.
+        for flag in CURVES.get(self.drawn.partition("-")[0], ()):
+            found[f"{self.drawn}_{flag}"] = functools.partial(curve, flag=flag)
+        return found
 
     def figure_names(self, groups: list[str]) -> list[str]:
         """The files that it may write in `figures`."""
@@ -68,8 +94,25 @@ def study_files(name: str) -> StudyFiles:
         table=f"{name}.md",
         report=f"{name}.html",
         ranks=f"{name}_ranks.npz",
-        figure=f"{name}.svg",
+        drawn=name,
     )
+
+
+def find_studies(output: Path) -> list[StudyFiles]:
+    """The finished studies in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    candidates = [TRAIN_FILES]
+    for path in sorted(output.glob("*_run.json")):
+        candidates.append(study_files(path.name.removesuffix("_run.json")))
+    found = [files for files in candidates if (output / files.results).is_file()]
+    if not found:
+        raise UserError(
+            f"--output_dir: found no results of a finished run in {output}, expected some"
+        )
+    return found
 
 
 def write_views(output: Path, files: StudyFiles, results: Results, timing: Timing) -> None:
@@ -82,8 +125,9 @@ def write_views(output: Path, files: StudyFiles, results: Results, timing: Timin
         timing: see docs/records.md.
     """
     write_text(output / files.table, markdown(results, timing))
-    if files.figure:
-        write_text(output / files.figure, study_figure(results))
+    if files.drawn:
+        for name, sketch in files.sketches().items():
+            sketch(results).save(output / name)
     if files.figures:
         save_figures(output / files.figures, results)
     write_report(output / files.report, results, timing, (files.results, files.timing))
@@ -110,3 +154,21 @@ def show(
     else:
         students = {"students": output / "students"} if files.figures else {}
         print_results(reporter.console, results, timing, {**shown, **students})
+
+
+def write_together(output: Path, study: Study, names: Sequence[str], reporter: Reporter) -> None:
+    """Writes and prints `<study>.md`, the table of several data sets.
+
+    Args:
+        output: folder of the data sets' own results.
+        study: what was made for each.
+        names: the data sets.
+        reporter: prints.
+    """
+    several = {
+        name: cast(Results, read_versioned(output / study_files(f"{study.name}-{name}").results))
+        for name in names
+    }
+    table = together(study.title, several)
+    write_text(output / f"{study.name}.md", table)
+    reporter.say(table)

@@ -52,6 +52,8 @@ class SeedResult:
         history: one entry an epoch: losses, gradient norm, validation, teachers.
         test_before_refit: `test` of the student that validation chose, where `--refit` has
             trained another, of which `test` and `test_masked` are then; else None.
+        lists: what the test part's lists of ten are like, see `stages.lists`; None like `test`, and
+            in records of before it was measured.
     """
 
     seed: int
@@ -63,6 +65,7 @@ class SeedResult:
     threshold: float | None
     history: list[dict[str, Any]]
     test_before_refit: dict[str, float] | None = None
+    lists: dict[str, float | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

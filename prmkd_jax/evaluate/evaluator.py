@@ -18,6 +18,8 @@ from prmkd_jax.ops.ranking import Ranks, rank_targets
 MOST_SCORES = 2**26
 # Fewest pairs of a block, so that small blocks share one shape.
 FEWEST_PAIRS = 1024
+LISTED = 10
+"""Items of a list whose coverage, novelty and so on are measured."""
 
 
 class UserRanks(NamedTuple):
@@ -30,6 +32,18 @@ class UserRanks(NamedTuple):
 
     all_items: Float64[np.ndarray, " instances"]
     unseen_items: Float64[np.ndarray, " instances"]
+
+
+class BestItems(NamedTuple):
+    """The best items of every instance, history not masked.
+
+    Attributes:
+        items: item ids, best first; of equal scores the lower id comes first.
+        confidence: the items' share of the softmax over all items.
+    """
+
+    items: Int32[np.ndarray, "instances k"]
+    confidence: Float64[np.ndarray, " instances"]
 
 
 class Evaluator:
@@ -58,6 +72,7 @@ class Evaluator:
     ):
         interactions = dataset.interactions
         self._count = len(instance_ids)
+        self._num_items = dataset.num_items
         self._block = max(1, min(eval_batch_size, MOST_SCORES // dataset.num_items))
         self._padded = -(-self._count // self._block) * self._block
         length = row_length(batch_size, window + own_slot)
@@ -106,6 +121,19 @@ class Evaluator:
                 "which has no rank"
             )
         return UserRanks(all_items.astype(float), unseen_items.astype(float))
+
+    def best(self, params: dict, k: int) -> BestItems:
+        """The k best items of every instance, fewer where there are fewer items."""
+        queries, items = self.queries(params), _items(self._graphdef, params)
+        k = min(k, self._num_items)
+        parts = [
+            _best(self._graphdef, params, k, queries[first : first + self._block], items)
+            for first in range(0, self._padded, self._block)
+        ]
+        found, confidence = (
+            np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)
+        )
+        return BestItems(found.astype(np.int32), confidence.astype(np.float64))
 
     def queries(self, params: dict) -> Float[Array, "padded D"]:
         """The instances' user vectors, padded with zeros to whole blocks."""
@@ -191,6 +219,16 @@ def _rank(
 ) -> Ranks:
     student = nnx.merge(graphdef, nnx.State(params))
     return rank_targets(student.score(queries, items), targets, seen)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _best(
+    graphdef: nnx.GraphDef, params: dict, k: int, queries: Array, items: Array
+) -> tuple[Array, Array]:
+    student = nnx.merge(graphdef, nnx.State(params))
+    scores = student.score(queries, items)
+    best, found = jax.lax.top_k(scores, k)
+    return found, jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

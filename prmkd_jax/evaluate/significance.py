@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy import stats
 
+from prmkd_jax.evaluate.bootstrap import change_interval, resampled_means
 from prmkd_jax.evaluate.metrics import METRICS, per_user
 
 # Means over seeds in another order differ in the last bits: such a difference is none, and
@@ -20,6 +21,8 @@ class Comparison:
 
     Attributes:
         improvement: (other − base) / base, a fraction; None where the base is 0.
+        interval: the 95 % interval of the improvement over resampled users, seeds as they are;
+            None where a resampled base is 0.
         t_p: two-sided p-value of the paired t-test over users.
         wilcoxon_p: two-sided p-value of Wilcoxon's signed-rank test over users.
         base_mean: mean over seeds and users.
@@ -29,6 +32,7 @@ class Comparison:
     """
 
     improvement: float | None
+    interval: tuple[float, float] | None
     t_p: float
     wilcoxon_p: float
     base_mean: float
@@ -112,13 +116,18 @@ def compare(
         raise ValueError(
             f"{base_ranks.shape[1]} and {other_ranks.shape[1]} users can't be compared in pairs"
         )
+    before = {metric: per_user(base_ranks, metric) for metric in METRICS}
+    after = {metric: per_user(other_ranks, metric) for metric in METRICS}
+    users = [values.mean(axis=0) for values in (*before.values(), *after.values())]
+    resampled = resampled_means(np.stack(users, axis=1))
     comparisons = {}
-    for metric in METRICS:
-        base, other = per_user(base_ranks, metric), per_user(other_ranks, metric)
+    for column, metric in enumerate(METRICS):
+        base, other = before[metric], after[metric]
         differences = np.round(other.mean(axis=0) - base.mean(axis=0), DECIMALS)
         base_mean, other_mean = float(base.mean()), float(other.mean())
         comparisons[metric] = Comparison(
             improvement=other_mean / base_mean - 1 if base_mean else None,
+            interval=change_interval(resampled[:, column], resampled[:, column + len(METRICS)]),
             t_p=paired_t_test(differences),
             wilcoxon_p=signed_rank_test(differences),
             base_mean=base_mean,

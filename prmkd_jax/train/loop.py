@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from prmkd_jax.data.batches import Batch
-from prmkd_jax.evaluate.evaluator import Evaluator, UserRanks
+from prmkd_jax.evaluate.evaluator import LISTED, BestItems, Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
 from prmkd_jax.students.student import served_parameters
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
@@ -271,20 +271,23 @@ def _require_finite(name: str, value: float, epoch: int) -> None:
         raise FloatingPointError(f"epoch {epoch}: found a {name} of {value}, expected a finite one")
 
 
-def rank_test(run: Run, trained: Trained) -> UserRanks | None:
-    """Ranks of the test instances; None if not asked for."""
+def rank_test(run: Run, trained: Trained) -> tuple[UserRanks, BestItems] | tuple[None, None]:
+    """Ranks of the test instances and their best items; None for both if not asked for."""
     if not run.rank_test:
-        return None
-    return make_evaluator(run, trained.graphdef, run.task.split.test)(trained.params)
+        return None, None
+    evaluator = make_evaluator(run, trained.graphdef, run.task.split.test)
+    return evaluator(trained.params), evaluator.best(trained.params, LISTED)
 
 
 def _fitted(run: Run, trained: Trained) -> Fitted:
     """Ranks with the parameters that were kept."""
     params, progress = trained.params, trained.progress
+    test, lists = rank_test(run, trained)
     return Fitted(
         params=params,
         validation=trained.validate(params),
-        test=rank_test(run, trained),
+        test=test,
+        lists=lists,
         history=progress.history,
         best_epoch=progress.best_epoch,
         parameters=served_parameters(run.student.student, params),

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prmkd_jax.evaluate.evaluator import UserRanks
+from prmkd_jax.evaluate.evaluator import BestItems, UserRanks
 from prmkd_jax.students.facts import Facts, training_edges
 from prmkd_jax.students.student import Params
 from prmkd_jax.train.closed import teachers_best
@@ -23,6 +23,7 @@ class Refitted(NamedTuple):
         params: its parameters.
         facts: what it was made with.
         test: ranks of the test instances, computed once; None if not asked for.
+        lists: their best items; None like `test`.
         history: one record an epoch, without validation.
         train_seconds: wall-clock time of all training epochs, compilation included.
     """
@@ -30,6 +31,7 @@ class Refitted(NamedTuple):
     params: Params
     facts: Facts
     test: UserRanks | None
+    lists: BestItems | None
     history: list[dict[str, Any]]
     train_seconds: float
 
@@ -57,9 +59,9 @@ def refit(
     again = refit_run(run, epochs)
     trained = train(again, on_step, on_epoch)
     progress = trained.progress
-    test = rank_test(again, trained)
+    test, lists = rank_test(again, trained)
     seconds = progress.train_seconds
-    return Refitted(trained.params, again.facts, test, progress.history, seconds)
+    return Refitted(trained.params, again.facts, test, lists, progress.history, seconds)
 
 
 def refit_run(run: Run, epochs: int) -> Run:

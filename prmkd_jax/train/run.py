@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Int32
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
-from prmkd_jax.evaluate.evaluator import UserRanks
+from prmkd_jax.evaluate.evaluator import BestItems, UserRanks
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import about
@@ -114,6 +114,7 @@ class Fitted:
         params: its parameters.
         validation: ranks of the validation instances that were used for stopping.
         test: ranks of the test instances, computed once; None if not asked for.
+        lists: their best items; None like `test`.
         history: one record an epoch.
         best_epoch: the epoch that was kept, counted from 1; 0 is the start.
         parameters: number of parameters that serving needs.
@@ -124,6 +125,7 @@ class Fitted:
     params: Params
     validation: UserRanks
     test: UserRanks | None
+    lists: BestItems | None
     history: list[dict[str, Any]]
     best_epoch: int
     parameters: int

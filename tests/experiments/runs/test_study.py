@@ -21,7 +21,7 @@ from experiments.cli.flags import parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.study import COMMAND
-from experiments.reporting.study_figure import study_figure
+from experiments.reporting.study_figure import effects_figure, study_figure
 from experiments.reporting.tables import markdown
 from experiments.runs import train
 from experiments.runs.compare import study_results, study_timing
@@ -150,10 +150,38 @@ def test_table_and_figure_show_every_variant(results, timing):
     assert "SASRec on Scientific" in lines[0]
     assert "p-values against PRM-KD" in lines[0]
     assert "mean of 2 seeds" in lines[0]
-    drawn = study_figure(results)
+    drawn = study_figure(results).svg()
     for row in results["variants"]:
         assert row["label"] in drawn
         assert f"{row['test']['NDCG@10']:.4f}" in drawn
+
+
+def test_changes_have_intervals_and_a_picture(results, tmp_path):
+    """An interval of another variant's or of another unit, or a point outside of its own."""
+    worse = results["variants"][1]["against"]["NDCG@10"]
+    low, high = worse["interval"]
+    assert low < worse["change"] < high < 0
+    drawn = effects_figure(results)
+    svg = drawn.svg()
+    assert "change of NDCG@10 against PRM-KD, %" in svg
+    assert "RD" in svg
+    assert "PRMKD" not in svg
+    drawn.save(tmp_path / "rivals_effects")
+    assert (tmp_path / "rivals_effects.svg").read_text() == svg
+    assert (tmp_path / "rivals_effects.png").read_bytes()[1:4] == b"PNG"
+    assert drawn.png() == drawn.png()
+    alone = {**results, "variants": results["variants"][:1]}
+    assert "nothing is compared" in effects_figure(alone).svg()
+
+
+def test_lists_have_a_table_of_their_own(results):
+    """A record of before they were measured that fails, or a diversity of nothing."""
+    assert "Lists of ten" not in markdown(results, {})
+    copied = copy.deepcopy(results)
+    copied["variants"][1]["lists"] = {"coverage": 0.25, "gini": 0.5, "diversity": None}
+    lines = markdown(copied, {}).splitlines()
+    assert lines[-2] == "| RD | 0.250 | 0.500 | – | – | – | – | – |"
+    assert lines[-3] == "| PRMKD | – | – | – | – | – | – | – |"
 
 
 def test_figure_says_what_a_hollow_bar_is(results):
@@ -162,7 +190,7 @@ def test_figure_says_what_a_hollow_bar_is(results):
         copied = copy.deepcopy(results)
         for row in copied["variants"][1:]:
             row["against"]["NDCG@10"]["t_p_holm"] = p
-        assert ("hollow: p ≥ 0.05 against PRM-KD" in study_figure(copied)) is told
+        assert ("hollow: p ≥ 0.05 against PRM-KD" in study_figure(copied).svg()) is told
 
 
 def test_every_student_is_compared_with_itself():
@@ -375,13 +403,18 @@ def test_the_command_leaves_its_files(tmp_path):
     table = (tmp_path / "out" / "rivals.md").read_text()
     assert "| SASRec | " in table
     assert "| PRM-KD | " in table
-    assert (tmp_path / "out" / "rivals.svg").is_file()
+    for name in ("rivals.svg", "rivals.png", "rivals_effects.svg", "rivals_effects.png"):
+        assert (tmp_path / "out" / name).is_file()
+    assert "Lists of ten" in table
     assert "PRM-KD, its rivals and its controls" in (tmp_path / "out" / "rivals.html").read_text()
     assert len(list((tmp_path / "finished").iterdir())) == 2
     rows = json.loads((tmp_path / "out" / "rivals.json").read_text())["variants"]
     assert [row["reference"] for row in rows] == ["prmkd", None]
     timing = json.loads((tmp_path / "out" / "rivals_timing.json").read_text())
     assert timing["variants"]["base"]["seconds_to_best"] > 0
+    for row in rows:
+        assert 0 < row["lists"]["coverage"] <= 1
+        assert row["lists"] == pytest.approx(row["seeds"][0]["lists"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Studies of several data sets in one table, next to the paper's Table 3."""
+
+from collections.abc import Mapping
+
+from experiments.reporting.paper import paper_value
+from experiments.reporting.results import Results
+from experiments.reporting.tables import teacher_rows, untrained_rows, variant_row
+from experiments.reporting.wording import ALPHA, MISSING, decimals, percent
+
+METRICS = ("Recall@10", "NDCG@10")
+
+
+def together(title: str, several: Mapping[str, Results]) -> str:
+    """Models as rows, data sets as columns, as Markdown.
+
+    Args:
+        title: what is compared.
+        several: data set → the results of its study.
+    """
+    values = {name: _values(results) for name, results in several.items()}
+    labels = dict.fromkeys(label for rows in values.values() for label in rows)
+    lines = [
+        f"{title}: test part, means over seeds, history not masked. In brackets the paper's cell, "
+        f"for another filtering of the data (study table2); *: p < {ALPHA:g} against the base, "
+        "paired t-test over users, Holm-corrected over the data set's table; bold: the best.",
+        "",
+        f"| model | {' | '.join(f'{name} {metric}' for name in several for metric in METRICS)} |",
+        f"|---|{'---|' * len(METRICS) * len(several)}",
+    ]
+    for label in labels:
+        cells = [_cell(values[name], name, label, metric) for name in several for metric in METRICS]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    changes = [_change(results, metric) for results in several.values() for metric in METRICS]
+    return "\n".join([*lines, f"| change by distillation | {' | '.join(changes)} |"]) + "\n"
+
+
+Cell = tuple[float, bool]
+
+
+def _values(results: Results) -> dict[str, dict[str, Cell]]:
+    """Model → metric → value, and whether it differs from the base for certain."""
+    rows = [*untrained_rows(results), *teacher_rows(results, {})]
+    found = {row.label: {metric: (row.test[metric], False) for metric in METRICS} for row in rows}
+    for variant in results["variants"]:
+        against = variant["against"]
+        found[variant_row(variant, {}).label] = {
+            metric: (
+                variant["test"][metric],
+                against is not None and against[metric]["t_p_holm"] < ALPHA,
+            )
+            for metric in METRICS
+        }
+    return found
+
+
+def _cell(rows: Mapping[str, Mapping[str, Cell]], data: str, label: str, metric: str) -> str:
+    if label not in rows:
+        return MISSING
+    value, sure = rows[label][metric]
+    text = decimals(value)
+    if text == max(decimals(row[metric][0]) for row in rows.values()):
+        text = f"**{text}**"
+    paper = paper_value(data, label, metric)
+    return text + ("*" if sure else "") + (f" ({decimals(paper)})" if paper is not None else "")
+
+
+def _change(results: Results, metric: str) -> str:
+    """The change of the last distilled variant against what it is compared with."""
+    for variant in reversed(results["variants"]):
+        if variant["kind"] == "distilled" and variant["against"] is not None:
+            return percent(variant["against"][metric]["change"])
+    return MISSING

@@ -1,0 +1,169 @@
+"""`study cold_start`: who gains, by the target's popularity and the length of the history.
+
+Nothing is trained: it reads the results and ranks that a finished `train` or study has left in
+`--output_dir`, and the data set that they are of.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments.cli.command import Call
+from experiments.reporting.plotting import DISTILLED, INK, Sketch, name_rows
+from experiments.reporting.results import Results
+from experiments.reporting.wording import ALPHA, decimals, p_value, percent
+from experiments.runs.analysis import Found, analyse
+from experiments.runs.views import StudyFiles, find_studies
+from experiments.stages.data import load_task
+from experiments.stages.record import complete, read_versioned
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
+from prmkd_jax.data.task import Task
+from prmkd_jax.evaluate.segments import Segment, count_segments, segment_gains
+
+METRICS = ("Recall@10", "NDCG@10")
+SHOWN = "NDCG@10"
+KINDS = {
+    "all": "all test instances",
+    "target": "how often the target was trained on",
+    "history": "how many items came before the target",
+}
+
+
+def run(call: Call) -> None:
+    """Compares every variant of the folder's studies with its reference, segment by segment."""
+    output = Path(call.settings.run.output_dir)
+    studies = find_studies(output)
+    task = load_task(call.settings)
+    identity = {"ranks": {each.ranks: file_digest(output / each.ranks) for each in studies}}
+    analyse(call, "cold_start", identity, ["cold_start"], lambda: find(task, output, studies))
+
+
+def find(task: Task, output: Path, studies: Sequence[StudyFiles]) -> Found:
+    """The gains of every study's variants.
+
+    Args:
+        task: data and split that the studies are of.
+        output: their folder.
+        studies: names of their files.
+
+    Raises:
+        UserError: a study is of other data or another split, or nothing in it is compared.
+    """
+    kinds = segments_of(task)
+    rows: list[dict[str, Any]] = []
+    for files in studies:
+        results = cast(Results, read_versioned(output / files.results))
+        with complete(output / files.results):
+            require_same(task, results, output / files.results)
+            with np.load(output / files.ranks, allow_pickle=False) as ranks:
+                rows += study_rows(results, ranks, kinds)
+    if not rows:
+        raise UserError(f"--output_dir: found nothing that is compared in {output}")
+    content = {"study": {"name": "cold_start"}, "data": task.dataset.name, "rows": rows}
+    return Found(content, markdown(task.dataset.name, rows), {"cold_start": _sketch(rows)})
+
+
+def require_same(task: Task, results: Results, path: Path) -> None:
+    """Refuses results of other data: ranks of other instances say nothing of these."""
+    found = (results["data"]["fingerprint"], cast("dict[str, Any]", results)["split"]["digest"])
+    expected = (task.dataset.fingerprint, task.split_digest)
+    if found != expected:
+        raise UserError(
+            f"{path}: found results of {results['data']['name']} with the data and split "
+            f"{found[0]} {found[1][:12]}, expected {task.dataset.name} with {expected[0]} "
+            f"{expected[1][:12]}: give the flags that the run was made with"
+        )
+
+
+def segments_of(task: Task) -> dict[str, list[Segment]]:
+    """Kind → the groups of test instances."""
+    interactions, test = task.dataset.interactions, task.split.test
+    before = test - interactions.indptr[interactions.users[test]]
+    return {
+        "all": [Segment("all", np.ones(len(test), dtype=bool))],
+        "target": count_segments(task.training_counts[task.targets(test)]),
+        "history": count_segments(before),
+    }
+
+
+def study_rows(
+    results: Results, ranks: Mapping[str, np.ndarray], kinds: Mapping[str, Sequence[Segment]]
+) -> list[dict[str, Any]]:
+    """One row a compared variant, metric, kind and segment; Holm's correction within a kind."""
+    seeds = {
+        variant["name"]: np.stack(
+            [ranks[f"{variant['name']}-seed{seed['seed']}"] for seed in variant["seeds"]]
+        )
+        for variant in results["variants"]
+    }
+    labels = {variant["name"]: variant["label"] for variant in results["variants"]}
+    rows = []
+    for variant in results["variants"]:
+        reference = variant["reference"]
+        if reference is None:
+            continue
+        shared = {
+            "study": results["study"]["name"],
+            "variant": variant["label"],
+            "reference": labels[reference],
+        }
+        for metric in METRICS:
+            for kind, segments in kinds.items():
+                gains = segment_gains(seeds[reference], seeds[variant["name"]], segments, metric)
+                rows += [{**shared, "metric": metric, "kind": kind, **g._asdict()} for g in gains]
+    return rows
+
+
+def markdown(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One table a pair of variants."""
+    words = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
+    lines = [
+        f"Gains on {name}, test part, by segments: {words}. "
+        "Each metric is averaged over the seeds first; the interval is that of the difference over "
+        "resampled users, 95 %; p-values of the paired t-test, Holm-corrected within a kind.",
+    ]
+    pairs = dict.fromkeys((row["study"], row["variant"], row["reference"]) for row in rows)
+    for study, variant, reference in pairs:
+        lines += ["", f"**{variant}** against {reference} ({study})", ""]
+        lines.append("| metric | segment | instances | before | after | change | difference | p |")
+        lines.append("|---|---|---|---|---|---|---|---|")
+        for row in rows:
+            if (row["study"], row["variant"], row["reference"]) == (study, variant, reference):
+                lines.append(_line(row))
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    low, high = row["difference_interval"]
+    segment = "all" if row["kind"] == "all" else f"{row['kind']} {row['segment']}"
+    cells = [row["metric"], segment, f"{row['instances']:,}"]
+    cells += [decimals(row["base"]), decimals(row["other"]), percent(row["change"])]
+    cells += [f"{low:+.4f} … {high:+.4f}", p_value(row["p_holm"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def _sketch(rows: Sequence[Mapping[str, Any]]) -> Sketch:
+    """The difference in every segment with its interval, of the last compared variant."""
+    last = (rows[-1]["study"], rows[-1]["variant"])
+    shown = [r for r in rows if (r["study"], r["variant"]) == last and r["metric"] == SHOWN]
+    labels = [r["segment"] if r["kind"] == "all" else f"{r['kind']} {r['segment']}" for r in shown]
+
+    def draw(axes: Axes) -> None:
+        for place, row in enumerate(shown):
+            axes.plot(row["difference_interval"], (place, place), color=DISTILLED, lw=2)
+            face = DISTILLED if row["p_holm"] < ALPHA else "white"
+            change = row["other"] - row["base"]
+            axes.plot(change, place, "o", color=DISTILLED, mfc=face, ms=6)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        name_rows(axes, labels)
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlabel(
+            f"difference of {SHOWN}: {shown[0]['variant']} − {shown[0]['reference']}\n"
+            f"95 % intervals over users; hollow: p ≥ {ALPHA:g}"
+        )
+
+    return Sketch(1.1 + 0.3 * len(shown), draw)

@@ -1,0 +1,121 @@
+"""Gains by groups of users and items: numpy and scipy alone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from prmkd_jax.evaluate.bootstrap import change_interval, interval, resampled_means
+from prmkd_jax.evaluate.metrics import per_user
+from prmkd_jax.evaluate.significance import DECIMALS, holm, paired_t_test
+
+
+class Segment(NamedTuple):
+    """Some of the test instances.
+
+    Attributes:
+        name: what they have in common.
+        members: which they are.
+    """
+
+    name: str
+    members: Bool[np.ndarray, " instances"]
+
+
+class SegmentGain(NamedTuple):
+    """One metric of two models in a segment.
+
+    Attributes:
+        segment: its name.
+        instances: how many there are.
+        base: mean of the model that is compared with.
+        other: mean of the other.
+        change: (other − base) / base, None where the base is 0.
+        change_interval: its interval over resampled users; None where a resampled base is 0.
+        difference_interval: that of other − base.
+        p: paired t-test over the segment's users.
+        p_holm: the same, corrected over all segments that were compared together.
+    """
+
+    segment: str
+    instances: int
+    base: float
+    other: float
+    change: float | None
+    change_interval: tuple[float, float] | None
+    difference_interval: tuple[float, float]
+    p: float
+    p_holm: float
+
+
+def count_segments(counts: Int[np.ndarray, " instances"], groups: int = 4) -> list[Segment]:
+    """Groups of nearly equal size by a count; 0 is a group of its own, equal counts stay together.
+
+    Args:
+        counts: of each instance: how often its target was trained on, or how long its history is.
+        groups: how many groups the counts above 0 are divided into; fewer where few differ.
+
+    >>> [s.name for s in count_segments(np.array([0, 1, 1, 2, 3, 5, 8, 40]), groups=3)]
+    ['0', '1–2', '3–5', '8–40']
+    """
+    segments = [Segment("0", counts == 0)] if (counts == 0).any() else []
+    above = np.sort(counts[counts > 0])
+    first = 1
+    for group in range(1, groups + 1):
+        if not len(above):
+            break
+        last = int(above[min(len(above) - 1, -(-group * len(above) // groups) - 1)])
+        members = (counts >= first) & (counts <= last)
+        if members.any():
+            low = int(counts[members].min())
+            segments.append(Segment(str(last) if low == last else f"{low}–{last}", members))
+        first = max(first, last + 1)
+    return segments
+
+
+def segment_gains(
+    base_ranks: Float[np.ndarray, "base_seeds instances"],
+    other_ranks: Float[np.ndarray, "other_seeds instances"],
+    segments: Sequence[Segment],
+    metric: str,
+) -> list[SegmentGain]:
+    """A metric of two models in every segment that has instances.
+
+    As for a table: each instance's metric is averaged over the seeds first. The p-values are
+    corrected over the segments by Holm's method.
+
+    Args:
+        base_ranks: 0-based ranks, infinity where a target can't be reached.
+        other_ranks: of the same instances; the number of seeds may differ.
+        segments: which may overlap.
+        metric: one of `metrics.METRICS`.
+    """
+    base = per_user(base_ranks, metric).mean(axis=0)
+    other = per_user(other_ranks, metric).mean(axis=0)
+    found = []
+    for segment in segments:
+        if segment.members.any():
+            found.append(_gain(segment, base[segment.members], other[segment.members]))
+    corrected = holm([gain.p for gain in found])
+    return [gain._replace(p_holm=p) for gain, p in zip(found, corrected, strict=True)]
+
+
+def _gain(segment: Segment, base: np.ndarray, other: np.ndarray) -> SegmentGain:
+    means = resampled_means(np.stack([base, other], axis=1))
+    before, after = float(base.mean()), float(other.mean())
+    p = paired_t_test(np.round(other - base, DECIMALS))
+    difference = interval(means[:, 1] - means[:, 0])
+    if difference is None:
+        raise ValueError(f"segment {segment.name}: a metric is not finite")
+    return SegmentGain(
+        segment=segment.name,
+        instances=len(base),
+        base=before,
+        other=after,
+        change=after / before - 1 if before else None,
+        change_interval=change_interval(means[:, 0], means[:, 1]),
+        difference_interval=difference,
+        p=p,
+        p_holm=p,
+    )

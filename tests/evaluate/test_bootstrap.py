@@ -1,0 +1,65 @@
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from prmkd_jax.evaluate.bootstrap import change_interval, interval, resampled_means
+
+
+def test_resamples_are_those_of_all_possible_draws():
+    """Draws without replacement, or users with unequal chances: 3 users have 27 draws."""
+    values = np.array([[0.0, 1.0], [1.0, 0.0], [4.0, 2.0]])
+    found = resampled_means(values, 20_000)
+    possible = np.array(
+        [values[list(d)].mean(axis=0) for d in itertools.product(range(3), repeat=3)]
+    )
+    for column in range(2):
+        means, counts = np.unique(possible[:, column].round(9), return_counts=True)
+        for mean, count in zip(means, counts, strict=True):
+            share = np.isclose(found[:, column], mean).mean()
+            assert share == pytest.approx(count / 27, abs=0.012)
+
+
+def test_columns_see_the_same_users_whatever_is_drawn_at_once():
+    """Pairs that are torn apart, or other numbers on a machine with other blocks."""
+    values = np.random.default_rng(0).normal(size=(500, 1))
+    both = resampled_means(np.concatenate([values, values + 3], axis=1), 300)
+    np.testing.assert_allclose(both[:, 1] - both[:, 0], 3, rtol=1e-12)
+    np.testing.assert_array_equal(
+        both, resampled_means(np.concatenate([values, values + 3], 1), 300)
+    )
+    assert (both != resampled_means(np.concatenate([values, values + 3], 1), 300, seed=1)).any()
+
+
+def test_the_interval_agrees_with_scipys():
+    """Ends that are of one side, or of another level."""
+    values = np.random.default_rng(1).exponential(size=400)
+    found = interval(resampled_means(values[:, None], 4000)[:, 0])
+    assert found is not None
+    expected = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=4000, random_state=2
+    ).confidence_interval
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+def test_the_interval_of_a_change_covers_the_truth_as_often_as_it_says():
+    """An interval of the difference taken for that of the ratio."""
+    covered = 0
+    for trial in range(200):
+        rng = np.random.default_rng(trial)
+        base = rng.binomial(1, 0.3, 300).astype(float)
+        other = np.where(rng.random(300) < 0.5, base, rng.binomial(1, 0.45, 300)).astype(float)
+        means = resampled_means(np.stack([base, other], axis=1), 400)
+        found = change_interval(means[:, 0], means[:, 1])
+        assert found is not None
+        covered += found[0] <= (0.5 * 0.3 + 0.5 * 0.45) / 0.3 - 1 <= found[1]
+    assert 180 <= covered <= 199
+
+
+def test_no_interval_where_a_base_may_be_zero():
+    """An infinity in a record."""
+    assert change_interval(np.array([0.0, 1.0]), np.array([1.0, 1.0])) is None
+    assert interval(np.array([np.nan, 1.0])) is None
+    with pytest.raises(ValueError, match="no users"):
+        resampled_means(np.zeros((0, 2)))
