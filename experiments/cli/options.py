@@ -84,6 +84,12 @@ class ReportConfig:
     output_dir: str = option(
         "runs/latest", "Folder of a finished run or study.", filled=True, path="folder"
     )
+    page: str = option(
+        "",
+        "HTML file: all that is finished in --output_dir and in the folders in it on one page, in "
+        "place of each study's own.",
+        path="file",
+    )
 
     def __post_init__(self):
         validate(self)

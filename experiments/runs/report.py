@@ -6,13 +6,24 @@ from typing import cast
 from experiments.cli.command import Call
 from experiments.cli.options import ReportConfig
 from experiments.reporting.results import Results, Timing
+from experiments.runs.gather import gather
 from experiments.runs.views import find_studies, show, write_views
 from experiments.stages.record import complete, read_results, read_versioned
+from prmkd_jax.common.files import require_place
 
 
 def run(call: Call) -> None:
-    """Writes and prints again what every finished study in `--output_dir` has found."""
-    output = Path(call.config(ReportConfig).output_dir)
+    """Writes and prints again what every finished study in `--output_dir` has found.
+
+    With `--page` one page of all studies in the folder and below it instead.
+    """
+    config = call.config(ReportConfig)
+    output = Path(config.output_dir)
+    if config.page:
+        require_place(Path(config.page).parent, "--page")
+        sections = gather(output, Path(config.page), "What was measured")
+        call.reporter.say(f"{len(sections)} studies on {config.page}")
+        return
     for files in find_studies(output):
         results = cast(Results, read_versioned(output / files.results))
         timing = output / files.timing

@@ -20,7 +20,6 @@ from experiments.stages.record import read_versioned
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_text
 
-
 CURVES = {"sensitivity": tuple(SIGNS)}
 """Study → the settings that it has a curve for."""
 

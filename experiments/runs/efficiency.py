@@ -1,0 +1,188 @@
+"""`study efficiency`: the paper's Fig. 1 and Table 4 from what other commands have measured.
+
+In `--output_dir`: `train`'s results and times say what training costs and gives, `bench
+--suite=serve` what a request costs. Nothing is measured here, so nothing is compared across
+machines without saying so.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from matplotlib.axes import Axes
+
+from experiments.cli.command import Call
+from experiments.reporting.paper import TABLE4
+from experiments.reporting.plotting import COLOURS, Sketch
+from experiments.reporting.results import Results, Timing
+from experiments.reporting.tables import SHOWN
+from experiments.reporting.wording import MISSING, decimals, lookup, seconds
+from experiments.runs.analysis import Found, analyse
+from experiments.runs.views import TRAIN_FILES
+from experiments.stages.record import complete, read_results, read_versioned
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest, read_json
+
+BENCH = "bench-serve.json"
+STUDENTS = {"base": "plain student", "distilled": "distilled student"}
+"""Kind of a variant → its name in the benchmark."""
+
+
+def run(call: Call) -> None:
+    """Puts both together."""
+    output = Path(call.settings.run.output_dir)
+    files = [output / name for name in (TRAIN_FILES.results, TRAIN_FILES.timing, BENCH)]
+    makers = ("train", "train", "bench --suite=serve")
+    for path, command in zip(files, makers, strict=True):
+        if not path.is_file():
+            raise UserError(
+                f"{path}: missing, expected what the command {command} leaves there "
+                "(give it with the same flags and --output_dir first)"
+            )
+    results = cast(Results, read_versioned(files[0]))
+    timing = cast(Timing, read_results(files[1]))
+    measured = read_json(files[2])
+    identity = {"files": {path.name: file_digest(path) for path in files}}
+    with complete(files[2]):
+        analyse(
+            call, "efficiency", identity, ["efficiency"], lambda: find(results, timing, measured)
+        )
+
+
+def find(results: Results, timing: Timing, measured: Mapping[str, Any]) -> Found:
+    """The table and the bubbles.
+
+    Args:
+        results: of `train`.
+        timing: of `train`.
+        measured: of the benchmark.
+    """
+    rows = model_rows(results, timing, measured)
+    if not rows or rows[0]["kind"] != "base":
+        raise UserError(f"{BENCH}: found no plain student, expected the one that train trained")
+    content = {
+        "study": {"name": "efficiency"},
+        "data": results["data"]["name"],
+        "environment": measured["environment"],
+        "rows": rows,
+    }
+    text = markdown(results["data"]["name"], rows, measured)
+    return Found(content, text, {"efficiency": _sketch(rows)})
+
+
+def model_rows(
+    results: Results, timing: Timing, measured: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One row a model and way of having the items' vectors; the plain student first.
+
+    The smallest catalogue and the largest batch that were measured: closest to the data set's own
+    size, and least of what every call costs whatever it is asked.
+    """
+    items = min(model["items"] for model in measured["models"])
+    batch = max(latency["batch"] for latency in measured["latencies"])
+    epochs = _epoch_seconds(results, timing)
+    tested = {variant["kind"]: variant for variant in results["variants"]}
+    models = [
+        (STUDENTS[kind], tested[kind]["label"], kind, tested[kind]["test"])
+        for kind in STUDENTS
+        if kind in tested
+    ]
+    models += [(t["label"], t["label"], "teacher", t["test"]) for t in results["teachers"].values()]
+    rows = []
+    for name, label, kind, test in models:
+        for sizes in measured["models"]:
+            if (sizes["model"], sizes["items"]) != (name, items):
+                continue
+            vectors = sizes["item_vectors"]
+            (latency,) = (
+                each
+                for each in measured["latencies"]
+                if (each["model"], each["item_vectors"], each["items"], each["batch"])
+                == (name, vectors, items, batch)
+            )
+            rows.append(
+                {
+                    "model": label,
+                    "kind": kind,
+                    "item_vectors": vectors,
+                    "items": items,
+                    "batch": batch,
+                    "epoch_seconds": epochs.get(label),
+                    "bytes_held": sizes["bytes_held"],
+                    "p50_ms": latency["p50_ms"],
+                    "test": {metric: test[metric] for metric in ("Recall@10", SHOWN)},
+                    "paper": TABLE4.get(_papers_name(label)),
+                }
+            )
+    return rows
+
+
+def _epoch_seconds(results: Results, timing: Timing) -> dict[str, float]:
+    """Label → seconds of an epoch; a teacher's with its validation, since no other is kept."""
+    found = {
+        variant["label"]: lookup(timing, "variants", variant["name"], "seconds_per_epoch")
+        for variant in results["variants"]
+    }
+    for name, teacher in results["teachers"].items():
+        tuned = lookup(timing, "teachers", name, "tune_seconds")
+        epochs = cast("dict[str, Any]", teacher).get("epochs")
+        found[teacher["label"]] = tuned / epochs if tuned and epochs else None
+    return {label: value for label, value in found.items() if value is not None}
+
+
+def _papers_name(label: str) -> str:
+    return {"UniSRec text+ID": "UniSRec", "PRM-KD (SASRec)": "PRM-KD"}.get(label, label)
+
+
+def markdown(name: str, rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
+    """Table 4 with ours and the paper's, in times the plain student's."""
+    base = rows[0]
+    processor = measured["environment"].get("processor", MISSING)
+    lines = [
+        f"Costs on {name} in times those of {base['model']}, in brackets the paper's (on Arts, one "
+        f"RTX 3090); ours on {processor}, {base['items']:,} items, {base['batch']:,} histories at "
+        "once. Training: an epoch, of teachers their tuning with its validations. Memory: weights "
+        "and item vectors, or what these are made of. Cached: the items' vectors are at hand; made "
+        "anew: they are made for each batch.",
+        "",
+        "| model | item vectors | training | memory | time of a batch | an epoch | MB | ms | "
+        f"{SHOWN} |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        keys = ("epoch_seconds", "bytes_held", "p50_ms")
+        times = [_times(row, base, key, place) for place, key in enumerate(keys)]
+        cells = [row["model"], row["item_vectors"], *times, seconds(row["epoch_seconds"])]
+        cells += [f"{row['bytes_held'] / 1e6:,.1f}", f"{row['p50_ms']:,.1f}"]
+        lines.append(f"| {' | '.join([*cells, decimals(row['test'][SHOWN])])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _times(row: Mapping[str, Any], base: Mapping[str, Any], key: str, place: int) -> str:
+    ours = f"{row[key] / base[key]:.2f}×" if row[key] and base[key] else MISSING
+    return ours if row["paper"] is None else f"{ours} ({row['paper'][place]:.1f}×)"
+
+
+def _sketch(rows: Sequence[Mapping[str, Any]]) -> Sketch:
+    """Quality over the time of a batch; areas are memory, hollow ones make vectors anew."""
+    largest = max(row["bytes_held"] for row in rows)
+
+    def draw(axes: Axes) -> None:
+        for row in rows:
+            cached = row["item_vectors"] == "cached"
+            colour = COLOURS[row["kind"]]
+            area = 30 + 900 * row["bytes_held"] / largest
+            place = (row["p50_ms"], row["test"][SHOWN])
+            face = colour if cached else "none"
+            axes.scatter(*place, s=area, facecolors=face, edgecolors=colour, alpha=0.8)
+            if cached:
+                offset = {"textcoords": "offset points", "xytext": (6, 6), "fontsize": 7}
+                axes.annotate(row["model"], place, **offset)
+        axes.set_xscale("log")
+        axes.margins(0.25)
+        axes.set_xlabel(
+            f"ms for {rows[0]['batch']:,} histories\narea: memory; hollow: vectors made anew"
+        )
+        axes.set_ylabel(f"{SHOWN}, test set")
+
+    return Sketch(3.6, draw)

@@ -1,0 +1,125 @@
+"""Everything that is finished under a folder, for one page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.reporting.gathered import Section, write_gathered
+from experiments.runs.analysis import ANALYSES
+from experiments.runs.views import TRAIN_FILES
+from experiments.stages.record import complete, read_versioned
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import read_json
+
+TITLES = {
+    "table2": "Statistics of the data sets",
+    "cold_start": "Who gains",
+    "efficiency": "Costs",
+}
+WANTED: Mapping[str, str] = {
+    "train": "train --flagfile=scientific-64.cfg",
+    "table2": "study table2",
+    "table3": "study table3 --flagfile=table3.cfg",
+    "ablation": "study ablation --flagfile=ablation.cfg",
+    "students": "study universality --flagfile=students.cfg",
+    "rivals": "study rivals --flagfile=rivals.cfg",
+    "sensitivity": "study sensitivity --flagfile=sensitivity.cfg",
+    "temporal": "study temporal --flagfile=temporal.cfg",
+    "cold_start": "study cold_start --flagfile=scientific-64.cfg",
+    "efficiency": "study efficiency --flagfile=scientific-64.cfg",
+}
+"""Study → the command that makes it; what isn't there is named on the page."""
+
+
+def gather(folder: Path, page: Path, title: str) -> list[Section]:
+    """Writes the page of all studies in a folder and in the folders in it.
+
+    Args:
+        folder: where to look.
+        page: the HTML file.
+        title: its heading.
+
+    Returns:
+        What is on it, in the order of `WANTED`.
+
+    Raises:
+        UserError: there is nothing, or a file is damaged.
+    """
+    order = list(WANTED)
+    found: list[tuple[int, Section]] = []
+    missing: dict[str, str] = {}
+    there: set[str] = set()
+    for name, manifest in _manifests(folder):
+        place = manifest.parent / f"{'results' if name == 'train' else name}.json"
+        own = name.partition("-")[0]
+        if not read_json(manifest).get("finished") or not place.is_file():
+            at = manifest.parent.relative_to(folder)
+            missing[f"{name} in {at}"] = "stopped; the same command goes on"
+            continue
+        rank = order.index(own) if own in order else len(order)
+        there.add(own)
+        found.append((rank, _section(folder, place, name, f"s{len(found)}")))
+    missing |= {
+        name: f"not there; prmkd {command} makes it"
+        for name, command in WANTED.items()
+        if name not in there
+    }
+    if not found:
+        raise UserError(f"--output_dir: found nothing finished in {folder}, expected some study")
+    sections = [section for _, section in sorted(found, key=lambda pair: pair[0])]
+    write_gathered(page, title, sections, missing)
+    return sections
+
+
+def _manifests(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name of a study, and its manifest, folder by folder."""
+    for path in sorted(folder.rglob("*run.json")):
+        if path.name == TRAIN_FILES.manifest:
+            yield "train", path
+        elif path.name.endswith("_run.json"):
+            yield path.name.removesuffix("_run.json"), path
+
+
+def _section(folder: Path, place: Path, name: str, anchor: str) -> Section:
+    content = read_versioned(place)
+    with complete(place):
+        own = name.partition("-")[0]
+        text = place.with_name("results.md" if name == "train" else f"{name}.md")
+        if not text.is_file():
+            raise UserError(f"{text}: missing, expected the study's table next to {place}")
+        data = content.get("data", "")
+        return Section(
+            anchor=anchor,
+            title=TITLES[own] if own in ANALYSES else content["study"]["title"],
+            data=data if isinstance(data, str) else data["name"],
+            source=str(place.relative_to(folder)),
+            markdown=text.read_text(encoding="utf-8"),
+            figures={path.stem: path.read_text(encoding="utf-8") for path in _figures(place, name)},
+            settings=content.get("settings", {}),
+            environment=content.get("environment", {}),
+            remarks=remarks(content),
+        )
+
+
+def _figures(place: Path, name: str) -> Sequence[Path]:
+    if name == "train":
+        return sorted((place.parent / TRAIN_FILES.figures).glob("*.svg"))
+    listed = read_json(place.with_name(f"{name}_run.json"))["files"]
+    return [place.with_name(file) for file in sorted(listed) if file.endswith(".svg")]
+
+
+def remarks(content: Mapping[str, Any]) -> list[str]:
+    """What is missing in a study's results, in words."""
+    found = []
+    variants = content.get("variants", [])
+    seeds = {variant["label"]: len(variant["seeds"]) for variant in variants}
+    if seeds and max(seeds.values()) < 3:
+        found.append(f"{max(seeds.values())} seed(s): the spread between seeds isn't known.")
+    if variants and not content.get("untrained"):
+        found.append("The untrained models were not measured.")
+    without = [v["label"] for v in variants if v.get("lists") is None]
+    if without:
+        found.append(f"What the lists are like was not measured for {', '.join(without)}.")
+    if content.get("missing"):
+        found.append(f"Not at hand: {', '.join(content['missing'])}.")
+    return found

@@ -1,0 +1,131 @@
+"""One page of all studies, read by its parts and used in a browser."""
+
+import json
+
+import pytest
+
+from experiments.commands.report import COMMAND
+from experiments.reporting.gathered import parse_markdown
+from experiments.runs.gather import WANTED, gather, remarks
+from experiments.runs.report import run
+from experiments.runs.views import TRAIN_FILES, study_files, write_views
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import write_sealed_json
+from tests.experiments.calls import make_call
+from tests.experiments.fake_run import fake_results, fake_timing, one_seed_results
+from tests.serve.http.browser import browser
+
+WIDTHS = (1280, 390)
+
+
+def finished(folder, files, results) -> None:
+    folder.mkdir()
+    (folder / "figures").mkdir()
+    write_sealed_json(folder / files.results, results)
+    write_views(folder, files, results, fake_timing())
+    content = {"identity": {}, "files": files.names(), "finished": True}
+    write_sealed_json(folder / files.manifest, content)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished `train`, a finished study in another folder, and one that was stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    finished(folder / "main", TRAIN_FILES, fake_results())
+    rivals = one_seed_results()
+    rivals["study"] = {"name": "rivals", "title": "Rivals & <controls>", "versus": "PRM-KD"}
+    rivals["variants"][1]["label"] = "<b>bold</b> & $1$"
+    finished(folder / "rivals", study_files("rivals"), rivals)
+    stopped = {"identity": {}, "files": [], "finished": False}
+    write_sealed_json(folder / "rivals" / "ablation_run.json", stopped)
+    return folder
+
+
+def test_what_is_there_and_what_is_not_is_told(folder, tmp_path):
+    """A study that is lost in a folder below, or one that was stopped shown as if it were whole."""
+    sections = gather(folder, tmp_path / "all.html", "All")
+    assert [(one.title, one.data) for one in sections] == [
+        ("PRM-KD", "scientific"),
+        ("Rivals & <controls>", "scientific"),
+    ]
+    assert [one.source for one in sections] == ["main/results.json", "rivals/rivals.json"]
+    assert set(sections[1].figures) == {"rivals", "rivals_effects"}
+    assert "1 seed(s): the spread between seeds isn't known." in sections[1].remarks
+    page = (tmp_path / "all.html").read_text()
+    assert "<strong>ablation in rivals</strong>: stopped; the same command goes on" in page
+    for name in set(WANTED) - {"train", "rivals"}:
+        assert f"<strong>{name}</strong>: not there; prmkd" in page
+    assert "&lt;b&gt;bold&lt;/b&gt; &amp; $1$" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    gather(folder, tmp_path / "again.html", "All")
+    assert (tmp_path / "again.html").read_text() == page
+
+
+def test_the_command_writes_the_page_alone(folder, tmp_path):
+    """Every study's own page written over by the way."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    argv = [f"--output_dir={folder}", f"--page={tmp_path / 'all.html'}"]
+    call, stream = make_call(COMMAND, argv)
+    run(call)
+    assert "2 studies on" in stream.getvalue()
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    call, _ = make_call(COMMAND, [f"--output_dir={tmp_path}", f"--page={tmp_path / 'all.html'}"])
+    with pytest.raises(UserError, match="--output_dir: found nothing finished in"):
+        run(call)
+
+
+def test_remarks_name_what_the_results_lack():
+    """A row that is missing without a word."""
+    results = json.loads(json.dumps(fake_results()))
+    assert remarks(results) == [
+        "The untrained models were not measured.",
+        "What the lists are like was not measured for SASRec, PRM-KD (SASRec).",
+    ]
+    results["untrained"] = {"neighbours": {}}
+    for variant in results["variants"]:
+        variant["lists"] = {"coverage": 1.0}
+    assert remarks(results) == []
+    assert remarks({"missing": ["Arts"]}) == ["Not at hand: Arts."]
+
+
+def test_markdown_is_read_in_parts():
+    """A table that swallows the text after it."""
+    blocks = parse_markdown("One.\n\n| a |  |\n|---|---|\n| 1 |  |\n| 2 | 3 |\nTwo.\n- three\n")
+    assert [block.kind for block in blocks] == ["text", "table", "text", "item"]
+    assert blocks[1].head == ["a", ""]
+    assert blocks[1].rows == [["1", ""], ["2", "3"]]
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
+    """A page wider than the window, a picture that isn't there, or rows in the wrong order."""
+    page = tmp_path / "all.html"
+    gather(folder, page, "All")
+    chromium.open(page.as_uri(), width)
+    chromium.until("document.readyState === 'complete' && document.images.length > 3")
+    assert chromium.value("document.documentElement.scrollWidth") <= width
+    assert chromium.value("[...document.images].every(i => i.complete && i.naturalWidth > 100)")
+    cell = "[...document.querySelectorAll('table.sortable')[0].tBodies[0].rows].map(r => r.cells[2].textContent)"
+    first = chromium.value(cell)
+    button = "table.sortable thead th:nth-child(3) button"
+    chromium.click(button)
+    down = chromium.until(f"(() => {{ const x = {cell}; return x[0] >= x.at(-1) && x; }})()")
+    assert down == sorted(first, reverse=True)
+    chromium.click(button)
+    assert chromium.until(
+        f"(() => {{ const x = {cell}; return x[0] <= x.at(-1) && x; }})()"
+    ) == sorted(first)
+    assert (
+        chromium.value("document.querySelector('th[aria-sort=ascending]').textContent") == "NDCG@10"
+    )
+    chromium.click("summary")
+    assert chromium.until("document.querySelector('details').open")
+    assert chromium.value("document.documentElement.scrollWidth") <= width
+    chromium.screenshot(tmp_path / f"{width}.png")
+    assert chromium.logged == []
