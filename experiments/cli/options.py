@@ -90,6 +90,17 @@ class ReportConfig:
         "place of each study's own.",
         path="file",
     )
+    keep: str = option(
+        "",
+        "JSON file: a small copy of the study's results and times, for --fill.",
+        path="file",
+    )
+    fill: str = option(
+        "",
+        "Markdown file whose blocks `<!-- made of NAME -->` are made again of the small copies in "
+        "--output_dir.",
+        path="file",
+    )
 
     def __post_init__(self):
         validate(self)

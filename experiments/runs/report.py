@@ -7,6 +7,7 @@ from experiments.cli.command import Call
 from experiments.cli.options import ReportConfig
 from experiments.reporting.results import Results, Timing
 from experiments.runs.gather import gather
+from experiments.runs.pages import fill_page, small_copy
 from experiments.runs.views import find_studies, show, write_views
 from experiments.stages.record import complete, read_results, read_versioned
 from prmkd_jax.common.files import require_place
@@ -15,7 +16,8 @@ from prmkd_jax.common.files import require_place
 def run(call: Call) -> None:
     """Writes and prints again what every finished study in `--output_dir` has found.
 
-    With `--page` one page of all studies in the folder and below it instead.
+    With `--page` one page of all studies in the folder and below it instead; with `--keep` a small
+    copy of the first; with `--fill` the blocks of a page of the docs.
     """
     config = call.config(ReportConfig)
     output = Path(config.output_dir)
@@ -23,6 +25,15 @@ def run(call: Call) -> None:
         require_place(Path(config.page).parent, "--page")
         sections = gather(output, Path(config.page), "What was measured")
         call.reporter.say(f"{len(sections)} studies on {config.page}")
+        return
+    if config.fill:
+        changed = fill_page(Path(config.fill), output)
+        call.reporter.say(f"{config.fill}: {'made again' if changed else 'was up to date'}")
+        return
+    if config.keep:
+        (files,) = find_studies(output)[:1]
+        small_copy(output / files.results, output / files.timing, Path(config.keep))
+        call.reporter.say(f"Kept in {config.keep}")
         return
     for files in find_studies(output):
         results = cast(Results, read_versioned(output / files.results))

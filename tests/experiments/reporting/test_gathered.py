@@ -111,7 +111,8 @@ def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
     chromium.until("document.readyState === 'complete' && document.images.length > 3")
     assert chromium.value("document.documentElement.scrollWidth") <= width
     assert chromium.value("[...document.images].every(i => i.complete && i.naturalWidth > 100)")
-    cell = "[...document.querySelectorAll('table.sortable')[0].tBodies[0].rows].map(r => r.cells[2].textContent)"
+    table = "document.querySelector('table.sortable').tBodies[0]"
+    cell = f"[...{table}.rows].map(r => r.cells[2].textContent)"
     first = chromium.value(cell)
     button = "table.sortable thead th:nth-child(3) button"
     chromium.click(button)

@@ -1,0 +1,34 @@
+"""Parts of the docs that are made of records: a block between two comments in a Markdown page.
+
+<!-- made of scientific-three/results.json -->
+…
+<!-- end -->
+"""
+
+import re
+from collections.abc import Callable
+
+from prmkd_jax.common.errors import UserError
+
+_BLOCK = re.compile(r"(<!-- made of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def fill(page: str, made: Callable[[str], str], name: str) -> str:
+    """The page with its blocks made again; everything else stays as it is.
+
+    >>> page = "<!-- made of x.json -->\\nold\\n<!-- end -->\\nb"
+    >>> fill(page, lambda name: f"of {name}", "page.md").splitlines()
+    ['<!-- made of x.json -->', '', 'of x.json', '', '<!-- end -->', 'b']
+
+    Args:
+        page: Markdown.
+        made: name of a record's file → what stands in its block.
+        name: the page's, for an error.
+
+    Raises:
+        UserError: a block isn't closed.
+    """
+    begun, ended = page.count("<!-- made of "), len(_BLOCK.findall(page))
+    if begun != ended:
+        raise UserError(f"{name}: found {begun} made blocks of which {ended} end, expected all")
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{made(found[2]).strip()}\n\n{found[3]}", page)

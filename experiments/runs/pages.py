@@ -1,0 +1,69 @@
+"""The docs' own records: small copies of results, and the parts of pages that are made of them."""
+
+import functools
+from pathlib import Path
+from typing import Any, cast
+
+from experiments.reporting.pages import fill
+from experiments.reporting.results import Results, Timing
+from experiments.reporting.tables import markdown
+from experiments.runs import cold_start, table2
+from experiments.stages.record import complete, read_results, read_versioned
+from prmkd_jax.common.files import write_text
+from prmkd_jax.common.sealed import write_sealed_json
+
+PLACES = ("output_dir", "cache_dir", "data_dir")
+TIMING = "timing"
+"""Key under which a small copy holds the times."""
+
+
+def small_copy(results: Path, timing: Path, kept: Path) -> None:
+    """Keeps a study's results for the docs, without the epochs, together with its times.
+
+    Args:
+        results: its JSON file.
+        timing: its times.
+        kept: the copy.
+    """
+    content = read_versioned(results)
+    with complete(results):
+        # Where files lay on one machine concerns no reader.
+        for flag in PLACES:
+            content["settings"].pop(flag, None)
+        for variant in content.get("variants", []):
+            for seed in variant["seeds"]:
+                del seed["history"]
+    write_sealed_json(kept, {**content, TIMING: read_results(timing)})
+
+
+def fill_page(page: Path, records: Path) -> bool:
+    """Makes a page's blocks again.
+
+    Args:
+        page: a Markdown file.
+        records: folder of the small copies and of what studies that train nothing left.
+
+    Returns:
+        Whether the page was another before.
+
+    Raises:
+        UserError: a block isn't closed, or its record is missing or damaged.
+    """
+    before = page.read_text(encoding="utf-8")
+    after = fill(before, functools.partial(_made, records), page.name)
+    if after != before:
+        write_text(page, after)
+    return after != before
+
+
+def _made(records: Path, name: str) -> str:
+    """A study's Markdown, of its small copy or of what one that trains nothing has left."""
+    path = records / name
+    content: dict[str, Any] = read_versioned(path)
+    with complete(path):
+        study = content["study"]["name"]
+        if study == "table2":
+            return table2.markdown(content["rows"], content["missing"])
+        if study == "cold_start":
+            return cold_start.markdown(content["data"], content["rows"])
+        return markdown(cast(Results, content), cast(Timing, content[TIMING]))
