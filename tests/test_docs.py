@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.cli.flags import define, parse
+from experiments.runs.pages import fill_page
 from prmkd_jax.common.errors import UserError
 from tests.packages import ROOT
 
@@ -248,3 +249,14 @@ def _write_data(folder: Path) -> None:
         pa.table({"item_id": ids, "title": [f"Item {name}" for name in ids]}),
         folder / "items.parquet",
     )
+
+
+def test_what_is_made_of_records_is_up_to_date(tmp_path):
+    """A table that was typed, or one of before its record changed."""
+    made = 0
+    for page in PAGES:
+        copy = tmp_path / page.name
+        copy.write_text(page.read_text())
+        made += page.read_text().count("\n<!-- made of ")
+        assert not fill_page(copy, ROOT / "docs" / "records"), page.name
+    assert made >= 3

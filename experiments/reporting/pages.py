@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from prmkd_jax.common.errors import UserError
 
-_BLOCK = re.compile(r"(<!-- made of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BEGIN = re.compile(r"^<!-- made of \S+ -->$", re.MULTILINE)
+_BLOCK = re.compile(r"^(<!-- made of (\S+) -->\n).*?^(<!-- end -->)$", re.DOTALL | re.MULTILINE)
 
 
 def fill(page: str, made: Callable[[str], str], name: str) -> str:
@@ -28,7 +29,7 @@ def fill(page: str, made: Callable[[str], str], name: str) -> str:
     Raises:
         UserError: a block isn't closed.
     """
-    begun, ended = page.count("<!-- made of "), len(_BLOCK.findall(page))
+    begun, ended = len(_BEGIN.findall(page)), len(_BLOCK.findall(page))
     if begun != ended:
         raise UserError(f"{name}: found {begun} made blocks of which {ended} end, expected all")
     return _BLOCK.sub(lambda found: f"{found[1]}\n{made(found[2]).strip()}\n\n{found[3]}", page)
