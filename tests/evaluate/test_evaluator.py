@@ -188,3 +188,31 @@ def test_one_long_history_costs_nobody_else():
     shapes = [found.pairs(at, min(at + 32, 301), 128).shape[1] for at in range(0, 301, 32)]
     assert shapes[:-1] == [128] * 9
     assert shapes[-1] == 8192
+
+    assert found.tolist() == [[1, 3], [5, -1], [0, -1], [3, -1]]
+    assert found.dtype == np.int32
+
+
+def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores():
+    """Padding among the lists, another user's list, or a share of the list alone."""
+    made = make(SPLIT.test)
+    found = made.best(PARAMS, 5)
+    count = len(SPLIT.test)
+    assert found.items.shape == (count, 5)
+    queries = np.asarray(made.queries(PARAMS), np.float64)[:count]
+    table = np.asarray(PARAMS["item_embedding"]["table"], np.float64)
+    for row, scores in enumerate(queries @ table.T):
+        chances = np.exp(scores - scores.max())
+        chances /= chances.sum()
+        np.testing.assert_allclose(
+            scores[found.items[row]], np.sort(scores)[::-1][:5], rtol=1e-5, atol=1e-5
+        )
+        assert len(set(found.items[row])) == 5
+        assert found.confidence[row] == pytest.approx(chances[found.items[row]].sum(), rel=1e-4)
+    hits = (found.items == WORLD.interactions.items[SPLIT.test][:, None]).any(axis=1)
+    ranks = made(PARAMS).all_items
+    assert hits[ranks < 4].all()
+    assert not hits[ranks > 5].any()
+    # A list can't be longer than the catalogue.
+    assert made.best(PARAMS, 100).items.shape == (count, WORLD.num_items)
+    np.testing.assert_allclose(made.best(PARAMS, 100).confidence, 1, rtol=1e-5)

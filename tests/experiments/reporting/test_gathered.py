@@ -130,3 +130,34 @@ def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
     assert chromium.value("document.documentElement.scrollWidth") <= width
     chromium.screenshot(tmp_path / f"{width}.png")
     assert chromium.logged == []
+
+
+def test_a_page_of_the_docs_is_made_of_small_copies(folder, tmp_path):
+    """Epochs and a machine's folders in the docs, text around a block lost, or an old block kept."""
+    kept, page = tmp_path / "main.json", tmp_path / "page.md"
+    argv = [f"--output_dir={folder / 'main'}", f"--keep={kept}"]
+    run(make_call(COMMAND, argv)[0])
+    copy = json.loads(kept.read_text())
+    assert all("history" not in s for v in copy["variants"] for s in v["seeds"])
+    assert not {"output_dir", "cache_dir", "data_dir"} & set(copy["settings"])
+    page.write_text(
+        "Before\n\n<!-- made of main.json -->\nold\n<!-- end -->\nAfter `<!-- made of`\n"
+    )
+    argv = [f"--output_dir={tmp_path}", f"--fill={page}"]
+    call, stream = make_call(COMMAND, argv)
+    run(call)
+    assert "made again" in stream.getvalue()
+    table = (folder / "main" / "results.md").read_text().strip()
+    text = page.read_text()
+    assert text == (
+        f"Before\n\n<!-- made of main.json -->\n\n{table}\n\n<!-- end -->\nAfter `<!-- made of`\n"
+    )
+    call, stream = make_call(COMMAND, argv)
+    run(call)
+    assert "was up to date" in stream.getvalue()
+    page.write_text("<!-- made of main.json -->\nold\n")
+    with pytest.raises(UserError, match=r"page\.md: found 1 made blocks of which 0 end"):
+        run(make_call(COMMAND, argv)[0])
+    page.write_text("<!-- made of none.json -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"none\.json: missing"):
+        run(make_call(COMMAND, argv)[0])
