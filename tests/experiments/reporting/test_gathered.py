@@ -133,7 +133,7 @@ def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
 
 
 def test_a_page_of_the_docs_is_made_of_small_copies(folder, tmp_path):
-    """Epochs and a machine's folders in the docs, text around a block lost, or an old block kept."""
+    """Epochs or a machine's folders in the docs, or text around a block that is lost."""
     kept, page = tmp_path / "main.json", tmp_path / "page.md"
     argv = [f"--output_dir={folder / 'main'}", f"--keep={kept}"]
     run(make_call(COMMAND, argv)[0])
