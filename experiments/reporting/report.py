@@ -8,16 +8,10 @@ import jinja2
 
 from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
 from experiments.reporting.groups import Group, group_variants, teachers_in_order
+from experiments.reporting.list_table import LISTS, list_cells
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
 from experiments.reporting.results import Results, Timing, VariantResult
-from experiments.reporting.tables import (
-    LISTS,
-    list_cells,
-    teacher_rows,
-    untrained,
-    untrained_rows,
-    variant_row,
-)
+from experiments.reporting.tables import teacher_rows, untrained, untrained_rows, variant_row
 from experiments.reporting.wording import (
     MISSING,
     NO_BREAK,

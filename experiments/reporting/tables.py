@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.reporting.groups import teachers_in_order
+from experiments.reporting.list_table import list_lines
 from experiments.reporting.results import (
     Comparison,
     Data,
@@ -19,7 +20,6 @@ from experiments.reporting.results import (
     VariantResult,
 )
 from experiments.reporting.wording import (
-    MISSING,
     count,
     decimals,
     lookup,
@@ -229,7 +229,7 @@ def markdown(results: Results, timing: Timing) -> str:
     ]
     lines += [_markdown_untrained(model) for model in untrained(results).values()]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
-    return "\n".join([*lines, *_list_lines(results)]) + "\n"
+    return "\n".join([*lines, *list_lines(results)]) + "\n"
 
 
 def with_interval(against: Comparison) -> str:
@@ -238,40 +238,6 @@ def with_interval(against: Comparison) -> str:
     return percent(against["change"]) + (
         f" ({percent(ends[0])} … {percent(ends[1])})" if ends else ""
     )
-
-
-LISTS = {
-    "coverage": ("coverage", "share of all items that some list has"),
-    "gini": ("Gini", "how unequally items are shown: 0 alike, 1 one item alone"),
-    "tail": ("tail", "share of the places given to items outside of the most popular fifth"),
-    "novelty": ("novelty", "mean −log₂ of the items' share of the training interactions, bits"),
-    "diversity": ("diversity", "1 − mean cosine of two items' words"),
-    "confidence": ("promised", "the list's share of the softmax; compare with Recall@10"),
-    "calibration_error": ("calibration error", "of that promise, ten groups of equal size"),
-}
-"""What lists are like: the key in the results → heading, meaning."""
-
-
-def _list_lines(results: Results) -> list[str]:
-    """A second table: what the variants' lists are like; nothing where none was measured."""
-    measured = [(row["label"], row.get("lists")) for row in results["variants"]]
-    if not any(lists for _, lists in measured):
-        return []
-    words = "; ".join(f"{heading}: {meaning}" for heading, meaning in LISTS.values())
-    return [
-        "",
-        f"Lists of ten, test part, history not masked. {words}.",
-        "",
-        f"| variant | {' | '.join(heading for heading, _ in LISTS.values())} |",
-        f"|---|{'---|' * len(LISTS)}",
-        *(f"| {label} | {' | '.join(list_cells(lists))} |" for label, lists in measured),
-    ]
-
-
-def list_cells(lists: Mapping[str, float | None] | None) -> list[str]:
-    """A variant's figures in the order of `LISTS`; a dash where one isn't known."""
-    values = [(lists or {}).get(key) for key in LISTS]
-    return [MISSING if value is None else f"{value:.3f}" for value in values]
 
 
 def _markdown_untrained(model: TeacherResult) -> str:

@@ -22,8 +22,9 @@ from experiments.reporting.results import Results, Timing
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
+from experiments.runs.several import each_data_set
 from experiments.runs.sheets import show_sheets
-from experiments.runs.variant import Study, Variant, choose_variants, named_flags
+from experiments.runs.variant import Study, Variant, choose_variants
 from experiments.runs.views import StudyFiles, show, study_files, write_together, write_views
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
@@ -73,7 +74,11 @@ def run(call: Call) -> None:
     if not isinstance(study, Study):
         study(call)
         return
-    for name, one in each_data_set(call).items():
+    calls = each_data_set(call)
+    if len(calls) > 1:  # a mistake in the last one's is found before the first one's are trained
+        for one in calls.values():
+            check_runs(plan_runs(parse_variants(one).values()))
+    for name, one in calls.items():
         named = dataclasses.replace(study, name=f"{study.name}-{name}" if name else study.name)
         layout = Layout(
             files=study_files(named.name),
@@ -83,27 +88,6 @@ def run(call: Call) -> None:
         carry_out(one, named, parse_variants(one), layout)
     if names := call.config(StudyConfig).datasets:
         write_together(Path(call.settings.run.output_dir), study, names, call.reporter)
-
-
-def each_data_set(call: Call) -> dict[str, Call]:
-    """Name → the call for one data set of `--datasets`; "" → the call itself without them.
-
-    Raises:
-        UserError: `--dataset_flags` isn't written as it should be, or any of its flags.
-    """
-    config = call.config(StudyConfig)
-    if not config.datasets:
-        if config.dataset_flags:
-            raise UserError("--dataset_flags: found no --datasets, expected those that it names")
-        return {"": call}
-    own = named_flags(config.dataset_flags, config.datasets, "--dataset_flags")
-    calls = {}
-    for name in config.datasets:
-        argv = (*call.argv, f"--dataset={name}", *own.get(name, ()), "--datasets=")
-        argv = (*argv, "--dataset_flags=")
-        parsed = parse(argv, call.command.groups)
-        calls[name] = dataclasses.replace(call, argv=argv, configs=parsed.configs)
-    return calls
 
 
 def carry_out(

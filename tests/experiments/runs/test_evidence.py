@@ -13,7 +13,8 @@ from experiments.reporting.curves import SIGNS, curve
 from experiments.reporting.paper import MODELS, TABLE2, TABLE3, impossible_steps
 from experiments.reporting.together import together
 from experiments.runs import cold_start, efficiency, table2
-from experiments.runs.study import each_data_set, variations
+from experiments.runs.several import each_data_set
+from experiments.runs.study import variations
 from experiments.runs.views import study_files
 from experiments.studies import sensitivity, table3, temporal
 from prmkd_jax.common.errors import UserError

@@ -1,0 +1,39 @@
+"""What variants' lists are like, as a table of its own (docs/records.md)."""
+
+from collections.abc import Mapping
+
+from experiments.reporting.results import Results
+from experiments.reporting.wording import MISSING
+
+LISTS = {
+    "coverage": ("coverage", "share of all items that some list has"),
+    "gini": ("Gini", "how unequally items are shown: 0 alike, 1 one item alone"),
+    "tail": ("tail", "share of the places given to items outside of the most popular fifth"),
+    "novelty": ("novelty", "mean −log₂ of the items' share of the training interactions, bits"),
+    "diversity": ("diversity", "1 − mean cosine of two items' words"),
+    "confidence": ("promised", "the list's share of the softmax; compare with Recall@10"),
+    "calibration_error": ("calibration error", "of that promise, ten groups of equal size"),
+}
+"""What lists are like: the key in the results → heading, meaning."""
+
+
+def list_lines(results: Results) -> list[str]:
+    """A second table: what the variants' lists are like; nothing where none was measured."""
+    measured = [(row["label"], row.get("lists")) for row in results["variants"]]
+    if not any(lists for _, lists in measured):
+        return []
+    words = "; ".join(f"{heading}: {meaning}" for heading, meaning in LISTS.values())
+    return [
+        "",
+        f"Lists of ten, test part, history not masked. {words}.",
+        "",
+        f"| variant | {' | '.join(heading for heading, _ in LISTS.values())} |",
+        f"|---|{'---|' * len(LISTS)}",
+        *(f"| {label} | {' | '.join(list_cells(lists))} |" for label, lists in measured),
+    ]
+
+
+def list_cells(lists: Mapping[str, float | None] | None) -> list[str]:
+    """A variant's figures in the order of `LISTS`; a dash where one isn't known."""
+    values = [(lists or {}).get(key) for key in LISTS]
+    return [MISSING if value is None else f"{value:.3f}" for value in values]
