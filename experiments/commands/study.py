@@ -25,7 +25,7 @@ ANALYSES = {
 
 COMMAND = Command(
     name="study",
-    summary="Make a table or a figure of the paper: train variants and compare them, or read runs.",
+    summary="Make a table or a figure of the paper: train and compare variants, or read runs.",
     groups=(*GROUPS, Group("Variants", "", StudyConfig)),
     body="experiments.runs.study:run",
     variations="experiments.runs.study:variations",

@@ -19,10 +19,13 @@ CASES = [
         "--dropout=0.1",
         "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, flags",
     ),
-    ("study", "study: found no study, expected one of ablation, rivals, sources, students"),
+    (
+        "study",
+        "study: found no study, expected one of table3, ablation, universality, rivals, sensitivity, temporal, students, table2, cold_start, efficiency",
+    ),
     (
         "study | nonsense",
-        "study: found 'nonsense', expected a study: ablation, rivals, sources, students",
+        "study: found 'nonsense', expected a study: table3, ablation, universality, rivals, sensitivity, temporal, students, table2, cold_start, efficiency",
     ),
     (
         "study | ablation | extra",

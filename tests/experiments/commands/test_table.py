@@ -25,6 +25,7 @@ from tests.test_imports import JAX, TORCH, loaded
 
 ROOT = Path(__file__).parents[3]
 NAMED = {each.name: each for each in COMMANDS}
+STUDIES = ", ".join(NAMED["study"].topics)
 # Recipes of prepare have heads of their own (test_prepare.py).
 FLAGFILES = sorted(path for path in CONFIGS.glob("*.cfg") if not path.name.startswith("prepare-"))
 # The environment decides two defaults.
@@ -83,11 +84,14 @@ def test_commands_and_studies_load_neither_framework():
         (["trian"], "found 'trian', expected a command: prepare, train, "),
         (["--flagfile=demo.cfg"], "found '--flagfile=demo.cfg', expected a command: prepare,"),
         ([], "found no command, expected one of prepare,"),
-        (["study"], "study: found no study, expected one of ablation, rivals, sources, students"),
+        (
+            ["study"],
+            f"study: found no study, expected one of {STUDIES}",
+        ),
         (["study", "--seeds=0"], "study: found no study"),
         (
             ["study", "rival"],
-            "study: found 'rival', expected a study: ablation, rivals, sources, students",
+            f"study: found 'rival', expected a study: {STUDIES}",
         ),
         (["train", "rivals"], "found 'rivals' outside any flag"),
         (["search", "--vary=a=1"], "unknown flag --vary"),
