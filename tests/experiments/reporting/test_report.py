@@ -121,7 +121,7 @@ def test_says_what_the_results_say(text):
     for metric in METRICS:
         assert f"{results['variants'][1]['test'][metric]:.4f}±" in "".join(cells)
     assert {"+16.4\N{NO-BREAK SPACE}%", "2×10⁻⁹", "<10⁻⁹⁹", "0.0312"} <= set(cells)
-    assert {"unisrec-text,unisrec,unim2rec", "zscore_softmax", "true", "0.10.2", "5a1e7c0"} <= set(
+    assert {"unisrec-text,unisrec,unim2rec", "zscore_softmax", "out", "0.10.2", "5a1e7c0"} <= set(
         cells
     )
     assert {"1,734\N{NO-BREAK SPACE}s", "2.78\N{NO-BREAK SPACE}M", "34 of 34"} <= set(cells)
