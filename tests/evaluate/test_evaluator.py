@@ -189,9 +189,6 @@ def test_one_long_history_costs_nobody_else():
     assert shapes[:-1] == [128] * 9
     assert shapes[-1] == 8192
 
-    assert found.tolist() == [[1, 3], [5, -1], [0, -1], [3, -1]]
-    assert found.dtype == np.int32
-
 
 def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores():
     """Padding among the lists, another user's list, or a share of the list alone."""
