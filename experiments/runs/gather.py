@@ -51,8 +51,11 @@ def gather(folder: Path, page: Path, title: str) -> list[Section]:
     there: set[str] = set()
     for name, manifest in _manifests(folder):
         place = manifest.parent / f"{'results' if name == 'train' else name}.json"
-        own = name.partition("-")[0]
-        if not read_json(manifest).get("finished") or not place.is_file():
+        own, said = name.partition("-")[0], read_json(manifest)
+        table = "results.md" if name == "train" else f"{name}.md"
+        if not {place.name, table} <= set(said.get("files", ())):
+            continue  # another command's, such as pretrain's
+        if not said.get("finished") or not place.is_file():
             at = manifest.parent.relative_to(folder)
             missing[f"{name} in {at}"] = "stopped; the same command goes on"
             continue

@@ -37,8 +37,12 @@ def folder(tmp_path_factory):
     rivals["study"] = {"name": "rivals", "title": "Rivals & <controls>", "versus": "PRM-KD"}
     rivals["variants"][1]["label"] = "<b>bold</b> & $1$"
     finished(folder / "rivals", study_files("rivals"), rivals)
-    stopped = {"identity": {}, "files": [], "finished": False}
+    files = ["ablation.json", "ablation.md"]
+    stopped = {"identity": {}, "files": files, "finished": False}
     write_sealed_json(folder / "rivals" / "ablation_run.json", stopped)
+    # What pretrain leaves is no study.
+    other = {"identity": {}, "files": ["unisrec.json"], "finished": True}
+    write_sealed_json(folder / "unisrec_run.json", other)
     return folder
 
 
