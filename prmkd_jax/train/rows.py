@@ -72,7 +72,7 @@ def check_lazy(student: StudentConfig, train: TrainConfig, distill: DistillConfi
     if loss_of(student).draw is None:
         raise UserError(
             f"--lazy_adam: found true with --loss={loss_name(student)}, which reads every item in "
-            "each step, expected sampled_softmax, gbce or bpr"
+            "each step, expected sampled_softmax, uniform_softmax, gbce or bpr"
         )
     if distill is not None and distill.negatives == "catalogue":
         raise UserError(
