@@ -21,11 +21,11 @@ CASES = [
     ),
     (
         "study",
-        "study: found no study, expected one of table3, ablation, universality, rivals, sensitivity, temporal, students, table2, cold_start, efficiency",
+        "study: found no study, expected one of table3, ablation, universality, rivals, sources, sensitivity, temporal, students, table2, cold_start, efficiency",
     ),
     (
         "study | nonsense",
-        "study: found 'nonsense', expected a study: table3, ablation, universality, rivals, sensitivity, temporal, students, table2, cold_start, efficiency",
+        "study: found 'nonsense', expected a study: table3, ablation, universality, rivals, sources, sensitivity, temporal, students, table2, cold_start, efficiency",
     ),
     (
         "study | ablation | extra",
