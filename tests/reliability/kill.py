@@ -40,7 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--how", choices=HOW, default="kill")
-    parser.add_argument("--folder", type=Path, default=None, help="by default a temporary one")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="runs without a stop stay there for the next call; by default a temporary one",
+    )
     parser.add_argument("--results", type=Path, default=None, help="file of JSON lines")
     parser.add_argument("--sum", default="", help="only sum up these files")
     options = parser.parse_args(argv)

@@ -1,6 +1,7 @@
 """One trial of the kill test: a stage's command is stopped some times, let end, and compared."""
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -42,12 +43,17 @@ class Outcome(NamedTuple):
 def make_reference(stage: str, folder: Path) -> tuple[Reference, tuple[str, ...]]:
     """A stage's run that nobody stops; the second of two, which finds its programs compiled.
 
+    Where the folder has one already, that is it.
+
     Returns:
         The reference, and what differs between the two runs.
 
     Raises:
         SystemExit: the command fails.
     """
+    kept = folder / f"{stage}.reference.json"
+    if kept.is_file():
+        return Reference(**json.loads(kept.read_text())), ()
     count = folder / f"{stage}.count"
     seen, place = [], folder / "place"
     for _ in range(2):
@@ -63,6 +69,8 @@ def make_reference(stage: str, folder: Path) -> tuple[Reference, tuple[str, ...]
     wrong = differences(*seen) + leftovers(place)
     shutil.rmtree(folder / stage, ignore_errors=True)
     place.rename(folder / stage)
+    if not wrong:
+        kept.write_text(json.dumps(found._asdict()))
     return found, tuple(wrong)
 
 
