@@ -1,6 +1,5 @@
 """Encodes a data set's pictures once, so that no run needs the files."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from experiments.cli.console import Reporter
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest, write_json, writing
+from prmkd_jax.common.files import content_digest, read_json, write_json, writing
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.config import IMAGE_FEATURES
 from teachers_torch.config import ImageConfig
@@ -107,7 +106,7 @@ def _remove_parts(folder: Path, but: Path | None = None) -> None:
 def _is_encoded(folder: Path, table: pa.Table, made_of: dict[str, str]) -> bool:
     """Whether the vectors that are there are of these pictures, by this encoder."""
     try:
-        kept = json.loads((folder / ENCODED).read_text(encoding="utf-8"))
+        kept = read_json(folder / ENCODED)
     except (OSError, ValueError):
         return False
     return kept == made_of and COLUMN in table.column_names and (folder / IMAGE_FEATURES).is_file()

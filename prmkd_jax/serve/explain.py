@@ -11,7 +11,6 @@ ten places that it finds again on other histories is written next to it.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,8 @@ from jaxtyping import Float, Float16, Float32, Int
 from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, write_json
+from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve.new_items import Ridge
 
 CARD, ARRAYS, PLAIN = "explain.json", "explain.safetensors", "plain"
@@ -183,7 +183,7 @@ def write_explanation(folder: Path, views: Sequence[TeacherView]) -> None:
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
     told = [{"name": v.name, "label": v.label, "fidelity": v.fidelity} for v in views]
     content = {"format": FORMAT, "teachers": told, "sha256": file_digest(folder / ARRAYS)}
-    write_json(folder / CARD, content)
+    write_sealed_json(folder / CARD, content)
 
 
 def read_explanation(folder: Path) -> Explanation | None:
@@ -197,7 +197,7 @@ def read_explanation(folder: Path) -> Explanation | None:
     if not path.is_file():
         return None if plain is None else Explanation((), plain)
     try:
-        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: Mapping[str, Any] = read_sealed_json(path)
         if content["format"] != FORMAT:
             raise UserError(f"{path}: format: found {content['format']}, expected {FORMAT}")
         if file_digest(folder / ARRAYS) != content["sha256"]:
@@ -213,7 +213,7 @@ def read_explanation(folder: Path) -> Explanation | None:
             )
             for each in content["teachers"]
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path}: damaged ({first_line(error)})") from error
     return Explanation(views, plain)
 

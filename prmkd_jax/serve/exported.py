@@ -23,7 +23,14 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import content_digest, file_digest, read_json, write_json, writing_into
+from prmkd_jax.common.files import (
+    content_digest,
+    file_digest,
+    open_regular,
+    read_json,
+    write_json,
+    writing_into,
+)
 from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.packing import PackedRows
@@ -322,9 +329,12 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    # AttributeError is what NumPy says of types that it lacks, of 8 bits and fewer.
     try:
+        with open_regular(path):
+            pass
         return safetensors.numpy.load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: can't be read ({first_line(error)})") from error
 
 

@@ -37,6 +37,7 @@ from experiments.stages.seconds import read_seconds, write_seconds
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.sources.config import PrepareConfig
@@ -45,6 +46,7 @@ from prmkd_jax.serve import answers
 from prmkd_jax.serve.answers import Job
 from prmkd_jax.serve.artifact import check_artifact, write_artifact
 from prmkd_jax.serve.config import ExportConfig
+from prmkd_jax.serve.explain import TeacherView, read_explanation, write_explanation
 from prmkd_jax.serve.exported import export_student, read_exported
 from prmkd_jax.serve.histories import Asked
 from prmkd_jax.students.registry import window
@@ -300,10 +302,37 @@ def read_artifact(folder):
     return tuple(lines), tuple(path.read_bytes() for path in files if path.suffix != ".json")
 
 
+def write_views(folder):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    items, weights = rng.normal(size=(7, 3)).astype(np.float16), rng.normal(size=(4, 3))
+    write_explanation(folder, [TeacherView("t", "Teacher", items, weights.astype("f4"), 0.75)])
+
+
+def read_views(folder):
+    found = read_explanation(folder)
+    assert found is not None
+    (view,) = found.teachers
+    return view.name, view.label, view.fidelity, values([view.items, view.weights])
+
+
+def make_rows(start, stop):
+    return np.arange(3.0 * start, 3 * stop).reshape(-1, 3)
+
+
+def write_encoded(folder):
+    make_in_parts(folder, 9, 4, make_rows)
+
+
+def read_encoded(folder):
+    return values([make_in_parts(folder, 9, 4, make_rows)])
+
+
 KINDS: dict[str, Kind] = {
     "student's states": (write_checkpoints, read_checkpoint),
     "teacher's states": (write_states, read_states),
     "cache entry": (write_entry, read_entry),
+    "parts of an encoding": (write_encoded, read_encoded),
     "shards": (write_shards, read_shards),
     "teacher's card": (write_card, read_the_card),
     "teacher's vectors": (write_teacher_vectors, read_teacher_vectors),
@@ -314,6 +343,7 @@ KINDS: dict[str, Kind] = {
     "prepared data": (write_data, read_data),
     "recommend's parts": (write_parts, read_parts),
     "artefact": (write_export_artifact, read_artifact),
+    "explanations": (write_views, read_views),
 }
 # What an earlier state, read in place of a damaged one, holds.
 EARLIER = {"student's states": "'epoch': 1", "teacher's states": "(1, "}
