@@ -41,6 +41,7 @@ _PARTIAL = re.compile(r"\.partial-(\d+)(?:-([0-9a-f]{8}))?$")
 # No file is written for a day: after it, what another machine's process left is left over too.
 _DEAD_AFTER = 24 * 3600.0
 _STARTED = time.time()
+_ROOM = 2**20
 _CLEANED: set[Path] = set()
 
 
@@ -61,15 +62,11 @@ def writing(path: Path) -> Iterator[Path]:
     _clean_once(path.parent)
     partial = _partial(path)
     try:
-        yield partial
-        flush(partial)
-        os.replace(partial, path)
-        flush_folder(path.parent)
-    except OSError as error:
-        # The error of a full disk names no file.
-        if error.errno is not None and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        with _naming(path, partial):
+            yield partial
+            flush(partial)
+            os.replace(partial, path)
+            flush_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -92,7 +89,8 @@ def writing_folder(folder: Path, kept: str | None = None) -> Iterator[Path]:
     _remove(partial)
     partial.mkdir()
     try:
-        yield partial
+        with _naming(folder, partial / "room"):
+            yield partial
         for path in sorted(partial.rglob("*")):
             if path.is_file():
                 flush(path)
@@ -132,7 +130,8 @@ def writing_into(folder: Path, last: str) -> Iterator[Path]:
     _remove(partial)
     partial.mkdir()
     try:
-        yield partial
+        with _naming(folder, partial / "room"):
+            yield partial
         files = [path.relative_to(partial) for path in partial.rglob("*") if path.is_file()]
         for file in files:
             flush(partial / file)
@@ -203,12 +202,43 @@ def read_json(path: Path) -> Any:
 
 def append_json_line(path: Path, content: Any) -> None:
     """Adds one line to a log of JSON lines; a line that a crash cut stays alone."""
-    with path.open("ab+") as stream:
+    with _naming(path), path.open("ab+") as stream:
         line = json.dumps(content, sort_keys=True).encode() + b"\n"
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
             line = line if stream.read(1) == b"\n" else b"\n" + line
         stream.write(line)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Gives an error of the system the name of a file, as that of a full disk has none.
+
+    Args:
+        path: the name.
+        written: file in which the room is looked for where not even a number says what is wrong:
+            NumPy only tells how much it could write.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = error.errno, error.strerror
+        if error.errno is None and written is not None:
+            found = _no_room(written)
+        if error.filename is not None or found[0] is None:
+            raise
+        raise OSError(found[0], found[1] or str(error), str(path)) from error
+
+
+def _no_room(path: Path) -> tuple[int | None, str | None]:
+    """Number and text of what the system says to a file that grows; None if it may."""
+    try:
+        with path.open("ab") as stream:
+            stream.write(bytes(_ROOM))
+            os.fsync(stream.fileno())
+    except OSError as error:
+        return error.errno, error.strerror
+    return None, None
 
 
 def flush(path: Path) -> None:

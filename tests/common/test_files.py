@@ -1,8 +1,13 @@
+import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prmkd_jax.common import files
@@ -35,6 +40,55 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def no_room():
+    """Files may not grow beyond some bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _numpy(path, save=np.save):
+    with path.open("wb") as stream:
+        save(stream, np.zeros(2000))
+
+
+WRITERS = {
+    "bytes": lambda path: path.write_bytes(bytes(9000)),
+    "NumPy's, which names no number": _numpy,
+    "an archive": lambda path: _numpy(path, np.savez),
+    "Parquet": lambda path: pq.write_table(pa.table({"a": np.arange(9000)}), path),
+}
+
+
+def _write(how, path, inside):
+    if how == "file":
+        with writing(path) as partial:
+            inside(partial)
+        return
+    whole = writing_folder(path) if how == "folder" else writing_into(path, last="file")
+    with whole as partial:
+        inside(partial / "file")
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("how", ["file", "folder", "into"])
+def test_an_error_of_the_system_names_what_was_written(how, writer, tmp_path, no_room):
+    """ "error: 2000 requested and 609 written"."""
+    with pytest.raises(OSError, match="File too large") as told:
+        _write(how, tmp_path / "new", WRITERS[writer])
+    assert told.value.errno == errno.EFBIG
+    assert str(told.value.filename).startswith(str(tmp_path / "new"))
+    assert not [each for each in tmp_path.rglob("*") if each.is_file()]
+
+
+def test_a_line_that_finds_no_room_names_its_file(tmp_path, no_room):
+    with pytest.raises(OSError, match="File too large") as told:
+        append_json_line(tmp_path / "log.jsonl", "x" * 9000)
+    assert told.value.filename == str(tmp_path / "log.jsonl")
 
 
 def test_a_folder_is_replaced_by_the_complete_new_one(tmp_path):
