@@ -1,6 +1,7 @@
 """Tuning a teacher of any kind: build, tune, measure, card."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,8 @@ from teachers_torch.teacher import (
 )
 
 USERS_AT_ONCE = 1024
+# Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
+MOST_SCORES = 2**26
 
 
 def tune(
@@ -126,8 +129,7 @@ def rank_scores(
         ValueError: a score is not finite.
     """
     ranks = []
-    for at in range(0, len(instance_ids), USERS_AT_ONCE):
-        part = slice(at, at + USERS_AT_ONCE)
+    for part in _blocks(len(instance_ids), num_items):
         scores = teacher.score(instance_ids[part], np.arange(num_items))
         unknown = np.asarray(np.isnan(scores).all(axis=1))
         ranks.append(expected_ranks(np.where(unknown[:, None], 0, scores), targets[part]))
@@ -144,6 +146,12 @@ def rank_all(
     Raises:
         ValueError: a score is not finite.
     """
-    parts = [slice(at, at + USERS_AT_ONCE) for at in range(0, len(users), USERS_AT_ONCE)]
+    parts = _blocks(len(users), len(items))
     ranks = [expected_ranks(users[part] @ items.T, targets[part]) for part in parts]
     return ranking_metrics(np.concatenate(ranks) if ranks else np.empty(0))
+
+
+def _blocks(users: int, num_items: int) -> Iterator[slice]:
+    """Users that are ranked together: fewer where the catalogue is large."""
+    size = max(1, min(USERS_AT_ONCE, MOST_SCORES // max(num_items, 1)))
+    return (slice(at, at + size) for at in range(0, users, size))

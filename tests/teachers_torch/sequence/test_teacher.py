@@ -7,6 +7,7 @@ import torch
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.task import Task, make_task
+from prmkd_jax.evaluate.metrics import expected_ranks
 from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import to_tensors
@@ -136,13 +137,22 @@ def test_a_frozen_teacher_gives_the_bits_of_a_fresh_one(model, interactions):
         np.testing.assert_array_equal(held.encode_items(), teacher.encode_items())
 
 
-def test_ranking_reads_every_user_once(monkeypatch):
-    """Users lost or repeated between two chunks."""
-    monkeypatch.setattr("teachers_torch.tuning.USERS_AT_ONCE", 3)
+@pytest.mark.parametrize(("limit", "value"), [("USERS_AT_ONCE", 3), ("MOST_SCORES", 3 * 7 + 2)])
+def test_ranking_reads_every_user_once(monkeypatch, limit, value):
+    """Users lost or repeated between two chunks, or scores of 1,024 users × a million items."""
+    monkeypatch.setattr(f"teachers_torch.tuning.{limit}", value)
+    sizes = []
+
+    def watched(scores, targets):
+        sizes.append(scores.size)
+        return expected_ranks(scores, targets)
+
+    monkeypatch.setattr("teachers_torch.tuning.expected_ranks", watched)
     items = np.eye(7, dtype=np.float32)
     users = items[[0, 1, 2, 3, 4, 5, 6, 0]] + 0.5 * items[[1, 2, 3, 4, 5, 6, 0, 1]]
     targets = np.array([0, 1, 2, 4, 4, 6, 0, 3])  # ranks 0 0 0 1 0 1 1 and 4, halfway in a tie
     metrics = rank_all(users, items, targets)
+    assert sizes == [21, 21, 14]
     assert metrics["MRR"] == pytest.approx((1 + 1 + 1 + 0.5 + 1 + 0.5 + 0.5 + 1 / 5) / 8)
     assert metrics["Recall@5"] == 1.0
     assert metrics["NDCG@5"] == pytest.approx((4 + 3 / np.log2(3) + 1 / np.log2(6)) / 8)
