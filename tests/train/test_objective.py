@@ -44,12 +44,12 @@ class ScoreAlone:
     """A student of which a loss may ask nothing but the score."""
 
     def queries(self, rows, rngs=None):
-        """No loss asks."""
-        raise NotImplementedError
+        """Fails: no loss asks."""
+        raise AssertionError("a loss asked for more than the score")
 
     def items(self):
-        """No loss asks."""
-        raise NotImplementedError
+        """Fails: no loss asks."""
+        raise AssertionError("a loss asked for more than the score")
 
 
 class Scorer(ScoreAlone):
