@@ -23,6 +23,7 @@ from teachers_torch.teacher import (
     Scorer,
     Teacher,
     TeacherCard,
+    Tuning,
     frozen,
     gives_scores,
 )
@@ -71,7 +72,19 @@ def tune(
         )
         started = time.perf_counter()
         test = evaluate(teacher, task, task.split.test)
-    card = TeacherCard(
+        seconds = tuned.seconds + time.perf_counter() - started
+    return teacher, _card(identity, task, teacher, tuned, test, seconds)
+
+
+def _card(
+    identity: Identity,
+    task: Task,
+    teacher: AnyTeacher,
+    tuned: Tuning,
+    test: dict[str, float],
+    seconds: float,
+) -> TeacherCard:
+    return TeacherCard(
         name=identity.name,
         dataset=task.dataset.name,
         data_fingerprint=task.dataset.fingerprint,
@@ -80,14 +93,13 @@ def tune(
         settings=identity.content["settings"],
         validation=tuned.validation,
         test=test,
-        seconds=tuned.seconds + time.perf_counter() - started,
+        seconds=seconds,
         num_parameters=teacher.num_parameters,
         epochs=tuned.epochs,
         best_epoch=tuned.best_epoch,
         table_bytes=teacher.table_bytes,
         chosen=tuned.chosen or {},
     )
-    return teacher, card
 
 
 def tuning_state(cache: Cache, identity: Identity) -> Path:

@@ -135,15 +135,7 @@ def carry_out(
     else:
         check_runs(planned)
         with claimed(folder):
-            layout.begin(call, output, plans)
-            runs = _finish_runs(call, plans, layout, stages)
-            with _timed(stages, "untrained"):
-                untrained = measure_untrained(planned[0].task, call.settings, reporter)
-            settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
-            made = study_results(study, runs, describe_environment(), settings)
-            made["untrained"] = untrained
-            timing = study_timing(runs, stages)
-            results, timing = _write(output, layout.files, runs, made, timing)
+            results, timing = _make(call, study, plans, layout, stages)
             finish(folder)
     show(output, layout.files, results, timing, reporter)
 
@@ -167,6 +159,22 @@ def run_identity_with_seeds(plan: PlannedRun) -> dict[str, Any]:
     identity = dict(plan.identity)
     identity["settings"] = {**identity["settings"], "seeds": list(plan.seeds)}
     return identity
+
+
+def _make(
+    call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[str, float]
+) -> tuple[Results, Timing]:
+    """Trains what isn't trained yet, and writes all files of the study."""
+    output = Path(call.settings.run.output_dir)
+    layout.begin(call, output, plans)
+    runs = _finish_runs(call, plans, layout, stages)
+    task = next(iter(plans.values())).task
+    with _timed(stages, "untrained"):
+        untrained = measure_untrained(task, call.settings, call.reporter)
+    settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
+    results = study_results(study, runs, describe_environment(), settings)
+    results["untrained"] = untrained
+    return _write(output, layout.files, runs, results, study_timing(runs, stages))
 
 
 def _finish_runs(

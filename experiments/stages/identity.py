@@ -74,21 +74,9 @@ def run_identity(
     Raises:
         UserError: an input file is missing.
     """
-    run, student = settings.run, settings.student.student
-    read = [
-        group
-        for group in GROUPS
-        if group.config in _READ or (run.teachers and group.config is DistillConfig)
-    ]
-    flags = as_dict(read, configs)
-    flags = {name: value for name, value in flags.items() if name not in _FREE}
-    flags["teachers"] = list(run.teachers)
-    packages = _PACKAGES
-    if run.teachers:
-        flags["teacher_scores"] = run.teacher_scores
-        packages += ("torch",) if run.teacher_scores == "torch" else ()
+    run = settings.run
     identity: dict[str, Any] = {
-        "settings": flags,
+        "settings": _flags_read(configs, settings),
         "data": task.dataset.fingerprint,
         "split": task.split_digest,
     }
@@ -97,20 +85,36 @@ def run_identity(
         identity["second_domain_data"] = domain.fingerprint
     if run.student_init:
         identity["student_init"] = start_digest(settings)
-    found = item_start_identity(settings, task)
-    if found:
-        identity["item_init"] = found
-    own_class = class_identity(student)
-    if own_class:
+    if item_init := item_start_identity(settings, task):
+        identity["item_init"] = item_init
+    if own_class := class_identity(settings.student.student):
         identity["student_class"] = own_class
     identity["teachers"] = {
         found.name: {part: found.content[part] for part in _OF_TEACHER} for found in teachers
     }
     identity["numerics_version"] = NUMERICS_VERSION
+    scores_in_torch = run.teachers and run.teacher_scores == "torch"
+    packages = (*_PACKAGES, "torch") if scores_in_torch else _PACKAGES
     identity["packages"] = {name: metadata.version(name) for name in packages}
     options = {name: str(getattr(jax.config, name)) for name in _JAX_OPTIONS}
     identity["jax"] = {"platform": jax.default_backend(), **options}
     return identity
+
+
+def _flags_read(configs: Mapping[type, object], settings: Settings) -> dict[str, Any]:
+    """The flags on which a run's numbers may depend."""
+    run = settings.run
+    read = [
+        group
+        for group in GROUPS
+        if group.config in _READ or (run.teachers and group.config is DistillConfig)
+    ]
+    flags = as_dict(read, configs)
+    flags = {name: value for name, value in flags.items() if name not in _FREE}
+    flags["teachers"] = list(run.teachers)
+    if run.teachers:
+        flags["teacher_scores"] = run.teacher_scores
+    return flags
 
 
 def digest(content: object) -> str:

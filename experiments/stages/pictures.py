@@ -65,8 +65,7 @@ def encode_pictures(
         return
     parts = _parts(folder, made_of, config)
     with reporter.stage("encoding", "pictures") as stage:
-        files = [str(folder / path) for path in kept]
-        features = encode_paths(files, config, stage.update, parts)
+        features = encode_paths([str(folder / each) for each in kept], config, stage.update, parts)
     row_of = {path: row for row, path in enumerate(kept)}
     _write(folder, table, features, [row_of.get(path) for path in paths])
     write_json(folder / ENCODED, made_of)

@@ -144,6 +144,14 @@ def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: P
     )
 
 
+def distilled_run(run: Run, settings: Settings, bank: TeacherBank) -> Run:
+    """The plain run with the teachers, and with what is measured of them before it begins."""
+    run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
+    if settings.distill.negatives == "closed":
+        run = dataclasses.replace(run, best_items=teachers_best(run))
+    return dataclasses.replace(run, threshold=calibrate_threshold(run))
+
+
 def run_name(settings: Settings, seed: int) -> str:
     """The name of one training in the log, and of its folders."""
     variant = settings.distill.method if settings.run.teachers else "base"
@@ -165,9 +173,7 @@ def train_student(
     items: ItemStart | None = None,
     rank_test: bool = True,
 ) -> Trained:
-    """Trains one student: the distilled one if there is a bank, else the plain one.
-
-    It goes on from the newest state in its folder.
+    """Trains one student, distilled if there is a bank; goes on from its folder's newest state.
 
     Args:
         task: data and split.
@@ -190,25 +196,25 @@ def train_student(
     run = plain_run(task, facts, settings, seed, place.states / name)
     run = dataclasses.replace(run, start=start, item_start=items, rank_test=rank_test)
     if bank is not None:
-        run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
-        if settings.distill.negatives == "closed":
-            run = dataclasses.replace(run, best_items=teachers_best(run))
-        run = dataclasses.replace(run, threshold=calibrate_threshold(run))
+        run = distilled_run(run, settings, bank)
     if run.student != settings.student:
-        reporter.say(
-            f"{name}: --loss={run.student.loss}, for {facts.num_items:,} items (softmax is the "
-            f"default up to {MOST_SOFTMAX_ITEMS:,})"
-        )
+        reporter.say(_chosen_loss(name, run))
     metrics = open_log(settings.run.log_to, place.log.parent, name, flags)
     try:
         fitted = _fit(run, name, reporter, log, metrics)
     finally:
         metrics.close()
-    refitted = None
     # What only serves to choose a setting is served to nobody.
-    if run.train.refit and run.rank_test:
-        refitted = _refit(run, f"{name}-refit", fitted.best_epoch, reporter, log)
+    again = run.train.refit and run.rank_test
+    refitted = _refit(run, f"{name}-refit", fitted.best_epoch, reporter, log) if again else None
     return Trained(seed, fitted, run.threshold, refitted)
+
+
+def _chosen_loss(name: str, run: Run) -> str:
+    return (
+        f"{name}: --loss={run.student.loss}, for {run.facts.num_items:,} items (softmax is the "
+        f"default up to {MOST_SOFTMAX_ITEMS:,})"
+    )
 
 
 def _fit(run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog) -> Fitted:

@@ -75,19 +75,13 @@ def write_artifact(
     program = Program(exported, config.k)
     check = _check_arrays(program)
     inner_product = is_inner_product(program, check)
-    if "vectors" in config.formats and not inner_product:
-        raise UserError(
-            f"--formats: vectors: found {exported.card['label']}, whose score is no inner "
-            "product, expected stablehlo or onnx"
-        )
+    if not inner_product:
+        _require_no_vectors(config, exported)
     plain = _plain_student(config, exported)
     with held(folder.parent, folder.name), writing_folder(folder) as partial:
-        for name in FILES:
-            shutil.copyfile(model / name, partial / name)
+        _copy_student(model, partial)
         if plain is not None:
-            (partial / explain.PLAIN).mkdir()
-            for name in FILES:
-                shutil.copyfile(plain / name, partial / explain.PLAIN / name)
+            _copy_student(plain, partial / explain.PLAIN)
         if teachers:
             explain.write_explanation(partial, teachers)
         np.savez(partial / CHECK, **cast(dict[str, Any], check))
@@ -100,6 +94,20 @@ def write_artifact(
         _write_manifest(partial)
         for line in check_artifact(partial):
             say(line)
+
+
+def _require_no_vectors(config: ExportConfig, exported: Exported) -> None:
+    if "vectors" in config.formats:
+        raise UserError(
+            f"--formats: vectors: found {exported.card['label']}, whose score is no inner "
+            "product, expected stablehlo or onnx"
+        )
+
+
+def _copy_student(model: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(model / name, folder / name)
 
 
 def check_artifact(folder: Path) -> list[str]:

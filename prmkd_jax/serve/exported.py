@@ -135,7 +135,20 @@ def export_student(
         "titles": titles if any(titles) else None,
         "fields": {name: field.names for name, field in scoring.item_fields.items()},
     }
-    card = {
+    card = _card(config, facts, dataset)
+    card |= {"fields": _tabled_fields(weights, facts), "record": dict(record or {})}
+    with writing_into(folder, last=CARD) as partial:
+        _save_arrays(partial / WEIGHTS, weights)
+        _save_arrays(partial / SERVED, {**served, **_fact_arrays(scoring)})
+        write_json(partial / IDS, ids)
+        card["files"] = {name: file_digest(partial / name) for name in (WEIGHTS, SERVED, IDS)}
+        write_json(partial / CARD, {**card, "digest": content_digest(card)})
+        (folder / RECBOLE_FILE).unlink(missing_ok=True)
+
+
+def _card(config: StudentConfig, facts: Facts, dataset: Dataset) -> dict[str, Any]:
+    """Which student of which data it is."""
+    return {
         "format": FORMAT,
         "name": result_name(config),
         "label": label(config),
@@ -149,16 +162,7 @@ def export_student(
             "second_items": None if facts.second is None else facts.second.num_items,
             "digest": facts.digest,
         },
-        "fields": _tabled_fields(weights, facts),
-        "record": dict(record or {}),
     }
-    with writing_into(folder, last=CARD) as partial:
-        _save_arrays(partial / WEIGHTS, weights)
-        _save_arrays(partial / SERVED, {**served, **_fact_arrays(scoring)})
-        write_json(partial / IDS, ids)
-        card["files"] = {name: file_digest(partial / name) for name in (WEIGHTS, SERVED, IDS)}
-        write_json(partial / CARD, {**card, "digest": content_digest(card)})
-        (folder / RECBOLE_FILE).unlink(missing_ok=True)
 
 
 def read_exported(folder: Path) -> Exported:

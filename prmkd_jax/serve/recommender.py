@@ -260,9 +260,7 @@ class Recommender:
                 jnp.asarray(padded_lists(seen, rows)),
             )
             found = np.asarray(ranked)
-            answerable = [
-                self._answerable(*each) for each in zip(some.items, some.users, strict=True)
-            ]
+            answerable = map(self._answerable, some.items, some.users)
             # Padding follows in both directions.
             for row, ids, known in zip(found.tolist(), wanted[part], answerable, strict=False):
                 pairs = zip(row, ids, strict=False)
@@ -323,17 +321,9 @@ class Recommender:
                 nothing to make vectors of.
         """
         if vectors is None or known_vectors is None:
-            known_titles = self.exported.titles
             if vectors is not None or known_vectors is not None or titles is None:
                 raise UserError("add_items: expected vectors and known_vectors, or titles")
-            if known_titles is None:
-                raise UserError("add_items: found an export without titles, expected vectors")
-            if encode is not None:
-                both = np.asarray(encode([*known_titles, *titles]))
-                known_vectors, vectors = np.split(both, [len(known_titles)])
-            else:
-                vectors = text_vectors(titles, known_titles)
-                known_vectors = text_vectors(known_titles, known_titles)
+            vectors, known_vectors = self._title_vectors(titles, encode)
         new, known = np.asarray(vectors, np.float64), np.asarray(known_vectors, np.float64)
         check_new(self.exported, ids, new, known, titles)
         table = np.asarray(self.exported.items, np.float64)
@@ -346,6 +336,22 @@ class Recommender:
         larger = Recommender(extend(self.exported, ids, titles, rows_for), self.explanation)
         larger.map = chosen
         return larger
+
+    def _title_vectors(
+        self, titles: Sequence[str], encode: Callable[[list[str]], np.ndarray] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of new titles, and of all known ones: an encoder's, or of their words.
+
+        Raises:
+            UserError: the known ones were not exported.
+        """
+        known = self.exported.titles
+        if known is None:
+            raise UserError("add_items: found an export without titles, expected vectors")
+        if encode is None:
+            return text_vectors(titles, known), text_vectors(known, known)
+        both = np.asarray(encode([*known, *titles]))
+        return both[len(known) :], both[: len(known)]
 
     def _judge(self) -> Callable[[np.ndarray, np.ndarray], float]:
         """Judges rows of known items by the answers to one-item histories, see `serve.judge`."""

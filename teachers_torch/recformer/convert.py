@@ -15,7 +15,7 @@ from teachers_torch.recformer.longformer import TOKEN_TYPES, Architecture
 from teachers_torch.states import require_tensors
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 LAYER = "longformer.encoder.layer."
 EMBEDDINGS = "longformer.embeddings."
@@ -93,18 +93,23 @@ def convert(
     weights[f"{EMBEDDINGS}token_type_embeddings.weight"] = types[:1].repeat(TOKEN_TYPES, 1)
     item_positions = torch.empty(max_items + 1, config.hidden_size).normal_(std=0.02)
     weights[f"{EMBEDDINGS}item_position_embeddings.weight"] = item_positions
-    architecture = Architecture(
+    return _architecture(config, layers, weights), weights
+
+
+def _architecture(
+    config: "PreTrainedConfig", layers: int, weights: dict[str, Tensor]
+) -> Architecture:
+    return Architecture(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         num_layers=layers,
         num_heads=config.num_attention_heads,
         intermediate_size=config.intermediate_size,
         num_positions=len(weights[f"{EMBEDDINGS}position_embeddings.weight"]),
-        num_item_positions=max_items + 1,
+        num_item_positions=len(weights[f"{EMBEDDINGS}item_position_embeddings.weight"]),
         pad_token_id=config.pad_token_id,
         layer_norm_eps=config.layer_norm_eps,
     )
-    return architecture, weights
 
 
 def kept_layers(num_layers: int, kept: int) -> list[int]:

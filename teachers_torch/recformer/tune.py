@@ -28,15 +28,12 @@ def tune_recformer(
     the best weights with the table that they were chosen with. In both, the encoder is trained
     against the table. AdamW and the learning rate's fall are those of one run.
 
-    Targets and batches depend on the seed and the epoch alone. Dropout draws from torch's
-    global generator, which the caller seeds.
+    Targets and batches depend on seed and epoch alone; dropout draws from torch's generator.
 
     Args:
-        teacher: its `log` receives each `step`, each validation as `epoch`, and what encoding
-            reports (see `RecformerTeacher`).
+        teacher: its `log` receives each `step`, each validation as `epoch`, and its encoding.
         split: trained on the training part.
         validate: metrics over all validation users, `NDCG@10` among them.
-        seed: seed of targets and batches.
         state_file: see `tune_in_stages`.
 
     Raises:
@@ -44,25 +41,24 @@ def tune_recformer(
     """
     config = teacher.config
     steps = config.last_epoch * -(-len(_targets(teacher, split, seed, 0)) // config.batch_size)
-    trained = teacher.model.longformer
-    trained.fix_words(config.fix_word_embeddings)
-    optimizer, schedule = adamw(trained, config.learning_rate, config.warmup_steps, steps)
+    encoder = teacher.model.longformer
+    encoder.fix_words(config.fix_word_embeddings)
+    optimizer, schedule = adamw(encoder, config.learning_rate, config.warmup_steps, steps)
 
     def train(epoch: int) -> float:
-        targets = _targets(teacher, split, seed, epoch)
-        return _train_epoch(teacher, optimizer, schedule, targets, epoch)
+        drawn = _targets(teacher, split, seed, epoch)
+        return _train_epoch(teacher, optimizer, schedule, drawn, epoch)
 
     def train_with_new_table(epoch: int) -> float:
         teacher.refresh_items()
         return train(epoch)
 
+    first = Stage(config.max_epochs, config.patience, train_with_new_table)
+    second = Stage(config.fixed_table_epochs, config.fixed_table_patience, train)
     return tune_in_stages(
         teacher.model,
         {"optimizer": optimizer, "schedule": schedule},
-        [
-            Stage(config.max_epochs, config.patience, train_with_new_table),
-            Stage(config.fixed_table_epochs, config.fixed_table_patience, train),
-        ],
+        [first, second],
         validate,
         teacher.log,
         last_epoch=config.last_epoch,

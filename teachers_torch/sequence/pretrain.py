@@ -92,7 +92,6 @@ def pretrain(
         model = task.model.to(best_device())
         facts = describe(family, domains, settings, config, task, seed)
         if (done := _finished(folder, facts)) is not None:
-            remove_state(folder / STATE)  # a kill may have come before it was
             return done
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
@@ -226,7 +225,7 @@ def _train_epoch(
 
 
 def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts of the same pre-training, if the folder holds it finished.
+    """The facts of the same pre-training, if the folder holds it finished; no state stays.
 
     Raises:
         UserError: the folder holds another one, or it is damaged.
@@ -243,6 +242,7 @@ def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
             f"{path}: found a checkpoint of other settings or data, expected none (delete the "
             "folder, or choose another)"
         )
+    remove_state(folder / STATE)  # a kill may have come before it was
     return found
 
 
