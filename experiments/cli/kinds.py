@@ -107,7 +107,7 @@ def check_place(path: str, flag: str, what: bool | str) -> None:
         raise UserError(f"{flag}: found {link} {place}, expected a folder")
 
 
-def to_text(value: Any) -> str:
+def to_text(value: object) -> str:
     """The inverse of `to_value`."""
     if value is None or isinstance(value, bool):
         return str(value).lower()

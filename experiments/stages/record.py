@@ -156,7 +156,7 @@ def read_versioned(path: Path) -> dict[str, Any]:
     return read_results(path)
 
 
-def _require_version(path: Path, content: Any) -> None:
+def _require_version(path: Path, content: object) -> None:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(

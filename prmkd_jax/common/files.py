@@ -159,7 +159,7 @@ def may_write(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Writes sorted, indented JSON; equal contents give equal bytes.
 
     Raises:
@@ -200,7 +200,7 @@ def read_json(path: Path) -> Any:
     return parse_json(content.decode())
 
 
-def append_json_line(path: Path, content: Any) -> None:
+def append_json_line(path: Path, content: object) -> None:
     """Adds one line to a log of JSON lines; a line that a crash cut stays alone."""
     with _naming(path), path.open("ab+") as stream:
         line = json.dumps(content, sort_keys=True).encode() + b"\n"
@@ -299,7 +299,7 @@ def files_digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256(digests).hexdigest()
 
 
-def content_digest(content: Any) -> str:
+def content_digest(content: object) -> str:
     """SHA-256 of JSON content, 64 hex digits; the order of keys doesn't matter.
 
     >>> content_digest({"a": 1, "b": 2}) == content_digest({"b": 2, "a": 1})

@@ -22,13 +22,13 @@ Check = tuple[Callable[[Any], bool], str]
 
 
 def _is_whole(low: int) -> Check:
-    def right(value: Any) -> bool:
+    def right(value: object) -> bool:
         return type(value) is int and low <= value <= _MOST_ROWS
 
     return right, f"a whole number, at least {low}"
 
 
-def _is_texts(value: Any) -> bool:
+def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
@@ -172,7 +172,7 @@ def _require_texts(path: Path, name: str, found: Any, count: int) -> None:
     _require(path, name, len(found) == count, f"{len(found)} of them", f"{count}")
 
 
-def _require(path: Path, name: str, right: bool, found: Any, wanted: str) -> None:
+def _require(path: Path, name: str, right: bool, found: object, wanted: str) -> None:
     if not right:
         told = repr(found) if not isinstance(found, str) else found
         told = told if len(told) <= 60 else f"{told[:57]}..."

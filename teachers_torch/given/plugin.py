@@ -90,7 +90,7 @@ class OwnTeacher:
         told = f"--teachers: {self.name}: {self._origin}.{method}"
         return own_code(told, self._origin.partition(":")[0])
 
-    def _scale(self, value: Any) -> float:
+    def _scale(self, value: object) -> float:
         try:
             scale = float(_plain(value))
         except (TypeError, ValueError, RuntimeError):
@@ -99,7 +99,9 @@ class OwnTeacher:
             raise self._wrong(f"score_scale is {value!r}, expected a finite number other than 0")
         return scale
 
-    def _checked(self, method: str, vectors: Any, rows: int) -> Float32[np.ndarray, "rows width"]:
+    def _checked(
+        self, method: str, vectors: object, rows: int
+    ) -> Float32[np.ndarray, "rows width"]:
         """The vectors as an array of their own, in any order, device and type of real numbers."""
         try:
             found = np.asarray(_plain(vectors))
@@ -179,7 +181,7 @@ class OwnScorer:
         return scores
 
 
-def _floats(values: Any) -> Float32[np.ndarray, "..."] | None:
+def _floats(values: object) -> Float32[np.ndarray, "..."] | None:
     """Values as float32; tensors may be of any device and float, with a gradient too."""
     try:
         found = np.asarray(_plain(values))

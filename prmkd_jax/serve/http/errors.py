@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
@@ -32,7 +31,7 @@ class Json(Response):
 
     media_type = "application/json"
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: object) -> bytes:
         """The body; a number that isn't finite is an error, for JSON has none."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
