@@ -8,7 +8,8 @@ import os
 import tempfile
 
 import hypothesis
-from jaxtyping import install_import_hook
+
+from tests.checking import check_signatures
 
 _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
 
@@ -28,7 +29,7 @@ hypothesis.settings.load_profile("repeatable")
 # since pytest-xdist's workers don't read `addopts` before the packages are imported.
 CHECKED = ("prmkd_jax.ops", "prmkd_jax.distill", "prmkd_jax.students")
 if not os.environ.get("PRMKD_TESTS_UNCHECKED"):
-    install_import_hook(CHECKED, "tests.typechecked")
+    check_signatures(CHECKED)
 
 
 def pytest_unconfigure():

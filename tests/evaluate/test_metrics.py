@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.evaluate.metrics import CUTOFFS, METRICS, expected_ranks, per_user, ranking_metrics
-from tests import unchecked
+from tests.checking import unchecked
 
 
 def test_names_are_the_ones_in_results_json():

@@ -4,7 +4,7 @@ from scipy import stats
 
 from prmkd_jax.evaluate.metrics import METRICS
 from prmkd_jax.evaluate.significance import compare, holm, paired_t_test, signed_rank_test
-from tests import unchecked
+from tests.checking import unchecked
 
 
 def some_ranks(seed: int, seeds: int, users: int, high: int) -> np.ndarray:
