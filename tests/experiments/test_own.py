@@ -10,7 +10,8 @@ import pytest
 
 from prmkd_jax.students.config import OWN_GROUP as OWN_STUDENTS
 from teachers_torch.given.plugin import OWN_GROUP as OWN_TEACHERS
-from tests.packages import ROOT, install_groups
+from tests.commands import ROOT, Done, run_commands
+from tests.packages import install_groups
 
 CODE = """
 import numpy as np
@@ -68,27 +69,33 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path, *words: str, status: int = 0) -> str:
-    """What a command prints where the package is installed: stdout, or stderr if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-    )  # fmt: skip
-    assert done.returncode == status, done.stderr
-    return done.stderr if status else done.stdout
+COMMANDS = {
+    "train": ("train",),
+    "students": ("study", "students", "--variants=last-base,last-prmkd"),
+    "ablation": ("study", "ablation", "--variants=prmkd,only_popular,base"),
+    "search": ("search", "--grid=distill_weight=1,5"),
+    "bench": ("bench", "--repeats=5"),
+    "pretrain": ("pretrain", "--domains=synthetic-garden"),
+}
+"""Name of the output folder → words of the command."""
 
 
-def small(folder: Path, *words: str, output: str, status: int = 0) -> str:
-    """A command at the tests' sizes, whose results lie in `output`."""
-    places = (f"--cache_dir={folder / 'cache'}", f"--output_dir={folder / output}")
-    names = [word for word in words if not word.startswith("--")]
-    return run(folder, *names, *SMALL, *places, *words[len(names) :], status=status)
+@pytest.fixture(scope="module")
+def done(folder) -> dict[str, Done]:
+    """All commands at the tests' sizes, and `train --help`, where the package is installed."""
+    lines = []
+    for output, words in COMMANDS.items():
+        places = (f"--cache_dir={folder / 'cache'}", f"--output_dir={folder / output}")
+        names = [word for word in words if not word.startswith("--")]
+        lines.append([*names, *SMALL, *places, *words[len(names) :]])
+    found = run_commands([*lines, ["train", "--help"]], {"PYTHONPATH": str(folder)})
+    return dict(zip([*COMMANDS, "help"], found, strict=True))
 
 
-def flat(text: str) -> str:
-    """What a command prints, without the line breaks of its tables."""
-    return " ".join(text.split())
+def shown(done: Done) -> str:
+    """What a command that went well printed, without the line breaks of its tables."""
+    assert done.returncode == 0, done.stderr
+    return " ".join(done.stdout.split())
 
 
 RECOMMEND = """
@@ -101,62 +108,59 @@ assert not {"torch", "orbax"} & {name.partition(".")[0] for name in sys.modules}
 """
 
 
-def test_train_reports_and_exports_it(folder):
+def test_train_reports_and_exports_it(folder, done):
     """Both names are in the table under their labels; the export recommends without torch."""
-    shown = flat(small(folder, "train", output="train"))
+    text = shown(done["train"])
     for words in ("Last item", "Popularity"):
-        assert words in shown
+        assert words in text
     exported = {path.name for path in (folder / "train" / "students").iterdir()}
     assert exported == {"last-item-base-seed0", "last-item-prmkd-seed0"}
     export = folder / "train" / "students" / "last-item-prmkd-seed0"
     card = json.loads((export / "student.json").read_text())
     assert card["class"]["class"] == "my_package.own:Last"
-    done = subprocess.run(
+    served = subprocess.run(
         [sys.executable, "-c", RECOMMEND, str(export)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
         env={**os.environ, "PYTHONPATH": str(folder)},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert served.returncode == 0, served.stderr
 
 
-def test_the_study_of_students_lists_it(folder):
+def test_the_study_of_students_lists_it(done):
     """A row each for it alone and for it distilled."""
-    words = ("study", "students", "--variants=last-base,last-prmkd")
-    shown = flat(small(folder, *words, output="students"))
-    assert "Last item" in shown
-    assert "PRM-KD (Last item)" in shown
+    text = shown(done["students"])
+    assert "Last item" in text
+    assert "PRM-KD (Last item)" in text
 
 
-def test_an_ablation_takes_the_teacher_away(folder):
+def test_an_ablation_takes_the_teacher_away(done):
     """A row without it, under its label."""
-    words = ("study", "ablation", "--variants=prmkd,only_popular,base")
-    assert "only Popularity" in flat(small(folder, *words, output="ablation"))
+    assert "only Popularity" in shown(done["ablation"])
 
 
-def test_search_tries_its_settings(folder):
+def test_search_tries_its_settings(done):
     """A row a trial."""
-    shown = small(folder, "search", "--grid=distill_weight=1,5", output="search")
-    assert "distill_weight=1" in shown
-    assert "distill_weight=5" in shown
+    text = shown(done["search"])
+    assert "distill_weight=1" in text
+    assert "distill_weight=5" in text
 
 
-def test_bench_times_its_step(folder):
+def test_bench_times_its_step(done):
     """With the teacher's scores made on either side, and live."""
-    shown = small(folder, "bench", "--repeats=5", output="bench")
+    text = shown(done["bench"])
     for name in ("plain step", "distilled (jax) step", "distilled (torch) step", "live"):
-        assert name in shown
+        assert name in text
 
 
-def test_a_teacher_that_cannot_be_pre_trained_is_refused_in_one_line(folder):
+def test_a_teacher_that_cannot_be_pre_trained_is_refused_in_one_line(done):
     """The flag, the value and the teachers that can."""
-    words = ("pretrain", "--domains=synthetic-garden")
-    told = small(folder, *words, output="pretrain", status=2)
-    assert "popular" in told
-    assert len(told.splitlines()) == 1
+    assert done["pretrain"].returncode == 2
+    assert "popular" in done["pretrain"].stderr
+    assert len(done["pretrain"].stderr.splitlines()) == 1
 
 
-def test_help_names_it(folder):
+def test_help_names_it(done):
     """Next to the built-in ones."""
-    shown = flat(run(folder, "train", "--help"))
-    assert "lightgcn, last" in shown
-    assert "recent-popularity, popular" in shown
+    text = shown(done["help"])
+    assert "lightgcn, last" in text
+    assert "recent-popularity, popular" in text

@@ -13,6 +13,7 @@ from experiments.cli.flags import config_of, parse
 from experiments.commands.prepare import COMMAND
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.prepare import prepare
+from tests.commands import run_commands
 from tests.data.sources.raw_files import write_amazon, write_unisrec
 
 ROOT = Path(__file__).parents[3]
@@ -173,14 +174,13 @@ def test_the_recipe_of_unisrecs_scientific_prepares_a_benchmark_folder(tmp_path)
 def test_a_second_call_says_that_there_is_nothing_to_do(tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("user_id,item_id,timestamp\n" + "".join(f"u,{i},2018-10-0{i}\n" for i in "123"))
-    flags = (f"--interactions={log}", "--name=shop", f"--data_dir={tmp_path}")
-    first, second = run(*flags), run(*flags)
+    words = ["prepare", f"--interactions={log}", "--name=shop", f"--data_dir={tmp_path}"]
+    first, second, third = run_commands([words, words, [*words, "--min_history=2"]])
     assert (first.returncode, second.returncode) == (0, 0)
     assert first.stderr == second.stderr
     folder = tmp_path / "shop"
     said = " ".join(second.stdout.split())
     assert f"nothing to do: {folder} was made of these files with these flags" in said
-    third = run(*flags, "--min_history=2")
     assert third.returncode == 2
     assert third.stderr == (
         f"error: --name=shop: found {folder} already, made with --min_history=0 and not 2, "

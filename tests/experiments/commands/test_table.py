@@ -21,6 +21,7 @@ from experiments.cli.settings import GROUPS, RunConfig, settings_from
 from experiments.commands.table import COMMANDS
 from experiments.runs import study
 from prmkd_jax.common.errors import UserError
+from tests.commands import Done, run_commands
 from tests.test_imports import JAX, TORCH, loaded
 
 ROOT = Path(__file__).parents[3]
@@ -57,10 +58,16 @@ def test_help_lists_every_command_in_a_line_within_a_second():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
+@pytest.fixture(scope="module")
+def helps() -> dict[str, Done]:
+    """What every command says when asked for help."""
+    return dict(zip(NAMED, run_commands([[name, "--help"] for name in NAMED]), strict=True))
+
+
 @pytest.mark.parametrize("name", NAMED)
-def test_every_command_lists_its_flags(name):
+def test_every_command_lists_its_flags(name, helps):
     """A command whose declaration can't be read, or that starts to work when asked for help."""
-    done = experiments(name, "--help")
+    done = helps[name]
     assert done.returncode == 0, done.stderr
     usage = f"Usage: python -m experiments {NAMED[name].usage} [--flagfile"
     assert done.stdout.startswith(usage)

@@ -1,0 +1,57 @@
+"""Commands as users give them, several in one new interpreter.
+
+Importing jax and torch takes longer than most commands at the tests' sizes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = """
+import contextlib, io, json, sys
+from experiments.__main__ import main
+
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["python -m experiments", *words]
+    shown, told = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    status = 0
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(told):
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code or 0
+    texts = [stream.buffer.getvalue().decode() for stream in (shown, told)]
+    print(json.dumps([status, *texts]), flush=True)
+"""
+
+
+class Done(NamedTuple):
+    """What a command ended in, as of `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_commands(
+    lines: Sequence[Sequence[str]], environment: Mapping[str, str] | None = None, timeout: int = 300
+) -> list[Done]:
+    """Runs `python -m experiments` with these words, one after the other.
+
+    Args:
+        lines: the words of each command.
+        environment: variables besides this process's.
+        timeout: seconds that all of them may take.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps([list(words) for words in lines])],
+        cwd=ROOT, env={**os.environ, **(environment or {})},
+        capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [Done(*json.loads(line)) for line in done.stdout.splitlines()]
