@@ -1,4 +1,4 @@
-"""The whole command in a subprocess, as a user runs it."""
+"""The whole command, as a user runs it, in interpreters of its own."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, Done, run_commands
+
 SMALL = (
     "--flagfile=demo.cfg",
     "--seeds=0,1",
@@ -24,17 +25,29 @@ SMALL = (
     "--teacher_max_epochs=2",
     "--teacher_batch_size=128",
 )
+MISTAKES = [
+    (["--no_such_flag=1"], "error: unknown flag --no_such_flag"),
+    (["--dropout=1.5"], "error: --dropout: found '1.5', expected a number, at least 0, below 1"),
+    (["--teachers=unisrec,oracle"], "error: --teachers: found 'unisrec,oracle', expected"),
+    (["--dataset=Nowhere", "--data_dir=missing"], "error: "),
+    (["--num_heads=3"], "error: --num_heads: found 3, expected a divisor of --hidden_size=16"),
+    (["--output_dir="], "error: --output_dir: found '', expected a path, not empty"),
+    (["--cache_dir="], "error: --cache_dir: found '', expected a path, not empty"),
+    (["--data_dir="], "error: --data_dir: found '', expected a path, not empty"),
+    (["--dataset="], "error: --dataset: found '', expected text, not empty"),
+    (["--resume"], "error: unknown flag --resume"),
+    (["--log_to=mlflow"], "error: --log_to: found 'mlflow', whose package is not installed"),
+    (["--batch_size=10"], "error: --batch_size: found 10, expected at least --max_seq_len=20"),
+]
+ALONE = ("--teachers=", "--seeds=0", "--max_epochs=1", "--distill_weight=2")
 
 
-def command(folder: Path, output: str, *flags: str) -> list[str]:
-    module = [sys.executable, "-m", "experiments.main", *SMALL]
-    return [*module, f"--cache_dir={folder / 'cache'}", f"--output_dir={folder / output}", *flags]
+def words(folder: Path, output: str, *flags: str) -> list[str]:
+    return [*SMALL, f"--cache_dir={folder / 'cache'}", f"--output_dir={folder / output}", *flags]
 
 
-def run(folder: Path, output: str, *flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(folder, output, *flags), cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
+def command(folder: Path, output: str) -> list[str]:
+    return [sys.executable, "-m", "experiments.main", *words(folder, output)]
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +57,42 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder) -> subprocess.CompletedProcess:
-    done = run(folder, "first")
+    done = subprocess.run(
+        command(folder, "first"), cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return done
+
+
+@pytest.fixture(scope="module")
+def killed(folder, finished) -> None:
+    """A run that was killed while it trained its last seed."""
+    output = folder / "killed"
+    process = subprocess.Popen(
+        command(folder, "killed"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    log, deadline = output / "log.jsonl", time.monotonic() + 300
+    while '"sasrec-prmkd-seed1"' not in (log.read_text() if log.is_file() else ""):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (output / "results.json").exists()
+
+
+@pytest.fixture(scope="module")
+def later(folder, finished, killed) -> dict[str, Done]:
+    """What comes after the first run, by name; mistakes by their number."""
+    lines = {
+        "second": words(folder, "second"),
+        "killed": words(folder, "killed"),
+        "other": words(folder, "first", "--dropout=0.1"),
+        "alone": words(folder, "alone", *ALONE),
+        **{str(n): words(folder, "mistake", *flags) for n, (flags, _) in enumerate(MISTAKES)},
+    }
+    done = run_commands([["train", *line] for line in lines.values()], timeout=600)
+    return dict(zip(lines, done, strict=True))
 
 
 def test_run_leaves_its_files_and_a_table(folder, finished):
@@ -71,9 +117,9 @@ def test_run_leaves_its_files_and_a_table(folder, finished):
         ),
     ]:
         assert (output / name).stat().st_size > 0, name
-    results = json.loads((output / "results.json").read_text())
-    assert set(results["teachers"]) == {"unisrec-text", "unisrec", "unim2rec"}
-    base, prmkd = results["variants"]
+    found = json.loads((output / "results.json").read_text())
+    assert set(found["teachers"]) == {"unisrec-text", "unisrec", "unim2rec"}
+    base, prmkd = found["variants"]
     assert (base["name"], prmkd["name"], prmkd["reference"]) == ("base", "prmkd", "base")
     assert base["parameters"] == prmkd["parameters"]
     assert [one["seed"] for one in prmkd["seeds"]] == [0, 1]
@@ -81,89 +127,61 @@ def test_run_leaves_its_files_and_a_table(folder, finished):
     # The results say what the record says.
     record = json.loads((output / "runs" / "prmkd" / "record.json").read_text())
     assert record["seeds"] == prmkd["seeds"]
-    assert record["data"] == results["data"]
-    assert set(record["teachers"]) == set(results["teachers"])
+    assert record["data"] == found["data"]
+    assert set(record["teachers"]) == set(found["teachers"])
     for words in ("SASRec", "PRM-KD", "UniSRec text", "Recall", "results.json"):
         assert words in finished.stdout, words
 
 
-def test_second_run_gives_the_same_bytes_and_repeats_no_teacher(folder, finished):
-    """A clock or an unseeded draw in the results, or a cache key that depends on neither."""
-    again = run(folder, "second")
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("from the cache") == 3
-    results = [json.loads((folder / o / "results.json").read_text()) for o in ("first", "second")]
-    for one in results:
+def results(folder: Path, *outputs: str) -> list[dict]:
+    """The results of runs without what may differ between equal ones."""
+    found = [json.loads((folder / output / "results.json").read_text()) for output in outputs]
+    for one in found:
         # The commit may change while the tests run; the digest is of all, the folder included.
         del one["settings"]["output_dir"], one["environment"]["git_commit"], one["digest"]
-    assert results[0] == results[1]
+    return found
 
 
-def test_killed_and_resumed_is_the_same_as_uninterrupted(folder, finished):
+def test_second_run_gives_the_same_bytes_and_repeats_no_teacher(folder, later):
+    """A clock or an unseeded draw in the results, or a cache key that depends on neither."""
+    again = later["second"]
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("from the cache") == 3
+    first, second = results(folder, "first", "second")
+    assert first == second
+
+
+def test_killed_and_resumed_is_the_same_as_uninterrupted(folder, later):
     """A part of the training state that the checkpoint lacks, or a finished seed run again."""
-    output = folder / "killed"
-    process = subprocess.Popen(
-        command(folder, "killed"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    log, deadline = output / "log.jsonl", time.monotonic() + 300
-    while '"sasrec-prmkd-seed1"' not in (log.read_text() if log.is_file() else ""):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (output / "results.json").exists()
-    resumed = run(folder, "killed")
+    resumed = later["killed"]
     assert resumed.returncode == 0, resumed.stderr
     assert "sasrec-base-seed0: epoch" not in resumed.stdout
-    results = [json.loads((folder / o / "results.json").read_text()) for o in ("first", "killed")]
-    for one in results:
-        del one["settings"]["output_dir"], one["environment"]["git_commit"], one["digest"]
-    assert results[0] == results[1]
+    first, second = results(folder, "first", "killed")
+    assert first == second
 
 
-def test_another_runs_folder_is_refused(folder, finished):
+def test_another_runs_folder_is_refused(later):
     """Going on with a state that belongs to another configuration, or replacing it unasked."""
-    done = run(folder, "first", "--dropout=0.1")
+    done = later["other"]
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        "error: --dropout: found 0.1, expected 0.5 as in"
-    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: --dropout: found 0.1, expected 0.5 as in")
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--no_such_flag=1"], "error: unknown flag --no_such_flag"),
-        (
-            ["--dropout=1.5"],
-            "error: --dropout: found '1.5', expected a number, at least 0, below 1",
-        ),
-        (["--teachers=unisrec,oracle"], "error: --teachers: found 'unisrec,oracle', expected"),
-        (["--dataset=Nowhere", "--data_dir=missing"], "error: "),
-        (["--num_heads=3"], "error: --num_heads: found 3, expected a divisor of --hidden_size=16"),
-        (["--output_dir="], "error: --output_dir: found '', expected a path, not empty"),
-        (["--cache_dir="], "error: --cache_dir: found '', expected a path, not empty"),
-        (["--data_dir="], "error: --data_dir: found '', expected a path, not empty"),
-        (["--dataset="], "error: --dataset: found '', expected text, not empty"),
-        (["--resume"], "error: unknown flag --resume"),
-        (["--log_to=mlflow"], "error: --log_to: found 'mlflow', whose package is not installed"),
-        (["--batch_size=10"], "error: --batch_size: found 10, expected at least --max_seq_len=20"),
-    ],
-)
-def test_mistake_ends_in_one_line_and_status_2(folder, flags, message):
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[flags[0] for flags, _ in MISTAKES])
+def test_mistake_ends_in_one_line_and_status_2(folder, later, number):
     """A traceback, a wrong status or a run that starts all the same."""
-    done = run(folder, "mistake", *flags)
+    done = later[str(number)]
     assert done.returncode == 2
-    assert done.stderr.startswith(message)
+    assert done.stderr.startswith(MISTAKES[number][1])
     assert done.stderr.count("\n") == 1
     assert not (folder / "mistake").exists()
 
 
-def test_flags_that_nothing_reads_are_warned_about(folder, finished):
+def test_flags_that_nothing_reads_are_warned_about(folder, later):
     """A setting that the user believes in and that has no effect."""
-    done = run(folder, "alone", "--teachers=", "--seeds=0", "--max_epochs=1", "--distill_weight=2")
+    done = later["alone"]
     assert done.returncode == 0, done.stderr
     assert "warning: --distill_weight has no effect" in done.stdout
-    results = json.loads((folder / "alone" / "results.json").read_text())
-    assert [variant["name"] for variant in results["variants"]] == ["base"]
+    alone = json.loads((folder / "alone" / "results.json").read_text())
+    assert [variant["name"] for variant in alone["variants"]] == ["base"]
