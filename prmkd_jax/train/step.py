@@ -247,7 +247,9 @@ def _distilled(
         raise ValueError("a distilled step needs its teachers")
     users = user_inputs(distill, constants)
     # Not picked out one by one, the catalogue's logits are those of the softmax over all items.
-    whole = config.negatives == "catalogue"
-    columns = items if whole else items[distill.columns.candidates]
+    if config.negatives == "catalogue" and not isinstance(items, ItemRows):
+        columns = items
+    else:
+        columns = items[jnp.asarray(distill.columns.candidates)]
     logits = student.score(queries, columns)
     return distill_batch(logits, users, weights, threshold, config)
