@@ -15,8 +15,10 @@ _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
 
 # At the tests' sizes PyTorch's threads wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What LLVM would make faster runs for milliseconds here.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# What LLVM would make faster runs for milliseconds here, and without the fusion emitters a step
+# compiles in a quarter of the time (SASRec's 4.8 s of CPU to 1.2, distilled 6.4 to 1.7).
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
