@@ -84,7 +84,8 @@ def settle(
             kept[decided] = os.environ[decided]
         else:
             chosen[name] = setting
-    late = {s.reader for s in chosen.values()} & set(sys.modules)
+    imported = {name for name, module in sys.modules.items() if module is not None}
+    late = {s.reader for s in chosen.values()} & imported
     if late:
         unheard = ", ".join(name for name, setting in chosen.items() if setting.reader in late)
         raise RuntimeError(

@@ -282,10 +282,11 @@ def rank_test(run: Run, trained: Trained) -> tuple[UserRanks, BestItems] | tuple
 def _fitted(run: Run, trained: Trained) -> Fitted:
     """Ranks with the parameters that were kept."""
     params, progress = trained.params, trained.progress
+    validation = trained.validate(params)
     test, lists = rank_test(run, trained)
     return Fitted(
         params=params,
-        validation=trained.validate(params),
+        validation=validation,
         test=test,
         lists=lists,
         history=progress.history,

@@ -13,11 +13,11 @@ from tests.reliability.mistakes import give
 CASES = [
     (
         "nonsense",
-        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, flags",
+        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, portability, flags",
     ),
     (
         "--dropout=0.1",
-        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, flags",
+        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, portability, flags",
     ),
     (
         "study",
@@ -255,7 +255,7 @@ CASES = [
     ),
     (
         "train | --flagfile=",
-        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench-serve.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, scientific-64.cfg, scientific-all.cfg, scientific.cfg, sources.cfg, students.cfg",
+        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench-serve.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-sasrec-beauty.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, sasrec-beauty.cfg, sasrec-sports.cfg, sasrec-toys.cfg, scientific-64.cfg, scientific-all.cfg, scientific.cfg, sensitivity.cfg, sources.cfg, students.cfg, table3.cfg, temporal.cfg",
     ),
     (
         "train | --teacher_hidden_size=0",

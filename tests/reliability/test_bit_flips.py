@@ -132,7 +132,8 @@ def write_shards(folder):
 
 
 def read_shards(folder):
-    return values([encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)])
+    parts = encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)
+    return values([parts.array()])
 
 
 def write_card(folder):
@@ -325,7 +326,7 @@ def write_encoded(folder):
 
 
 def read_encoded(folder):
-    return values([make_in_parts(folder, 9, 4, make_rows)])
+    return values([make_in_parts(folder, 9, 4, make_rows).array()])
 
 
 KINDS: dict[str, Kind] = {
