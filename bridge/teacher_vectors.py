@@ -65,7 +65,7 @@ def write_vectors(
     Raises:
         UserError: if a value is not finite, in float16 too, a row vanishes there, or all are 0.
     """
-    sources = dict(zip(_VECTORS, (instances, items), strict=True))
+    sources: dict[str, np.ndarray | Parts] = dict(zip(_VECTORS, (instances, items), strict=True))
     # What can't be stored is found before a file of the folder is replaced.
     for file, rows in sources.items():
         nonzero = [block.any() for block in _halves(rows, f"teacher {name}: {file}")]

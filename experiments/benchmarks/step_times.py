@@ -66,14 +66,16 @@ class Stepping:
 def lowered(run: Run) -> jax.stages.Lowered:
     """A run's step as a program, not yet compiled."""
     step, state, inputs, constants = _begin(run)
-    return step.lower(state, *next(inputs), constants)
+    batch, distill = next(inputs)
+    return step.lower(state, batch, distill, constants)
 
 
 def prepare(run: Run) -> Stepping:
     """Compiles a run's step and takes the first one."""
     step, state, inputs, constants = _begin(run)
+    batch, distill = next(inputs)
     started = time.perf_counter()
-    compiled = step.lower(state, *next(inputs), constants).compile()
+    compiled = step.lower(state, batch, distill, constants).compile()
     seconds = time.perf_counter() - started
     ready = Stepping(step, state, inputs, constants, seconds, compiled)
     ready.take()

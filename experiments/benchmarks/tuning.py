@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmarks.timing import FEWEST, Row, once, seconds_of
@@ -47,7 +48,7 @@ class Traffic(TorchDispatchMode):
         """Runs an operation and adds its bytes."""
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
-            tensors = torch.utils._pytree.tree_leaves((args, kwargs, out))
+            tensors = tree_leaves((args, kwargs, out))
             self.bytes += sum(each.nbytes for each in tensors if isinstance(each, torch.Tensor))
         return out
 
@@ -123,7 +124,7 @@ def _speeds() -> tuple[float, float]:
     products, copies = [], []
     for _ in range(FEWEST + 1):
         started = time.perf_counter()
-        matrix @ matrix
+        torch.mm(matrix, matrix)
         between = time.perf_counter()
         other.copy_(big)
         products.append(between - started)

@@ -130,9 +130,9 @@ def diversity(lists: Int[np.ndarray, "users k"], words: sparse.csr_array) -> flo
         some = lists[block]
         chosen = sparse.csr_array(
             (np.ones(some.size), some.reshape(-1), k * np.arange(len(some) + 1)),
-            shape=(len(some), words.shape[0]),
+            shape=(len(some), len(own)),
         )
-        sums = chosen @ words
+        sums = sparse.csr_array(chosen @ words)
         similar += float(sums.multiply(sums).sum() - own[some].sum())
     return 1 - similar / (users * k * (k - 1))
 

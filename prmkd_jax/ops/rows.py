@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 from prmkd_jax.ops.arrays import Array
@@ -31,7 +32,9 @@ class ItemRows:
         return self.vectors[places(self.ids, items)]
 
 
-def places(ids: Int[Array, " M"], items: Int[Array, "..."]) -> Int[Array, "..."]:
+def places(
+    ids: Int[Array, " M"], items: Int[Array, "..."] | Int[np.ndarray, "..."]
+) -> Int[Array, "..."]:
     """Where items stand among ascending ids."""
     return jnp.searchsorted(ids, jnp.asarray(items)).astype(jnp.int32)
 
