@@ -1,4 +1,4 @@
-"""Whole trainings in other arithmetics than float32, next to what another seed changes."""
+"""Whole trainings in other roundings than float32, next to what another seed changes."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ class Arithmetic(NamedTuple):
         return case.optimizer if self.dtype is None else with_masters(case.optimizer)
 
 
-ARITHMETICS = {
+ROUNDINGS = {
     FLOAT32: Arithmetic(),
     "tf32": Arithmetic("tf32"),
     "bf16": Arithmetic("bf16"),
@@ -94,13 +94,13 @@ def train_all(
         make: seed → the case.
         seeds: of students and batches.
         epochs: of each training.
-        names: of `ARITHMETICS`.
+        names: of `ROUNDINGS`.
     """
     cases = [make(seed) for seed in seeds]
     curves = []
     for name in names:
         # The seeds share what is compiled: a case's structure doesn't depend on its seed.
-        how = ARITHMETICS[name]
+        how = ROUNDINGS[name]
         step = jax.jit(how.step(cases[0]))
         # Where a GPU would take TF32 for float32, or a TPU bfloat16.
         with jax.default_matmul_precision("highest"):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from experiments.benchmarks.portability.ceilings import DEVICES, RATES
-from experiments.benchmarks.portability.curves import ARITHMETICS, gaps, train_all
+from experiments.benchmarks.portability.curves import ROUNDINGS, gaps, train_all
 from experiments.benchmarks.portability.lowering import (
     compile_for_tpu,
     compile_here,
@@ -146,5 +146,5 @@ def _curves(
     def make(seed: int) -> Case:
         return make_case(task, settings, name, seed)
 
-    curves = train_all(make, config.curve_seeds, config.curve_epochs, list(ARITHMETICS))
+    curves = train_all(make, config.curve_seeds, config.curve_epochs, list(ROUNDINGS))
     return [each._asdict() for each in curves], [each._asdict() for each in gaps(curves)]

@@ -188,7 +188,7 @@ def test_the_state_of_another_pretraining_is_refused(config, tmp_path):
 def test_a_loss_that_is_not_finite_keeps_no_weights(config, tmp_path):
     """Hours of training that end in weights which are no numbers."""
     with pytest.raises(
-        UserError, match=r"epoch 1 of a teacher: found a loss of (nan|inf), expecte"
+        UserError, match=r"epoch 1 of a teacher: found a loss of (nan|inf), expected"
     ):
         run(config, tmp_path, max_epochs=1, accumulate=1, mlm_weight=1e38)
     assert not (tmp_path / "out" / CARD).exists()

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.benchmarks.portability import run as portability
 from experiments.benchmarks.portability.ceilings import DEVICES
-from experiments.benchmarks.portability.curves import ARITHMETICS
+from experiments.benchmarks.portability.curves import ROUNDINGS
 from experiments.benchmarks.portability.tables import least_seconds
 from experiments.cli.options import PortabilityConfig
 from experiments.commands.portability import COMMAND
@@ -75,7 +75,7 @@ def test_curves_of_all_arithmetics_have_a_value_a_seed_and_epoch(content):
     """Seeds that share a curve, or an arithmetic that is float32 under another name."""
     (student,) = content[0]["students"]
     curves = {each["arithmetic"]: each for each in student["curves"]}
-    assert list(curves) == list(ARITHMETICS)
+    assert list(curves) == list(ROUNDINGS)
     for curve in curves.values():
         assert [len(losses) for losses in curve["losses"]] == [1, 1]
         assert curve["losses"][0] != curve["losses"][1]
