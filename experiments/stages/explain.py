@@ -18,7 +18,7 @@ from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import MOST_FITTED, MOST_JUDGED, TeacherView, view_teacher
 from prmkd_jax.serve.exported import CARD, read_card
-from teachers_torch.store import CARD as TEACHER_CARD
+from teachers_torch.config import CARD as TEACHER_CARD
 
 
 class Explaining(NamedTuple):

@@ -20,11 +20,12 @@ from prmkd_jax.common.cache import Cache, locked
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import may_write
 from prmkd_jax.data.task import Task
+from teachers_torch.config import CARD
 from teachers_torch.ranked_lists import as_lists
 from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards, list_in_shards
 from teachers_torch.states import before, remove_state
-from teachers_torch.store import CARD, load, read_card, save, save_card
+from teachers_torch.store import load, read_card, save, save_card
 from teachers_torch.teacher import (
     ENCODER_VERSION,
     AnyTeacher,

@@ -15,9 +15,9 @@ from experiments.stages.teachers import prepare_teachers, vectors_folder
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
-from teachers_torch.config import NeighboursConfig, TextConfig
+from teachers_torch.config import CARD, NeighboursConfig, TextConfig
 from teachers_torch.registry import UNTRAINED, identity, kind
-from teachers_torch.store import CARD, read_card
+from teachers_torch.store import read_card
 
 MOST_SCORES = 10**9
 """Users times items beyond which they would take too long: nobody asked for them."""

@@ -15,8 +15,8 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.students.student import create_student
+from teachers_torch.config import CARD
 from teachers_torch.ranked_lists import RankedLists, SparseRows
-from teachers_torch.store import CARD
 from tests.experiments.calls import make_call
 from tests.students.reference import random_params
 from tests.worlds import MAX_SEQ_LEN, facts, student_config
