@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, TypeVar, cast
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
-# What is known of a tuned teacher, in its folder. Here, so that it can be looked for without PyTorch.
+# A tuned teacher's card, in its folder. Here, so that it can be looked for without PyTorch.
 CARD = "card.json"
 
 
