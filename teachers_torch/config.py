@@ -5,8 +5,7 @@ papers' values, and sizes that only decide how fast a teacher runs.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, TypeVar, cast
+from typing import ClassVar
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
@@ -337,79 +336,6 @@ class PretrainConfig:
 
     def __post_init__(self):
         validate(self)
-
-
-C = TypeVar("C")
-
-
-@dataclasses.dataclass(frozen=True)
-class TeacherSettings:
-    """Everything that teachers are configured by.
-
-    Attributes:
-        text: the text encoder.
-        image: the image encoder.
-        of: configurations by class, as `UniSRecConfig`; a missing one is the default.
-        max_seq_len: items of the longest prefix.
-        init: what weights begin from, by the teacher's `Kind.init`: a path or a name.
-    """
-
-    text: TextConfig = dataclasses.field(default_factory=TextConfig)
-    image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
-    of: Mapping[type, object] = dataclasses.field(default_factory=dict)
-    max_seq_len: int = 50
-    init: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def get(self, config: type[C]) -> C:
-        """The configuration of this class.
-
-        >>> settings = TeacherSettings(of={UniSRecConfig: UniSRecConfig(dropout=0.1)})
-        >>> settings.get(UniSRecConfig).dropout, settings.get(UniM2RecConfig).dropout
-        (0.1, 0.5)
-        """
-        return cast(C, self.of[config]) if config in self.of else config()
-
-
-class Group(NamedTuple):
-    """The flags of one configuration dataclass: a topic of `--help`."""
-
-    title: str
-    prefix: str
-    config: type
-
-
-GROUPS = (
-    Group("Texts of the teachers", "", TextConfig),
-    Group("Images of the teachers", "", ImageConfig),
-    Group("Teachers unisrec-text, unisrec and unim2rec", EncoderConfig.prefix, EncoderConfig),
-    Group("Teachers unisrec-text and unisrec", UniSRecOptions.prefix, UniSRecOptions),
-    Group("Teacher unim2rec", UniM2RecOptions.prefix, UniM2RecOptions),
-    Group("Teacher recformer", RecformerConfig.prefix, RecformerConfig),
-    Group("Teacher precomputed", PrecomputedConfig.prefix, PrecomputedConfig),
-)
-PRETRAIN_GROUPS = (
-    Group("Pre-training of unisrec and unim2rec", PretrainConfig.prefix, PretrainConfig),
-    Group("Pre-training of recformer", RecformerPretrainConfig.prefix, RecformerPretrainConfig),
-)
-
-
-def settings_from(
-    configs: Mapping[type, object], *, max_seq_len: int, init: Mapping[str, str]
-) -> TeacherSettings:
-    """Puts the configurations of `GROUPS` together.
-
-    Args:
-        configs: configurations by class; others than those of `GROUPS` are not read.
-        max_seq_len: items of the longest prefix.
-        init: see `TeacherSettings`.
-    """
-    of = {group.config: configs[group.config] for group in GROUPS}
-    encoder = vars(of.pop(EncoderConfig))
-    of[UniSRecConfig] = UniSRecConfig(**encoder, **vars(of.pop(UniSRecOptions)))
-    of[UniM2RecConfig] = UniM2RecConfig(**encoder, **vars(of.pop(UniM2RecOptions)))
-    text = cast(TextConfig, of.pop(TextConfig))
-    image = cast(ImageConfig, of.pop(ImageConfig))
-    return TeacherSettings(text, image, of, max_seq_len, init)
 
 
 def _require_divisor(num_heads: int, hidden_size: int) -> None:

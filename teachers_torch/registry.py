@@ -9,8 +9,8 @@ from typing import Any
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.plugins import own_names
 from prmkd_jax.data.task import Task
-from teachers_torch.config import TeacherSettings
 from teachers_torch.given.plugin import OWN_GROUP, plugin_kind
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import ENCODER_VERSION, Identity, Kind
 
 KINDS = {

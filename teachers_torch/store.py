@@ -11,8 +11,9 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, writing_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.task import Task
-from teachers_torch.config import CARD, TeacherSettings
+from teachers_torch.config import CARD
 from teachers_torch.registry import kind
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import save_weights, seeded
 from teachers_torch.teacher import AnyTeacher, Log, TeacherCard
 

@@ -22,7 +22,7 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
-from teachers_torch.config import TeacherSettings
+from teachers_torch.settings import TeacherSettings
 
 if TYPE_CHECKING:  # command lines ask kinds for their names without loading torch
     from torch import nn
@@ -267,7 +267,7 @@ class Pretraining:
     """How a kind is pre-trained.
 
     Attributes:
-        config: its configuration class, a row of `teachers_torch.config.PRETRAIN_GROUPS`.
+        config: its configuration class, a row of `teachers_torch.settings.PRETRAIN_GROUPS`.
         run: the pre-training; its `config` is an instance of that class.
         check: finds what would stop it, as `Kind.check` does for a tuning.
         files: of a configuration, the files that a finished one leaves in its folder, and those
@@ -311,7 +311,7 @@ class Kind(Protocol, Generic[T]):
 
     @property
     def reads(self) -> tuple[type, ...]:
-        """Configuration classes it reads, rows of `teachers_torch.config.GROUPS`."""
+        """Configuration classes it reads, rows of `teachers_torch.settings.GROUPS`."""
         ...
 
     @property

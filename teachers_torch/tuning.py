@@ -13,8 +13,8 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import require_parts
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
-from teachers_torch.config import TeacherSettings
 from teachers_torch.registry import kind
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import seeded
 from teachers_torch.teacher import (
     AnyTeacher,

@@ -13,9 +13,9 @@ from prmkd_jax.distill.config import DistillConfig, given_weights
 from prmkd_jax.students.config import RANDOM, StudentConfig, parse_item_init
 from prmkd_jax.students.registry import about, check
 from prmkd_jax.train.config import TrainConfig
-from teachers_torch import config as teachers_config
-from teachers_torch.config import TeacherSettings
+from teachers_torch import settings as teachers_settings
 from teachers_torch.registry import TEACHERS
+from teachers_torch.settings import TeacherSettings
 
 STUDENT = "student"
 """The student's name in `--init`."""
@@ -146,7 +146,7 @@ class Settings:
             )
 
 
-TEACHER_GROUPS = tuple(Group(*group) for group in teachers_config.GROUPS)
+TEACHER_GROUPS = tuple(Group(*group) for group in teachers_settings.GROUPS)
 GROUPS = (
     Group("Run", "", RunConfig),
     Group("Data", "", DataConfig),
@@ -169,7 +169,7 @@ def settings_from(configs: Mapping[type, object]) -> Settings:
     run = config_of(configs, RunConfig)
     data = config_of(configs, DataConfig)
     starts = run.starts()
-    teachers = teachers_config.settings_from(
+    teachers = teachers_settings.settings_from(
         configs,
         max_seq_len=data.max_seq_len,
         init={name: path for name, path in starts.items() if name != STUDENT},

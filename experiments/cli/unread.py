@@ -14,9 +14,9 @@ from prmkd_jax.data.config import IMAGE_FEATURES, DataConfig
 from prmkd_jax.distill.config import DistillConfig, unread_options
 from prmkd_jax.students.config import StudentConfig, parse_item_init
 from prmkd_jax.students.registry import LOSS_OPTIONS, MOST_SOFTMAX_ITEMS, loss_name, reads
-from teachers_torch.config import GROUPS as TEACHER_GROUPS
 from teachers_torch.config import TextConfig
 from teachers_torch.registry import kind
+from teachers_torch.settings import GROUPS as TEACHER_GROUPS
 
 
 class Reader(NamedTuple):

@@ -7,7 +7,7 @@ from experiments.cli.settings import GROUPS
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
-from teachers_torch.config import PRETRAIN_GROUPS
+from teachers_torch.settings import PRETRAIN_GROUPS
 
 UNREAD = tuple(
     group for group in GROUPS if group.config in (StudentConfig, TrainConfig, DistillConfig)

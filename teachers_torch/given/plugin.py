@@ -14,8 +14,8 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.plugins import own_class, own_code, own_entry, own_identity
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
-from teachers_torch.config import TeacherSettings
 from teachers_torch.given.untuned import Untuned
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import AnyTeacher, Kind, Log
 
 OWN_GROUP = "prmkd.teachers"

@@ -13,8 +13,8 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.task import Task
-from teachers_torch.config import TeacherSettings
 from teachers_torch.given.untuned import Untuned
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)

@@ -12,9 +12,10 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import files_digest
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
-from teachers_torch.config import PrecomputedConfig, TeacherSettings
+from teachers_torch.config import PrecomputedConfig
 from teachers_torch.given.list_files import IDS, OFFSETS, REST, VALUES, ListTeacher
 from teachers_torch.given.untuned import Untuned
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import AnyTeacher, Log
 
 INSTANCES, ITEMS = "instances.npy", "items.npy"

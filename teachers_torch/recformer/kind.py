@@ -9,7 +9,7 @@ from torch import nn
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.data.task import Task
-from teachers_torch.config import RecformerConfig, RecformerPretrainConfig, TeacherSettings
+from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
 from teachers_torch.recformer.model import RecformerTeacher
 from teachers_torch.recformer.pretrain import check_pretraining, pretrain, written
 from teachers_torch.recformer.start import (
@@ -21,6 +21,7 @@ from teachers_torch.recformer.start import (
 )
 from teachers_torch.recformer.tokens import attributes
 from teachers_torch.recformer.tune import tune_recformer
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import best_device, seeded
 from teachers_torch.teacher import Log, Pretraining, Tuning
 

@@ -16,7 +16,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Dataset
-from teachers_torch.config import RecformerPretrainConfig, TeacherSettings
+from teachers_torch.config import RecformerPretrainConfig
 from teachers_torch.recformer.official import CARD, TOKENIZER, WEIGHTS, save_start
 from teachers_torch.recformer.pairs import History, Pairs
 from teachers_torch.recformer.pretrain_loop import Pretraining, train
@@ -29,6 +29,7 @@ from teachers_torch.recformer.start import (
     start_identity,
 )
 from teachers_torch.recformer.tokens import attributes
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import BEFORE, best_device, remove_state, seeded
 from teachers_torch.teacher import Log
 

@@ -10,7 +10,7 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Catalogue
-from teachers_torch.config import RecformerConfig, TeacherSettings
+from teachers_torch.config import RecformerConfig
 from teachers_torch.items.text import encoder_identity
 from teachers_torch.items.text_encoder import BUNDLED_ENCODER, NO_CODE, bundled_folder
 from teachers_torch.recformer.convert import convert, load_encoder
@@ -25,6 +25,7 @@ from teachers_torch.recformer.official import (
     read_start,
 )
 from teachers_torch.recformer.tokens import Reader, item_tokens
+from teachers_torch.settings import TeacherSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
-from teachers_torch.config import TeacherSettings, UniM2RecConfig, UniSRecConfig
+from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.image import feature_width, image_features, images_digest
 from teachers_torch.items.inputs import (
     Modality,
@@ -19,6 +19,7 @@ from teachers_torch.items.inputs import (
 )
 from teachers_torch.items.pixels import PixelEncoder, encode_pixels
 from teachers_torch.items.text import encoder_identity
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import Log
 
 

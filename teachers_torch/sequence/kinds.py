@@ -18,7 +18,6 @@ from teachers_torch.config import (
     EncoderConfig,
     ImageConfig,
     PretrainConfig,
-    TeacherSettings,
     TextConfig,
     UniM2RecConfig,
     UniM2RecOptions,
@@ -34,6 +33,7 @@ from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.tune import tune_model
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import best_device, seeded
 from teachers_torch.teacher import Log, Pretraining, Tuning
 

@@ -16,7 +16,7 @@ from prmkd_jax.common.files import file_digest, writing
 from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
-from teachers_torch.config import PretrainConfig, TeacherSettings
+from teachers_torch.config import PretrainConfig
 from teachers_torch.losses import require_finite
 from teachers_torch.sequence.contrast import PretrainBatch, item_drop, replace_rows
 from teachers_torch.sequence.pretrain_task import (
@@ -27,6 +27,7 @@ from teachers_torch.sequence.pretrain_task import (
     join_interactions,
 )
 from teachers_torch.sequence.start import FACTS, WEIGHTS, WEIGHTS_DIGEST, read_facts
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import (
     BEFORE,
     best_device,

@@ -9,13 +9,7 @@ import numpy as np
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.dataset import Dataset, Interactions
-from teachers_torch.config import (
-    EncoderConfig,
-    PretrainConfig,
-    TeacherSettings,
-    UniM2RecConfig,
-    UniSRecConfig,
-)
+from teachers_torch.config import EncoderConfig, PretrainConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import (
     Modality,
     WordDrop,
@@ -28,6 +22,7 @@ from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.sequence.start import model_facts
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import Log
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, files_digest
 from prmkd_jax.common.sealed import read_sealed_json
-from teachers_torch.config import EncoderConfig, TeacherSettings
+from teachers_torch.config import EncoderConfig
 from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.items.text import text_identity
 from teachers_torch.recbole_file import read_recbole, require_settings
 from teachers_torch.sequence.encoder import SequenceModel
 from teachers_torch.sequence.official import IDS, PLM, load_weights
+from teachers_torch.settings import TeacherSettings
 
 WEIGHTS, FACTS = "weights.safetensors", "pretraining.json"
 VISION = "vision."

@@ -13,21 +13,18 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from teachers_torch import registry, store
 from teachers_torch.config import (
-    GROUPS,
-    PRETRAIN_GROUPS,
     EncoderConfig,
     PretrainConfig,
     RecformerConfig,
     RecformerPretrainConfig,
-    TeacherSettings,
     TextConfig,
     UniM2RecConfig,
     UniM2RecOptions,
     UniSRecConfig,
     UniSRecOptions,
-    settings_from,
 )
 from teachers_torch.registry import TEACHERS, kind
+from teachers_torch.settings import GROUPS, PRETRAIN_GROUPS, TeacherSettings, settings_from
 from teachers_torch.teacher import Pretraining, Tuning
 from tests.packages import install, run_beside
 from tests.teachers_torch.worlds import key_of, ring_world, settings_of, task_of, tune

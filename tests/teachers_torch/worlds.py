@@ -12,8 +12,8 @@ from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.task import Task
 from teachers_torch import registry, tuning
-from teachers_torch.config import TeacherSettings
 from teachers_torch.sequence.encoder import TensorBatch
+from teachers_torch.settings import TeacherSettings
 
 TEXT_SIZE, IMAGE_SIZE = 16, 5
 

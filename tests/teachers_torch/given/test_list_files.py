@@ -5,9 +5,10 @@ import pytest
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from teachers_torch.config import PrecomputedConfig, TeacherSettings
+from teachers_torch.config import PrecomputedConfig
 from teachers_torch.given.precomputed import KIND
 from teachers_torch.registry import identity
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.tuning import evaluate
 from tests.worlds import from_histories, task_of
 

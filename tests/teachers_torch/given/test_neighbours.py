@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.data.splits import global_temporal
 from prmkd_jax.data.task import Task
-from teachers_torch.config import TeacherSettings
 from teachers_torch.given import neighbours
 from teachers_torch.given.neighbours import GRID, KIND, Constants, NeighboursTeacher, choose
 from teachers_torch.registry import identity
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.store import load, save
 from teachers_torch.tuning import tune
 from tests.worlds import from_histories, shelf_world, task_of

@@ -20,7 +20,7 @@ from pathlib import Path
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import make_task
-from teachers_torch.config import TeacherSettings
+from teachers_torch.settings import TeacherSettings
 from teachers_torch.registry import TEACHERS, identity, kind
 from teachers_torch.store import load, save
 from teachers_torch.tuning import tune

@@ -6,8 +6,9 @@ import pytest
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import make_task
-from teachers_torch.config import PrecomputedConfig, TeacherSettings
+from teachers_torch.config import PrecomputedConfig
 from teachers_torch.given.precomputed import KIND, PrecomputedTeacher, content_digest
+from teachers_torch.settings import TeacherSettings
 from tests.teachers_torch.worlds import ring_world
 
 DATASET = ring_world(users=4, items=6, length=5)
