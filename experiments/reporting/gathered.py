@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-
+from experiments.reporting.templates import render
 from experiments.reporting.wording import MISSING
 from prmkd_jax.common.files import write_text
 
@@ -104,18 +103,8 @@ def write_gathered(
         sections: what is finished.
         missing: study that isn't there, or isn't finished → why, or how it is made.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"setting": _setting, "image": _image, "words": _is_words}
-    page = environment.get_template("gathered.html").render(
-        title=title, sections=sections, missing=missing
-    )
+    filters = {"setting": _setting, "image": _image, "words": _is_words}
+    page = render("gathered.html", filters, title=title, sections=sections, missing=missing)
     write_text(path, page)
 
 

@@ -4,14 +4,13 @@ import json
 import re
 from pathlib import Path
 
-import jinja2
-
 from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
 from experiments.reporting.groups import Group, group_variants, teachers_in_order
 from experiments.reporting.list_table import LISTS, list_cells
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
 from experiments.reporting.results import Results, Timing, VariantResult
 from experiments.reporting.tables import teacher_rows, untrained, untrained_rows, variant_row
+from experiments.reporting.templates import render
 from experiments.reporting.wording import (
     MISSING,
     NO_BREAK,
@@ -52,15 +51,7 @@ def write_report(
         timing: see docs/records.md; a time that is missing shows as a dash.
         names: names of the files next to the page that hold both.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    filters = {
         "decimals": decimals,
         "percent": unbroken,
         "p_value": p_value_typeset,
@@ -69,7 +60,9 @@ def write_report(
         "seconds": lambda duration: seconds(duration).replace(" ", NO_BREAK),
         "setting": _setting,
     }
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
+        filters,
         results={**results, "teachers": teachers_in_order(results)},
         timing=timing,
         files=dict(zip(("results", "timing"), names, strict=True)),
