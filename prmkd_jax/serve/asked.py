@@ -43,6 +43,12 @@ class Filters(NamedTuple):
     denied: list[list[int]] | None
     seen: bool
 
+    def part(self, part: slice) -> "Filters":
+        """Those of some histories."""
+        allowed = None if self.allowed is None else self.allowed[part]
+        denied = None if self.denied is None else self.denied[part]
+        return Filters(self.valid, allowed, denied, self.seen)
+
 
 class Ids:
     """The ids that a student knows, each with its row.

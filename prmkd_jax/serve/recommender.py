@@ -5,33 +5,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.ops.arrays import Array
-from prmkd_jax.serve.asked import Filters, Histories, Ids, ItemLists
-from prmkd_jax.serve.compiled import (
-    Structure,
-    best_items,
-    encode_rows,
-    ranks_of,
-    similar_items,
-)
+from prmkd_jax.serve.asked import Ids, ItemLists
 from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, read_explanation
 from prmkd_jax.serve.exported import Exported, read_exported
-from prmkd_jax.serve.judge import JUDGED_K, judge, judging_items
 from prmkd_jax.serve.new_items import Map, RowMap, check_new, choose_map, extend, text_vectors
-from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
+from prmkd_jax.serve.rows import MOST_ROWS
+from prmkd_jax.serve.scorer import Scorer
 from prmkd_jax.serve.self_check import CHECK, check_answers
-from prmkd_jax.serve.users import own_vectors, with_mean_user
-from prmkd_jax.students.registry import about
-from prmkd_jax.students.student import structure
-
-# Least k that is compiled; it grows by doubling.
-_LEAST_K = 16
 
 
 class Recommended(NamedTuple):
@@ -91,10 +75,7 @@ class Recommender:
         self.exported = exported
         self.explanation = explanation
         self.map: Map | None = None
-        self._said = about(exported.config.student)
-        self._graphdef = Structure(structure(exported.config, exported.facts))
-        self._params = jax.tree.map(jnp.asarray, with_mean_user(exported.params))
-        self._items = jnp.asarray(exported.items)
+        self._scorer = Scorer(exported)
         self._ids = Ids(exported.item_ids, exported.user_ids or ())
 
     @classmethod
@@ -158,10 +139,10 @@ class Recommender:
         for first in range(0, len(histories), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
             some = read.part(part)
-            items, scores = self._best(some, filters, part, k)
+            items, scores = self._scorer.best(some, filters.part(part), k)
             for row, (known, unknown, user) in enumerate(zip(*some, strict=True)):
                 found: list[Recommended] = []
-                if self._answerable(known, user):
+                if self._scorer.answerable(known, user):
                     found = self._recommended(items[row, :k], scores[row, :k], named)
                 answers.append(Answer(found, unknown, known_user=user >= 0))
         if explain and self.explanation is not None:
@@ -249,27 +230,13 @@ class Recommender:
         for first in range(0, len(histories), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
             some = read.part(part)
-            rows = padded_rows(len(some.items))
-            seen = [sorted(set(each)) if filter_seen else [] for each in some.items]
-            ranked = ranks_of(
-                self._graphdef,
-                self._params,
-                self._queries(some, rows),
-                self._items,
-                jnp.asarray(padded_lists(wanted[part], rows, least=1)),
-                jnp.asarray(padded_lists(seen, rows)),
-            )
-            found = np.asarray(ranked)
-            answerable = map(self._answerable, some.items, some.users)
+            found = self._scorer.ranks(some, wanted[part], filter_seen)
+            answerable = map(self._scorer.answerable, some.items, some.users)
             # Padding follows in both directions.
             for row, ids, known in zip(found.tolist(), wanted[part], answerable, strict=False):
                 pairs = zip(row, ids, strict=False)
                 out.append([rank if known and item >= 0 else float("inf") for rank, item in pairs])
         return out
-
-    def _answerable(self, items: list[int], user: int) -> bool:
-        """Whether anything is known of whom to recommend to."""
-        return bool(items) or (user >= 0 and not self._said.user_vector_per_prefix)
 
     def similar(self, item: str, k: int = 10, *, explain: bool = False) -> list[Recommended]:
         """The items whose vectors have the largest cosine with an item's own.
@@ -284,10 +251,9 @@ class Recommender:
         """
         if item not in self._ids.items:
             raise UserError(f"similar: found item {item!r}, expected one that the student knows")
-        row = self._ids.items[item]
-        best = similar_items(self._directions, jnp.int32(row), self._compiled_k(k))
-        items, scores = np.asarray(best.items)[0, :k], np.asarray(best.scores)[0, :k]
-        return self._recommended(items, scores, self.exported.titles if explain else None)
+        items, scores = self._scorer.similar(self._ids.items[item], k)
+        titles = self.exported.titles if explain else None
+        return self._recommended(items[0, :k], scores[0, :k], titles)
 
     def add_items(
         self,
@@ -328,7 +294,7 @@ class Recommender:
         check_new(self.exported, ids, new, known, titles)
         table = np.asarray(self.exported.items, np.float64)
         rows = RowMap(known, seed)
-        chosen = choose_map(rows, table, self._judge())
+        chosen = choose_map(rows, table, self._scorer.judge())
 
         def rows_for(own: np.ndarray) -> np.ndarray:
             return rows.rows(own.astype(np.float64), new, chosen.strength, chosen.gain)
@@ -352,71 +318,6 @@ class Recommender:
             return text_vectors(titles, known), text_vectors(known, known)
         both = np.asarray(encode([*known, *titles]))
         return both[len(known) :], both[: len(known)]
-
-    def _judge(self) -> Callable[[np.ndarray, np.ndarray], float]:
-        """Judges rows of known items by the answers to one-item histories, see `serve.judge`."""
-        items = [[row] for row in judging_items(len(self._ids.items))]
-        blocks = []
-        for first in range(0, len(items), MOST_ROWS):
-            part = items[first : first + MOST_ROWS]
-            some = Histories(part, [0] * len(part), [-1] * len(part))
-            blocks.append(self._queries(some, padded_rows(len(part)))[: len(part)])
-        queries = jnp.concatenate(blocks)
-        seen = jnp.asarray(items, jnp.int32)
-
-        def best(table: Float[Array, "V D"]) -> np.ndarray:
-            valid = jnp.ones(len(table), bool)
-            k = min(JUDGED_K, len(table))
-            found = best_items(self._graphdef, self._params, queries, table, k, seen, None, valid)
-            return np.asarray(found.items)
-
-        return judge(self._items, best)
-
-    @cached_property
-    def _directions(self) -> Float[Array, "V D"]:
-        """Item vectors of length 1, without the columns that hold a bias."""
-        similar_by, table = self._said.similar_by, self._items
-        if similar_by is not None:
-            table = table[:, : similar_by(self.exported.config)]
-        return table / jnp.maximum(jnp.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
-
-    def _best(
-        self, read: Histories, filters: Filters, part: slice, k: int
-    ) -> tuple[Int32[np.ndarray, "rows most"], Float32[np.ndarray, "rows most"]]:
-        """Items and scores, best first; rows past the last history mean nothing."""
-        rows = padded_rows(len(read.items))
-        excluded = [sorted(set(items)) if filters.seen else [] for items in read.items]
-        if filters.denied is not None:
-            excluded = [a + b for a, b in zip(excluded, filters.denied[part], strict=True)]
-        included = None
-        if filters.allowed is not None:
-            included = padded_lists(filters.allowed[part], rows)
-        best = best_items(
-            self._graphdef,
-            self._params,
-            self._queries(read, rows),
-            self._items,
-            self._compiled_k(k),
-            padded_lists(excluded, rows),
-            included,
-            filters.valid,
-        )
-        return np.asarray(best.items), np.asarray(best.scores)
-
-    def _compiled_k(self, k: int) -> int:
-        """The next size that is compiled; more than all items are not asked for."""
-        return doubled(min(k, len(self._ids.items)), _LEAST_K)
-
-    def _queries(self, read: Histories, rows: int) -> Float[Array, "rows D"]:
-        """The user vectors."""
-        if not self._said.user_vector_per_prefix:
-            return jnp.asarray(own_vectors(self.exported, read, rows))
-        # The row after the last user's is the mean user's.
-        mean = len(self._ids.users)
-        users = [mean if user < 0 else user for user in read.users]
-        window = self.exported.facts.window
-        packed, slots = history_rows(read.items, users, window, self._said.own_slot, rows)
-        return encode_rows(self._graphdef, self._params, packed, slots)
 
     def _recommended(
         self,

@@ -12,6 +12,7 @@ from prmkd_jax.serve import recommender as module
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.new_items import Map, Ridge, RowMap, choose_map, text_vectors
 from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.serve.scorer import Scorer
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import window
 from prmkd_jax.students.student import create_student
@@ -158,7 +159,7 @@ def test_rows_that_vectors_tell_exactly_are_found(served, name, monkeypatch):
 def test_held_out_items_are_judged_by_the_lists_that_they_should_be_in(served, name):
     """1 for the true rows, and for others the count by hand."""
     recommender = served(name)
-    judge = recommender._judge()
+    judge = Scorer(recommender.exported).judge()
     table = np.asarray(recommender.exported.items, np.float64)
     held = np.arange(0, ITEMS, 4)
     assert judge(held, table[held]) == 1.0

@@ -17,6 +17,7 @@ import pytest
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.serve.exported import read_exported
 from prmkd_jax.serve.http import service as service_module
 from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
@@ -316,8 +317,7 @@ def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
 def test_one_requests_mistake_is_not_its_neighbours(tmp_path):
     """A batch in which the model refuses one user."""
     folder = export(tmp_path / "lightgcn", WORLD, 1, "lightgcn")
-    recommender = Recommender.load(folder)
-    recommender.exported = dataclasses.replace(recommender.exported, fold_in=None)
+    recommender = Recommender(dataclasses.replace(read_exported(folder), fold_in=None))
     jobs = [Job([["i1"]], 5, ["u1"]), Job([["i1"]], 5, ["stranger"]), Job([["i2"]], 5, ["u2"])]
     first, refused, last = answer_jobs(recommender, jobs, 40)
     assert isinstance(refused, UserError)
