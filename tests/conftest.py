@@ -8,7 +8,9 @@ import os
 import tempfile
 
 import hypothesis
+import pytest
 
+from tests.browser import browser
 from tests.checking import check_signatures
 
 _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
@@ -32,6 +34,13 @@ hypothesis.settings.load_profile("repeatable")
 CHECKED = ("prmkd_jax.ops", "prmkd_jax.distill", "prmkd_jax.students")
 if not os.environ.get("PRMKD_TESTS_UNCHECKED"):
     check_signatures(CHECKED)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser without a window; tests that ask for it are skipped where none is installed."""
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 def pytest_unconfigure():

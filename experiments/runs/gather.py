@@ -22,6 +22,7 @@ WANTED: Mapping[str, str] = {
     "table3": "study table3 --flagfile=table3.cfg",
     "ablation": "study ablation --flagfile=ablation.cfg",
     "students": "study universality --flagfile=students.cfg",
+    "sources": "study sources --flagfile=sources.cfg",
     "rivals": "study rivals --flagfile=rivals.cfg",
     "sensitivity": "study sensitivity --flagfile=sensitivity.cfg",
     "temporal": "study temporal --flagfile=temporal.cfg",

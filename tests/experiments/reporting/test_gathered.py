@@ -13,7 +13,6 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import write_sealed_json
 from tests.experiments.calls import make_call
 from tests.experiments.fake_run import fake_results, fake_timing, one_seed_results
-from tests.serve.http.browser import browser
 
 WIDTHS = (1280, 390)
 
@@ -99,12 +98,6 @@ def test_markdown_is_read_in_parts():
     assert [block.kind for block in blocks] == ["text", "table", "text", "item"]
     assert blocks[1].head == ["a", ""]
     assert blocks[1].rows == [["1", ""], ["2", "3"]]
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    with browser(tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -11,7 +11,6 @@ from prmkd_jax.serve.artifact import write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView
 from prmkd_jax.serve.recommender import Recommender
-from tests.serve.http.browser import browser
 from tests.serve.http.running import export, running
 from tests.worlds import random_world
 
@@ -73,12 +72,6 @@ def page(tmp_path_factory):
         max_histories=8,
     ) as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("width", WIDTHS)
