@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,11 +56,15 @@ INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
 
 def rows(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
     """The measurements as a suite's rows; of what is repeated they are medians."""
-    return [once(name, value, unit) for name, value, unit in measure(settings, config.repeats)]
+    found = []
+    for name, value, unit in measure(settings, config.repeats):
+        say(f"{name}: {value:.4g} {unit}".rstrip())
+        found.append(once(name, value, unit))
+    return found
 
 
-def measure(settings: Settings, repeats: int) -> list[Measurement]:
-    """All measurements.
+def measure(settings: Settings, repeats: int) -> Iterator[Measurement]:
+    """All measurements, each as soon as it is made.
 
     Raises:
         UserError: there is no teacher.
@@ -71,9 +75,9 @@ def measure(settings: Settings, repeats: int) -> list[Measurement]:
     seed = settings.run.seeds[0]
     plain = plain_run(task, student_facts(task, settings), settings, seed, Path())
     speeds = machine_speeds()
-    measured = speeds.measurements()
+    yield from speeds.measurements()
     step = _time_steps("plain", plain, repeats)
-    measured += step.measurements(speeds)
+    yield from step.measurements(speeds)
     teachers = _untuned_teachers(task, settings)
     live = LiveTeachers(teachers)
     sources = _random_vectors(task, teachers, live)
@@ -84,19 +88,18 @@ def measure(settings: Settings, repeats: int) -> list[Measurement]:
         timed = _time_steps(
             f"distilled ({side})", dataclasses.replace(distilled, teachers=bank), repeats
         )
-        measured += timed.measurements(speeds)
+        yield from timed.measurements(speeds)
         seconds[side] = timed.step
-        measured.append(Measurement(f"distilled ({side}) / plain step", timed.step / step.step, ""))
+        yield Measurement(f"distilled ({side}) / plain step", timed.step / step.step, "")
     live_input = _live_input_seconds(distilled)
-    measured.append(Measurement("distilled (live) input", live_input, "s"))
+    yield Measurement("distilled (live) input", live_input, "s")
     ratio = (seconds["torch"] + live_input) / step.step
-    measured.append(Measurement("distilled (live) with input / plain step", ratio, ""))
-    measured.append(Measurement("ranking of all users", _ranking_seconds(plain), "s"))
+    yield Measurement("distilled (live) with input / plain step", ratio, "")
+    yield Measurement("ranking of all users", _ranking_seconds(plain), "s")
     for teacher in teachers:
         if kind(teacher.name).reads_tokens:
             assert isinstance(teacher, RecformerTeacher)
-            measured += recformer_speed(teacher, task.split.train_end, seed)
-    return measured
+            yield from recformer_speed(teacher, task.split.train_end, seed)
 
 
 def recformer_speed(

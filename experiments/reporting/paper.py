@@ -94,17 +94,27 @@ def paper_value(data: str, model: str, metric: str) -> float | None:
     0.0627
     """
     table = {name.lower(): metrics for name, metrics in TABLE3.items()}.get(data.lower(), {})
-    column = _column(model)
-    if column is None or metric not in table:
+    name = _papers_name(model)
+    if name not in MODELS or metric not in table:
         return None
-    return table[metric][column]
+    return table[metric][MODELS.index(name)]
 
 
-def _column(model: str) -> int | None:
-    # The paper's UniSRec has an ID embedding; ours without one is another model.
-    known = {"UniSRec text+ID": "UniSRec", "PRM-KD (SASRec)": "PRM-KD"}
-    name = known.get(model, model)
-    return MODELS.index(name) if name in MODELS else None
+def paper_costs(model: str) -> tuple[float, float, float] | None:
+    """A row of Table 4; None where the paper has none.
+
+    >>> paper_costs("UniSRec text+ID")
+    (2.7, 51.5, 1.9)
+    """
+    return TABLE4.get(_papers_name(model))
+
+
+def _papers_name(model: str) -> str:
+    """The paper's name of a model, or ours where it has none.
+
+    Its UniSRec has an ID embedding; ours without one is another model.
+    """
+    return {"UniSRec text+ID": "UniSRec", "PRM-KD (SASRec)": "PRM-KD"}.get(model, model)
 
 
 def impossible_steps(metrics: Mapping[str, float], rounding: float = 5e-5) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from matplotlib.axes import Axes
 
 from experiments.cli.command import Call
-from experiments.reporting.paper import TABLE4
+from experiments.reporting.paper import paper_costs
 from experiments.reporting.plotting import COLOURS, Sketch
 from experiments.reporting.results import Results, Timing
 from experiments.reporting.tables import SHOWN
@@ -111,7 +111,7 @@ def model_rows(
                     "bytes_held": sizes["bytes_held"],
                     "p50_ms": latency["p50_ms"],
                     "test": {metric: test[metric] for metric in ("Recall@10", SHOWN)},
-                    "paper": TABLE4.get(_papers_name(label)),
+                    "paper": paper_costs(label),
                 }
             )
     return rows
@@ -128,10 +128,6 @@ def _epoch_seconds(results: Results, timing: Timing) -> dict[str, float]:
         epochs = cast("dict[str, Any]", teacher).get("epochs")
         found[teacher["label"]] = tuned / epochs if tuned and epochs else None
     return {label: value for label, value in found.items() if value is not None}
-
-
-def _papers_name(label: str) -> str:
-    return {"UniSRec text+ID": "UniSRec", "PRM-KD (SASRec)": "PRM-KD"}.get(label, label)
 
 
 def markdown(name: str, rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ def test_recformers_speed_counts_real_tokens(monkeypatch):
 def test_a_bench_without_teachers_is_refused():
     """A traceback once the plain student is measured."""
     with pytest.raises(UserError, match="--teachers: found none, expected at least one"):
-        measure(settings_from(parse(["--teachers="], GROUPS).configs), 1)
+        list(measure(settings_from(parse(["--teachers="], GROUPS).configs), 1))
 
 
 def test_every_number_has_a_unit_and_each_teacher_its_own_width(tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_every_number_has_a_unit_and_each_teacher_its_own_width(tmp_path, monkey
     wider = dataclasses.replace(settings.teachers.get(UniM2RecConfig), hidden_size=12)
     of = {**settings.teachers.of, UniM2RecConfig: wider}
     teachers = dataclasses.replace(settings.teachers, of=of)
-    measured = measure(dataclasses.replace(settings, teachers=teachers), 5)
+    measured = list(measure(dataclasses.replace(settings, teachers=teachers), 5))
     assert widths == [("unisrec", 8, 8), ("unim2rec", 12, 12)]
     names = [name for name, _, _ in measured]
     assert len(set(names)) == len(names)
