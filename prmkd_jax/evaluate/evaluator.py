@@ -97,22 +97,31 @@ class Evaluator:
         Raises:
             FloatingPointError: if a score is nan or infinite; such a row has no rank.
         """
+        return self.with_best(params, 0)[0]
+
+    def with_best(self, params: dict, k: int) -> tuple[UserRanks, BestItems]:
+        """Ranks every instance and finds its k best items, fewer where there are fewer items.
+
+        Raises:
+            FloatingPointError: as `__call__`.
+        """
         queries = self.queries(params)
         items = _items(self._graphdef, params)
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
-            parts.append(
-                _rank(
-                    self._graphdef,
-                    params,
-                    queries[block],
-                    items,
-                    self._targets[block],
-                    self._histories.pairs(first, min(block.stop, self._count), self._pairs),
-                )
+            seen = self._histories.pairs(first, min(block.stop, self._count), self._pairs)
+            ranks, best = _rank(
+                self._graphdef,
+                params,
+                min(k, self._num_items),
+                queries[block],
+                items,
+                self._targets[block],
+                seen,
             )
-        all_items, unseen_items, finite = (
+            parts.append((*ranks, *best))
+        all_items, unseen_items, finite, found, confidence = (
             np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)
         )
         if not finite.all():
@@ -120,20 +129,8 @@ class Evaluator:
                 f"{np.sum(~finite)} of {self._count} users have a score that is not finite, "
                 "which has no rank"
             )
-        return UserRanks(all_items.astype(float), unseen_items.astype(float))
-
-    def best(self, params: dict, k: int) -> BestItems:
-        """The k best items of every instance, fewer where there are fewer items."""
-        queries, items = self.queries(params), _items(self._graphdef, params)
-        k = min(k, self._num_items)
-        parts = [
-            _best(self._graphdef, params, k, queries[first : first + self._block], items)
-            for first in range(0, self._padded, self._block)
-        ]
-        found, confidence = (
-            np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)
-        )
-        return BestItems(found.astype(np.int32), confidence.astype(np.float64))
+        ranks = UserRanks(all_items.astype(float), unseen_items.astype(float))
+        return ranks, BestItems(found, confidence.astype(float))
 
     def queries(self, params: dict) -> Float[Array, "padded D"]:
         """The instances' user vectors, padded with zeros to whole blocks."""
@@ -208,27 +205,22 @@ def _items(graphdef: nnx.GraphDef, params: dict) -> Array:
     return nnx.merge(graphdef, nnx.State(params)).items()
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def _rank(
     graphdef: nnx.GraphDef,
     params: dict,
+    k: int,
     queries: Array,
     items: Array,
     targets: Array,
     seen: Array,
-) -> Ranks:
-    student = nnx.merge(graphdef, nnx.State(params))
-    return rank_targets(student.score(queries, items), targets, seen)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _best(
-    graphdef: nnx.GraphDef, params: dict, k: int, queries: Array, items: Array
-) -> tuple[Array, Array]:
+) -> tuple[Ranks, tuple[Array, Array]]:
+    """The ranks of a block, its k best items and their share of the softmax."""
     student = nnx.merge(graphdef, nnx.State(params))
     scores = student.score(queries, items)
     best, found = jax.lax.top_k(scores, k)
-    return found, jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
+    share = jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
+    return rank_targets(scores, targets, seen), (found, share)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -276,7 +276,7 @@ def rank_test(run: Run, trained: Trained) -> tuple[UserRanks, BestItems] | tuple
     if not run.rank_test:
         return None, None
     evaluator = make_evaluator(run, trained.graphdef, run.task.split.test)
-    return evaluator(trained.params), evaluator.best(trained.params, LISTED)
+    return evaluator.with_best(trained.params, LISTED)
 
 
 def _fitted(run: Run, trained: Trained) -> Fitted:

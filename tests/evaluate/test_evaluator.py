@@ -193,7 +193,7 @@ def test_one_long_history_costs_nobody_else():
 def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores():
     """Padding among the lists, another user's list, or a share of the list alone."""
     made = make(SPLIT.test)
-    found = made.best(PARAMS, 5)
+    _, found = made.with_best(PARAMS, 5)
     count = len(SPLIT.test)
     assert found.items.shape == (count, 5)
     queries = np.asarray(made.queries(PARAMS), np.float64)[:count]
@@ -211,5 +211,6 @@ def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores()
     assert hits[ranks < 4].all()
     assert not hits[ranks > 5].any()
     # A list can't be longer than the catalogue.
-    assert made.best(PARAMS, 100).items.shape == (count, WORLD.num_items)
-    np.testing.assert_allclose(made.best(PARAMS, 100).confidence, 1, rtol=1e-5)
+    _, every = made.with_best(PARAMS, 100)
+    assert every.items.shape == (count, WORLD.num_items)
+    np.testing.assert_allclose(every.confidence, 1, rtol=1e-5)
