@@ -29,7 +29,7 @@ class ItemRows:
 
     def __getitem__(self, items: Int[Array, "..."]) -> Float[Array, "... E"]:
         """Vectors of items, all of which must be among `ids`."""
-        return self.vectors[places(self.ids, items)]
+        return self.vectors[rows_of(self, items)]
 
 
 def places(
@@ -37,6 +37,11 @@ def places(
 ) -> Int[Array, "..."]:
     """Where items stand among ascending ids."""
     return jnp.searchsorted(ids, jnp.asarray(items)).astype(jnp.int32)
+
+
+def rows_of(vectors: Float[Array, "V E"] | ItemRows, items: Int[Array, "..."]) -> Int[Array, "..."]:
+    """Where items stand in tables that have the same rows as `vectors`."""
+    return places(vectors.ids, items) if isinstance(vectors, ItemRows) else items
 
 
 def count(items: Float[Array, "V E"] | ItemRows) -> int:

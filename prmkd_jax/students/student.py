@@ -63,7 +63,14 @@ class Regularized(Protocol):
     def embedding_norms(
         self, users: Int[Array, " B"], positives: Int[Array, " B"], negatives: Int[Array, " B"]
     ) -> Float[Array, " B"]:
-        """Half the squared norm of a row's embeddings."""
+        """Half the squared norm of an instance's embeddings.
+
+        Args:
+            users: user ids.
+            positives: rows of the targets in the student's tables: their item ids, but under
+                `--lazy_adam`, where the tables have the rows alone that a step reads.
+            negatives: rows of the drawn items, likewise.
+        """
         ...
 
 

@@ -20,7 +20,7 @@ from prmkd_jax.ops.negatives import (
     seen_items,
     unseen_items,
 )
-from prmkd_jax.ops.rows import ItemRows, count
+from prmkd_jax.ops.rows import ItemRows, count, rows_of
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
@@ -56,10 +56,10 @@ class Loss(NamedTuple):
 
     Attributes:
         prepare: (task, facts) → what `losses` needs to know of the training part.
-        losses: (config, student, batch, prepared, key) → the loss of each instance [B]. Of the
+        losses: (config, student, batch, prepared, drawn) → the loss of each instance [B]. Of the
             student it uses `score`, and `embedding_norms` where there is one.
-        draw: (config, prepared, users [B], number of items, key) → the items that `losses` draws;
-            None for a loss over all items.
+        draw: (config, prepared, users [B], number of items, key) → the items that `losses` is
+            given as drawn; None for a loss over all items.
     """
 
     prepare: Callable[[Task, Facts], Prepared]
@@ -76,7 +76,7 @@ def _softmax(
     student: Student,
     batch: Instances,
     prepared: Prepared,
-    key: Key[Array, ""],
+    drawn: Int[Array, " none"],
 ) -> Float[Array, " B"]:
     if isinstance(batch.items, ItemRows):
         raise ValueError("a softmax over all items needs all rows")
@@ -96,7 +96,7 @@ def _draw_popular(
 ) -> Int[Array, " S"]:
     if not isinstance(prepared, Popularity):
         raise ValueError("sampled_softmax needs the items' popularity")
-    return popular_items(_drawing(key), prepared, config.num_negatives)
+    return popular_items(key, prepared, config.num_negatives)
 
 
 def _sampled_softmax(
@@ -104,10 +104,9 @@ def _sampled_softmax(
     student: Student,
     batch: Instances,
     prepared: Prepared,
-    key: Key[Array, ""],
+    drawn: Int[Array, " S"],
 ) -> Float[Array, " B"]:
     """The draws are shared among the instances, so that scoring them is one product."""
-    drawn = _draw_popular(config, prepared, batch.users, count(batch.items), key)
     assert isinstance(prepared, Popularity)
     positive, scores, hits = _against(student, batch, drawn)
     log_expected = jnp.asarray(prepared.log_q)[drawn] + math.log(config.num_negatives)
@@ -121,7 +120,7 @@ def _draw_uniform(
     num_items: int,
     key: Key[Array, ""],
 ) -> Int[Array, " S"]:
-    return jax.random.randint(_drawing(key), (config.num_negatives,), 0, num_items)
+    return jax.random.randint(key, (config.num_negatives,), 0, num_items)
 
 
 def _uniform_softmax(
@@ -129,14 +128,13 @@ def _uniform_softmax(
     student: Student,
     batch: Instances,
     prepared: Prepared,
-    key: Key[Array, ""],
+    drawn: Int[Array, " S"],
 ) -> Float[Array, " B"]:
     """The draws, uniform over the items, are shared among the instances, and not corrected.
 
     A draw stands for itself alone, so the negatives weigh S / V of what they do in the softmax
     over all items: the loss of RecTools' eSASRec (arXiv 2508.06450), which draws for each row.
     """
-    drawn = _draw_uniform(config, prepared, batch.users, count(batch.items), key)
     positive, scores, hits = _against(student, batch, drawn)
     return sampled_cross_entropy(positive, scores, jnp.zeros(len(drawn)), hits)
 
@@ -146,13 +144,11 @@ def _gbce(
     student: Student,
     batch: Instances,
     prepared: Prepared,
-    key: Key[Array, ""],
+    drawn: Int[Array, " S"],
 ) -> Float[Array, " B"]:
     """The draws, uniform over the items, are shared among the instances."""
-    num_items = count(batch.items)
-    drawn = _draw_uniform(config, prepared, batch.users, num_items, key)
     positive, scores, hits = _against(student, batch, drawn)
-    return generalized_bce(positive, scores, hits, num_items, config.gbce_t)
+    return generalized_bce(positive, scores, hits, count(batch.items), config.gbce_t)
 
 
 def _seen(task: Task, facts: Facts) -> Seen:
@@ -176,7 +172,7 @@ def _draw_unseen(
 ) -> Int[Array, " B"]:
     if not isinstance(prepared, Seen):
         raise ValueError("bpr needs the items that every user has seen")
-    return unseen_items(_drawing(key), prepared, users, num_items)
+    return unseen_items(key, prepared, users, num_items)
 
 
 def _bpr(
@@ -184,14 +180,15 @@ def _bpr(
     student: Student,
     batch: Instances,
     prepared: Prepared,
-    key: Key[Array, ""],
+    drawn: Int[Array, " B"],
 ) -> Float[Array, " B"]:
     """One draw an instance, among the items that its user has not trained on."""
-    drawn = _draw_unseen(config, prepared, batch.users, count(batch.items), key)
     positive = _paired(student, batch.queries, batch.items[batch.targets])
     losses = bpr(positive, _paired(student, batch.queries, batch.items[drawn]))
     if isinstance(student, Regularized):
-        norms = student.embedding_norms(batch.users, batch.targets, drawn)
+        # The student's tables have the rows that `items` has.
+        targets, drawn = (rows_of(batch.items, ids) for ids in (batch.targets, drawn))
+        norms = student.embedding_norms(batch.users, targets, drawn)
         losses += config.embedding_l2 * norms
     return losses
 
@@ -211,9 +208,45 @@ def loss_of(config: StudentConfig) -> Loss:
     return LOSSES[loss_name(config)]
 
 
-def _drawing(key: Key[Array, ""]) -> Key[Array, ""]:
-    """The key of a step's negatives."""
-    return jax.random.fold_in(key, _NEGATIVES)
+def draw_items(
+    config: StudentConfig,
+    prepared: Prepared,
+    users: Int[Array, " B"],
+    num_items: int,
+    key: Key[Array, ""],
+) -> Int[Array, " N"]:
+    """The items that a step's loss draws; none for a loss over all items.
+
+    Args:
+        config: says which loss.
+        prepared: of that loss.
+        users: the instances' users.
+        num_items: number of all items.
+        key: the step's; equal keys draw equal items.
+
+    Raises:
+        ValueError: the loss was not prepared.
+    """
+    draw = loss_of(config).draw
+    if draw is None:
+        return jnp.zeros(0, jnp.int32)
+    return draw(config, prepared, users, num_items, jax.random.fold_in(key, _NEGATIVES))
+
+
+def own_losses(
+    config: StudentConfig,
+    student: Student,
+    batch: Instances,
+    prepared: Prepared,
+    key: Key[Array, ""],
+) -> Float[Array, " B"]:
+    """The student's own loss of each instance, against the items of `draw_items`.
+
+    Raises:
+        ValueError: the loss was not prepared, or needs rows of more items than it is given.
+    """
+    drawn = draw_items(config, prepared, batch.users, count(batch.items), key)
+    return loss_of(config).losses(config, student, batch, prepared, drawn)
 
 
 def _against(

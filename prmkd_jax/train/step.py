@@ -20,7 +20,7 @@ from prmkd_jax.ops.rows import ItemRows, places
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import HasAuxiliary, Params, Student
 from prmkd_jax.train.inputs import Constants, DistillBatch
-from prmkd_jax.train.objective import Instances, loss_of
+from prmkd_jax.train.objective import Instances, draw_items, own_losses
 from prmkd_jax.train.rows import Tables, needed_items, put_rows, take_rows
 from prmkd_jax.train.sharding import (
     BATCH,
@@ -176,12 +176,14 @@ def _read_items(
     key: Key[Array, ""],
 ) -> Int[Array, " M"]:
     """The items that a step reads: `needed_items` with those that its loss draws."""
-    draw = loss_of(student_config).draw
-    if draw is None:
-        raise ValueError("a loss over all items needs all rows")
-    users = batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
-    drawn = draw(student_config, constants.prepared, users, lazy.num_items, key)
+    # Of the same key, so those that `own_losses` draws.
+    drawn = draw_items(student_config, constants.prepared, _users(batch), lazy.num_items, key)
     return needed_items(batch, distill, drawn, lazy.num_items)
+
+
+def _users(batch: Batch) -> Int[Array, " B"]:
+    """Each instance's user."""
+    return batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
 
 
 def _batch_loss(
@@ -215,10 +217,8 @@ def _batch_loss(
         mask = batch.is_instance.reshape(-1, *[1] * (values.ndim - 1))
         return jnp.where(mask, values, 0.0).sum(0) / num_instances
 
-    users = batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
-    instances = Instances(queries, items, jnp.asarray(batch.targets), users)
-    loss = loss_of(student_config)
-    ce = mean(loss.losses(student_config, student, instances, constants.prepared, key))
+    instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch))
+    ce = mean(own_losses(student_config, student, instances, constants.prepared, key))
     kd = jnp.float32(0.0)
     measures = None
     if config is not None:

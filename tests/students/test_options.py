@@ -10,7 +10,7 @@ from prmkd_jax.students.config import BUILT_IN, StudentConfig
 from prmkd_jax.students.registry import about, window
 from prmkd_jax.students.student import HasAuxiliary, create_student
 from prmkd_jax.train.inputs import training_batches
-from prmkd_jax.train.objective import Instances, loss_of
+from prmkd_jax.train.objective import Instances, loss_of, own_losses
 from tests.worlds import MAX_SEQ_LEN, facts, make_run, random_world, student_config, task_of
 
 WORLD, OTHER = random_world(users=12, items=20), random_world(users=9, items=15, seed=8)
@@ -36,8 +36,7 @@ def trained(config: StudentConfig) -> str:
     known_facts = facts(WORLD, length, second)
     run = make_run(WORLD, Path("unused"), student=config, max_seq_len=length)
     batch = next(iter(training_batches(run).epoch(0)))
-    own = loss_of(config)
-    prepared = own.prepare(task_of(WORLD), known_facts)
+    prepared = loss_of(config).prepare(task_of(WORLD), known_facts)
 
     def losses(key):
         student, rngs = nnx.merge(*create_student(config, known_facts, 0)), nnx.Rngs(key)
@@ -45,7 +44,7 @@ def trained(config: StudentConfig) -> str:
         further = student.auxiliary(batch.rows, rngs) if isinstance(student, HasAuxiliary) else 0
         users = batch.at_targets(batch.rows.users.reshape(-1))
         instances = Instances(queries, items, batch.targets, users)
-        return own.losses(config, student, instances, prepared, key), further
+        return own_losses(config, student, instances, prepared, key), further
 
     # Functions are printed with their addresses.
     return re.sub("0x[0-9a-f]+", "", str(jax.make_jaxpr(losses)(jax.random.key(0))))

@@ -11,11 +11,12 @@ from flax import nnx
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.ops.rows import ItemRows
 from prmkd_jax.students.config import LOSSES, StudentConfig
 from prmkd_jax.students.registry import loss_name
 from prmkd_jax.train import objective
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
-from prmkd_jax.train.objective import Instances, loss_of
+from prmkd_jax.train.objective import Instances, draw_items, loss_of, own_losses
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.run import fresh_student
 from prmkd_jax.train.sharding import make_mesh, place
@@ -86,13 +87,12 @@ LOGITS = np.asarray(Scorer().score(QUERIES, ITEMS), dtype=float)
 
 def losses(loss, student=None, key=KEY, **changes):
     config = StudentConfig(**{"loss": loss, "num_negatives": DRAWN, **changes})
-    own = loss_of(config)
-    prepared = own.prepare(TASK, FACTS)
+    prepared = loss_of(config).prepare(TASK, FACTS)
 
     @jax.jit
     def run(queries, items):
         batch = Instances(queries, items, jnp.asarray(BATCH.targets), jnp.asarray(USERS))
-        return own.losses(config, student or Scorer(), batch, prepared, key)
+        return own_losses(config, student or Scorer(), batch, prepared, key)
 
     return np.asarray(run(QUERIES, ITEMS))
 
@@ -205,7 +205,7 @@ def test_gbce_has_the_rate_of_its_draws():
     """β of another number of draws or items, or a hit that counts."""
     flat = Instances(np.zeros_like(QUERIES), jnp.asarray(ITEMS), BATCH.targets, USERS)
     config = StudentConfig(loss="gbce", num_negatives=DRAWN, gbce_t=0.6)
-    found = loss_of(config).losses(config, Scorer(), flat, None, KEY)
+    found = own_losses(config, Scorer(), flat, None, KEY)
     # All scores 0: (β + N) log 2 / (1 + N), less a draw where it hits the row's target.
     beta = 1 - 0.6 * (1 - DRAWN / 24)
     possible = [(beta + n) * math.log(2) / (1 + n) for n in range(DRAWN + 1)]
@@ -246,13 +246,37 @@ def test_bpr_adds_a_students_own_l2():
         np.testing.assert_array_equal(losses(loss, Heavy()), losses(loss))
 
 
+def test_bpr_reads_a_students_own_l2_of_some_rows_at_these_rows():
+    """Ids of items as places in tables that have some rows alone, as under --lazy_adam."""
+    config = StudentConfig(loss="bpr", embedding_l2=0.01)
+    prepared = loss_of(config).prepare(TASK, FACTS)
+    norms = np.random.default_rng(3).random(25).astype(np.float32)
+
+    class Heavy(Scorer):
+        def __init__(self, rows):
+            self.rows = rows
+
+        def embedding_norms(self, users, positives, negatives):
+            return self.rows[positives] + 10 * self.rows[negatives]
+
+    def of(student, items):
+        batch = Instances(QUERIES, items, jnp.asarray(BATCH.targets), USERS)
+        return np.asarray(own_losses(config, student, batch, prepared, KEY))
+
+    drawn = draw_items(config, prepared, jnp.asarray(USERS), 25, KEY)
+    ids = np.unique(np.concatenate([BATCH.targets, drawn]))
+    assert len(ids) < 25
+    some = of(Heavy(jnp.asarray(norms[ids])), ItemRows(jnp.asarray(ITEMS[ids]), ids, 25))
+    np.testing.assert_allclose(some, of(Heavy(jnp.asarray(norms)), jnp.asarray(ITEMS)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
 def test_a_loss_that_was_not_prepared_is_an_error(loss):
     """A step that silently trains by another loss."""
     config = StudentConfig(loss=loss)
     batch = Instances(QUERIES, jnp.asarray(ITEMS), BATCH.targets, USERS)
     with pytest.raises(ValueError, match=f"{loss} needs"):
-        loss_of(config).losses(config, Scorer(), batch, None, KEY)
+        own_losses(config, Scorer(), batch, None, KEY)
 
 
 def test_every_choice_of_the_flag_is_a_loss():
@@ -311,14 +335,13 @@ def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss
 def test_every_loss_puts_the_targets_first(loss):
     """A loss that falls, but by something else than the target's rank."""
     config = StudentConfig(loss=loss, num_negatives=DRAWN)
-    own = loss_of(config)
-    prepared = own.prepare(TASK, FACTS)
+    prepared = loss_of(config).prepare(TASK, FACTS)
 
     def total(logits, key):
         # Items are unit vectors, so the queries are the logits.
         items = jnp.eye(25, dtype=jnp.float32)
         batch = Instances(logits, items, jnp.asarray(BATCH.targets), jnp.asarray(USERS))
-        return own.losses(config, Dot(), batch, prepared, key).sum()
+        return own_losses(config, Dot(), batch, prepared, key).sum()
 
     def descend(logits, key):
         return logits - jax.grad(total)(logits, key), None
