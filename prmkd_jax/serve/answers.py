@@ -4,11 +4,11 @@ While a job is under way `<output>.parts` holds `job.json`, which says what is a
 complete file for each finished block. At the end they become the output, and the folder goes.
 """
 
+import contextlib
 import itertools
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,7 +160,7 @@ def answer_file(
             summary = summary.plus(rows)
             progress(summary.histories, job.total)
         _finish(finished, output, parts, overwrite)
-        shutil.rmtree(parts)
+        _remove(parts)
     return summary
 
 
@@ -176,19 +176,36 @@ def require_output(output: Path, overwrite: bool) -> None:
         UserError: it has another suffix, or is there and may not be replaced.
     """
     require_suffix(output, "--output")
-    begun = (parts_folder(output) / _JOB).is_file()
-    if os.path.lexists(output) and not overwrite and not begun:
-        raise UserError(f"--output: found {output}, expected no such file, or --overwrite")
+    parts = parts_folder(output)
+    if os.path.lexists(output) and not overwrite and not (parts / _JOB).is_file():
+        if parts.is_dir():
+            # A kill came when the output was made and its parts were being removed.
+            with held(parts, "job"):
+                _remove(parts)
+        raise _taken(output)
+
+
+def _taken(output: Path) -> UserError:
+    return UserError(f"--output: found {output}, expected no such file, or --overwrite")
+
+
+def _remove(parts: Path) -> None:
+    """Removes what a job wrote, its sign first: parts without it belong to a finished output."""
+    (parts / _JOB).unlink(missing_ok=True)
+    remove_leftovers(parts)
+    for name in ("part-*", "joined.*", ".job.lock"):
+        for path in parts.glob(name):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a file of someone else's is in it
+        parts.rmdir()
 
 
 def _require_free(output: Path, parts: Path, job: Job, overwrite: bool) -> None:
     place = parts / _JOB
     if not place.is_file():
-        try:
-            require_output(output, overwrite)
-        except UserError:
-            shutil.rmtree(parts, ignore_errors=True)  # it holds nothing but the lock
-            raise
+        if os.path.lexists(output) and not overwrite:
+            _remove(parts)
+            raise _taken(output)
         return
     try:
         same = read_sealed_json(place) == json.loads(json.dumps(dict(job.identity)))
@@ -254,7 +271,7 @@ def _finish(finished: Sequence[Path], output: Path, parts: Path, overwrite: bool
     _join(finished, joined)
     there = os.path.lexists(output) and not overwrite
     if there and not (output.is_file() and file_digest(output) == file_digest(joined)):
-        raise UserError(f"--output: found {output}, expected no such file, or --overwrite")
+        raise _taken(output)
     os.replace(joined, output)
     flush_folder(output.parent)
 

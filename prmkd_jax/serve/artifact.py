@@ -11,8 +11,9 @@ artifact.json what the programs take and give
 manifest.json SHA-256 of every other file; it comes last
 """
 
+import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -270,7 +271,8 @@ def _write_stablehlo(folder: Path, program: Program, inner_product: bool) -> Non
         programs["user_vectors"] = (program.user_vectors, asked)
     np.savez(folder / "arrays.npz", **cast(dict[str, Any], arrays))
     for name, (function, arguments) in programs.items():
-        made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+        with _no_source_places():
+            made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
         try:
             content = made.serialize()
         except ImportError:
@@ -279,6 +281,22 @@ def _write_stablehlo(folder: Path, program: Program, inner_product: bool) -> Non
                 "'prmkd-jax[export]'"
             ) from None
         (folder / f"{name}.bin").write_bytes(content)
+
+
+@contextlib.contextmanager
+def _no_source_places() -> Iterator[None]:
+    """Programs are lowered without the files and lines that they come from.
+
+    Equal students would else give other bytes, with the paths of whoever exported them in them,
+    on every machine and under every caller.
+    """
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _write_onnx(folder: Path, program: Program, inner_product: bool) -> None:

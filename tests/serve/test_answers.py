@@ -163,6 +163,36 @@ def test_another_jobs_parts_are_not_taken_for_this_ones(tmp_path, recommender, m
         answer_file(recommender, other, output, silent)
 
 
+def test_a_kill_while_the_parts_are_removed_leaves_nothing(tmp_path, recommender, monkeypatch):
+    """Given again the command finds its output, and the rest of its parts."""
+    monkeypatch.setattr(answers, "BLOCK", 5)
+    output = tmp_path / "out.jsonl"
+
+    def kill(parts):
+        (parts / "job.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "_remove", kill)
+        with pytest.raises(KeyboardInterrupt):
+            answer_file(recommender, job(), output, silent)
+    assert any(answers.parts_folder(output).glob("part-*"))
+    whole = output.read_bytes()
+    with pytest.raises(UserError, match=r"found .*out.jsonl, expected no such file"):
+        answers.require_output(output, False)
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    assert output.read_bytes() == whole
+
+
+def test_what_others_keep_in_the_folder_of_parts_stays(tmp_path, recommender):
+    output = tmp_path / "out.jsonl"
+    kept = answers.parts_folder(output) / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("years")
+    answer_file(recommender, job(), output, silent)
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

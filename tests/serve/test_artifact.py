@@ -112,6 +112,15 @@ def test_vectors_are_read_by_numpy_alone(artefacts, tmp_path):
     assert run_reader(reader("item_ids.json"), blocked, folders, tmp_path) == "6"
 
 
+def test_no_file_says_where_it_was_made(artefacts):
+    """Paths of the exporting machine, or other bytes from every caller of the export."""
+    for path in artefacts["sasrec"].rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert str(ROOT).encode() not in content, path
+            assert b"program.py" not in content, path
+
+
 def asked(program: Program, lengths, users) -> tuple[list[list[int]], dict[str, np.ndarray]]:
     """Histories, some longer than the window, and the arrays that stand for them."""
     rng = np.random.default_rng(3)
