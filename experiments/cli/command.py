@@ -45,6 +45,8 @@ class Command:
         body: "module:function" of the function that takes the `Call`.
         variations: "module:function" of a function that takes the `Call` and gives the settings
             of every run that the command consists of; "" where that is the call's own.
+        completed: "module:function" of a function that takes the `Call` and gives it with what
+            flags that were not given follow from; "" where they have their defaults.
         topics: further words that may follow the name, and "module:object" of what each means;
             where there are any, one must be given.
         ignores: names of flags that are accepted, so that a flagfile serves several commands,
@@ -57,6 +59,7 @@ class Command:
     groups: tuple[Group, ...]
     body: str
     variations: str = ""
+    completed: str = ""
     topics: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignores: frozenset[str] = frozenset()
     interrupted: str = "interrupted; the same command goes on from here"
@@ -79,6 +82,7 @@ class Call:
         reporter: shows progress and warnings.
         runtime: lines about memory and threads, for a log.
         topic: the further word; "" for a command without topics.
+        given: names of the flags given on the command line or by a flagfile.
     """
 
     command: Command
@@ -88,6 +92,7 @@ class Call:
     reporter: "Reporter"
     runtime: tuple[str, ...]
     topic: str = ""
+    given: frozenset[str] = frozenset()
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -154,9 +159,12 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
             reporter=Reporter(),
             runtime=tuple(runtime.lines()),
             topic=topic,
+            given=parsed.given,
         )
         body = resolve(command.body)
         with call.reporter.listening():
+            if command.completed:
+                call = resolve(command.completed)(call)
             check(call)
             body(call)
     except KeyboardInterrupt:

@@ -52,10 +52,12 @@ class Parsed:
     Attributes:
         configs: every group's dataclass → the configuration made of it.
         explicit: names of the flags given on the command line itself, not by a flagfile.
+        given: names of the flags given anywhere.
     """
 
     configs: Mapping[type, object]
     explicit: frozenset[str]
+    given: frozenset[str]
 
 
 def config_of(configs: Mapping[type, object], kind: type[Config]) -> Config:
@@ -165,6 +167,7 @@ def parse(argv: Sequence[str], groups: Sequence[Group]) -> Parsed:
     return Parsed(
         configs={group.config: _build(group, flag_values) for group in groups},
         explicit=frozenset(setting.name for setting in settings if not setting.origin),
+        given=frozenset(setting.name for setting in settings),
     )
 
 

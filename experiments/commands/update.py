@@ -10,4 +10,5 @@ COMMAND = Command(
     summary="Take an exported student to today's data: new items, new users, a few more epochs.",
     groups=(Group("Update", "", UpdateConfig), *GROUPS),
     body="experiments.runs.update:run",
+    completed="experiments.stages.yesterday:completed",
 )

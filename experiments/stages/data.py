@@ -3,7 +3,9 @@ of the synthetic world.
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from experiments.cli.settings import Settings
 from prmkd_jax.common.errors import UserError
@@ -39,6 +41,21 @@ def load_task(settings: Settings) -> Task:
     if data.strict:
         task.sheet.require_clean()
     return task
+
+
+def trained_data(card: Mapping[str, Any], name: str, data_dir: str) -> DataConfig:
+    """How a data set is read for an exported student: the synthetic world at its size.
+
+    Args:
+        card: the student's.
+        name: of the data set.
+        data_dir: folder of the data sets.
+    """
+    told = card["record"].get("settings", {})
+    kept = ("candidates", "synthetic_users", "synthetic_items")
+    return DataConfig(
+        dataset=name, data_dir=data_dir, **{each: told[each] for each in kept if each in told}
+    )
 
 
 # Read once for the check before anything is trained, and for every variant.

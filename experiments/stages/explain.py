@@ -7,11 +7,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from bridge.teacher_vectors import Vectors, has_vectors, read_vectors
-from experiments.stages.data import SYNTHETIC
+from experiments.stages.data import SYNTHETIC, trained_data
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.canonical import read_dataset
-from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.synthetic import synthetic_dataset
@@ -65,15 +64,7 @@ def teacher_views(config: ExportConfig) -> Explaining:
 def _dataset(config: ExportConfig, card: dict[str, Any]) -> Dataset:
     trained = card["record"].get("settings", {})
     name = config.dataset or trained.get("dataset", card["dataset"]["name"])
-    sizes = {
-        size: trained[size] for size in ("synthetic_users", "synthetic_items") if size in trained
-    }
-    data = DataConfig(
-        dataset=name,
-        data_dir=config.data_dir,
-        candidates=trained.get("candidates", "interactions"),
-        **sizes,
-    )
+    data = trained_data(card, name, config.data_dir)
     if name == SYNTHETIC:
         dataset = synthetic_dataset(data)
     else:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.cli.command import Call
-from experiments.stages.data import SYNTHETIC, load_domain
+from experiments.stages.data import SYNTHETIC, load_domain, trained_data
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, write_text
-from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.answers import (
@@ -21,6 +20,7 @@ from prmkd_jax.serve.answers import (
     to_lines,
 )
 from prmkd_jax.serve.config import RecommendConfig
+from prmkd_jax.serve.exported import read_card
 from prmkd_jax.serve.histories import Asked, dataset_histories, read_histories
 from prmkd_jax.serve.recommender import Recommender
 
@@ -39,6 +39,8 @@ def run(call: Call) -> None:
         return
     # The input is read once before the model is opened, so a mistake in its last line is found now.
     source, histories, total = _source(config)
+    if output is not None and not (config.input or config.dataset or config.history):
+        call.reporter.say(f"all {total:,} users of the data that the student was trained on")
     recommender = Recommender.load(config.model)
     job = Job(
         histories=histories,
@@ -64,19 +66,21 @@ def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Aske
         path = Path(config.input)
         total = sum(1 for _ in read_histories(path))
         return file_digest(path), functools.partial(read_histories, path), total
-    if config.dataset:
-        dataset = _dataset(config)
-        histories = functools.partial(dataset_histories, dataset)
-        return dataset.fingerprint, histories, dataset.num_users
-    asked = Asked(None, list(config.history))
-    return ",".join(config.history), lambda first: iter([asked][first:]), 1
+    if config.history:
+        asked = Asked(None, list(config.history))
+        return ",".join(config.history), lambda first: iter([asked][first:]), 1
+    dataset = _dataset(config)
+    return dataset.fingerprint, functools.partial(dataset_histories, dataset), dataset.num_users
 
 
 def _dataset(config: RecommendConfig) -> Dataset:
-    data = DataConfig(dataset=config.dataset, data_dir=config.data_dir)
-    if config.dataset == SYNTHETIC:
+    """The data set asked for; without a source, what the student was trained on as it is now."""
+    card = read_card(Path(config.model))
+    name = config.dataset or card["dataset"]["name"]
+    data = trained_data(card, name, config.data_dir)
+    if name == SYNTHETIC:
         return synthetic_dataset(data)
-    return load_domain(data, config.dataset, "--dataset")
+    return load_domain(data, name, "--dataset")
 
 
 def _identity(config: RecommendConfig, recommender: Recommender, source: str) -> dict[str, object]:

@@ -29,7 +29,7 @@ from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve import explain
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView
-from prmkd_jax.serve.exported import FILES, Exported, read_exported
+from prmkd_jax.serve.exported import FILES, Exported, read_card, read_exported
 from prmkd_jax.serve.model_card import model_card
 from prmkd_jax.serve.program import ITEMS, Program
 from prmkd_jax.serve.recommender import Recommender
@@ -65,7 +65,8 @@ def write_artifact(
     folder = Path(config.output_dir)
     model = Path(config.model)
     exported = read_exported(model)
-    if _is_made(folder, exported.card["digest"], config):
+    explained = _explained(config, teachers)
+    if _is_made(folder, exported.card["digest"], config, explained):
         say(f"{folder}: made before, of this student with these flags")
         for line in check_artifact(folder):
             say(line)
@@ -89,7 +90,7 @@ def write_artifact(
         for name in config.formats:
             _WRITERS[name](partial / name, program, inner_product)
             say(f"{folder / name}: written")
-        interface = _interface(program, config, inner_product)
+        interface = {**_interface(program, config, inner_product), **explained}
         write_json(partial / INTERFACE, interface)
         write_text(partial / "README.md", model_card(exported.card, interface))
         _write_manifest(partial)
@@ -159,7 +160,15 @@ def is_inner_product(program: Program, check: Mapping[str, np.ndarray]) -> bool:
     return close(vectors @ table.T, np.asarray(scores))
 
 
-def _is_made(folder: Path, model_digest: str, config: ExportConfig) -> bool:
+def _explained(config: ExportConfig, teachers: Sequence[TeacherView]) -> dict[str, Any]:
+    """What an artefact tells of others than the student, as its interface says it."""
+    plain = read_card(Path(config.plain))["digest"] if config.plain else None
+    return {"explains": [view.name for view in teachers], "plain_digest": plain}
+
+
+def _is_made(
+    folder: Path, model_digest: str, config: ExportConfig, explained: Mapping[str, Any]
+) -> bool:
     """Whether the same command has made the artefact that is there."""
     if config.overwrite or not (folder / MANIFEST).is_file():
         return False
@@ -175,6 +184,7 @@ def _is_made(folder: Path, model_digest: str, config: ExportConfig) -> bool:
         "formats": list(config.formats),
         "k": config.k,
         "license": config.license,
+        **explained,
     }
     return asked == {name: interface.get(name) for name in asked}
 

@@ -12,7 +12,7 @@ ROW_SOURCES = ("texts", "teachers", "words", "mean")
 
 @dataclasses.dataclass(frozen=True)
 class RecommendConfig:
-    """Options of `recommend`; exactly one of its four sources is given."""
+    """Options of `recommend`; at most one of its four sources is given."""
 
     model: str = option("", "Folder of an exported student.", path="folder")
     input: str = option(
@@ -22,7 +22,9 @@ class RecommendConfig:
         path=True,
     )
     dataset: str = option(
-        "", "Source: all users of a data set with their complete histories, or 'synthetic'."
+        "",
+        "Source: all users of a data set with their complete histories, or 'synthetic'. Without "
+        "any source, the data set that the student was trained on.",
     )
     history: tuple[str, ...] = option((), "Source: one history, as item ids, oldest first.")
     similar_to: tuple[str, ...] = option(
@@ -46,7 +48,7 @@ class RecommendConfig:
         validate(self)
 
     def require(self) -> None:
-        """Refuses a call that names no model, or not exactly one source.
+        """Refuses a call that names no model, or several sources.
 
         Raises:
             UserError: naming the flags.
@@ -55,9 +57,9 @@ class RecommendConfig:
             raise UserError("--model: found nothing, expected the folder of an exported student")
         names = ("input", "dataset", "history", "similar_to")
         given = [f"--{name}" for name in names if getattr(self, name)]
-        if len(given) != 1:
+        if len(given) > 1:
             every = ", ".join(f"--{name}" for name in names)
-            raise UserError(f"found {' and '.join(given) or 'no source'}, expected one of {every}")
+            raise UserError(f"found {' and '.join(given)}, expected one of {every}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,6 +143,9 @@ def _asked(where: str, user: object, history: object) -> Asked:
     if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
         found = "nothing" if history is None else _short(history)
         raise UserError(f"{where}, history: found {found}, expected a list of item ids (strings)")
+    if user is not None and any("\ud800" <= letter <= "\udfff" for letter in user):
+        # It comes back in the answer, which is written as UTF-8.
+        raise UserError(f"{where}, user_id: found {_short(user)}, expected text of UTF-8")
     return Asked(user, history)
 
 

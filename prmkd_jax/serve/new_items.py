@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.serve.exported import Exported
 from prmkd_jax.students.facts import Field
 from prmkd_jax.students.student import (
@@ -196,36 +197,69 @@ def _places(text: str, width: int) -> set[int]:
     return {zlib.crc32(word.encode()) % width for word in re.findall(r"\w+", text.casefold())}
 
 
-def check_new(
-    exported: Exported,
-    ids: Sequence[str],
-    vectors: np.ndarray,
-    known_vectors: np.ndarray,
-    titles: Sequence[str] | None,
-) -> None:
-    """Refuses what would give rows to the wrong items, or rows that aren't finite.
+def check_texts(exported: Exported, ids: Sequence[str], titles: Sequence[str] | None) -> None:
+    """Refuses ids that are known, come twice or are no ids, and titles that aren't theirs.
+
+    Args:
+        exported: the student.
+        ids: the new items'.
+        titles: their titles, or None.
 
     Raises:
         UserError: naming what was found and expected.
     """
+    for name, texts in (("ids", ids), ("titles", () if titles is None else titles)):
+        if isinstance(texts, str) or not all(isinstance(one, str) for one in texts):
+            raise UserError(f"add_items: {name}: found {texts!r}, expected a list of strings")
+    if not len(ids):
+        raise UserError("add_items: ids: found none, expected at least one")
     known = set(exported.item_ids)
     again = [item for item in ids if item in known]
     if again or len(set(ids)) < len(ids):
         found = again[0] if again else "one id twice"
         raise UserError(f"add_items: ids: found {found!r}, expected new ones, each once")
+    if titles is not None and len(titles) != len(ids):
+        raise UserError(f"add_items: titles: found {len(titles)}, expected {len(ids)}")
+
+
+def check_vectors(
+    exported: Exported, count: int, vectors: ArrayLike, known_vectors: ArrayLike
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "V d"]]:
+    """Both as float64; refuses what would give rows to the wrong items, or rows not finite.
+
+    Args:
+        exported: the student.
+        count: how many items are new.
+        vectors: theirs.
+        known_vectors: of all items that the student knows.
+
+    Raises:
+        UserError: naming what was found and expected.
+    """
+    new, known = _numbers("vectors", vectors), _numbers("known_vectors", known_vectors)
+    # The known first: the new ones are to be as wide.
     for name, array, rows in (
-        ("vectors", vectors, len(ids)),
-        ("known_vectors", known_vectors, len(exported.item_ids)),
+        ("known_vectors", known, len(exported.item_ids)),
+        ("vectors", new, count),
     ):
-        if array.ndim != 2 or len(array) != rows or array.shape[1] != known_vectors.shape[-1]:
+        if array.ndim != 2 or len(array) != rows or array.shape[1] != known.shape[1]:
             raise UserError(
                 f"add_items: {name}: found shape {array.shape}, expected {rows} rows as wide as "
                 "those of the known items"
             )
         if not np.isfinite(array).all():
             raise UserError(f"add_items: {name}: found nan or infinity, expected finite numbers")
-    if titles is not None and len(titles) != len(ids):
-        raise UserError(f"add_items: titles: found {len(titles)}, expected {len(ids)}")
+    return new, known
+
+
+def _numbers(name: str, values: ArrayLike) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"add_items: {name}: found no table of numbers ({first_line(error)}), expected a row "
+            "an item"
+        ) from None
 
 
 def extend(

@@ -1,6 +1,6 @@
 """Recommendations from an exported student: ids in, ids and scores out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +9,18 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.serve.asked import Ids, ItemLists
+from prmkd_jax.serve.asked import Ids, ItemLists, id_lists, listed, parts, places
 from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, read_explanation
 from prmkd_jax.serve.exported import Exported, read_exported
-from prmkd_jax.serve.new_items import Map, RowMap, check_new, choose_map, extend, text_vectors
+from prmkd_jax.serve.new_items import (
+    Map,
+    RowMap,
+    check_texts,
+    check_vectors,
+    choose_map,
+    extend,
+    text_vectors,
+)
 from prmkd_jax.serve.rows import MOST_ROWS
 from prmkd_jax.serve.scorer import Scorer
 from prmkd_jax.serve.self_check import CHECK, check_answers
@@ -103,13 +111,13 @@ class Recommender:
 
     def recommend(
         self,
-        histories: Sequence[Sequence[str]],
+        histories: Iterable[Iterable[str]],
         k: int = 10,
-        *,
-        users: Sequence[str | None] | None = None,
         filter_seen: bool = True,
         allow: ItemLists | None = None,
         deny: ItemLists | None = None,
+        *,
+        users: Iterable[str | None] | None = None,
         titles: bool = False,
         explain: bool = False,
     ) -> list[Answer]:
@@ -118,26 +126,28 @@ class Recommender:
         Args:
             histories: item ids, oldest first; unknown ones are skipped and counted.
             k: how many items each gets, at most.
-            users: user ids, for students that have user vectors; None for unknown users.
             filter_seen: leave out the items of the history.
-            allow: the only items to choose from; unknown ones are ignored.
-            deny: items to leave out.
+            allow: the only items to choose from, for all histories or a list for each; unknown
+                ones are ignored.
+            deny: items to leave out, likewise.
+            users: user ids, for students that have user vectors; None for unknown users.
             titles: give the items' titles where they were exported.
             explain: titles, and, where teachers or the plain student were exported too
                 (`export --explain --plain=…`), how each would have ranked the items.
 
         Raises:
-            ValueError: k is below 1, or a list has another length than `histories`.
+            ValueError: k is no number of at least 1, a list has another length than `histories`,
+                a string stands for a list, or an id is no string.
             UserError: a user has no vector and the student can't make one.
         """
-        if k < 1:
-            raise ValueError(f"k: found {k}, expected at least 1")
-        read = self._ids.histories(histories, users)
-        filters = self._ids.filters(allow, deny, filter_seen, len(histories))
+        k = places(k)
+        given = id_lists("histories", histories)
+        users = None if users is None else listed("users", users, "user ids")
+        read = self._ids.histories(given, users)
+        filters = self._ids.filters(allow, deny, filter_seen, len(given))
         named = self.exported.titles if explain or titles else None
         answers: list[Answer] = []
-        for first in range(0, len(histories), MOST_ROWS):
-            part = slice(first, first + MOST_ROWS)
+        for part in parts(read, filters, MOST_ROWS):
             some = read.part(part)
             items, scores = self._scorer.best(some, filters.part(part), k)
             for row, (known, unknown, user) in enumerate(zip(*some, strict=True)):
@@ -146,12 +156,12 @@ class Recommender:
                     found = self._recommended(items[row, :k], scores[row, :k], named)
                 answers.append(Answer(found, unknown, known_user=user >= 0))
         if explain and self.explanation is not None:
-            return self._explained(histories, users, answers, filter_seen)
+            return self._explained(given, users, answers, filter_seen)
         return answers
 
     def _explained(
         self,
-        histories: Sequence[Sequence[str]],
+        histories: Sequence[list[str]],
         users: Sequence[str | None] | None,
         answers: Sequence[Answer],
         filter_seen: bool,
@@ -178,8 +188,12 @@ class Recommender:
             history: item ids, oldest first; unknown ones are skipped.
             k: how many items each gives, at most.
             filter_seen: leave out the items of the history.
+
+        Raises:
+            ValueError: as `recommend`.
         """
-        read = self._ids.known(history)
+        k = places(k)
+        read = self._ids.known(*id_lists("history", [history]))
         ids, titles = self.exported.item_ids, self.exported.titles
 
         def named(row: int, score: float) -> Recommended:
@@ -200,10 +214,10 @@ class Recommender:
 
     def ranks(
         self,
-        histories: Sequence[Sequence[str]],
-        items: Sequence[Sequence[str]],
+        histories: Iterable[Iterable[str]],
+        items: Iterable[Iterable[str]],
         *,
-        users: Sequence[str | None] | None = None,
+        users: Iterable[str | None] | None = None,
         filter_seen: bool = False,
     ) -> list[list[float]]:
         """The places of given items among all, 0 being the best; a tie is worth half a place.
@@ -219,15 +233,16 @@ class Recommender:
             know, and for all where it knows nothing of the history.
 
         Raises:
-            ValueError: lists of another length than `histories`.
+            ValueError: lists of another length than `histories`, or as `recommend`.
             UserError: as `recommend`.
         """
-        if len(items) != len(histories):
-            raise ValueError(f"items: found {len(items)} lists, expected {len(histories)}")
-        read = self._ids.histories(histories, users)
-        wanted = [[self._ids.items.get(item, -1) for item in row] for row in items]
+        given, asked = id_lists("histories", histories), id_lists("items", items)
+        if len(asked) != len(given):
+            raise ValueError(f"items: found {len(asked)} lists, expected {len(given)}")
+        read = self._ids.histories(given, users)
+        wanted = [[self._ids.items.get(item, -1) for item in row] for row in asked]
         out: list[list[float]] = []
-        for first in range(0, len(histories), MOST_ROWS):
+        for first in range(0, len(given), MOST_ROWS):
             part = slice(first, first + MOST_ROWS)
             some = read.part(part)
             found = self._scorer.ranks(some, wanted[part], filter_seen)
@@ -238,22 +253,27 @@ class Recommender:
                 out.append([rank if known and item >= 0 else float("inf") for rank, item in pairs])
         return out
 
-    def similar(self, item: str, k: int = 10, *, explain: bool = False) -> list[Recommended]:
+    def similar(
+        self, item: str, k: int = 10, *, titles: bool = False, explain: bool = False
+    ) -> list[Recommended]:
         """The items whose vectors have the largest cosine with an item's own.
 
         Args:
             item: id of the item.
-            k: how many.
-            explain: give the titles where they were exported.
+            k: how many, at most.
+            titles: give the titles where they were exported.
+            explain: the same, as `recommend` has it.
 
         Raises:
+            ValueError: k is no number of at least 1.
             UserError: the student doesn't know the item.
         """
-        if item not in self._ids.items:
+        k = places(k)
+        if not isinstance(item, str) or item not in self._ids.items:
             raise UserError(f"similar: found item {item!r}, expected one that the student knows")
         items, scores = self._scorer.similar(self._ids.items[item], k)
-        titles = self.exported.titles if explain else None
-        return self._recommended(items[0, :k], scores[0, :k], titles)
+        named = self.exported.titles if titles or explain else None
+        return self._recommended(items[0, :k], scores[0, :k], named)
 
     def add_items(
         self,
@@ -286,12 +306,12 @@ class Recommender:
             UserError: an id is known, shapes don't fit, a number isn't finite, or there is
                 nothing to make vectors of.
         """
+        check_texts(self.exported, ids, titles)
         if vectors is None or known_vectors is None:
             if vectors is not None or known_vectors is not None or titles is None:
                 raise UserError("add_items: expected vectors and known_vectors, or titles")
             vectors, known_vectors = self._title_vectors(titles, encode)
-        new, known = np.asarray(vectors, np.float64), np.asarray(known_vectors, np.float64)
-        check_new(self.exported, ids, new, known, titles)
+        new, known = check_vectors(self.exported, len(ids), vectors, known_vectors)
         table = np.asarray(self.exported.items, np.float64)
         rows = RowMap(known, seed)
         chosen = choose_map(rows, table, self._scorer.judge())

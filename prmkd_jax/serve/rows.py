@@ -13,6 +13,8 @@ _ROWS_STEP = 8
 # Least length of a padded list of items, and what it grows by: 64, 1024, 16384, …
 _LEAST_LIST = 64
 _LIST_STEP = 16
+# Numbers in the padded lists of items of one call, 64 MiB; one history's own list may be longer.
+MOST_LISTED = 2**24
 # Least length of a row of history; it grows by doubling. Most histories are short.
 _LEAST_WINDOW = 16
 
@@ -50,13 +52,23 @@ def padded_window(longest: int, window: int) -> int:
     return min(window, doubled(longest, _LEAST_WINDOW))
 
 
+def padded_list(longest: int, least: int = _LEAST_LIST) -> int:
+    """The length that lists of items get: `least`, 16 · `least`, 256 · `least`, …
+
+    >>> [padded_list(longest) for longest in (0, 64, 65)]
+    [64, 64, 1024]
+    """
+    most = least
+    while most < longest:
+        most *= _LIST_STEP
+    return most
+
+
 def padded_lists(
     lists: Sequence[Sequence[int]], rows: int, least: int = _LEAST_LIST
 ) -> Int32[np.ndarray, "rows most"]:
     """Lists of item rows, padded with −1 to `least` or more; rows past the last list are empty."""
-    most, longest = least, max(map(len, lists), default=0)
-    while most < longest:
-        most *= _LIST_STEP
+    most = padded_list(max(map(len, lists), default=0), least)
     out = np.full((rows, most), -1, dtype=np.int32)
     for row, values in zip(out, lists, strict=False):
         row[: len(values)] = values

@@ -38,7 +38,9 @@ def make_call(command: Command, argv: list[str], topic: str = "") -> tuple[Call,
     parsed = parse(argv, command.groups)
     reporter = Reporter(Console(file=stream, width=200))
     reporter.console = Console(file=stream, width=200)
-    call = Call(command, tuple(argv), parsed.configs, parsed.explicit, reporter, (), topic)
+    call = Call(
+        command, tuple(argv), parsed.configs, parsed.explicit, reporter, (), topic, parsed.given
+    )
     return call, stream
 
 

@@ -13,6 +13,8 @@ from bridge.runtime import RuntimeSettings
 from experiments.cli import command as frame
 from experiments.commands.recommend import COMMAND
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve import answers
 from prmkd_jax.serve.answers import Job, answer_file
 from prmkd_jax.serve.exported import export_student
@@ -205,6 +207,10 @@ def test_what_others_keep_in_the_folder_of_parts_stays(tmp_path, recommender):
         ('{"history": ' + "[" * 9999, "line 3: found no JSON (its lists are nested too deeply"),
         ('{"history": ' + "9" * 9999, "line 3: found no JSON (Exceeds the limit"),
         ('{"history": [NaN]}', "line 3, history: found [nan], expected a list of item ids"),
+        (
+            r'{"user_id": "\ud83d", "history": []}',
+            r"line 3, user_id: found '\ud83d', expected text of UTF-8",
+        ),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line, message):
@@ -290,11 +296,29 @@ def test_all_users_of_a_data_set_are_answered(tmp_path, model):
     assert found["eve"]["items"] == []
 
 
+def test_without_a_source_all_users_of_the_students_own_data_are_answered(tmp_path):
+    """The synthetic world at the size that the student was trained on."""
+    world = synthetic_dataset(DataConfig(synthetic_users=12, synthetic_items=20))
+    config, known = student_config(), facts(world)
+    params = nnx.to_pure_dict(create_student(config, known, 0)[1])
+    record = {"settings": {"synthetic_users": 12, "synthetic_items": 20}}
+    export_student(tmp_path / "model", params, config, known, world, record)
+    output = tmp_path / "out.jsonl"
+    done = command(f"--model={tmp_path / 'model'}", f"--output={output}", "--k=3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("all 12 users of the data that the student was trained on\n")
+    found = read(output)
+    assert [row["user_id"] for row in found] == list(world.user_ids)
+    assert all(row["unknown_items"] == 0 and len(row["items"]) == 3 for row in found)
+    done = command(f"--model={tmp_path / 'model'}", "--k=3")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == found
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ([], "--model: found nothing"),
-        (["--model=m"], "found no source, expected one of --input, --dataset, --history"),
+        (["--model=m"], "student.json: missing"),
         (["--model=m", "--dataset=d", "--history=i"], "found --dataset and --history, expected"),
         (["--model=m", "--history=i", "--output=o.csv"], "--output: found 'o.csv', expected a"),
         (["--model=m", "--input=nowhere.jsonl"], "--input: found no file nowhere.jsonl"),

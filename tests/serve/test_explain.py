@@ -126,6 +126,25 @@ def test_what_others_do_not_know_has_no_rank(artefact):
     assert Recommender.load(artefact / "plain").recommend([["i1"]], explain=True)[0].ranks is None
 
 
+def test_another_explanation_is_another_artefact(artefact):
+    """The same student without it, or with one more, is not taken for what is there."""
+    asked = ExportConfig(
+        model=str(artefact / "distilled"),
+        output_dir=str(artefact / "artefact"),
+        formats=("vectors",),
+    )
+    for plain in ("", str(artefact / "plain")):
+        changed = dataclasses.replace(asked, plain=plain)
+        with pytest.raises(UserError, match="expected a new folder, or --overwrite"):
+            write_artifact(changed, lambda line: None)
+    said = []
+    view = Recommender.load(artefact / "artefact").explanation
+    assert view is not None
+    same = dataclasses.replace(asked, plain=str(artefact / "plain"))
+    write_artifact(same, said.append, view.teachers)
+    assert said[0].endswith("made before, of this student with these flags")
+
+
 def test_damage_and_another_plain_student_are_told(artefact, tmp_path):
     """Ranks of other items under the same ids."""
     config = student_config(student="sasrec")

@@ -230,8 +230,16 @@ def test_mistakes_are_told(served):
         r"known_vectors: found shape \(9, 3\)": (["a"], known[:1], known[:9]),
         "vectors: found nan": (["a"], known[:1] * np.nan, known),
         "expected vectors and known_vectors, or titles": (["a"], known[:1]),
+        "ids: found 'a', expected a list of strings": ("a", known[:1], known),
+        r"ids: found \[1\], expected a list of strings": ([1], known[:1], known),
+        "ids: found none, expected at least one": ([], known[:0], known),
+        r"vectors: found shape \(3,\), expected 1 rows": (["a"], known[0], known),
+        r"known_vectors: found shape \(\), expected": (["a"], known[:1], 3.0),
+        "vectors: found no table of numbers": (["a"], [["x", "y", "z"]], known),
     }.items():
         with pytest.raises(UserError, match=message):
             recommender.add_items(*call)
     with pytest.raises(UserError, match="titles: found 2, expected 1"):
         recommender.add_items(["a"], known[:1], known, titles=["x", "y"])
+    with pytest.raises(UserError, match="titles: found 'xy', expected a list of strings"):
+        recommender.add_items(["a", "b"], titles="xy")

@@ -1,5 +1,6 @@
 """Recommendations against the evaluator and against numpy on all scores."""
 
+import concurrent.futures
 import dataclasses
 import json
 
@@ -11,7 +12,8 @@ from flax import nnx
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.evaluate.evaluator import Evaluator
-from prmkd_jax.serve import compiled
+import prmkd_jax.serve as public
+from prmkd_jax.serve import asked, compiled, scorer
 from prmkd_jax.serve import recommender as module
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.recommender import Recommender
@@ -237,16 +239,85 @@ def test_titles_come_with_explain_alone(served):
 
 
 def test_wrong_calls_are_refused(served):
-    """A string for a list of ids, lists of another length, no items at all."""
+    """A string for a list of ids, numbers for ids, lists of another length, no items at all."""
     recommender = served("sasrec")[0]
     for message, call in {
         "histories: found a string": {"histories": ["i1"]},
+        "histories: found a string, expected a list of lists": {"histories": "i1"},
+        "histories: found None, expected a list of lists": {"histories": None},
+        "histories: found None, expected a list of item ids": {"histories": [["i1"], None]},
+        "histories: found 3 among ids, expected strings": {"histories": [["i1", 3]]},
         "k: found 0": {"histories": [["i1"]], "k": 0},
+        "k: found 2.5, expected a whole number": {"histories": [["i1"]], "k": 2.5},
+        "k: found True, expected a whole number": {"histories": [["i1"]], "k": True},
         "users: found 2, expected 1": {"histories": [["i1"]], "users": ["u1", "u2"]},
+        "users: found 7 among ids": {"histories": [["i1"]], "users": [7]},
+        "users: found a string": {"histories": [["i1"]], "users": "u"},
+        "allow: found a string": {"histories": [["i1"]], "allow": "i2"},
+        "allow: found 2 among ids": {"histories": [["i1"]], "allow": [[2]]},
+        "deny: found a string": {"histories": [["i1"], []], "deny": [["i2"], "i3"]},
         "deny: found 2 lists, expected 1": {"histories": [["i1"]], "deny": [["i1"], ["i2"]]},
     }.items():
         with pytest.raises(ValueError, match=message):
             recommender.recommend(**call)
+    for k in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f"k: found {k}, expected a whole number"):
+            recommender.similar("i1", k)
+    with pytest.raises(ValueError, match="history: found a string, expected a list"):
+        recommender.by_teachers("i1")
+
+
+def test_ids_may_come_in_anything_that_holds_strings(served):
+    """The call of the issue, by places; generators are read once."""
+    recommender = served("sasrec")[0]
+    allow = [f"i{row}" for row in range(5, 30)]
+    expected = recommender.recommend(
+        [["i3", "i9"], ["i4", "i5"]], k=4, filter_seen=False, allow=allow, deny=["i7"]
+    )
+    assert "i5" in {one.item for one in recommender.recommend([["i5"]], 40, False)[0].items}
+    for histories in (
+        (("i3", "i9"), ("i4", "i5")),
+        (iter(one) for one in (["i3", "i9"], ["i4", "i5"])),
+        np.array([["i3", "i9"], ["i4", "i5"]]),
+    ):
+        found = recommender.recommend(histories, np.int64(4), False, iter(allow), {"i7"})
+        assert found == expected
+    (single,) = recommender.ranks(iter([["i3", "i9"]]), iter([iter(["i4"])]))
+    assert [single] == recommender.ranks([["i3", "i9"]], [["i4"]])
+    assert public.Recommender is Recommender
+
+
+def test_several_threads_get_their_own_answers(served):
+    """Each asks for another history and another k, at once."""
+    recommender = served("lightgcn")[0]
+    wanted = [[[f"i{n}", f"i{n * 7 % 40}"]] for n in range(24)]
+    expected = [recommender.recommend(each, 1 + n % 5) for n, each in enumerate(wanted)]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        found = pool.map(lambda n: recommender.recommend(wanted[n], 1 + n % 5), range(24))
+        assert list(found) == expected
+
+
+def test_long_lists_are_answered_a_few_rows_at_a_time(served, monkeypatch):
+    """One long list doesn't make the lists of all other rows as long."""
+    recommender = served("sasrec")[0]
+    read = [["i1"], ["i2", "i3"], ["i4"], ["i5"] * 9, ["i6"]]
+    lists = [["i7", "i8"]] * 4 + [[f"i{row % 30}" for row in range(1100)]]
+    shapes, padded = [], scorer.padded_lists
+
+    def noting(*arguments, **least):
+        made = padded(*arguments, **least)
+        shapes.append(made.shape)
+        return made
+
+    for name in ("allow", "deny"):
+        expected = recommender.recommend(read, 5, **{name: lists})
+        with monkeypatch.context() as patch:
+            patch.setattr(asked, "MOST_LISTED", 2048)
+            patch.setattr(scorer, "padded_lists", noting)
+            found = recommender.recommend(read, 5, **{name: lists})
+        for one, other in zip(found, expected, strict=True):
+            assert [x.item for x in one.items] == [x.item for x in other.items]
+    assert set(shapes) == {(8, 64), (1, 64), (1, 1024)}
 
 
 def test_the_pages_example_runs(served, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The models that are served, and their newer versions."""
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.serve.exported import read_card
+from prmkd_jax.serve.exported import FILES, read_card
 from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.search import TitleIndex
@@ -19,6 +20,8 @@ from prmkd_jax.serve.rows import padded_rows, padded_window
 
 # A folder may be replaced while it is read.
 _ATTEMPTS = 3
+
+Version = tuple[tuple[str, int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +110,16 @@ def warm(recommender: Recommender, config: ServeConfig) -> None:
     recommender.similar(few[0], config.max_k)
 
 
+def found_version(folder: Path) -> tuple[str | None, Version]:
+    """The digest, and the size and time of each file, as they lie in a folder now."""
+    digest, files = found_digest(folder), []
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            state = (folder / name).stat()
+            files.append((name, state.st_size, state.st_mtime_ns))
+    return digest, tuple(files)
+
+
 class Watched:
     """A folder whose newest version is served; the old one answers until the new one can.
 
@@ -131,7 +144,8 @@ class Watched:
         self._executor = executor
         self._say = say
         self._count = count
-        self._refused: str | None = None
+        # By its files too: one that is copied file by file may be whole at the next look.
+        self._refused: Version | None = None
         self.current = load(folder, config)
 
     async def watch(self) -> None:
@@ -143,13 +157,13 @@ class Watched:
     async def look(self) -> None:
         """Loads what lies in the folder if it is another version than the one served."""
         loop = asyncio.get_running_loop()
-        digest = await loop.run_in_executor(self._executor, found_digest, self._folder)
-        if digest in (None, self.current.digest, self._refused):
+        digest, version = await loop.run_in_executor(self._executor, found_version, self._folder)
+        if digest in (None, self.current.digest) or version == self._refused:
             return
         try:
             newer = await loop.run_in_executor(self._executor, load, self._folder, self._config)
         except Exception as error:  # whatever it is, the old one goes on
-            self._refused = digest
+            self._refused = version
             self._count(False)
             self._say(f"{self._folder}: the newer model is not served: {error}")
             return

@@ -17,9 +17,11 @@ from experiments.runs.update import run
 from experiments.stages import students
 from experiments.stages.data import load_task
 from experiments.stages.students import student_facts
+from experiments.stages.yesterday import completed
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.exported import export_student, read_card
 from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import create_student
 from tests.experiments.calls import SMALL, make_call
 
@@ -165,6 +167,22 @@ def test_a_file_of_recboles_begins_like_the_export_of_the_same_weights(yesterday
     torch.save(weights, tmp_path / "SASRec.pth")
     with pytest.raises(UserError, match="field2id_token: found no item_ids, expected the id of"):
         called(tmp_path / "out", tmp_path / "SASRec.pth")
+
+
+def test_the_students_shape_is_yesterdays_unless_a_flag_says_otherwise(yesterday, tmp_path):
+    """Whether by the command line or a flagfile; training's own flags keep their defaults."""
+    flagfile = tmp_path / "some.cfg"
+    flagfile.write_text("--inner_size=24\n")
+    flags = [f"--from={yesterday[0]}", "--num_heads=4", f"--flagfile={flagfile}"]
+    found = completed(make_call(COMMAND, flags)[0]).settings
+    theirs, default = yesterday[2], StudentConfig()
+    assert (found.student.num_heads, found.student.inner_size) == (4, 24)
+    assert found.student.hidden_size == theirs.student.hidden_size != default.hidden_size
+    assert found.student.num_layers == theirs.student.num_layers != default.num_layers
+    assert found.data.max_seq_len == theirs.data.max_seq_len == 8
+    for start in (yesterday[0], tmp_path / "nowhere"):
+        call = make_call(COMMAND, [f"--from={start}", "--student=gru4rec"])[0]
+        assert completed(call).settings.student == StudentConfig(student="gru4rec")
 
 
 @pytest.mark.parametrize(

@@ -274,12 +274,6 @@ def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
     def name():
         return served.ask("GET", "/health")[1]["models"]["model"]["name"]
 
-    def until(condition):
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end, served.said
-            time.sleep(0.05)
-
     with running(model=str(link), reload_every=0.1, **LIMITS) as served:
         thread = threading.Thread(target=load)
         thread.start()
@@ -288,9 +282,9 @@ def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
             replaced = tmp_path / "replaced"
             replaced.symlink_to(second)
             os.replace(replaced, link)
-            until(lambda: name() == "second")
+            wait_for(served, lambda: name() == "second")
             export(second, WORLD, 3)  # the same folder, written again
-            until(lambda: len(digests) == 3)
+            wait_for(served, lambda: len(digests) == 3)
             shutil.copytree(second, tmp_path / "damaged")
             with (tmp_path / "damaged" / "served.safetensors").open("ab") as stream:
                 stream.write(b"x")
@@ -299,7 +293,7 @@ def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
             (tmp_path / "damaged" / "student.json").write_text(json.dumps(card))
             replaced.symlink_to(tmp_path / "damaged")
             os.replace(replaced, link)
-            until(lambda: any("is not served: " in line for line in served.said))
+            wait_for(served, lambda: any("is not served: " in line for line in served.said))
             assert name() == "second"
         finally:
             stop.set()
@@ -312,6 +306,30 @@ def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
         text = served.ask("GET", "/metrics")[1]
         assert 'prmkd_reloads_total{result="done"} 2.0' in text
         assert 'prmkd_reloads_total{result="refused"} 1.0' in text
+
+
+def test_a_model_that_is_copied_file_by_file_is_served_once_it_is_whole(tmp_path):
+    """The card comes before the weights, as `cp` has it: refused, and looked at again."""
+    folder = export(tmp_path / "model", WORLD, 1)
+    newer = export(tmp_path / "newer", WORLD, 2)
+    names = sorted(path.name for path in newer.iterdir())
+    assert names.index("student.json") < names.index("weights.safetensors")
+    with running(model=str(folder), reload_every=0.05, **LIMITS) as served:
+        for name in names:
+            shutil.copyfile(newer / name, folder / name)
+            if name == "student.json":
+                wait_for(served, lambda: any("is not served: " in line for line in served.said))
+        wait_for(served, lambda: any("now serving " in line for line in served.said))
+        (answer,) = Recommender.load(newer).recommend([["i1", "i2"]])
+        same(served.post("/recommend", histories=[["i1", "i2"]])[1]["answers"][0], answer)
+
+
+def wait_for(served, condition):
+    """Until it holds, for a minute."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, served.said
+        time.sleep(0.05)
 
 
 def test_one_requests_mistake_is_not_its_neighbours(tmp_path):
