@@ -19,6 +19,8 @@ import pytest
 from experiments.cli.flags import define, parse
 from experiments.runs.pages import fill_page
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.synthetic import synthetic_dataset
 from tests.packages import ROOT
 
 README = ROOT / "README.md"
@@ -91,7 +93,7 @@ def test_the_readmes_code_trains_exports_and_recommends(tmp_path):
     blocks = [*_python(README), *(_python(serving) if serving.exists() else [])]
     # serving.md speaks of the demo's student; here README's is at hand.
     example = "\n\n".join(blocks).replace("runs/demo/students/sasrec-prmkd-seed0", "runs/student")
-    example = example.replace("synthetic-i", "i")
+    example = example.replace("home-i", "i")
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{example}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, cwd=tmp_path
@@ -100,6 +102,14 @@ def test_the_readmes_code_trains_exports_and_recommends(tmp_path):
     found = [line.split() for line in done.stdout.splitlines()[:10]]
     assert all(re.fullmatch(r"i\d+", item) and float(score) for item, score in found)
     assert len({item for item, _ in found}) == 10
+
+
+def test_ids_of_the_demo_that_pages_name_are_in_its_world():
+    """At the size that demo.cfg leaves as it is; a reader types them."""
+    known = set(synthetic_dataset(DataConfig()).item_ids)
+    named = {item for page in CURRENT for item in re.findall(r"\b[a-z]+-i\d+\b", page.read_text())}
+    assert len(named) >= 3
+    assert named <= known
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=names(CURRENT))

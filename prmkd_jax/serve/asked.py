@@ -171,9 +171,7 @@ def parts(read: Histories, filters: Filters, most_rows: int) -> Iterator[slice]:
     for row in range(len(read.items)):
         width = padded_list(_longest(read, filters, row))
         rows = row - first + 1
-        if rows > 1 and (
-            rows > most_rows or padded_rows(rows) * max(widest, width) > MOST_LISTED
-        ):
+        if rows > 1 and (rows > most_rows or padded_rows(rows) * max(widest, width) > MOST_LISTED):
             yield slice(first, row)
             first, widest = row, 0
         widest = max(widest, width)

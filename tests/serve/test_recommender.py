@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import prmkd_jax.serve as public
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.evaluate.evaluator import Evaluator
-import prmkd_jax.serve as public
 from prmkd_jax.serve import asked, compiled, scorer
 from prmkd_jax.serve import recommender as module
 from prmkd_jax.serve.exported import export_student
@@ -301,7 +301,7 @@ def test_long_lists_are_answered_a_few_rows_at_a_time(served, monkeypatch):
     """One long list doesn't make the lists of all other rows as long."""
     recommender = served("sasrec")[0]
     read = [["i1"], ["i2", "i3"], ["i4"], ["i5"] * 9, ["i6"]]
-    lists = [["i7", "i8"]] * 4 + [[f"i{row % 30}" for row in range(1100)]]
+    lists = [["i7", "i8"]] * 4 + [[f"i{row % 30}" for row in range(900)]]
     shapes, padded = [], scorer.padded_lists
 
     def noting(*arguments, **least):
@@ -327,7 +327,7 @@ def test_the_pages_example_runs(served, monkeypatch, capsys):
     assert len(code.splitlines()) <= 10
     recommender, loaded = served("sasrec")[0], []
     monkeypatch.setattr(Recommender, "load", lambda folder: loaded.append(folder) or recommender)
-    exec(code.replace("synthetic-", ""))
+    exec(code.replace("home-", ""))
     lines = capsys.readouterr().out.splitlines()
     assert loaded == ["runs/demo/students/sasrec-prmkd-seed0"]
     assert len(lines) == 2 * 5 + 3
