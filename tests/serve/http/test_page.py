@@ -163,6 +163,15 @@ def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
     chromium.until("document.querySelectorAll('#sides li').length === 0 && location.hash === ''")
 
 
+def test_an_address_that_no_browser_wrote_is_taken_as_it_stands(page, chromium):
+    """Half an escape is an unknown item, and of nothing no share is told."""
+    chromium.open(f"{page.address}#%zz", 1280)
+    chromium.until("document.querySelectorAll('#sides section').length === 4")
+    assert chromium.value("document.querySelector('#history .title').textContent") == "%zz"
+    assert "Nothing to recommend." in chromium.value("document.getElementById('sides').innerText")
+    assert chromium.value("document.getElementById('summary').textContent") == ""
+
+
 def test_the_page_loads_nothing_from_elsewhere(page, chromium):
     """Without a network it works as well, and nothing breaks its own rules."""
     chromium.logged.clear()
