@@ -45,6 +45,7 @@ from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Run, fresh_student
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import TrainStep, init_state, make_train_step
+from prmkd_jax.train.stored import stored_of
 from teachers_torch.recformer.model import RecformerTeacher
 from teachers_torch.recformer.tune import add_gradients
 from teachers_torch.registry import kind
@@ -169,6 +170,7 @@ class _StepTimes:
         step: a step; median.
         spread: interquartile range of the steps.
         epoch: an epoch with the host's work.
+        stored: seconds to make the joint scores that all epochs share; None where each step does.
         compiled: the program.
     """
 
@@ -178,11 +180,14 @@ class _StepTimes:
     step: float
     spread: float
     epoch: float
+    stored: float | None
     compiled: jax.stages.Compiled
 
     def measurements(self, speeds: Speeds) -> list[Measurement]:
         """The seconds, and the floors on a machine."""
+        once = [] if self.stored is None else [("joint scores of all instances", self.stored)]
         return [
+            *(Measurement(f"{self.name} {what}", seconds, "s") for what, seconds in once),
             Measurement(f"{self.name} compilation", self.compile, "s"),
             Measurement(f"{self.name} input", self.input, "s"),
             Measurement(f"{self.name} step", self.step, "s"),
@@ -200,8 +205,14 @@ def _time_steps(name: str, run: Run, repeats: int) -> _StepTimes:
     constants = place(mesh, run_constants(run))
     step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh, lazy_tables(run))
     batches = training_batches(run)
-    inputs = itertools.cycle(distill_inputs(run, batches.epoch(0)))
-    seconds_to_compile, compiled = _compile(step, state, *next(inputs), constants)
+    stored = stored_of(run)
+    inputs = itertools.cycle(distill_inputs(run, batches.epoch(0), stored=stored))
+    if stored is not None:
+        next(inputs)  # makes its scores, as one in `MEASURED` does
+    started = time.perf_counter()
+    first = next(inputs)
+    made = time.perf_counter() - started
+    seconds_to_compile, compiled = _compile(step, state, *first, constants)
     waits = []
     times = []
     for _ in range(repeats + 1):
@@ -213,7 +224,7 @@ def _time_steps(name: str, run: Run, repeats: int) -> _StepTimes:
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - started)
     started = time.perf_counter()
-    for batch in distill_inputs(run, batches.epoch(1)):
+    for batch in distill_inputs(run, batches.epoch(1), stored=stored):
         state, _ = step(state, *place_inputs(mesh, *batch), constants)
     jax.block_until_ready(state)
     epoch = time.perf_counter() - started
@@ -225,6 +236,7 @@ def _time_steps(name: str, run: Run, repeats: int) -> _StepTimes:
         step=statistics.median(times[1:]),
         spread=quartiles[2] - quartiles[0],
         epoch=epoch,
+        stored=None if stored is None else made,
         compiled=compiled,
     )
 

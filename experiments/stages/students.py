@@ -29,6 +29,7 @@ from prmkd_jax.train.loop import fit
 from prmkd_jax.train.refit import Refitted, refit
 from prmkd_jax.train.rows import check_lazy
 from prmkd_jax.train.run import Fitted, Params, Run
+from prmkd_jax.train.stored import MOST_BFLOAT16, stored_dtype
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -199,6 +200,8 @@ def train_student(
         run = distilled_run(run, settings, bank)
     if run.student != settings.student:
         reporter.say(_chosen_loss(name, run))
+    if run.distill is not None and run.distill.negatives == "catalogue":
+        reporter.say(f"{name}: {_stored(run)}")
     metrics = open_log(settings.run.log_to, place.log.parent, name, flags)
     try:
         fitted = _fit(run, name, reporter, log, metrics)
@@ -215,6 +218,15 @@ def _chosen_loss(name: str, run: Run) -> str:
         f"{name}: --loss={run.student.loss}, for {run.facts.num_items:,} items (softmax is the "
         f"default up to {MOST_SOFTMAX_ITEMS:,})"
     )
+
+
+def _stored(run: Run) -> str:
+    instances, items, dtype = len(run.task.split.train), run.facts.num_items, stored_dtype(run)
+    what = f"the joint scores of {instances:,} instances and {items:,} items"
+    if dtype is None:
+        return f"{what} would take more than {MOST_BFLOAT16 >> 29} GiB, so each step makes its own"
+    size = instances * items * dtype.itemsize
+    return f"{what} are made in the first epoch and kept, {dtype.name}, {size / 1e6:,.0f} MB"
 
 
 def _fit(run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog) -> Fitted:

@@ -113,7 +113,8 @@ class DistillConfig:
         "The columns of the distillation: in_batch targets; closed, with them the best items of "
         "the teachers together and of the student at that moment; or the whole catalogue, whose "
         "scores take about 4 * batch_size * (teachers + 5) bytes an item: 70 MiB for 4,385 items, "
-        "three teachers and a batch of 512, 330 MiB for 21,000.",
+        "three teachers and a batch of 512, 330 MiB for 21,000; the joint scores of all instances "
+        "are kept besides, in 4 GiB at most.",
         choices=("in_batch", "closed", "catalogue"),
     )
     closed_top: int = option(

@@ -54,6 +54,24 @@ class UserInput(NamedTuple):
     scored: Bool[Array, " C"] | None = None
 
 
+class Taught(NamedTuple):
+    """What the teachers together teach one user; a batch has an axis B before each other.
+
+    Attributes:
+        joint: their joint scores (eq. 3), without a gradient; 0 outside the valid columns.
+        valid: columns that this method reads.
+        known: whether a teacher knows this instance.
+        target_column: column of the own target.
+        group: as in `UserInput`.
+    """
+
+    joint: Float[Array, " C"]
+    valid: Bool[Array, " C"]
+    known: Bool[Array, ""]
+    target_column: Int[Array, ""]
+    group: Int[Array, " C"] | None = None
+
+
 class TeacherMeasures(NamedTuple):
     """What the log reports of each teacher, for one user or as means over a batch.
 
@@ -72,26 +90,32 @@ class TeacherMeasures(NamedTuple):
     kl: Float[Array, " K"]
 
 
+class Voices(NamedTuple):
+    """What went into the joint scores.
+
+    Attributes:
+        scores: the teachers' normalised scores.
+        excluded: teachers that the consistency rule excludes.
+        weights: the weights ŵ.
+    """
+
+    scores: Float[Array, "K C"]
+    excluded: Bool[Array, " K"]
+    weights: Float[Array, " K"]
+
+
 class _Row(NamedTuple):
-    """One user's student next to the teachers.
+    """One user's student next to what it is taught.
 
     Attributes:
         logits: the student's logits, float32.
         log_p: log of the student's distribution over the valid columns.
-        scores: the teachers' normalised scores.
-        joint: their weighted sum (eq. 3), without a gradient.
-        valid: columns that this method reads.
-        target_column: column of the own target.
-        group: each column's group of popularity; None for all losses but UnKD's.
+        taught: the teachers' side.
     """
 
     logits: Float[Array, " C"]
     log_p: Float[Array, " C"]
-    scores: Float[Array, "K C"]
-    joint: Float[Array, " C"]
-    valid: Bool[Array, " C"]
-    target_column: Int[Array, ""]
-    group: Int[Array, " C"] | None
+    taught: Taught
 
 
 def normalized_scores(
@@ -123,6 +147,25 @@ def largest_disagreement(user: UserInput, config: DistillConfig) -> Float[Array,
     return jnp.max(disagreement(scores, user.available))
 
 
+def teach_user(
+    user: UserInput,
+    default_weights: Float[Array, " K"],
+    threshold: Float[Array, ""],
+    config: DistillConfig,
+) -> tuple[Taught, Voices]:
+    """Eq. 1–3 for one user; nothing of it depends on the student."""
+    scores, valid = normalized_scores(user, config)
+    if METHODS[config.method].exclusion:
+        disagreements = disagreement(scores, user.available)
+        excluded = excluded_teacher(disagreements, default_weights, user.available, threshold)
+    else:
+        excluded = jnp.zeros_like(user.available)
+    weights = redistribute_weights(default_weights, user.available, excluded, config.redistribute)
+    joint = jax.lax.stop_gradient(joint_scores(scores, weights))
+    taught = Taught(joint, valid, user.available.any(), user.target_column, user.group)
+    return taught, Voices(scores, excluded, weights)
+
+
 def distill_user(
     student_logits: Float[Array, " C"],
     user: UserInput,
@@ -135,27 +178,12 @@ def distill_user(
     No gradient reaches the teachers. A row without a valid column, or without a teacher
     that knows it, costs nothing.
     """
-    scores, valid = normalized_scores(user, config)
-    if METHODS[config.method].exclusion:
-        disagreements = disagreement(scores, user.available)
-        excluded = excluded_teacher(disagreements, default_weights, user.available, threshold)
-    else:
-        excluded = jnp.zeros_like(user.available)
-    weights = redistribute_weights(default_weights, user.available, excluded, config.redistribute)
-    logits = student_logits.astype(jnp.float32)
-    row = _Row(
-        logits=logits,
-        log_p=log_student(logits, valid, config.student_temperature),
-        scores=scores,
-        joint=jax.lax.stop_gradient(joint_scores(scores, weights)),
-        valid=valid,
-        target_column=user.target_column,
-        group=user.group,
-    )
-    loss = jnp.where(user.available.any(), LOSSES[METHODS[config.method].loss](row, config), 0.0)
-    entropies, agreements, kls = _measure(row, config)
-    measures = TeacherMeasures(excluded.astype(jnp.float32), weights, entropies, agreements, kls)
-    return loss, jax.tree.map(jax.lax.stop_gradient, measures)
+    taught, voices = teach_user(user, default_weights, threshold, config)
+    row = _compared(student_logits, taught, config)
+    entropies, agreements, kls = _measure(row, voices.scores, config)
+    excluded = voices.excluded.astype(jnp.float32)
+    measures = TeacherMeasures(excluded, voices.weights, entropies, agreements, kls)
+    return _loss(row, config), jax.tree.map(jax.lax.stop_gradient, measures)
 
 
 def distill_batch(
@@ -173,15 +201,27 @@ def distill_batch(
     return over_users(one, student_logits, users)
 
 
+def learn_batch(
+    student_logits: Float[Array, "B C"], taught: Taught, config: DistillConfig
+) -> Float[Array, " B"]:
+    """The losses of `distill_batch`, from what the teachers have taught before."""
+
+    def one(logits: Array, user: Taught):
+        return _loss(_compared(logits, user, config), config)
+
+    return over_users(one, student_logits, taught)
+
+
 def over_users(function: Callable[..., Result], *arguments: Any) -> Result:
     """vmap, in blocks of users where all at once would need too much memory.
 
     Args:
         function: a function of one user.
-        arguments: pytrees with a leading axis B; the last one is a `UserInput`.
+        arguments: pytrees with a leading axis B.
     """
-    users, teachers, columns = arguments[-1].teacher_scores.shape
-    block = max(1, MOST_SCORES // (teachers * columns))
+    leaves = jax.tree.leaves(arguments)
+    users = len(leaves[0])
+    block = max(1, MOST_SCORES // max(leaf.size // users for leaf in leaves))
     if users <= block:
         return jax.vmap(function)(*arguments)
     # Without the checkpoint the backward pass would keep the intermediates of all blocks.
@@ -189,22 +229,32 @@ def over_users(function: Callable[..., Result], *arguments: Any) -> Result:
     return jax.lax.map(one, arguments, batch_size=block)
 
 
+def _compared(student_logits: Float[Array, " C"], taught: Taught, config: DistillConfig) -> _Row:
+    logits = student_logits.astype(jnp.float32)
+    return _Row(logits, log_student(logits, taught.valid, config.student_temperature), taught)
+
+
+def _loss(row: _Row, config: DistillConfig) -> Float[Array, ""]:
+    loss = LOSSES[METHODS[config.method].loss](row, config)
+    return jnp.where(row.taught.known, loss, 0.0)
+
+
 def _divergence(row: _Row, config: DistillConfig) -> Float[Array, ""]:
-    q = target_distribution(row.joint, row.valid, config.smoothing)
-    return DIVERGENCES[config.kl](row.log_p, q, row.valid)
+    q = target_distribution(row.taught.joint, row.taught.valid, config.smoothing)
+    return DIVERGENCES[config.kl](row.log_p, q, row.taught.valid)
 
 
 def _label(row: _Row, config: DistillConfig) -> Float[Array, ""]:
-    q = target_distribution(row.joint, row.valid, config.smoothing)
-    label = label_target(q, row.valid, row.target_column)
-    return DIVERGENCES[config.kl](row.log_p, label, row.valid)
+    q = target_distribution(row.taught.joint, row.taught.valid, config.smoothing)
+    label = label_target(q, row.taught.valid, row.taught.target_column)
+    return DIVERGENCES[config.kl](row.log_p, label, row.taught.valid)
 
 
 def _rd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
     return ranking_distillation(
         row.logits,
-        row.joint,
-        row.valid,
+        row.taught.joint,
+        row.taught.valid,
         config.rd_top,
         config.rd_position,
         config.rd_discrepancy,
@@ -212,17 +262,17 @@ def _rd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
 
 
 def _rrd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
-    return relaxed_ranking(row.logits, row.joint, row.valid, config.rrd_top)
+    return relaxed_ranking(row.logits, row.taught.joint, row.taught.valid, config.rrd_top)
 
 
 def _unkd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
-    if row.group is None:
+    if row.taught.group is None:
         raise ValueError("UnKD needs the columns' groups of popularity")
     return unbiased_pairs(
         row.logits,
-        row.joint,
-        row.valid,
-        row.group,
+        row.taught.joint,
+        row.taught.valid,
+        row.taught.group,
         config.unkd_groups,
         config.unkd_temperature,
     )
@@ -239,16 +289,17 @@ LOSSES: dict[str, Callable[[_Row, DistillConfig], Array]] = {
 
 
 def _measure(
-    row: _Row, config: DistillConfig
+    row: _Row, scores: Float[Array, "K C"], config: DistillConfig
 ) -> tuple[Float[Array, " K"], Float[Array, " K"], Float[Array, " K"]]:
     """Each teacher's entropy, agreement and KL, as in `TeacherMeasures`."""
+    valid, target = row.taught.valid, row.taught.target_column
 
     def one(scores: Array) -> tuple[Array, Array, Array]:
-        q = target_distribution(scores, row.valid, config.smoothing)
+        q = target_distribution(scores, valid, config.smoothing)
         # No argmax: on a CPU it costs the step more than eq. 5 itself.
-        best = jnp.max(scores, where=row.valid, initial=0.0)
-        hit = (scores[row.target_column] == best) & (best > 0) & row.valid[row.target_column]
-        kl = DIVERGENCES["reverse"](row.log_p, q, row.valid)
+        best = jnp.max(scores, where=valid, initial=0.0)
+        hit = (scores[target] == best) & (best > 0) & valid[target]
+        kl = DIVERGENCES["reverse"](row.log_p, q, valid)
         return entropy(q), hit.astype(jnp.float32), kl
 
-    return jax.vmap(one)(row.scores)
+    return jax.vmap(one)(scores)

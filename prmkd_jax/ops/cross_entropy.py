@@ -38,10 +38,14 @@ def cross_entropy(
     """
     targets = jnp.asarray(targets)
     if len(items) <= block:
-        logits = score(queries, items)
-        own = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        return jax.nn.logsumexp(logits, axis=-1) - own
+        return softmax_loss(score(queries, items), targets)
     return _blocked(score, queries, items, targets, block)
+
+
+def softmax_loss(logits: Float[Array, "B V"], targets: Int[Array, " B"]) -> Float[Array, " B"]:
+    """`cross_entropy` of logits that are there already."""
+    own = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return jax.nn.logsumexp(logits, axis=-1) - own
 
 
 def _blocked(score, queries, items, targets, block):

@@ -19,7 +19,7 @@ from prmkd_jax.train.inputs import (
     training_batches,
 )
 from prmkd_jax.train.run import Run
-from prmkd_jax.train.step import user_inputs
+from prmkd_jax.train.teaching import user_inputs
 
 # Half a million instances at the default batch size: a quantile needs no more.
 MOST_BATCHES = 1000

@@ -22,7 +22,7 @@ from prmkd_jax.ops.top_k import top_k
 from prmkd_jax.students.student import Params
 from prmkd_jax.train.inputs import Constants, DistillBatch, read_by_teachers, run_constants
 from prmkd_jax.train.run import Run
-from prmkd_jax.train.step import user_inputs
+from prmkd_jax.train.teaching import user_inputs
 
 
 def teachers_best(run: Run) -> Int32[np.ndarray, "N k"]:

@@ -17,6 +17,9 @@ from prmkd_jax.ops.arrays import Array
 from prmkd_jax.train.objective import Prepared, loss_of
 from prmkd_jax.train.run import Run
 
+MEASURED = 32
+"""Batches of which one measures the teachers, where the others' joint scores are stored."""
+
 
 class Constants(NamedTuple):
     """What stays the same for a run and is placed on the devices once.
@@ -45,11 +48,14 @@ class DistillBatch(NamedTuple):
         teacher_instance_ids: the instances whose prefixes the teachers have read.
         scores: the columns' scores by the teachers that `Constants.tables` lacks; None where it
             lacks none.
+        joint: the joint scores (eq. 3) of the columns, made before (`train.stored`), float32 or
+            bfloat16; negative where a column doesn't count. None where the step makes them.
     """
 
     columns: Columns
     teacher_instance_ids: Int32[np.ndarray, " B"]
     scores: TeacherScores | None = None
+    joint: Float[np.ndarray, "B C"] | None = None
 
 
 def run_constants(run: Run) -> Constants:
@@ -83,7 +89,10 @@ def training_batches(run: Run) -> TrainingBatches:
 
 
 def distill_inputs(
-    run: Run, batches: Iterable[Batch], closed: Callable[[Batch], Columns] | None = None
+    run: Run,
+    batches: Iterable[Batch],
+    closed: Callable[[Batch], Columns] | None = None,
+    stored: Callable[[Batch], DistillBatch] | None = None,
 ) -> Iterator[tuple[Batch, DistillBatch | None]]:
     """Adds to each batch what a distilled step needs; None for the plain student.
 
@@ -91,6 +100,8 @@ def distill_inputs(
         run: whose distillation.
         batches: of its training instances.
         closed: makes the columns where they are closed (`train.closed`).
+        stored: gives what was made before (`train.stored`). The first of every `MEASURED` batches
+            is made all the same: its step measures each teacher.
 
     Raises:
         ValueError: closed columns are asked for without `closed`.
@@ -98,9 +109,12 @@ def distill_inputs(
     """
     config = run.distill
     teachers = run.teachers
-    for batch in batches:
+    for number, batch in enumerate(batches):
         if config is None or teachers is None:
             yield batch, None
+            continue
+        if stored is not None and number % MEASURED:
+            yield batch, stored(batch)
             continue
         columns = _columns(run.task, config, batch, closed)
         read = read_by_teachers(run.task, config, batch.instance_ids, batch.is_instance)

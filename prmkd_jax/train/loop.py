@@ -31,6 +31,7 @@ from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Fitted, Params, Run, fresh_student
 from prmkd_jax.train.sharding import CONSTANTS, STATE, make_mesh, place, place_inputs
 from prmkd_jax.train.step import StepMetrics, TrainState, TrainStep, init_state, make_train_step
+from prmkd_jax.train.stored import stored_of
 
 # Steps that may wait in the device's queue: enough to hide the host's work, few enough
 # that their inputs don't pile up in memory.
@@ -111,6 +112,7 @@ def train(
     step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh, lazy_tables(run))
     constants = place(mesh, run_constants(run), CONSTANTS)
     closed = closed_of(run, graphdef)
+    stored = stored_of(run)
     validate = make_evaluator(run, graphdef, validation_instances(run))
     validated = run.epochs is None
     if validated and run.start is not None and progress.epoch == 0:
@@ -118,7 +120,7 @@ def train(
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
-        read = distill_inputs(run, batches.epoch(progress.epoch), closed)
+        read = distill_inputs(run, batches.epoch(progress.epoch), closed, stored)
         inputs = (place_inputs(mesh, *each) for each in read)
         state, metrics = _run_epoch(
             state, step, inputs, constants, batches.steps_about, on_step, closed
@@ -238,13 +240,8 @@ def _record(
     Raises:
         FloatingPointError: one is not finite.
     """
-    weights = np.array([m.num_instances for m in metrics], dtype=float)
-
-    def mean(values: list) -> np.ndarray:
-        return np.asarray(np.average(np.asarray(values, dtype=float), axis=0, weights=weights))
-
     means = {
-        name: float(mean([getattr(m, name) for m in metrics]))
+        name: float(_mean([getattr(step, name) for step in metrics], metrics))
         for name in ("loss", "cross_entropy", "distillation", "gradient_norm")
     }
     for name, value in means.items():
@@ -252,9 +249,12 @@ def _record(
     record: dict[str, Any] = {"epoch": epoch, **means}
     if validation is not None:
         record["validation"] = validation
-    if run.teachers is not None and metrics[0].teachers is not None:
-        fields = metrics[0].teachers._fields
-        by_field = {f: mean([getattr(m.teachers, f) for m in metrics]) for f in fields}
+    measured = [step for step in metrics if step.teachers is not None]
+    if run.teachers is not None and measured:
+        by_field = {
+            field: _mean([getattr(step.teachers, field) for step in measured], measured)
+            for field in measured[0].teachers._fields
+        }
         record["teachers"] = {
             name: {field: float(values[k]) for field, values in by_field.items()}
             for k, name in enumerate(run.teachers.names)
@@ -263,6 +263,12 @@ def _record(
             for field, value in measures.items():
                 _require_finite(f"{field} of teacher {name}", value, epoch)
     return record
+
+
+def _mean(values: list[Any], steps: list[StepMetrics]) -> np.ndarray:
+    """The mean over the instances of steps, one value a step."""
+    weights = np.array([step.num_instances for step in steps], dtype=float)
+    return np.asarray(np.average(np.asarray(values, dtype=float), axis=0, weights=weights))
 
 
 def _require_finite(name: str, value: float, epoch: int) -> None:

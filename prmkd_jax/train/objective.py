@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Key
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.ops.cross_entropy import cross_entropy, softmax_loss
 from prmkd_jax.ops.negatives import (
     Popularity,
     Seen,
@@ -43,12 +43,14 @@ class Instances(NamedTuple):
             (`ops.rows`).
         targets: item ids.
         users: user ids.
+        logits: scores of all items, where the step has them anyway; None elsewhere.
     """
 
     queries: Float[Array, "B D"]
     items: Float[Array, "V E"] | ItemRows
     targets: Int[Array, " B"]
     users: Int[Array, " B"]
+    logits: Float[Array, "B V"] | None = None
 
 
 class Loss(NamedTuple):
@@ -78,6 +80,8 @@ def _softmax(
     prepared: Prepared,
     drawn: Int[Array, " none"],
 ) -> Float[Array, " B"]:
+    if batch.logits is not None:
+        return softmax_loss(batch.logits, batch.targets)
     if isinstance(batch.items, ItemRows):
         raise ValueError("a softmax over all items needs all rows")
     return cross_entropy(student.score, batch.queries, batch.items, batch.targets)

@@ -50,6 +50,7 @@ DISTILL_BATCH = _specs(
     ),
     teacher_instance_ids=_DIVIDED,
     scores=_DIVIDED,
+    joint=_DIVIDED,
 )
 
 

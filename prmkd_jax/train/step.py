@@ -13,8 +13,7 @@ from jaxtyping import Float, Int, Int32, Key, UInt32
 
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.distill.config import DistillConfig
-from prmkd_jax.distill.per_user import TeacherMeasures, UserInput, distill_batch
-from prmkd_jax.distill.teacher_scores import score_columns
+from prmkd_jax.distill.per_user import TeacherMeasures, distill_batch, learn_batch
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.rows import ItemRows, places
 from prmkd_jax.students.config import StudentConfig
@@ -30,6 +29,7 @@ from prmkd_jax.train.sharding import (
     STATE,
     shardings,
 )
+from prmkd_jax.train.teaching import taught_before, user_inputs
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -57,7 +57,8 @@ class StepMetrics(NamedTuple):
         distillation: the distillation loss, not yet weighted; 0 for the plain student.
         gradient_norm: L2 norm of the gradient, before decay and Adam.
         num_instances: number of instances in the batch.
-        teachers: measures of each teacher; None for the plain student.
+        teachers: measures of each teacher; None for the plain student, and where the joint scores
+            were made before.
     """
 
     loss: Float[Array, ""]
@@ -92,32 +93,6 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, seed: in
         opt_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(jax.random.key(seed)),
-    )
-
-
-def user_inputs(distill: DistillBatch, constants: Constants) -> UserInput:
-    """The columns of a batch as the teachers score them, ready to be mapped over the users.
-
-    Raises:
-        ValueError: there are neither scores nor tables.
-    """
-    columns = distill.columns
-    scored = distill.scores
-    if constants.tables is not None:
-        read = jnp.asarray(distill.teacher_instance_ids)
-        scored = score_columns(constants.tables, read, jnp.asarray(columns.candidates), scored)
-    if scored is None:
-        raise ValueError("a distilled step needs the teachers' tables or their scores")
-    group = None
-    if constants.item_groups is not None:
-        group = jnp.broadcast_to(constants.item_groups[columns.candidates], columns.valid.shape)
-    return UserInput(
-        teacher_scores=scored.scores,
-        available=scored.available,
-        valid=jnp.asarray(columns.valid),
-        target_column=jnp.asarray(columns.target_column),
-        group=group,
-        scored=None if columns.scored is None else jnp.asarray(columns.scored),
     )
 
 
@@ -217,12 +192,16 @@ def _batch_loss(
         mask = batch.is_instance.reshape(-1, *[1] * (values.ndim - 1))
         return jnp.where(mask, values, 0.0).sum(0) / num_instances
 
-    instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch))
+    logits = None
+    if config is not None and config.negatives == "catalogue" and not isinstance(items, ItemRows):
+        # Once for both losses: their gradients go through one product.
+        logits = student.score(queries, items)
+    instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch), logits)
     ce = mean(own_losses(student_config, student, instances, constants.prepared, key))
     kd = jnp.float32(0.0)
     measures = None
     if config is not None:
-        losses, measures = _distilled(config, student, queries, items, distill, constants)
+        losses, measures = _distilled(config, student, instances, distill, constants)
         kd = mean(losses)
         measures = jax.tree.map(mean, measures)
     # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
@@ -235,21 +214,20 @@ def _batch_loss(
 def _distilled(
     config: DistillConfig,
     student: Student,
-    queries: Float[Array, "B D"],
-    items: Float[Array, "V E"] | ItemRows,
+    instances: Instances,
     distill: DistillBatch | None,
     constants: Constants,
-) -> tuple[Float[Array, " B"], TeacherMeasures]:
-    """Each instance's distillation loss and measures."""
+) -> tuple[Float[Array, " B"], TeacherMeasures | None]:
+    """Each instance's distillation loss, and measures unless the joint scores are given."""
     weights = constants.default_weights
     threshold = constants.threshold
     if distill is None or weights is None or threshold is None:
         raise ValueError("a distilled step needs its teachers")
-    users = user_inputs(distill, constants)
-    # Not picked out one by one, the catalogue's logits are those of the softmax over all items.
-    if config.negatives == "catalogue" and not isinstance(items, ItemRows):
-        columns = items
-    else:
-        columns = items[jnp.asarray(distill.columns.candidates)]
-    logits = student.score(queries, columns)
-    return distill_batch(logits, users, weights, threshold, config)
+    logits = instances.logits
+    if logits is None:
+        columns = instances.items[jnp.asarray(distill.columns.candidates)]
+        logits = student.score(instances.queries, columns)
+    if distill.joint is not None:
+        taught = taught_before(jnp.asarray(distill.joint), distill.columns, constants)
+        return learn_batch(logits, taught, config), None
+    return distill_batch(logits, user_inputs(distill, constants), weights, threshold, config)
