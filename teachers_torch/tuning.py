@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Float64, Int
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -20,7 +20,6 @@ from teachers_torch.teacher import (
     AnyTeacher,
     Identity,
     Log,
-    Scorer,
     Teacher,
     TeacherCard,
     Tuning,
@@ -31,6 +30,16 @@ from teachers_torch.teacher import (
 USERS_AT_ONCE = 1024
 # Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
 MOST_SCORES = 2**26
+
+
+class _Scores(Protocol):
+    """The method of `Scorer` that ranks."""
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """As `Scorer`."""
+        ...
 
 
 def tune(
@@ -118,10 +127,11 @@ def evaluate(
     targets = task.targets(instance_ids)
     try:
         if gives_scores(teacher):
-            return rank_scores(teacher, instance_ids, targets, task.dataset.num_items)
+            ranks = rank_scores(teacher, instance_ids, targets, task.dataset.num_items)
+            return ranking_metrics(ranks)
         encoder = frozen(cast(Teacher, teacher))
         users = encoder.encode_instances(instance_ids)
-        return rank_all(users, encoder.encode_items(), targets)
+        return ranking_metrics(rank_all(users, encoder.encode_items(), targets))
     except ValueError as error:
         raise UserError(
             f"teacher {teacher.name}: found scores that are not finite ({error}); a smaller "
@@ -130,11 +140,11 @@ def evaluate(
 
 
 def rank_scores(
-    teacher: Scorer,
+    teacher: _Scores,
     instance_ids: Int[np.ndarray, " instances"],
     targets: Int[np.ndarray, " instances"],
     num_items: int,
-) -> dict[str, float]:
+) -> Float64[np.ndarray, " instances"]:
     """As `rank_all`, by a teacher's scores; all items tie for an instance that it doesn't know.
 
     Raises:
@@ -145,22 +155,22 @@ def rank_scores(
         scores = teacher.score(instance_ids[part], np.arange(num_items))
         unknown = np.asarray(np.isnan(scores).all(axis=1))
         ranks.append(expected_ranks(np.where(unknown[:, None], 0, scores), targets[part]))
-    return ranking_metrics(np.concatenate(ranks) if ranks else np.empty(0))
+    return np.concatenate(ranks) if ranks else np.empty(0)
 
 
 def rank_all(
     users: Float32[np.ndarray, "users width"],
     items: Float32[np.ndarray, "items width"],
     targets: Int[np.ndarray, " users"],
-) -> dict[str, float]:
-    """Metrics of ranking all items for every user by the dot product, no history masked.
+) -> Float64[np.ndarray, " users"]:
+    """Every target's expected rank among all items by the dot product, no history masked.
 
     Raises:
         ValueError: a score is not finite.
     """
     parts = _blocks(len(users), len(items))
     ranks = [expected_ranks(users[part] @ items.T, targets[part]) for part in parts]
-    return ranking_metrics(np.concatenate(ranks) if ranks else np.empty(0))
+    return np.concatenate(ranks) if ranks else np.empty(0)
 
 
 def _blocks(users: int, num_items: int) -> Iterator[slice]:

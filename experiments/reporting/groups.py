@@ -49,3 +49,9 @@ def teachers_in_order(results: Results) -> dict[str, TeacherResult]:
     teachers = results["teachers"]
     asked = [name for name in results["settings"]["teachers"] if name in teachers]
     return {name: teachers[name] for name in dict.fromkeys([*asked, *teachers])}
+
+
+def untrained(results: Results) -> dict[str, TeacherResult]:
+    """The models of which nothing is trained, but for those that are teachers of the run."""
+    found = results.get("untrained", {})
+    return {name: model for name, model in found.items() if name not in results["teachers"]}

@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
-from experiments.reporting.groups import Group, group_variants, teachers_in_order
+from experiments.reporting.groups import Group, group_variants, teachers_in_order, untrained
 from experiments.reporting.list_table import LISTS, list_cells
+from experiments.reporting.model_table import compared_models
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
 from experiments.reporting.results import Results, Timing, VariantResult
-from experiments.reporting.tables import teacher_rows, untrained, untrained_rows, variant_row
+from experiments.reporting.tables import teacher_rows, untrained_rows, variant_row
 from experiments.reporting.templates import render
 from experiments.reporting.wording import (
     MISSING,
@@ -72,6 +73,7 @@ def write_report(
         sheet=results["data"].get("sheet", []),
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
+        models=compared_models(results),
         list_headings=list(LISTS.values()),
         lists={
             variant["label"]: list_cells(lists)

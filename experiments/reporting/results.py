@@ -90,6 +90,7 @@ class VariantResult(TypedDict):
     parameters: int
     seeds: list[Seed]
     against: Mapping[str, Comparison] | None
+    against_models: NotRequired[Mapping[str, Mapping[str, Comparison]]]
 
 
 class Flags(TypedDict):

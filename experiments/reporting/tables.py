@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.reporting.groups import teachers_in_order
+from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.list_table import list_lines
+from experiments.reporting.model_table import model_lines
 from experiments.reporting.results import (
     Comparison,
     Data,
@@ -70,12 +71,6 @@ def teacher_rows(results: Results, timing: Timing) -> list[ResultRow]:
         )
         for name, teacher in teachers_in_order(results).items()
     ]
-
-
-def untrained(results: Results) -> dict[str, TeacherResult]:
-    """The models of which nothing is trained, but for those that are teachers of the run."""
-    found = results.get("untrained", {})
-    return {name: model for name, model in found.items() if name not in results["teachers"]}
 
 
 def untrained_rows(results: Results) -> list[ResultRow]:
@@ -229,7 +224,7 @@ def markdown(results: Results, timing: Timing) -> str:
     ]
     lines += [_markdown_untrained(model) for model in untrained(results).values()]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
-    return "\n".join([*lines, *list_lines(results)]) + "\n"
+    return "\n".join([*lines, *model_lines(results), *list_lines(results)]) + "\n"
 
 
 def with_interval(against: Comparison) -> str:

@@ -2,7 +2,10 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
 
 from experiments.reporting.results import Timing
 from experiments.runs.finished import FinishedRun
@@ -10,9 +13,15 @@ from experiments.runs.variant import Study, Variant
 from experiments.stages.record import SCHEMA_VERSION, SeedResult
 from experiments.stages.seconds import describe_timing
 from prmkd_jax.evaluate.metrics import METRICS
-from prmkd_jax.evaluate.significance import compare, holm
+from prmkd_jax.evaluate.significance import Comparison, difference, holm, measure
 
 PARTS = ("validation", "test", "test_masked")
+
+Tested = dict[str, dict[str, float | tuple[float, float] | None]]
+"""Metric → `change` (a fraction of the reference, None where that is 0), `interval` (its 95 %
+interval over users), `t_p`, `t_p_holm`, `wilcoxon_p`, `wilcoxon_p_holm`."""
+
+Key = TypeVar("Key")
 
 
 def study_results(
@@ -20,6 +29,7 @@ def study_results(
     runs: Mapping[Variant, FinishedRun],
     environment: Mapping[str, object],
     settings: Mapping[str, Any],
+    models: Mapping[str, Float[np.ndarray, " instances"]] | None = None,
 ) -> dict[str, object]:
     """The results of a study, a view of its runs' records (docs/records.md).
 
@@ -28,13 +38,14 @@ def study_results(
         runs: its variants in the table's order, and their runs.
         environment: machine and versions with which the results were put together.
         settings: every flag's value, as the command got them.
+        models: test ranks of the teachers and of the untrained models, as far as known.
     """
     teachers: dict[str, Any] = {}
     for run in runs.values():
         teachers = {**run.record.teachers, **teachers}
     asked = [name for name in settings["teachers"] if name in teachers]
     order = dict.fromkeys([*asked, *teachers])
-    against = compare_runs(runs)
+    against, ahead = compare_runs(runs, models or {})
     first = next(iter(runs.values())).record
     return {
         "schema_version": SCHEMA_VERSION,
@@ -45,7 +56,11 @@ def study_results(
         "settings": settings,
         "teachers": {name: teachers[name] for name in order},
         "variants": [
-            {**describe_variant(variant, run), "against": against.get(variant.name)}
+            {
+                **describe_variant(variant, run),
+                "against": against.get(variant.name),
+                "against_models": ahead.get(variant.name, {}),
+            }
             for variant, run in runs.items()
         ],
     }
@@ -73,41 +88,58 @@ def study_timing(runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float
 
 def compare_runs(
     runs: Mapping[Variant, FinishedRun],
-) -> dict[str, dict[str, dict[str, float | tuple[float, float] | None]]]:
-    """What each variant's difference from its reference is worth.
+    models: Mapping[str, Float[np.ndarray, " instances"]],
+) -> tuple[dict[str, Tested], dict[str, dict[str, Tested]]]:
+    """What each variant's difference from its reference, and from each other model, is worth.
 
     Each user's metric is averaged over the seeds, then one paired test runs over the users. The
-    p-values of a metric are corrected together, over all variants, by Holm's method.
+    p-values of a metric are corrected by Holm's method, over all variants that have a reference,
+    and apart from them over all pairs of a variant and a model.
 
     Args:
         runs: variants with a run that has ranked the test part.
+        models: name → test ranks of models that have no seeds.
 
     Returns:
-        Name of each variant that has a reference → metric → `change` (a fraction of the
-        reference, None where that is 0), `interval` (its 95 % interval over users), `t_p`,
-        `t_p_holm`, `wilcoxon_p`, `wilcoxon_p_holm`.
+        Name of each variant that has a reference → its tests; name of each variant → model → tests.
     """
     ranks = {variant.name: run.ranks for variant, run in runs.items() if run.ranks is not None}
+    found = measure([*ranks.values(), *(row[None] for row in models.values())])
+    variants = dict(zip(ranks, found, strict=False))
+    others = dict(zip(models, found[len(ranks) :], strict=True))
     references = {v.name: v.reference for v in runs if v.reference is not None}
-    compared = {
-        name: compare(ranks[reference], ranks[name]) for name, reference in references.items()
+    against = _tested(
+        {name: difference(variants[other], variants[name]) for name, other in references.items()}
+    )
+    pairs = _tested(
+        {
+            (name, model): difference(before, after)
+            for name, after in variants.items()
+            for model, before in others.items()
+        }
+    )
+    return against, {
+        name: {model: pairs[name, model] for model in others} for name in variants if others
     }
-    against: dict[str, dict[str, dict[str, float | tuple[float, float] | None]]] = {
-        name: {} for name in references
-    }
+
+
+def _tested(compared: Mapping[Key, Mapping[str, Comparison]]) -> dict[Key, Tested]:
+    """Comparisons as JSON has them, each metric's p-values corrected over all of them."""
+    tested: dict[Key, Tested] = {key: {} for key in compared}
     for metric in METRICS:
-        t_holm = holm([compared[name][metric].t_p for name in references])
-        wilcoxon_holm = holm([compared[name][metric].wilcoxon_p for name in references])
-        for name, t, wilcoxon in zip(references, t_holm, wilcoxon_holm, strict=True):
-            against[name][metric] = {
-                "change": compared[name][metric].improvement,
-                "interval": compared[name][metric].interval,
-                "t_p": compared[name][metric].t_p,
+        each = [comparison[metric] for comparison in compared.values()]
+        t_holm = holm([one.t_p for one in each])
+        wilcoxon_holm = holm([one.wilcoxon_p for one in each])
+        for key, one, t, wilcoxon in zip(compared, each, t_holm, wilcoxon_holm, strict=True):
+            tested[key][metric] = {
+                "change": one.improvement,
+                "interval": one.interval,
+                "t_p": one.t_p,
                 "t_p_holm": t,
-                "wilcoxon_p": compared[name][metric].wilcoxon_p,
+                "wilcoxon_p": one.wilcoxon_p,
                 "wilcoxon_p_holm": wilcoxon,
             }
-    return against
+    return tested
 
 
 def describe_variant(variant: Variant, run: FinishedRun) -> dict[str, object]:

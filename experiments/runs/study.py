@@ -28,6 +28,7 @@ from experiments.runs.variant import Study, Variant, choose_variants
 from experiments.runs.views import StudyFiles, show, study_files, write_together, write_views
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
+from experiments.stages.rows import teacher_ranks
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.starts import has_texts
 from experiments.stages.students import Place
@@ -36,6 +37,7 @@ from experiments.stages.untrained import measure_untrained
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
 from prmkd_jax.common.sealed import write_sealed_json
+from teachers_torch.teacher import Identity
 
 FINISHED = "finished"
 """Folder of finished runs, next to `--output_dir`: all studies share it."""
@@ -167,20 +169,32 @@ def _make(
     """Trains what isn't trained yet, and writes all files of the study."""
     output = Path(call.settings.run.output_dir)
     layout.begin(call, output, plans)
-    runs = _finish_runs(call, plans, layout, stages)
+    runs, ready = _finish_runs(call, plans, layout, stages)
     task = next(iter(plans.values())).task
     with _timed(stages, "untrained"):
-        untrained = measure_untrained(task, call.settings, call.reporter)
-    settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
-    results = study_results(study, runs, describe_environment(), settings)
-    results["untrained"] = untrained
+        untrained = measure_untrained(task, call.settings, ready, call.reporter)
+    with _timed(stages, "tests"):
+        teachers = teacher_ranks(_teachers_of(plans), task, ready, call.reporter)
+        models = {name: each.ranks for name, each in untrained.items()} | teachers
+        settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
+        results = study_results(study, runs, describe_environment(), settings, models)
+    results["untrained"] = {name: each.entry for name, each in untrained.items()}
     return _write(output, layout.files, runs, results, study_timing(runs, stages))
+
+
+def _teachers_of(plans: Plans) -> dict[str, tuple[Identity, Settings]]:
+    """Name → teacher and settings; of two of one name the first variant's, as in the results."""
+    found: dict[str, tuple[Identity, Settings]] = {}
+    for plan in plans.values():
+        for teacher in plan.teachers:
+            found.setdefault(teacher.name, (teacher, plan.settings))
+    return found
 
 
 def _finish_runs(
     call: Call, plans: Plans, layout: Layout, stages: dict[str, float]
-) -> dict[Variant, FinishedRun]:
-    """The teachers of all runs first, then the students of each."""
+) -> tuple[dict[Variant, FinishedRun], dict[str, ReadyTeacher]]:
+    """The teachers of all runs first, then the students of each; and the teachers by their keys."""
     output, reporter = Path(call.settings.run.output_dir), call.reporter
     places = {variant: layout.place(output, variant, plan) for variant, plan in plans.items()}
     ready: dict[str, ReadyTeacher] = {}
@@ -192,7 +206,7 @@ def _finish_runs(
         reporter.say(f"{variant.label}: {' '.join(variant.flags) or 'as given'}")
         with _timed(stages, variant.name):
             runs[variant] = finish_run(plan, places[variant], ready, reporter)
-    return runs
+    return runs, ready
 
 
 def _write(

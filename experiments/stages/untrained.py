@@ -5,28 +5,41 @@ and kept in the cache, whether or not they teach.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
 
 from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
 from experiments.stages.record import describe_teacher
-from experiments.stages.teachers import prepare_teachers, vectors_folder
+from experiments.stages.rows import MOST_SCORES, test_ranks
+from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
-from teachers_torch.config import CARD, NeighboursConfig, TextConfig
+from teachers_torch.config import NeighboursConfig, TextConfig
 from teachers_torch.registry import UNTRAINED, identity, kind
-from teachers_torch.store import read_card
 
-MOST_SCORES = 10**9
-"""Users times items beyond which they would take too long: nobody asked for them."""
+
+class Untrained(NamedTuple):
+    """One such model.
+
+    Attributes:
+        entry: as a teacher's in a record.
+        ranks: of the test part's targets, history not masked.
+    """
+
+    entry: dict[str, Any]
+    ranks: Float64[np.ndarray, " instances"]
 
 
 def measure_untrained(
-    task: Task, settings: Settings, reporter: Reporter
-) -> dict[str, dict[str, Any]]:
-    """Name → its entry, as a teacher's in a record.
+    task: Task, settings: Settings, ready: Mapping[str, ReadyTeacher], reporter: Reporter
+) -> dict[str, Untrained]:
+    """Name → what it reaches.
 
     The neighbourhood reads texts where a teacher of the run does: nobody has asked for them to be
     encoded otherwise.
@@ -34,10 +47,8 @@ def measure_untrained(
     Args:
         task: data and split.
         settings: the run's settings.
+        ready: key → a teacher that is at hand.
         reporter: says what is left out.
-
-    Raises:
-        UserError: a cached card is damaged.
     """
     scores = (len(task.split.validation) + len(task.split.test)) * task.dataset.num_items
     if scores > MOST_SCORES:
@@ -49,24 +60,30 @@ def measure_untrained(
         of = {**settings.teachers.of, NeighboursConfig: NeighboursConfig(texts=False)}
         teachers = dataclasses.replace(settings.teachers, of=of)
         settings = dataclasses.replace(settings, teachers=teachers)
-    cards = {name: _card(name, task, settings, reporter) for name in UNTRAINED}
-    return {name: describe_teacher(kind(name).label, card) for name, card in cards.items() if card}
+    found = {name: _measured(name, task, settings, ready, reporter) for name in UNTRAINED}
+    return {name: each for name, each in found.items() if each}
 
 
-def _card(name: str, task: Task, settings: Settings, reporter: Reporter) -> dict[str, Any] | None:
-    """A model's card, out of the cache or measured; None where the data lack what it needs."""
-    cache = Cache(Path(settings.run.cache_dir))
+def _measured(
+    name: str,
+    task: Task,
+    settings: Settings,
+    ready: Mapping[str, ReadyTeacher],
+    reporter: Reporter,
+) -> Untrained | None:
+    """A model, out of the cache or measured; None where the data lack what it needs."""
     try:
-        kind(name).check(task, settings.teachers, cache)
+        kind(name).check(task, settings.teachers, Cache(Path(settings.run.cache_dir)))
     except UserError:
         return None
     found = identity(name, task, settings.teachers, settings.run.teacher_seed)
-    folder = vectors_folder(cache, found)
-    if (folder / CARD).is_file():
-        return dataclasses.asdict(read_card(folder))
     try:
-        (ready,) = prepare_teachers([found], task, settings, reporter, lambda event: None)
-    except UserError as error:  # the students are trained: no row of a table is worth losing them
+        made = ready.get(found.key)
+        if made is None:
+            (made,) = prepare_teachers([found], task, settings, reporter, lambda event: None)
+        entry = describe_teacher(kind(name).label, made.card)
+        return Untrained(entry, test_ranks(made, task))
+    except (UserError, ValueError) as error:
+        # The students are trained: no row of a table is worth losing them.
         reporter.say(f"{kind(name).label}: not measured: {error}")
         return None
-    return ready.card

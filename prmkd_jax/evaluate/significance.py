@@ -86,56 +86,94 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def compare(
-    base_ranks: Float[np.ndarray, "base_seeds users"],
-    other_ranks: Float[np.ndarray, "other_seeds users"],
-) -> dict[str, Comparison]:
-    """Compares two models on every metric, users paired.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One model's metrics, those of `METRICS` in their order.
+
+    Attributes:
+        users: each user's, averaged over the seeds.
+        resampled: their means over resampled users.
+        means: over seeds and users.
+        stds: sample standard deviations of the seeds' means, 0 for one seed.
+    """
+
+    users: Float64[np.ndarray, "users metrics"]
+    resampled: Float64[np.ndarray, "resamples metrics"]
+    means: Sequence[float]
+    stds: Sequence[float]
+
+
+def measure(several: Sequence[Float[np.ndarray, "seeds users"]]) -> list[Measured]:
+    """The metrics of models that are to be compared; all see the same resampled users.
+
+    Args:
+        several: 0-based ranks of each model, infinity where the target can't be reached; column =
+            user. The number of seeds may differ.
+
+    Raises:
+        ValueError: the users differ in number, or a rank is NaN or negative.
+    """
+    if any(ranks.ndim != 2 for ranks in several):
+        raise ValueError("expected ranks of shape [seeds, users]")
+    numbers = list(dict.fromkeys(ranks.shape[1] for ranks in several))
+    if len(numbers) > 1:
+        raise ValueError(f"{numbers[0]} and {numbers[1]} users can't be compared in pairs")
+    values = [[per_user(ranks, metric) for metric in METRICS] for ranks in several]
+    users = [np.stack([one.mean(axis=0) for one in model], axis=1) for model in values]
+    resampled = np.split(resampled_means(np.concatenate(users, axis=1)), len(users), axis=1)
+    return [
+        Measured(
+            users=mean,
+            resampled=again,
+            means=[float(one.mean()) for one in model],
+            stds=[_std_over_seeds(one) for one in model],
+        )
+        for model, mean, again in zip(values, users, resampled, strict=True)
+    ]
+
+
+def difference(base: Measured, other: Measured) -> dict[str, Comparison]:
+    """What two models' difference is worth, users paired.
 
     Each user's metric is averaged over the seeds first, then one test runs over the users:
     seeds are no further independent users.
 
     Args:
-        base_ranks: 0-based ranks, infinity where the target can't be reached; column = user.
-        other_ranks: the same users in the same order; the number of seeds may differ.
+        base: as `measure` gives it.
+        other: of the same call.
 
     Returns:
         A comparison for every metric of `METRICS`.
+    """
+    comparisons = {}
+    for column, metric in enumerate(METRICS):
+        apart = np.round(other.users[:, column] - base.users[:, column], DECIMALS)
+        before, after = base.means[column], other.means[column]
+        comparisons[metric] = Comparison(
+            improvement=after / before - 1 if before else None,
+            interval=change_interval(base.resampled[:, column], other.resampled[:, column]),
+            t_p=paired_t_test(apart),
+            wilcoxon_p=signed_rank_test(apart),
+            base_mean=before,
+            other_mean=after,
+            base_std=base.stds[column],
+            other_std=other.stds[column],
+        )
+    return comparisons
 
-    Raises:
-        ValueError: the users differ in number, or a rank is NaN or negative.
+
+def compare(
+    base_ranks: Float[np.ndarray, "base_seeds users"],
+    other_ranks: Float[np.ndarray, "other_seeds users"],
+) -> dict[str, Comparison]:
+    """`difference` of two models by their ranks, which are those of `measure`.
 
     >>> base, other = np.array([[0.0, 30.0, 4.0, 9.0]]), np.array([[0.0, 3.0, 4.0, 2.0]])
     >>> found = compare(base, other)["Recall@5"]  # one seed, four users
     >>> found.base_mean, found.other_mean, found.improvement
     (0.5, 1.0, 1.0)
     """
-    if base_ranks.ndim != 2 or other_ranks.ndim != 2:
-        raise ValueError("expected ranks of shape [seeds, users]")
-    if base_ranks.shape[1] != other_ranks.shape[1]:
-        raise ValueError(
-            f"{base_ranks.shape[1]} and {other_ranks.shape[1]} users can't be compared in pairs"
-        )
-    before = {metric: per_user(base_ranks, metric) for metric in METRICS}
-    after = {metric: per_user(other_ranks, metric) for metric in METRICS}
-    users = [values.mean(axis=0) for values in (*before.values(), *after.values())]
-    resampled = resampled_means(np.stack(users, axis=1))
-    comparisons = {}
-    for column, metric in enumerate(METRICS):
-        base, other = before[metric], after[metric]
-        differences = np.round(other.mean(axis=0) - base.mean(axis=0), DECIMALS)
-        base_mean, other_mean = float(base.mean()), float(other.mean())
-        comparisons[metric] = Comparison(
-            improvement=other_mean / base_mean - 1 if base_mean else None,
-            interval=change_interval(resampled[:, column], resampled[:, column + len(METRICS)]),
-            t_p=paired_t_test(differences),
-            wilcoxon_p=signed_rank_test(differences),
-            base_mean=base_mean,
-            other_mean=other_mean,
-            base_std=_std_over_seeds(base),
-            other_std=_std_over_seeds(other),
-        )
-    return comparisons
+    return difference(*measure([base_ranks, other_ranks]))
 
 
 def _std_over_seeds(values: Float64[np.ndarray, "seeds users"]) -> float:

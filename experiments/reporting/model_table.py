@@ -1,0 +1,47 @@
+"""Every variant against every teacher and untrained model, as tables of their own."""
+
+from collections.abc import Mapping
+
+from experiments.reporting.groups import teachers_in_order, untrained
+from experiments.reporting.results import Comparison, Results
+from experiments.reporting.wording import MISSING, p_value, percent
+
+SHOWN = ("NDCG@10", "Recall@10")
+"""The metrics of the Markdown tables; the page and the JSON have all."""
+
+
+def compared_models(results: Results) -> dict[str, str]:
+    """Name → label of the models that variants are compared with, in the result table's order."""
+    models = {**untrained(results), **teachers_in_order(results)}
+    known = {name for row in results["variants"] for name in row.get("against_models", {})}
+    return {name: model["label"] for name, model in models.items() if name in known}
+
+
+def model_lines(results: Results) -> list[str]:
+    """A table a metric: a row a variant, a column a model; nothing where none was compared."""
+    models = compared_models(results)
+    if not models:
+        return []
+    lines = []
+    for metric in SHOWN:
+        lines += [
+            "",
+            f"Change of {metric} against each teacher and untrained model, (p of the t-test / of "
+            "Wilcoxon's), over users, Holm-corrected over the table.",
+            "",
+            f"| variant | {' | '.join(models.values())} |",
+            f"|---|{'---|' * len(models)}",
+        ]
+        for row in results["variants"]:
+            against = row.get("against_models", {})
+            cells = [_cell(against.get(name, {}), metric) for name in models]
+            lines.append(f"| {row['label']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(against: Mapping[str, Comparison], metric: str) -> str:
+    if metric not in against:
+        return MISSING
+    one = against[metric]
+    tests = f"{p_value(one['t_p_holm'])} / {p_value(one['wilcoxon_p_holm'])}"
+    return f"{percent(one['change'])} ({tests})"
