@@ -55,6 +55,15 @@ def test_teachers_that_give_scores_teach(world, columns):
     assert set(results["teachers"]["neighbours"]["chosen"]) == {"decay", "share", "power", "last"}
     for label in ("Precomputed", "Neighbours (untrained)", "Popularity (untrained)"):
         assert label in said
+    page = (world / "out" / "report.html").read_text()
+    assert page.count("Against the teachers and the untrained models") == 1
+    for row in (base, distilled):
+        assert set(row["against_models"]) == set(names)
+        for name, tests in row["against_models"].items():
+            for metric, found in tests.items():
+                before, after = results["teachers"][name]["test"][metric], row["test"][metric]
+                if before:
+                    assert found["change"] == pytest.approx(after / before - 1, rel=1e-6)
     # What teaches isn't listed twice.
     assert said.count("Neighbours (untrained)") == 1
     assert ("columns" in distilled["seeds"][0]["history"][0]) == (columns == "closed")
@@ -66,6 +75,7 @@ def test_untrained_models_are_rows_of_every_table(world):
     said, results = trained(world, "--teachers=")
     assert set(results["untrained"]) == {"popularity", "neighbours"}  # there is no clock
     assert results["teachers"] == {}
+    assert set(results["variants"][0]["against_models"]) == set(results["untrained"])
     # No teacher of the run reads texts, so nobody encodes any.
     assert results["untrained"]["neighbours"]["settings"]["text_encoder"] is None
     page = (world / "out" / "report.html").read_text()

@@ -115,6 +115,62 @@ def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs
     json.dumps(results, allow_nan=False)
 
 
+def test_every_variant_is_compared_with_every_model_that_no_seed_trains(runs):
+    """Another users' ranks, a model without a test, or p-values corrected with the variants'."""
+    rng = np.random.default_rng(1)
+    models = {name: rng.integers(0, 40, 60).astype(float) for name in ("unisrec", "popularity")}
+    flags = {"dataset": "Scientific", "seeds": [0, 1], "teachers": ["unisrec"]}
+    study = Study("rivals", "Rivals", "PRM-KD", lambda _: [])
+    results = study_results(study, runs, {}, flags, models)
+    json.dumps(results, allow_nan=False)
+    for metric in ("Recall@10", "NDCG@10"):
+        found, t, wilcoxon = [], [], []
+        for row, run in zip(results["variants"], runs.values(), strict=True):
+            after = per_user(run.ranks, metric).mean(axis=0)
+            assert set(row["against_models"]) == set(models)
+            for name, ranks in models.items():
+                before = per_user(ranks, metric)
+                found.append(row["against_models"][name][metric])
+                assert found[-1]["change"] == pytest.approx(after.mean() / before.mean() - 1)
+                t.append(stats.ttest_rel(after, before).pvalue)
+                wilcoxon.append(stats.wilcoxon(np.round(after - before, 12)).pvalue)
+        for key, expected in (("t_p", t), ("wilcoxon_p", wilcoxon)):
+            np.testing.assert_allclose([one[key] for one in found], expected, rtol=1e-9)
+            corrected = [one[f"{key}_holm"] for one in found]
+            np.testing.assert_allclose(corrected, holm(expected), rtol=1e-9)
+    bare = study_results(study, runs, {}, flags)
+    assert [row.pop("against_models") for row in bare["variants"]] == [{}] * 3
+    for row in results["variants"]:
+        del row["against_models"]
+    assert bare == results
+
+
+def test_the_models_that_variants_are_compared_with_have_tables(results, timing):
+    """A cell of another model's or metric's, or a column of one that was never ranked."""
+    copied = copy.deepcopy(results)
+    model = {"label": "UniSRec", "validation": {"NDCG@10": 0.1}, "test": {"NDCG@10": 0.1}}
+    model["test"]["Recall@10"] = 0.2
+    copied["teachers"] = {"unisrec": model}
+    copied["untrained"] = {"popularity": {**model, "label": "Popularity"}}
+    assert "against each teacher" not in markdown(copied, timing)
+    tests = copied["variants"][1]["against"]
+    shown = {
+        **tests,
+        "NDCG@10": {"change": 0.279, "t_p_holm": 3e-40, "wilcoxon_p_holm": 0.02},
+        "Recall@10": {"change": -0.05, "t_p_holm": 0.2, "wilcoxon_p_holm": 1.0},
+    }
+    copied["variants"][1]["against_models"] = {"unisrec": shown}
+    lines = markdown(copied, timing).splitlines()
+    first = lines.index("| variant | UniSRec |")
+    assert lines[first - 2].startswith("Change of NDCG@10 against each teacher")
+    assert lines[first + 2 : first + 5] == [
+        "| PRMKD | – |",
+        "| RD | +27.9 % (3e-40 / 0.02) |",
+        "| AVERAGE | – |",
+    ]
+    assert "| RD | -5.0 % (0.2 / 1) |" in lines[first + 5 :]
+
+
 def test_seconds_are_those_of_an_epoch_and_until_the_best(runs, timing):
     """The patience counted as cost, or an epoch's time that the compilation stretches."""
     assert timing["variants"]["rd"] == {

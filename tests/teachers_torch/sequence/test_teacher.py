@@ -7,7 +7,7 @@ import torch
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.task import Task, make_task
-from prmkd_jax.evaluate.metrics import expected_ranks
+from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
 from teachers_torch.config import UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import to_tensors
@@ -151,7 +151,7 @@ def test_ranking_reads_every_user_once(monkeypatch, limit, value):
     items = np.eye(7, dtype=np.float32)
     users = items[[0, 1, 2, 3, 4, 5, 6, 0]] + 0.5 * items[[1, 2, 3, 4, 5, 6, 0, 1]]
     targets = np.array([0, 1, 2, 4, 4, 6, 0, 3])  # ranks 0 0 0 1 0 1 1 and 4, halfway in a tie
-    metrics = rank_all(users, items, targets)
+    metrics = ranking_metrics(rank_all(users, items, targets))
     assert sizes == [21, 21, 14]
     assert metrics["MRR"] == pytest.approx((1 + 1 + 1 + 0.5 + 1 + 0.5 + 0.5 + 1 / 5) / 8)
     assert metrics["Recall@5"] == 1.0
