@@ -110,6 +110,7 @@ class Results(TypedDict):
     settings: Flags
     teachers: Mapping[str, TeacherResult]
     untrained: NotRequired[Mapping[str, TeacherResult]]
+    models: NotRequired[Mapping[str, Mapping[str, Metrics]]]
     variants: list[VariantResult]
 
 

@@ -28,7 +28,7 @@ from experiments.runs.variant import Study, Variant, choose_variants
 from experiments.runs.views import StudyFiles, show, study_files, write_together, write_views
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
-from experiments.stages.rows import teacher_ranks
+from experiments.stages.rows import teacher_rows
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.starts import has_texts
 from experiments.stages.students import Place
@@ -174,10 +174,12 @@ def _make(
     with _timed(stages, "untrained"):
         untrained = measure_untrained(task, call.settings, ready, call.reporter)
     with _timed(stages, "tests"):
-        teachers = teacher_ranks(_teachers_of(plans), task, ready, call.reporter)
-        models = {name: each.ranks for name, each in untrained.items()} | teachers
+        teachers = teacher_rows(_teachers_of(plans), task, ready, call.reporter)
+        models = {name: each.row for name, each in untrained.items()} | teachers
+        ranks = {name: row.test for name, row in models.items()}
         settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
-        results = study_results(study, runs, describe_environment(), settings, models)
+        results = study_results(study, runs, describe_environment(), settings, ranks)
+    results["models"] = {name: row.metrics for name, row in models.items()}
     results["untrained"] = {name: each.entry for name, each in untrained.items()}
     return _write(output, layout.files, runs, results, study_timing(runs, stages))
 

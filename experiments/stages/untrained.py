@@ -9,13 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float64
-
 from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
 from experiments.stages.record import describe_teacher
-from experiments.stages.rows import MOST_SCORES, test_ranks
+from experiments.stages.rows import Row, rank_row, too_many
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -29,11 +26,11 @@ class Untrained(NamedTuple):
 
     Attributes:
         entry: as a teacher's in a record.
-        ranks: of the test part's targets, history not masked.
+        row: its ranks and metrics.
     """
 
     entry: dict[str, Any]
-    ranks: Float64[np.ndarray, " instances"]
+    row: Row
 
 
 def measure_untrained(
@@ -50,11 +47,8 @@ def measure_untrained(
         ready: key → a teacher that is at hand.
         reporter: says what is left out.
     """
-    scores = (len(task.split.validation) + len(task.split.test)) * task.dataset.num_items
-    if scores > MOST_SCORES:
-        reporter.say(
-            f"Untrained models: not measured, {scores:,} scores are more than {MOST_SCORES:,}"
-        )
+    if why := too_many(task):
+        reporter.say(f"Untrained models: not measured, {why}")
         return {}
     if not any(TextConfig in kind(name).reads for name in settings.run.teachers):
         of = {**settings.teachers.of, NeighboursConfig: NeighboursConfig(texts=False)}
@@ -82,7 +76,7 @@ def _measured(
         if made is None:
             (made,) = prepare_teachers([found], task, settings, reporter, lambda event: None)
         entry = describe_teacher(kind(name).label, made.card)
-        return Untrained(entry, test_ranks(made, task))
+        return Untrained(entry, rank_row(made, task))
     except (UserError, ValueError) as error:
         # The students are trained: no row of a table is worth losing them.
         reporter.say(f"{kind(name).label}: not measured: {error}")
