@@ -23,6 +23,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import class_identity
 from prmkd_jax.train.config import NUMERICS_VERSION, TrainConfig
+from prmkd_jax.train.stored import stored_dtype
 from teachers_torch.teacher import Identity
 
 _READ = (DataConfig, StudentConfig, TrainConfig)
@@ -52,6 +53,7 @@ _WORDS = {
     "student_init": "the contents of the student's --init",
     "item_init": "the vectors of --item_init",
     "student_class": "the class of --student",
+    "joint_scores": "how the joint scores are kept",
     "numerics_version": "the version of the training code",
     "teachers": "teacher",
     "variants": "variant",
@@ -92,6 +94,9 @@ def run_identity(
     identity["teachers"] = {
         found.name: {part: found.content[part] for part in _OF_TEACHER} for found in teachers
     }
+    if run.teachers and settings.distill.negatives == "catalogue":
+        kept = stored_dtype(settings.distill, task)
+        identity["joint_scores"] = kept.name if kept else "made in each step"
     identity["numerics_version"] = NUMERICS_VERSION
     scores_in_torch = run.teachers and run.teacher_scores == "torch"
     packages = (*_PACKAGES, "torch") if scores_in_torch else _PACKAGES

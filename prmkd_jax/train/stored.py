@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.columns import Columns
+from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import UserInput, over_users, teach_user
 from prmkd_jax.ops.arrays import Array
@@ -38,14 +39,14 @@ MOST_BFLOAT16 = 2**31
 _NO_COLUMN = -1.0
 
 
-def stored_dtype(run: Run) -> np.dtype | None:
-    """How a run's joint scores are kept; None where they are not.
+def stored_dtype(config: DistillConfig | None, task: Task) -> np.dtype | None:
+    """How the joint scores of a run are kept; None where they are not.
 
     bfloat16 has the exponents of float32, so that no small share is lost, and eight bits.
     """
-    if run.distill is None or run.distill.negatives != "catalogue":
+    if config is None or config.negatives != "catalogue":
         return None
-    scores = len(run.task.split.train) * run.task.dataset.num_items
+    scores = len(task.split.train) * task.dataset.num_items
     if scores > MOST_BFLOAT16:
         return None
     return np.dtype(jnp.float32 if scores <= MOST_FLOAT32 else jnp.bfloat16)
@@ -106,7 +107,7 @@ class StoredScores:
 
 def stored_of(run: Run) -> StoredScores | None:
     """What stores the run's joint scores, if they are to be stored."""
-    dtype = stored_dtype(run)
+    dtype = stored_dtype(run.distill, run.task)
     return None if dtype is None else StoredScores(run, dtype)
 
 
