@@ -221,11 +221,8 @@ def _chosen_loss(name: str, run: Run) -> str:
 
 
 def _stored(run: Run) -> str:
-    instances, items, dtype = (
-        len(run.task.split.train),
-        run.facts.num_items,
-        stored_dtype(run.distill, run.task),
-    )
+    instances, items = len(run.task.split.train), run.facts.num_items
+    dtype = stored_dtype(run.distill, run.task)
     what = f"the joint scores of {instances:,} instances and {items:,} items"
     if dtype is None:
         return f"{what} would take more than {MOST_BFLOAT16 >> 29} GiB, so each step makes its own"
