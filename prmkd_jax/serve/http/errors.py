@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 # Of a value that was found, so much is repeated.
 _SHOWN = 60
+_EITHER = (["allow"], ["deny"])
 _CODES = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}
 
 
@@ -58,6 +59,11 @@ def validation_error(error: RequestValidationError) -> Json:
     if first["type"] == "json_invalid":
         return error_response(422, "invalid_json", "the body can't be read as JSON")
     places = [str(place) for place in first["loc"] if place not in ("body", "query")]
+    if places[:1] in _EITHER:
+        # Each kind has its own complaint; the last is of lists in lists, which says most.
+        found = next(one for one in reversed(error.errors()) if places[0] in one["loc"])
+        message = f"{places[0]}: found {shown(found['input'])}, expected a list of item ids, or one"
+        return error_response(422, "invalid_request", f"{message} for each history")
     where = ".".join(places) or "the request"
     found = "" if first["type"] == "missing" else f"found {shown(first.get('input'))}, "
     return error_response(422, "invalid_request", f"{shorten(where)}: {found}{first['msg']}")

@@ -161,6 +161,16 @@ def test_a_mistake_is_told_in_one_form(served, case):
     assert "prmkd_unhandled_errors_total 0.0" in served.ask("GET", "/metrics")[1]
 
 
+@pytest.mark.parametrize(
+    ("allow", "shown"), [("x", "'x'"), (["i1", ["i2"]], "'i1'"), ([["i1", 3]], "3"), (7, "7")]
+)
+def test_lists_of_two_kinds_are_told_by_what_both_are(served, allow, shown):
+    """Not by the framework's names of the two."""
+    status, content = served.post("/recommend", histories=[["i1"]], allow=allow)
+    expected = "expected a list of item ids, or one for each history"
+    assert (status, content["error"]["message"]) == (422, f"allow: found {shown}, {expected}")
+
+
 def test_other_addresses_and_methods_are_told_alike(served):
     """The framework's own errors too."""
     assert served.ask("GET", "/nowhere")[1]["error"]["code"] == "not_found"
