@@ -13,12 +13,15 @@ from experiments.stages.exports import student_start
 from experiments.stages.identity import digest, run_identity
 from experiments.stages.metrics_log import check_log_to
 from experiments.stages.starts import check_item_start
-from experiments.stages.students import Place, student_facts
+from experiments.stages.students import Place, plain_run, student_facts
 from experiments.stages.teachers import check_teachers, teacher_identities
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
 from prmkd_jax.students.facts import Facts
+from prmkd_jax.train.devices import asked_mesh
+from prmkd_jax.train.inputs import training_batches
+from prmkd_jax.train.loop import mesh_of
 from teachers_torch.teacher import Identity
 
 
@@ -94,6 +97,10 @@ def _plan(
         )
     task = task_of(settings)
     facts = student_facts(task, settings)
+    if asked_mesh() is not None:
+        run = plain_run(task, facts, settings, settings.run.seeds[0], Path())
+        # Before teachers are tuned for hours, a mesh that can't be.
+        mesh_of(run, training_batches(run))
     start = student_start(settings, task, facts)
     teachers = teacher_identities(task, settings)
     # Who repeats the run by its flagfile doesn't want to replace another one by it.

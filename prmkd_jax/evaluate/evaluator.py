@@ -13,6 +13,10 @@ from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack, row_length
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.ranking import Ranks, rank_targets
+from prmkd_jax.ops.shards import in_parts, scores_of, shards
+from prmkd_jax.ops.top_k import top_k_of_scores
+from prmkd_jax.students.student import Student
+from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
 
 # Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
 MOST_SCORES = 2**26
@@ -57,6 +61,8 @@ class Evaluator:
         batch_size: token slots encoded at once.
         eval_batch_size: users ranked at once, fewer where the catalogue is large.
         own_slot: whether the student appends a token of its own to every prefix.
+        divided: the tables that devices share; scores stay where their items are, and only ranks
+            cross.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Evaluator:
         eval_batch_size: int,
         *,
         own_slot: bool = False,
+        divided: Divided = ONE_DEVICE,
     ):
         interactions = dataset.interactions
         self._count = len(instance_ids)
@@ -90,6 +97,8 @@ class Evaluator:
         mean = len(self._histories.items) * self._block / max(self._count, 1)
         self._pairs = _power_of_two(max(FEWEST_PAIRS, int(2 * mean)))
         self._graphdef = graphdef
+        # Where nothing is divided, all share one compiled program.
+        self._divided = divided if divided.tables else ONE_DEVICE
 
     def __call__(self, params: dict) -> UserRanks:
         """Ranks every instance.
@@ -105,16 +114,19 @@ class Evaluator:
         Raises:
             FloatingPointError: as `__call__`.
         """
+        params = self._divided.place(params)
         queries = self.queries(params)
-        items = _items(self._graphdef, params)
+        items = _items(self._graphdef, self._divided, params)
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
             seen = self._histories.pairs(first, min(block.stop, self._count), self._pairs)
             ranks, best = _rank(
                 self._graphdef,
-                params,
+                self._divided,
+                self._num_items,
                 min(k, self._num_items),
+                params,
                 queries[block],
                 items,
                 self._targets[block],
@@ -134,9 +146,10 @@ class Evaluator:
 
     def queries(self, params: dict) -> Float[Array, "padded D"]:
         """The instances' user vectors, padded with zeros to whole blocks."""
+        params = self._divided.place(params)
         out = jnp.zeros((self._padded, 0))
         for rows, places in self._batches:
-            encoded = _encode(self._graphdef, params, rows)
+            encoded = _encode(self._graphdef, self._divided, params, rows)
             if not out.size:  # the width is known from the first batch on
                 out = jnp.zeros((self._padded, encoded.shape[-1]), encoded.dtype)
             out = _scatter(out, encoded, places)
@@ -195,32 +208,44 @@ def distinct_histories(
 
 
 # The structure is static: students that differ in their parameters alone share the compiled code.
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(graphdef: nnx.GraphDef, params: dict, rows: PackedRows) -> Array:
-    return nnx.merge(graphdef, nnx.State(params)).queries(rows)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(graphdef: nnx.GraphDef, divided: Divided, params: dict, rows: PackedRows) -> Array:
+    with divided.tracing():
+        return _merged(graphdef, divided, params).queries(rows)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _items(graphdef: nnx.GraphDef, params: dict) -> Array:
-    return nnx.merge(graphdef, nnx.State(params)).items()
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _items(graphdef: nnx.GraphDef, divided: Divided, params: dict) -> Array:
+    """The items' vectors; where devices share them, filled up to equal parts as the tables are."""
+    with divided.tracing():
+        items = _merged(graphdef, divided, params).items()
+        count = shards()
+        return items if count == 1 else in_parts(items, count)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _rank(
     graphdef: nnx.GraphDef,
-    params: dict,
+    divided: Divided,
+    num_items: int,
     k: int,
+    params: dict,
     queries: Array,
     items: Array,
     targets: Array,
     seen: Array,
 ) -> tuple[Ranks, tuple[Array, Array]]:
     """The ranks of a block, its k best items and their share of the softmax."""
-    student = nnx.merge(graphdef, nnx.State(params))
-    scores = student.score(queries, items)
-    best, found = jax.lax.top_k(scores, k)
-    share = jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
-    return rank_targets(scores, targets, seen), (found, share)
+    with divided.tracing():
+        student = _merged(graphdef, divided, params)
+        scores = scores_of(student.score, queries, items, num_items)
+        best, found = top_k_of_scores(scores, k)
+        share = jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
+        return rank_targets(scores, targets, seen), (found, share)
+
+
+def _merged(graphdef: nnx.GraphDef, divided: Divided, params: dict) -> Student:
+    return nnx.merge(graphdef, nnx.State(trim_tables(params, divided.tables)))
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.shards import in_parts, over_parts, scores_of, shards
 
 # Up to here the logits of a batch are kept for the backward pass; above, blocks of items
 # are scored again instead, so memory stays flat as the catalogue grows.
@@ -37,9 +38,20 @@ def cross_entropy(
     1.0986
     """
     targets = jnp.asarray(targets)
-    if len(items) <= block:
-        return softmax_loss(score(queries, items), targets)
-    return _blocked(score, queries, items, targets, block)
+    count = shards()
+    if len(items) <= block * count:
+        return softmax_loss(scores_of(score, queries, items, len(items)), targets)
+    if count == 1:
+        total, own = _blocked(score, queries, items, 0, len(items), targets, block)
+        return total - own
+    parts = in_parts(items, count)
+    firsts = jnp.arange(count) * parts.shape[1]
+
+    def of_part(part: Array, first: Array) -> tuple[Array, Array]:
+        return _blocked(score, queries, part, first, len(items), targets, block)
+
+    totals, owns = over_parts(of_part, parts, firsts)
+    return jax.nn.logsumexp(totals, axis=0) - owns.sum(0)
 
 
 def softmax_loss(logits: Float[Array, "B V"], targets: Int[Array, " B"]) -> Float[Array, " B"]:
@@ -48,10 +60,15 @@ def softmax_loss(logits: Float[Array, "B V"], targets: Int[Array, " B"]) -> Floa
     return jax.nn.logsumexp(logits, axis=-1) - own
 
 
-def _blocked(score, queries, items, targets, block):
+def _blocked(score, queries, items, offset, num_items, targets, block):
+    """The log of the sum over some of the items, from id `offset` on, and the target's logit.
+
+    The logit is 0 where the target is not among them.
+    """
     count = -(-len(items) // block)
     # Padded with the last item, not with zeros: a cosine's gradient at zero is nan.
     padded = jnp.pad(items, ((0, count * block - len(items)), (0, 0)), mode="edge")
+    end = jnp.minimum(offset + len(items), num_items)
 
     @jax.checkpoint
     def add_block(carry, inputs):
@@ -59,11 +76,13 @@ def _blocked(score, queries, items, targets, block):
         table, first = inputs
         logits = score(queries, table)
         ids = first + jnp.arange(block)
-        logits = jnp.where(ids < len(items), logits, jnp.finfo(logits.dtype).min)
-        own = own + jnp.sum(jnp.where(ids == targets[:, None], logits, 0.0), axis=-1)
+        inside = ids < end
+        logits = jnp.where(inside, logits, jnp.finfo(logits.dtype).min)
+        hit = inside & (ids == targets[:, None])
+        own = own + jnp.sum(jnp.where(hit, logits, 0.0), axis=-1)
         return (jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=-1)), own), None
 
     start = jnp.full(len(queries), -jnp.inf, jnp.float32), jnp.zeros(len(queries), jnp.float32)
-    blocks = padded.reshape(count, block, -1), jnp.arange(count) * block
+    blocks = padded.reshape(count, block, -1), offset + jnp.arange(count) * block
     (total, own), _ = jax.lax.scan(add_block, start, blocks)
-    return total - own
+    return total, own

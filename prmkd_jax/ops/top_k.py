@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.shards import in_parts, on_devices, over_parts, padded_rows, shards
 
 # Scores held at once, as a number: 64 MiB in float32 whatever the catalogue's size.
 MOST_SCORES = 2**24
@@ -97,3 +98,73 @@ def _members(ids: Int[Array, "B H"], first: Array, block: int) -> Bool[Array, "B
     places = jnp.where((ids >= 0) & (places >= 0), places, block)
     mask = jnp.zeros((ids.shape[0], block), bool)
     return mask.at[jnp.arange(ids.shape[0])[:, None], places].set(True, mode="drop")
+
+
+def top_k_of_all(
+    score: Callable[[Array, Array], Array],
+    queries: Float[Array, "B Q"],
+    items: Float[Array, "V E"],
+    k: int,
+) -> TopK:
+    """`top_k` of a table whose rows lie on several devices: each finds k, the best of these stay.
+
+    Exact, and of equal scores the lower id comes first, as on one device. Only B · k candidates of
+    each device cross.
+
+    Args:
+        score: as in `top_k`.
+        queries: user vectors.
+        items: item vectors; row = item id.
+        k: how many.
+    """
+    count = shards()
+    if count == 1:
+        return top_k(score, queries, items, k)
+    parts = in_parts(items, count)
+    size = parts.shape[1]
+    firsts = jnp.arange(count) * size
+
+    def of_part(part: Array, first: Array) -> TopK:
+        real = first + jnp.arange(size) < len(items)
+        found = top_k(score, queries, part, min(k, size), valid=real)
+        return found._replace(items=jnp.where(found.items >= 0, found.items + first, -1))
+
+    return _best_of_parts(over_parts(of_part, parts, firsts), k)
+
+
+def top_k_of_scores(scores: Float[Array, "B V"], k: int) -> TopK:
+    """`lax.top_k` of scores whose columns lie on several devices, as `scores_of` gives them.
+
+    Args:
+        scores: of all items; none is −inf.
+        k: how many, no more than there are items.
+    """
+    count = shards()
+    if count == 1:
+        return TopK(*jax.lax.top_k(scores, k))
+    rows, num_items = scores.shape
+    size = padded_rows(num_items, count) // count
+    missing = ((0, 0), (0, count * size - num_items))
+    padded = jnp.pad(scores, missing, constant_values=-jnp.inf)
+    parts = on_devices(padded.reshape(rows, count, size).swapaxes(0, 1))
+
+    def of_part(part: Array, first: Array) -> TopK:
+        best, places = jax.lax.top_k(part, min(k, size))
+        return TopK(best, first + places)
+
+    return _best_of_parts(over_parts(of_part, parts, jnp.arange(count) * size), k)
+
+
+def _best_of_parts(found: TopK, k: int) -> TopK:
+    """The best of what each part has found, [parts, B, k of the part].
+
+    Parts stand one after the other, so where scores are equal, lower ids come first.
+    """
+    rows = found.scores.shape[1]
+    scores, ids = (each.swapaxes(0, 1).reshape(rows, -1) for each in found)
+    missing = k - scores.shape[1]
+    if missing > 0:
+        scores = jnp.pad(scores, ((0, 0), (0, missing)), constant_values=-jnp.inf)
+        ids = jnp.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
+    best, places = jax.lax.top_k(scores, k)
+    return TopK(best, jnp.take_along_axis(ids, places, axis=1))

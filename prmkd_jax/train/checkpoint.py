@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from prmkd_jax.common.errors import UserError
@@ -72,6 +73,7 @@ def load_checkpoint(folder: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]] |
     Args:
         folder: one folder a run.
         like: pytree of arrays with the structure, shapes, dtypes and devices to be restored.
+            NumPy arrays are restored as such.
 
     Raises:
         UserError: all states are damaged, or the arrays there are others, as after a change of
@@ -101,16 +103,20 @@ def load_checkpoint(folder: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]] |
 
 def _read(path: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]]:
     leaves, structure = jax.tree.flatten(like)
-    abstract = {
-        str(index): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-        for index, leaf in enumerate(leaves)
-    }
+    abstract = {str(index): _wanted(leaf) for index, leaf in enumerate(leaves)}
     metadata = ocp.metadata(str(path))
     _require_same(path, _shapes(metadata.metadata), _shapes(abstract))
     restored: Any = ocp.load(str(path), abstract)
     progress: Any = metadata.custom_metadata
     ordered = [restored[str(index)] for index in range(len(leaves))]
     return jax.tree.unflatten(structure, ordered), dict(progress or {})
+
+
+def _wanted(leaf: Any) -> Any:
+    """How orbax is told where an array goes: NumPy's stay NumPy's."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _is_intact(path: Path) -> bool:

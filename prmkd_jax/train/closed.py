@@ -18,8 +18,9 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.consistency import joint_scores, redistribute_weights
 from prmkd_jax.distill.per_user import UserInput, normalized_scores, over_users
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.top_k import top_k
+from prmkd_jax.ops.top_k import top_k_of_all
 from prmkd_jax.students.student import Params
+from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
 from prmkd_jax.train.inputs import Constants, DistillBatch, read_by_teachers, run_constants
 from prmkd_jax.train.run import Run
 from prmkd_jax.train.teaching import user_inputs
@@ -70,12 +71,15 @@ class ClosedColumns:
         left_out: distinct items that found no room.
     """
 
-    def __init__(self, run: Run, graphdef: nnx.GraphDef | None = None):
+    def __init__(
+        self, run: Run, graphdef: nnx.GraphDef | None = None, divided: Divided = ONE_DEVICE
+    ):
         """Columns of a run.
 
         Args:
             run: with its `best_items`.
             graphdef: the student's structure; None for columns without its items.
+            divided: the tables that devices share.
 
         Raises:
             ValueError: the run has no such items.
@@ -87,6 +91,7 @@ class ClosedColumns:
         self._config = run.distill
         self._best = run.best_items
         self._graphdef = graphdef
+        self._divided = divided
         num_items = run.task.dataset.num_items
         self._size = min(max(run.train.batch_size, run.distill.closed_columns), num_items)
         self._clear()
@@ -100,7 +105,7 @@ class ClosedColumns:
         """The columns of a batch."""
         wanted = self._best[batch.instance_ids]
         if self._graphdef is not None and self.params is not None:
-            own = _student_best(self._graphdef, self.params, batch, wanted.shape[1])
+            own = _student_best(self._graphdef, self.params, batch, wanted.shape[1], self._divided)
             wanted = np.concatenate([wanted, np.asarray(own)], axis=1)
         columns, left_out = closed_columns(
             self._run.task, batch, wanted, self._size, seen=self._config.seen_items
@@ -118,11 +123,13 @@ class ClosedColumns:
         return found
 
 
-def closed_of(run: Run, graphdef: nnx.GraphDef | None = None) -> ClosedColumns | None:
+def closed_of(
+    run: Run, graphdef: nnx.GraphDef | None = None, divided: Divided = ONE_DEVICE
+) -> ClosedColumns | None:
     """What makes the run's columns, if they are closed."""
     if run.distill is None or run.distill.negatives != "closed":
         return None
-    return ClosedColumns(run, graphdef)
+    return ClosedColumns(run, graphdef, divided)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -141,11 +148,12 @@ def _joint_best(
     return over_users(one, user_inputs(distill, constants))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _student_best(
-    graphdef: nnx.GraphDef, params: Params, batch: Batch, count: int
+    graphdef: nnx.GraphDef, params: Params, batch: Batch, count: int, divided: Divided
 ) -> Int[Array, "B k"]:
     """The student's best items of each row, without dropout."""
-    student = nnx.merge(graphdef, nnx.State(params))
-    queries = batch.at_targets(student.queries(batch.rows))
-    return top_k(student.score, queries, student.items(), count).items
+    with divided.tracing():
+        student = nnx.merge(graphdef, nnx.State(trim_tables(params, divided.tables)))
+        queries = batch.at_targets(student.queries(batch.rows))
+        return top_k_of_all(student.score, queries, student.items(), count).items

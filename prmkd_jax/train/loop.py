@@ -13,12 +13,16 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
-from prmkd_jax.data.batches import Batch
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.batches import Batch, TrainingBatches
 from prmkd_jax.evaluate.evaluator import LISTED, BestItems, Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
+from prmkd_jax.ops.shards import MODEL
 from prmkd_jax.students.student import served_parameters
+from prmkd_jax.students.tables import ONE_DEVICE, Divided
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.closed import ClosedColumns, closed_of
+from prmkd_jax.train.devices import VARIABLE
 from prmkd_jax.train.inputs import (
     Constants,
     DistillBatch,
@@ -29,7 +33,13 @@ from prmkd_jax.train.inputs import (
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Fitted, Params, Run, fresh_student
-from prmkd_jax.train.sharding import CONSTANTS, STATE, make_mesh, place, place_inputs
+from prmkd_jax.train.sharding import (
+    divide,
+    make_mesh,
+    place_constants,
+    place_inputs,
+    place_state,
+)
 from prmkd_jax.train.step import StepMetrics, TrainState, TrainStep, init_state, make_train_step
 from prmkd_jax.train.stored import stored_of
 
@@ -58,15 +68,17 @@ class Trained(NamedTuple):
 
     Attributes:
         graphdef: the student's structure.
-        params: the parameters that were kept.
+        params: the parameters that were kept, complete.
         validate: ranks the validation instances.
         progress: epochs, seconds and history.
+        divided: the tables that devices share.
     """
 
     graphdef: nnx.GraphDef
     params: Params
     validate: Evaluator
     progress: _Progress
+    divided: Divided
 
 
 OnStep = Callable[[int, int], None]
@@ -107,13 +119,16 @@ def train(
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
     batches = training_batches(run)
-    mesh = make_mesh(math.gcd(batches.rows, run.train.batch_size))
-    state, best_params, progress = _begin(run, init_state(params, optimizer, run.seed), mesh)
-    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh, lazy_tables(run))
-    constants = place(mesh, run_constants(run), CONSTANTS)
-    closed = closed_of(run, graphdef)
+    mesh = mesh_of(run, batches)
+    divided = divide(mesh, params, run.facts)
+    state, best_params, progress = _begin(run, init_state(params, optimizer, run.seed), divided)
+    step = make_train_step(
+        graphdef, optimizer, run.distill, run.student, mesh, lazy_tables(run), divided.tables
+    )
+    constants = place_constants(mesh, run_constants(run))
+    closed = closed_of(run, graphdef, divided)
     stored = stored_of(run)
-    validate = make_evaluator(run, graphdef, validation_instances(run))
+    validate = make_evaluator(run, graphdef, validation_instances(run), divided)
     validated = run.epochs is None
     if validated and run.start is not None and progress.epoch == 0:
         on_start(_judge_start(progress, validate(state.params)))
@@ -136,20 +151,40 @@ def train(
             best_params = jax.tree.map(jnp.copy, state.params)
         # Writing one takes as long as a short epoch.
         if progress.finished or time.perf_counter() - saved_at >= run.train.checkpoint_seconds:
-            contents = (state, best_params)
+            contents = divided.whole((state, best_params))
             save_checkpoint(run.folder, progress.epoch, contents, dataclasses.asdict(progress))
             saved_at = time.perf_counter()
         on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
-    return Trained(graphdef, best_params, validate, progress)
+    return Trained(graphdef, divided.whole(best_params), validate, progress, divided)
 
 
-def _begin(run: Run, fresh: TrainState, mesh: Mesh) -> tuple[TrainState, Params, _Progress]:
-    """The state, the best parameters and the progress: fresh, or of the checkpoint."""
-    state = place(mesh, fresh, STATE)
+def mesh_of(run: Run, batches: TrainingBatches) -> Mesh:
+    """The devices that a run's batches and tables are divided over.
+
+    Raises:
+        UserError: as `make_mesh`; or `--lazy_adam` meets tables whose rows are divided.
+    """
+    mesh = make_mesh(math.gcd(batches.rows, run.train.batch_size))
+    if run.train.lazy_adam and mesh.shape[MODEL] > 1:
+        raise UserError(
+            f"${VARIABLE}: found {mesh.shape[MODEL]} devices that share the tables' rows, expected "
+            "1 with --lazy_adam"
+        )
+    return mesh
+
+
+def _begin(run: Run, fresh: TrainState, divided: Divided) -> tuple[TrainState, Params, _Progress]:
+    """The state, the best parameters and the progress: fresh, or of the checkpoint.
+
+    Checkpoints hold complete tables, so they move between meshes of other shapes.
+    """
+    state = place_state(divided, fresh)
     best_params = jax.tree.map(jnp.copy, state.params)
-    if run.resume and (saved := load_checkpoint(run.folder, (state, best_params))):
-        state, best_params = place(mesh, saved[0], STATE)
-        return state, best_params, _Progress(**saved[1])
+    if run.resume:
+        saved = load_checkpoint(run.folder, divided.whole((state, best_params)))
+        if saved is not None:
+            state, best_params = place_state(divided, saved[0])
+            return state, best_params, _Progress(**saved[1])
     return state, best_params, _Progress(finished=run.epochs == 0)
 
 
@@ -173,7 +208,10 @@ def validation_instances(run: Run) -> Int64[np.ndarray, " instances"]:
 
 
 def make_evaluator(
-    run: Run, graphdef: nnx.GraphDef, instance_ids: Int64[np.ndarray, " instances"]
+    run: Run,
+    graphdef: nnx.GraphDef,
+    instance_ids: Int64[np.ndarray, " instances"],
+    divided: Divided = ONE_DEVICE,
 ) -> Evaluator:
     """Ranks some of the task's instances under the run's student."""
     return Evaluator(
@@ -184,6 +222,7 @@ def make_evaluator(
         run.train.batch_size,
         run.train.eval_batch_size,
         own_slot=run.own_slot,
+        divided=divided,
     )
 
 
@@ -281,7 +320,7 @@ def rank_test(run: Run, trained: Trained) -> tuple[UserRanks, BestItems] | tuple
     """Ranks of the test instances and their best items; None for both if not asked for."""
     if not run.rank_test:
         return None, None
-    evaluator = make_evaluator(run, trained.graphdef, run.task.split.test)
+    evaluator = make_evaluator(run, trained.graphdef, run.task.split.test, trained.divided)
     return evaluator.with_best(trained.params, LISTED)
 
 

@@ -1,8 +1,9 @@
 """Where arrays are: one mesh with the axes `data` and `model`, 1 × 1 on a single device.
 
-A batch's rows and instances are divided among the devices; everything else is on each of them. The
-negatives are those of the complete batch, not of a device's share, so the loss is the same on any
-number of devices.
+A batch's rows and instances are divided over `data`, the rows of tables of items and users over
+`model`, with Adam's moments of them and the teachers' vectors; everything else is on each device.
+The negatives are those of the complete batch, not of a device's share, so the loss is the same on
+any number of devices.
 """
 
 import math
@@ -10,13 +11,20 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.columns import Columns
-from prmkd_jax.train.inputs import DistillBatch
+from prmkd_jax.ops.shards import DATA, MODEL, ROWS, padded_rows
+from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.student import Params
+from prmkd_jax.students.tables import Divided, tables_of
+from prmkd_jax.train.devices import VARIABLE, asked_mesh
+from prmkd_jax.train.inputs import Constants, DistillBatch
 
-_DIVIDED = PartitionSpec("data")
+_DIVIDED = PartitionSpec(DATA)
 _EVERYWHERE = PartitionSpec()
 
 TreeT = TypeVar("TreeT")
@@ -28,7 +36,7 @@ def _specs(record: Callable[..., TreeT], **fields: object) -> TreeT:
 
 
 STATE = _EVERYWHERE
-"""Parameters, moments, step, key: the `model` axis has one device until tables outgrow one."""
+"""Parameters, moments, step, key; where tables are divided, `Divided.specs` of them."""
 CONSTANTS = _EVERYWHERE
 METRICS = _EVERYWHERE
 BATCH = _specs(
@@ -55,16 +63,61 @@ DISTILL_BATCH = _specs(
 
 
 def make_mesh(rows: int) -> Mesh:
-    """A mesh whose `data` axis takes as many devices as divide a batch's rows evenly.
+    """A mesh of the shape that `$PRMKD_MESH` asks for.
+
+    Without it, `data` takes as many devices as divide a batch's rows evenly, and `model` one.
 
     Args:
         rows: packed rows of a batch, or a divisor of theirs that divides its instances too.
+
+    Raises:
+        UserError: there are too few devices, or a batch can't be divided so.
     """
-    devices = jax.local_devices()
-    count = math.gcd(len(devices), rows)
+    devices = jax.devices()
+    data, model = asked_mesh() or (math.gcd(len(devices), rows), 1)
+    if data * model > len(devices):
+        raise UserError(
+            f"${VARIABLE}: found {data}x{model}, expected at most the {len(devices)} devices here"
+        )
+    if rows % data:
+        raise UserError(
+            f"${VARIABLE}: found {data}x{model}, expected a first number that divides a batch's "
+            f"{rows} rows (see --batch_size)"
+        )
     return jax.make_mesh(
-        (count, 1), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices[:count]
+        (data, model),
+        (DATA, MODEL),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=devices[: data * model],
     )
+
+
+def divide(mesh: Mesh, params: Params, facts: Facts) -> Divided:
+    """The tables whose rows the mesh divides; none where `model` has one device."""
+    return Divided(mesh, tables_of(params, facts) if mesh.shape[MODEL] > 1 else ())
+
+
+def place_state(divided: Divided, state: TreeT) -> TreeT:
+    """Puts a state, or parameters, on the devices of a mesh."""
+    if divided.tables or divided.mesh is None:
+        return divided.place(state)
+    return place(divided.mesh, state, STATE)
+
+
+def place_constants(mesh: Mesh, constants: Constants) -> Constants:
+    """Puts a run's constants on the devices of a mesh, the teachers' vectors by rows."""
+    tables, count = constants.tables, mesh.shape[MODEL]
+    if tables is None or count == 1:
+        return place(mesh, constants, CONSTANTS)
+
+    def by_rows(array: Any) -> Any:
+        missing = padded_rows(len(array), count) - len(array)
+        padded = jnp.pad(array, ((0, missing), (0, 0))) if missing else array
+        return place(mesh, padded, ROWS)
+
+    scales = place(mesh, tables.scales)
+    divided = jax.tree.map(by_rows, tables._replace(scales=None))._replace(scales=scales)
+    return place(mesh, constants._replace(tables=None), CONSTANTS)._replace(tables=divided)
 
 
 def shardings(mesh: Mesh, specs: object) -> Any:

@@ -1,7 +1,8 @@
 """One training step, pure: eq. 6 of arXiv 2401.00797, its gradient, Adam."""
 
 import functools
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -16,8 +17,11 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import TeacherMeasures, distill_batch, learn_batch
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.rows import ItemRows, places
+from prmkd_jax.ops.shards import scores_of
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import HasAuxiliary, Params, Student
+from prmkd_jax.students.tables import Divided, trim_tables
+from prmkd_jax.students.tables import Tables as RowTables
 from prmkd_jax.train.inputs import Constants, DistillBatch
 from prmkd_jax.train.objective import Instances, draw_items, own_losses
 from prmkd_jax.train.rows import Tables, needed_items, put_rows, take_rows
@@ -104,14 +108,16 @@ def make_train_step(
     student_config: StudentConfig,
     mesh: Mesh,
     lazy: Tables | None = None,
+    divided: RowTables = (),
 ) -> TrainStep:
     """Compiles the step of the plain (`config` None) or of the distilled student, once.
 
     The state is donated: the caller must not use the old one again. With `lazy`, only the rows
-    of these tables that the batch reads are updated (`train.rows`).
+    of these tables that the batch reads are updated (`train.rows`). Of `divided` tables each device
+    of the mesh's axis `model` has a part of the rows (`students.tables`).
     """
 
-    loss_fn = functools.partial(_batch_loss, graphdef, config, student_config)
+    loss_fn = functools.partial(_batch_loss, graphdef, config, student_config, divided)
 
     def train_step(
         state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
@@ -134,6 +140,8 @@ def make_train_step(
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
 
     distill_specs = None if config is None else DISTILL_BATCH
+    if divided:
+        return _divided_step(train_step, Divided(mesh, divided), distill_specs)
     return jax.jit(
         train_step,
         donate_argnums=0,
@@ -161,10 +169,26 @@ def _users(batch: Batch) -> Int[Array, " B"]:
     return batch.at_targets(jnp.asarray(batch.rows.users).reshape(-1))
 
 
+def _divided_step(
+    train_step: Callable[..., Any], divided: Divided, distill_specs: Any
+) -> TrainStep:
+    """The step where tables are divided; state and constants come as they were placed."""
+    assert divided.mesh is not None
+
+    def step(state: TrainState, *inputs: Any) -> tuple[TrainState, StepMetrics]:
+        with divided.tracing():
+            state, metrics = train_step(state, *inputs)
+        return jax.lax.with_sharding_constraint(state, divided.shardings(state)), metrics
+
+    specs = shardings(divided.mesh, (BATCH, distill_specs))
+    return jax.jit(step, donate_argnums=0, in_shardings=(None, *specs, None))
+
+
 def _batch_loss(
     graphdef: nnx.GraphDef,
     config: DistillConfig | None,
     student_config: StudentConfig,
+    divided: RowTables,
     params: Params,
     batch: Batch,
     distill: DistillBatch | None,
@@ -177,7 +201,7 @@ def _batch_loss(
 
     With `ids` the tables of `params` have these items' rows alone.
     """
-    student = nnx.merge(graphdef, nnx.State(params))
+    student = nnx.merge(graphdef, nnx.State(trim_tables(params, divided)))
     rngs = nnx.Rngs(key)
     rows = batch.rows
     if ids is not None:
@@ -195,7 +219,7 @@ def _batch_loss(
     logits = None
     if config is not None and config.negatives == "catalogue" and not isinstance(items, ItemRows):
         # Once for both losses: their gradients go through one product.
-        logits = student.score(queries, items)
+        logits = scores_of(student.score, queries, items, len(items))
     instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch), logits)
     ce = mean(own_losses(student_config, student, instances, constants.prepared, key))
     kd = jnp.float32(0.0)

@@ -8,6 +8,7 @@ import collections
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,13 @@ _CUSTOM_CALL = re.compile(r"custom_call @([\w.$]+)")
 _LAYOUTS = re.compile(r"(?:operand_layouts|result_layouts|mhlo\.layout_mode) = [^\n]*?[\]\"]")
 # The smallest slice of a TPU v5e that libtpu has a description of; one chip of it is used.
 _SLICE = "v5e:2x2"
+_NO_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
 
 
 class Lowered(NamedTuple):
@@ -114,8 +122,9 @@ def has_tpu_compiler() -> bool:
 
 def compile_for_tpu(program: Program) -> Compiled:
     """Compiles for one chip of a TPU v5e, which need not be there; needs libtpu."""
-    # Else it asks the network which TPU this is.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Else it asks the network which TPU this is, and says that it doesn't know.
+    for name, value in _NO_TPU.items():
+        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     described = topologies.get_topology_desc(platform="tpu", topology_name=_SLICE)
@@ -127,7 +136,10 @@ def compile_for_tpu(program: Program) -> Compiled:
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), program.arguments
     )
-    return _described(function.lower(*shapes).compile())
+    with warnings.catch_warnings():
+        # JAX keeps the program, but can't read back one of a TPU that isn't there.
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+        return _described(function.lower(*shapes).compile())
 
 
 def _described(compiled: jax.stages.Compiled) -> Compiled:

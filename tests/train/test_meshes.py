@@ -1,0 +1,157 @@
+"""The same run on several devices: losses, gradients, ranks and metrics are one device's."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from prmkd_jax.common.errors import UserError
+from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.students.config import BUILT_IN
+from prmkd_jax.students.tables import Divided, pad_tables, tables_of, trim_tables
+from prmkd_jax.train.devices import asked_mesh
+from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.run import fresh_student
+from prmkd_jax.train.sharding import make_mesh
+from prmkd_jax.train.step import init_state
+from tests.worlds import make_run, random_world, same_bits, student_config
+
+SHAPES = ("1x1", "2x1", "1x4", "2x4")
+"""1, 2, 4 and 8 devices."""
+MORE_SHAPES = ("1x1", "1x2", "8x1", "1x8", "2x4>1x2", "1x4>1x1")
+
+
+def trained(folder, student: str, kind: str, *shapes: str) -> dict:
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.meshes", str(folder), student, kind, *shapes],
+        env={**os.environ, "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def require_same(found: dict) -> None:
+    """What is added up in another order to float32's digits; ranks of equal weights exactly."""
+    one = found["1x1"]
+    largest = max(np.abs(array).max() for array in one["gradients"].values())
+    for shape, other in found.items():
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-6), shape
+        assert other["losses"] == pytest.approx(one["losses"], rel=1e-5), shape
+        for name, array in one["gradients"].items():
+            error = np.abs(np.subtract(other["gradients"][name], array)).max()
+            assert error < 1e-6 * largest, (shape, name)
+        for exact in ("ranks", "unseen", "best"):
+            assert other[exact] == one[exact], (shape, exact)
+        assert other["confidence"] == pytest.approx(one["confidence"], rel=1e-5), shape
+        metrics = [ranking_metrics(np.array(each["test"])) for each in (one, other)]
+        assert metrics[1] == pytest.approx(metrics[0], abs=1e-3), shape
+
+
+def require_planned(found: dict, kind: str) -> None:
+    """The bytes that a step of the test's SASRec sends from each device, as docs/accelerators.md.
+
+    64 slots, instances and columns; vectors of 12, three teachers' of 4, 5 and 6 together.
+    """
+    count, vector, others = 64, 4 * 12, 4 * 1030
+    taught = 4 * 15 if kind == "distilled" else 0
+    columns = count if taught else 0
+    for shape, each in found.items():
+        data, model = map(int, shape.split(">")[-1].split("x"))
+        part = -(-43 // model) * vector
+        share = count / data
+        # An all-reduce passes every byte around the ring but for the device's own part, twice.
+        ring = {size: 2 * (size - 1) / size for size in (data, model, data * model)}
+        rows = (share + columns + 2) * vector + (share + columns) * taught
+        scores = share * (vector + 3 * 4) + (3 * share if taught else 0)
+        planned = ring[model] * (rows + scores)
+        if data > 1:
+            gradients = others + columns * vector
+            planned += ring[data * model] * (gradients + part) + ring[data] * part
+        sent = sum(bytes_sent for *_, bytes_sent in each["sent"])
+        assert sent == pytest.approx(planned, rel=0.02), shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "distilled"])
+@pytest.mark.parametrize("student", sorted({*BUILT_IN} - {"sasrec"}))
+def test_every_student_learns_the_same_on_every_mesh(tmp_path, student, kind):
+    """A padding row that is trained, negatives of a device's share, a rank by a part's items."""
+    require_same(trained(tmp_path, student, kind, *SHAPES))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "distilled"])
+def test_sasrec_does_too_and_sends_what_was_planned(tmp_path, kind):
+    """A step that gathers a table, or sends its rows to be sorted into parts."""
+    found = trained(tmp_path, "sasrec", kind, *SHAPES)
+    require_same(found)
+    require_planned(found, kind)
+    # 43 rows on four devices, in parameters and moments alike.
+    assert found["2x4"]["lies"] == found["1x4"]["lies"] == [[11, 12]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["closed", "catalogue"])
+def test_other_columns_are_the_same_on_every_mesh(tmp_path, kind):
+    """Best items that a device takes from its own part alone."""
+    require_same(trained(tmp_path, "sasrec", kind, *SHAPES))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_on_another_mesh_and_other_shapes_are_the_same(tmp_path):
+    """A state that keeps one mesh's padding, or is read onto devices that aren't there."""
+    found = trained(tmp_path, "sasrec", "distilled", *MORE_SHAPES)
+    require_same(found)
+    require_planned(found, "distilled")
+
+
+def test_tables_are_filled_up_by_name_in_parameters_and_moments(tmp_path):
+    """A kernel that happens to have as many rows, or moments that keep theirs."""
+    run = make_run(random_world(items=43), tmp_path, student=student_config())
+    _, params = fresh_student(run)
+    tables = tables_of(params, run.facts)
+    assert [(table.name, table.rows) for table in tables] == [("item_embedding.table", 43)]
+    state = init_state(params, make_optimizer(run.train), 0)
+    padded = pad_tables(state, tables, 4)
+    assert padded.params["item_embedding"]["table"].shape == (44, 12)
+    moments = [
+        leaf for leaf in map(np.shape, jax.tree.leaves(padded.opt_state)) if leaf and leaf[0] == 44
+    ]
+    assert len(moments) == 2
+    assert not np.asarray(padded.params["item_embedding"]["table"])[43].any()
+    assert same_bits(trim_tables(padded, tables), state)
+    assert same_bits(pad_tables(padded, tables, 4), padded)
+
+
+def test_one_device_has_nothing_to_place():
+    """A copy of every table, or a search for their names, where there is one device."""
+    tree = {"table": np.ones(3)}
+    assert Divided().place(tree) is tree
+    assert Divided().whole(tree) is tree
+
+
+@pytest.mark.parametrize("text", ["2", "x4", "2x", "0x1", "2x4x1", "two x four", "-1x2"])
+def test_another_text_than_two_numbers_is_refused(monkeypatch, text):
+    """A mesh that the user didn't mean, or a traceback."""
+    monkeypatch.setenv("PRMKD_MESH", text)
+    with pytest.raises(
+        UserError, match=r"\$PRMKD_MESH: found .*, expected DATAxMODEL, such as 2x4"
+    ):
+        asked_mesh()
+
+
+def test_more_devices_than_there_are_or_rows_that_cannot_be_divided_are_refused(monkeypatch):
+    """A traceback of JAX's after the teachers were tuned for hours."""
+    monkeypatch.setenv("PRMKD_MESH", "2x4")
+    with pytest.raises(UserError, match="found 2x4, expected at most the 1 devices here"):
+        make_mesh(8)
+    monkeypatch.setenv("PRMKD_MESH", "1x1")
+    assert dict(make_mesh(3).shape) == {"data": 1, "model": 1}
