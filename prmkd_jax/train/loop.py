@@ -288,12 +288,12 @@ def _record(
     record: dict[str, Any] = {"epoch": epoch, **means}
     if validation is not None:
         record["validation"] = validation
-    measures = [step.teachers for step in metrics if step.teachers is not None]
-    if run.teachers is not None and measures:
+    measured = [step.teachers for step in metrics if step.teachers is not None]
+    if run.teachers is not None and measured:
         steps = [step for step in metrics if step.teachers is not None]
         by_field = {
-            field: _mean([getattr(one, field) for one in measures], steps)
-            for field in measures[0]._fields
+            field: _mean([getattr(one, field) for one in measured], steps)
+            for field in measured[0]._fields
         }
         record["teachers"] = {
             name: {field: float(values[k]) for field, values in by_field.items()}
