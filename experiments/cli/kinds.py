@@ -99,6 +99,9 @@ def check_place(path: str, flag: str, what: bool | str) -> None:
         return
     if what == "file" and os.path.isdir(path):
         raise UserError(f"{flag}: found the folder {path}, expected a file")
+    if what == "file" and os.path.lexists(path) and not os.path.isfile(path):
+        # It would be replaced, or waited for.
+        raise UserError(f"{flag}: found {path}, which is no file, expected one or nothing")
     place = path if what == "folder" else os.path.dirname(path)
     while place and not os.path.lexists(place) and place != os.path.dirname(place):
         place = os.path.dirname(place)

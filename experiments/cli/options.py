@@ -1,6 +1,7 @@
 """The options of single commands."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
@@ -104,6 +105,11 @@ class ReportConfig:
 
     def __post_init__(self):
         validate(self)
+        given = [f"--{name}" for name in ("page", "keep", "fill") if getattr(self, name)]
+        if len(given) > 1:
+            raise UserError(f"found {' and '.join(given)}, expected one of them")
+        if self.page and not self.page.endswith((".html", ".htm")):
+            raise UserError(f"--page: found {self.page!r}, expected a name that ends in .html")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,13 +161,15 @@ class BenchConfig:
             )
         if bool(self.plain) != bool(self.distilled):
             raise UserError("--plain, --distilled: found one of them, expected both or none")
+        _require_several("--catalogues", self.catalogues)
+        _require_several("--batches", self.batches)
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadConfig:
     """How hard the service is asked."""
 
-    rate: float = option(500.0, "Requests a second.", above=0, high=1e5)
+    rate: float = option(500.0, "Requests a second.", low=1, high=1e5)
     seconds: float = option(20.0, "Seconds for which they are sent.", above=0, high=1e5)
     mixed: int = option(10_000, "Good and hostile requests after them.", low=2, high=10**7)
     many: int = option(
@@ -175,6 +183,11 @@ class LoadConfig:
 
     def __post_init__(self):
         validate(self)
+        if round(self.rate * self.seconds) < 1:
+            raise UserError(
+                f"--seconds: found {self.seconds:g}, in which --rate={self.rate:g} sends nothing, "
+                "expected at least one request"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +221,7 @@ class PortabilityConfig:
         choices=("cpu", "cuda", "rocm", "tpu"),
     )
     curve_seeds: tuple[int, ...] = option(
-        (0, 1, 2), "Seeds of the trainings in each arithmetic.", low=0
+        (0, 1, 2), "Seeds of the trainings in each arithmetic.", low=0, high=2**32 - 1
     )
     curve_epochs: int = option(
         8, "Epochs of each of these trainings, on a small world; 0 trains none.", low=0
@@ -218,8 +231,23 @@ class PortabilityConfig:
         validate(self)
         if not self.students or not self.platforms:
             raise UserError("--students, --platforms: found none, expected at least one")
+        for name in ("students", "platforms", "curve_seeds"):
+            _require_distinct(f"--{name}", getattr(self, name))
         if len(self.curve_seeds) < 2 and self.curve_epochs:
             raise UserError(
                 f"--curve_seeds: found {len(self.curve_seeds)} seeds, expected at least 2, so that "
                 "they have a spread"
             )
+
+
+def _require_several(flag: str, values: Sequence[object]) -> None:
+    """Refuses no value, and one that is there twice."""
+    if not values:
+        raise UserError(f"{flag}: found none, expected at least one")
+    _require_distinct(flag, values)
+
+
+def _require_distinct(flag: str, values: Sequence[object]) -> None:
+    if len(set(values)) < len(values):
+        found = ",".join(map(str, values))
+        raise UserError(f"{flag}: found {found!r}, expected each value once")

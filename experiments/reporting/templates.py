@@ -17,6 +17,9 @@ def render(template: str, filters: Mapping[str, Filter], **values: object) -> st
         template: its file's name.
         filters: by the names that the template has for them.
         values: what the template names.
+
+    Raises:
+        ValueError: the template names what a value doesn't have.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -27,4 +30,7 @@ def render(template: str, filters: Mapping[str, Filter], **values: object) -> st
         keep_trailing_newline=True,
     )
     environment.filters |= filters
-    return environment.get_template(template).render(values)
+    try:
+        return environment.get_template(template).render(values)
+    except jinja2.UndefinedError as error:
+        raise ValueError(str(error)) from error

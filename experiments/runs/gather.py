@@ -8,8 +8,9 @@ from experiments.reporting.gathered import Section, write_gathered
 from experiments.runs.analysis import ANALYSES
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.record import complete, read_versioned
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import read_json
+from prmkd_jax.common.texts import read_text
 
 TITLES = {
     "table2": "Statistics of the data sets",
@@ -52,7 +53,7 @@ def gather(folder: Path, page: Path, title: str) -> list[Section]:
     there: set[str] = set()
     for name, manifest in _manifests(folder):
         place = manifest.parent / f"{'results' if name == 'train' else name}.json"
-        own, said = name.partition("-")[0], read_json(manifest)
+        own, said = name.partition("-")[0], _read_manifest(manifest)
         table = "results.md" if name == "train" else f"{name}.md"
         if not {place.name, table} <= set(said.get("files", ())):
             continue  # another command's, such as pretrain's
@@ -84,6 +85,24 @@ def _manifests(folder: Path) -> Iterator[tuple[str, Path]]:
             yield path.name.removesuffix("_run.json"), path
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """What a manifest says; `files` are names.
+
+    Raises:
+        UserError: it is damaged, or no manifest.
+    """
+    wanted = "the list of a run's files (move it, or give the command that wrote it again)"
+    try:
+        said = read_json(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise UserError(f"{path}: damaged ({why}), expected {wanted}") from error
+    files = said.get("files", []) if isinstance(said, dict) else None
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise UserError(f"{path}: files: found no list of names, expected {wanted}")
+    return said
+
+
 def _section(folder: Path, place: Path, name: str, anchor: str) -> Section:
     content = read_versioned(place)
     with complete(place):
@@ -97,10 +116,13 @@ def _section(folder: Path, place: Path, name: str, anchor: str) -> Section:
             title=TITLES[own] if own in ANALYSES else content["study"]["title"],
             data=data if isinstance(data, str) else data["name"],
             source=str(place.relative_to(folder)),
-            markdown=text.read_text(encoding="utf-8"),
-            figures={path.stem: path.read_text(encoding="utf-8") for path in _figures(place, name)},
-            settings=content.get("settings", {}),
-            environment=content.get("environment", {}),
+            markdown=read_text(text, str(text), "the study's table"),
+            figures={
+                path.stem: read_text(path, str(path), "the study's figure")
+                for path in _figures(place, name)
+            },
+            settings=dict(content.get("settings", {})),
+            environment=dict(content.get("environment", {})),
             remarks=remarks(content),
         )
 
@@ -108,7 +130,7 @@ def _section(folder: Path, place: Path, name: str, anchor: str) -> Section:
 def _figures(place: Path, name: str) -> Sequence[Path]:
     if name == "train":
         return sorted((place.parent / TRAIN_FILES.figures).glob("*.svg"))
-    listed = read_json(place.with_name(f"{name}_run.json"))["files"]
+    listed = _read_manifest(place.with_name(f"{name}_run.json"))["files"]
     return [place.with_name(file) for file in sorted(listed) if file.endswith(".svg")]
 
 

@@ -1,5 +1,6 @@
 """The docs' own records: small copies of results, and the parts of pages that are made of them."""
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +10,10 @@ from experiments.reporting.results import Results, Timing
 from experiments.reporting.tables import markdown
 from experiments.runs import cold_start, table2
 from experiments.stages.record import complete, read_results, read_versioned
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_text
-from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+from prmkd_jax.common.texts import read_text
 
 PLACES = ("output_dir", "cache_dir", "data_dir")
 TIMING = "timing"
@@ -24,8 +27,12 @@ def small_copy(results: Path, timing: Path, kept: Path) -> None:
         results: its JSON file.
         timing: its times.
         kept: the copy.
+
+    Raises:
+        UserError: the results are damaged, or what is there is no such copy.
     """
     content = read_versioned(results)
+    _require_copy(kept)
     with complete(results):
         # Where files lay on one machine concerns no reader.
         for flag in PLACES:
@@ -34,6 +41,19 @@ def small_copy(results: Path, timing: Path, kept: Path) -> None:
             for seed in variant["seeds"]:
                 del seed["history"]
     write_sealed_json(kept, {**content, TIMING: read_results(timing)})
+
+
+def _require_copy(kept: Path) -> None:
+    """Refuses to replace a file that is none of these copies, such as the results themselves."""
+    if not kept.exists():
+        return
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        found = read_sealed_json(kept)
+    if TIMING not in found:
+        raise UserError(
+            f"--keep: found {kept}, which is no copy made by --keep, expected one or nothing"
+        )
 
 
 def fill_page(page: Path, records: Path) -> bool:
@@ -49,7 +69,7 @@ def fill_page(page: Path, records: Path) -> bool:
     Raises:
         UserError: a block isn't closed, or its record is missing or damaged.
     """
-    before = page.read_text(encoding="utf-8")
+    before = read_text(page, f"--fill: {page}", "a Markdown page")
     after = fill(before, functools.partial(_made, records), page.name)
     if after != before:
         write_text(page, after)

@@ -4,6 +4,7 @@ Every combination of the values is run with every seed, and what is finished is 
 """
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ NO_SETTINGS = frozenset(
     ("flagfile", "help", "grid", "model", "output_dir", "cache_dir", "overwrite", "log_to")
 )
 METRICS = ("Recall@10", "NDCG@10")
+MOST_TRIALS = 10_000
 TRIALS = "trials"
 """Folder of finished trials, next to `--output_dir`: all searches share it."""
 
@@ -93,14 +95,19 @@ def combinations(grid: str) -> Iterator[list[str]]:
     options: dict[str, list[str]] = {}
     for part in filter(None, (part.strip() for part in grid.split(";"))):
         name, equals, values = part.partition("=")
-        if not equals or not values:
+        if not equals or not values or not name.strip():
             raise UserError(f"--grid: found {part!r}, expected name=value,value")
         name, tried = name.strip().removeprefix("--"), [one.strip() for one in values.split(",")]
         if name in options or len({*tried}) < len(tried):
             raise UserError(f"--grid: found {part!r}, expected each name and each value once")
         if name in NO_SETTINGS:
-            raise UserError(f"--grid: found {name!r}, which is no setting of a trial")
+            raise UserError(
+                f"--grid: found {name!r}, which is no setting of a trial, expected one that is"
+            )
         options[name] = [f"--{name}={value}" for value in tried]
+    trials = math.prod(map(len, options.values()))
+    if trials > MOST_TRIALS:
+        raise UserError(f"--grid: found {trials} combinations, expected at most {MOST_TRIALS}")
     return (list(chosen) for chosen in itertools.product(*options.values()))
 
 

@@ -119,6 +119,7 @@ def carry_out(
         for variant, plan in zip(parsed, planned, strict=True)
         if possible(variant, plan, reporter)
     }
+    _require_one_task(plans)
     planned = list(plans.values())
     show_sheets(planned, reporter)
     always, sometimes = layout.more(plans)
@@ -148,6 +149,25 @@ def possible(variant: Variant, plan: PlannedRun, reporter: Reporter) -> bool:
         return True
     reporter.say(f"{variant.label}: left out, {plan.task.dataset.name} has no texts")
     return False
+
+
+def _require_one_task(plans: Plans) -> None:
+    """Refuses variants that are ranked on different targets: their ranks are compared one by one.
+
+    Raises:
+        UserError: naming the first whose data or split is another than the first variant's.
+    """
+    tasks = {
+        variant.name: (plan.task.dataset.fingerprint, plan.task.split_digest)
+        for variant, plan in plans.items()
+    }
+    first = next(iter(tasks), "")
+    for name, task in tasks.items():
+        if task != tasks[first]:
+            raise UserError(
+                f"--variant_flags: found {name} with other data or another split than {first}, "
+                "expected the same: variants are compared on the same test targets"
+            )
 
 
 def study_identity(plans: Plans) -> dict[str, Any]:

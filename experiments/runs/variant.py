@@ -11,6 +11,9 @@ from prmkd_jax.distill.config import given_weights
 from prmkd_jax.students.config import RANDOM, parse_item_init
 from prmkd_jax.students.registry import label, reads
 
+WHOLE_STUDYS = frozenset({"output_dir", "overwrite", "dataset", "datasets", "dataset_flags"})
+"""Flags that no variant, and no data set of several, can have of its own."""
+
 
 class Variant(NamedTuple):
     """One variant of a configuration.
@@ -108,11 +111,19 @@ def named_flags(text: str, names: Sequence[str], option: str) -> dict[str, tuple
         before, colon, after = part.partition(":")
         some = [name.strip() for name in before.split(",")]
         flags = tuple(f"--{flag.removeprefix('--')}" for flag in after.split())
-        if not colon or not set(some) <= set(names) or not all("=" in flag for flag in flags):
+        written = flags and all("=" in flag[3:] for flag in flags)
+        if not colon or not set(some) <= set(names) or not written:
             raise UserError(
                 f"{option}: found {part!r}, expected name: flag=value, "
                 f"the name one of {', '.join(names)}"
             )
+        for flag in flags:
+            name = flag.removeprefix("--").partition("=")[0]
+            if name in WHOLE_STUDYS:
+                raise UserError(
+                    f"{option}: found {name} in {part!r}, which the whole study has in common, "
+                    "expected other flags"
+                )
         for name in some:
             more[name] = (*more.get(name, ()), *flags)
     return more

@@ -123,13 +123,14 @@ def write_views(output: Path, files: StudyFiles, results: Results, timing: Timin
         results: see docs/records.md.
         timing: see docs/records.md.
     """
+    # The page first, for it reads the most: of damaged results nothing is written.
+    write_report(output / files.report, results, timing, (files.results, files.timing))
     write_text(output / files.table, markdown(results, timing))
     if files.drawn:
         for name, sketch in files.sketches().items():
             sketch(results).save(output / name)
     if files.figures:
         save_figures(output / files.figures, results)
-    write_report(output / files.report, results, timing, (files.results, files.timing))
 
 
 def show(

@@ -2,6 +2,7 @@
 of the synthetic world.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,12 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain, synthetic_dataset
 from prmkd_jax.data.task import Task, make_task
+from prmkd_jax.serve.contents import read_options
 from prmkd_jax.students.registry import reads
 
 SYNTHETIC = "synthetic"
+LONGEST_NAME = 255
+"""Of a folder, on most systems."""
 
 
 def load_task(settings: Settings) -> Task:
@@ -43,19 +47,32 @@ def load_task(settings: Settings) -> Task:
     return task
 
 
-def trained_data(card: Mapping[str, Any], name: str, data_dir: str) -> DataConfig:
+def trained_data(card: Mapping[str, Any], path: Path, name: str, data_dir: str) -> DataConfig:
     """How a data set is read for an exported student: the synthetic world at its size.
 
     Args:
         card: the student's.
-        name: of the data set.
+        path: of the card.
+        name: of the data set; "" is the card's own.
         data_dir: folder of the data sets.
+
+    Raises:
+        UserError: a setting in the card is of another type or outside its bounds, or its name of
+            the data set leads out of `data_dir`.
     """
-    told = card["record"].get("settings", {})
+    told = card["record"].get("settings") or {}
     kept = ("candidates", "synthetic_users", "synthetic_items")
-    return DataConfig(
-        dataset=name, data_dir=data_dir, **{each: told[each] for each in kept if each in told}
-    )
+    settings = {each: told[each] for each in kept if each in told}
+    data = read_options(path, "record.settings", settings, DataConfig)
+    own = card["dataset"]["name"]
+    # Somebody else may have written the card.
+    odd = "/" in own or "\\" in own or len(own) > LONGEST_NAME
+    if not name and (odd or own in ("", ".", "..") or not own.isprintable()):
+        raise UserError(
+            f"{path}: dataset.name: found {own[:60]!r}, expected the name of a folder in "
+            "--data_dir (or give --dataset)"
+        )
+    return dataclasses.replace(data, dataset=name or own, data_dir=data_dir)
 
 
 # Read once for the check before anything is trained, and for every variant.

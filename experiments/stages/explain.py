@@ -48,7 +48,8 @@ def teacher_views(config: ExportConfig) -> Explaining:
         )
     dataset = _dataset(config, card)
     found = {name: _vectors(name, key, config, dataset) for name, key in sorted(keys.items())}
-    labels = {name: each["label"] for name, each in card["record"]["teachers"].items()}
+    teachers = card["record"].get("teachers") or {}
+    labels = {name: each["label"] for name, each in teachers.items()}
     given = {name: vectors for name, vectors in found.items() if vectors is not None}
     if not given:
         raise UserError(
@@ -62,9 +63,8 @@ def teacher_views(config: ExportConfig) -> Explaining:
 
 
 def _dataset(config: ExportConfig, card: dict[str, Any]) -> Dataset:
-    trained = card["record"].get("settings", {})
-    name = config.dataset or trained.get("dataset", card["dataset"]["name"])
-    data = trained_data(card, name, config.data_dir)
+    data = trained_data(card, Path(config.model) / CARD, config.dataset, config.data_dir)
+    name = data.dataset
     if name == SYNTHETIC:
         dataset = synthetic_dataset(data)
     else:

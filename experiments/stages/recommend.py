@@ -19,8 +19,8 @@ from prmkd_jax.serve.answers import (
     require_output,
     to_lines,
 )
-from prmkd_jax.serve.config import RecommendConfig
-from prmkd_jax.serve.exported import read_card
+from prmkd_jax.serve.config import SOURCES, RecommendConfig
+from prmkd_jax.serve.exported import CARD, read_card
 from prmkd_jax.serve.histories import Asked, dataset_histories, read_histories
 from prmkd_jax.serve.recommender import Recommender
 
@@ -29,6 +29,7 @@ def run(call: Call) -> None:
     """Writes the answers to --output, with progress and a summary; or prints them as JSON lines."""
     config = call.config(RecommendConfig)
     config.require()
+    _require_filled(call, config)
     output = Path(config.output) if config.output else None
     if output is not None:
         require_output(output, config.overwrite)
@@ -60,6 +61,23 @@ def run(call: Call) -> None:
         call.reporter.say(line)
 
 
+def _require_filled(call: Call, config: RecommendConfig) -> None:
+    """Refuses a source that was given empty, as by an unset variable of a shell.
+
+    Without a source all users of the data are answered, which isn't what was asked for then.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for name in SOURCES:
+        if name in call.given and not getattr(config, name):
+            raise UserError(
+                f"--{name}: found nothing, expected a source (without any of "
+                f"{', '.join(f'--{each}' for each in SOURCES)} it is the data set that the student "
+                "was trained on)"
+            )
+
+
 def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Asked]], int]:
     """What identifies the histories, the histories from a place on, and their number."""
     if config.input:
@@ -76,11 +94,10 @@ def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Aske
 def _dataset(config: RecommendConfig) -> Dataset:
     """The data set asked for; without a source, what the student was trained on as it is now."""
     card = read_card(Path(config.model))
-    name = config.dataset or card["dataset"]["name"]
-    data = trained_data(card, name, config.data_dir)
-    if name == SYNTHETIC:
+    data = trained_data(card, Path(config.model) / CARD, config.dataset, config.data_dir)
+    if data.dataset == SYNTHETIC:
         return synthetic_dataset(data)
-    return load_domain(data, name, "--dataset")
+    return load_domain(data, data.dataset, "--dataset")
 
 
 def _identity(config: RecommendConfig, recommender: Recommender, source: str) -> dict[str, object]:

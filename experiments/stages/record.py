@@ -191,7 +191,8 @@ def complete(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    # What is of another kind shows in many ways: no format for it, no smallest of none.
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"{path}: damaged ({type(error).__name__}: {first_line(error)}), expected the results "
             "of a finished run as they were written"

@@ -7,6 +7,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
 FORMATS = ("stablehlo", "onnx", "vectors")
+SOURCES = ("input", "dataset", "history", "similar_to")
 ROW_SOURCES = ("texts", "teachers", "words", "mean")
 
 
@@ -55,10 +56,9 @@ class RecommendConfig:
         """
         if not self.model:
             raise UserError("--model: found nothing, expected the folder of an exported student")
-        names = ("input", "dataset", "history", "similar_to")
-        given = [f"--{name}" for name in names if getattr(self, name)]
+        given = [f"--{name}" for name in SOURCES if getattr(self, name)]
         if len(given) > 1:
-            every = ", ".join(f"--{name}" for name in names)
+            every = ", ".join(f"--{name}" for name in SOURCES)
             raise UserError(f"found {' and '.join(given)}, expected one of {every}")
 
 

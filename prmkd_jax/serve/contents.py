@@ -7,16 +7,18 @@ field, before it is used.
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.config import DataConfig
 from prmkd_jax.students.config import StudentConfig
 
 # More rows than any table has: JAX counts them in 32 bits.
 _MOST_ROWS = 2**31 - 1
 
+Config = TypeVar("Config", StudentConfig, DataConfig)
 Check = tuple[Callable[[Any], bool], str]
 """Whether a value is right, and what is."""
 
@@ -32,7 +34,14 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
+def _is_labelled(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(each, dict) and isinstance(each.get("label"), str) for each in value.values()
+    )
+
+
 _OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
+_OBJECT_OR_NONE: Check = (lambda value: value is None or isinstance(value, dict), "an object")
 _TEXT: Check = (lambda value: isinstance(value, str), "text")
 _CARD: dict[str, Check] = {
     "label": _TEXT,
@@ -51,6 +60,15 @@ _CARD: dict[str, Check] = {
     ),
     "fields": _OBJECT,
     "record": _OBJECT,
+    "record.settings": _OBJECT_OR_NONE,
+    "record.teachers": (
+        lambda value: value is None or _is_labelled(value),
+        "an object of objects, each with its label",
+    ),
+    "record.teacher_keys": (
+        lambda value: value is None or (isinstance(value, dict) and _is_texts([*value.values()])),
+        "an object of texts",
+    ),
     "files": _OBJECT,
 }
 
@@ -74,8 +92,23 @@ def read_config(path: Path, values: Mapping[str, Any]) -> StudentConfig:
     Raises:
         UserError: one is of another type, or outside its bounds.
     """
+    return read_options(path, "config", values, StudentConfig)
+
+
+def read_options(path: Path, place: str, values: Mapping[str, Any], kind: type[Config]) -> Config:
+    """Options as a card holds them: unknown ones are passed over, missing ones have their defaults.
+
+    Args:
+        path: of the card.
+        place: the field that holds them, for an error.
+        values: their names and values.
+        kind: what they are options of.
+
+    Raises:
+        UserError: one is of another type, or outside its bounds, naming the card and the field.
+    """
     known: dict[str, Any] = {}
-    for field in dataclasses.fields(StudentConfig):
+    for field in dataclasses.fields(kind):
         if field.name not in values:
             continue
         value, default = values[field.name], field.default
@@ -88,9 +121,12 @@ def read_config(path: Path, values: Mapping[str, Any]) -> StudentConfig:
         if isinstance(value, tuple) and isinstance(default, tuple) and default:
             same = all(type(one) is type(default[0]) for one in value)
             wanted = f"a list of {type(default[0]).__name__}"
-        _require(path, f"config.{field.name}", same, values[field.name], wanted)
+        _require(path, f"{place}.{field.name}", same, values[field.name], wanted)
         known[field.name] = value
-    return StudentConfig(**known)
+    try:
+        return kind(**known)
+    except UserError as error:  # of the flag that such an option has
+        raise UserError(f"{path}: {place}.{str(error).removeprefix('--')}") from None
 
 
 def require_ids(path: Path, ids: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

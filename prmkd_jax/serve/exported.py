@@ -46,6 +46,7 @@ from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, SecondDomain
 from prmkd_jax.students.registry import (
     about,
     class_identity,
+    heads_fit,
     label,
     result_name,
     weights_depend_on,
@@ -323,7 +324,13 @@ def _read_config(folder: Path, card: Mapping[str, Any]) -> StudentConfig:
             f"{folder / CARD}: student: found {values.get('student')!r} ({named}), which is not "
             f"installed, expected one of {', '.join(STUDENT_NAMES)}"
         )
-    return read_config(folder / CARD, values)
+    config = read_config(folder / CARD, values)
+    if not heads_fit(config):
+        raise UserError(
+            f"{folder / CARD}: config.num_heads: found {config.num_heads}, expected a divisor of "
+            f"config.hidden_size, {config.hidden_size}"
+        )
+    return config
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

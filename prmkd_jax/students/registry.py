@@ -148,13 +148,19 @@ def check(config: StudentConfig, max_seq_len: int) -> None:
             f"--item_init: found {config.item_init!r}, expected random: --student={config.student} "
             "names no item table of its own (item_tables of its About)"
         )
-    if about(config.student).reads is not None and reads(config, "num_heads"):
+    if not heads_fit(config):
         require_heads(config)
     if window(config, max_seq_len) < 1:
         raise UserError(
             f"--max_seq_len: found {max_seq_len}, expected at least 2: "
             f"--student={config.student} adds a token to each prefix"
         )
+
+
+def heads_fit(config: StudentConfig) -> bool:
+    """Whether the attention heads divide the width, where the class says that it has any."""
+    has_heads = about(config.student).reads is not None and reads(config, "num_heads")
+    return not has_heads or config.hidden_size % config.num_heads == 0
 
 
 def require_heads(config: StudentConfig) -> None:

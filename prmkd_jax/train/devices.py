@@ -1,11 +1,14 @@
 """How devices are arranged: what `$PRMKD_MESH` asks for."""
 
 import os
+import re
 
 from prmkd_jax.common.errors import UserError
 
 VARIABLE = "PRMKD_MESH"
 """DATAxMODEL, such as 2x4: batches over the first, rows of tables over the second."""
+
+_SHAPE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 
 
 def asked_mesh() -> tuple[int, int] | None:
@@ -17,10 +20,11 @@ def asked_mesh() -> tuple[int, int] | None:
     text = os.environ.get(VARIABLE, "")
     if not text:
         return None
-    data, cross, model = text.partition("x")
-    if not (cross and data.isdecimal() and model.isdecimal() and int(data) and int(model)):
+    shape = _SHAPE.fullmatch(text)
+    if shape is None or not (int(shape[1]) and int(shape[2])):
+        found = repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
         raise UserError(
-            f"${VARIABLE}: found {text!r}, expected DATAxMODEL, such as 2x4: devices that share "
+            f"${VARIABLE}: found {found}, expected DATAxMODEL, such as 2x4: devices that share "
             "the batches, and devices that share the tables' rows"
         )
-    return int(data), int(model)
+    return int(shape[1]), int(shape[2])

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Bool, Float32, Int
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import LARGEST, SMALLEST
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import PrecomputedConfig
 from teachers_torch.ranked_lists import RankedLists, SparseRows, lowest
@@ -41,7 +42,9 @@ class ListTeacher:
                 f"--precomputed_normalize: found True, expected False for ranked lists ({OFFSETS})"
             )
         folder = Path(config.folder)
-        self._lists = read_lists(folder, len(dataset.interactions.items), dataset.num_items)
+        self._lists = read_lists(
+            folder, len(dataset.interactions.items), dataset.num_items, config.scale
+        )
         self._scale = np.float32(config.scale)
 
     @property
@@ -56,13 +59,14 @@ class ListTeacher:
         return self._scale * self._lists.score(instance_ids, items)
 
 
-def read_lists(folder: Path, instances: int, num_items: int) -> RankedLists:
+def read_lists(folder: Path, instances: int, num_items: int, scale: float = 1.0) -> RankedLists:
     """Maps the files of a folder into memory and checks them.
 
     Args:
         folder: with the files.
         instances: lists that there must be.
         num_items: ids must be below.
+        scale: what the scores will be multiplied by; float32 must hold the products too.
 
     Raises:
         UserError: naming the file, what was found and what was expected.
@@ -72,12 +76,15 @@ def read_lists(folder: Path, instances: int, num_items: int) -> RankedLists:
     ids = _read(folder / IDS, np.integer, (int(offsets[-1]),))
     values = _read(folder / VALUES, np.floating, (int(offsets[-1]),))
     rows = SparseRows(offsets.astype(np.int64), ids, values)
-    _check_rows(folder, rows, num_items)
+    _check_rows(folder, rows, num_items, scale)
     if not (folder / REST).exists():
         return RankedLists("precomputed", rows, lowest(rows))
     rest = _read(folder / REST, np.floating, (), (instances,))
     if not np.isfinite(rest).all():
         raise UserError(f"{folder / REST}: found nan or inf, expected finite numbers")
+    wrong = _beyond(rest, scale)
+    if wrong.any():
+        raise UserError(_too_large(folder / REST, rest[wrong].flat[0], scale))
     return RankedLists("precomputed", rows, np.broadcast_to(rest, instances))
 
 
@@ -111,8 +118,24 @@ def _check_offsets(path: Path, offsets: np.ndarray) -> None:
         )
 
 
-def _check_rows(folder: Path, rows: SparseRows, num_items: int) -> None:
-    """Raises a UserError unless ids are items, once a list, and values are finite."""
+def _beyond(values: np.ndarray, scale: float) -> Bool[np.ndarray, "..."]:
+    """Which values float32 doesn't hold, by themselves or multiplied: infinite there, or 0."""
+    sizes = np.abs(np.asarray(values, dtype=np.float64))
+    with np.errstate(over="ignore", under="ignore"):
+        scaled = np.stack([sizes, sizes * scale])
+    return (sizes > 0) & ((scaled > LARGEST) | (scaled < SMALLEST)).any(axis=0)
+
+
+def _too_large(place: object, value: float, scale: float) -> str:
+    """What an error says of such a value."""
+    return (
+        f"{place}: found {value:g}, expected a number that float32 can hold, also times "
+        f"--precomputed_scale={scale:g}"
+    )
+
+
+def _check_rows(folder: Path, rows: SparseRows, num_items: int, scale: float) -> None:
+    """Raises a UserError unless ids are items, once a list, and float32 holds the values."""
     for first in range(0, len(rows.offsets) - 1, LISTS_AT_ONCE):
         offsets = rows.offsets[first : first + LISTS_AT_ONCE + 1]
         part = slice(int(offsets[0]), int(offsets[-1]))
@@ -128,6 +151,10 @@ def _check_rows(folder: Path, rows: SparseRows, num_items: int) -> None:
             raise UserError(
                 f"{folder / VALUES}: entry {entry}: found nan or inf, expected finite numbers"
             )
+        wrong = np.flatnonzero(_beyond(values, scale))
+        if len(wrong):
+            place = f"{folder / VALUES}: entry {part.start + wrong[0]}"
+            raise UserError(_too_large(place, values[wrong[0]], scale))
         owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         keys = np.sort(owner * num_items + ids)
         twice = np.flatnonzero(keys[1:] == keys[:-1])

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import LARGEST, SMALLEST
 from prmkd_jax.common.plugins import own_class, own_code, own_entry, own_identity
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
@@ -93,10 +94,13 @@ class OwnTeacher:
     def _scale(self, value: object) -> float:
         try:
             scale = float(_plain(value))
-        except (TypeError, ValueError, RuntimeError):
+        except Exception:  # whatever the object's own code raises
             scale = math.nan
-        if not math.isfinite(scale) or scale == 0:
-            raise self._wrong(f"score_scale is {value!r}, expected a finite number other than 0")
+        if not SMALLEST <= abs(scale) <= LARGEST:
+            raise self._wrong(
+                f"score_scale is {_shown(value)}, expected a finite number other than 0, that "
+                "float32 can hold"
+            )
         return scale
 
     def _checked(
@@ -105,7 +109,7 @@ class OwnTeacher:
         """The vectors as an array of their own, in any order, device and type of real numbers."""
         try:
             found = np.asarray(_plain(vectors))
-        except (TypeError, ValueError, RuntimeError):
+        except Exception:  # whatever the object's own code raises
             raise self._wrong(_returned(method, type(vectors).__name__, rows)) from None
         if found.dtype.kind not in "fiub" or vectors is None:
             kind = f"dtype {found.dtype}" if found.ndim and found.dtype != object else ""
@@ -121,10 +125,12 @@ class OwnTeacher:
         if not finite.all():
             row = int(np.argmin(finite))
             raise self._wrong(f"{method} returned nan or inf in row {row}, expected finite numbers")
-        self._widths[method] = array.shape[1]
-        if len(set(self._widths.values())) > 1:
-            widths = " and ".join(f"{name} {width}" for name, width in self._widths.items())
-            raise self._wrong(f"found vectors of width {widths}, expected one width")
+        before = self._widths.setdefault(method, array.shape[1])
+        widths = [f"{name} {width}" for name, width in self._widths.items()]
+        if before != array.shape[1]:
+            widths.append(f"{method} {array.shape[1]}")
+        if len({*self._widths.values(), array.shape[1]}) > 1:
+            raise self._wrong(f"found vectors of width {' and '.join(widths)}, expected one width")
         return array
 
     def _wrong(self, what: str) -> UserError:
@@ -176,8 +182,11 @@ class OwnScorer:
         scores = _floats(given)
         shape = (len(instance_ids), len(items))
         if scores is None or scores.shape != shape:
-            found = "no array of floats" if scores is None else f"shape {list(scores.shape)}"
-            raise _wrong(self.name, self._origin, f"score returned {found}, expected {list(shape)}")
+            found = type(given).__name__ if scores is None else f"shape {list(scores.shape)}"
+            raise _wrong(
+                self.name, self._origin,
+                f"score returned {found}, expected an array of {list(shape)} of numbers",
+            )  # fmt: skip
         return scores
 
 
@@ -185,9 +194,21 @@ def _floats(values: object) -> Float32[np.ndarray, "..."] | None:
     """Values as float32; tensors may be of any device and float, with a gradient too."""
     try:
         found = np.asarray(_plain(values))
-    except (TypeError, ValueError, RuntimeError):
+    except Exception:  # whatever the object's own code raises
         return None
-    return found.astype(np.float32, copy=False) if found.dtype.kind in "fiub" else None
+    if values is None or found.dtype.kind not in "fiub":
+        return None
+    with np.errstate(over="ignore"):  # told by who reads them
+        return found.astype(np.float32, copy=False)
+
+
+def _shown(value: object) -> str:
+    """A value in few words; its own code may not say any."""
+    try:
+        text = repr(value)
+    except Exception:
+        return type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _wrong(name: str, origin: str, what: str) -> UserError:
@@ -230,15 +251,19 @@ class OwnKind(Untuned):
 
     @property
     def label(self) -> str:
-        """The entry point's name; the class may have a `label` of its own."""
-        return getattr(self.model_class, "label", self.name)
+        """The entry point's name; the class may have a `label` of its own, a text."""
+        label = getattr(self.model_class, "label", self.name)
+        return label if isinstance(label, str) else self.name
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
         """Checks that the class gives vectors or scores.
 
         Raises:
-            UserError: it lacks the methods.
+            UserError: it lacks the methods, or its label is no text.
         """
+        label = getattr(self.model_class, "label", "")
+        if not isinstance(label, str):
+            raise _wrong(self.name, self.origin, f"label is {_shown(label)}, expected text")
         if self._scores():
             return
         missing = [name for name in VECTORS if not callable(getattr(self.model_class, name, None))]

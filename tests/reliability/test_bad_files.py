@@ -630,15 +630,15 @@ CASES = [
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=flagfile=x",
-        "--grid: found 'flagfile', which is no setting of a trial",
+        "--grid: found 'flagfile', which is no setting of a trial, expected one that is",
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=output_dir=a,b",
-        "--grid: found 'output_dir', which is no setting of a trial",
+        "--grid: found 'output_dir', which is no setting of a trial, expected one that is",
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=overwrite=true",
-        "--grid: found 'overwrite', which is no setting of a trial",
+        "--grid: found 'overwrite', which is no setting of a trial, expected one that is",
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=dropout=nan",
@@ -646,11 +646,11 @@ CASES = [
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=help=1",
-        "--grid: found 'help', which is no setting of a trial",
+        "--grid: found 'help', which is no setting of a trial, expected one that is",
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=grid=a",
-        "--grid: found 'grid', which is no setting of a trial",
+        "--grid: found 'grid', which is no setting of a trial, expected one that is",
     ),
     (
         "search | --dataset=good | --data_dir={tmp}/data | --teachers= | --grid=teachers=oracle",

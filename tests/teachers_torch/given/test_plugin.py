@@ -171,6 +171,22 @@ class Objects(Short):
     def encode_items(self): return np.array([[None, 1]] * self.n)
 class Huge(Short):
     def encode_items(self): return np.full((self.n, 2), 1e300)
+class Closed:
+    def __array__(self, *args, **kwargs): raise OSError("it is closed")
+class Lazy(Short):
+    def encode_items(self): return Closed()
+class LazyScores(Scorer):
+    def score(self, ids, items): return Closed()
+class Blank(Scorer):
+    def score(self, ids, items): return None
+class Yields(Short):
+    def encode_items(self): return ([1.0, 1.0] for _ in range(self.n))
+class Endless(Short):
+    score_scale = 10**400
+class Tiny(Short):
+    score_scale = 1e-300
+class Named(Short):
+    label = 5
 class Sparse(Short):
     def encode_items(self): return torch.eye(self.n)[:, :2].to_sparse()
 class Turned:
@@ -189,8 +205,15 @@ MISTAKES = {
     "Wide": "Wide: found vectors of width encode_instances 2 and encode_items 3",
     "Flat": "Flat.encode_items returned shape [20], expected [20, d] of finite numbers",
     "Unscaled": "Unscaled.score_scale is None, expected a finite number other than 0",
-    "Scorer": "Scorer.score returned shape [60, 21], expected [60, 20]",
-    "Worded": "Worded.score returned no array of floats, expected [60, 20]",
+    "Scorer": "Scorer.score returned shape [60, 21], expected an array of [60, 20] of numbers",
+    "Worded": "Worded.score returned str, expected an array of [60, 20] of numbers",
+    "Blank": "Blank.score returned NoneType, expected an array of [60, 20] of numbers",
+    "Lazy": "Lazy.encode_items returned Closed, expected an array of [20, d] of finite numbers",
+    "LazyScores": "LazyScores.score returned Closed, expected an array of [60, 20] of numbers",
+    "Yields": "Yields.encode_items returned generator, expected an array of [20, d] of finite",
+    "Endless": f"Endless.score_scale is 1{'0' * 56}..., expected a finite number other than 0",
+    "Tiny": "Tiny.score_scale is 1e-300, expected a finite number other than 0, that float32 can",
+    "Named": "Named.label is 5, expected text",
     "Topless": "Topless.top is 0, expected a whole number of items above 0",
     "Truly": "Truly.top is True, expected a whole number of items above 0",
     "Hidden": "Hidden.top raised ZeroDivisionError: division by zero (own.py, line ",
