@@ -61,10 +61,11 @@ def trained_data(card: Mapping[str, Any], path: Path, name: str, data_dir: str) 
             the data set leads out of `data_dir`.
     """
     told = card["record"].get("settings") or {}
-    kept = ("candidates", "synthetic_users", "synthetic_items")
+    kept = ("dataset", "candidates", "synthetic_users", "synthetic_items")
     settings = {each: told[each] for each in kept if each in told}
     data = read_options(path, "record.settings", settings, DataConfig)
-    own = card["dataset"]["name"]
+    # As the flag named it: the synthetic world is called by its domain in the data.
+    own = data.dataset if "dataset" in told else card["dataset"]["name"]
     # Somebody else may have written the card.
     odd = "/" in own or "\\" in own or len(own) > LONGEST_NAME
     if not name and (odd or own in ("", ".", "..") or not own.isprintable()):

@@ -138,7 +138,13 @@ def test_one_device_has_nothing_to_place():
     assert Divided().whole(tree) is tree
 
 
-@pytest.mark.parametrize("text", ["2", "x4", "2x", "0x1", "2x4x1", "two x four", "-1x2"])
+LONG = "1" * 5000 + "x1"
+"""More digits than Python reads as a number."""
+
+
+@pytest.mark.parametrize(
+    "text", ["2", "x4", "2x", "0x1", "2x4x1", "two x four", "-1x2", "²x1", "٣x1", LONG]
+)
 def test_another_text_than_two_numbers_is_refused(monkeypatch, text):
     """A mesh that the user didn't mean, or a traceback."""
     monkeypatch.setenv("PRMKD_MESH", text)
