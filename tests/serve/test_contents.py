@@ -87,7 +87,7 @@ FORGED = {
     "a width as text": (
         "sasrec", {"config.hidden_size": "8"}, "config.hidden_size: found 8, expected int"
     ),
-    "a width below 1": ("sasrec", {"config.hidden_size": -8}, "--hidden_size: found -8, expected"),
+    "a width below 1": ("sasrec", {"config.hidden_size": -8}, "config.hidden_size: found -8"),
     "sizes of text": ("sasrec", {"config.mlp_sizes": ["8"]}, "config.mlp_sizes: found "),
     "no files": ("sasrec", {"files": REMOVED}, "files: found None, expected an object"),
     "no label": ("sasrec", {"label": 7}, "label: found 7, expected text"),
