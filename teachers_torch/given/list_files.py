@@ -84,7 +84,7 @@ def read_lists(folder: Path, instances: int, num_items: int, scale: float = 1.0)
         raise UserError(f"{folder / REST}: found nan or inf, expected finite numbers")
     wrong = _beyond(rest, scale)
     if wrong.any():
-        raise UserError(_too_large(folder / REST, rest[wrong].flat[0], scale))
+        raise UserError(_too_large(folder / REST, float(rest[wrong].flat[0]), scale))
     return RankedLists("precomputed", rows, np.broadcast_to(rest, instances))
 
 
@@ -154,7 +154,7 @@ def _check_rows(folder: Path, rows: SparseRows, num_items: int, scale: float) ->
         wrong = np.flatnonzero(_beyond(values, scale))
         if len(wrong):
             place = f"{folder / VALUES}: entry {part.start + wrong[0]}"
-            raise UserError(_too_large(place, values[wrong[0]], scale))
+            raise UserError(_too_large(place, float(values[wrong[0]]), scale))
         owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         keys = np.sort(owner * num_items + ids)
         twice = np.flatnonzero(keys[1:] == keys[:-1])
