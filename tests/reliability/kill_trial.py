@@ -161,7 +161,7 @@ def _wrong_stop(ended: Ended, stop: Stop, place: Path) -> list[str]:
     wrong = [] if ended.status in expected else [f"stopped with exit status {ended.status}"]
     if stop.full and ended.status == 2:
         last = said_of(place).read_text(errors="replace").splitlines()[-1]
-        if not re.fullmatch(r"error: .*/.*No space left on device.*", last):
+        if not re.fullmatch(r"error: .*No space left on device: '.+' \(make room; .*\)", last):
             wrong.append(f"said {last!r}")
     return wrong
 
