@@ -167,9 +167,10 @@ class _Machine:
         return found
 
     def number(self, layout: str) -> int:
-        (found,) = struct.unpack_from(layout, self.data, self.at)
-        self.at += struct.calcsize(layout)
-        return found
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def real(self) -> float:
+        return struct.unpack(">d", self.take(8))[0]
 
     def line(self) -> str:
         end = self.data.find(b"\n", self.at)
@@ -333,7 +334,7 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
     0x4D: lambda m: m.push(m.number("<H")),
     0x8A: lambda m: m.integer("<B"),
     0x8B: lambda m: m.integer("<i"),
-    0x47: lambda m: m.push(m.number(">d")),
+    0x47: lambda m: m.push(m.real()),
     # BINUNICODE, SHORT_BINUNICODE, BINUNICODE8
     0x58: lambda m: m.text("<I"),
     0x8C: lambda m: m.text("<B"),

@@ -4,35 +4,27 @@
 """
 
 import dataclasses
+import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep604Exception
 
-_Checked = TypeVar("_Checked", bound=Callable)
+_Found = TypeVar("_Found", bound=Callable | type)
 
 _types = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _shapes = jaxtyping.jaxtyped
 
 
-def typechecked(function: _Checked) -> _Checked:
-    """The function, the types of its signature checked at each call."""
-    try:
-        return _types(function)
-    except BeartypeDecorHintPep604Exception:  # a union of Polars' types, which beartype can't read
-        return function
-
-
 def check_signatures(packages: Sequence[str]) -> None:
     """From now on these packages are imported with all their signatures checked."""
-    # What the hook puts above every function and class. jaxtyping's own binds the arguments of
-    # each call to look for sizes; where no array stands in a signature, their types are enough.
-    jaxtyping.jaxtyped = _checked
-    jaxtyping.install_import_hook(packages, "tests.checking.typechecked")
+    # What the hook puts next to every function and above every class.
+    jaxtyping.jaxtyped = lambda *, typechecker: checked
+    jaxtyping.install_import_hook(packages, None)
 
 
 def unchecked(function: Callable) -> Callable:
@@ -40,16 +32,52 @@ def unchecked(function: Callable) -> Callable:
     return inspect.unwrap(function)
 
 
-def _checked(found: Any = None, *, typechecker: Callable | None = None) -> Any:
-    if found is None:
-        return lambda decorated: _checked(decorated, typechecker=typechecker)
-    if isinstance(found, types.FunctionType) and not _has_arrays(found):
-        # One inside another would be decorated again at each call of the outer one.
-        return found if "<locals>" in found.__qualname__ else typechecked(found)
-    if dataclasses.is_dataclass(found) and not _has_arrays(found.__init__):
-        found.__init__ = typechecked(found.__init__)
+def checked(found: _Found) -> _Found:
+    """The function, or the dataclass's `__init__`, checked at each call.
+
+    A check takes milliseconds to make and most functions are not called by a test file, so each
+    is made at the first call.
+    """
+    if isinstance(found, type):
+        if dataclasses.is_dataclass(found):
+            found.__init__ = checked(found.__init__)
         return found
-    return _shapes(found, typechecker=typechecker)
+    # One inside another would be made again at each call of the outer one.
+    if not isinstance(found, types.FunctionType) or _is_inner(found):
+        return found
+    made: list[Callable] = []
+
+    @functools.wraps(found)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not made:
+            made.append(_checked(found))
+        return made[0](*args, **kwargs)
+
+    return call
+
+
+def _checked(function: types.FunctionType) -> Callable:
+    # What a module imports for type checkers alone, such as PyTorch's heavier classes.
+    for name, hint in function.__annotations__.items():
+        try:
+            get_type_hints(_with(hint), function.__globals__)
+        except NameError:
+            function.__annotations__[name] = Any
+    try:
+        of_types = _types(function)
+    except BeartypeDecorHintPep604Exception:  # a union of Polars' types, which beartype can't read
+        return function
+    # The sizes of an array's axes are looked up for each call, which takes longer than its types.
+    return _shapes(of_types, typechecker=None) if _has_arrays(function) else of_types
+
+
+def _with(hint: object) -> object:
+    """Something that has this hint alone."""
+    return types.SimpleNamespace(__annotations__={"value": hint})
+
+
+def _is_inner(function: Callable) -> bool:
+    return "<locals>" in function.__qualname__ and not _has_arrays(function)
 
 
 def _has_arrays(function: Callable) -> bool:

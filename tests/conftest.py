@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("repeatable")
 
 # Types and shapes of their signatures are checked while the tests run. Here and not as an option,
 # since pytest-xdist's workers don't read `addopts` before the packages are imported.
-CHECKED = ("prmkd_jax.ops", "prmkd_jax.distill", "prmkd_jax.students")
+CHECKED = ("prmkd_jax", "teachers_torch", "bridge")
 if not os.environ.get("PRMKD_TESTS_UNCHECKED"):
     check_signatures(CHECKED)
 

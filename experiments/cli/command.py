@@ -145,6 +145,7 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     if command.topics:
         topic, argv = _split_topic(command, argv)
     parsed = parse(argv, command.groups)
+    _require_utf8(Path.cwd())
     if RunConfig in parsed.configs:
         settings_from(parsed.configs)  # a mistake is reported before jax and torch are imported
     runtime = settle(compilation_cache=compiled_programs(parsed.configs))
@@ -170,6 +171,17 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     except KeyboardInterrupt:
         print(command.interrupted, file=sys.stderr, flush=True)
         raise SystemExit(INTERRUPTED) from None
+
+
+def _require_utf8(here: Path) -> None:
+    """Refuses a folder whose name JAX and Orbax would end in a traceback on, after the work."""
+    try:
+        str(here).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"the current folder: found {str(here)!r}, expected a name of UTF-8: start the command "
+            "elsewhere"
+        ) from None
 
 
 def compiled_programs(configs: Mapping[type, object]) -> Path | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.cli.command import execute
 from experiments.cli.flags import flags_of, parse
 from experiments.commands.table import COMMANDS
 from experiments.stages.run_folder import begin, examine
@@ -122,6 +123,16 @@ def test_a_name_that_is_too_long_is_told_by_the_system(tmp_path):
         write_text(tmp_path / ("x" * 300), "text")
     assert error.value.errno == errno.ENAMETOOLONG
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_whose_name_is_no_utf8_is_told_at_once(tmp_path, monkeypatch):
+    here = Path(os.fsdecode(os.fsencode(tmp_path) + b"/x\xff"))
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (train,) = (command for command in COMMANDS if command.name == "train")
+    with pytest.raises(UserError, match=r"the current folder: found '.*x\\udcff', expected a name"):
+        execute(train, ["--seeds=0"], "train")
+    assert not list(here.iterdir())
 
 
 @pytest.fixture
