@@ -110,10 +110,12 @@ def tune_in_stages(
             done = course.epoch - course.before + 1
             due = not done % evaluate_every or course.epoch + 1 == last
             event = _next_epoch(course, model, stage.train, validate if due else None)
-            if state_file is not None:
-                save_state(state_file, _state(course, parts))
+            # Logged before it is kept: what a kill lets be done again stands in the log twice, and
+            # nothing is missing there.
             if event is not None:
                 log(event)
+            if state_file is not None:
+                save_state(state_file, _state(course, parts))
     model.load_state_dict(course.best_weights)
     return course.best._replace(epochs=course.epoch, seconds=course.seconds)
 

@@ -149,12 +149,13 @@ def train(
             record["columns"] = closed.report()
         if _note_epoch(progress, run, record, seconds):
             best_params = jax.tree.map(jnp.copy, state.params)
+        # Told before it is kept, so that a kill between the two loses no line of a log.
+        on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
         # Writing one takes as long as a short epoch.
         if progress.finished or time.perf_counter() - saved_at >= run.train.checkpoint_seconds:
             contents = divided.whole((state, best_params))
             save_checkpoint(run.folder, progress.epoch, contents, dataclasses.asdict(progress))
             saved_at = time.perf_counter()
-        on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
     return Trained(graphdef, divided.whole(best_params), validate, progress, divided)
 
 

@@ -196,8 +196,9 @@ def _train(
             "seconds": seconds,
             "losses": losses,
         }
-        save_state(folder / STATE, state)
+        # Logged before it is kept, so that a kill between the two loses no line.
         log({"event": "epoch", "epoch": epoch, "loss": loss, "seconds": took})
+        save_state(folder / STATE, state)
 
 
 def _train_epoch(
