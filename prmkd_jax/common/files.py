@@ -217,15 +217,17 @@ def _naming(path: Path, written: Path | None = None) -> Iterator[None]:
     Args:
         path: the name.
         written: file in which the room is looked for where not even a number says what is wrong:
-            NumPy only tells how much it could write.
+            NumPy only tells how much it could write, and libraries in Rust raise what they like.
     """
     try:
         yield
-    except OSError as error:
-        found = error.errno, error.strerror
-        if error.errno is None and written is not None:
+    except UserError:
+        raise
+    except Exception as error:
+        found = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+        if found[0] is None and written is not None:
             found = _no_room(written)
-        if error.filename is not None or found[0] is None:
+        if found[0] is None or getattr(error, "filename", None) is not None:
             raise
         raise OSError(found[0], found[1] or str(error), str(path)) from error
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
 from prmkd_jax.common import files
 from prmkd_jax.common.errors import UserError
@@ -60,6 +61,9 @@ WRITERS = {
     "bytes": lambda path: path.write_bytes(bytes(9000)),
     "NumPy's, which names no number": _numpy,
     "an archive": lambda path: _numpy(path, np.savez),
+    "safetensors, which raises an error of its own": lambda path: save_file(
+        {"a": np.zeros(2000)}, path
+    ),
     "Parquet": lambda path: pq.write_table(pa.table({"a": np.arange(9000)}), path),
 }
 

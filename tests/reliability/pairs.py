@@ -98,20 +98,17 @@ def found_wrong(
         wrong.append("both were refused")
     found = contents(place)
     second = {name: found.pop(name) for name in list(found) if name.startswith("second/")}
-    wrong += differences(expected, found) + leftovers(place)
     if second:
+        # Only one of them tunes, and has the log of it.
+        expected, found = _without_logs(expected), _without_logs(found)
         renamed = {f"out/{name.removeprefix('second/')}": text for name, text in second.items()}
-        wrong += differences(_of_one(expected), _of_one(renamed))
-    return wrong
+        first = {name: text for name, text in expected.items() if name.startswith("out/")}
+        wrong += differences(first, _without_logs(renamed))
+    return wrong + differences(expected, found) + leftovers(place)
 
 
-def _of_one(files: Mapping[str, str]) -> dict[str, str]:
-    """The output of a command that found its teachers made: it has no log of their tuning."""
-    return {
-        name: text
-        for name, text in files.items()
-        if name.startswith("out/") and not name.endswith("/log.jsonl")
-    }
+def _without_logs(files: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in files.items() if not name.endswith("/log.jsonl")}
 
 
 if __name__ == "__main__":

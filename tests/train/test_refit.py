@@ -120,7 +120,7 @@ def test_stopped_and_resumed(tmp_path):
     whole = refit(a_run(tmp_path / "whole"), 4)
 
     def stop(record):
-        if record["epoch"] == 2:
+        if record["epoch"] == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
