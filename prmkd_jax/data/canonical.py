@@ -310,7 +310,7 @@ def _read_parquet(path: Path, strings: Sequence[str], integers: Sequence[str]) -
         types = {name: pa.large_string() if name in strings else pa.int64() for name in known}
         table = table.select(known).cast(pa.schema(types))
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: found no readable parquet file ({_line(error)})") from None
     return table
 

@@ -123,7 +123,7 @@ def _read_parquet(path: Path, first: int) -> Iterator[Asked]:
                 for user, history in zip(users, histories, strict=True):
                     yield _asked(f"{path}, row {row}", user, history)
                     row += 1
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: found no readable parquet file ({first_line(error)})") from None
 
 

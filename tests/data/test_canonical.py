@@ -296,6 +296,15 @@ def test_file_of_another_format_is_refused(tmp_path, file, content):
     assert refusal(folder).startswith(f"{folder / 'toy' / file}: found no readable ")
 
 
+@pytest.mark.parametrize("file", ["interactions.parquet", "items.parquet"])
+def test_a_column_whose_name_is_no_utf8_is_told(tmp_path, file):
+    """Of fuzzing: the names alone end in an error that is no error of Arrow's."""
+    folder = write(tmp_path, interactions(further=["x"] * 6), items(further=["x"] * 3))
+    path = folder / "toy" / file
+    path.write_bytes(path.read_bytes().replace(b"further", b"\xff" * 7))
+    assert f"{path}: found no readable parquet file" in refusal(tmp_path)
+
+
 def test_missing_data_says_how_to_get_it(tmp_path):
     """The first thing a newcomer meets: no data set, a misspelt one, or half of one."""
     nowhere = refusal(tmp_path / "none", "Scientific")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prmkd_jax.common.errors import UserError, first_line
@@ -53,7 +54,7 @@ def read_images(path: str) -> Images:
     file = Path(path)
     try:
         named = _from_parquet(file) if file.suffix == ".parquet" else _from_json(file)
-    except (OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(
             f"--images: {file}: found {first_line(error)}, expected items.parquet with image_path "
             "or a JSON object of item id and address or path"
@@ -70,7 +71,7 @@ def read_images(path: str) -> Images:
 def _from_parquet(file: Path) -> dict[str, str]:
     columns = pq.read_table(file, columns=["item_id", "image_path"]).to_pydict()
     pairs = zip(columns["item_id"], columns["image_path"], strict=True)
-    return {item: name for item, name in pairs if name}
+    return {item: name for item, name in pairs if isinstance(name, str) and name}
 
 
 def _from_json(file: Path) -> dict[str, str]:
