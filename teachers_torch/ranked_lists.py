@@ -8,7 +8,7 @@ only what is listed takes room.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int64, Shaped
+from jaxtyping import Float, Float32, Int, Int64, Integer, Shaped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SparseRows:
     """
 
     offsets: Int64[np.ndarray, " starts"]
-    ids: Int[np.ndarray, " entries"]
+    ids: Integer[np.ndarray, " entries"]
     values: Float[np.ndarray, " entries"]
 
     def block(

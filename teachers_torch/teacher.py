@@ -86,6 +86,7 @@ class _Freezes(Protocol):
         ...
 
 
+@runtime_checkable
 class Encodes(Protocol):
     """The two methods of `Teacher` that give vectors."""
 

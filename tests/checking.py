@@ -65,8 +65,8 @@ def _checked(function: types.FunctionType) -> Callable:
             function.__annotations__[name] = Any
     try:
         of_types = _types(function)
-    except BeartypeDecorHintPep604Exception:  # a union of Polars' types, which beartype can't read
-        return function
+    except (BeartypeDecorHintPep604Exception, AttributeError):
+        return function  # beartype reads no union of Polars' types, and no recursive alias
     # The sizes of an array's axes are looked up for each call, which takes longer than its types.
     return _shapes(of_types, typechecker=None) if _has_arrays(function) else of_types
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float64, Int32, Int64
+from jaxtyping import Bool, Float16, Float64, Int32, Int64, Integer
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
@@ -184,7 +184,7 @@ def _timestamps(
 
 
 def render(
-    rng: np.random.Generator, values: Int32[np.ndarray, "images visible"]
+    rng: np.random.Generator, values: Integer[np.ndarray, "images visible"]
 ) -> Float16[np.ndarray, "images 16 16 3"]:
     """Paints the values of `VISIBLE` on a pale ground, with noise; pixels in [0, 1]."""
     colour, pattern, shape = values.T

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Int32, Int64, Integer
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
@@ -94,7 +94,7 @@ class Task:
         split = with_validation(self.split, self.dataset.interactions)
         return dataclasses.replace(self, split=split)
 
-    def targets(self, instance_ids: Int64[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
+    def targets(self, instance_ids: Integer[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
         """The item that each instance asks for."""
         return self.dataset.interactions.items[instance_ids]
 

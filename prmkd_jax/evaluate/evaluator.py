@@ -176,7 +176,7 @@ class Histories(NamedTuple):
             fewest: pairs, with padding; where there are more, a power of two.
         """
         begin, end = self.offsets[first], self.offsets[stop]
-        size = fewest if end - begin <= fewest else _power_of_two(end - begin)
+        size = fewest if end - begin <= fewest else _power_of_two(int(end - begin))
         out = np.full((2, size), -1, dtype=np.int32)
         counts = np.diff(self.offsets[first : stop + 1])
         out[0, : end - begin] = np.repeat(np.arange(stop - first), counts)
@@ -261,4 +261,4 @@ def _pad(array: np.ndarray, rows: int, fill: int) -> np.ndarray:
 
 def _power_of_two(number: int) -> int:
     """The least power of two that is not below."""
-    return 1 << (int(number) - 1).bit_length()
+    return 1 << (number - 1).bit_length()

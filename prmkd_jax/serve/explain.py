@@ -51,7 +51,7 @@ class TeacherView(NamedTuple):
     name: str
     label: str
     items: Float16[np.ndarray, "V d"]
-    weights: Float32[np.ndarray, "2d_plus_1 d"]
+    weights: Float32[np.ndarray, "pair_plus_1 d"]
     fidelity: float | None
 
     def queries(self, histories: Sequence[Sequence[int]]) -> Float[np.ndarray, "B d"]:
@@ -126,7 +126,7 @@ class Explanation:
 
 def features(
     items: Float16[np.ndarray, "V d"], histories: Sequence[Sequence[int]]
-) -> Float32[np.ndarray, "B 2d_plus_1"]:
+) -> Float32[np.ndarray, "B pair_plus_1"]:
     """[mean of the vectors of a history's items, the newest one, 1]; zeros for an empty one."""
     width = items.shape[1]
     out = np.zeros((len(histories), 2 * width + 1), np.float32)

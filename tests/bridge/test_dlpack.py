@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.dlpack import ALIGNMENT, to_jax, to_torch
 from prmkd_jax.common.errors import UserError
+from tests.checking import unchecked
 
 
 def _has_cuda() -> bool:
@@ -282,7 +283,7 @@ def test_device_unknown_to_jax_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", without_cuda)
     tensor = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda", 0))
     with pytest.raises(UserError, match="found cuda:0, expected one that this JAX has") as caught:
-        to_jax(tensor)
+        unchecked(to_jax)(tensor)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="found meta"):
         to_jax(torch.zeros(3, device="meta"))
@@ -295,7 +296,7 @@ def test_second_gpu_must_exist_in_jax(monkeypatch):
     )
     tensor = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda", 1))
     with pytest.raises(UserError, match="found cuda:1"):
-        to_jax(tensor)
+        unchecked(to_jax)(tensor)
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
@@ -305,11 +306,11 @@ def test_device_unknown_to_torch_is_refused(monkeypatch, platform):
     device = SimpleNamespace(platform=platform, local_hardware_id=0)
     array = SimpleNamespace(dtype=np.dtype("float32"), devices=lambda: [device])
     with pytest.raises(UserError, match=r"found .*expected one that this PyTorch has"):
-        to_torch(array)
+        unchecked(to_torch)(array)
 
 
 def test_spread_array_is_refused():
     """Broken if only the first shard of an array spread over devices is handed over."""
     array = SimpleNamespace(dtype=np.dtype("float32"), devices=lambda: ["first", "second"])
     with pytest.raises(ValueError, match="spread over 2 devices, expected one"):
-        to_torch(array)
+        unchecked(to_torch)(array)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beartype.roar import BeartypeCallHintParamViolation
 from jax.test_util import check_grads
-from jaxtyping import TypeCheckError
 
 from prmkd_jax.ops.cross_entropy import cross_entropy
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
@@ -151,5 +151,5 @@ def test_hits_get_no_gradient():
 @pytest.mark.skipif(bool(os.environ.get("PRMKD_TESTS_UNCHECKED")), reason="checks are turned off")
 def test_shapes_of_signatures_are_checked_while_the_tests_run():
     """One score for all rows, which broadcasting would hide."""
-    with pytest.raises(TypeCheckError):
+    with pytest.raises(BeartypeCallHintParamViolation):
         bpr(POSITIVE, POSITIVE[:1])

@@ -60,6 +60,7 @@ from teachers_torch.shards import encode_in_shards
 from teachers_torch.states import load_state, save_state
 from teachers_torch.store import read_card
 from teachers_torch.teacher import TeacherCard
+from tests.checking import unchecked
 from tests.worlds import MAX_SEQ_LEN, facts, random_world, student_config
 
 FLIPS = 100
@@ -128,11 +129,11 @@ class Rows:
 
 
 def write_shards(folder):
-    encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)
+    unchecked(encode_in_shards)(Rows(), 10, folder, lambda done, total: None, shard_size=4)
 
 
 def read_shards(folder):
-    parts = encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)
+    parts = unchecked(encode_in_shards)(Rows(), 10, folder, lambda done, total: None, shard_size=4)
     return values([parts.array()])
 
 
@@ -199,7 +200,7 @@ def write_recformer(folder):
         model.bias.zero_()
     sizes = {field.name: 2 for field in dataclasses.fields(Architecture)}
     model.architecture = Architecture(**sizes)
-    save_start(model, _NoTokenizer(), {"seed": 1}, folder)
+    unchecked(save_start)(model, _NoTokenizer(), {"seed": 1}, folder)
 
 
 def read_recformer(folder):
@@ -267,7 +268,7 @@ def answer_job(output, stop_at=None):
     job = Job(lambda first: iter(ASKED[first:]), len(ASKED), {"model": "m"})
     before, answers.BLOCK = answers.BLOCK, 2
     try:
-        answers.answer_file(Echo(), job, output, progress)
+        unchecked(answers.answer_file)(Echo(), job, output, progress)
     finally:
         answers.BLOCK = before
 

@@ -16,6 +16,7 @@ from prmkd_jax.serve.scorer import Scorer
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import window
 from prmkd_jax.students.student import create_student
+from tests.checking import unchecked
 from tests.students import fields
 from tests.students.reference import random_params
 from tests.worlds import MAX_SEQ_LEN, facts, student_config
@@ -238,8 +239,8 @@ def test_mistakes_are_told(served):
         "vectors: found no table of numbers": (["a"], [["x", "y", "z"]], known),
     }.items():
         with pytest.raises(UserError, match=message):
-            recommender.add_items(*call)
+            unchecked(Recommender.add_items)(recommender, *call)
     with pytest.raises(UserError, match="titles: found 2, expected 1"):
         recommender.add_items(["a"], known[:1], known, titles=["x", "y"])
     with pytest.raises(UserError, match="titles: found 'xy', expected a list of strings"):
-        recommender.add_items(["a", "b"], titles="xy")
+        unchecked(Recommender.add_items)(recommender, ["a", "b"], titles="xy")

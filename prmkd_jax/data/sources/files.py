@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from prmkd_jax.common.errors import UserError
 
@@ -111,7 +111,7 @@ def is_gzip(path: Path) -> bool:
         return stream.read(2) == b"\x1f\x8b"
 
 
-def open_binary(path: Path) -> IO[bytes] | gzip.GzipFile:
+def open_binary(path: Path) -> io.BufferedIOBase:
     """Opens a file; gzip is unpacked on the way."""
     if is_gzip(path):
         return gzip.open(path, "rb")
