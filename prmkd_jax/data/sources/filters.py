@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Int64, Integer
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.config import PrepareConfig, moment
@@ -111,8 +111,8 @@ def _asked(
 
 
 def k_core(
-    users: Int32[np.ndarray, " rows"],
-    items: Int32[np.ndarray, " rows"],
+    users: Integer[np.ndarray, " rows"],
+    items: Integer[np.ndarray, " rows"],
     user_core: int,
     item_core: int,
 ) -> Bool[np.ndarray, " rows"]:
@@ -192,9 +192,9 @@ def _first_of(log: Log, kind: str, ties: Ties) -> Int64[np.ndarray, " kept"]:
     return np.sort(order[np.concatenate([[True], ~again])])
 
 
-def _counts(numbers: Int32[np.ndarray, " rows"]) -> Int64[np.ndarray, " numbers"]:
+def _counts(numbers: Integer[np.ndarray, " rows"]) -> Int64[np.ndarray, " numbers"]:
     return np.bincount(numbers)
 
 
-def _distinct(numbers: Int32[np.ndarray, " rows"]) -> int:
+def _distinct(numbers: Integer[np.ndarray, " rows"]) -> int:
     return int(np.count_nonzero(np.bincount(numbers))) if len(numbers) else 0
