@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from bridge import dlpack
 from bridge.dlpack import ALIGNMENT, to_jax, to_torch
 from prmkd_jax.common.errors import UserError
 from tests.checking import unchecked
@@ -299,8 +300,14 @@ def test_second_gpu_must_exist_in_jax(monkeypatch):
         unchecked(to_jax)(tensor)
 
 
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """No type of JAX's fits them."""
+    monkeypatch.setattr(dlpack, "_require_in_torch", unchecked(dlpack._require_in_torch))
+
+
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_device_unknown_to_torch_is_refused(monkeypatch, platform):
+def test_device_unknown_to_torch_is_refused(monkeypatch, stand_ins, platform):
     """Broken if an array on an accelerator is moved through the host to a torch without it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     device = SimpleNamespace(platform=platform, local_hardware_id=0)
@@ -309,7 +316,7 @@ def test_device_unknown_to_torch_is_refused(monkeypatch, platform):
         unchecked(to_torch)(array)
 
 
-def test_spread_array_is_refused():
+def test_spread_array_is_refused(stand_ins):
     """Broken if only the first shard of an array spread over devices is handed over."""
     array = SimpleNamespace(dtype=np.dtype("float32"), devices=lambda: ["first", "second"])
     with pytest.raises(ValueError, match="spread over 2 devices, expected one"):
