@@ -78,6 +78,7 @@ class Teacher(Protocol):
         ...
 
 
+@runtime_checkable
 class _Freezes(Protocol):
     """A teacher that does once for many calls what its encoding needs; the method is optional."""
 

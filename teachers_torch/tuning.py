@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int
@@ -32,6 +32,7 @@ USERS_AT_ONCE = 1024
 MOST_SCORES = 2**26
 
 
+@runtime_checkable
 class _Scores(Protocol):
     """The method of `Scorer` that ranks."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import jaxtyping
+import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep604Exception
 
@@ -30,6 +31,17 @@ def check_signatures(packages: Sequence[str]) -> None:
 def unchecked(function: Callable) -> Callable:
     """The function as it is outside the tests, where nobody checks its signature."""
     return inspect.unwrap(function)
+
+
+def uncheck(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its functions and dataclasses as outside the tests, for stand-ins that no type fits."""
+    for name, found in vars(module).items():
+        if getattr(found, "__module__", "") != module.__name__:
+            continue
+        if isinstance(found, types.FunctionType):
+            monkeypatch.setattr(module, name, unchecked(found))
+        elif dataclasses.is_dataclass(found):
+            monkeypatch.setattr(found, "__init__", unchecked(found.__init__))
 
 
 def checked(found: _Found) -> _Found:

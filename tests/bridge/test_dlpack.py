@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bridge import dlpack
 from bridge.dlpack import ALIGNMENT, to_jax, to_torch
 from prmkd_jax.common.errors import UserError
-from tests.checking import unchecked
+from tests.checking import uncheck, unchecked
 
 
 def _has_cuda() -> bool:
@@ -302,8 +302,7 @@ def test_second_gpu_must_exist_in_jax(monkeypatch):
 
 @pytest.fixture
 def stand_ins(monkeypatch):
-    """No type of JAX's fits them."""
-    monkeypatch.setattr(dlpack, "_require_in_torch", unchecked(dlpack._require_in_torch))
+    uncheck(dlpack, monkeypatch)
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])

@@ -10,12 +10,17 @@ import pytest
 import torch
 
 from bridge import dlpack
-from tests.checking import unchecked
+from tests.checking import uncheck, unchecked
 
 # Of stand-ins, which no type of PyTorch's or JAX's fits.
 to_jax, to_torch = unchecked(dlpack.to_jax), unchecked(dlpack.to_torch)
 
 GPU = torch.device("cuda", 1)
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch):
+    uncheck(dlpack, monkeypatch)
 
 
 def through_the_host(*_, **__):
