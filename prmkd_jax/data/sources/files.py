@@ -111,7 +111,7 @@ def is_gzip(path: Path) -> bool:
         return stream.read(2) == b"\x1f\x8b"
 
 
-def open_binary(path: Path) -> io.BufferedIOBase:
+def open_binary(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """Opens a file; gzip is unpacked on the way."""
     if is_gzip(path):
         return gzip.open(path, "rb")
