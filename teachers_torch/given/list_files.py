@@ -123,7 +123,7 @@ def _beyond(values: np.ndarray, scale: float) -> Bool[np.ndarray, "..."]:
     sizes = np.abs(np.asarray(values, dtype=np.float64))
     with np.errstate(over="ignore", under="ignore"):
         scaled = np.stack([sizes, sizes * scale])
-    return (sizes > 0) & ((scaled > LARGEST) | (scaled < SMALLEST)).any(axis=0)
+    return np.asarray((sizes > 0) & ((scaled > LARGEST) | (scaled < SMALLEST)).any(axis=0))
 
 
 def _too_large(place: object, value: float, scale: float) -> str:
