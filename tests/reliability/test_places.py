@@ -91,8 +91,10 @@ def test_every_path_knows_home_and_variables_and_refuses_nul(
     monkeypatch.setenv("PLACE", "/mnt/place")
     more = {"pretrain": ["--domains=a"], "bench": ["--plain=a", "--distilled=b"]}
     more = more.get(command.name, [])
-    for text, expected in (("~/x", "/home/somebody/x"), ("${PLACE}/y", "/mnt/place/y")):
-        value = getattr(parse([*more, f"--{name}={text}"], command.groups).configs[config], field)
+    file = "x.html" if name == "page" else "x"
+    for text, folder in (("~", "/home/somebody"), ("${PLACE}", "/mnt/place")):
+        parsed = parse([*more, f"--{name}={text}/{file}"], command.groups)
+        value, expected = getattr(parsed.configs[config], field), f"{folder}/{file}"
         assert value == ((expected,) if many else expected)
     for text, told in (("$NO_SUCH_PLACE/x", "is not set"), ("a\0b", "expected")):
         with pytest.raises(UserError, match=told) as error:

@@ -19,7 +19,7 @@ from prmkd_jax.train.loop import fit
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.run import Fitted, Run, fresh_student
 from prmkd_jax.train.step import init_state
-from tests.checking import unchecked
+from tests.checking import uncheck
 from tests.worlds import (
     BATCH_SIZE,
     cycle_world,
@@ -339,6 +339,7 @@ def test_the_loop_reads_no_number_before_the_epoch_ends(tmp_path, monkeypatch):
 
         return run_step
 
+    uncheck(loop, monkeypatch)
     monkeypatch.setattr(loop, "make_train_step", watched)
     with jax.transfer_guard_device_to_host("disallow"):
         fit(a_run(tmp_path, train={"max_epochs": 1}))
@@ -384,18 +385,20 @@ def count_compiled() -> tuple[int, ...]:
     ("field", "told"),
     [("loss", "loss"), ("gradient_norm", "gradient_norm"), ("kl", "kl of teacher one")],
 )
-def test_a_number_that_is_not_finite_ends_the_epoch_in_which_it_came(field, told, value):
+def test_a_number_that_is_not_finite_ends_the_epoch_in_which_it_came(
+    monkeypatch, field, told, value
+):
     """Hours of training that end in a record that can't be written."""
+    uncheck(loop, monkeypatch)
     measures = types.SimpleNamespace(_fields=("kl",), kl=np.array([0.5]))
     numbers = ("loss", "cross_entropy", "distillation", "gradient_norm")
     step = types.SimpleNamespace(**dict.fromkeys(numbers, 1.0), num_instances=4, teachers=measures)
     run = types.SimpleNamespace(teachers=types.SimpleNamespace(names=("one",)))
-    record = unchecked(loop._record)  # of the stand-ins
-    assert record([step], run, 3, {})["teachers"] == {"one": {"kl": 0.5}}
+    assert loop._record([step], run, 3, {})["teachers"] == {"one": {"kl": 0.5}}
     if field == "kl":
         measures.kl = np.array([value])
     else:
         setattr(step, field, value)
     with pytest.raises(FloatingPointError) as caught:
-        record([step], run, 3, {})
+        loop._record([step], run, 3, {})
     assert str(caught.value) == f"epoch 3: found a {told} of {value}, expected a finite one"
