@@ -6,6 +6,7 @@
 import dataclasses
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -19,6 +20,8 @@ _Found = TypeVar("_Found", bound=Callable | type)
 
 _types = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _shapes = jaxtyping.jaxtyped
+# Each checked function → the one that is checked; decorators above keep their own.
+_BEFORE: dict[Callable, Callable] = {}
 
 
 def check_signatures(packages: Sequence[str]) -> None:
@@ -30,18 +33,16 @@ def check_signatures(packages: Sequence[str]) -> None:
 
 def unchecked(function: Callable) -> Callable:
     """The function as it is outside the tests, where nobody checks its signature."""
-    return inspect.unwrap(function)
+    return _BEFORE.get(function, function)
 
 
 def uncheck(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its functions and dataclasses as outside the tests, for stand-ins that no type fits."""
-    for name, found in vars(module).items():
-        if getattr(found, "__module__", "") != module.__name__:
-            continue
-        if isinstance(found, types.FunctionType):
-            monkeypatch.setattr(module, name, unchecked(found))
-        elif dataclasses.is_dataclass(found):
-            monkeypatch.setattr(found, "__init__", unchecked(found.__init__))
+    """Its functions and classes as outside the tests, for what fits none of their types."""
+    of_it = [each for each in vars(module).values() if inspect.isclass(each)]
+    for owner in [module, *(each for each in of_it if each.__module__ == module.__name__)]:
+        for name, found in list(vars(owner).items()):
+            if isinstance(found, types.FunctionType):
+                monkeypatch.setattr(owner, name, unchecked(found))
 
 
 def checked(found: _Found) -> _Found:
@@ -51,7 +52,7 @@ def checked(found: _Found) -> _Found:
     is made at the first call.
     """
     if isinstance(found, type):
-        if dataclasses.is_dataclass(found):
+        if dataclasses.is_dataclass(found) and not _is_tree(found):
             found.__init__ = checked(found.__init__)
         return found
     # One inside another would be made again at each call of the outer one.
@@ -65,6 +66,7 @@ def checked(found: _Found) -> _Found:
             made.append(_checked(found))
         return made[0](*args, **kwargs)
 
+    _BEFORE[call] = found
     return call
 
 
@@ -86,6 +88,18 @@ def _checked(function: types.FunctionType) -> Callable:
 def _with(hint: object) -> object:
     """Something that has this hint alone."""
     return types.SimpleNamespace(__annotations__={"value": hint})
+
+
+def _is_tree(found: type) -> bool:
+    """Whether JAX knows it as a tree, whose leaves it replaces by whatever stands for them."""
+    if "jax" not in sys.modules:
+        return False
+    from jax.tree_util import default_registry
+
+    try:
+        return default_registry.flatten_one_level(object.__new__(found)) is not None
+    except AttributeError:  # of its fields, which it hasn't got
+        return True
 
 
 def _is_inner(function: Callable) -> bool:

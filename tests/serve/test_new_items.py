@@ -8,6 +8,7 @@ from flax import nnx
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.serve import new_items
 from prmkd_jax.serve import recommender as module
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.new_items import Map, Ridge, RowMap, choose_map, text_vectors
@@ -16,7 +17,7 @@ from prmkd_jax.serve.scorer import Scorer
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import window
 from prmkd_jax.students.student import create_student
-from tests.checking import unchecked
+from tests.checking import uncheck
 from tests.students import fields
 from tests.students.reference import random_params
 from tests.worlds import MAX_SEQ_LEN, facts, student_config
@@ -220,8 +221,10 @@ def test_words_are_weighted_by_how_rare_they_are():
     np.testing.assert_array_equal(text_vectors([""], ["lamp"]), np.zeros((1, 1024)))
 
 
-def test_mistakes_are_told(served):
+def test_mistakes_are_told(served, monkeypatch):
     """Known ids, other shapes, numbers that aren't finite."""
+    uncheck(module, monkeypatch)
+    uncheck(new_items, monkeypatch)
     recommender = served("sasrec")
     known = np.random.default_rng(0).normal(size=(ITEMS, 3))
     for message, call in {
@@ -239,8 +242,8 @@ def test_mistakes_are_told(served):
         "vectors: found no table of numbers": (["a"], [["x", "y", "z"]], known),
     }.items():
         with pytest.raises(UserError, match=message):
-            unchecked(Recommender.add_items)(recommender, *call)
+            recommender.add_items(*call)
     with pytest.raises(UserError, match="titles: found 2, expected 1"):
         recommender.add_items(["a"], known[:1], known, titles=["x", "y"])
     with pytest.raises(UserError, match="titles: found 'xy', expected a list of strings"):
-        unchecked(Recommender.add_items)(recommender, ["a", "b"], titles="xy")
+        recommender.add_items(["a", "b"], titles="xy")

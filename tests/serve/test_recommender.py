@@ -20,6 +20,7 @@ from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import about, window
 from prmkd_jax.students.student import create_student
+from tests.checking import uncheck
 from tests.packages import ROOT, run_beside
 from tests.students import fields
 from tests.students.reference import random_params
@@ -238,8 +239,10 @@ def test_titles_come_with_explain_alone(served):
     assert [one.title for one in told.items] == [f"Title {one.item[1:]} <b>" for one in told.items]
 
 
-def test_wrong_calls_are_refused(served):
+def test_wrong_calls_are_refused(served, monkeypatch):
     """A string for a list of ids, numbers for ids, lists of another length, no items at all."""
+    uncheck(module, monkeypatch)
+    uncheck(asked, monkeypatch)
     recommender = served("sasrec")[0]
     for message, call in {
         "histories: found a string": {"histories": ["i1"]},
@@ -267,8 +270,10 @@ def test_wrong_calls_are_refused(served):
         recommender.by_teachers("i1")
 
 
-def test_ids_may_come_in_anything_that_holds_strings(served):
+def test_ids_may_come_in_anything_that_holds_strings(served, monkeypatch):
     """The call of the issue, by places; generators are read once."""
+    uncheck(module, monkeypatch)
+    uncheck(asked, monkeypatch)
     recommender = served("sasrec")[0]
     allow = [f"i{row}" for row in range(5, 30)]
     expected = recommender.recommend(
