@@ -52,15 +52,15 @@ from prmkd_jax.serve.histories import Asked
 from prmkd_jax.students.registry import window
 from prmkd_jax.students.student import create_student
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
-from teachers_torch import store
+from teachers_torch import shards, store
+from teachers_torch.recformer import official
 from teachers_torch.recformer.longformer import Architecture
-from teachers_torch.recformer.official import read_start, save_start
+from teachers_torch.recformer.official import read_start
 from teachers_torch.sequence.start import read_facts
-from teachers_torch.shards import encode_in_shards
 from teachers_torch.states import load_state, save_state
 from teachers_torch.store import read_card
 from teachers_torch.teacher import TeacherCard
-from tests.checking import unchecked
+from tests.checking import uncheck
 from tests.worlds import MAX_SEQ_LEN, facts, random_world, student_config
 
 FLIPS = 100
@@ -120,6 +120,12 @@ def read_entry(folder):
     return values([np.load(Cache(folder).entry("texts", "key.npy", make_vectors))])
 
 
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch):
+    for module in (answers, official, shards):
+        uncheck(module, monkeypatch)
+
+
 class Rows:
     """A teacher whose vectors are their ids."""
 
@@ -129,11 +135,11 @@ class Rows:
 
 
 def write_shards(folder):
-    unchecked(encode_in_shards)(Rows(), 10, folder, lambda done, total: None, shard_size=4)
+    shards.encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)
 
 
 def read_shards(folder):
-    parts = unchecked(encode_in_shards)(Rows(), 10, folder, lambda done, total: None, shard_size=4)
+    parts = shards.encode_in_shards(Rows(), 10, folder, lambda done, total: None, shard_size=4)
     return values([parts.array()])
 
 
@@ -200,7 +206,7 @@ def write_recformer(folder):
         model.bias.zero_()
     sizes = {field.name: 2 for field in dataclasses.fields(Architecture)}
     model.architecture = Architecture(**sizes)
-    unchecked(save_start)(model, _NoTokenizer(), {"seed": 1}, folder)
+    official.save_start(model, _NoTokenizer(), {"seed": 1}, folder)
 
 
 def read_recformer(folder):
@@ -268,7 +274,7 @@ def answer_job(output, stop_at=None):
     job = Job(lambda first: iter(ASKED[first:]), len(ASKED), {"model": "m"})
     before, answers.BLOCK = answers.BLOCK, 2
     try:
-        unchecked(answers.answer_file)(Echo(), job, output, progress)
+        answers.answer_file(Echo(), job, output, progress)
     finally:
         answers.BLOCK = before
 
