@@ -4,7 +4,6 @@ A folder keeps training states, students and the result; the same command goes o
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,8 @@ from experiments.stages.teachers import (
     teacher_identities,
 )
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_json, writing
+from prmkd_jax.common.files import writing
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task, make_task
 from prmkd_jax.evaluate.metrics import ranking_metrics
@@ -191,7 +191,7 @@ def run(call: Call) -> None:
                 "environment": describe_environment(),
                 "seeds": {str(seed): measure(seed) for seed in settings.run.seeds},
             }
-            write_json(output / RESULT, found)
+            write_sealed_json(output / RESULT, found)
             finish(folder)
     for line in _lines(output / RESULT):
         print(line)
@@ -203,8 +203,17 @@ def metrics(ranks: Float[np.ndarray, " instances"]) -> dict[str, float]:
 
 
 def _lines(path: Path) -> Iterable[str]:
-    """A table of the result: the mean over seeds."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    """A table of the result: the mean over seeds.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        found = read_sealed_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged ({error}), expected a measurement (--overwrite measures again)"
+        ) from error
     seeds: list[Mapping[str, Mapping[str, Any]]] = list(found["seeds"].values())
     yield f"{found['student']} on {found['dataset']}, {len(seeds)} seed(s)"
     yield f"{'':58}{'instances':>10}" + "".join(f"{name:>11}" for name in SHOWN)

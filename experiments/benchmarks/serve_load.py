@@ -81,6 +81,8 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
         steady = asyncio.run(
             send(port, good_requests(ITEMS, 2), round(config.seconds * config.rate), config.rate)
         )
+        if not any(one.status == 200 for one in steady):
+            raise UserError(f"load: found none of {len(steady)} requests answered, expected some")
         load, used = os.getloadavg()[0], processor_seconds(process.pid) - used
         own = time.process_time() - own
         memory.note("after the steady rate")
@@ -190,7 +192,7 @@ async def _reload(folder: Path, port: int, config: LoadConfig) -> list[Sent]:
 
 
 def _latency(sent: Sequence[Sent], config: LoadConfig) -> dict[str, Any]:
-    answered = np.array([one.seconds for one in sent if one.status == 200] or [np.inf])
+    answered = np.array([one.seconds for one in sent if one.status == 200])
     # The last answer may come after the last request was due.
     seconds = config.seconds + float(answered[-1])
     percentiles = np.percentile(answered, [50, 90, 99])
