@@ -81,8 +81,7 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
         steady = asyncio.run(
             send(port, good_requests(ITEMS, 2), round(config.seconds * config.rate), config.rate)
         )
-        if not any(one.status == 200 for one in steady):
-            raise UserError(f"load: found none of {len(steady)} requests answered, expected some")
+        _require_answers(steady)
         load, used = os.getloadavg()[0], processor_seconds(process.pid) - used
         own = time.process_time() - own
         memory.note("after the steady rate")
@@ -113,6 +112,11 @@ def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dic
         **many,
         "memory_mib": memory.noted,
     }
+
+
+def _require_answers(sent: Sequence[Sent]) -> None:
+    if not any(one.status == 200 for one in sent):
+        raise UserError(f"load: found none of {len(sent)} requests answered, expected some")
 
 
 def _many(
