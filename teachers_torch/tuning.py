@@ -33,7 +33,7 @@ MOST_SCORES = 2**26
 
 
 @runtime_checkable
-class _Scores(Protocol):
+class Scores(Protocol):
     """The method of `Scorer` that ranks."""
 
     def score(
@@ -141,7 +141,7 @@ def evaluate(
 
 
 def rank_scores(
-    teacher: _Scores,
+    teacher: Scores,
     instance_ids: Int[np.ndarray, " instances"],
     targets: Int[np.ndarray, " instances"],
     num_items: int,

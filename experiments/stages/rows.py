@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int
@@ -18,7 +18,7 @@ from prmkd_jax.evaluate.metrics import ranking_metrics
 from teachers_torch.config import CARD
 from teachers_torch.registry import kind
 from teachers_torch.teacher import Identity
-from teachers_torch.tuning import rank_scores
+from teachers_torch.tuning import Scores, rank_scores
 
 MOST_SCORES = 10**9
 """Users times items beyond which a row would take too long: nobody asked for it."""
@@ -97,16 +97,6 @@ def rank_row(teacher: ReadyTeacher, task: Task) -> Row:
     return Row(ranks, metrics)
 
 
-class _Scores(Protocol):
-    """A model as `rank_scores` asks it."""
-
-    def score(
-        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
-    ) -> Float32[np.ndarray, "B C"]:
-        """Scores; a row of nan for an instance that is unknown."""
-        ...
-
-
 class _Products:
     """Vectors as scores; an unknown instance, whose vector is 0, gives all items the same."""
 
@@ -124,7 +114,7 @@ class _Products:
 class _Unseen:
     """A model's scores of all items, lowest for those of the history but for the target."""
 
-    def __init__(self, scorer: _Scores, task: Task):
+    def __init__(self, scorer: Scores, task: Task):
         self._scorer = scorer
         self._task = task
 

@@ -11,16 +11,14 @@ artifact.json what the programs take and give
 manifest.json SHA-256 of every other file; it comes last
 """
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
 
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError, first_line
@@ -30,17 +28,15 @@ from prmkd_jax.serve import explain
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView
 from prmkd_jax.serve.exported import FILES, Exported, read_card, read_exported
+from prmkd_jax.serve.formats import CHECKS, PLATFORMS, WRITERS
 from prmkd_jax.serve.model_card import model_card
 from prmkd_jax.serve.program import ITEMS, Program
 from prmkd_jax.serve.recommender import Recommender
-from prmkd_jax.serve.self_check import CHECK, close, read_check, require_same
+from prmkd_jax.serve.self_check import CHECK, close, read_check
 from prmkd_jax.students.registry import about
 
 FORMAT = 1
 MANIFEST, INTERFACE = "manifest.json", "artifact.json"
-PLATFORMS = ("cpu", "cuda", "tpu")
-# The limit of protobuf, ONNX's format, less some room for the graph.
-MOST_ONNX_BYTES = 2_000_000_000
 
 # Histories of the self-check.
 _CHECKED = 8
@@ -88,7 +84,7 @@ def write_artifact(
             explain.write_explanation(partial, teachers)
         np.savez(partial / CHECK, **cast(dict[str, Any], check))
         for name in config.formats:
-            _WRITERS[name](partial / name, program, inner_product)
+            WRITERS[name](partial / name, program, inner_product)
             say(f"{folder / name}: written")
         interface = {**_interface(program, config, inner_product), **explained}
         write_json(partial / INTERFACE, interface)
@@ -128,10 +124,10 @@ def check_artifact(folder: Path) -> list[str]:
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise UserError(f"{folder / name}: damaged: its SHA-256 is not the one in {MANIFEST}")
     formats = _read_json(folder / INTERFACE).get("formats")
-    if not isinstance(formats, list) or not set(formats) <= set(_CHECKS):
+    if not isinstance(formats, list) or not set(formats) <= set(CHECKS):
         raise UserError(
             f"{folder / INTERFACE}: formats: found {formats!r}, expected some of "
-            f"{', '.join(_CHECKS)}"
+            f"{', '.join(CHECKS)}"
         )
     check = read_check(folder / CHECK)
     return [_run_check(folder / name, check) for name in formats]
@@ -139,7 +135,7 @@ def check_artifact(folder: Path) -> list[str]:
 
 def _run_check(folder: Path, check: Mapping[str, np.ndarray]) -> str:
     try:
-        return _CHECKS[folder.name](folder, check)
+        return CHECKS[folder.name](folder, check)
     except UserError:
         raise
     except Exception as error:  # whatever a library says of a file that it can't run
@@ -264,131 +260,6 @@ def _interface(program: Program, config: ExportConfig, inner_product: bool) -> d
     }
 
 
-def _write_stablehlo(folder: Path, program: Program, inner_product: bool) -> None:
-    folder.mkdir()
-    arrays = program.arrays()
-    specs = {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in arrays.items()}
-    batch, history, excluded = export.symbolic_shape("b, h, e")
-
-    def ids(*shape: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, np.int32)
-
-    asked = (specs, ids(batch, program.window or history), ids(batch))
-    programs: dict[str, tuple[Callable, tuple]] = {
-        "recommend": (program.recommend, (*asked, ids(batch, excluded)))
-    }
-    if inner_product:
-        programs["user_vectors"] = (program.user_vectors, asked)
-    np.savez(folder / "arrays.npz", **cast(dict[str, Any], arrays))
-    for name, (function, arguments) in programs.items():
-        with _no_source_places():
-            made = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
-        try:
-            content = made.serialize()
-        except ImportError:
-            raise UserError(
-                "--formats: stablehlo: found no package flatbuffers, expected pip install "
-                "'prmkd-jax[export]'"
-            ) from None
-        (folder / f"{name}.bin").write_bytes(content)
-
-
-@contextlib.contextmanager
-def _no_source_places() -> Iterator[None]:
-    """Programs are lowered without the files and lines that they come from.
-
-    Equal students would else give other bytes, with the paths of whoever exported them in them,
-    on every machine and under every caller.
-    """
-    option = "jax_traceback_in_locations_limit"
-    before = getattr(jax.config, option)
-    jax.config.update(option, 0)
-    try:
-        yield
-    finally:
-        jax.config.update(option, before)
-
-
-def _write_onnx(folder: Path, program: Program, inner_product: bool) -> None:
-    try:
-        from prmkd_jax.serve.onnx_files import recommend_model, vector_model
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "onnx":
-            raise
-        raise UserError(
-            "--formats: onnx: found no package onnx, expected pip install 'prmkd-jax[export]'"
-        ) from None
-    size = sum(array.nbytes for array in program.arrays().values())
-    if size >= MOST_ONNX_BYTES:
-        raise UserError(
-            f"--formats: onnx: found {size} bytes of weights, expected less than "
-            f"{MOST_ONNX_BYTES}, the most that one file holds"
-        )
-    folder.mkdir()
-    (folder / "recommend.onnx").write_bytes(recommend_model(program).SerializeToString())
-    if inner_product:
-        (folder / "user_vectors.onnx").write_bytes(vector_model(program).SerializeToString())
-
-
-def _write_vectors(folder: Path, program: Program, inner_product: bool) -> None:
-    folder.mkdir()
-    exported = program.exported
-    np.save(folder / "items.npy", np.asarray(exported.items, np.float32))
-    write_json(folder / "item_ids.json", list(exported.item_ids))
-    if exported.users is not None and exported.user_ids is not None:
-        np.save(folder / "users.npy", np.asarray(exported.users, np.float32))
-        write_json(folder / "user_ids.json", list(exported.user_ids))
-
-
-def _check_stablehlo(folder: Path, check: Mapping[str, np.ndarray]) -> str:
-    with np.load(folder / "arrays.npz") as file:
-        arrays = dict(file)
-    program = export.deserialize(bytearray((folder / "recommend.bin").read_bytes()))
-    found = program.call(arrays, check["history"], check["users"], check["excluded"])
-    require_same(folder / "recommend.bin", [np.asarray(each) for each in found], check)
-    vectors = folder / "user_vectors.bin"
-    if vectors.exists():
-        program = export.deserialize(bytearray(vectors.read_bytes()))
-        found = program.call(arrays, check["history"], check["users"])
-        _require_vectors(vectors, np.asarray(found), check)
-    return f"{folder.name}: gives what the student gives"
-
-
-def _check_onnx(folder: Path, check: Mapping[str, np.ndarray]) -> str:
-    try:
-        import onnxruntime
-    except ImportError:
-        return f"{folder.name}: not tried, onnxruntime is not installed"
-
-    def run(path: Path, outputs: list[str]) -> Sequence[Any]:
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), providers=["CPUExecutionProvider"]
-        )
-        return session.run(outputs, {each.name: check[each.name] for each in session.get_inputs()})
-
-    best, vectors = folder / "recommend.onnx", folder / "user_vectors.onnx"
-    require_same(best, run(best, ["items", "scores"]), check)
-    if vectors.exists():
-        _require_vectors(vectors, run(vectors, ["vectors"])[0], check)
-    return f"{folder.name}: gives what the student gives"
-
-
-def _require_vectors(path: Path, found: np.ndarray, check: Mapping[str, np.ndarray]) -> None:
-    if not close(found, check["vectors"]):
-        raise UserError(f"{path}: gives other user vectors than the student, expected its own")
-
-
-def _check_vectors(folder: Path, check: Mapping[str, np.ndarray]) -> str:
-    scores = check["vectors"] @ np.load(folder / "items.npy").T
-    for row, seen in zip(scores, check["excluded"], strict=True):
-        row[seen[seen >= 0]] = -np.inf
-    items = np.argsort(-scores, axis=1, kind="stable")[:, : check["items"].shape[1]]
-    best = np.take_along_axis(scores, items, axis=1)
-    found = [np.where(np.isfinite(best), items, -1), best]
-    require_same(folder / "items.npy", found, check)
-    return f"{folder.name}: give what the student gives"
-
-
 def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
@@ -419,7 +290,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: found no JSON object, expected an artefact")
     return content
-
-
-_WRITERS = {"stablehlo": _write_stablehlo, "onnx": _write_onnx, "vectors": _write_vectors}
-_CHECKS = {"stablehlo": _check_stablehlo, "onnx": _check_onnx, "vectors": _check_vectors}

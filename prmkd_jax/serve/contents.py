@@ -5,7 +5,7 @@ field, before it is used.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -213,3 +213,24 @@ def _require(path: Path, name: str, right: bool, found: object, wanted: str) -> 
         told = repr(found) if not isinstance(found, str) else found
         told = told if len(told) <= 60 else f"{told[:57]}..."
         raise UserError(f"{path}: {name}: found {told}, expected {wanted}")
+
+
+def require_same_ids(
+    path: Path, field: str, found: Sequence[str] | None, expected: Sequence[str]
+) -> None:
+    """Rows that stand for other items, users or words would be read as these.
+
+    Args:
+        path: the file that has them.
+        field: which of its lists.
+        found: its ids; None where it has none.
+        expected: the data set's.
+
+    Raises:
+        UserError: they differ.
+    """
+    if list(found or ()) != list(expected):
+        raise UserError(
+            f"{path}: {field}: found {len(found or ())} that differ from the data set's "
+            f"{len(expected)}, expected the same in the same order"
+        )

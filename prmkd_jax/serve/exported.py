@@ -40,6 +40,7 @@ from prmkd_jax.serve.contents import (
     require_ids,
     require_places,
     require_rows,
+    require_same_ids,
 )
 from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
 from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, SecondDomain
@@ -210,11 +211,11 @@ def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Data
         _require_digest(folder, card, name)
     weights, ids = _load_arrays(folder / WEIGHTS), _read_json(folder / IDS)
     require_config(card, config, folder)
-    _require_ids(folder / IDS, "item_ids", ids["item_ids"], dataset.item_ids)
+    require_same_ids(folder / IDS, "item_ids", ids["item_ids"], dataset.item_ids)
     if _has_users(weights):
-        _require_ids(folder / IDS, "user_ids", ids["user_ids"], dataset.user_ids)
+        require_same_ids(folder / IDS, "user_ids", ids["user_ids"], dataset.user_ids)
     for field, names in _tabled_fields(weights, facts).items():
-        _require_ids(folder / CARD, field, card["fields"].get(field), names)
+        require_same_ids(folder / CARD, field, card["fields"].get(field), names)
     like = abstract_params(config, facts)
     require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
     require_numbers(weights, str(folder / WEIGHTS))
@@ -388,14 +389,3 @@ def _tabled_fields(weights: Iterable[str], facts: Facts) -> dict[str, list[str]]
     """The words of the items' fields that have tables, in the order of their rows."""
     parts = {part for name in weights for part in name.split(".")}
     return {name: list(f.names) for name, f in facts.item_fields.items() if name in parts}
-
-
-def _require_ids(
-    path: Path, field: str, found: Sequence[str] | None, expected: Sequence[str]
-) -> None:
-    """Rows that stand for other items, users or words would be read as these."""
-    if list(found or ()) != list(expected):
-        raise UserError(
-            f"{path}: {field}: found {len(found or ())} that differ from the data set's "
-            f"{len(expected)}, expected the same in the same order"
-        )

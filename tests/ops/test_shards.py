@@ -1,15 +1,11 @@
 """Rows on four devices, in a process of its own: their number is fixed when JAX starts."""
 
-import json
-import os
-import subprocess
-import sys
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prmkd_jax.ops.shards import in_parts, shards
+from tests.devices import run_on_devices
 
 # Vectors of small whole numbers and quarters: sums are exact in any order, and many scores are
 # equal. Quarters, so that the logarithms of the sums stay below 5: of logarithms of 14, which lie
@@ -58,16 +54,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found():
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    return run_on_devices(4, "-c", PROGRAM)
 
 
 @pytest.mark.parametrize("block", ["100", "3"])

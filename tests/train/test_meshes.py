@@ -1,10 +1,5 @@
 """The same run on several devices: losses, gradients, ranks and metrics are one device's."""
 
-import json
-import os
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -18,6 +13,7 @@ from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.run import fresh_student
 from prmkd_jax.train.sharding import make_mesh
 from prmkd_jax.train.step import init_state
+from tests.devices import run_on_devices
 from tests.worlds import make_run, random_world, same_bits, student_config
 
 SHAPES = ("1x1", "2x1", "1x4", "2x4")
@@ -26,16 +22,8 @@ MORE_SHAPES = ("1x1", "1x2", "8x1", "1x8", "2x4>1x2", "1x4>1x1")
 
 
 def trained(folder, student: str, kind: str, *shapes: str) -> dict:
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.train.meshes", str(folder), student, kind, *shapes],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    asked = ("tests.train.meshes", str(folder), student, kind, *shapes)
+    return run_on_devices(8, "-m", *asked, seconds=900)
 
 
 def require_same(found: dict) -> None:
