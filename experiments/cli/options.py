@@ -1,6 +1,7 @@
 """The options of single commands."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 from prmkd_jax.common.errors import UserError
@@ -110,6 +111,43 @@ class ReportConfig:
             raise UserError(f"found {' and '.join(given)}, expected one of them")
         if self.page and not self.page.endswith((".html", ".htm")):
             raise UserError(f"--page: found {self.page!r}, expected a name that ends in .html")
+
+
+@dataclasses.dataclass(frozen=True)
+class TeachConfig:
+    """Who teaches, and where the files go."""
+
+    models: tuple[str, ...] = option(
+        (),
+        "Folders of exported students, which together make one teacher: its scores are the mean "
+        "of theirs.",
+        path=True,
+    )
+    output_dir: str = option(
+        "", "Folder of the teacher's files, which must be new or empty.", path="folder"
+    )
+    dataset: str = option("", "The data that they were trained on; the first card's by default.")
+    data_dir: str = option(
+        os.environ.get("PRMKD_DATA_DIR") or "data",
+        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
+        filled=True,
+        path="folder",
+    )
+
+    def __post_init__(self):
+        validate(self)
+        _require_distinct("--models", self.models)
+
+    def require(self) -> None:
+        """Refuses a call that names no student or no place.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        if not self.models:
+            raise UserError("--models: found nothing, expected folders of exported students")
+        if not self.output_dir:
+            raise UserError("--output_dir: found nothing, expected a folder for the files")
 
 
 @dataclasses.dataclass(frozen=True)

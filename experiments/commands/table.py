@@ -16,6 +16,7 @@ from experiments.commands import (
     search,
     serve,
     study,
+    teach,
     train,
     update,
 )
@@ -29,6 +30,7 @@ COMMANDS = (
     report.COMMAND,
     recommend.COMMAND,
     export.COMMAND,
+    teach.COMMAND,
     update.COMMAND,
     bench.COMMAND,
     serve.COMMAND,

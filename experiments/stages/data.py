@@ -24,6 +24,11 @@ LONGEST_NAME = 255
 
 
 def load_task(settings: Settings) -> Task:
+    """The task that a run's settings name; see `task_of`."""
+    return task_of(settings.data)
+
+
+def task_of(data: DataConfig) -> Task:
     """The data set of `--dataset`, divided by `--split`; loaded once and handed on.
 
     Raises:
@@ -31,7 +36,6 @@ def load_task(settings: Settings) -> Task:
             no clock for a temporal split, or no given one; with `--strict` also what the data
             sheet warns of.
     """
-    data = settings.data
     if data.dataset == SYNTHETIC:
         dataset = synthetic_dataset(data)
     else:

@@ -221,6 +221,8 @@ def card_record(record: Record) -> dict[str, Any]:
         "teacher_weights": record.teacher_weights,
         "parameters": record.parameters,
         "settings": record.identity["settings"],
+        # Whose weights the student began from may have seen more than the training part.
+        "student_init": record.identity.get("student_init"),
         "data": data,
         "split": record.split,
         "remarks": remarks,

@@ -10,6 +10,7 @@ from prmkd_jax.common.arrays import half_fault, open_npy
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import files_digest
+from prmkd_jax.common.sealed import read_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.config import PrecomputedConfig
@@ -19,6 +20,8 @@ from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import AnyTeacher, Log
 
 INSTANCES, ITEMS = "instances.npy", "items.npy"
+MADE_OF = "students.json"
+"""What `teach` has made the files of: digests of `data`, `split` and `students`."""
 ROWS_AT_ONCE = 65536
 
 
@@ -132,6 +135,29 @@ def _existing(config: PrecomputedConfig, name: str) -> Path:
     return path
 
 
+def _require_own(config: PrecomputedConfig, task: Task) -> None:
+    """Refuses students of another split, which may have trained on what this one holds out.
+
+    Raises:
+        UserError: naming the file, or that it is damaged.
+    """
+    path = _path(config, MADE_OF)
+    if not path.is_file():
+        return
+    try:
+        made_of = read_sealed_json(path)
+        found = made_of["data"], made_of["split"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged, expected what teach has written") from error
+    expected = task.dataset.fingerprint, task.split_digest
+    for what, one, other in zip(("data", "split"), found, expected, strict=True):
+        if one != other:
+            raise UserError(
+                f"{path}: {what}: found {one}, expected {other}: the students must have been "
+                "trained on this run's data and split"
+            )
+
+
 def _read(config: PrecomputedConfig, name: str, rows: int, width: int | None) -> np.ndarray:
     """Maps one array into memory and checks shape, type and values."""
     path = _existing(config, name)
@@ -180,6 +206,7 @@ class PrecomputedKind(Untuned):
     def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> AnyTeacher:
         """Opens and checks the files."""
         config = settings.get(PrecomputedConfig)
+        _require_own(config, task)
         given = ListTeacher if has_lists(config) else PrecomputedTeacher
         return given(config, task.dataset)
 

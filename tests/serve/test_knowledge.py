@@ -1,0 +1,73 @@
+"""What students know, as vectors and scores: those that serving gives, history by history."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from prmkd_jax.serve.exported import export_student, read_exported
+from prmkd_jax.serve.knowledge import joint_scores, joint_vectors, knowledge
+from prmkd_jax.serve.program import Program
+from prmkd_jax.students.registry import window
+from prmkd_jax.students.student import create_student
+from tests.students.reference import random_params
+from tests.worlds import MAX_SEQ_LEN, facts, shelf_world, student_config
+
+WORLD = shelf_world(users=12, shelves=2, size=4, length=9)
+
+
+def known_of(folder, name, seed=0):
+    """An exported student with drawn weights, and what it knows."""
+    config = student_config(student=name)
+    known = facts(WORLD, window(config, MAX_SEQ_LEN))
+    params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=seed)
+    export_student(folder / f"{name}{seed}", params, config, known, WORLD)
+    exported = read_exported(folder / f"{name}{seed}")
+    return exported, knowledge(exported, WORLD)
+
+
+def served_scores(exported, place):
+    """Scores of all items after the prefix of one instance, as serving computes them."""
+    program, interactions = Program(exported, 3), WORLD.interactions
+    user = int(interactions.users[place])
+    prefix = interactions.items[interactions.indptr[user] : place][-(program.window or 50) :]
+    history = np.full((1, program.window or len(prefix)), -1, np.int32)
+    history[0, : len(prefix)] = prefix
+    arrays = {name: jnp.asarray(array) for name, array in program.arrays().items()}
+    queries = program.user_vectors(arrays, history, np.array([user], np.int32))
+    return np.asarray(program.score(arrays, queries))[0]
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec", "lightgcn"])
+def test_vectors_give_the_scores_that_the_student_serves(tmp_path, name):
+    """Another window, position or user: a teacher that says what the student doesn't."""
+    exported, known = known_of(tmp_path, name)
+    vectors = joint_vectors([known])
+    assert vectors is not None
+    scores = vectors[0].astype(np.float64) @ vectors[1].astype(np.float64).T
+    for place in (1, 4, 8, 10, 106, 107):  # a first instance, a long prefix, the last ones
+        expected = served_scores(exported, place)
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(scores[place], expected, rtol=0, atol=1e-6 * size)
+    begins = WORLD.interactions.indptr[:-1]
+    assert not vectors[0][begins].any()
+
+
+def test_several_students_are_one_teacher_by_their_mean(tmp_path):
+    """A sum, which would be another temperature with each further seed."""
+    both = [known_of(tmp_path, "sasrec", seed)[1] for seed in (0, 1)]
+    vectors = joint_vectors(both)
+    assert vectors is not None
+    place = np.array([4, 8])
+    mean = np.mean([one.score(place).astype(np.float64) for one in both], axis=0)
+    np.testing.assert_allclose(vectors[0][place] @ vectors[1].T, mean, atol=1e-5)
+    np.testing.assert_allclose(joint_scores(both, place), mean, atol=1e-5)
+
+
+def test_a_student_whose_scores_are_no_products_gives_scores(tmp_path):
+    """Vectors of DeepFM, whose products leave its layers out."""
+    exported, known = known_of(tmp_path, "deepfm")
+    assert joint_vectors([known]) is None
+    places = np.array([4, 106])
+    expected = np.stack([served_scores(exported, place) for place in places])
+    np.testing.assert_allclose(joint_scores([known], places), expected, rtol=1e-5, atol=1e-5)
