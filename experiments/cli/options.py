@@ -52,6 +52,16 @@ class SearchConfig:
         "What to try: name=value,value; several names apart by semicolons. Without it the settings "
         "are tried as given.",
     )
+    space: str = option(
+        "",
+        "In place of --grid: what to draw from, by Optuna's TPE: name=low:high, "
+        "name=low:high:log or name=value,value, apart by blanks. After a few trials one whose "
+        "validation NDCG@10 is below the others' median at an epoch is stopped.",
+    )
+    trials: int = option(
+        20, "With --space: trials in all; more of them go on from those made.", low=1, high=10_000
+    )
+    search_seed: int = option(0, "With --space: seed of what is drawn.", low=0, high=2**31)
     model: str = option(
         "prmkd",
         "Whose validation counts: the plain student, the distilled one, or the teachers.",
@@ -60,6 +70,10 @@ class SearchConfig:
 
     def __post_init__(self):
         validate(self)
+        if self.space and self.grid:
+            raise UserError("found --grid and --space, expected one of them")
+        if self.space and self.model == "teachers":
+            raise UserError("--model: found 'teachers', expected base or prmkd with --space")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,10 +42,12 @@ from experiments.stages.starts import item_start, require_item_vectors
 from experiments.stages.students import (
     Place,
     Trained,
+    Watch,
     logger,
     make_bank,
     run_name,
     train_student,
+    unwatched,
 )
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.cache import locked
@@ -124,7 +126,11 @@ def _require_own(record: Record, plan: PlannedRun, place: Place) -> None:
 
 
 def finish_run(
-    plan: PlannedRun, place: Place, ready: Mapping[str, ReadyTeacher], reporter: Reporter
+    plan: PlannedRun,
+    place: Place,
+    ready: Mapping[str, ReadyTeacher],
+    reporter: Reporter,
+    watch: Watch = unwatched,
 ) -> FinishedRun:
     """Trains the seeds of a run that aren't finished, and reads all of them.
 
@@ -133,6 +139,7 @@ def finish_run(
         place: folders of the run.
         ready: its teachers by their keys, see `ready_teachers`.
         reporter: shows progress.
+        watch: told the epochs of the first seed that was asked for.
     """
     waiting = f"{place.folder}: another command trains this run, waiting"
     lock = locked(place.folder / RECORD, lambda: reporter.say(waiting)) if place.shared else None
@@ -144,15 +151,21 @@ def finish_run(
             bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
             for seed in missing:
                 _tell_damage(_ranks_file(place, seed))
-                _train(plan, place, seed, teachers, bank, items, reporter)
+                watching = watch if seed == plan.seeds[0] else unwatched
+                _train(plan, place, seed, teachers, bank, items, reporter, watching)
         if place.shared:
             # Here and not after each seed: a kill may have come between its record and this.
-            for seed in plan.seeds:
-                states = place.states / run_name(plan.settings, seed)
-                remove_states(states)
-                remove_states(refit_folder(states))
-            remove_states(place.states)
+            remove_all_states(plan, place)
     return read_run(plan, place)
+
+
+def remove_all_states(plan: PlannedRun, place: Place) -> None:
+    """Removes what a run would go on from: it is finished, or given up."""
+    for seed in plan.seeds:
+        states = place.states / run_name(plan.settings, seed)
+        remove_states(states)
+        remove_states(refit_folder(states))
+    remove_states(place.states)
 
 
 def read_run(plan: PlannedRun, place: Place) -> FinishedRun:
@@ -180,6 +193,7 @@ def _train(
     bank: TeacherBank | None,
     items: ItemStart | None,
     reporter: Reporter,
+    watch: Watch,
 ) -> None:
     """Trains one seed and writes all that it leaves, the record last."""
     trained = train_student(
@@ -195,6 +209,7 @@ def _train(
         start=None if plan.start is None else plan.start.params,
         items=items,
         rank_test=plan.rank_test,
+        watch=watch,
     )
     place.folder.mkdir(parents=True, exist_ok=True)
     served = trained.served

@@ -1,12 +1,11 @@
 """Settings tried and compared on validation; the test part is never ranked for a student.
 
-Every combination of the values is run with every seed, and what is finished is not run again.
+Every combination of `--grid` is run with every seed, or settings are drawn from `--space`; what is
+finished is not run again. The grid needs no Optuna: its values are any texts, in a fixed order.
 """
 
-import itertools
-import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,30 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import SearchConfig
 from experiments.cli.settings import Settings, settings_from
-from experiments.runs.finished import finish_run, ready_teachers
+from experiments.reporting.wording import MISSING
+from experiments.runs.finished import finish_run, ready_teachers, remove_all_states
+from experiments.runs.optimise import Row, Search, Stopped, Watch, optimise, require_optuna
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.runs.sheets import show_sheets
+from experiments.runs.space import Axis, as_flags, combinations, corners, parse_space
+from experiments.stages.data import load_task
 from experiments.stages.identity import digest
-from experiments.stages.students import logger
+from experiments.stages.record import Record
+from experiments.stages.students import Place, logger, unwatched
+from experiments.stages.students import Watch as OnEpoch
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import require_place, write_json, write_text
+from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.task import Task
+from prmkd_jax.evaluate.metrics import SELECTION_METRIC
+from prmkd_jax.students.registry import result_name
 
-NO_SETTINGS = frozenset(
-    ("flagfile", "help", "grid", "model", "output_dir", "cache_dir", "overwrite", "log_to")
-)
-METRICS = ("Recall@10", "NDCG@10")
-MOST_TRIALS = 10_000
+METRICS = ("Recall@10", SELECTION_METRIC)
 TRIALS = "trials"
 """Folder of finished trials, next to `--output_dir`: all searches share it."""
+STOPPED = {"early": "stopped early", "diverged": "diverged"}
+"""Why a drawn trial has no result of its own."""
 
 
 def run(call: Call) -> None:
@@ -38,93 +45,155 @@ def run(call: Call) -> None:
     search = call.config(SearchConfig)
     output = Path(call.settings.run.output_dir)
     require_place(output, "--output_dir")
+    if search.space:
+        require_optuna()
+    tasks: dict[DataConfig, Task] = {}
+
+    def load(settings: Settings) -> Task:
+        if settings.data not in tasks:
+            tasks[settings.data] = load_task(settings)
+        return tasks[settings.data]
+
     trials = parse_trials(call)
-    plans = dict(zip(trials, plan_runs(trials.values(), rank_test=False), strict=True))
+    plans = dict(zip(trials, plan_runs(trials.values(), rank_test=False, load=load), strict=True))
     check_runs(plans.values())
     show_sheets(plans.values(), call.reporter)
-    rows = []
-    for setting, plan in plans.items():
-        call.reporter.say(f"Trial: {setting}")
-        tried = _try(plan, search.model, output.parent / TRIALS, call.reporter)
-        rows += [{**row, "setting": setting} for row in tried]
-    name = digest({"grid": search.grid, "model": search.model, "rows": rows})
+    if search.space:
+        name, rows = _drawn(call, load)
+        told: dict[str, Any] = {"space": search.space, "search_seed": search.search_seed}
+    else:
+        rows = _all(call, plans)
+        name = digest({"grid": search.grid, "model": search.model, "rows": rows})
+        told = {"grid": search.grid}
     table = markdown(rows)
-    write_json(output / f"search-{name}.json", {"grid": search.grid, "rows": rows})
+    write_json(output / f"search-{name}.json", {**told, "rows": rows})
     write_text(output / f"search-{name}.md", table)
     call.reporter.say(table)
     call.reporter.say(f"Written to {output / f'search-{name}.json'} and .md")
 
 
+def _all(call: Call, plans: Mapping[str, PlannedRun]) -> list[Row]:
+    """The rows of a grid."""
+    rows: list[Row] = []
+    for setting, plan in plans.items():
+        call.reporter.say(f"Trial: {setting}")
+        tried = _try(plan, call.config(SearchConfig).model, _trials(call), call.reporter)
+        rows += [{**row, "setting": setting} for row in tried]
+    return rows
+
+
+def _drawn(call: Call, load: Callable[[Settings], Task]) -> tuple[str, list[Row]]:
+    """The name and the rows of a search by Optuna."""
+    search = call.config(SearchConfig)
+
+    def plan(changes: Sequence[str]) -> PlannedRun:
+        [found] = plan_runs([_parsed(call, changes)], rank_test=False, load=load)
+        return found
+
+    def attempt(setting: dict[str, str], watch: Watch) -> Row:
+        return _attempt(plan(as_flags(setting)), _trials(call), call.reporter, watch)
+
+    asked = {"space": search.space, "model": search.model, "seed": search.search_seed}
+    given = plan([])
+    name = digest({**asked, "seeds": given.seeds, "identity": given.identity})
+    output = Path(call.settings.run.output_dir)
+    journal = output / f"search-{name}.journal"
+    made = Search(_space(call), search.trials, search.search_seed, journal, call.reporter.say)
+    return name, optimise(made, attempt)
+
+
+def _attempt(plan: PlannedRun, folder: Path, reporter: Reporter, watch: Watch) -> Row:
+    """One drawn setting's row."""
+
+    def on_epoch(record: Mapping[str, Any]) -> None:
+        watch(record["epoch"], record["validation"][SELECTION_METRIC])
+
+    place, why = shared_place(folder, plan), ""
+    try:
+        record = _finish(plan, place, reporter, on_epoch)
+    except Stopped:
+        why = "early"
+    except UserError as error:
+        # Whoever draws settings draws some that can't be learned with.
+        if not isinstance(error.__cause__, FloatingPointError):
+            raise
+        reporter.say(str(error))
+        why = "diverged"
+    else:
+        first = record.of_seeds(plan.seeds[:1]).seeds[0]
+        epochs = {one["epoch"]: one["validation"][SELECTION_METRIC] for one in first.history}
+        return {**_student_row(plan, record), "epochs": epochs}
+    remove_all_states(plan, place)
+    return {"model": _student_name(plan), "seeds": _seeds(plan), "stopped": why}
+
+
 def variations(call: Call) -> list[Settings]:
-    """The settings of every trial.
+    """The settings of every trial; of a space, those with its ends and values.
 
     Raises:
-        UserError: a mistake in `--grid` or in any trial's settings.
+        UserError: a mistake in `--grid` or `--space`, or in any trial's settings.
     """
     return [settings_from(configs) for configs in parse_trials(call).values()]
 
 
 def parse_trials(call: Call) -> dict[str, Mapping[type, object]]:
-    """What each trial changes, in words → its configurations.
+    """What each trial changes, in words → its configurations; as `variations`.
 
     Raises:
         UserError: as `variations`.
     """
     search = call.config(SearchConfig)
-    if "grid" in call.explicit and not search.grid.replace(";", "").strip():
-        raise UserError(f"--grid: found {search.grid!r}, expected name=value,value")
-    alone = ["--teachers="] if search.model == "base" else []
+    for name in ("grid", "space"):
+        found = getattr(search, name)
+        if name in call.explicit and not found.replace(";", "").strip():
+            raise UserError(f"--{name}: found {found!r}, expected name=value,value")
+    drawn = map(as_flags, corners(_space(call)))
+    several = drawn if search.space else combinations(search.grid)
     return {
-        " ".join(change.removeprefix("--") for change in changes) or "as given": parse(
-            [*call.argv, *changes, *alone], call.command.groups
-        ).configs
-        for changes in combinations(search.grid)
+        " ".join(change.removeprefix("--") for change in changes) or "as given": _parsed(
+            call, changes
+        )
+        for changes in several
     }
 
 
-def combinations(grid: str) -> Iterator[list[str]]:
-    """Every combination of the values as command-line flags.
-
-    >>> list(combinations("dropout=0.1,0.5; kl=js"))
-    [['--dropout=0.1', '--kl=js'], ['--dropout=0.5', '--kl=js']]
-
-    Raises:
-        UserError: if a part is not of the form name=value,value, tries something twice, or what
-            is no setting of a trial.
-    """
-    options: dict[str, list[str]] = {}
-    for part in filter(None, (part.strip() for part in grid.split(";"))):
-        name, equals, values = part.partition("=")
-        if not equals or not values or not name.strip():
-            raise UserError(f"--grid: found {part!r}, expected name=value,value")
-        name, tried = name.strip().removeprefix("--"), [one.strip() for one in values.split(",")]
-        if name in options or len({*tried}) < len(tried):
-            raise UserError(f"--grid: found {part!r}, expected each name and each value once")
-        if name in NO_SETTINGS:
-            raise UserError(
-                f"--grid: found {name!r}, which is no setting of a trial, expected one that is"
-            )
-        options[name] = [f"--{name}={value}" for value in tried]
-    trials = math.prod(map(len, options.values()))
-    if trials > MOST_TRIALS:
-        raise UserError(f"--grid: found {trials} combinations, expected at most {MOST_TRIALS}")
-    return (list(chosen) for chosen in itertools.product(*options.values()))
+def _space(call: Call) -> tuple[Axis, ...]:
+    return parse_space(call.config(SearchConfig).space, call.command.groups)
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The trials as a Markdown table, the best validation NDCG@10 first."""
+def _parsed(call: Call, changes: Sequence[str]) -> Mapping[type, object]:
+    """The configurations of one trial."""
+    alone = ["--teachers="] if call.config(SearchConfig).model == "base" else []
+    return parse([*call.argv, *changes, *alone], call.command.groups).configs
+
+
+def _trials(call: Call) -> Path:
+    return Path(call.settings.run.output_dir).parent / TRIALS
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The trials as a Markdown table, the best validation NDCG@10 first, stopped ones last."""
     lines = ["| model | setting | seeds | validation Recall@10 | validation NDCG@10 | best epoch |"]
     lines.append("|---|---|---|---|---|---|")
-    for row in sorted(rows, key=lambda row: -row["validation"]["NDCG@10"]):
-        recall, ndcg = (f"{row['validation'][metric]:.4f}" for metric in METRICS)
+    order = sorted(rows, key=lambda row: -row["validation"].get(SELECTION_METRIC, 0.0))
+    for row in sorted(order, key=lambda row: "stopped" in row):
+        recall, ndcg = (
+            f"{row['validation'][metric]:.4f}" if metric in row["validation"] else MISSING
+            for metric in METRICS
+        )
+        epoch = MISSING if row["best_epoch"] is None else f"{row['best_epoch']:.0f}"
+        setting = (
+            f"{row['setting']} ({STOPPED[row['stopped']]})"
+            if "stopped" in row
+            else (row["setting"])
+        )
         lines.append(
-            f"| {row['model']} | {row['setting']} | {row['seeds']} | {recall} | {ndcg} "
-            f"| {row['best_epoch']:.0f} |"
+            f"| {row['model']} | {setting} | {row['seeds']} | {recall} | {ndcg} | {epoch} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _try(plan: PlannedRun, model: str, folder: Path, reporter: Reporter) -> list[dict[str, Any]]:
+def _try(plan: PlannedRun, model: str, folder: Path, reporter: Reporter) -> list[Row]:
     """One combination's rows: of the student, or one a teacher."""
     settings = plan.settings
     if model == "teachers":
@@ -132,17 +201,33 @@ def _try(plan: PlannedRun, model: str, folder: Path, reporter: Reporter) -> list
         teachers = prepare_teachers(plan.teachers, plan.task, settings, reporter, log)
         seed = str(settings.run.teacher_seed)
         return [_row(teacher.source.name, seed, [teacher.card]) for teacher in teachers]
+    record = _finish(plan, shared_place(folder, plan), reporter)
+    return [_student_row(plan, record)]
+
+
+def _finish(
+    plan: PlannedRun, place: Place, reporter: Reporter, on_epoch: OnEpoch = unwatched
+) -> Record:
+    """Trains the student, unless it is there."""
     ready: dict[str, ReadyTeacher] = {}
-    place = shared_place(folder, plan)
     ready_teachers(plan, place, reporter, ready)
-    record = finish_run(plan, place, ready, reporter).record
-    taught = settings.distill.method if settings.run.teachers else "base"
-    name = f"{record.student['name']} {taught}"
-    seeds = ",".join(map(str, plan.seeds))
-    return [_row(name, seeds, [vars(result) for result in record.seeds])]
+    return finish_run(plan, place, ready, reporter, on_epoch).record
 
 
-def _row(model: str, seeds: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _student_row(plan: PlannedRun, record: Record) -> Row:
+    return _row(_student_name(plan), _seeds(plan), [vars(result) for result in record.seeds])
+
+
+def _student_name(plan: PlannedRun) -> str:
+    taught = plan.settings.distill.method if plan.settings.run.teachers else "base"
+    return f"{result_name(plan.settings.student)} {taught}"
+
+
+def _seeds(plan: PlannedRun) -> str:
+    return ",".join(map(str, plan.seeds))
+
+
+def _row(model: str, seeds: str, runs: Sequence[Mapping[str, Any]]) -> Row:
     return {
         "model": model,
         "seeds": seeds,

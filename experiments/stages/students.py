@@ -32,6 +32,12 @@ from prmkd_jax.train.run import Fitted, Params, Run
 from prmkd_jax.train.stored import MOST_BFLOAT16, stored_dtype
 
 Log = Callable[[dict[str, Any]], None]
+Watch = Callable[[dict[str, Any]], None]
+"""Told every epoch's record; what it raises ends the training."""
+
+
+def unwatched(record: dict[str, Any]) -> None:
+    """Lets every training end by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +179,7 @@ def train_student(
     start: Params | None = None,
     items: ItemStart | None = None,
     rank_test: bool = True,
+    watch: Watch = unwatched,
 ) -> Trained:
     """Trains one student, distilled if there is a bank; goes on from its folder's newest state.
 
@@ -189,6 +196,7 @@ def train_student(
         start: parameters to begin with; None draws them from the seed.
         items: what the item tables begin from; None leaves them as drawn.
         rank_test: False where the run only serves to choose a setting.
+        watch: told every epoch before it is kept.
 
     Raises:
         UserError: training diverged.
@@ -204,7 +212,7 @@ def train_student(
         reporter.say(f"{name}: {_stored(run)}")
     metrics = open_log(settings.run.log_to, place.log.parent, name, flags)
     try:
-        fitted = _fit(run, name, reporter, log, metrics)
+        fitted = _fit(run, name, reporter, log, metrics, watch)
     finally:
         metrics.close()
     # What only serves to choose a setting is served to nobody.
@@ -230,7 +238,9 @@ def _stored(run: Run) -> str:
     return f"{what} are made in the first epoch and kept, {dtype.name}, {size / 1e6:,.0f} MB"
 
 
-def _fit(run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog) -> Fitted:
+def _fit(
+    run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog, watch: Watch
+) -> Fitted:
     with reporter.stage(name, "steps") as stage:
 
         def on_epoch(record: dict[str, Any]) -> None:
@@ -244,6 +254,7 @@ def _fit(run: Run, name: str, reporter: Reporter, log: Log, metrics: MetricsLog)
             log({"stage": "student", "run": name, **record})
             values = {key: value for key, value in record.items() if key != "epoch"}
             metrics.log(record["epoch"], flatten(values))
+            watch(record)
 
         def on_start(scores: dict[str, float]) -> None:
             ndcg = scores[SELECTION_METRIC]

@@ -1,12 +1,15 @@
 """Trying settings: which combinations, in what order they are shown."""
 
+import json
+
 import pytest
 
 from bridge.runtime import RuntimeSettings
 from experiments.cli import command
 from experiments.commands.search import COMMAND
-from experiments.runs import search
-from experiments.runs.search import combinations, markdown
+from experiments.runs import finished, search
+from experiments.runs.search import markdown
+from experiments.runs.space import combinations, parse_space
 from prmkd_jax.common.errors import UserError
 from tests.experiments.calls import SMALL, make_call
 
@@ -74,3 +77,81 @@ def test_the_data_sheet_of_every_split_is_shown_once(monkeypatch, tmp_path):
     assert said.count("items with title: ") == 2
     assert said.count("users without a target in test: ") == 2
     assert said.index("users without a target in test: ") < said.index("Trial: ")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("dropout", "found 'dropout', expected name=low:high"),
+        ("dropout=0.1", "found 'dropout=0.1', expected name=low:high"),
+        ("dropout=a:b", "found 'dropout=a:b', expected name=low:high"),
+        ("dropout=0.5:0.1", "expected low below high, and log or nothing"),
+        ("dropout=0:0.5:lin", "expected low below high, and log or nothing"),
+        ("dropout=0:nan", "expected low below high, and log or nothing"),
+        ("dropout=0:0.5:log", "expected log with numbers above 0"),
+        ("hidden_size=8.5:16", "found 'hidden_size=8.5:16', expected whole numbers"),
+        ("kl=0:1", "found 'kl=0:1', expected values: --kl is no number"),
+        ("kl=js,js", "found 'kl=js,js', expected each value once"),
+        ("seeds=0,1", "found 'seeds=0,1', a list, expected a flag of one value"),
+        ("dropout=0:0.5 dropout=0:0.4", "found 'dropout=0:0.4', expected each name once"),
+        ("nothing=0:1", "found 'nothing', which is no setting of a trial"),
+        ("trials=1:9", "found 'trials', which is no setting of a trial"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused(space, message):
+    """A typing error found by the trial that draws it, or never."""
+    with pytest.raises(UserError) as told:
+        parse_space(space, COMMAND.groups)
+    assert str(told.value).startswith("--space: ")
+    assert message in str(told.value)
+
+
+def test_values_that_a_flag_does_not_take_are_told_before_the_first_trial(monkeypatch):
+    """Hours of trials before the one that draws them."""
+    monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
+    for space, message in (
+        ("dropout=0:1", "--dropout: found '1', expected a number"),
+        ("kl=js,jensen", "--kl: found 'jensen', expected one of"),
+    ):
+        with pytest.raises(UserError, match=message):
+            command.execute(COMMAND, ["--teachers=", f"--space={space}"], "search")
+
+
+def test_a_drawn_search_goes_on_and_never_looks_at_the_test_part(monkeypatch, tmp_path):
+    """A setting chosen by what it is tested on, or trials that are trained again."""
+    argv = [*SMALL, "--teachers=", "--space=dropout=0:0.5 learning_rate=1e-3:1e-1:log"]
+    argv += ["--max_epochs=2", f"--output_dir={tmp_path / 'out'}"]
+
+    def rows(trials):
+        search.run(make_call(COMMAND, [*argv, f"--trials={trials}"])[0])
+        [path] = (tmp_path / "out").glob("search-*.json")
+        return json.loads(path.read_text())["rows"]
+
+    first = rows(1)
+    both = rows(2)
+    monkeypatch.setattr(finished, "train_student", None)
+    assert rows(2) == both
+    assert both[:1] == first
+    assert both[0]["setting"] != both[1]["setting"]
+    assert both[0]["validation"].keys() == {"Recall@10", "NDCG@10"}
+    for path in (tmp_path / "trials").glob("*/record.json"):
+        (seed,) = json.loads(path.read_text())["seeds"]
+        assert seed["test"] is None
+    table = next((tmp_path / "out").glob("search-*.md")).read_text()
+    assert table.count("learning_rate=") == 2
+
+
+def test_trials_that_were_stopped_stand_last():
+    """A half-trained setting that looks like the best one."""
+    done = {"validation": {"Recall@10": 0.2, "NDCG@10": 0.1}, "best_epoch": 3.0}
+    rows = [
+        {"setting": "a=1", "stopped": "early", "validation": {"NDCG@10": 0.2}, "best_epoch": 2},
+        {"setting": "a=2", "stopped": "diverged", "validation": {}, "best_epoch": None},
+        {"setting": "a=3", **done},
+    ]
+    lines = markdown([{"model": "sasrec prmkd", "seeds": "0", **row} for row in rows]).splitlines()
+    assert lines[2:] == [
+        "| sasrec prmkd | a=3 | 0 | 0.2000 | 0.1000 | 3 |",
+        "| sasrec prmkd | a=1 (stopped early) | 0 | – | 0.2000 | 2 |",
+        "| sasrec prmkd | a=2 (diverged) | 0 | – | – | – |",
+    ]

@@ -1,0 +1,113 @@
+"""A search by Optuna over a function that is known: what it draws, stops and goes on from."""
+
+import pytest
+
+from experiments.runs.optimise import Search, Stopped, optimise
+from experiments.runs.space import Axis
+from prmkd_jax.common.errors import UserError
+
+SPACE = (
+    Axis("rate", low=0.001, high=1.0, log=True),
+    Axis("width", low=4, high=64, whole=True),
+    Axis("kl", values=("forward", "reverse")),
+)
+EPOCHS = 6
+
+
+class Kill(BaseException):
+    """Ends the process, as far as the search can tell."""
+
+
+class Trainings:
+    """Curves that rise to a height which the setting decides; they keep their last epoch.
+
+    Args:
+        stop_at: how many epochs may be trained in all before the kill.
+    """
+
+    def __init__(self, stop_at: int = 10**6):
+        self.left = stop_at
+        self.kept: dict[str, int] = {}
+        self.begun: list[str] = []
+
+    def __call__(self, setting, watch):
+        """One trial."""
+        rate, width = float(setting["rate"]), int(setting["width"])
+        height = (0.5 - abs(rate - 0.1)) + width / 1000 + (setting["kl"] == "reverse") / 10
+        name = str(setting)
+        self.begun.append(name)
+        scores = {epoch: height * epoch / EPOCHS for epoch in range(1, EPOCHS + 1)}
+        try:
+            for epoch in range(self.kept.get(name, 0) + 1, EPOCHS + 1):
+                if not self.left:
+                    raise Kill
+                self.left -= 1
+                watch(epoch, scores[epoch])
+                self.kept[name] = epoch
+        except Stopped:
+            return {"stopped": "early"}
+        validation = {"Recall@10": 1.0, "NDCG@10": scores[EPOCHS]}
+        return {"validation": validation, "best_epoch": EPOCHS, "epochs": scores}
+
+
+def search(folder, trials=14, seed=0):
+    return Search(SPACE, trials, seed, folder / "search.journal", lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The rows of a search that nobody stops."""
+    return optimise(search(tmp_path_factory.mktemp("whole")), Trainings())
+
+
+def test_bad_trials_are_stopped_and_the_others_are_not(whole):
+    """Epochs spent on what is behind the median, or a good trial given up."""
+    stopped = [row for row in whole if "stopped" in row]
+    assert stopped
+    assert not [row for row in whole[:5] if "stopped" in row]
+    assert all(4 <= row["best_epoch"] < EPOCHS or row["best_epoch"] == 3 for row in stopped)
+    best = max(row["validation"]["NDCG@10"] for row in whole)
+    assert best == max(r["validation"]["NDCG@10"] for r in whole if "stopped" not in r)
+
+
+@pytest.mark.parametrize("stop_at", [0, 9, 32, 50])
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(whole, tmp_path, stop_at):
+    """Trials drawn otherwise or counted twice, or one that is judged by half of its epochs."""
+    trainings = Trainings(stop_at)
+    with pytest.raises(Kill):
+        optimise(search(tmp_path), trainings)
+    finished = sum(epoch == EPOCHS for epoch in trainings.kept.values())
+    with (tmp_path / "search.journal").open("ab") as stream:
+        stream.write(b'{"op_code": 4, "wor')  # a line of which the kill has left a half
+    trainings.left = 10**6
+    begun = len(trainings.begun)
+    assert optimise(search(tmp_path), trainings) == whole
+    assert len(trainings.begun) - begun <= 14 - finished
+
+
+def test_more_trials_go_on_and_fewer_are_read(whole, tmp_path):
+    trainings = Trainings()
+    assert optimise(search(tmp_path, trials=6), trainings) == whole[:6]
+    assert optimise(search(tmp_path), trainings) == whole
+    assert len(trainings.begun) == 14
+    assert optimise(search(tmp_path, trials=3), trainings) == whole[:3]
+
+
+def test_another_seed_draws_others(whole, tmp_path):
+    settings = {row["setting"] for row in optimise(search(tmp_path, trials=2, seed=7), Trainings())}
+    assert not settings & {row["setting"] for row in whole}
+
+
+def test_settings_stay_inside_their_ranges(whole):
+    for row in whole:
+        setting = dict(word.split("=") for word in row["setting"].split())
+        assert 0.001 <= float(setting["rate"]) <= 1
+        assert 4 <= int(setting["width"]) <= 64
+        assert setting["kl"] in SPACE[2].values
+
+
+def test_a_damaged_journal_is_told_in_one_line(tmp_path):
+    """A traceback of a library that the user never named."""
+    (tmp_path / "search.journal").write_text("no journal\nat all\n")
+    with pytest.raises(UserError, match=r"search\.journal: damaged .*, expected Optuna's journal"):
+        optimise(search(tmp_path), Trainings())
