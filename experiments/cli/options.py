@@ -111,10 +111,10 @@ class ReportConfig:
         "JSON file: a small copy of the study's results and times, for --fill.",
         path="file",
     )
-    fill: str = option(
-        "",
-        "Markdown file whose blocks `<!-- made of NAME -->` are made again of the small copies in "
-        "--output_dir.",
+    fill: tuple[str, ...] = option(
+        (),
+        "Markdown files whose blocks `<!-- made of NAME -->` and `<!-- made of NAME: VIEW -->` are "
+        "made again of the small copies in --output_dir.",
         path="file",
     )
 

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any, cast
 
+from experiments.reporting.docs_tables import VIEWS
 from experiments.reporting.pages import fill
 from experiments.reporting.results import Results, Timing
 from experiments.reporting.tables import markdown
@@ -76,9 +77,15 @@ def fill_page(page: Path, records: Path) -> bool:
     return after != before
 
 
-def _made(records: Path, name: str) -> str:
-    """A study's Markdown, of its small copy or of what one that trains nothing has left."""
+def _made(records: Path, name: str, view: str) -> str:
+    """A study's Markdown, of its small copy or of what one that trains nothing has left.
+
+    Raises:
+        UserError: the record is missing or damaged, or there is no such view.
+    """
     path = records / name
+    if view and view not in VIEWS:
+        raise UserError(f"{name}: found view {view!r}, expected one of {', '.join(VIEWS)}")
     content: dict[str, Any] = read_versioned(path)
     with complete(path):
         study = content["study"]["name"]
@@ -86,4 +93,6 @@ def _made(records: Path, name: str) -> str:
             return table2.markdown(content["rows"], content["missing"])
         if study == "cold_start":
             return cold_start.markdown(content["data"], content["rows"])
+        if view:
+            return VIEWS[view](cast(Results, content), cast(Timing, content[TIMING]))
         return markdown(cast(Results, content), cast(Timing, content[TIMING]))

@@ -17,7 +17,7 @@ def run(call: Call) -> None:
     """Writes and prints again what every finished study in `--output_dir` has found.
 
     With `--page` one page of all studies in the folder and below it instead; with `--keep` a small
-    copy of the first; with `--fill` the blocks of a page of the docs.
+    copy of the first; with `--fill` the blocks of pages of the docs.
     """
     config = call.config(ReportConfig)
     output = Path(config.output_dir)
@@ -27,8 +27,9 @@ def run(call: Call) -> None:
         call.reporter.say(f"{len(sections)} studies on {config.page}")
         return
     if config.fill:
-        changed = fill_page(Path(config.fill), output)
-        call.reporter.say(f"{config.fill}: {'made again' if changed else 'was up to date'}")
+        for page in config.fill:
+            changed = fill_page(Path(page), output)
+            call.reporter.say(f"{page}: {'made again' if changed else 'was up to date'}")
         return
     if config.keep:
         (files,) = find_studies(output)[:1]

@@ -159,3 +159,13 @@ def test_a_page_of_the_docs_is_made_of_small_copies(folder, tmp_path):
     page.write_text("<!-- made of none.json -->\n<!-- end -->\n")
     with pytest.raises(UserError, match=r"none\.json: missing"):
         run(make_call(COMMAND, argv)[0])
+
+
+def test_a_view_that_there_is_not_is_refused(folder, tmp_path):
+    """A block that is emptied, or a traceback."""
+    run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", f"--keep={tmp_path / 'm.json'}"])[0])
+    page = tmp_path / "page.md"
+    page.write_text("<!-- made of m.json: head -->\nold\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"m\.json: found view 'head', expected one of headline,"):
+        run(make_call(COMMAND, [f"--output_dir={tmp_path}", f"--fill={page}"])[0])
+    assert "old" in page.read_text()

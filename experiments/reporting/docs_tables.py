@@ -1,0 +1,210 @@
+"""Tables of the README and the docs that show less of a study than its page, or other columns."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from experiments.reporting.groups import teachers_in_order
+from experiments.reporting.results import (
+    Comparison,
+    Metrics,
+    Results,
+    TeacherResult,
+    Timing,
+    VariantResult,
+)
+from experiments.reporting.wording import (
+    MISSING,
+    count,
+    decimals,
+    lookup,
+    p_value,
+    percent,
+    seconds,
+)
+from prmkd_jax.common.errors import UserError
+
+SHOWN = ("Recall@10", "NDCG@10")
+ALL = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
+NDCG = "NDCG@10"
+
+
+class _Told(NamedTuple):
+    """The variants that these tables speak of.
+
+    Attributes:
+        distilled: the first one that is.
+        alone: the students that learn without teachers, the plain one first.
+    """
+
+    distilled: VariantResult
+    alone: list[VariantResult]
+
+
+def headline(results: Results, timing: Timing) -> str:
+    """The best teachers, the students alone, the distilled one, and what it gains."""
+    told = _told(results)
+    distilled, plain = told.distilled, told.alone[0]
+    lines = ["| model | Recall@10 | NDCG@10 | parameters served |", "|---|---|---|---|"]
+    for words, model in _best_teachers(results).items():
+        lines.append(_row(f"{words}{model['label']}", model["test"], model))
+    lines += [_row(one["label"], one["test"], one) for one in told.alone]
+    taught = _named([each["label"] for each in _own_teachers(results, distilled).values()])
+    label = f"the same {distilled['student']['label']}, distilled from {taught}"
+    lines.append(_row(label, distilled["test"], distilled, bold=True))
+    gains = [_gain(distilled, plain, metric) for metric in SHOWN]
+    cost = percent(distilled["parameters"] / plain["parameters"] - 1)
+    cost = "none" if distilled["parameters"] == plain["parameters"] else cost
+    words = f"improvement over {plain['label']} (p, paired t-test)"
+    lines += [f"| {words} | {' | '.join(gains)} | {cost} |", "", _masked(results, told)]
+    return "\n".join(lines)
+
+
+def students(results: Results, timing: Timing) -> str:
+    """The variants by every protocol: after and before the refit, and without what users have."""
+    lines = [
+        f"| model | Recall@10 | NDCG@10 | change of NDCG@10 against {results['study']['versus']} | "
+        "p, t-test | before the refit | seen items masked | an epoch |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in results["variants"]:
+        against = (one["against"] or {}).get(NDCG)
+        change = ["", ""]
+        if against is not None:
+            change = [percent(against["change"]), p_value(against["t_p_holm"])]
+        before, masked = (one.get(key) for key in ("test_before_refit", "test_masked"))
+        epoch = seconds(lookup(timing, "variants", one["name"], "seconds_per_epoch"))
+        cells = [*_shown(one["test"]), *change, _pair(before), _pair(masked), epoch]
+        lines.append(f"| {one['label']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def models(results: Results, timing: Timing) -> str:
+    """Each teacher and untrained model, and how far the distilled student is ahead of it."""
+    distilled = _told(results).distilled
+    against = distilled.get("against_models", {})
+    lines = [
+        f"| model | {' | '.join(ALL)} | NDCG@10, seen items masked | the distilled student's lead "
+        "in NDCG@10 | p, t-test | p, Wilcoxon |",
+        f"|---|{'---|' * (len(ALL) + 4)}",
+    ]
+    measured = results.get("models", {})
+    everyone = {**teachers_in_order(results), **results.get("untrained", {})}
+    for name, model in everyone.items():
+        own = measured.get(name, {})
+        test, masked = own.get("test", model["test"]), own.get("test_masked")
+        ahead = percent(distilled["test"][NDCG] / test[NDCG] - 1) if test[NDCG] else MISSING
+        cells = [decimals(test[metric]) for metric in ALL]
+        cells += [decimals(masked[NDCG]) if masked else MISSING, ahead]
+        cells += _tests(against.get(name, {}).get(NDCG))
+        lines.append(f"| {model['label']} | {' | '.join(cells)} |")
+    cells = [f"*{decimals(distilled['test'][metric])}*" for metric in ALL]
+    masked = distilled.get("test_masked")
+    cells += [f"*{decimals(masked[NDCG])}*" if masked else MISSING, "", "", ""]
+    return "\n".join([*lines, f"| *{distilled['label']}* | {' | '.join(cells)} |"])
+
+
+VIEWS: Mapping[str, Callable[[Results, Timing], str]] = {
+    "headline": headline,
+    "students": students,
+    "models": models,
+}
+"""What a block `<!-- made of NAME: VIEW -->` shows of a study."""
+
+
+def _told(results: Results) -> _Told:
+    """The variants that are compared.
+
+    Raises:
+        UserError: there is no distilled student, or none that learns alone.
+    """
+    distilled = [one for one in results["variants"] if one["kind"] == "distilled"]
+    alone = [one for one in results["variants"] if one["kind"] == "base"]
+    if not distilled or not alone:
+        raise UserError(
+            f"{results['study']['name']}: found no distilled student, or none alone, expected both"
+        )
+    return _Told(distilled[0], alone)
+
+
+def _own_teachers(results: Results, distilled: VariantResult) -> dict[str, TeacherResult]:
+    taught = distilled["teacher_weights"] or {}
+    return {name: one for name, one in teachers_in_order(results).items() if name in taught}
+
+
+def _best_teachers(results: Results) -> dict[str, TeacherResult]:
+    """Words before its label → the best trained and the best untrained one, by NDCG@10."""
+    nothing = results.get("untrained", {})
+    trained = {n: one for n, one in results["teachers"].items() if n not in nothing}
+    groups = {"the best trained teacher, ": trained.values(), "": nothing.values()}
+    return {
+        words: max(group, key=lambda one: one["test"][NDCG])
+        for words, group in groups.items()
+        if group
+    }
+
+
+def _gain(distilled: VariantResult, plain: VariantResult, metric: str) -> str:
+    """Its change and the p-value of the one test of the two, whichever is the other's reference."""
+    change = percent(distilled["test"][metric] / plain["test"][metric] - 1)
+    for one, other in ((plain, distilled), (distilled, plain)):
+        if one["reference"] == other["name"] and one["against"]:
+            return f"{change} ({p_value(one['against'][metric]['t_p_holm'])})"
+    return change
+
+
+def _masked(results: Results, told: _Told) -> str:
+    """How far it is ahead where nobody may recommend what a user has."""
+    seeds = len(results["settings"]["seeds"])
+    own = told.distilled.get("test_masked")
+    text = f"Means of {seeds} seed{'s' if seeds > 1 else ''}"
+    text += "; the students have seen the validation items before the test" * bool(
+        told.distilled.get("test_before_refit")
+    )
+    if not own:
+        return f"{text}."
+    nothing, measured = results.get("untrained", {}), results.get("models", {})
+    rivals = [(one["label"], one.get("test_masked")) for one in told.alone]
+    best = max(nothing, key=lambda name: nothing[name]["test"][NDCG], default="")
+    rivals.append(
+        (nothing.get(best, {}).get("label", ""), measured.get(best, {}).get("test_masked"))
+    )
+    ahead = [
+        f"{percent(own[NDCG] / masked[NDCG] - 1)} against {label}"
+        for label, masked in rivals
+        if masked
+    ]
+    return (
+        f"{text}. With what a user already has masked for all models, its lead in NDCG@10 is "
+        f"{_named(ahead)}."
+    )
+
+
+def _row(
+    label: str, test: Metrics, model: TeacherResult | VariantResult, *, bold: bool = False
+) -> str:
+    cells = [label, *_shown(test), count(model["parameters"] or None)]
+    return f"| {' | '.join(f'**{cell}**' if bold else cell for cell in cells)} |"
+
+
+def _shown(test: Metrics) -> list[str]:
+    return [decimals(test[metric]) for metric in SHOWN]
+
+
+def _pair(test: Metrics | None) -> str:
+    return " / ".join(_shown(test)) if test else MISSING
+
+
+def _tests(found: Comparison | None) -> list[str]:
+    if found is None:
+        return [MISSING, MISSING]
+    return [p_value(found["t_p_holm"]), p_value(found["wilcoxon_p_holm"])]
+
+
+def _named(several: list[str]) -> str:
+    """Words in a row, with an "and" before the last.
+
+    >>> _named(["a", "b", "c"]), _named(["a"])
+    ('a, b and c', 'a')
+    """
+    *most, last = several or [MISSING]
+    return f"{', '.join(most)} and {last}" if most else last

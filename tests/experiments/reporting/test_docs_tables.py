@@ -1,0 +1,95 @@
+"""The README's and the docs' own views of a study, from made-up results."""
+
+import pytest
+
+from experiments.reporting.docs_tables import VIEWS, headline, models, students
+from experiments.reporting.pages import fill
+from prmkd_jax.common.errors import UserError
+from tests.experiments.fake_run import base_only_results, fake_results, fake_timing
+
+
+@pytest.fixture
+def results() -> dict:
+    """Typed figures: a student alone, a distilled one, two teachers."""
+    found = fake_results()
+    base, distilled = found["variants"]
+    for one, recall, ndcg in ((base, 0.10, 0.050), (distilled, 0.12, 0.075)):
+        for key, factor in (("test", 1.0), ("test_masked", 2.0), ("test_before_refit", 0.5)):
+            known = {"Recall@10": factor * recall, "NDCG@10": factor * ndcg}
+            one[key] = {**one["test"], **known}
+    distilled["test_masked"]["NDCG@10"] = 0.11
+    distilled["against"]["NDCG@10"]["t_p_holm"] = 3e-9
+    distilled["against"]["Recall@10"]["t_p_holm"] = 0.02
+    teachers = found["teachers"]
+    teachers["unisrec"]["test"] |= {"Recall@10": 0.11, "NDCG@10": 0.060}
+    nothing = {**teachers["unisrec"], "label": "Neighbours (untrained)", "parameters": 0}
+    nothing["test"] = {**nothing["test"], "Recall@10": 0.09, "NDCG@10": 0.070}
+    found["untrained"] = {"neighbours": nothing}
+    found["teachers"] = {"unisrec": teachers["unisrec"], "neighbours": nothing}
+    found["settings"]["teachers"] = ["unisrec", "neighbours"]
+    distilled["teacher_weights"] = {"unisrec": 0.5, "neighbours": 0.5}
+    distilled["against_models"] = {
+        "unisrec": {"NDCG@10": {"change": 0.25, "t_p_holm": 4e-7, "wilcoxon_p_holm": 0.03}}
+    }
+    found["models"] = {"neighbours": {"test_masked": {"NDCG@10": 0.1}, "test": nothing["test"]}}
+    return found
+
+
+def test_the_headline_says_who_gains_what_over_whom(results):
+    """A change against the wrong model, or the p-value of another metric."""
+    label = results["teachers"]["unisrec"]["label"]
+    assert headline(results, fake_timing()).splitlines() == [
+        "| model | Recall@10 | NDCG@10 | parameters served |",
+        "|---|---|---|---|",
+        f"| the best trained teacher, {label} | 0.1100 | 0.0600 | 5.78 M |",
+        "| Neighbours (untrained) | 0.0900 | 0.0700 | – |",
+        "| SASRec | 0.1000 | 0.0500 | 2.78 M |",
+        f"| **the same SASRec, distilled from {label} and Neighbours (untrained)** | **0.1200** "
+        "| **0.0750** | **2.78 M** |",
+        "| improvement over SASRec (p, paired t-test) | +20.0 % (0.02) | +50.0 % (3e-9) | none |",
+        "",
+        "Means of 3 seeds; the students have seen the validation items before the test. With what "
+        "a user already has masked for all models, its lead in NDCG@10 is +10.0 % against SASRec and "
+        "+10.0 % against Neighbours (untrained).",
+    ]
+
+
+def test_the_test_stands_where_the_distilled_student_is_the_reference(results):
+    """As in the study of sources, where p-values belong to the student alone."""
+    base, distilled = results["variants"]
+    base |= {"reference": distilled["name"], "against": distilled["against"]}
+    distilled |= {"reference": None, "against": None}
+    assert "| +20.0 % (0.02) | +50.0 % (3e-9) |" in headline(results, fake_timing())
+
+
+def test_students_by_every_protocol(results):
+    lines = students(results, fake_timing()).splitlines()
+    assert lines[2] == (
+        "| SASRec | 0.1000 | 0.0500 |  |  | 0.0500 / 0.0250 | 0.2000 / 0.1000 | 7.26 s |"
+    )
+    assert lines[3].startswith("| PRM-KD (SASRec) | 0.1200 | 0.0750 | ")
+    assert lines[3].endswith(" | 3e-9 | 0.0600 / 0.0375 | 0.2400 / 0.1100 | 7.98 s |")
+
+
+def test_models_with_their_distance_to_the_student(results):
+    """A lead that is a lag, or a test that nobody made."""
+    lines = models(results, fake_timing()).splitlines()
+    assert lines[2].endswith(" | – | +25.0 % | 4e-7 | 0.03 |")
+    assert lines[3].endswith(" | 0.1000 | +7.1 % | – | – |")
+    assert lines[4].startswith("| *PRM-KD (SASRec)* |")
+
+
+def test_a_study_without_a_distilled_student_is_refused():
+    with pytest.raises(UserError, match="found no distilled student, or none alone"):
+        headline(base_only_results(), fake_timing())
+
+
+def test_a_block_names_its_view():
+    """The whole study where a part was asked for."""
+    page = (
+        "<!-- made of a.json: headline -->\n<!-- end -->\n<!-- made of b.json -->\n<!-- end -->\n"
+    )
+    asked = []
+    fill(page, lambda name, view: asked.append((name, view)) or "", "page.md")
+    assert asked == [("a.json", "headline"), ("b.json", "")]
+    assert set(VIEWS) == {"headline", "students", "models"}
