@@ -49,8 +49,8 @@ def test_the_headline_says_who_gains_what_over_whom(results):
         "| improvement over SASRec (p, paired t-test) | +20.0 % (0.02) | +50.0 % (3e-9) | none |",
         "",
         "Means of 3 seeds; the students have seen the validation items before the test. With what "
-        "a user already has masked for all models, its lead in NDCG@10 is +10.0 % against SASRec and "
-        "+10.0 % against Neighbours (untrained).",
+        "a user already has masked for all models, its lead in NDCG@10 is +10.0 % against SASRec "
+        "and +10.0 % against Neighbours (untrained).",
     ]
 
 
