@@ -73,7 +73,7 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
 
 def _of_teacher(teacher: TunedTeacher, task: Task, flops: float, bandwidth: float) -> list[Row]:
     model, config = teacher.model, teacher.config
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     batches = TrainingBatches(task, teacher.max_seq_len, config.batch_size, 0)
     endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from teachers_torch.dropout import dropout
+
 # The gate's noise never falls below this standard deviation.
 NOISE_FLOOR = 1e-2
 
@@ -57,7 +59,7 @@ class MoEAdaptor(nn.Module):
         weight = torch.stack([expert.lin.weight for expert in experts])
         bias = torch.stack([expert.bias for expert in experts])
         shift = torch.einsum("eoi,ei->eo", weight, bias)
-        dropped = F.dropout(x, self.dropout, self.training)
+        dropped = dropout(x, self.dropout, self.training)
         outputs = F.linear(dropped, weight.flatten(0, 1)).unflatten(-1, shift.shape)
         gates = self.gates(x)
         return (gates.unsqueeze(-2) @ outputs).squeeze(-2) - gates @ shift

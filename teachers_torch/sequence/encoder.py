@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prmkd_jax.data.batches import Batch
 from teachers_torch.config import EncoderConfig
+from teachers_torch.dropout import dropout
 
 LAYER_NORM_EPS = 1e-12
 
@@ -69,7 +70,7 @@ class MultiHeadAttention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
         )
         output = self.dense(attended.transpose(1, 2).flatten(2))
-        return self.LayerNorm(F.dropout(output, self.dropout, self.training) + x)
+        return self.LayerNorm(dropout(output, self.dropout, self.training) + x)
 
 
 class FeedForward(nn.Module):
@@ -85,7 +86,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "rows length width"]) -> Float[Tensor, "rows length width"]:
         """Transforms each slot on its own."""
         output = self.dense_2(F.gelu(self.dense_1(x)))
-        return self.LayerNorm(F.dropout(output, self.dropout, self.training) + x)
+        return self.LayerNorm(dropout(output, self.dropout, self.training) + x)
 
 
 class TransformerLayer(nn.Module):
@@ -144,7 +145,7 @@ class SequenceEncoder(nn.Module):
         # softmax stays finite, and no real slot sees any.
         mask = same_segment.tril().unsqueeze(1)
         x = self.LayerNorm(item_vectors + self.position_embedding(positions))
-        return self.trm_encoder(F.dropout(x, self.dropout, self.training), mask)
+        return self.trm_encoder(dropout(x, self.dropout, self.training), mask)
 
     def user_vectors(
         self, batch: TensorBatch, item_vectors: Float[Tensor, "rows length width"]

@@ -40,7 +40,9 @@ def tune_model(
         UserError: the state file is damaged, or the tuning diverges.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.Adam(
+        trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
 
     def loss_of(batch: Batch) -> tuple[Tensor, int]:
         tensors = to_tensors(batch, next(model.parameters()).device)

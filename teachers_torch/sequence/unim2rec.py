@@ -94,7 +94,7 @@ class UniM2Rec(SequenceModel):
         """
         contents = self._adapt()
         table = self._fuse(contents, self._visible(self.available))
-        users = self.user_vectors(batch, table[batch.item_seq])
+        users = self.user_vectors(batch, F.embedding(batch.item_seq, table))
         loss = cosine_cross_entropy(users, table, batch.targets, self.temperature)
         read = batch.item_seq[batch.segment_ids > 0]
         items = torch.cat([read, batch.targets]).unique()

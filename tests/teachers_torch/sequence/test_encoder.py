@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from teachers_torch import losses
 from teachers_torch.config import EncoderConfig
 from teachers_torch.losses import cosine_cross_entropy
 from teachers_torch.sequence.encoder import SequenceEncoder
@@ -161,3 +163,29 @@ def test_cosine_cross_entropy_is_the_formula():
         0.07,
     )
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("wants_items", [True, False])
+def test_the_gradients_of_many_blocks_are_those_of_the_formula(monkeypatch, wants_items):
+    """Another block's rows, a last block that is cut, a mean over the block."""
+    monkeypatch.setattr(losses, "FEWEST_ROWS", 3)
+    monkeypatch.setattr(losses, "CPU_LOGITS", 1)
+    rng = torch.Generator().manual_seed(0)
+    users = F.normalize(torch.randn(8, 5, generator=rng, dtype=torch.float64), dim=-1)
+    items = torch.randn(6, 5, generator=rng, dtype=torch.float64)
+    targets = torch.randint(6, (8,), generator=rng)
+    inputs = [users.requires_grad_(), items.requires_grad_(wants_items)]
+    wanted = [users, items] if wants_items else [users]
+    found = cosine_cross_entropy(*inputs, targets, 0.07)
+    expected = F.cross_entropy(users @ F.normalize(items, dim=-1).T / 0.07, targets)
+    torch.testing.assert_close(found, expected)
+    for gradients in zip(
+        *(torch.autograd.grad(x * 3, wanted) for x in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(*gradients)
+
+
+def test_cosines_far_from_the_largest_one_lose_nothing():
+    """A target whose share of the softmax is below float32's smallest number."""
+    users, items = torch.eye(2)[:1], torch.tensor([[1.0, 0], [-1, 0]])
+    assert float(cosine_cross_entropy(users, items, torch.tensor([1]), 0.01)) == pytest.approx(200)
