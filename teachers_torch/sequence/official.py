@@ -142,15 +142,12 @@ def official_scores(
 
 
 def _left_aligned(item_seq: Tensor, lengths: Tensor, targets: Tensor) -> TensorBatch:
-    """Official sequences as packed rows of one segment, their rows as item ids.
-
-    Where a sequence has ended, item 0 stands for [PAD]: nothing depends on it.
-    """
+    """Official sequences as packed rows of one segment, their rows as item ids."""
     rows, length = item_seq.shape
     positions = torch.arange(length, device=item_seq.device).expand(rows, -1)
     last = torch.arange(rows, device=item_seq.device) * length + lengths - 1
     segment_ids = (positions < lengths[:, None]).long()
-    return TensorBatch((item_seq - 1).clamp(min=0), segment_ids, positions, last, targets - 1)
+    return TensorBatch(item_seq - 1, segment_ids, positions, last, targets - 1)
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:

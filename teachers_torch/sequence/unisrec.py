@@ -57,14 +57,13 @@ class UniSRec(SequenceModel):
         return vectors + self.item_embedding.weight[first:]
 
     def loss(self, batch: TensorBatch) -> Float[Tensor, ""]:
-        """Mean cross-entropy over all items.
+        """Mean cross-entropy over all items; read and candidate items draw their own noise.
 
-        The items read come from the same draw of noise as the candidates: one pass through the
-        adaptor a step, where the official code makes a second one with noise of its own.
+        One draw for both would save a sixth of a step, but the teachers were worse for it.
         """
+        users = self.user_vectors(batch, self.read(batch.item_seq + 1))
         first = 0 if self.pad_class else 1
         table = self.item_reprs(first)
-        users = self.user_vectors(batch, F.embedding(batch.item_seq + 1 - first, table))
         return cosine_cross_entropy(users, table, batch.targets + 1 - first, self.temperature)
 
     def read(self, rows: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows length width"]:
