@@ -10,7 +10,7 @@ def dropout(x: Float[Tensor, "*shape"], share: float, training: bool) -> Float[T
     """Zeros a share of x and divides the rest by 1 − share; x itself where not `training`.
 
     PyTorch's own on a CPU draws a number of 64 bits for each element, one after the other, which
-    is a sixth of a teacher's step. Here each draw serves four elements, so a share is kept to
+    was a sixth of a teacher's step. Here each draw serves four elements, so a share is kept to
     2⁻¹⁶; what is divided by is the share that is kept.
     """
     if not training or share == 0:

@@ -60,7 +60,7 @@ class _SoftmaxLoss(torch.autograd.Function):
             # Softmax − one-hot, by the number of rows: what the logits' gradient is.
             logits /= sums * len(users)
             logits.scatter_add_(1, own, logits.new_full(own.shape, -1 / len(users)))
-            torch.mm(logits, items, out=of_users[block])
+            of_users[block] = logits @ items
             if of_items is not None:
                 of_items.addmm_(logits.T, users[block])
         ctx.save_for_backward(of_users, of_items)
