@@ -174,9 +174,10 @@ def test_the_gradients_of_many_blocks_are_those_of_the_formula(monkeypatch, want
     users = F.normalize(torch.randn(8, 5, generator=rng, dtype=torch.float64), dim=-1)
     items = torch.randn(6, 5, generator=rng, dtype=torch.float64)
     targets = torch.randint(6, (8,), generator=rng)
-    inputs = [users.requires_grad_(), items.requires_grad_(wants_items)]
+    users.requires_grad_()
+    items.requires_grad_(wants_items)
     wanted = [users, items] if wants_items else [users]
-    found = cosine_cross_entropy(*inputs, targets, 0.07)
+    found = cosine_cross_entropy(users, items, targets, 0.07)
     expected = F.cross_entropy(users @ F.normalize(items, dim=-1).T / 0.07, targets)
     torch.testing.assert_close(found, expected)
     for gradients in zip(
