@@ -272,6 +272,12 @@ class PortabilityConfig:
         "Platforms that the programs are lowered for; none of them need be there.",
         choices=("cpu", "cuda", "rocm", "tpu"),
     )
+    tpu_batch_size: int = option(
+        64,
+        "Instances of the programs that libtpu compiles, at most --batch_size: its time grows with "
+        "them, for BERT4Rec's step with 512 to seven minutes.",
+        low=1,
+    )
     curve_seeds: tuple[int, ...] = option(
         (0, 1, 2), "Seeds of the trainings in each arithmetic.", low=0, high=2**32 - 1
     )

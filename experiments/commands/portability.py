@@ -13,5 +13,5 @@ COMMAND = Command(
     ignores=frozenset(
         {"student", "max_epochs", "patience", "export_recbole", "teacher_scores", "init"}
     ),
-    interrupted="interrupted; the same command begins again",
+    interrupted="interrupted; the same command goes on with the student that was compared",
 )

@@ -85,8 +85,11 @@ propagate = jax.custom_vjp(_propagate, nondiff_argnums=(2,))
 
 
 def _sum(table, to, given, weights, *, rows):
+    # The weights make the products float32; the sums have the table's dtype again, since a
+    # derivative must have that of what it is taken by.
     gathered = table[given] * weights[:, None]
-    return jax.ops.segment_sum(gathered, to, rows, indices_are_sorted=True)
+    summed = jax.ops.segment_sum(gathered, to, rows, indices_are_sorted=True)
+    return summed.astype(table.dtype)
 
 
 def _forward(users, items, graph):

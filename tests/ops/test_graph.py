@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
@@ -48,6 +49,21 @@ def test_gradient_is_the_transposed_product():
     to_users, to_items = pull((by_users, by_items))
     np.testing.assert_allclose(to_users, dense() @ by_items, atol=1e-6)
     np.testing.assert_allclose(to_items, dense().T @ by_users, atol=1e-6)
+
+
+def test_bfloat16_tables_have_bfloat16_sums_and_derivatives():
+    """The weights' float32 in the results: JAX refuses a derivative of another dtype."""
+    graph = normalized_graph(4, 5, EDGES)
+
+    def loss(users, items):
+        first, second = propagate(*propagate(users, items, graph), graph)
+        return jnp.square(first).sum() + (second**3).sum()
+
+    exact = jax.grad(loss, (0, 1))(*tables())
+    found = jax.grad(loss, (0, 1))(*(jnp.asarray(table, jnp.bfloat16) for table in tables()))
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == jnp.bfloat16
+        assert np.abs(a.astype(np.float32) - b).max() < 0.03 * np.abs(b).max()
 
 
 def test_graphs_of_equal_content_are_equal():

@@ -7,7 +7,7 @@ it rounds the factors, multiplies them exactly and adds in float32.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,30 @@ from jax.extend import core
 Values = list[Any]
 Rule = Callable[[Any, Values], Values]
 
+_MANTISSA = 23
+
+
+class Rounding(NamedTuple):
+    """What a matrix unit keeps of a float32 factor: numbers, so that one program serves all units.
+
+    Attributes:
+        mantissa: its bits; 23 are all. The exponent keeps its eight, as in every unit here.
+        rest: 1 where what was rounded away is rounded too and multiplied as well, else 0.
+    """
+
+    mantissa: int
+    rest: float = 0.0
+
+
+EXACT = Rounding(_MANTISSA)
 UNITS = {
-    "tf32": ("a GPU's float32 products but at `highest`", 8, 10, 1),
-    "bf16": ("a TPU's float32 products at `default`", 8, 7, 1),
-    "bf16_3x": ("a TPU's float32 products at `high`", 8, 7, 2),
+    # A GPU's float32 products but at `highest`.
+    "tf32": Rounding(10),
+    # A TPU's at `default`.
+    "bf16": Rounding(7),
+    # A TPU's at `high`.
+    "bf16_3x": Rounding(7, 1.0),
 }
-"""Name → whose products, bits of exponent and mantissa, parts that a factor is split into."""
 
 
 def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,17 +61,19 @@ def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
     return evaluated
 
 
-def rounded_products(function: Callable[..., Any], unit: str) -> Callable[..., Any]:
+def rounded_products(function: Callable[..., Any], *, rests: bool) -> Callable[..., Any]:
     """The function with every matrix product of float32 made as another machine makes it.
 
     Args:
         function: of arrays.
-        unit: of `UNITS`.
-    """
-    _, exponent, mantissa, parts = UNITS[unit]
-    rule = functools.partial(_rounding_rule, exponent, mantissa, parts)
+        rests: whether a unit may multiply rests too; without them there is one product for one.
 
-    def evaluated(*arguments: Any) -> Any:
+    Returns:
+        A function of the `Rounding` and the arrays.
+    """
+
+    def evaluated(rounding: Rounding, *arguments: Any) -> Any:
+        rule = functools.partial(_rounding_rule, rounding, rests)
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         results = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(arguments), rule)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
@@ -82,26 +102,37 @@ def _bind(equation: Any, values: Values, **changes: Any) -> Values:
     return list(found) if equation.primitive.multiple_results else [found]
 
 
-def _rounding_rule(
-    exponent: int, mantissa: int, parts: int, equation: Any, values: Values
-) -> Values:
+def _rounding_rule(rounding: Rounding, rests: bool, equation: Any, values: Values) -> Values:
     product = equation.primitive.name == "dot_general"
     if not product or any(value.dtype != jnp.float32 for value in map(jnp.asarray, values)):
         return _bind(equation, values)
-    left, right = (_split(value, exponent, mantissa, parts) for value in values)
-    # Without the product of the two remainders, as the machines do.
-    pairs = [(i, j) for i in range(parts) for j in range(parts) if i + j < max(parts, 1)]
-    products = [_bind(equation, [left[i], right[j]])[0] for i, j in reversed(pairs)]
-    return [functools.reduce(jnp.add, products)]
+    left, right = (rounded(value, rounding.mantissa) for value in values)
+    products = _bind(equation, [left, right])
+    if not rests:
+        return products
+    # Without the product of the two rests, as the machines do; the small ones are added first.
+    first, second = (
+        rounded(value - part, rounding.mantissa) * rounding.rest
+        for value, part in zip(values, (left, right), strict=True)
+    )
+    small = _bind(equation, [left, second])[0] + _bind(equation, [first, right])[0]
+    return [small + products[0]]
 
 
-def _split(value: Any, exponent: int, mantissa: int, parts: int) -> Values:
-    """The value rounded, what is left of it rounded, and so on."""
-    found = []
-    for _ in range(parts):
-        found.append(lax.reduce_precision(value, exponent, mantissa))
-        value = value - found[-1]
-    return found
+def rounded(value: Any, mantissa: Any) -> Any:
+    """Float32 numbers to the nearest with so many bits of mantissa, ties to the even one.
+
+    `lax.reduce_precision` with a number of bits that a compiled program is given.
+
+    >>> float(rounded(jnp.float32(1.01), 7)), float(rounded(jnp.float32(1.01), 23))
+    (1.0078125, 1.0099999904632568)
+    """
+    dropped = jnp.asarray(_MANTISSA - mantissa, jnp.uint32)
+    bits = lax.bitcast_convert_type(value, jnp.uint32)
+    unit = jnp.uint32(1) << dropped
+    up = jnp.where(dropped > 0, (unit >> 1) - 1 + (bits >> dropped & 1), 0)
+    near = lax.bitcast_convert_type((bits + up) & ~(unit - 1), jnp.float32)
+    return jnp.where(jnp.isfinite(value), near, value)
 
 
 # Their results are float32's bits, or are made of them.

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks.portability.arithmetic import rounded_products
+from experiments.benchmarks.portability.arithmetic import EXACT, UNITS, Rounding, rounded_products
 from experiments.benchmarks.portability.programs import Case, cast_params, with_masters
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
 from prmkd_jax.train.inputs import distill_inputs, training_batches
 from prmkd_jax.train.loop import make_evaluator
-from prmkd_jax.train.step import TrainState
 
 FLOAT32 = "float32"
 
@@ -55,30 +54,18 @@ class Arithmetic(NamedTuple):
     """How a student is trained.
 
     Attributes:
-        unit: whose products are imitated; "" for this machine's own.
+        rounding: of the factors of float32's products.
         dtype: of what the step computes with; None for float32.
     """
 
-    unit: str = ""
+    rounding: Rounding = EXACT
     dtype: jnp.dtype | None = None
-
-    def step(self, case: Case) -> Callable[..., Any]:
-        """The training step, not yet compiled."""
-        step = case.step(self._optimizer(case))
-        return rounded_products(step, self.unit) if self.unit else step
-
-    def first_state(self, case: Case) -> TrainState:
-        """The state before the first step."""
-        return case.first_state(self._optimizer(case), self.dtype)
-
-    def _optimizer(self, case: Case) -> optax.GradientTransformation:
-        return case.optimizer if self.dtype is None else with_masters(case.optimizer)
 
 
 ROUNDINGS = {
     FLOAT32: Arithmetic(),
-    "tf32": Arithmetic("tf32"),
-    "bf16": Arithmetic("bf16"),
+    "tf32": Arithmetic(UNITS["tf32"]),
+    "bf16": Arithmetic(UNITS["bf16"]),
     "bfloat16": Arithmetic(dtype=jnp.dtype(jnp.bfloat16)),
 }
 """Name → how. Only in the last one activations have fewer bits too; its copies, Adam's moments and
@@ -97,16 +84,24 @@ def train_all(
         names: of `ROUNDINGS`.
     """
     cases = [make(seed) for seed in seeds]
+    steps: dict[jnp.dtype | None, Callable[..., Any]] = {}
     curves = []
     for name in names:
-        # The seeds share what is compiled: a case's structure doesn't depend on its seed.
         how = ROUNDINGS[name]
-        step = jax.jit(how.step(cases[0]))
+        # The seeds and all roundings share what is compiled: a case's structure doesn't depend on
+        # its seed, and how much is rounded is an argument.
+        if how.dtype not in steps:
+            step = cases[0].step(_optimizer(cases[0], how))
+            steps[how.dtype] = jax.jit(rounded_products(step, rests=False))
         # Where a GPU would take TF32 for float32, or a TPU bfloat16.
         with jax.default_matmul_precision("highest"):
-            each = [_train(case, how, step, epochs) for case in cases]
+            each = [_train(case, how, steps[how.dtype], epochs) for case in cases]
         curves.append(Curve(name, [losses for losses, _ in each], [found for _, found in each]))
     return curves
+
+
+def _optimizer(case: Case, how: Arithmetic) -> optax.GradientTransformation:
+    return case.optimizer if how.dtype is None else with_masters(case.optimizer)
 
 
 def gaps(curves: Sequence[Curve]) -> list[Gap]:
@@ -134,14 +129,16 @@ def _train(
     case: Case, how: Arithmetic, step: Callable[..., Any], epochs: int
 ) -> tuple[list[float], list[float]]:
     run = case.run
-    state = how.first_state(case)
+    # With a place of its own, as the teachers' vectors have: else the second step, whose state
+    # has got one from them, would be compiled again.
+    state = jax.device_put(case.first_state(_optimizer(case, how), how.dtype), jax.devices()[0])
     batches = training_batches(run)
     validate = make_evaluator(run, case.graphdef, run.task.split.validation)
     losses, found = [], []
     for epoch in range(epochs):
         metrics = []
         for batch, distill in distill_inputs(run, batches.epoch(epoch)):
-            state, measured = step(state, batch, distill, case.constants)
+            state, measured = step(how.rounding, state, batch, distill, case.constants)
             metrics.append((measured.loss, measured.num_instances))
         loss, count = np.array(jax.device_get(metrics), dtype=float).T
         losses.append(float(np.average(loss, weights=count)))

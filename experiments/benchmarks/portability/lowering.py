@@ -67,20 +67,17 @@ class Compiled(NamedTuple):
 
 
 def lower(program: Program, platforms: Sequence[str]) -> dict[str, Lowered]:
-    """Platform → the program there; traced once."""
-    traced = jax.jit(program.function, donate_argnums=program.donated).trace(*program.arguments)
-    return {name: read(traced.lower(lowering_platforms=(name,)).as_text()) for name in platforms}
+    """Platform → the program there."""
+    lowered = {name: program.traced.lower(lowering_platforms=(name,)) for name in platforms}
+    return {name: read(each.as_text()) for name, each in lowered.items()}
 
 
 def exported_bytes(program: Program, platforms: Sequence[str]) -> int:
     """The size of one serialized program that runs on every platform."""
-    leaves, structure = jax.tree.flatten(program.arguments)
-
     # Its format knows neither records nor dictionaries with numbers as keys.
-    def flat(*given: Any) -> list[Any]:
-        return jax.tree.leaves(program.function(*jax.tree.unflatten(structure, given)))
-
-    return len(export.export(jax.jit(flat), platforms=tuple(platforms))(*leaves).serialize())
+    function, shapes, _ = program.flat()
+    exported = export.export(jax.jit(function), platforms=tuple(platforms))(*shapes)
+    return len(exported.serialize())
 
 
 def read(text: str) -> Lowered:
@@ -111,8 +108,7 @@ def differences(lowered: Mapping[str, Lowered]) -> dict[str, dict[str, dict[str,
 
 def compile_here(program: Program) -> Compiled:
     """Compiles for the first device of this machine."""
-    function = jax.jit(program.function, donate_argnums=program.donated)
-    return _described(function.lower(*program.arguments).compile())
+    return _described(program.traced.lower().compile())
 
 
 def has_tpu_compiler() -> bool:
@@ -130,16 +126,12 @@ def compile_for_tpu(program: Program) -> Compiled:
     described = topologies.get_topology_desc(platform="tpu", topology_name=_SLICE)
     mesh = Mesh(np.array(described.devices)[:1], ("one",))
     there = NamedSharding(mesh, PartitionSpec())
-    function = jax.jit(
-        program.function, donate_argnums=program.donated, in_shardings=there, out_shardings=there
-    )
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), program.arguments
-    )
+    function, shapes, donated = program.flat()
+    placed = jax.jit(function, donate_argnums=donated, in_shardings=there, out_shardings=there)
     with warnings.catch_warnings():
         # JAX keeps the program, but can't read back one of a TPU that isn't there.
         warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
-        return _described(function.lower(*shapes).compile())
+        return _described(placed.lower(*shapes).compile())
 
 
 def _described(compiled: jax.stages.Compiled) -> Compiled:

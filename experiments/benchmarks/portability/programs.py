@@ -1,6 +1,7 @@
 """The programs that are compared: a student's scores, and its training step with PRM-KD."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -49,9 +50,20 @@ class Program:
     arguments: tuple[Any, ...]
     donated: tuple[int, ...] = ()
 
-    def traced(self) -> core.ClosedJaxpr:
-        """The program as JAX traces it."""
-        return jax.make_jaxpr(self.function)(*self.arguments)
+    @functools.cached_property
+    def traced(self) -> jax.stages.Traced:
+        """The program as JAX traces it: once, whatever is then lowered or compiled of it."""
+        return jax.jit(self.function, donate_argnums=self.donated).trace(*self.arguments)
+
+    def flat(self) -> tuple[Callable[..., Any], list[jax.ShapeDtypeStruct], tuple[int, ...]]:
+        """The traced program of single arrays: function, arguments, places of the donated ones."""
+        owners, shapes = [], []
+        for place, argument in enumerate(self.arguments):
+            for leaf in jax.tree.leaves(argument):
+                owners.append(place)
+                shapes.append(jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype))
+        donated = tuple(i for i, place in enumerate(owners) if place in self.donated)
+        return core.jaxpr_as_fun(self.traced.jaxpr), shapes, donated
 
 
 @dataclasses.dataclass(frozen=True)

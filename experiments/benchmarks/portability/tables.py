@@ -14,19 +14,25 @@ _MARKS = ("o", "s", "^")
 
 
 def markdown(content: Row) -> str:
-    """One table a question: programs, costs, memory, precision, trainings.
+    """One table a question: programs, costs, memory, precision, trainings; and what failed.
 
     Args:
         content: of `portability.json`.
     """
-    parts = [
-        ("Programs", _programs(content["students"])),
-        ("Least milliseconds of a training step", _seconds(content)),
-        ("Memory of a training step", _memory(content)),
-        ("Distance from float64", _precision(content["students"])),
-    ]
-    if any(student["gaps"] for student in content["students"]):
-        parts.append(("Trainings", _gaps(content["students"])))
+    parts = []
+    if done := _done(content):
+        own = {**content, "students": done}
+        parts += [
+            ("Programs", _programs(done)),
+            ("Least milliseconds of a training step", _seconds(own)),
+            ("Memory of a training step", _memory(own)),
+            ("Distance from float64", _precision(done)),
+        ]
+    if any(student["gaps"] for student in done):
+        parts.append(("Trainings", _gaps(done)))
+    if failed := [each for each in content["students"] if "failed" in each]:
+        rows = [[each["student"], each["failed"].replace("|", "/")] for each in failed]
+        parts.append(("Failed", table(["student", "what was raised"], rows)))
     return "\n\n".join(f"## {title}\n\n{table}" for title, table in parts) + "\n"
 
 
@@ -35,7 +41,7 @@ def figure(content: Row) -> str:
 
     Filled: float32 as JAX multiplies it by default; hollow: at the highest precision.
     """
-    students, devices = content["students"], content["devices"]
+    students, devices = _done(content), content["devices"]
 
     def draw(axes: Axes) -> None:
         places = np.arange(len(students))
@@ -69,6 +75,10 @@ def least_seconds(student: Row, device: str, kind: str, program: str = "step") -
     """
     found = student["programs"][program]["seconds"][device]
     return max(found["computing"][kind], found["moving"])
+
+
+def _done(content: Row) -> list[Row]:
+    return [each for each in content["students"] if "failed" not in each]
 
 
 def _programs(students: Sequence[Row]) -> str:
@@ -126,8 +136,12 @@ def _memory(content: Row) -> str:
         shares = [f"{100 * step['memory_share'][name]:.2f} %" for name in devices]
         held = " / ".join(f"{each['memory'] / 1e6:,.0f}" for each in step["compiled"].values())
         rows.append([student["student"], held, *shares])
-    compiled = "/".join(content["students"][0]["programs"]["step"]["compiled"])
-    return table(["student", f"MB {compiled}", *devices], rows)
+    first = content["students"][0]["programs"]["step"]["compiled"]
+    names = (
+        f"{name}, {each['batch_size']} instances" if "batch_size" in each else name
+        for name, each in first.items()
+    )
+    return table(["student", f"MB {' / '.join(names)}", *devices], rows)
 
 
 def _precision(students: Sequence[Row]) -> str:

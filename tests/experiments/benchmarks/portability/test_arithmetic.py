@@ -2,8 +2,15 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import pytest
 
-from experiments.benchmarks.portability.arithmetic import in_float64, rounded_products
+from experiments.benchmarks.portability.arithmetic import (
+    EXACT,
+    UNITS,
+    in_float64,
+    rounded,
+    rounded_products,
+)
 
 RNG = np.random.default_rng(0)
 LEFT, RIGHT = (RNG.standard_normal((6, 40)).astype(np.float32) for _ in range(2))
@@ -58,21 +65,37 @@ def test_products_are_rounded_as_other_machines_do():
     """Broken if sums or single elements are rounded too, or a remainder is lost."""
     exact = LEFT.astype(np.float64) @ RIGHT.T.astype(np.float64)
     halves = [x.astype(ml_dtypes.bfloat16).astype(np.float64) for x in (LEFT, RIGHT)]
-    product = jax.jit(rounded_products(lambda a, b: (a @ b.T, a + b), "bf16"))
-    found, added = product(LEFT, RIGHT)
+    product = jax.jit(rounded_products(lambda a, b: (a @ b.T, a + b), rests=True))
+    found, added = product(UNITS["bf16"], LEFT, RIGHT)
     assert np.allclose(found, halves[0] @ halves[1].T, atol=1e-5)
     assert (np.asarray(added) == LEFT + RIGHT).all()
     errors = {}
     for unit in ("bf16", "tf32", "bf16_3x"):
-        found = jax.jit(rounded_products(lambda a, b: a @ b.T, unit))(LEFT, RIGHT)
+        found, _ = product(UNITS[unit], LEFT, RIGHT)
         errors[unit] = np.abs(np.asarray(found) - exact).max()
+    kept, _ = product(EXACT, LEFT, RIGHT)
+    assert np.abs(np.asarray(kept) - exact).max() < 1e-5
     # Seven bits, ten, and twice seven with the sign.
     assert errors["bf16"] > 4 * errors["tf32"] > 40 * errors["bf16_3x"]
+    assert product._cache_size() == 1
+
+
+@pytest.mark.parametrize("mantissa", [23, 10, 7, 1])
+def test_rounding_is_that_of_the_compiler(mantissa):
+    """Ties that go up instead of to the even one, a carry that is lost, or a number that isn't
+    finite made one."""
+    bits = np.random.default_rng(1).integers(0, 2**32, 5000, dtype=np.uint32)
+    ties = np.arange(2**9, dtype=np.uint32) << 12 | 0x3F800000
+    odd = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38], np.float32)
+    values = np.concatenate([bits.view(np.float32), ties.view(np.float32), odd])
+    values = values[(np.abs(values) > 1e-37) | ~np.isfinite(values) | (values == 0)]
+    expected = np.asarray(jax.lax.reduce_precision(values, 8, mantissa))
+    np.testing.assert_array_equal(np.asarray(jax.jit(rounded)(values, mantissa)), expected)
 
 
 def test_gradients_are_rounded_too():
     """Broken if the products of the backward pass stay exact."""
     gradient = jax.grad(lambda a, b: (a @ b.T).sum())
-    found = jax.jit(rounded_products(gradient, "bf16"))(LEFT, RIGHT)
-    rounded = RIGHT.astype(ml_dtypes.bfloat16).astype(np.float32)
-    assert np.allclose(found, np.broadcast_to(rounded.sum(0), found.shape), atol=1e-5)
+    found = jax.jit(rounded_products(gradient, rests=False))(UNITS["bf16"], LEFT, RIGHT)
+    near = RIGHT.astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert np.allclose(found, np.broadcast_to(near.sum(0), found.shape), atol=1e-5)

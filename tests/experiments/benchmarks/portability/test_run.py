@@ -83,6 +83,35 @@ def test_curves_of_all_arithmetics_have_a_value_a_seed_and_epoch(content):
     assert [gap["arithmetic"] for gap in student["gaps"]] == ["tf32", "bf16", "bfloat16"]
 
 
+def test_what_is_finished_is_kept_and_one_that_fails_is_one_row(content, monkeypatch):
+    """Hours lost to the last student, tables without the others, or a status that says nothing."""
+    written, _, folder = content
+
+    def fails(settings, config, name):
+        assert name == "lightgcn", "it was finished"
+        raise TypeError("(bfloat16 | float32)\nsecond line")
+
+    monkeypatch.setattr(portability, "_compared", fails)
+    monkeypatch.setattr(portability, "_at_once", lambda students: 1)
+    flags = [*SMALL, "--curve_seeds=0,1", "--curve_epochs=1", f"--output_dir={folder}"]
+    call, stream = make_call(COMMAND, [*flags, "--students=lightgcn,fm"])
+    with pytest.raises(SystemExit, match="error: 1 of 2 students failed: lightgcn"):
+        portability.run(call)
+    again = json.loads((folder / "portability.json").read_text())
+    assert again["students"][1] == written["students"][0]
+    failed = again["students"][0]
+    assert failed["failed"] == "TypeError: (bfloat16 | float32)"
+    assert any("in fails" in line for line in failed["traceback"])
+    text = (folder / "portability.md").read_text()
+    assert "| lightgcn | TypeError: (bfloat16 / float32) |" in text
+    assert "| fm | forward |" in text
+    assert "fm: compared in" in stream.getvalue()
+    # Another setting's figures are not taken for these.
+    other, _ = make_call(COMMAND, [*flags, "--students=fm", "--dropout=0.3"])
+    with pytest.raises(SystemExit, match="1 of 1 students failed: fm"):
+        portability.run(other)
+
+
 def test_mistakes_are_told_before_anything_is_compiled(tmp_path):
     """Minutes of compiling before a word."""
     call, _ = make_call(COMMAND, ["--teachers=", f"--output_dir={tmp_path}"])
