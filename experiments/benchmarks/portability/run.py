@@ -62,16 +62,19 @@ def run(call: Call) -> None:
         "tpu_compiler": libtpu_version(),
         "students": compare(call.settings, config, call),
     }
-    write_json(folder / FILES[0], content)
-    text = markdown(content)
-    write_text(folder / FILES[1], text)
-    write_text(folder / FILES[2], figure(content))
-    call.reporter.say(text)
-    call.reporter.say(f"Written to {folder}: {', '.join(FILES)}")
     failed = [each["student"] for each in content["students"] if "failed" in each]
+    text = markdown(content)
+    written = {FILES[1]: text}
+    if len(failed) < len(config.students):
+        written[FILES[2]] = figure(content)
+    write_json(folder / FILES[0], content)
+    for name, each in written.items():
+        write_text(folder / name, each)
+    call.reporter.say(text)
+    call.reporter.say(f"Written to {folder}: {', '.join((FILES[0], *written))}")
     if failed:
         raise SystemExit(
-            f"error: {len(failed)} of {len(content['students'])} students failed: "
+            f"error: {len(failed)} of {len(config.students)} students failed: "
             f"{', '.join(failed)} ({folder / FILES[0]} says where); the same command tries them "
             "again and keeps the others"
         )
