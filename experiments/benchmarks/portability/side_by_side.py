@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
 from typing import TypeVar
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -23,7 +24,7 @@ def in_processes(
         at_once: processes that run together.
     """
     waiting = list(names)
-    running = {}
+    running: dict[connection.Connection, tuple[str, SpawnProcess]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -34,7 +35,8 @@ def in_processes(
                 # The other end is the process's alone, so that its death ends the waiting.
                 sender.close()
                 running[receiver] = name, process
-            for receiver in connection.wait(list(running)):
+            ready = connection.wait(list(running))
+            for receiver in [each for each in running if each in ready]:
                 name, process = running.pop(receiver)
                 try:
                     made = receiver.recv()
