@@ -13,7 +13,7 @@ from experiments.cli.command import Call
 from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import SearchConfig
-from experiments.cli.settings import Settings, settings_from
+from experiments.cli.settings import Settings, check_settings, settings_from
 from experiments.reporting.wording import MISSING
 from experiments.runs.finished import finish_run, ready_teachers, remove_all_states
 from experiments.runs.optimise import Row, Search, Stopped, Watch, optimise, require_optuna
@@ -36,7 +36,7 @@ from prmkd_jax.students.registry import result_name
 METRICS = ("Recall@10", SELECTION_METRIC)
 TRIALS = "trials"
 """Folder of finished trials, next to `--output_dir`: all searches share it."""
-STOPPED = {"early": "stopped early", "diverged": "diverged"}
+STOPPED = {"early": "stopped early", "diverged": "diverged", "impossible": "can't be"}
 """Why a drawn trial has no result of its own."""
 
 
@@ -91,7 +91,14 @@ def _drawn(call: Call, load: Callable[[Settings], Task]) -> tuple[str, list[Row]
         return found
 
     def attempt(setting: dict[str, str], watch: Watch) -> Row:
-        return _attempt(plan(as_flags(setting)), _trials(call), call.reporter, watch)
+        try:
+            drawn = plan(as_flags(setting))
+            check_settings(drawn.settings)
+        except UserError as error:
+            # Inputs were checked with the ends: these values don't fit together.
+            call.reporter.say(str(error))
+            return {"model": MISSING, "seeds": MISSING, "stopped": "impossible"}
+        return _attempt(drawn, _trials(call), call.reporter, watch)
 
     asked = {"space": search.space, "model": search.model, "seed": search.search_seed}
     given = plan([])

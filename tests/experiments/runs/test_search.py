@@ -1,6 +1,7 @@
 """Trying settings: which combinations, in what order they are shown."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,6 +140,27 @@ def test_a_drawn_search_goes_on_and_never_looks_at_the_test_part(monkeypatch, tm
         assert seed["test"] is None
     table = next((tmp_path / "out").glob("search-*.md")).read_text()
     assert table.count("learning_rate=") == 2
+
+
+def test_drawn_settings_that_cannot_be_do_not_end_the_search(monkeypatch, tmp_path):
+    """Hours lost to a width that the heads don't divide, drawn again after every start."""
+    seed = SimpleNamespace(
+        validation={"Recall@10": 0.2, "NDCG@10": 0.1}, best_epoch=1, history=[], seed=0
+    )
+    record = SimpleNamespace(seeds=[seed])
+    record.of_seeds = lambda seeds: record
+    monkeypatch.setattr(search, "_finish", lambda *trial: record)
+    argv = [*SMALL, "--teachers=", "--num_heads=2", "--space=hidden_size=8:12"]
+    argv += ["--trials=8", "--search_seed=1"]
+    call, stream = make_call(COMMAND, [*argv, f"--output_dir={tmp_path / 'out'}"])
+    search.run(call)
+    [path] = (tmp_path / "out").glob("search-*.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 8
+    odd = {row["setting"] for row in rows if row.get("stopped") == "impossible"}
+    assert odd
+    assert odd <= {"hidden_size=9", "hidden_size=11"}
+    assert "expected a divisor of" in stream.getvalue()
 
 
 def test_trials_that_were_stopped_stand_last():
