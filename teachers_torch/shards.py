@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from prmkd_jax.common.parts import Parts, make_in_parts
+from prmkd_jax.common.parts import Make, Parts
+from teachers_torch.cluster import make_parts
 from teachers_torch.ranked_lists import best
-from teachers_torch.teacher import Scorer, Teacher, frozen
+from teachers_torch.teacher import AnyTeacher, Scorer, Teacher, frozen
 
 SHARD_SIZE = 4096
 LIST_SHARD_SIZE = 512  # a shard's scores of all items are in memory at once
@@ -21,6 +22,7 @@ def encode_in_shards(
     folder: Path,
     progress: Callable[[int, int], None],
     shard_size: int = SHARD_SIZE,
+    stored: Callable[[], AnyTeacher] | None = None,
 ) -> Parts:
     """Vectors [instances, width] of all instances, in files, float32.
 
@@ -33,14 +35,12 @@ def encode_in_shards(
         folder: made if missing; the caller removes it once the vectors are stored elsewhere.
         progress: receives the instances encoded and to encode, after each shard.
         shard_size: instances of a shard.
+        stored: reads the same teacher where `cluster` has the shards made; without it all are
+            made here.
     """
-
-    encoder = functools.cache(lambda: frozen(teacher))  # finished shards need none
-
-    def encode(start: int, stop: int) -> np.ndarray:
-        return encoder().encode_instances(np.arange(start, stop))
-
-    return make_in_parts(folder, num_instances, shard_size, encode, progress)
+    here = functools.partial(_encoding, lambda: teacher)
+    there = functools.partial(_encoding, stored) if stored is not None else None
+    return make_parts(folder, num_instances, shard_size, here, progress, there)
 
 
 def list_in_shards(
@@ -49,6 +49,7 @@ def list_in_shards(
     num_items: int,
     folder: Path,
     progress: Callable[[int, int], None],
+    stored: Callable[[], AnyTeacher] | None = None,
 ) -> Shaped[np.ndarray, " instances"]:
     """The best items of all instances, rows of `ranked_lists.best`; as `encode_in_shards`.
 
@@ -58,15 +59,35 @@ def list_in_shards(
         num_items: all are scored.
         folder: as in `encode_in_shards`.
         progress: as in `encode_in_shards`.
+        stored: as in `encode_in_shards`.
 
     Raises:
         ValueError: the teacher has no `top`.
     """
-    top = teacher.top
-    if top is None:
+    if teacher.top is None:
         raise ValueError(f"teacher {teacher.name} is asked for every batch")
+    here = functools.partial(_listing, lambda: teacher, num_items)
+    there = functools.partial(_listing, stored, num_items) if stored is not None else None
+    return make_parts(folder, num_instances, LIST_SHARD_SIZE, here, progress, there).array()
+
+
+def _encoding(teacher: Callable[[], Teacher]) -> Make:
+    """What makes the vectors of some instances."""
+    encoder = frozen(teacher())
 
     def make(start: int, stop: int) -> np.ndarray:
-        return best(teacher.score(np.arange(start, stop), np.arange(num_items)), top)
+        return encoder.encode_instances(np.arange(start, stop))
 
-    return make_in_parts(folder, num_instances, LIST_SHARD_SIZE, make, progress).array()
+    return make
+
+
+def _listing(teacher: Callable[[], Scorer], num_items: int) -> Make:
+    """What makes the lists of some instances."""
+    scorer = teacher()
+    top = scorer.top
+    assert top is not None  # `list_in_shards` has looked
+
+    def make(start: int, stop: int) -> np.ndarray:
+        return best(scorer.score(np.arange(start, stop), np.arange(num_items)), top)
+
+    return make

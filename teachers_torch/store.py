@@ -1,6 +1,7 @@
 """Tuned teachers on disk: safetensors and a JSON card in one folder."""
 
 import dataclasses
+import platform
 from pathlib import Path
 
 import safetensors.torch
@@ -12,10 +13,10 @@ from prmkd_jax.common.files import file_digest, writing_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.task import Task
 from teachers_torch.config import CARD
-from teachers_torch.registry import kind
+from teachers_torch.registry import identity, kind
 from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import save_weights, seeded
-from teachers_torch.teacher import AnyTeacher, Log, TeacherCard
+from teachers_torch.teacher import AnyTeacher, Identity, Log, TeacherCard
 
 WEIGHTS = "weights.safetensors"
 _WEIGHTS_DIGEST = "weights_sha256"
@@ -87,3 +88,20 @@ def load(
                 "with this configuration (delete the folder to tune again)"
             ) from error
     return teacher, card
+
+
+def stored_teacher(
+    found: Identity, folder: Path, task: Task, settings: TeacherSettings, cache: Cache
+) -> AnyTeacher:
+    """Reads what `save` wrote, on another machine than the one that tuned it.
+
+    Raises:
+        UserError: as `load`, or the teacher's files are others there.
+    """
+    here = identity(found.name, task, settings, found.seed)
+    if here.key != found.key:
+        raise UserError(
+            f"teacher {found.name}: found other files on {platform.node()} (key {here.key}), "
+            f"expected those of the machine that asks ({found.key})"
+        )
+    return load(found.name, folder, task, settings, cache=cache, log=lambda event: None)[0]

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,12 +21,13 @@ from prmkd_jax.common.cache import Cache, locked
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import may_write
 from prmkd_jax.data.task import Task
+from teachers_torch.cluster import require_cluster
 from teachers_torch.config import CARD
 from teachers_torch.ranked_lists import as_lists
 from teachers_torch.registry import identity, kind
 from teachers_torch.shards import encode_in_shards, list_in_shards
 from teachers_torch.states import before, remove_state
-from teachers_torch.store import load, read_card, save, save_card
+from teachers_torch.store import load, read_card, save, save_card, stored_teacher
 from teachers_torch.teacher import (
     ENCODER_VERSION,
     AnyTeacher,
@@ -79,6 +81,9 @@ def check_teachers(
         UserError: a teacher lacks its inputs, they are damaged, or its settings can't be.
     """
     cache = Cache(Path(settings.run.cache_dir))
+    made = [each for each in identities if not has_vectors(vectors_folder(cache, each))]
+    if made and not (checked is not None and {each.key for each in made} <= checked):
+        require_cluster()
     for found in identities:
         if checked is not None and found.key in checked:
             continue
@@ -188,6 +193,13 @@ class _Making(NamedTuple):
     def folder(self) -> Path:
         return vectors_folder(self.cache, self.found)
 
+    @property
+    def stored(self) -> Callable[[], AnyTeacher]:
+        """Reads the tuned teacher on another machine."""
+        cache, teachers = Cache(self.cache.root.absolute()), self.settings.teachers
+        folder = vectors_folder(cache, self.found)
+        return functools.partial(stored_teacher, self.found, folder, self.task, teachers, cache)
+
 
 def _tuned(making: _Making) -> tuple[AnyTeacher, TeacherCard, TeacherProgress]:
     """The tuned teacher; one that was killed while encoding is read back."""
@@ -222,7 +234,9 @@ def _write_vectors(
     interactions, folder = making.task.dataset.interactions, making.folder
     started = time.perf_counter()
     on_shard = progress.count_instances()
-    instances = encode_in_shards(teacher, len(interactions.items), folder / SHARDS, on_shard)
+    instances = encode_in_shards(
+        teacher, len(interactions.items), folder / SHARDS, on_shard, stored=making.stored
+    )
     items = teacher.encode_items()
     tied = same_vectors(items)
     if tied.any():
@@ -255,6 +269,7 @@ def _write_lists(
         dataset.num_items,
         folder / SHARDS,
         progress.count_instances(),
+        making.stored,
     )
     lists = as_lists(making.found.name, rows, dataset.num_items)
     seconds = time.perf_counter() - started

@@ -12,6 +12,9 @@ from prmkd_jax.common.sealed import is_sealed, writing_sealed
 
 _LOG = logging.getLogger(__name__)
 
+Make = Callable[[int, int], np.ndarray]
+"""Makes the rows from one to before another."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
@@ -38,7 +41,7 @@ def make_in_parts(
     folder: Path,
     rows: int,
     size: int,
-    make: Callable[[int, int], np.ndarray],
+    make: Make,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Parts:
     """All rows, of which the parts that are in `folder` already aren't made again.
@@ -54,15 +57,37 @@ def make_in_parts(
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     files = []
-    for start in range(0, rows, size):
-        stop = min(start + size, rows)
-        path = folder / f"{start}-{stop}.npy"
-        if not is_sealed(path):
-            if path.exists():
-                _LOG.warning("%s: found it damaged; it is made again", path)
-            made = make(start, stop)
-            with writing_sealed(path) as partial, partial.open("wb") as file:
-                np.save(file, made)
-        files.append(path)
+    for start, stop in ranges(rows, size):
+        files.append(make_part(folder, start, stop, make))
         progress(stop, rows)
     return Parts(tuple(files), rows)
+
+
+def ranges(rows: int, size: int) -> list[tuple[int, int]]:
+    """Where each part starts, and before which row it stops.
+
+    >>> ranges(25, 10)
+    [(0, 10), (10, 20), (20, 25)]
+    """
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def part_file(folder: Path, start: int, stop: int) -> Path:
+    """Where a part's rows lie; it is there only if `sealed.is_sealed` says so."""
+    return folder / f"{start}-{stop}.npy"
+
+
+def make_part(folder: Path, start: int, stop: int, make: Make) -> Path:
+    """The file of one part, made unless it is there as it was written.
+
+    Several processes may make the same one: each writes under a name of its own, and the last
+    takes its place.
+    """
+    path = part_file(folder, start, stop)
+    if not is_sealed(path):
+        if path.exists():
+            _LOG.warning("%s: found it damaged; it is made again", path)
+        made = make(start, stop)
+        with writing_sealed(path) as partial, partial.open("wb") as file:
+            np.save(file, made)
+    return path

@@ -1,11 +1,11 @@
 """Item sentences and their vectors from a frozen text encoder, cached."""
 
+import functools
 import hashlib
 import html
 import itertools
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from jaxtyping import Float32
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest, file_digest
-from prmkd_jax.common.parts import make_in_parts
+from prmkd_jax.common.parts import Make
 from prmkd_jax.data.dataset import Catalogue, category_names
+from teachers_torch.cluster import make_parts
 from teachers_torch.config import TextConfig
 from teachers_torch.items.text_encoder import (
     BUNDLED_ENCODER,
@@ -152,8 +153,9 @@ def vector_width(sentences: Sequence[str], config: TextConfig, cache: Cache) -> 
     if config.text_encoder == BUNDLED_ENCODER and config.text_pooling == "model":
         bundled_folder()
         return BUNDLED_WIDTH
-    with tempfile.TemporaryDirectory() as parts:
-        return _encode(sentences[:1], config, lambda done, total: None, Path(parts)).shape[1]
+    if not sentences:
+        raise ValueError("no sentences to encode")
+    return _sentence_encoder(sentences[:1], config)(0, 1).shape[1]
 
 
 def _entry(sentences: Sequence[str], config: TextConfig) -> str:
@@ -168,10 +170,16 @@ def _encode(
     if not distinct:
         raise ValueError("no sentences to encode")
     place = {sentence: row for row, sentence in enumerate(distinct)}
+    recipe = functools.partial(_sentence_encoder, distinct, config)
+    vectors = make_parts(parts, len(distinct), CHUNK, recipe, progress).array()
+    return vectors[[place[sentence] for sentence in sentences]]
+
+
+def _sentence_encoder(sentences: Sequence[str], config: TextConfig) -> Make:
+    """Loads the encoder; returns what makes the vectors of some of the sentences."""
     model = load_encoder(config.text_encoder, config.text_pooling)
 
     def encode(start: int, stop: int) -> np.ndarray:
-        return model.encode(distinct[start:stop], config.text_batch_size)
+        return model.encode(sentences[start:stop], config.text_batch_size)
 
-    vectors = make_in_parts(parts, len(distinct), CHUNK, encode, progress).array()
-    return vectors[[place[sentence] for sentence in sentences]]
+    return encode

@@ -69,8 +69,8 @@ def test_a_run_killed_while_encoding_goes_on_there(prepare, tmp_path, monkeypatc
         asked.append(instance_ids)
         return real(self, instance_ids)
 
-    def encode(teacher, num_instances, path, progress):
-        return original(teacher, num_instances, path, progress, shard_size=100)
+    def encode(teacher, num_instances, path, progress, stored):
+        return original(teacher, num_instances, path, progress, 100, stored)
 
     original = teaching.encode_in_shards
     monkeypatch.setattr(teaching, "encode_in_shards", encode)
