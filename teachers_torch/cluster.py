@@ -7,12 +7,14 @@ there is never made again: not after a kill, and not where Ray repeats a part of
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import logging
 import os
 import re
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -206,19 +208,22 @@ def _round(
     context.max_errored_blocks = -1
     slots, resources = _slots(ray)
     rows = [{"start": start, "stop": stop} for start, stop in parts]
-    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _RayMaker,
-        fn_constructor_args=(maker, int(resources["num_cpus"])),
-        batch_size=1,
-        # A node that joins meanwhile gets workers too. A worker has its next part at hand.
-        compute=ray.data.ActorPoolStrategy(
-            min_size=min(slots, len(rows)), max_size=len(rows), max_tasks_in_flight_per_actor=2
-        ),
-        max_restarts=0,
-        max_task_retries=0,
-        runtime_env={"env_vars": {n: os.environ[n] for n in _HANDED_ON if n in os.environ}},
-        **resources,
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 warns of the last two arguments, which 2.64 is to drop; `_made` says what for.
+        warnings.simplefilter("ignore")
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _RayMaker,
+            fn_constructor_args=(maker, int(resources["num_cpus"])),
+            batch_size=1,
+            # A node that joins meanwhile gets workers too. A worker has its next part at hand.
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min(slots, len(rows)), max_size=len(rows), max_tasks_in_flight_per_actor=2
+            ),
+            runtime_env={"env_vars": {n: os.environ[n] for n in _HANDED_ON if n in os.environ}},
+            **resources,
+            max_restarts=0,
+            max_task_retries=0,
+        )
     for row in done.iter_rows():
         yield int(row["start"]), int(row["stop"]), str(row["fault"])
 
@@ -258,9 +263,9 @@ def _connected(address: str) -> Iterator[Any]:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     terminate = signal.getsignal(signal.SIGTERM)
-    import ray
-    import ray.data
-
+    # By name, so that who checks types needs no Ray.
+    ray = importlib.import_module("ray")
+    importlib.import_module("ray.data")
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     started = {"include_dashboard": False} if address == "local" else {}
