@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Shaped
@@ -71,9 +72,9 @@ def list_in_shards(
     return make_parts(folder, num_instances, LIST_SHARD_SIZE, here, progress, there).array()
 
 
-def _encoding(teacher: Callable[[], Teacher]) -> Make:
+def _encoding(teacher: Callable[[], AnyTeacher]) -> Make:
     """What makes the vectors of some instances."""
-    encoder = frozen(teacher())
+    encoder = frozen(cast(Teacher, teacher()))
 
     def make(start: int, stop: int) -> np.ndarray:
         return encoder.encode_instances(np.arange(start, stop))
@@ -81,9 +82,9 @@ def _encoding(teacher: Callable[[], Teacher]) -> Make:
     return make
 
 
-def _listing(teacher: Callable[[], Scorer], num_items: int) -> Make:
+def _listing(teacher: Callable[[], AnyTeacher], num_items: int) -> Make:
     """What makes the lists of some instances."""
-    scorer = teacher()
+    scorer = cast(Scorer, teacher())
     top = scorer.top
     assert top is not None  # `list_in_shards` has looked
 

@@ -16,7 +16,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.parts import make_in_parts, make_part, part_file, ranges
 from prmkd_jax.common.sealed import is_sealed
 from prmkd_jax.data.task import make_task
-from teachers_torch import cluster, store
+from teachers_torch import cluster, ray_data, store
 from teachers_torch.cluster import PartMaker, make_parts, require_cluster
 from teachers_torch.config import TextConfig
 from teachers_torch.items.text import _sentence_encoder
@@ -157,7 +157,7 @@ def test_a_missing_ray_is_told_in_a_line_before_anything_is_made(tmp_path, monke
 def rounds(monkeypatch):
     """Stands in for Ray: the parts that each pass over the missing ones gives."""
     monkeypatch.setenv("PRMKD_RAY", "head:6379")
-    monkeypatch.setattr(cluster, "_connected", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(ray_data, "_connected", lambda address: contextlib.nullcontext())
     passes, asked = [], []
 
     def round_of(ray, parts, maker):
@@ -166,7 +166,7 @@ def rounds(monkeypatch):
             (fault,) = maker(batch(part))["fault"]
             yield *part, fault
 
-    monkeypatch.setattr(cluster, "_round", round_of)
+    monkeypatch.setattr(ray_data, "_round", round_of)
     return passes, asked
 
 
@@ -203,7 +203,7 @@ def test_a_part_that_another_machine_keeps_to_itself_is_told(rounds, tmp_path, m
     """Parts on the nodes' own disks, which this machine would silently make once more."""
     passes, _ = rounds
     passes += [[(0, 4)]]
-    monkeypatch.setattr(cluster, "_SEEN_AFTER", -1.0)
+    monkeypatch.setattr(ray_data, "_SEEN_AFTER", -1.0)
     monkeypatch.setattr(PartMaker, "_fault", lambda self, start, stop: "")
     with pytest.raises(UserError, match=r"0-4\.npy: found no part .* a folder that all nodes sha"):
         make_parts(tmp_path / "parts", 9, 4, functools.partial(counting, tmp_path), silent)
@@ -224,10 +224,10 @@ def test_workers_take_this_process_threads_or_a_gpu_each(monkeypatch):
     """Sums in another number of threads, or a GPU that two workers share."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     two = FakeRay({"CPU": 9.0}, {"CPU": 4.0}, {})
-    assert cluster._slots(two) == (3, {"num_cpus": 4, "num_gpus": 0})
+    assert ray_data._slots(two) == (3, {"num_cpus": 4, "num_gpus": 0})
     one = FakeRay({"CPU": 64.0, "GPU": 8.0}, {"CPU": 64.0})
-    assert cluster._slots(one) == (8, {"num_cpus": 1, "num_gpus": 1})
+    assert ray_data._slots(one) == (8, {"num_cpus": 1, "num_gpus": 1})
     for small in (FakeRay({"CPU": 3.0}, {"CPU": 3.0}), FakeRay({"CPU": 3.0}, {"CPU": 8.0})):
         small.nodes()[1]["Alive"] = False
         with pytest.raises(UserError, match="found 3 CPUs on the largest node, expected 4, the th"):
-            cluster._slots(small)
+            ray_data._slots(small)
