@@ -90,7 +90,10 @@ def rank_row(teacher: ReadyTeacher, task: Task) -> Row:
         targets = task.targets(instances)
         size = task.dataset.num_items
         unseen = rank_scores(_Unseen(scorer, task), instances, targets, size)
-        again = [target in _history(task, i) for i, target in zip(instances, targets, strict=True)]
+        again = [
+            target in _history(task, instance)
+            for instance, target in zip(instances.tolist(), targets, strict=True)
+        ]
         ranks = rank_scores(scorer, instances, targets, size)
         metrics[part] = ranking_metrics(ranks)
         metrics[f"{part}_masked"] = ranking_metrics(np.where(again, np.inf, unseen))
@@ -123,7 +126,7 @@ class _Unseen:
     ) -> Float32[np.ndarray, "B C"]:
         scores = np.array(self._scorer.score(instance_ids, items))
         scores[np.isnan(scores).all(axis=1)] = 0
-        for row, instance in enumerate(instance_ids):
+        for row, instance in enumerate(instance_ids.tolist()):
             seen = _history(self._task, instance)
             target = self._task.dataset.interactions.items[instance]
             scores[row, seen[seen != target]] = np.finfo(np.float32).min
