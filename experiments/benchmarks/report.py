@@ -16,8 +16,17 @@ from prmkd_jax.common.files import write_json, write_text
 _FEWEST_POINTS = 3  # of a curve
 
 
-def write(call: Call, suite: str, rows: Sequence[Row]) -> None:
-    """Shows the table and writes `bench-<suite>.json`, `.md` and `.svg` into --output_dir."""
+def write(
+    call: Call, suite: str, rows: Sequence[Row], more: Mapping[str, object] | None = None
+) -> None:
+    """Shows the table and writes `bench-<suite>.json`, `.md` and `.svg` into --output_dir.
+
+    Args:
+        call: where to, and with which settings.
+        suite: its name.
+        rows: its figures.
+        more: what else the JSON file holds.
+    """
     folder = Path(call.settings.run.output_dir)
     content = {
         "suite": suite,
@@ -25,6 +34,7 @@ def write(call: Call, suite: str, rows: Sequence[Row]) -> None:
         "settings": as_dict(GROUPS, call.configs),
         "rows": [{**row._asdict(), "of": dict(row.of)} for row in rows],
         "exponents": exponents(rows),
+        **(more or {}),
     }
     write_json(folder / f"bench-{suite}.json", content)
     text = table(rows)
@@ -40,9 +50,9 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         at = ", ".join(f"{size:,} {name}" for name, size in row.of.items())
         spread = f"{row.low:.4g} – {row.high:.4g}" if row.repeats > 1 else ""
-        lines.append(
-            f"| {row.name} | {at} | {row.value:.4g} | {spread} | {row.unit} | {row.repeats} |"
-        )
+        # What couldn't be measured has a row all the same, whose name says why.
+        value = f"{row.value:.4g}" if row.repeats else ""
+        lines.append(f"| {row.name} | {at} | {value} | {spread} | {row.unit} | {row.repeats} |")
     fitted = exponents(rows)
     if fitted:
         lines += ["", "| grows with | exponent |", "|---|---|"]

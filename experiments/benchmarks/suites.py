@@ -15,6 +15,7 @@ from experiments.benchmarks import (
     steps,
     tuning,
 )
+from experiments.benchmarks.peers import measure as peers
 from experiments.benchmarks.timing import Row
 from experiments.cli.command import Call
 from experiments.cli.flags import as_flagfile
@@ -43,6 +44,9 @@ def run(call: Call) -> None:
     require_place(Path(call.settings.run.output_dir), "--output_dir")
     if suite == "serve":
         serve_costs.run(call)
+    elif suite == "peers":
+        rows, printed = peers.measure(call)
+        report.write(call, suite, rows, {"peers": printed})
     elif suite == "end_to_end":
         report.write(call, suite, end_to_end.measure(as_flagfile(GROUPS, call.configs), say))
     else:

@@ -10,9 +10,14 @@ from prmkd_jax.students.config import BUILT_IN, STUDENT_NAMES
 
 SUITES = (
     *("train", "distill", "evaluate", "teachers", "compile", "scale", "memory", "end_to_end"),
-    "serve",
+    *("serve", "peers"),
 )
 """Choices of `bench --suite`."""
+PEERS = (
+    *("packed", "packed-prmkd", "recbole-sasrec", "recbole-gru4rec", "recbole-bert4rec"),
+    *("recbole-fm", "recbole-deepfm", "recbole-lightgcn", "rectools", "rectools-fast", "replay"),
+)
+"""Choices of `bench --peers`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +179,8 @@ class BenchConfig:
         "number of teachers and by where they are scored; evaluate: rankings; teachers: their "
         "tuning, encoding and ranking; compile: compilations, new and from the cache; scale: how "
         "costs grow; memory: one epoch and one ranking at a large size; end_to_end: a run from "
-        "nothing; serve: requests to the finished models.",
+        "nothing; serve: requests to the finished models; peers: our students beside other "
+        "libraries'.",
         choices=SUITES,
     )
     repeats: int = option(40, "train: steps timed, after the compiling one.", low=5, high=10**6)
@@ -204,8 +210,25 @@ class BenchConfig:
         3.0, "serve: for which one model, catalogue and batch are timed; at least 5 calls.", above=0
     )
 
+    peers: tuple[str, ...] = option(PEERS, "peers: who is measured beside ours.", choices=PEERS)
+    peer_seconds: float = option(
+        12.0,
+        "peers: for which the epochs of one process are timed, after one that doesn't count; an "
+        "epoch that takes longer is extrapolated from the share that was done.",
+        above=0,
+    )
+    peer_rounds: int = option(1, "peers: processes of ours and of a peer's, in turns.", low=1)
+    peer_target: float = option(
+        0.0,
+        "peers: a validation NDCG@10; then all are trained until validation stops them, and the "
+        "seconds until this value and the test metrics are told.",
+        low=0,
+        below=1,
+    )
+
     def __post_init__(self):
         validate(self)
+        _require_several("--peers", self.peers)
         if self.made_interactions < 4 * self.made_users:
             raise UserError(
                 f"--made_interactions: found {self.made_interactions}, expected at least 4 times "

@@ -5,6 +5,7 @@
        tokens     Recformer's tokens, by tokenizer and content
        tuning     state of each tuning under way
        teachers   tuned teachers and their vectors, a folder each
+       peers      environments of other libraries, which `bench --suite=peers` makes
        jax        XLA's compiled programs, which JAX keeps there by itself
 """
 
@@ -22,7 +23,7 @@ from prmkd_jax.common.sealed import is_sealed, writing_sealed
 
 _LOG = logging.getLogger(__name__)
 
-ROOMS = ("texts", "images", "tokens", "tuning", "teachers")
+ROOMS = ("texts", "images", "tokens", "tuning", "teachers", "peers")
 # What a file system answers that has no locks, as some network ones.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 

@@ -286,6 +286,10 @@ CASES = [
         "--batches: found '8,8', expected each value once",
     ),
     (
+        "bench | --suite=peers | --peers=",
+        "--peers: found none, expected at least one",
+    ),
+    (
         "portability | --curve_seeds=0,0",
         "--curve_seeds: found '0,0', expected each value once",
     ),

@@ -21,7 +21,7 @@ def settings(*flags):
 
 def test_every_suite_has_a_body():
     """A choice of --suite that ends in a KeyError."""
-    assert set(SUITES) == {*MEASURED, "serve", "end_to_end"}
+    assert set(SUITES) == {*MEASURED, "serve", "end_to_end", "peers"}
 
 
 @pytest.fixture
