@@ -221,14 +221,13 @@ def test_the_opponent_ranks_as_our_student_does(tmp_path):
     opponent.model.take(flatten_params(student._state.params))
     for part in ("validation", "test"):
         assert opponent.rank(part, 0.0)[1] == pytest.approx(student.rank(part, 0.0)[1], abs=1e-6)
-    before = opponent.rank("test", 0.0)[1], student.rank("test", 0.0)[1]
     for peer in (student, opponent):
+        before = peer.rank("test", 0.0)[1]
         peer.keep()
         assert peer.epoch(0.0).share < 1  # one batch at least
         assert peer.epoch(float("inf")).share == 1
         peer.restore()
-    after = opponent.rank("test", 0.0)[1], student.rank("test", 0.0)[1]
-    assert after == pytest.approx(before)
+        assert peer.rank("test", 0.0)[1] == pytest.approx(before)
 
 
 def test_a_driver_prints_one_line_last_and_its_own_memory(tmp_path):
