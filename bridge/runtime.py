@@ -133,6 +133,8 @@ def available_cores() -> int:
 def _settings(threads: int, compilation_cache: str | os.PathLike[str] | None) -> list[_Setting]:
     # A user who gives JAX a share of the memory wants that share taken at the start.
     memory_share = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+    # Of several processes the end of another one is told in a line, not by JAX too.
+    logged = "3" if os.environ.get("PRMKD_PROCESSES", "1") not in ("", "1") else "2"
     settings = [
         _Setting("XLA_PYTHON_CLIENT_PREALLOCATE", "false", "jax", unless=memory_share),
         # XLA's CPU client sizes its thread pool by the first of these two that is set.
@@ -141,7 +143,7 @@ def _settings(threads: int, compilation_cache: str | os.PathLike[str] | None) ->
         # Without its own variable MKL takes OpenMP's.
         _Setting("MKL_NUM_THREADS", str(threads), "torch", unless=("OMP_NUM_THREADS",)),
         _Setting("OMP_WAIT_POLICY", "PASSIVE", "torch", unless=("GOMP_SPINCOUNT", "KMP_BLOCKTIME")),
-        _Setting("TF_CPP_MIN_LOG_LEVEL", "2", "jax"),
+        _Setting("TF_CPP_MIN_LOG_LEVEL", logged, "jax"),
         _Setting("TOKENIZERS_PARALLELISM", "false", ""),
         _Setting("HF_HUB_DISABLE_TELEMETRY", "1", "huggingface_hub"),
     ]

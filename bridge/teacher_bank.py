@@ -89,7 +89,7 @@ class TeacherBank:
                 scores[:, k] = torch.from_numpy(given)
                 available[:, k] = torch.from_numpy(known)
         crossed = TeacherScores(to_jax(scores).array, to_jax(available).array)
-        return jax.device_put(crossed, jax.devices()[0])
+        return jax.device_put(crossed, jax.local_devices()[0])
 
     def _fitting(self, room: float) -> list[bool]:
         """Which teachers have vectors that find room on JAX's device, the first ones first."""
@@ -116,7 +116,7 @@ class TeacherBank:
             available=to_jax(torch.stack(known, dim=1)).array,
         )
         # Explicit: where the student has a GPU, the tables move there, once.
-        return jax.device_put(tables, jax.devices()[0])
+        return jax.device_put(tables, jax.local_devices()[0])
 
 
 class _Tensors(NamedTuple):
@@ -134,7 +134,7 @@ class _Tensors(NamedTuple):
 
 def tables_room() -> float:
     """Bytes that JAX's device has for the teachers' vectors; no limit on a CPU, which maps them."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     limit = stats.get("bytes_limit")
     return float("inf") if limit is None else TABLES_SHARE * limit
 

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -169,6 +170,10 @@ def _connected(address: str) -> Iterator[Any]:
             f"${VARIABLE}: found no ray with its part for data, expected it from "
             "pip install 'prmkd-jax[ray]'"
         )
+    host, _, port = address.partition(":")
+    if port:  # Ray itself would try for two minutes, and say so in many lines
+        with _told(address, OSError, OverflowError):
+            socket.create_connection((host, int(port)), timeout=10).close()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     terminate = signal.getsignal(signal.SIGTERM)
     # By name, so that who checks types needs no Ray.

@@ -6,6 +6,7 @@ Until `settle` has spoken nothing may import jax or torch, so a command names it
 importing it.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import errno
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # rich is slow to import, and --help needs none of it
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell's own commands."""
+# Of `prmkd_jax.train.processes`, which imports JAX.
+_PROCESSES = "PRMKD_PROCESSES"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -52,6 +55,7 @@ class Command:
         ignores: names of flags that are accepted, so that a flagfile serves several commands,
             but never read.
         interrupted: the message after Ctrl-C.
+        together: whether several processes may carry it out together (`$PRMKD_PROCESSES`).
     """
 
     name: str
@@ -63,6 +67,7 @@ class Command:
     topics: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignores: frozenset[str] = frozenset()
     interrupted: str = "interrupted; the same command goes on from here"
+    together: bool = False
 
     @property
     def usage(self) -> str:
@@ -163,7 +168,7 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
             given=parsed.given,
         )
         body = resolve(command.body)
-        with call.reporter.listening():
+        with _processes(call), call.reporter.listening():
             if command.completed:
                 call = resolve(command.completed)(call)
             check(call)
@@ -171,6 +176,22 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     except KeyboardInterrupt:
         print(command.interrupted, file=sys.stderr, flush=True)
         raise SystemExit(INTERRUPTED) from None
+
+
+def _processes(call: Call) -> contextlib.AbstractContextManager[None]:
+    """Joins the other processes, if the environment names some.
+
+    Raises:
+        UserError: the command trains, but in one process alone.
+    """
+    if RunConfig not in call.configs:
+        return contextlib.nullcontext()
+    if not call.command.together and (found := os.environ.get(_PROCESSES, "")) not in ("", "1"):
+        raise UserError(
+            f"${_PROCESSES}: found {found[:60]!r} with {call.command.name}, which one process "
+            "carries out, expected none"
+        )
+    return resolve("prmkd_jax.train.processes:together")()
 
 
 def _require_utf8(here: Path) -> None:

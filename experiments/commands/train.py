@@ -8,4 +8,5 @@ COMMAND = Command(
     summary="Tune the teachers, train a student alone and with PRM-KD, report both.",
     groups=GROUPS,
     body="experiments.runs.train:run",
+    together=True,
 )

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from bridge.teacher_bank import TeacherBank
 from experiments.cli.console import Reporter
+from experiments.runs.follow import announce
 from experiments.runs.plan import PlannedRun
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import export, student_file_names
@@ -196,6 +197,7 @@ def _train(
     watch: Watch,
 ) -> None:
     """Trains one seed and writes all that it leaves, the record last."""
+    announce(plan, seed)
     trained = train_student(
         plan.task,
         plan.facts,

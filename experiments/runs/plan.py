@@ -22,6 +22,7 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.train.devices import asked_mesh
 from prmkd_jax.train.inputs import training_batches
 from prmkd_jax.train.loop import mesh_of
+from prmkd_jax.train.processes import asked
 from teachers_torch.teacher import Identity
 
 
@@ -97,7 +98,7 @@ def _plan(
         )
     task = task_of(settings)
     facts = student_facts(task, settings)
-    if asked_mesh() is not None:
+    if asked_mesh() is not None or asked() is not None:
         run = plain_run(task, facts, settings, settings.run.seeds[0], Path())
         # Before teachers are tuned for hours, a mesh that can't be.
         mesh_of(run, training_batches(run))

@@ -21,6 +21,7 @@ from experiments.cli.settings import GROUPS, Settings, settings_from
 from experiments.reporting.results import Results, Timing
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
+from experiments.runs.follow import follow
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.runs.several import each_data_set
 from experiments.runs.sheets import show_sheets
@@ -37,6 +38,7 @@ from experiments.stages.untrained import measure_untrained
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
 from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.train.processes import leading, writes
 from teachers_torch.teacher import Identity
 
 FINISHED = "finished"
@@ -120,7 +122,17 @@ def carry_out(
         if possible(variant, plan, reporter)
     }
     _require_one_task(plans)
-    planned = list(plans.values())
+    if not writes():
+        follow([(plan, layout.place(output, each, plan)) for each, plan in plans.items()], reporter)
+        return
+    with leading():
+        _lead(call, study, plans, layout, stages)
+
+
+def _lead(call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[str, float]) -> None:
+    """What the first of several processes does, or the only one."""
+    reporter, run = call.reporter, call.settings.run
+    output, planned = Path(run.output_dir), list(plans.values())
     show_sheets(planned, reporter)
     always, sometimes = layout.more(plans)
     folder = examine(

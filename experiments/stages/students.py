@@ -26,6 +26,7 @@ from prmkd_jax.students.starts import ItemStart
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.closed import teachers_best
 from prmkd_jax.train.loop import fit
+from prmkd_jax.train.processes import the_first_says, writes
 from prmkd_jax.train.refit import Refitted, refit
 from prmkd_jax.train.rows import check_lazy
 from prmkd_jax.train.run import Fitted, Params, Run
@@ -156,7 +157,7 @@ def distilled_run(run: Run, settings: Settings, bank: TeacherBank) -> Run:
     run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
     if settings.distill.negatives == "closed":
         run = dataclasses.replace(run, best_items=teachers_best(run))
-    return dataclasses.replace(run, threshold=calibrate_threshold(run))
+    return dataclasses.replace(run, threshold=the_first_says(calibrate_threshold(run)))
 
 
 def run_name(settings: Settings, seed: int) -> str:
@@ -210,7 +211,7 @@ def train_student(
         reporter.say(_chosen_loss(name, run))
     if run.distill is not None and run.distill.negatives == "catalogue":
         reporter.say(f"{name}: {_stored(run)}")
-    metrics = open_log(settings.run.log_to, place.log.parent, name, flags)
+    metrics = open_log(settings.run.log_to if writes() else "", place.log.parent, name, flags)
     try:
         fitted = _fit(run, name, reporter, log, metrics, watch)
     finally:

@@ -128,6 +128,22 @@ def prepare_teachers(
     return [_prepare(found, task, settings, cache, reporter, log) for found in identities]
 
 
+def require_made(identities: Sequence[Identity], task: Task, settings: Settings) -> None:
+    """Looks whether another process has made the teachers, for one that makes none.
+
+    Raises:
+        UserError: a teacher isn't in the cache.
+    """
+    cache = Cache(Path(settings.run.cache_dir))
+    for found in identities:
+        folder = vectors_folder(cache, found)
+        if not has_vectors(folder) and not (folder / CARD).is_file():
+            raise UserError(
+                f"--cache_dir: found no {folder}, expected teacher {found.name}, whom the first "
+                "process has put there: all processes need the same folders"
+            )
+
+
 def vectors_folder(cache: Cache, found: Identity) -> Path:
     """The cache's folder of a teacher and its vectors."""
     return cache.room("teachers") / f"{found.name}-{found.key}"

@@ -13,7 +13,7 @@ from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack, row_length
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.ranking import Ranks, rank_targets
-from prmkd_jax.ops.shards import in_parts, scores_of, shards
+from prmkd_jax.ops.shards import in_parts, in_turn, on_each_device, scores_of, shards
 from prmkd_jax.ops.top_k import top_k_of_scores
 from prmkd_jax.students.student import Student
 from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
@@ -116,7 +116,7 @@ class Evaluator:
         """
         params = self._divided.place(params)
         queries = self.queries(params)
-        items = _items(self._graphdef, self._divided, params)
+        items = in_turn(_items(self._graphdef, self._divided, params))
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
@@ -127,12 +127,12 @@ class Evaluator:
                 self._num_items,
                 min(k, self._num_items),
                 params,
-                queries[block],
+                in_turn(queries[block]),
                 items,
                 self._targets[block],
                 seen,
             )
-            parts.append((*ranks, *best))
+            parts.append(in_turn((*ranks, *best)))
         all_items, unseen_items, finite, found, confidence = (
             np.concatenate(part)[: self._count] for part in zip(*parts, strict=True)
         )
@@ -149,10 +149,11 @@ class Evaluator:
         params = self._divided.place(params)
         out = jnp.zeros((self._padded, 0))
         for rows, places in self._batches:
-            encoded = _encode(self._graphdef, self._divided, params, rows)
+            encoded = in_turn(_encode(self._graphdef, self._divided, params, rows))
             if not out.size:  # the width is known from the first batch on
-                out = jnp.zeros((self._padded, encoded.shape[-1]), encoded.dtype)
-            out = _scatter(out, encoded, places)
+                empty = jnp.zeros((self._padded, encoded.shape[-1]), encoded.dtype)
+                out = self._divided.place(empty)
+            out = in_turn(_scatter(out, encoded, places))
         return out
 
 
@@ -241,7 +242,7 @@ def _rank(
         scores = scores_of(student.score, queries, items, num_items)
         best, found = top_k_of_scores(scores, k)
         share = jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
-        return rank_targets(scores, targets, seen), (found, share)
+        return on_each_device((rank_targets(scores, targets, seen), (found, share)))
 
 
 def _merged(graphdef: nnx.GraphDef, divided: Divided, params: dict) -> Student:

@@ -6,11 +6,12 @@ of rows runs on each device over its own, and only the results cross.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Float
 
 from prmkd_jax.ops.arrays import Array
@@ -20,11 +21,83 @@ DATA, MODEL = "data", "model"
 ROWS = PartitionSpec(MODEL)
 
 T = TypeVar("T")
+TreeT = TypeVar("TreeT")
 
 
 def shards() -> int:
     """Devices that share a table's rows in the function that is being traced; 1 without a mesh."""
     return dict(jax.sharding.get_abstract_mesh().shape).get(MODEL, 1)
+
+
+def place(tree: TreeT, shardings: Any) -> TreeT:
+    """Puts arrays on devices; of those of several processes each fills its own.
+
+    Args:
+        tree: a pytree of arrays, the same in every process.
+        shardings: one an array, or one for a part of the tree.
+    """
+    if all(each.is_fully_addressable for each in jax.tree.leaves(shardings)):
+        return jax.device_put(tree, shardings)
+
+    def put(sharding: Sharding, part: Any) -> Any:
+        return jax.tree.map(lambda array: _own_share(sharding, array), part)
+
+    return jax.tree.map(put, shardings, tree)
+
+
+def whole(tree: TreeT) -> TreeT:
+    """Complete arrays in the host's memory; of those of several processes, in each one's."""
+    return jax.tree.map(_complete, tree)
+
+
+def here(tree: TreeT) -> TreeT:
+    """Arrays of which every device has all: this process's own ones, that need no other process."""
+
+    def own(array: Any) -> Any:
+        shared = isinstance(array, jax.Array) and not array.is_fully_addressable
+        return array.addressable_data(0) if shared else array
+
+    return tree if jax.process_count() == 1 else jax.tree.map(own, tree)
+
+
+def in_turn(tree: TreeT) -> TreeT:
+    """Waits for results that CPUs of several processes made together.
+
+    Two programs at a time would take each other's messages there, or wait for each other for ever;
+    GPUs and TPUs keep them in order.
+    """
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        jax.block_until_ready(tree)
+    return tree
+
+
+def on_each_device(tree: TreeT) -> TreeT:
+    """Has every device hold these results, so that any process can read them."""
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec()) if shards() > 1 else tree
+
+
+def _own_share(sharding: Sharding, array: Any) -> Array:
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        if array.sharding.is_equivalent_to(sharding, array.ndim):
+            return array
+        array = _complete(array)
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _complete(array: Any) -> np.ndarray:
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
+        # Not `process_allgather`, which waits for one device's result and not for all of them.
+        assert isinstance(array.sharding, NamedSharding)
+        everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+        array = in_turn(jax.jit(_same, out_shardings=everywhere)(array))
+    return np.asarray(array)
+
+
+def _same(array: Array) -> Array:
+    return array
 
 
 def padded_rows(rows: int, count: int) -> int:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.shards import MODEL, ROWS, padded_rows
+from prmkd_jax.ops.shards import MODEL, ROWS, here, padded_rows, place, whole
 from prmkd_jax.students.facts import Facts
 
 TreeT = TypeVar("TreeT")
@@ -114,16 +114,17 @@ class Divided:
     def place(self, tree: TreeT) -> TreeT:
         """Puts parameters, or a state with them, on the devices; what is there stays.
 
-        Without divided tables nothing is moved.
+        Without divided tables nothing is moved: of several processes each goes on with its own.
         """
         if not self.tables or self.mesh is None:
-            return tree
+            return here(tree)
         padded = pad_tables(tree, self.tables, self.mesh.shape[MODEL])
-        return jax.device_put(padded, self.shardings(padded))
+        return place(padded, self.shardings(padded))
 
     def whole(self, tree: TreeT) -> TreeT:
         """The inverse of `place`: complete tables, NumPy's, that any mesh can take."""
-        return trim_tables(jax.device_get(tree), self.tables) if self.tables else tree
+        several = self.mesh is not None and self.mesh.is_multi_process
+        return trim_tables(whole(tree), self.tables) if self.tables or several else tree
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:

@@ -1,12 +1,14 @@
 """Training states on disk; the only module that knows orbax."""
 
+import contextlib
 import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import jax
 import numpy as np
@@ -47,7 +49,8 @@ def save_checkpoint(folder: Path, epoch: int, state: object, progress: dict[str,
     for unfinished in folder.glob("epoch_*.orbax-checkpoint-tmp*"):
         shutil.rmtree(unfinished)
     try:
-        ocp.save(str(path), leaves, overwrite=True, custom_metadata=progress)
+        with _alone():
+            ocp.save(str(path), leaves, overwrite=True, custom_metadata=progress)
     except ValueError as error:
         # Orbax's writer tells the system's errors, such as a full disk, in its text alone.
         if (found := _OS_ERROR.search(str(error))) is None:
@@ -104,12 +107,32 @@ def load_checkpoint(folder: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]] |
 def _read(path: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]]:
     leaves, structure = jax.tree.flatten(like)
     abstract = {str(index): _wanted(leaf) for index, leaf in enumerate(leaves)}
-    metadata = ocp.metadata(str(path))
-    _require_same(path, _shapes(metadata.metadata), _shapes(abstract))
-    restored: Any = ocp.load(str(path), abstract)
+    with _alone():
+        metadata = ocp.metadata(str(path))
+        _require_same(path, _shapes(metadata.metadata), _shapes(abstract))
+        restored: Any = ocp.load(str(path), abstract)
     progress: Any = metadata.custom_metadata
     ordered = [restored[str(index)] for index in range(len(leaves))]
     return jax.tree.unflatten(structure, ordered), dict(progress or {})
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Of several processes one writes and each reads by itself: orbax is to wait for nobody.
+
+    Besides its options it asks JAX for the number of processes, and exchanges the folder's name
+    with all of them, whichever are to take part.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    own = jax.process_index()
+    context = ocp.Context()
+    context.multiprocessing.primary_host = own
+    context.multiprocessing.active_processes = {own}
+    context.multiprocessing.barrier_sync_key_prefix = f"process{own}"
+    with context, mock.patch.object(jax, "process_count", return_value=1):
+        yield
 
 
 def _wanted(leaf: Any) -> Any:

@@ -18,6 +18,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.consistency import joint_scores, redistribute_weights
 from prmkd_jax.distill.per_user import UserInput, normalized_scores, over_users
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.shards import in_turn, on_each_device
 from prmkd_jax.ops.top_k import top_k_of_all
 from prmkd_jax.students.student import Params
 from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
@@ -105,8 +106,9 @@ class ClosedColumns:
         """The columns of a batch."""
         wanted = self._best[batch.instance_ids]
         if self._graphdef is not None and self.params is not None:
-            own = _student_best(self._graphdef, self.params, batch, wanted.shape[1], self._divided)
-            wanted = np.concatenate([wanted, np.asarray(own)], axis=1)
+            params = self._divided.place(self.params)
+            own = _student_best(self._graphdef, params, batch, wanted.shape[1], self._divided)
+            wanted = np.concatenate([wanted, np.asarray(in_turn(own))], axis=1)
         columns, left_out = closed_columns(
             self._run.task, batch, wanted, self._size, seen=self._config.seen_items
         )
@@ -156,4 +158,4 @@ def _student_best(
     with divided.tracing():
         student = nnx.merge(graphdef, nnx.State(trim_tables(params, divided.tables)))
         queries = batch.at_targets(student.queries(batch.rows))
-        return top_k_of_all(student.score, queries, student.items(), count).items
+        return on_each_device(top_k_of_all(student.score, queries, student.items(), count).items)

@@ -17,7 +17,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch, TrainingBatches
 from prmkd_jax.evaluate.evaluator import LISTED, BestItems, Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
-from prmkd_jax.ops.shards import MODEL
+from prmkd_jax.ops.shards import MODEL, in_turn
 from prmkd_jax.students.student import served_parameters
 from prmkd_jax.students.tables import ONE_DEVICE, Divided
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
@@ -31,6 +31,7 @@ from prmkd_jax.train.inputs import (
     training_batches,
 )
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.processes import the_first_says, writes
 from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Fitted, Params, Run, fresh_student
 from prmkd_jax.train.sharding import (
@@ -141,7 +142,7 @@ def train(
             state, step, inputs, constants, batches.steps_about, on_step, closed
         )
         trained = time.perf_counter()
-        scores = ranking_metrics(validate(state.params).all_items) if validated else None
+        scores = _metrics(validate(state.params)) if validated else None
         evaluated = time.perf_counter()
         seconds = {"train": trained - started, "evaluate": evaluated - trained}
         record = _record(metrics, run, progress.epoch + 1, scores)
@@ -152,9 +153,11 @@ def train(
         # Told before it is kept, so that a kill between the two loses no line of a log.
         on_epoch({**record, "best_epoch": progress.best_epoch, "seconds": seconds})
         # Writing one takes as long as a short epoch.
-        if progress.finished or time.perf_counter() - saved_at >= run.train.checkpoint_seconds:
+        due = progress.finished or time.perf_counter() - saved_at >= run.train.checkpoint_seconds
+        if the_first_says(due):
             contents = divided.whole((state, best_params))
-            save_checkpoint(run.folder, progress.epoch, contents, dataclasses.asdict(progress))
+            if writes():
+                save_checkpoint(run.folder, progress.epoch, contents, dataclasses.asdict(progress))
             saved_at = time.perf_counter()
     return Trained(graphdef, divided.whole(best_params), validate, progress, divided)
 
@@ -183,15 +186,34 @@ def _begin(run: Run, fresh: TrainState, divided: Divided) -> tuple[TrainState, P
     best_params = jax.tree.map(jnp.copy, state.params)
     if run.resume:
         saved = load_checkpoint(run.folder, divided.whole((state, best_params)))
+        _require_the_first_ones(run, 0 if saved is None else saved[1]["epoch"])
         if saved is not None:
             state, best_params = place_state(divided, saved[0])
             return state, best_params, _Progress(**saved[1])
     return state, best_params, _Progress(finished=run.epochs == 0)
 
 
+def _require_the_first_ones(run: Run, epoch: int) -> None:
+    """Finds out whether the first process has found the same training state.
+
+    Raises:
+        UserError: it has found another one.
+    """
+    if (expected := the_first_says(epoch)) != epoch:
+        raise UserError(
+            f"{run.folder}: found a training state of epoch {epoch}, expected that of epoch "
+            f"{expected}, which the first process found: all need the same folders"
+        )
+
+
+def _metrics(ranks: UserRanks) -> dict[str, float]:
+    """By the first process's, so that all processes stop at the same epoch."""
+    return the_first_says(ranking_metrics(ranks.all_items))
+
+
 def _judge_start(progress: _Progress, ranks: UserRanks) -> dict[str, float]:
     """Notes the metrics of a given start, and returns them."""
-    scores = ranking_metrics(ranks.all_items)
+    scores = _metrics(ranks)
     progress.best = scores[SELECTION_METRIC]
     return scores
 
@@ -240,7 +262,7 @@ def _run_epoch(
     if closed is not None:
         closed.params = state.params
     for number, (batch, distill) in enumerate(inputs, start=1):
-        state, measured = step(state, batch, distill, constants)
+        state, measured = in_turn(step(state, batch, distill, constants))
         if closed is not None:
             closed.params = state.params
         metrics.append(measured)

@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.columns import Columns
+from prmkd_jax.ops import shards
 from prmkd_jax.ops.shards import DATA, MODEL, ROWS, padded_rows
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.student import Params
@@ -71,13 +72,19 @@ def make_mesh(rows: int) -> Mesh:
         rows: packed rows of a batch, or a divisor of theirs that divides its instances too.
 
     Raises:
-        UserError: there are too few devices, or a batch can't be divided so.
+        UserError: there are too few devices, a batch can't be divided so, or one of several
+            processes would have nothing to do.
     """
     devices = jax.devices()
     data, model = asked_mesh() or (math.gcd(len(devices), rows), 1)
     if data * model > len(devices):
         raise UserError(
             f"${VARIABLE}: found {data}x{model}, expected at most the {len(devices)} devices here"
+        )
+    if jax.process_count() > 1 and data * model < len(devices):
+        raise UserError(
+            f"${VARIABLE}: found {data}x{model}, expected all {len(devices)} devices of the "
+            f"{jax.process_count()} processes (a batch has {rows} rows, see --batch_size)"
         )
     if rows % data:
         raise UserError(
@@ -137,7 +144,7 @@ def place(mesh: Mesh, tree: TreeT, specs: object = _EVERYWHERE) -> TreeT:
         tree: a pytree of arrays.
         specs: entry of the table above.
     """
-    return jax.device_put(tree, shardings(mesh, specs))
+    return shards.place(tree, shardings(mesh, specs))
 
 
 def place_inputs(

@@ -17,7 +17,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import TeacherMeasures, distill_batch, learn_batch
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.rows import ItemRows, places
-from prmkd_jax.ops.shards import scores_of
+from prmkd_jax.ops.shards import on_each_device, scores_of
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import HasAuxiliary, Params, Student
 from prmkd_jax.students.tables import Divided, trim_tables
@@ -178,6 +178,7 @@ def _divided_step(
     def step(state: TrainState, *inputs: Any) -> tuple[TrainState, StepMetrics]:
         with divided.tracing():
             state, metrics = train_step(state, *inputs)
+            metrics = on_each_device(metrics)
         return jax.lax.with_sharding_constraint(state, divided.shardings(state)), metrics
 
     specs = shardings(divided.mesh, (BATCH, distill_specs))

@@ -251,7 +251,7 @@ def _small_parts() -> None:
     if "experiments.runs.train" in sys.modules:
         from prmkd_jax.train.config import TrainConfig
 
-        _set_default(TrainConfig, "checkpoint_seconds", 0)
+        set_default(TrainConfig, "checkpoint_seconds", 0)
     if "torch" in sys.modules:
         from teachers_torch import shards
         from teachers_torch.config import ImageConfig
@@ -260,10 +260,10 @@ def _small_parts() -> None:
         text.CHUNK, image.PART = 8, 4
         assert shards.encode_in_shards.__defaults__ == (shards.SHARD_SIZE,)
         shards.encode_in_shards.__defaults__ = (24,)
-        _set_default(ImageConfig, "image_batch_size", 4)
+        set_default(ImageConfig, "image_batch_size", 4)
 
 
-def _set_default(config: type, name: str, value: object) -> None:
+def set_default(config: type, name: str, value: object) -> None:
     """Another default of a field that no flag sets."""
     fields = [field for field in dataclasses.fields(config) if field.init]
     values = [value if field.name == name else field.default for field in fields]

@@ -153,6 +153,17 @@ def test_a_missing_ray_is_told_in_a_line_before_anything_is_made(tmp_path, monke
     require_cluster()
 
 
+@pytest.mark.parametrize("port", [1, 99999])
+def test_a_cluster_that_nobody_runs_is_told_at_once(monkeypatch, port):
+    """Two minutes of Ray's attempts, and dozens of lines."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("PRMKD_RAY", f"127.0.0.1:{port}")
+    with pytest.raises(
+        UserError, match=rf"^\$PRMKD_RAY: found that the cluster 127.0.0.1:{port} f"
+    ):
+        require_cluster()
+
+
 @pytest.fixture
 def rounds(monkeypatch):
     """Stands in for Ray: the parts that each pass over the missing ones gives."""

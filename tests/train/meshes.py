@@ -2,13 +2,15 @@
 
 python -m tests.train.meshes FOLDER STUDENT KIND SHAPE SHAPE…, in a process with enough devices;
 KIND is plain, distilled, closed or catalogue. A shape such as 2x4>1x2 stops after an epoch and goes
-on with another mesh. All shapes also rank with the first one's parameters.
+on with another mesh; one such as 2x4! only stops, and a process that is given the same folder and
+2x4 goes on. All shapes also rank with the first one's parameters, which stay in the folder.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ import optax
 from jax.sharding import Mesh
 
 from experiments.benchmarks.collectives import collectives
+from prmkd_jax.ops.shards import in_turn
 from prmkd_jax.students.student import flatten_params
 from prmkd_jax.students.tables import Divided, is_table
 from prmkd_jax.train.closed import closed_of, teachers_best
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.loop import fit, make_evaluator, mesh_of
 from prmkd_jax.train.optim import make_optimizer
+from prmkd_jax.train.processes import together, writes
 from prmkd_jax.train.run import Params, Run, fresh_student
 from prmkd_jax.train.sharding import divide, place_constants, place_inputs, place_state
 from prmkd_jax.train.step import init_state, make_train_step
@@ -52,25 +56,32 @@ def the_run(folder: Path, student: str, kind: str) -> Run:
     return run
 
 
-def on_mesh(run: Run, shapes: str, params: Params | None) -> tuple[dict[str, Any], Params]:
+def on_mesh(run: Run, shapes: str, params: Params | None) -> tuple[dict[str, Any], Params | None]:
     """All that the run gives on a mesh; then its parameters, or those given."""
+    went_on, epochs = run.folder.exists(), []
     *before, last = shapes.split(">")
+    if last.endswith("!"):
+        before, last = [last[:-1]], ""
     for shape in before:
         os.environ["PRMKD_MESH"] = shape
         with contextlib.suppress(_Stopped):
             fit(run, on_epoch=_stop)
+    if not last:
+        return {}, params
     os.environ["PRMKD_MESH"] = last
     graphdef, fresh = fresh_student(run)
     mesh = mesh_of(run, training_batches(run))
     divided = divide(mesh, fresh, run.facts)
     first = first_step(run, mesh, divided)
-    fitted = fit(run)
+    fitted = fit(run, on_epoch=epochs.append)
     params = fitted.params if params is None else params
     evaluator = make_evaluator(run, graphdef, run.task.split.test, divided)
     ranks, best = evaluator.with_best(params, 10)
     assert fitted.test is not None
     return {
         **first,
+        "went_on": went_on,
+        "epochs": len(epochs),
         "losses": [record["loss"] for record in fitted.history],
         "test": fitted.test.all_items.tolist(),
         "ranks": ranks.all_items.tolist(),
@@ -96,7 +107,7 @@ def first_step(run: Run, mesh: Mesh, divided: Divided) -> dict[str, Any]:
     inputs = (*place_inputs(mesh, *each), constants)
     compiled = step.lower(state, *inputs).compile()
     sent = [(*each, each.sent) for each in collectives(compiled.as_text() or "", mesh.size)]
-    state, metrics = compiled(state, *inputs)
+    state, metrics = in_turn(compiled(state, *inputs))
     lies = {
         leaf.addressable_shards[0].data.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -113,12 +124,16 @@ def first_step(run: Run, mesh: Mesh, divided: Divided) -> dict[str, Any]:
 
 
 def main(folder: str, student: str, kind: str, *shapes: str) -> None:
-    """Prints one JSON object: shape → what it gave."""
-    found, params = {}, None
-    for shape in shapes:
-        run = the_run(Path(folder) / shape.replace(">", "-"), student, kind)
-        found[shape], params = on_mesh(run, shape, params)
-    print(json.dumps(found))
+    """Prints one JSON object: shape → what it gave; of several processes each does."""
+    found, kept = {}, Path(folder) / "params"
+    with together():
+        params = pickle.loads(kept.read_bytes()) if kept.exists() else None
+        for shape in shapes:
+            run = the_run(Path(folder) / shape.strip("!").replace(">", "-"), student, kind)
+            found[shape], params = on_mesh(run, shape, params)
+        if writes():
+            kept.write_bytes(pickle.dumps(jax.device_get(params)))
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":
