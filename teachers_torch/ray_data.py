@@ -80,12 +80,17 @@ def made(
     with _connected(address) as ray:
         while left:
             before = len(left)
-            for start, stop, fault in _round(ray, sorted(left), maker):
-                if fault:
-                    raise UserError(fault)
-                _require_seen(part_file(folder, start, stop))
-                left.discard((start, stop))
-                yield start, stop
+            try:
+                for start, stop, fault in _round(ray, sorted(left), maker):
+                    if fault:
+                        raise UserError(fault)
+                    _require_seen(part_file(folder, start, stop))
+                    left.discard((start, stop))
+                    yield start, stop
+            except ray.exceptions.RayError:
+                # So ends a pass of which a worker was being started on the node that is lost.
+                if len(left) == before:
+                    raise
             if len(left) == before:
                 raise UserError(
                     f"${VARIABLE}: found that none of {before} parts was made on {address}; "

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import logging
 import pickle
+import types
 from pathlib import Path
 
 import numpy as np
@@ -168,12 +169,15 @@ def test_a_cluster_that_nobody_runs_is_told_at_once(monkeypatch, port):
 def rounds(monkeypatch):
     """Stands in for Ray: the parts that each pass over the missing ones gives."""
     monkeypatch.setenv("PRMKD_RAY", "head:6379")
-    monkeypatch.setattr(ray_data, "_connected", lambda address: contextlib.nullcontext())
+    ray = types.SimpleNamespace(exceptions=types.SimpleNamespace(RayError=ChildProcessError))
+    monkeypatch.setattr(ray_data, "_connected", lambda address: contextlib.nullcontext(ray))
     passes, asked = [], []
 
     def round_of(ray, parts, maker):
         asked.append(list(parts))
         for part in passes.pop(0):
+            if part is None:
+                raise ChildProcessError
             (fault,) = maker(batch(part))["fault"]
             yield *part, fault
 
@@ -186,7 +190,7 @@ def test_parts_of_a_lost_node_are_asked_for_again_alone(rounds, tmp_path, caplog
     passes, asked = rounds
     told, recipe = [], functools.partial(counting, tmp_path)
     make_part(tmp_path / "parts", 4, 8, recipe())
-    passes += [[(8, 9)], [(0, 4)]]
+    passes += [[(8, 9), None], [(0, 4)]]
     with caplog.at_level(logging.WARNING):
         parts = make_parts(tmp_path / "parts", 9, 4, recipe, lambda *done: told.append(done))
     assert asked == [[(0, 4), (8, 9)], [(0, 4)]]
@@ -204,10 +208,13 @@ def test_a_cluster_that_makes_nothing_is_given_up(rounds, tmp_path, monkeypatch)
     passes += [[]]
     with pytest.raises(UserError, match="none of 3 parts was made on head:6379"):
         make_parts(tmp_path / "parts", 9, 4, functools.partial(counting, tmp_path), silent)
+    passes += [[None]]
+    with pytest.raises(ChildProcessError):
+        make_parts(tmp_path / "parts", 9, 4, functools.partial(counting, tmp_path), silent)
     passes += [[(0, 4), (4, 8)]]
     with pytest.raises(UserError, match="--text_encoder: found nothing"):
         make_parts(tmp_path / "parts", 9, 4, failing, silent)
-    assert len(asked) == 2
+    assert len(asked) == 3
 
 
 def test_a_part_that_another_machine_keeps_to_itself_is_told(rounds, tmp_path, monkeypatch):
