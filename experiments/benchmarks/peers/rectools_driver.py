@@ -185,13 +185,13 @@ def _parts(settings: Settings) -> dict[str, tuple[pd.DataFrame, pd.Series]]:
     rows = pd.read_csv(path, sep="\t").set_axis(["user_id", "item_id", "place"], axis=1)
     rows = rows.sort_values(["user_id", "place"], ignore_index=True)
     rows["weight"] = 1.0
-    rows["datetime"] = pd.Timestamp(0) + pd.to_timedelta(rows["place"], unit="s")
+    rows["datetime"] = rows["place"].mul(10**9).astype("datetime64[ns]")
     left = rows.groupby("user_id").cumcount(ascending=False)
     columns = ["user_id", "item_id", "weight", "datetime"]
     return {
         part: (
-            rows.loc[left > asked, columns],
-            rows[left == asked].set_index("user_id")["item_id"],
+            pd.DataFrame(rows.loc[left > asked, columns]),
+            pd.Series(rows[left == asked].set_index("user_id")["item_id"]),
         )
         for part, asked in (("validation", 1), ("test", 0))
     }
