@@ -37,10 +37,11 @@ class Clock(Callback):
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         """Starts the clock."""
         self.started, self.done = time.perf_counter(), 0
+        module.on_train_batch_start = self._late
         self.total = trainer.num_training_batches
 
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> Any:
-        """−1 makes Lightning skip the rest of the epoch."""
+    def _late(self, *_: Any) -> int | None:
+        """−1 makes Lightning skip the rest of the epoch, where the module says so."""
         late = time.perf_counter() - self.started > self.most
         return -1 if self.done and late else None
 

@@ -34,12 +34,13 @@ class Clock(lightning.Callback):
     def __init__(self, most: float):
         self.most, self.seconds, self.done = most, 0.0, 0
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         """Starts the clock."""
         self.started = time.perf_counter()
+        module.on_train_batch_start = self._late
 
-    def on_train_batch_start(self, *_: Any) -> Any:
-        """−1 makes Lightning skip the rest of the epoch."""
+    def _late(self, *_: Any) -> int | None:
+        """−1 makes Lightning skip the rest of the epoch, where the module says so."""
         late = time.perf_counter() - self.started > self.most
         return -1 if self.done and late else None
 
