@@ -104,7 +104,11 @@ def _draw_curves(found: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -
 
 def _draw_bars(rows: Sequence[Row]) -> str:
     def draw(axes: Axes) -> None:
-        names = [", ".join([row.name, *(f"{v:,} {k}" for k, v in row.of.items())]) for row in rows]
+        names = [row.name for row in rows]
+        if len(set(names)) < len(names):
+            # Only where sizes tell rows apart: a long label leaves no room for its bar.
+            sizes = [[f"{v:,} {k}" for k, v in row.of.items()] for row in rows]
+            names = [", ".join([name, *of]) for name, of in zip(names, sizes, strict=True)]
         middle = [row.value for row in rows]
         spread = [[row.value - row.low for row in rows], [row.high - row.value for row in rows]]
         axes.barh(range(len(rows)), middle, xerr=spread)

@@ -53,6 +53,7 @@ def test_the_table_tells_size_spread_unit_and_exponent():
 def test_the_figure_has_curves_or_else_a_bar_a_row():
     """A figure without anything in it."""
     assert "step (items^1.00)" in figure(rows())
-    bars = figure(rows()[3:])
+    bars = figure([*rows()[3:], once("alone", 3.0, "s", items=8)])
     assert "alone, 7 items" in bars
+    assert "alone, 7 items" not in figure(rows()[3:])  # one name needs no size
     assert "operations" not in bars
