@@ -31,6 +31,9 @@ Maker = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 _ADDRESS = re.compile(r"local|auto|[^\s/:]+:[0-9]{1,5}")
 # Seconds until a file that another machine has written is seen through a network file system.
 _SEEN_AFTER = 60.0
+# Passes without a part that are repeated, and seconds before each: Ray may take half a minute to
+# see that a node is lost.
+_PATIENCE, _PAUSE = 3, 10.0
 # Settled by the command before it imported torch; a worker's process starts with them too.
 _HANDED_ON = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"),
@@ -70,13 +73,13 @@ def made(
 ) -> Iterator[tuple[int, int]]:
     """Has the parts made; yields each once its file is in the folder.
 
-    Ray gives up a part whose node is lost, and is then asked for it again, as long as any of a
-    round's parts comes. It could also wait for the lost worker, for ever if no node has room.
+    Ray gives up a part whose node is lost, and is then asked for it again, until several passes
+    in a row have given none. It could also wait for the lost worker, for ever if no node has room.
 
     Raises:
         UserError: a part can't be made, can't be seen here, or the cluster fails.
     """
-    left = set(missing)
+    left, fruitless = set(missing), 0
     with _connected(address) as ray:
         while left:
             before = len(left)
@@ -88,17 +91,20 @@ def made(
                     left.discard((start, stop))
                     yield start, stop
             except ray.exceptions.RayError:
-                # So ends a pass of which a worker was being started on the node that is lost.
-                if len(left) == before:
+                # So ends a pass of which a worker was being started on the node that is lost, and
+                # the next ones too until the cluster has noticed.
+                if len(left) == before and fruitless == _PATIENCE:
                     raise
-            if len(left) == before:
+            fruitless = fruitless + 1 if len(left) == before else 0
+            if fruitless > _PATIENCE:
                 raise UserError(
                     f"${VARIABLE}: found that none of {before} parts was made on {address}; "
                     "expected nodes with this project and its teachers installed (Ray's own logs "
                     "say more: /tmp/ray/session_latest/logs)"
                 )
             if left:
-                _LOG.warning("$%s: a node was lost; %d parts are made again", VARIABLE, len(left))
+                _LOG.warning("$%s: %d parts are asked for again", VARIABLE, len(left))
+                time.sleep(_PAUSE * (fruitless > 0))
 
 
 class _RayMaker:

@@ -169,6 +169,8 @@ def test_a_cluster_that_nobody_runs_is_told_at_once(monkeypatch, port):
 def rounds(monkeypatch):
     """Stands in for Ray: the parts that each pass over the missing ones gives."""
     monkeypatch.setenv("PRMKD_RAY", "head:6379")
+    monkeypatch.setattr(ray_data, "_PATIENCE", 1)
+    monkeypatch.setattr(ray_data, "_PAUSE", 0.0)
     ray = types.SimpleNamespace(exceptions=types.SimpleNamespace(RayError=ChildProcessError))
     monkeypatch.setattr(ray_data, "_connected", lambda address: contextlib.nullcontext(ray))
     passes, asked = [], []
@@ -190,31 +192,31 @@ def test_parts_of_a_lost_node_are_asked_for_again_alone(rounds, tmp_path, caplog
     passes, asked = rounds
     told, recipe = [], functools.partial(counting, tmp_path)
     make_part(tmp_path / "parts", 4, 8, recipe())
-    passes += [[(8, 9), None], [(0, 4)]]
+    passes += [[(8, 9), None], [None], [(0, 4)]]
     with caplog.at_level(logging.WARNING):
         parts = make_parts(tmp_path / "parts", 9, 4, recipe, lambda *done: told.append(done))
-    assert asked == [[(0, 4), (8, 9)], [(0, 4)]]
+    assert asked == [[(0, 4), (8, 9)], [(0, 4)], [(0, 4)]]
     assert (tmp_path / "asked").read_text() == "4 8 0 "
     assert told[:2] == [(5, 9), (9, 9)]
-    assert "a node was lost; 1 parts are made again" in caplog.text
+    assert "1 parts are asked for again" in caplog.text
     np.testing.assert_array_equal(parts.array()[:, 0], np.arange(9))
     make_parts(tmp_path / "parts", 9, 4, failing, silent)  # all are there: nobody is asked
-    assert len(asked) == 2
+    assert len(asked) == 3
 
 
 def test_a_cluster_that_makes_nothing_is_given_up(rounds, tmp_path, monkeypatch):
     """A loop without end, or a user's mistake that is repeated for every part."""
     passes, asked = rounds
-    passes += [[]]
+    passes += [[], []]
     with pytest.raises(UserError, match="none of 3 parts was made on head:6379"):
         make_parts(tmp_path / "parts", 9, 4, functools.partial(counting, tmp_path), silent)
-    passes += [[None]]
+    passes += [[None], [None]]
     with pytest.raises(ChildProcessError):
         make_parts(tmp_path / "parts", 9, 4, functools.partial(counting, tmp_path), silent)
     passes += [[(0, 4), (4, 8)]]
     with pytest.raises(UserError, match="--text_encoder: found nothing"):
         make_parts(tmp_path / "parts", 9, 4, failing, silent)
-    assert len(asked) == 3
+    assert len(asked) == 5
 
 
 def test_a_part_that_another_machine_keeps_to_itself_is_told(rounds, tmp_path, monkeypatch):
