@@ -13,11 +13,11 @@ from tests.reliability.mistakes import give
 CASES = [
     (
         "nonsense",
-        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, portability, flags",
+        "found 'nonsense', expected a command: prepare, train, pretrain, study, search, report, recommend, export, teach, update, bench, serve, load, measure, portability, flags",
     ),
     (
         "--dropout=0.1",
-        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, update, bench, serve, load, measure, portability, flags",
+        "found '--dropout=0.1', expected a command: prepare, train, pretrain, study, search, report, recommend, export, teach, update, bench, serve, load, measure, portability, flags",
     ),
     (
         "study",
