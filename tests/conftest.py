@@ -27,7 +27,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# Complete or not at all, files are waited for until the disk has them, which took a quarter of the
+# Complete or not at all, files are waited for until the disk has them, which is much of the
 # suite's time; here they go into memory, where it has the room. PyTest empties it as tests pass.
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
