@@ -12,6 +12,7 @@ from experiments.reporting.results import (
     Timing,
     VariantResult,
 )
+from experiments.reporting.tables import COLUMNS
 from experiments.reporting.wording import (
     MISSING,
     count,
@@ -24,7 +25,6 @@ from experiments.reporting.wording import (
 from prmkd_jax.common.errors import UserError
 
 SHOWN = ("Recall@10", "NDCG@10")
-ALL = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
 NDCG = "NDCG@10"
 
 
@@ -83,9 +83,9 @@ def models(results: Results, timing: Timing) -> str:
     distilled = _told(results).distilled
     against = distilled.get("against_models", {})
     lines = [
-        f"| model | {' | '.join(ALL)} | NDCG@10, seen items masked | the distilled student's lead "
-        "in NDCG@10 | p, t-test | p, Wilcoxon |",
-        f"|---|{'---|' * (len(ALL) + 4)}",
+        f"| model | {' | '.join(COLUMNS)} | NDCG@10, seen items masked | the distilled student's "
+        "lead in NDCG@10 | p, t-test | p, Wilcoxon |",
+        f"|---|{'---|' * (len(COLUMNS) + 4)}",
     ]
     measured = results.get("models", {})
     everyone = {**teachers_in_order(results), **results.get("untrained", {})}
@@ -93,11 +93,11 @@ def models(results: Results, timing: Timing) -> str:
         own = measured.get(name, {})
         test, masked = own.get("test", model["test"]), own.get("test_masked")
         ahead = percent(distilled["test"][NDCG] / test[NDCG] - 1) if test[NDCG] else MISSING
-        cells = [decimals(test[metric]) for metric in ALL]
+        cells = [decimals(test[metric]) for metric in COLUMNS]
         cells += [decimals(masked[NDCG]) if masked else MISSING, ahead]
         cells += _tests(against.get(name, {}).get(NDCG))
         lines.append(f"| {model['label']} | {' | '.join(cells)} |")
-    cells = [f"*{decimals(distilled['test'][metric])}*" for metric in ALL]
+    cells = [f"*{decimals(distilled['test'][metric])}*" for metric in COLUMNS]
     masked = distilled.get("test_masked")
     cells += [f"*{decimals(masked[NDCG])}*" if masked else MISSING, "", "", ""]
     return "\n".join([*lines, f"| *{distilled['label']}* | {' | '.join(cells)} |"])

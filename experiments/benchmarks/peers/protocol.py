@@ -95,6 +95,38 @@ class Clocked:
         return Timed(seconds, self.done / max(total, 1), total)
 
 
+class EpochClock:
+    """Times an epoch of Lightning's and ends it when its time is over: half of a callback.
+
+    Attributes:
+        most: seconds of an epoch, after which no further batch begins.
+        seconds: until the last batch was done.
+        done: batches that are.
+        total: batches of the whole epoch; infinite where the data don't say.
+    """
+
+    def __init__(self, most: float = math.inf):
+        self.most, self.seconds = most, 0.0
+        self.done, self.total = 0, 1.0
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Starts the clock."""
+        self._started, self.done = time.perf_counter(), 0
+        self.total = trainer.num_training_batches
+        module.on_train_batch_start = self._late
+
+    def _late(self, *_: Any) -> int | None:
+        """−1 makes Lightning skip the rest of the epoch, where the module says so."""
+        late = time.perf_counter() - self._started > self.most
+        return -1 if self.done and late else None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Counts."""
+        self.done += 1
+        self.seconds = time.perf_counter() - self._started
+
+
 def ndcg(rank: float) -> float:
     """NDCG@10 of a 0-based rank with one target.
 

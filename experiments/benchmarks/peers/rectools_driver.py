@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from protocol import Clocked, Settings, Timed, drive, metrics_of
+from protocol import Clocked, EpochClock, Settings, Timed, drive, metrics_of
 from pytorch_lightning import Callback, Trainer
 from rectools import Columns
 from rectools.dataset import Dataset
@@ -28,27 +28,8 @@ from torch.utils.data import DataLoader
 _RANKED = 256
 
 
-class Clock(Callback):
-    """Times an epoch and ends it when its time is over."""
-
-    def __init__(self):
-        self.most, self.seconds, self.done, self.total = 0.0, 0.0, 0, 1
-
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Starts the clock."""
-        self.started, self.done = time.perf_counter(), 0
-        module.on_train_batch_start = self._late
-        self.total = trainer.num_training_batches
-
-    def _late(self, *_: Any) -> int | None:
-        """−1 makes Lightning skip the rest of the epoch, where the module says so."""
-        late = time.perf_counter() - self.started > self.most
-        return -1 if self.done and late else None
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Counts."""
-        self.done += 1
-        self.seconds = time.perf_counter() - self.started
+class Clock(EpochClock, Callback):
+    """Lightning asks callbacks of its own class alone."""
 
 
 class Model:

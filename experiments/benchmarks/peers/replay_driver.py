@@ -17,7 +17,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from protocol import Settings, Timed, drive, metrics_of
+from protocol import EpochClock, Settings, Timed, drive, metrics_of
 from replay.data import FeatureHint, FeatureSource, FeatureType
 from replay.data.nn import ParquetModule, TensorFeatureInfo, TensorFeatureSource, TensorSchema
 from replay.nn.lightning import LightningModule
@@ -28,26 +28,8 @@ from replay.nn.transform.template import make_default_sasrec_transforms
 _RANKED = 256
 
 
-class Clock(lightning.Callback):
-    """Times an epoch and ends it when its time is over."""
-
-    def __init__(self, most: float):
-        self.most, self.seconds, self.done = most, 0.0, 0
-
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Starts the clock."""
-        self.started = time.perf_counter()
-        module.on_train_batch_start = self._late
-
-    def _late(self, *_: Any) -> int | None:
-        """−1 makes Lightning skip the rest of the epoch, where the module says so."""
-        late = time.perf_counter() - self.started > self.most
-        return -1 if self.done and late else None
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Counts."""
-        self.done += 1
-        self.seconds = time.perf_counter() - self.started
+class Clock(EpochClock, lightning.Callback):
+    """Lightning asks callbacks of its own class alone."""
 
 
 class RePlay:
