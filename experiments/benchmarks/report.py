@@ -9,11 +9,14 @@ from experiments.benchmarks.timing import Row, exponent
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS
-from experiments.reporting.plotting import draw_svg
+from experiments.reporting.plotting import WIDTH, draw_svg
 from experiments.stages.environment import describe_environment
 from prmkd_jax.common.files import write_json, write_text
 
 _FEWEST_POINTS = 3  # of a curve
+
+# Bars have long names beside them.
+WIDE = 1.6 * WIDTH
 
 
 def write(
@@ -116,4 +119,4 @@ def _draw_bars(rows: Sequence[Row]) -> str:
         axes.invert_yaxis()
         axes.set_xlabel("seconds, with quartiles")
 
-    return draw_svg(0.8 + 0.24 * max(len(rows), 1), draw)
+    return draw_svg(0.8 + 0.24 * max(len(rows), 1), draw, WIDE)

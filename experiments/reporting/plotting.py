@@ -99,15 +99,16 @@ class Sketch:
             partial.write_bytes(self.png())
 
 
-def draw_svg(height: float, draw: Callable[[Axes], None]) -> str:
+def draw_svg(height: float, draw: Callable[[Axes], None], width: float = WIDTH) -> str:
     """One pair of axes in the house style as an `<svg>` element.
 
     Args:
-        height: inches, to a width of `WIDTH`.
+        height: inches.
         draw: puts the content on the axes.
+        width: inches.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         out = StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
