@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Float16
@@ -44,7 +44,7 @@ def write_vectors(
     *,
     name: str,
     scale: float,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     instances: Float[np.ndarray, "N d"] | Parts,
     items: Float[np.ndarray, "V d"],
 ) -> None:
@@ -77,7 +77,7 @@ def write_vectors(
     _write(folder, manifest, sources)
 
 
-def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, Any]) -> None:
+def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, object]) -> None:
     """Stores a teacher's ranked lists with a manifest; complete or not at all.
 
     Args:
@@ -103,7 +103,7 @@ def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, Any]) -
 
 
 def _write(
-    folder: Path, manifest: dict[str, Any], sources: Mapping[str, np.ndarray | Parts]
+    folder: Path, manifest: dict[str, object], sources: Mapping[str, np.ndarray | Parts]
 ) -> None:
     """The arrays, vectors as float16, then the manifest: without one a folder doesn't count."""
     manifest["files"] = {}
@@ -166,7 +166,7 @@ def has_vectors(folder: Path) -> bool:
     return (folder / _MANIFEST).is_file()
 
 
-def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors | RankedLists:
+def read_vectors(folder: Path, identity: Mapping[str, object]) -> Vectors | RankedLists:
     """Opens a teacher's vectors or lists after checking their identity and their digests.
 
     Raises:
@@ -194,7 +194,7 @@ def read_vectors(folder: Path, identity: Mapping[str, Any]) -> Vectors | RankedL
     return stored
 
 
-def _open(path: Path, entry: Mapping[str, Any]) -> np.ndarray:
+def _open(path: Path, entry: Mapping[str, object]) -> np.ndarray:
     digest = file_digest(path)
     if digest != entry["sha256"]:
         raise UserError(

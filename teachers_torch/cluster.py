@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,7 +84,7 @@ class PartMaker:
         self._versions = _versions()
         self._make: Make | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without what was loaded: that is loaded where it is used."""
         return {**self.__dict__, "_make": None}
 

@@ -53,7 +53,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
     path.write_bytes(safetensors.torch.save(weights))  # save_file would set mode 0600
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: Mapping[str, object]) -> None:
     """Writes the state of a training and torch's random state, sealed.
 
     Args:

@@ -339,7 +339,7 @@ class Kind(Protocol, Generic[T]):
         """
         ...
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """The settings and file contents that its vectors depend on; JSON values.
 
         Raises:

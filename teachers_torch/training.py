@@ -159,7 +159,7 @@ def _next_epoch(
     model: nn.Module,
     train: Callable[[int], float],
     validate: Callable[[], dict[str, float]] | None,
-) -> dict[str, Any] | None:
+) -> dict[str, object] | None:
     """One epoch and, where one is due, its validation, which is returned as an event."""
     started = time.perf_counter()
     course.epoch += 1
@@ -192,8 +192,8 @@ def _note(course: _Course, model: nn.Module, metrics: dict[str, float]) -> None:
         course.best_weights = {name: value.detach().clone() for name, value in weights.items()}
 
 
-def _state(course: _Course, parts: Mapping[str, Stateful]) -> dict[str, Any]:
-    fields = {**vars(course), "best": course.best._asdict()}
+def _state(course: _Course, parts: Mapping[str, Stateful]) -> dict[str, object]:
+    fields: dict[str, object] = {**vars(course), "best": course.best._asdict()}
     return fields | {name: part.state_dict() for name, part in parts.items()}
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int
@@ -67,7 +67,7 @@ def tune(
     chosen = kind(identity.name)
     require_parts(task.dataset.name, task.split)
 
-    def log_event(event: dict[str, Any]) -> None:
+    def log_event(event: dict[str, object]) -> None:
         log({"teacher": identity.name, **event})
 
     with seeded(identity.seed):

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -58,7 +57,7 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     return rows
 
 
-def _compile(program: jax.stages.Lowered, *, cached: bool) -> Any:
+def _compile(program: jax.stages.Lowered, *, cached: bool) -> jax.stages.Compiled:
     jax.config.update("jax_enable_compilation_cache", cached)
     compilation_cache.reset_cache()
     return program.compile()

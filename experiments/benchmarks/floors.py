@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ def work_of(compiled: jax.stages.Compiled) -> Work:
     return Work(flops=costs.get("flops", 0.0), bytes=costs.get("bytes accessed", 0.0))
 
 
-def median_seconds(function: Callable[..., Any], *arguments: object, repeats: int = 10) -> float:
+def median_seconds(function: Callable[..., object], *arguments: object, repeats: int = 10) -> float:
     """Median seconds of a call, after one that compiles.
 
     Args:

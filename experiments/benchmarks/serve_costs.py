@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -27,6 +26,7 @@ from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS, Settings
+from experiments.reporting.costs import Latency, Measured, Middle, ModelSize, Ratio, ServeCosts
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
 from experiments.stages.students import student_facts
@@ -45,7 +45,7 @@ _LEAST_CALLS, _MOST_CALLS = 5, 2000
 def run(call: Call) -> None:
     """Measures, prints, and writes `bench-serve.json` and `bench-serve.md` into --output_dir."""
     config, folder = call.config(BenchConfig), Path(call.settings.run.output_dir)
-    content = {
+    content: ServeCosts = {
         "environment": describe_environment(),
         "settings": as_dict(GROUPS, call.configs),
         **measure(call.settings, config, call.reporter.say),
@@ -57,7 +57,7 @@ def run(call: Call) -> None:
     call.reporter.say(f"Written to {folder / 'bench-serve.json'} and bench-serve.md")
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> Measured:
     """All figures, as JSON content: `models`, `latencies`, `ratios`, and the `ratio` of all rounds.
 
     A ratio is the distilled student's time by the plain one's in the same round.
@@ -72,9 +72,9 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     largest = max(batches, key=lambda asked: len(asked.instances))
     built = [_teacher(name, task, settings, largest, say) for name in settings.run.teachers]
     teachers = [teacher for teacher in built if teacher is not None]
-    models: list[dict[str, Any]] = []
-    latencies: list[dict[str, Any]] = []
-    ratios: list[dict[str, Any]] = []
+    models: list[ModelSize] = []
+    latencies: list[Latency] = []
+    ratios: list[Ratio] = []
     compared: list[np.ndarray] = []
     for catalogue in sorted(config.catalogues):
         say(f"{catalogue} items")
@@ -84,7 +84,8 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
             times = take_turns([each.ask(asked) for each in pair], config.seconds)
             latencies += [_latency(each, asked, t) for each, t in zip(pair, times, strict=True)]
             compared.append(times[1] / times[0])
-            ratios.append({**_place(pair[0], asked), **_middle(compared[-1])})
+            place = {"items": pair[0].catalogue, "batch": len(asked.instances)}
+            ratios.append(Ratio(**place, **_middle(compared[-1])))
         del pair  # a million rows twice: the next catalogue's come
         for ready in teachers:
             found = serve_teacher(ready, catalogue)
@@ -149,7 +150,7 @@ def _teacher(
     return ready_teacher(teacher, found.label, asked)
 
 
-def _described(served: Served) -> dict[str, Any]:
+def _described(served: Served) -> ModelSize:
     return {
         "model": served.name,
         "items": served.catalogue,
@@ -162,22 +163,21 @@ def _described(served: Served) -> dict[str, Any]:
     }
 
 
-def _place(served: Served, asked: Requests) -> dict[str, int]:
-    return {"items": served.catalogue, "batch": len(asked.instances)}
-
-
-def _latency(served: Served, asked: Requests, seconds: np.ndarray) -> dict[str, Any]:
-    percentiles = np.percentile(seconds * 1000, [50, 90, 99]).round(4)
+def _latency(served: Served, asked: Requests, seconds: np.ndarray) -> Latency:
+    p50, p90, p99 = np.percentile(seconds * 1000, [50, 90, 99]).round(4).tolist()
     return {
         "model": served.name,
         "item_vectors": "cached" if served.cached else "made anew",
-        **_place(served, asked),
+        "items": served.catalogue,
+        "batch": len(asked.instances),
         "calls": len(seconds),
-        **dict(zip(("p50_ms", "p90_ms", "p99_ms"), percentiles.tolist(), strict=True)),
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
     }
 
 
-def _middle(ratios: np.ndarray) -> dict[str, float]:
+def _middle(ratios: np.ndarray) -> Middle:
     """Median of the rounds' ratios, and its 95 % interval by the ranks of a fair coin."""
     ordered = np.sort(ratios)
     reach = 1.96 * len(ordered) ** 0.5 / 2

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def run(call: Call) -> None:
         raise UserError("load: found requests that failed, expected none (see above)")
 
 
-def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(folder: Path, config: LoadConfig, say: Callable[[str], None]) -> dict[str, object]:
     """Starts the service, asks it, stops it.
 
     Args:
@@ -195,7 +194,7 @@ async def _reload(folder: Path, port: int, config: LoadConfig) -> list[Sent]:
     return sent
 
 
-def _latency(sent: Sequence[Sent], config: LoadConfig) -> dict[str, Any]:
+def _latency(sent: Sequence[Sent], config: LoadConfig) -> dict[str, object]:
     answered = np.array([one.seconds for one in sent if one.status == 200])
     # The last answer may come after the last request was due.
     seconds = config.seconds + float(answered[-1])

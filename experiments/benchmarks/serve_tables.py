@@ -1,12 +1,11 @@
 """The figures of `bench --suite=serve` as Markdown: what a model is, how long it takes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Row = Mapping[str, Any]
+from experiments.reporting.costs import Latency, ModelSize, Ratio, ServeCosts
 
 
-def markdown(content: Mapping[str, Any]) -> str:
+def markdown(content: ServeCosts) -> str:
     """Three tables: sizes, latencies, the two students against each other.
 
     Args:
@@ -21,7 +20,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     )
 
 
-def _sizes(models: Sequence[Row]) -> str:
+def _sizes(models: Sequence[ModelSize]) -> str:
     rows = []
     for row in models:
         plain = next(each for each in models if each["items"] == row["items"])
@@ -42,7 +41,7 @@ def _sizes(models: Sequence[Row]) -> str:
     return _table([*head, "", "MFLOP a request", ""], rows)
 
 
-def _latencies(latencies: Sequence[Row]) -> str:
+def _latencies(latencies: Sequence[Latency]) -> str:
     rows = []
     for row in latencies:
         place = row["items"], row["batch"]
@@ -62,7 +61,7 @@ def _latencies(latencies: Sequence[Row]) -> str:
     return _table([*head, "p50 of the plain one"], rows)
 
 
-def _ratios(ratios: Sequence[Row]) -> str:
+def _ratios(ratios: Sequence[Ratio]) -> str:
     rows = [
         [f"{row['items']:,}", f"{row['batch']:,}"]
         if isinstance(row["items"], int)

@@ -4,17 +4,26 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from experiments.benchmarks.timing import FEWEST
-from prmkd_jax.train.inputs import Constants, distill_inputs, run_constants, training_batches
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.train.inputs import (
+    Constants,
+    DistillBatch,
+    distill_inputs,
+    run_constants,
+    training_batches,
+)
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Run, fresh_student
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import TrainState, TrainStep, init_state, make_train_step
+
+Inputs = tuple[Batch, DistillBatch | None]
 
 
 class StepTimes(NamedTuple):
@@ -48,7 +57,7 @@ class Stepping:
 
     step: TrainStep
     state: TrainState
-    inputs: Iterator[Any]
+    inputs: Iterator[Inputs]
     constants: Constants
     compile: float
     compiled: jax.stages.Compiled
@@ -82,7 +91,7 @@ def prepare(run: Run) -> Stepping:
     return ready
 
 
-def _begin(run: Run) -> tuple[TrainStep, TrainState, Iterator[Any], Constants]:
+def _begin(run: Run) -> tuple[TrainStep, TrainState, Iterator[Inputs], Constants]:
     """The step, the first state, batches without end, and the constants."""
     graphdef, params = fresh_student(run)
     optimizer, mesh = make_optimizer(run.train), make_mesh(1)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -49,7 +49,7 @@ def seconds_of(name: str, seconds: Sequence[float], **of: int) -> Row:
 
 
 def repeated(
-    call: Callable[[], Any], repeats: int = FEWEST, *, warm_up: int = 1
+    call: Callable[[], object], repeats: int = FEWEST, *, warm_up: int = 1
 ) -> tuple[list[float], list[float]]:
     """Seconds of the calls that warm up, of which the first compiles, and of those that count.
 

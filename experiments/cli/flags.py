@@ -80,7 +80,7 @@ class _OptionParser(flags.ArgumentParser):
         self.field = field
         self.kind = kind
 
-    def parse(self, argument: Any) -> Any:
+    def parse(self, argument: object) -> object:
         """Returns the value; a default that is no text is passed on as it is.
 
         Raises:
@@ -171,7 +171,7 @@ def parse(argv: Sequence[str], groups: Sequence[Group]) -> Parsed:
     )
 
 
-def as_dict(groups: Sequence[Group], configs: Mapping[type, object]) -> dict[str, Any]:
+def as_dict(groups: Sequence[Group], configs: Mapping[type, object]) -> dict[str, object]:
     """Every option's value by its flag's name, as JSON has it (a tuple is a list).
 
     Options without a flag are included: a run depends on them too.

@@ -15,6 +15,10 @@ from prmkd_jax.common.options import expected
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
+Element = int | float | bool | str
+Value = Element | tuple[Element, ...] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """The type of a flag: one `element` or a tuple of them, and whether None is a value."""
@@ -40,7 +44,7 @@ def kind_of(annotation: Any) -> Kind:
     return Kind(element, many, optional)
 
 
-def to_value(text: str, kind: Kind) -> Any:
+def to_value(text: str, kind: Kind) -> Value:
     """Reads a flag's text.
 
     Raises:
@@ -56,7 +60,7 @@ def to_value(text: str, kind: Kind) -> Any:
     return _element(text, kind.element)
 
 
-def _element(text: str, element: type) -> Any:
+def _element(text: str, element: type) -> Element:
     if element is bool:
         return flags.BooleanParser().parse(text)
     # A flagfile has no quoting: such a text could not be written down for a later run.

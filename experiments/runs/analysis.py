@@ -44,7 +44,7 @@ def analysis_files(name: str, figures: Sequence[str]) -> list[str]:
 def analyse(
     call: Call,
     name: str,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     figures: Sequence[str],
     find: Callable[[], Found],
 ) -> None:

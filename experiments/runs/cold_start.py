@@ -6,7 +6,7 @@ Nothing is trained: it reads the results and ranks that a finished `train` or st
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,6 +33,25 @@ KINDS = {
 }
 
 
+class GainRow(TypedDict):
+    """A `SegmentGain` with what is compared, in which study, by which metric and kind."""
+
+    study: str
+    variant: str
+    reference: str
+    metric: str
+    kind: str
+    segment: str
+    instances: int
+    base: float
+    other: float
+    change: float | None
+    change_interval: tuple[float, float] | None
+    difference_interval: tuple[float, float]
+    p: float
+    p_holm: float
+
+
 def run(call: Call) -> None:
     """Compares every variant of the folder's studies with its reference, segment by segment."""
     output = Path(call.settings.run.output_dir)
@@ -54,7 +73,7 @@ def find(task: Task, output: Path, studies: Sequence[StudyFiles]) -> Found:
         UserError: a study is of other data or another split, or nothing in it is compared.
     """
     kinds = segments_of(task)
-    rows: list[dict[str, Any]] = []
+    rows: list[GainRow] = []
     for files in studies:
         results = cast(Results, read_versioned(output / files.results))
         with complete(output / files.results):
@@ -92,7 +111,7 @@ def segments_of(task: Task) -> dict[str, list[Segment]]:
 
 def study_rows(
     results: Results, ranks: Mapping[str, np.ndarray], kinds: Mapping[str, Sequence[Segment]]
-) -> list[dict[str, Any]]:
+) -> list[GainRow]:
     """One row a compared variant, metric, kind and segment; Holm's correction within a kind."""
     seeds = {
         variant["name"]: np.stack(
@@ -101,24 +120,29 @@ def study_rows(
         for variant in results["variants"]
     }
     labels = {variant["name"]: variant["label"] for variant in results["variants"]}
-    rows = []
+    rows: list[GainRow] = []
     for variant in results["variants"]:
         reference = variant["reference"]
         if reference is None:
             continue
-        shared = {
-            "study": results["study"]["name"],
-            "variant": variant["label"],
-            "reference": labels[reference],
-        }
         for metric in METRICS:
             for kind, segments in kinds.items():
                 gains = segment_gains(seeds[reference], seeds[variant["name"]], segments, metric)
-                rows += [{**shared, "metric": metric, "kind": kind, **g._asdict()} for g in gains]
+                rows += [
+                    GainRow(
+                        study=results["study"]["name"],
+                        variant=variant["label"],
+                        reference=labels[reference],
+                        metric=metric,
+                        kind=kind,
+                        **gain._asdict(),
+                    )
+                    for gain in gains
+                ]
     return rows
 
 
-def markdown(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def markdown(name: str, rows: Sequence[GainRow]) -> str:
     """One table a pair of variants."""
     words = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
     lines = [
@@ -137,7 +161,7 @@ def markdown(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: GainRow) -> str:
     low, high = row["difference_interval"]
     segment = "all" if row["kind"] == "all" else f"{row['kind']} {row['segment']}"
     cells = [row["metric"], segment, f"{row['instances']:,}"]
@@ -146,7 +170,7 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _sketch(rows: Sequence[Mapping[str, Any]]) -> Sketch:
+def _sketch(rows: Sequence[GainRow]) -> Sketch:
     """The difference in every segment with its interval, of the last compared variant."""
     last = (rows[-1]["study"], rows[-1]["variant"])
     shown = [r for r in rows if (r["study"], r["variant"]) == last and r["metric"] == SHOWN]

@@ -5,16 +5,17 @@ In `--output_dir`: `train`'s results and times say what training costs and gives
 machines without saying so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypedDict, cast
 
 from matplotlib.axes import Axes
 
 from experiments.cli.command import Call
+from experiments.reporting.costs import ServeCosts
 from experiments.reporting.paper import paper_costs
 from experiments.reporting.plotting import COLOURS, Sketch
-from experiments.reporting.results import Results, Timing
+from experiments.reporting.results import Metrics, Results, Timing
 from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import MISSING, decimals, lookup, seconds
 from experiments.runs.analysis import Found, analyse
@@ -26,6 +27,25 @@ from prmkd_jax.common.files import file_digest, read_json
 BENCH = "bench-serve.json"
 STUDENTS = {"base": "plain student", "distilled": "distilled student"}
 """Kind of a variant → its name in the benchmark."""
+
+Cost = Literal["epoch_seconds", "bytes_held", "p50_ms"]
+COSTS: tuple[Cost, ...] = ("epoch_seconds", "bytes_held", "p50_ms")
+"""What Table 4 compares, in its order."""
+
+
+class ModelCosts(TypedDict):
+    """A model and one way of having the items' vectors; `paper` is its row of Table 4."""
+
+    model: str
+    kind: str
+    item_vectors: str
+    items: int
+    batch: int
+    epoch_seconds: float | None
+    bytes_held: int
+    p50_ms: float
+    test: Metrics
+    paper: tuple[float, float, float] | None
 
 
 def run(call: Call) -> None:
@@ -41,7 +61,7 @@ def run(call: Call) -> None:
             )
     results = cast(Results, read_versioned(files[0]))
     timing = cast(Timing, read_results(files[1]))
-    measured = read_json(files[2])
+    measured = cast(ServeCosts, read_json(files[2]))
     identity = {"files": {path.name: file_digest(path) for path in files}}
     with complete(files[2]):
         analyse(
@@ -49,7 +69,7 @@ def run(call: Call) -> None:
         )
 
 
-def find(results: Results, timing: Timing, measured: Mapping[str, Any]) -> Found:
+def find(results: Results, timing: Timing, measured: ServeCosts) -> Found:
     """The table and the bubbles.
 
     Args:
@@ -70,9 +90,7 @@ def find(results: Results, timing: Timing, measured: Mapping[str, Any]) -> Found
     return Found(content, text, {"efficiency": _sketch(rows)})
 
 
-def model_rows(
-    results: Results, timing: Timing, measured: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def model_rows(results: Results, timing: Timing, measured: ServeCosts) -> list[ModelCosts]:
     """One row a model and way of having the items' vectors; the plain student first.
 
     The smallest catalogue and the largest batch that were measured: closest to the data set's own
@@ -88,7 +106,7 @@ def model_rows(
         if kind in tested
     ]
     models += [(t["label"], t["label"], "teacher", t["test"]) for t in results["teachers"].values()]
-    rows = []
+    rows: list[ModelCosts] = []
     for name, label, kind, test in models:
         for sizes in measured["models"]:
             if (sizes["model"], sizes["items"]) != (name, items):
@@ -130,7 +148,7 @@ def _epoch_seconds(results: Results, timing: Timing) -> dict[str, float]:
     return {label: value for label, value in found.items() if value is not None}
 
 
-def markdown(name: str, rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
+def markdown(name: str, rows: Sequence[ModelCosts], measured: ServeCosts) -> str:
     """Table 4 with ours and the paper's, in times the plain student's."""
     base = rows[0]
     processor = measured["environment"].get("processor", MISSING)
@@ -146,20 +164,20 @@ def markdown(name: str, rows: Sequence[Mapping[str, Any]], measured: Mapping[str
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        keys = ("epoch_seconds", "bytes_held", "p50_ms")
-        times = [_times(row, base, key, place) for place, key in enumerate(keys)]
+        times = [_times(row, base, key, place) for place, key in enumerate(COSTS)]
         cells = [row["model"], row["item_vectors"], *times, seconds(row["epoch_seconds"])]
         cells += [f"{row['bytes_held'] / 1e6:,.1f}", f"{row['p50_ms']:,.1f}"]
         lines.append(f"| {' | '.join([*cells, decimals(row['test'][SHOWN])])} |")
     return "\n".join(lines) + "\n"
 
 
-def _times(row: Mapping[str, Any], base: Mapping[str, Any], key: str, place: int) -> str:
-    ours = f"{row[key] / base[key]:.2f}×" if row[key] and base[key] else MISSING
+def _times(row: ModelCosts, base: ModelCosts, key: Cost, place: int) -> str:
+    own, plain = row[key], base[key]
+    ours = f"{own / plain:.2f}×" if own and plain else MISSING
     return ours if row["paper"] is None else f"{ours} ({row['paper'][place]:.1f}×)"
 
 
-def _sketch(rows: Sequence[Mapping[str, Any]]) -> Sketch:
+def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
     """Quality over the time of a batch; areas are memory, hollow ones make vectors anew."""
     largest = max(row["bytes_held"] for row in rows)
 

@@ -1,7 +1,6 @@
 """What the other processes do where several train together: the trainings, and no file."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 
@@ -62,5 +61,5 @@ def _train(plan: PlannedRun, place: Place, seed: int, reporter: Reporter) -> Non
     )
 
 
-def _nothing(event: Mapping[str, Any]) -> None:
+def _nothing(event: Mapping[str, object]) -> None:
     """The log is the first process's."""

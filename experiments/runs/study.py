@@ -182,13 +182,13 @@ def _require_one_task(plans: Plans) -> None:
             )
 
 
-def study_identity(plans: Plans) -> dict[str, Any]:
+def study_identity(plans: Plans) -> dict[str, object]:
     """The names of the variants, and what each depends on."""
     identities = {variant.name: run_identity_with_seeds(plan) for variant, plan in plans.items()}
     return {"settings": {"variants": list(identities)}, "variants": identities}
 
 
-def run_identity_with_seeds(plan: PlannedRun) -> dict[str, Any]:
+def run_identity_with_seeds(plan: PlannedRun) -> dict[str, object]:
     """What a run depends on, the seeds included."""
     identity = dict(plan.identity)
     identity["settings"] = {**identity["settings"], "seeds": list(plan.seeds)}

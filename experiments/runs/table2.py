@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from matplotlib.axes import Axes
 
@@ -31,6 +31,16 @@ REASONS = {
     "are fewer",
 }
 """Why a data set of this name may differ."""
+
+
+class Row(TypedDict):
+    """A data set: our statistics and the paper's by column, whether they agree, and why not."""
+
+    name: str
+    ours: Mapping[str, float]
+    paper: Mapping[str, float] | None
+    same: Mapping[str, bool] | None
+    why: str
 
 
 def run(call: Call) -> None:
@@ -76,13 +86,13 @@ def find(data: Mapping[str, Mapping[str, Any]]) -> Found:
     )
 
 
-def row(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def row(name: str, data: Mapping[str, Any]) -> Row:
     """One data set: ours, the paper's, whether they agree, and why not."""
     ours = {column: data[column] for column in COLUMNS}
     ours["sparsity"] *= 100
     if name not in TABLE2:
         return {"name": name, "ours": ours, "paper": None, "same": None, "why": "not in the paper"}
-    paper = dict(zip(COLUMNS, TABLE2[name], strict=True))
+    paper: dict[str, float] = dict(zip(COLUMNS, TABLE2[name], strict=True))
     same = {
         column: bool(abs(ours[column] - paper[column]) <= _WITHIN.get(column, 0))
         for column in COLUMNS
@@ -104,7 +114,7 @@ def own_contradictions() -> list[str]:
     return found
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
+def markdown(rows: Sequence[Row], missing: Sequence[str]) -> str:
     """The table, and what it says of the paper's."""
     lines = [
         "Statistics of the data sets; in brackets the paper's Table 2, ✓ where it agrees to its "
@@ -124,12 +134,12 @@ def markdown(rows: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> str:
     return "\n".join([*lines, *(f"- {line}" for line in own_contradictions())]) + "\n"
 
 
-def _cell(each: Mapping[str, Any], column: str) -> str:
+def _cell(each: Row, column: str) -> str:
     ours = _digits(column, each["ours"][column])
-    if each["paper"] is None:
+    paper, same = each["paper"], each["same"]
+    if paper is None or same is None:
         return ours
-    mark = "✓" if each["same"][column] else "≠"
-    return f"{ours} ({_digits(column, each['paper'][column])} {mark})"
+    return f"{ours} ({_digits(column, paper[column])} {'✓' if same[column] else '≠'})"
 
 
 def _digits(column: str, value: float) -> str:
@@ -138,7 +148,7 @@ def _digits(column: str, value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _sketch(rows: Sequence[Mapping[str, Any]]) -> Sketch:
+def _sketch(rows: Sequence[Row]) -> Sketch:
     """Interactions of every data set, ours and the paper's."""
     bars = []
     for each in rows:

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict, as_flagfile, parse
@@ -54,7 +53,7 @@ def parse_variants(call: Call) -> dict[Variant, Mapping[type, object]]:
     }
 
 
-def _identity(plans: Plans) -> dict[str, Any]:
+def _identity(plans: Plans) -> dict[str, object]:
     """That of the distilled run, on which the plain one depends in part."""
     return run_identity_with_seeds(list(plans.values())[-1])
 

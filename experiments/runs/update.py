@@ -156,7 +156,7 @@ def _with_vanished(yesterday: Yesterday, found: Changes, task: Task, settings: S
     return make_task(dataset, settings.data.split, settings.data.cuts)
 
 
-def _identity(update: _Update) -> dict[str, Any]:
+def _identity(update: _Update) -> dict[str, object]:
     identities = {}
     for name, plan in update.plans.items():
         settings = {**plan.identity["settings"], "seeds": list(plan.seeds)}
@@ -187,7 +187,7 @@ def _files(update: _Update) -> list[str]:
     return files
 
 
-def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, Any]:
+def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, object]:
     """Teachers, the map, both trainings, and what they are worth."""
     plan, reporter = update.plan, call.reporter
     log = logger(output / LOG)
@@ -232,7 +232,7 @@ def _mapped(update: _Update, teachers: list[ReadyTeacher]) -> Mapped:
     return map_items(update.yesterday.exported, update.changes, plan.task.dataset, vectors)
 
 
-def _described(update: _Update, mapped: Mapped) -> dict[str, Any]:
+def _described(update: _Update, mapped: Mapped) -> dict[str, object]:
     """What has changed and how rows were made, as JSON content."""
     found, options = update.changes, update.options
     return {
@@ -256,7 +256,7 @@ def _described(update: _Update, mapped: Mapped) -> dict[str, Any]:
 
 def _models(
     update: _Update, mapped: Mapped, runs: Mapping[str, FinishedRun], map_seconds: float
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Metrics on today's test part, on all targets and apart by whether yesterday knew them."""
     task, exported = update.plan.task, update.yesterday.exported
     test = task.split.test
@@ -293,7 +293,7 @@ def _validated(finished: FinishedRun) -> float:
     return float(np.mean(taken))
 
 
-def _parts(seeds: list[np.ndarray], known: np.ndarray) -> dict[str, Any]:
+def _parts(seeds: list[np.ndarray], known: np.ndarray) -> dict[str, object]:
     """The mean over seeds of each metric: of all instances, of known and of new targets."""
     parts = {"test": np.ones_like(known), "known_targets": known, "new_targets": ~known}
     return {name: _mean(seeds, chosen) for name, chosen in parts.items()}

@@ -4,9 +4,7 @@ of the synthetic world.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from experiments.cli.settings import Settings
 from prmkd_jax.common.errors import UserError
@@ -15,6 +13,7 @@ from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain, synthetic_dataset
 from prmkd_jax.data.task import Task, make_task
+from prmkd_jax.serve.card import Card
 from prmkd_jax.serve.contents import read_options
 from prmkd_jax.students.registry import reads
 
@@ -51,7 +50,7 @@ def task_of(data: DataConfig) -> Task:
     return task
 
 
-def trained_data(card: Mapping[str, Any], path: Path, name: str, data_dir: str) -> DataConfig:
+def trained_data(card: Card, path: Path, name: str, data_dir: str) -> DataConfig:
     """How a data set is read for an exported student: the synthetic world at its size.
 
     Args:

@@ -1,7 +1,7 @@
 """What `export --explain` adds to an artefact: the teachers as the student's card names them."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,6 +14,7 @@ from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.serve.card import Card
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import MOST_FITTED, MOST_JUDGED, TeacherView, view_teacher
 from prmkd_jax.serve.exported import CARD, read_card
@@ -40,7 +41,7 @@ def teacher_views(config: ExportConfig) -> Explaining:
             none gives vectors.
     """
     card = read_card(Path(config.model))
-    keys: dict[str, str] = card["record"].get("teacher_keys", {})
+    keys = card["record"].get("teacher_keys", {})
     if not keys:
         raise UserError(
             f"--explain: found no teachers in {Path(config.model) / CARD}, expected a student that "
@@ -62,7 +63,7 @@ def teacher_views(config: ExportConfig) -> Explaining:
     )
 
 
-def _dataset(config: ExportConfig, card: dict[str, Any]) -> Dataset:
+def _dataset(config: ExportConfig, card: Card) -> Dataset:
     data = trained_data(card, Path(config.model) / CARD, config.dataset, config.data_dir)
     name = data.dataset
     if name == SYNTHETIC:

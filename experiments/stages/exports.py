@@ -95,7 +95,7 @@ def export(
     task: Task,
     facts: Facts,
     start: Start | None,
-    result: Mapping[str, Any],
+    result: Mapping[str, object],
 ) -> None:
     """Writes a trained student; with `--export_recbole` under RecBole's keys too.
 

@@ -62,7 +62,7 @@ _WORDS = {
 
 def run_identity(
     configs: Mapping[type, object], settings: Settings, task: Task, teachers: Sequence[Identity]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What one seed's runs depend on, but for the seed and the variant.
 
     A student alone depends on no teacher and no distillation.
@@ -106,7 +106,7 @@ def run_identity(
     return identity
 
 
-def _flags_read(configs: Mapping[type, object], settings: Settings) -> dict[str, Any]:
+def _flags_read(configs: Mapping[type, object], settings: Settings) -> dict[str, object]:
     """The flags on which a run's numbers may depend."""
     run = settings.run
     read = [

@@ -17,7 +17,7 @@ class TeacherProgress:
         title: str,
         reporter: Reporter,
         stage: Stage,
-        log: Callable[[dict[str, Any]], None] = lambda event: None,
+        log: Callable[[dict[str, object]], None] = lambda event: None,
     ):
         """Shows everything under one title.
 

@@ -98,7 +98,7 @@ class Record:
     parameters: int
     seeds: tuple[SeedResult, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The content of record.json."""
         return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
 
@@ -199,7 +199,7 @@ def complete(path: Path) -> Iterator[None]:
         ) from error
 
 
-def card_record(record: Record) -> dict[str, Any]:
+def card_record(record: Record) -> dict[str, object]:
     """What an exported student's card tells of one seed: no path, no clock.
 
     Args:
@@ -231,7 +231,7 @@ def card_record(record: Record) -> dict[str, Any]:
     }
 
 
-def describe_data(task: Task) -> dict[str, Any]:
+def describe_data(task: Task) -> dict[str, object]:
     """Table 2's statistics, how many test targets no student can learn of, and the data sheet."""
     dataset = task.dataset
     trained = task.training_counts > 0
@@ -244,7 +244,7 @@ def describe_data(task: Task) -> dict[str, Any]:
     }
 
 
-def describe_split(task: Task, settings: Settings) -> dict[str, Any]:
+def describe_split(task: Task, settings: Settings) -> dict[str, object]:
     """How the task was divided: name, cuts, digest, and the instances of each part."""
     data = settings.data
     return {
@@ -258,7 +258,7 @@ def describe_split(task: Task, settings: Settings) -> dict[str, Any]:
     }
 
 
-def describe_teacher(label: str, card: Mapping[str, Any]) -> dict[str, Any]:
+def describe_teacher(label: str, card: Mapping[str, object]) -> dict[str, object]:
     """A teacher's entry, out of its card; the clock stays outside.
 
     Args:

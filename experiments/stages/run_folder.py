@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from experiments.stages.identity import first_difference
 from prmkd_jax.common.cache import held
@@ -24,6 +24,14 @@ from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 MANIFEST = "run.json"
 # What Orbax writes: a folder an epoch, and one with a longer name while it is being written.
 _STATE = re.compile(r"epoch_\d+(\..*)?")
+
+
+class Manifest(TypedDict):
+    """The list of a run's files, with what the run depends on, as JSON has it."""
+
+    identity: Mapping[str, object]
+    files: list[str]
+    finished: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +61,7 @@ class RunFolder:
 
 def examine(
     path: Path,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     files: Sequence[str],
     *,
     overwrite: bool,
@@ -156,7 +164,7 @@ def _text(path: Path) -> str | None:
     return None
 
 
-def _read_manifest(path: Path, flag: str) -> dict[str, Any] | None:
+def _read_manifest(path: Path, flag: str) -> Manifest | None:
     """What the manifest says; None where there is none.
 
     Raises:
@@ -164,7 +172,9 @@ def _read_manifest(path: Path, flag: str) -> dict[str, Any] | None:
     """
     try:
         content = read_sealed_json(path)
-        found = {key: content[key] for key in ("identity", "files", "finished")}
+        found = Manifest(
+            identity=content["identity"], files=content["files"], finished=content["finished"]
+        )
         outside = [name for name in found["files"] if not _is_inside(name)]
         if outside or not isinstance(found["identity"], dict):
             raise ValueError(outside)

@@ -14,7 +14,10 @@ SECONDS = "timing.json"
 
 
 def write_seconds(
-    folder: Path, seed: int, epochs: Sequence[Mapping[str, float]], cards: Mapping[str, Any]
+    folder: Path,
+    seed: int,
+    epochs: Sequence[Mapping[str, float]],
+    cards: Mapping[str, Mapping[str, object]],
 ) -> None:
     """Adds a seed to timing.json.
 

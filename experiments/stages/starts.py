@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def has_texts(settings: Settings, task: Task) -> bool:
     return bool(settings.teachers.text.text_features) or any(text.strip() for text in sentences)
 
 
-def item_start_identity(settings: Settings, task: Task) -> dict[str, Any]:
+def item_start_identity(settings: Settings, task: Task) -> dict[str, object]:
     """What the vectors depend on besides data and teachers; empty where nothing else is read."""
     if _asked(settings).source != "text":
         return {}

@@ -32,12 +32,12 @@ from prmkd_jax.train.rows import check_lazy
 from prmkd_jax.train.run import Fitted, Params, Run
 from prmkd_jax.train.stored import MOST_BFLOAT16, stored_dtype
 
-Log = Callable[[dict[str, Any]], None]
+Log = Callable[[dict[str, object]], None]
 Watch = Callable[[dict[str, Any]], None]
 """Told every epoch's record; what it raises ends the training."""
 
 
-def unwatched(record: dict[str, Any]) -> None:
+def unwatched(record: Mapping[str, object]) -> None:
     """Lets every training end by itself."""
 
 
@@ -88,7 +88,7 @@ class Place:
 def logger(path: Path) -> Log:
     """Adds events to a file of JSON lines, each with the time."""
 
-    def log(event: dict[str, Any]) -> None:
+    def log(event: dict[str, object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         append_json_line(path, {"time": time.time(), **event})
 
@@ -176,7 +176,7 @@ def train_student(
     reporter: Reporter,
     log: Log,
     *,
-    flags: Mapping[str, Any],
+    flags: Mapping[str, object],
     start: Params | None = None,
     items: ItemStart | None = None,
     rank_test: bool = True,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from prmkd_jax.common.files import require_place, writing_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
+from prmkd_jax.serve.card import Card, CardRecord
 from prmkd_jax.serve.contents import read_options, require_same_ids
 from prmkd_jax.serve.exported import CARD, IDS, Exported, read_card, read_exported
 from prmkd_jax.serve.knowledge import Knowledge, joint_scores, joint_vectors, knowledge
@@ -53,7 +53,7 @@ def run(call: Call) -> None:
     call.reporter.say(f"{folder}: {what} of {names}, for --precomputed_folder={folder}")
 
 
-def _task(config: TeachConfig, cards: Mapping[Path, Mapping[str, Any]]) -> Task:
+def _task(config: TeachConfig, cards: Mapping[Path, Card]) -> Task:
     """The data and the split that all students were trained on.
 
     Raises:
@@ -83,7 +83,7 @@ def _task(config: TeachConfig, cards: Mapping[Path, Mapping[str, Any]]) -> Task:
     return task
 
 
-def _require_unseen(path: Path, record: Mapping[str, Any]) -> None:
+def _require_unseen(path: Path, record: CardRecord) -> None:
     """Refuses a student that may have trained on what it will be asked about.
 
     Raises:
@@ -103,7 +103,7 @@ def _require_unseen(path: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _is_made(folder: Path, made_of: Mapping[str, Any]) -> bool:
+def _is_made(folder: Path, made_of: Mapping[str, object]) -> bool:
     """Whether the folder holds what is asked for.
 
     Raises:

@@ -156,7 +156,7 @@ def same_vectors(items: Float32[np.ndarray, "items d"]) -> Bool[np.ndarray, " it
     return count[group.reshape(-1)] > 1
 
 
-def _manifest(found: Identity, task: Task) -> dict[str, Any]:
+def _manifest(found: Identity, task: Task) -> dict[str, object]:
     """What a folder's vectors are, as their manifest says."""
     return {
         "teacher": found.name,

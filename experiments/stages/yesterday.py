@@ -45,6 +45,6 @@ def completed(call: Call) -> Call:
     )
 
 
-def _is_another(call: Call, name: str) -> bool:
+def _is_another(call: Call, name: object) -> bool:
     """Whether the flags ask for another student, which the body refuses."""
     return "student" in call.given and call.config(StudentConfig).student != name

@@ -20,7 +20,6 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from prmkd_jax.common.errors import UserError
 
@@ -174,7 +173,7 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> object:
     """A JSON value.
 
     Raises:
@@ -186,7 +185,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("its lists are nested too deeply") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> object:
     """The JSON value in a regular file.
 
     Raises:

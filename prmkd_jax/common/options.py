@@ -8,16 +8,16 @@ declarations, so a value is described, checked and refused in one place.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from prmkd_jax.common.errors import UserError
 
 
 def option(
-    default: Any,
+    default: object,
     help: str,
     *,
-    choices: Sequence[Any] = (),
+    choices: Sequence[object] = (),
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -98,7 +98,7 @@ def validate(config: Any) -> None:
             )
 
 
-def excess(value: Any, field: dataclasses.Field) -> str:
+def excess(value: object, field: dataclasses.Field) -> str:
     """What an error adds where a number is within the declared bounds, but of an absurd size."""
     elements = value if isinstance(value, tuple) else (value,)
     if any(_is_number(one) and math.isfinite(one) and not _sane(one, field) for one in elements):
@@ -107,7 +107,7 @@ def excess(value: Any, field: dataclasses.Field) -> str:
     return ""
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -118,7 +118,7 @@ def _sane(value: float, field: dataclasses.Field) -> bool:
     return field.metadata["bounds"]["high"] is not None or abs(value) <= LARGEST_COUNT
 
 
-def allowed(value: Any, field: dataclasses.Field) -> bool:
+def allowed(value: object, field: dataclasses.Field) -> bool:
     """Whether a value (every element, for a tuple) lies within a field's declaration.
 
     None always does: the annotation says where it may stand. nan and infinity never do, nor

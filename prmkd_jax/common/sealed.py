@@ -59,7 +59,7 @@ def read_sealed(path: Path) -> bytes:
     return bytes(body)
 
 
-def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_sealed_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes a JSON object with the digest of its entries."""
     # As JSON has it, so that it equals what is read back.
     entries = json.loads(json.dumps(content))

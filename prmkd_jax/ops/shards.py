@@ -6,7 +6,7 @@ of rows runs on each device over its own, and only the results cross.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def shards() -> int:
     return dict(jax.sharding.get_abstract_mesh().shape).get(MODEL, 1)
 
 
-def place(tree: TreeT, shardings: Any) -> TreeT:
+def place(tree: TreeT, shardings: object) -> TreeT:
     """Puts arrays on devices; of those of several processes each fills its own.
 
     Args:
@@ -39,7 +39,7 @@ def place(tree: TreeT, shardings: Any) -> TreeT:
     if all(each.is_fully_addressable for each in jax.tree.leaves(shardings)):
         return jax.device_put(tree, shardings)
 
-    def put(sharding: Sharding, part: Any) -> Any:
+    def put(sharding: Sharding, part: object) -> object:
         return jax.tree.map(lambda array: _own_share(sharding, array), part)
 
     return jax.tree.map(put, shardings, tree)
@@ -53,7 +53,7 @@ def whole(tree: TreeT) -> TreeT:
 def here(tree: TreeT) -> TreeT:
     """Arrays of which every device has all: this process's own ones, that need no other process."""
 
-    def own(array: Any) -> Any:
+    def own(array: Array) -> Array:
         shared = isinstance(array, jax.Array) and not array.is_fully_addressable
         return array.addressable_data(0) if shared else array
 
@@ -76,16 +76,15 @@ def on_each_device(tree: TreeT) -> TreeT:
     return jax.lax.with_sharding_constraint(tree, PartitionSpec()) if shards() > 1 else tree
 
 
-def _own_share(sharding: Sharding, array: Any) -> Array:
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        if array.sharding.is_equivalent_to(sharding, array.ndim):
-            return array
-        array = _complete(array)
-    host = np.asarray(array)
+def _own_share(sharding: Sharding, array: Array) -> Array:
+    shared = isinstance(array, jax.Array) and not array.is_fully_addressable
+    if shared and array.sharding.is_equivalent_to(sharding, array.ndim):
+        return array
+    host = _complete(array)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def _complete(array: Any) -> np.ndarray:
+def _complete(array: Array) -> np.ndarray:
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):

@@ -238,7 +238,7 @@ def _part_name(number: int, suffix: str) -> str:
     return f"part-{number:06d}{suffix}"
 
 
-def to_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+def to_lines(rows: Iterable[Mapping[str, object]]) -> str:
     """JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -25,6 +25,7 @@ from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest, read_json, write_json, write_text, writing_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve import explain
+from prmkd_jax.serve.card import Explained, Interface, Programs
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView
 from prmkd_jax.serve.exported import FILES, Exported, read_card, read_exported
@@ -86,7 +87,7 @@ def write_artifact(
         for name in config.formats:
             WRITERS[name](partial / name, program, inner_product)
             say(f"{folder / name}: written")
-        interface = {**_interface(program, config, inner_product), **explained}
+        interface: Interface = {**_interface(program, config, inner_product), **explained}
         write_json(partial / INTERFACE, interface)
         write_text(partial / "README.md", model_card(exported.card, interface))
         _write_manifest(partial)
@@ -156,15 +157,13 @@ def is_inner_product(program: Program, check: Mapping[str, np.ndarray]) -> bool:
     return close(vectors @ table.T, np.asarray(scores))
 
 
-def _explained(config: ExportConfig, teachers: Sequence[TeacherView]) -> dict[str, Any]:
+def _explained(config: ExportConfig, teachers: Sequence[TeacherView]) -> Explained:
     """What an artefact tells of others than the student, as its interface says it."""
     plain = read_card(Path(config.plain))["digest"] if config.plain else None
     return {"explains": [view.name for view in teachers], "plain_digest": plain}
 
 
-def _is_made(
-    folder: Path, model_digest: str, config: ExportConfig, explained: Mapping[str, Any]
-) -> bool:
+def _is_made(folder: Path, model_digest: str, config: ExportConfig, explained: Explained) -> bool:
     """Whether the same command has made the artefact that is there."""
     if config.overwrite or not (folder / MANIFEST).is_file():
         return False
@@ -241,7 +240,7 @@ def _check_arrays(program: Program) -> dict[str, np.ndarray]:
     return {**inputs, "items": items, "scores": scores, "vectors": vectors}
 
 
-def _interface(program: Program, config: ExportConfig, inner_product: bool) -> dict[str, Any]:
+def _interface(program: Program, config: ExportConfig, inner_product: bool) -> Programs:
     exported = program.exported
     return {
         "format": FORMAT,
@@ -282,7 +281,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, object]:
     try:
         content = read_json(path)
     except (OSError, ValueError):

@@ -13,6 +13,7 @@ import numpy as np
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
+from prmkd_jax.serve.card import CardFacts
 from prmkd_jax.students.config import StudentConfig
 
 # More rows than any table has: JAX counts them in 32 bits.
@@ -73,7 +74,7 @@ _CARD: dict[str, Check] = {
 }
 
 
-def require_card(path: Path, card: Mapping[str, Any]) -> None:
+def require_card(path: Path, card: Mapping[str, object]) -> None:
     """Refuses a card in which something is missing or of another type.
 
     Raises:
@@ -86,7 +87,7 @@ def require_card(path: Path, card: Mapping[str, Any]) -> None:
         _require(path, name, right(value), value, wanted)
 
 
-def read_config(path: Path, values: Mapping[str, Any]) -> StudentConfig:
+def read_config(path: Path, values: Mapping[str, object]) -> StudentConfig:
     """The student's options; unknown ones are passed over, missing ones have their defaults.
 
     Raises:
@@ -95,7 +96,9 @@ def read_config(path: Path, values: Mapping[str, Any]) -> StudentConfig:
     return read_options(path, "config", values, StudentConfig)
 
 
-def read_options(path: Path, place: str, values: Mapping[str, Any], kind: type[Config]) -> Config:
+def read_options(
+    path: Path, place: str, values: Mapping[str, object], kind: type[Config]
+) -> Config:
     """Options as a card holds them: unknown ones are passed over, missing ones have their defaults.
 
     Args:
@@ -129,7 +132,7 @@ def read_options(path: Path, place: str, values: Mapping[str, Any], kind: type[C
         raise UserError(f"{path}: {place}.{str(error).removeprefix('--')}") from None
 
 
-def require_ids(path: Path, ids: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def require_ids(path: Path, ids: Mapping[str, object], facts: CardFacts) -> None:
     """Refuses lists of ids, titles or words that aren't texts, or of another length.
 
     Raises:

@@ -14,7 +14,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -34,6 +34,7 @@ from prmkd_jax.common.files import (
 from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.packing import PackedRows
+from prmkd_jax.serve.card import Card, CardFacts
 from prmkd_jax.serve.contents import (
     read_config,
     require_card,
@@ -103,7 +104,7 @@ class Exported:
     item_ids: tuple[str, ...]
     user_ids: tuple[str, ...] | None
     titles: tuple[str, ...] | None
-    card: Mapping[str, Any]
+    card: Card
 
 
 def export_student(
@@ -112,7 +113,7 @@ def export_student(
     config: StudentConfig,
     facts: Facts,
     dataset: Dataset,
-    record: Mapping[str, Any] | None = None,
+    record: Mapping[str, object] | None = None,
 ) -> None:
     """Writes a student; its card comes last: without one there is no student.
 
@@ -148,7 +149,7 @@ def export_student(
         (folder / RECBOLE_FILE).unlink(missing_ok=True)
 
 
-def _card(config: StudentConfig, facts: Facts, dataset: Dataset) -> dict[str, Any]:
+def _card(config: StudentConfig, facts: Facts, dataset: Dataset) -> dict[str, object]:
     """Which student of which data it is."""
     return {
         "format": FORMAT,
@@ -222,7 +223,7 @@ def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Data
     return unflatten_params(weights, like)
 
 
-def require_config(card: Mapping[str, Any], config: StudentConfig, folder: Path) -> None:
+def require_config(card: Card, config: StudentConfig, folder: Path) -> None:
     """Refuses settings under which the same weights would mean another model.
 
     Args:
@@ -242,7 +243,7 @@ def require_config(card: Mapping[str, Any], config: StudentConfig, folder: Path)
             )
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> Card:
     """The card of an exported student.
 
     Raises:
@@ -259,7 +260,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     if card.get("digest") != content_digest(content):
         raise UserError(f"{path}: damaged: its content doesn't match its own SHA-256")
     require_card(path, card)
-    return card
+    return cast(Card, card)
 
 
 def _served_arrays(params: Params, config: StudentConfig, facts: Facts) -> dict[str, np.ndarray]:
@@ -284,7 +285,7 @@ def _fact_arrays(facts: Facts) -> dict[str, np.ndarray]:
 
 
 def _read_facts(
-    sizes: Mapping[str, Any], arrays: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
+    sizes: CardFacts, arrays: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
 ) -> Facts:
     second, window = None, sizes["window"]
     if sizes["second_items"] is not None:
@@ -302,7 +303,7 @@ def _read_facts(
 def _require_served(
     path: Path,
     arrays: Mapping[str, np.ndarray],
-    sizes: Mapping[str, Any],
+    sizes: CardFacts,
     names: Mapping[str, Sequence[str]],
 ) -> None:
     """Refuses tables that don't fit the sizes, and row numbers that point past them."""
@@ -317,7 +318,7 @@ def _require_served(
             require_places(path, arrays, f"{_FIELD}{name}", (items, None), bounds)
 
 
-def _read_config(folder: Path, card: Mapping[str, Any]) -> StudentConfig:
+def _read_config(folder: Path, card: Card) -> StudentConfig:
     values = dict(card["config"])
     if values.get("student") not in STUDENT_NAMES:
         named = card["class"].get("class", "")
@@ -362,7 +363,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _require_digest(folder: Path, card: Mapping[str, Any], name: str) -> None:
+def _require_digest(folder: Path, card: Card, name: str) -> None:
     path = folder / name
     if not path.is_file():
         raise UserError(f"{path}: missing, expected an exported student")

@@ -1,8 +1,9 @@
 """The model card of an artefact, as Markdown: what the student is, knows and can't do."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
+
+from prmkd_jax.serve.card import Card, CardRecord, CardSplit, Interface
 
 _LIMITS = """\
 - It ranks the items that it was trained with. A new item has no row, and an unknown one in a
@@ -12,14 +13,15 @@ _LIMITS = """\
 - Scores are raw logits: they order items for one user and mean nothing across users."""
 
 
-_PARTS = {
+_PARTS: dict[Literal["validation", "test", "test_masked"], str] = {
     "validation": "validation",
     "test": "test",
     "test_masked": "test without the history's items",
 }
+_OF_TEACHERS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
 
-def model_card(card: Mapping[str, Any], interface: Mapping[str, Any]) -> str:
+def model_card(card: Card, interface: Interface) -> str:
     """The text of README.md.
 
     Args:
@@ -60,14 +62,14 @@ def model_card(card: Mapping[str, Any], interface: Mapping[str, Any]) -> str:
         *_taught(record),
         *_learned(record),
         "## Settings",
-        _block({**card["config"], **record.get("settings", {})}),
+        _block({**card["config"], **(record.get("settings") or {})}),
         "## Limits",
         "\n".join([_LIMITS, *_remarks(record)]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def shown_label(card: Mapping[str, Any]) -> str:
+def shown_label(card: Card) -> str:
     """The student's name with how it was trained, as far as its card tells.
 
     >>> shown_label({"label": "SASRec", "record": {"method": {"label": "PRM-KD"}}})
@@ -79,19 +81,19 @@ def shown_label(card: Mapping[str, Any]) -> str:
     return card["label"] if method is None else f"{method['label']} ({card['label']})"
 
 
-def _figures(label: str, record: Mapping[str, Any]) -> list[str]:
+def _figures(label: str, record: CardRecord) -> list[str]:
     """A table of the metrics that the record holds: the student's, then each teacher's."""
     rows = [
-        (f"{label}, seed {record['seed']}, {part}", record[key])
+        (f"{label}, seed {record['seed']}, {part}", figures)
         for key, part in _PARTS.items()
-        if record.get(key)
+        if (figures := record.get(key))
     ]
-    for teacher in record.get("teachers", {}).values():
+    for teacher in (record.get("teachers") or {}).values():
         named = f"teacher {teacher['label']}, seed {teacher.get('seed', 0)}"
         rows += [
-            (f"{named}, {_PARTS[key]}", teacher[key])
-            for key in ("validation", "test")
-            if teacher.get(key)
+            (f"{named}, {_PARTS[key]}", figures)
+            for key in _OF_TEACHERS
+            if (figures := teacher.get(key))
         ]
     if not rows:
         return []
@@ -103,7 +105,7 @@ def _figures(label: str, record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _measured(split: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+def _measured(split: CardSplit, record: CardRecord) -> list[str]:
     """What the figures are measured on."""
     if not split:
         return []
@@ -114,7 +116,7 @@ def _measured(split: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _taught(record: Mapping[str, Any]) -> list[str]:
+def _taught(record: CardRecord) -> list[str]:
     """Who taught, with which weight."""
     teachers, weights = record.get("teachers") or {}, record.get("teacher_weights") or {}
     if not teachers:
@@ -128,7 +130,7 @@ def _taught(record: Mapping[str, Any]) -> list[str]:
     return ["## Teachers", "\n".join(lines)]
 
 
-def _learned(record: Mapping[str, Any]) -> list[str]:
+def _learned(record: CardRecord) -> list[str]:
     """The data's size."""
     data = record.get("data")
     if not data:
@@ -141,7 +143,7 @@ def _learned(record: Mapping[str, Any]) -> list[str]:
     return ["## Data", "\n".join(lines)]
 
 
-def _remarks(record: Mapping[str, Any]) -> list[str]:
+def _remarks(record: CardRecord) -> list[str]:
     """What the data sheet warned of."""
     return [
         f"- The data: {line['name']}: {line['number']}: {line['warning']}"

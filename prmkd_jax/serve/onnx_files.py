@@ -1,7 +1,6 @@
 """A student's two ONNX graphs: history → top k, and history → user vector."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -59,7 +58,7 @@ def vector_model(program: Program) -> onnx.ModelProto:
 
 
 def _vectors(
-    graph: Graph, program: Program, arrays: Mapping[str, Any], names: Mapping[str, str]
+    graph: Graph, program: Program, arrays: Mapping[str, np.ndarray], names: Mapping[str, str]
 ) -> str:
     """Declares the inputs and adds what makes user vectors of them."""
     graph.input("history", ["b", program.window or "h"])
@@ -86,7 +85,7 @@ def _asked(program: Program) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
     return jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct((batch,), np.int32)
 
 
-def _specs(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+def _specs(arrays: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in arrays.items()}
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.tree_util import KeyPath
 from jaxtyping import Bool, Float, Int32
 
 from prmkd_jax.common.errors import UserError
@@ -164,7 +165,7 @@ class Program:
     def _student(self, arrays: Arrays) -> Student:
         """The student with its parameters; those that nothing here reads are zero."""
 
-        def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Array:
+        def place(path: KeyPath, leaf: jax.ShapeDtypeStruct) -> Array:
             name = f"{_PARAMS}{jax.tree_util.keystr(path, simple=True, separator='.')}"
             return arrays[name] if name in arrays else jnp.zeros(leaf.shape, leaf.dtype)
 

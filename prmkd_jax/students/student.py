@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.tree_util import KeyPath
 from jaxtyping import Float, Int
 
 from prmkd_jax.common.errors import UserError
@@ -145,12 +146,12 @@ def served_parameters(student: str, params: Params) -> int:
     )
 
 
-def _named_leaves(params: Params) -> Iterator[tuple[str, Any]]:
+def _named_leaves(params: Params) -> Iterator[tuple[str, Array]]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         yield _dotted(path), leaf
 
 
-def _dotted(path: tuple[Any, ...]) -> str:
+def _dotted(path: KeyPath) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 

@@ -7,15 +7,17 @@ multiple of their number, and taken off again wherever the table is read.
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import KeyPath
 
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.shards import MODEL, ROWS, here, padded_rows, place, whole
 from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.student import Params
 
 TreeT = TypeVar("TreeT")
 
@@ -35,14 +37,14 @@ class Table(NamedTuple):
 Tables = tuple[Table, ...]
 
 
-def tables_of(params: Any, facts: Facts) -> Tables:
+def tables_of(params: Params, facts: Facts) -> Tables:
     """The parameters with as many rows as there are items, or users."""
     sizes = (facts.num_items, facts.num_users)
     named = ((_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params))
     return tuple(Table(name, len(x)) for name, x in named if x.ndim and len(x) in sizes)
 
 
-def is_table(path: Any, tables: Tables) -> int:
+def is_table(path: KeyPath, tables: Tables) -> int:
     """The rows of the table that a leaf is, or that a leaf is a moment of; 0 if there is none.
 
     Args:
@@ -59,7 +61,7 @@ def pad_tables(tree: TreeT, tables: Tables, count: int) -> TreeT:
     [1.0, 1.0, 1.0, 0.0]
     """
 
-    def pad(path: Any, leaf: Array) -> Array:
+    def pad(path: KeyPath, leaf: Array) -> Array:
         rows = is_table(path, tables)
         missing = padded_rows(rows, count) - len(leaf) if rows else 0
         if not missing:
@@ -74,7 +76,7 @@ def trim_tables(tree: TreeT, tables: Tables) -> TreeT:
     if not tables:
         return tree
 
-    def trim(path: Any, leaf: Array) -> Array:
+    def trim(path: KeyPath, leaf: Array) -> Array:
         rows = is_table(path, tables)
         return leaf[:rows] if rows and len(leaf) > rows else leaf
 
@@ -96,7 +98,7 @@ class Divided:
     def specs(self, tree: TreeT) -> TreeT:
         """Specs of parameters, or of a state with them: the tables' rows and moments divided."""
 
-        def spec(path: Any, leaf: Any) -> Any:
+        def spec(path: KeyPath, leaf: Array) -> PartitionSpec:
             return ROWS if is_table(path, self.tables) else PartitionSpec()
 
         return jax.tree_util.tree_map_with_path(spec, tree)
@@ -140,7 +142,7 @@ ONE_DEVICE = Divided()
 """Every table complete, on the default device."""
 
 
-def _name(path: Any) -> str:
+def _name(path: KeyPath) -> str:
     """The dictionaries' keys at a path's end: the parameter's dotted name, in a state too."""
     keys: list[str] = []
     for entry in reversed(path):

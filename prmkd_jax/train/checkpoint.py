@@ -17,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, flush, flush_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+from prmkd_jax.ops.arrays import Array
 
 TreeT = TypeVar("TreeT")
 
@@ -135,7 +136,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _wanted(leaf: Any) -> Any:
+def _wanted(leaf: Array) -> jax.ShapeDtypeStruct | np.ndarray:
     """How orbax is told where an array goes: NumPy's stay NumPy's."""
     if isinstance(leaf, np.ndarray):
         return leaf

@@ -17,6 +17,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch, TrainingBatches
 from prmkd_jax.evaluate.evaluator import LISTED, BestItems, Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.shards import MODEL, in_turn
 from prmkd_jax.students.student import served_parameters
 from prmkd_jax.students.tables import ONE_DEVICE, Divided
@@ -328,7 +329,7 @@ def _record(
     return record
 
 
-def _mean(values: list[Any], steps: list[StepMetrics]) -> np.ndarray:
+def _mean(values: list[Array], steps: list[StepMetrics]) -> np.ndarray:
     """The mean over the instances of steps, one value a step."""
     weights = np.array([step.num_instances for step in steps], dtype=float)
     return np.asarray(np.average(np.asarray(values, dtype=float), axis=0, weights=weights))

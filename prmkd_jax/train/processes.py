@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax._src import distributed
@@ -38,6 +38,8 @@ _START = 300
 _END = 60
 _LINE = b"error: another process has ended or can't be reached; the same command in all goes on\n"
 _NUMBERS = itertools.count()
+
+T = TypeVar("T")
 
 
 class Given(NamedTuple):
@@ -105,7 +107,7 @@ def writes() -> bool:
     return jax.process_index() == 0
 
 
-def the_first_says(value: Any) -> Any:
+def the_first_says(value: T) -> T:
     """The first process's value, in all of them.
 
     Args:
@@ -119,7 +121,11 @@ def the_first_says(value: Any) -> Any:
     return json.loads(_next())
 
 
-def lead(order: Mapping[str, Any]) -> None:
+# What a process gives that only hears: nothing of it counts.
+_NO_WORD: dict[str, Any] = {}
+
+
+def lead(order: Mapping[str, object]) -> None:
     """Tells the other processes what is trained next."""
     the_first_says({"order": order})
 
@@ -133,7 +139,7 @@ def leading() -> Iterator[None]:
 
 def orders() -> Iterator[dict[str, Any]]:
     """What the first process says is trained next, until it says that nothing is."""
-    while (order := the_first_says(None)["order"]) is not None:
+    while (order := the_first_says(_NO_WORD)["order"]) is not None:
         yield order
 
 

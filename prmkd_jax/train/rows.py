@@ -7,10 +7,11 @@ they are: neither their moments fade nor their weights, where dense Adam would m
 TensorFlow's LazyAdam and PyTorch's SparseAdam; the correction of the first steps counts all.)
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import KeyPath
 from jaxtyping import Int
 
 from prmkd_jax.common.errors import UserError
@@ -110,7 +111,7 @@ def take_rows(tree: TreeT, tables: Tables, ids: Int[Array, " M"]) -> TreeT:
         ids: from `needed_items`; rows at padding mean nothing.
     """
 
-    def take(path: Any, leaf: Array) -> Array:
+    def take(path: KeyPath, leaf: Array) -> Array:
         return leaf.at[ids].get(mode="clip") if _is_table(path, leaf, tables) else leaf
 
     return jax.tree_util.tree_map_with_path(take, tree)
@@ -126,7 +127,7 @@ def put_rows(tree: TreeT, rows: TreeT, tables: Tables, ids: Int[Array, " M"]) ->
         ids: as in `take_rows`.
     """
 
-    def put(path: Any, leaf: Array, part: Array) -> Array:
+    def put(path: KeyPath, leaf: Array, part: Array) -> Array:
         if not _is_table(path, leaf, tables):
             return part
         return leaf.at[ids].set(part, mode="drop", unique_indices=True, indices_are_sorted=True)
@@ -134,7 +135,7 @@ def put_rows(tree: TreeT, rows: TreeT, tables: Tables, ids: Int[Array, " M"]) ->
     return jax.tree_util.tree_map_with_path(put, tree, rows)
 
 
-def _is_table(path: Any, leaf: Array, tables: Tables) -> bool:
+def _is_table(path: KeyPath, leaf: Array, tables: Tables) -> bool:
     """Whether a leaf is a table, or the moments of one: its name ends with the parameter's."""
     name = f".{jax.tree_util.keystr(path, simple=True, separator='.')}"
     named = any(name.endswith(f".{table}") for table in tables.names)

@@ -8,7 +8,7 @@ any number of devices.
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.columns import Columns
 from prmkd_jax.ops import shards
+from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.shards import DATA, MODEL, ROWS, padded_rows
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.student import Params
@@ -117,7 +118,7 @@ def place_constants(mesh: Mesh, constants: Constants) -> Constants:
     if tables is None or count == 1:
         return place(mesh, constants, CONSTANTS)
 
-    def by_rows(array: Any) -> Any:
+    def by_rows(array: Array) -> Array:
         missing = padded_rows(len(array), count) - len(array)
         padded = jnp.pad(array, ((0, missing), (0, 0))) if missing else array
         return place(mesh, padded, ROWS)
@@ -127,7 +128,7 @@ def place_constants(mesh: Mesh, constants: Constants) -> Constants:
     return place(mesh, constants._replace(tables=None), CONSTANTS)._replace(tables=divided)
 
 
-def shardings(mesh: Mesh, specs: object) -> Any:
+def shardings(mesh: Mesh, specs: TreeT) -> TreeT:
     """The specs of a table entry as shardings on a mesh."""
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec),

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -170,12 +170,14 @@ def _users(batch: Batch) -> Int[Array, " B"]:
 
 
 def _divided_step(
-    train_step: Callable[..., Any], divided: Divided, distill_specs: Any
+    train_step: Callable[..., tuple[TrainState, StepMetrics]],
+    divided: Divided,
+    distill_specs: DistillBatch | None,
 ) -> TrainStep:
     """The step where tables are divided; state and constants come as they were placed."""
     assert divided.mesh is not None
 
-    def step(state: TrainState, *inputs: Any) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, *inputs: object) -> tuple[TrainState, StepMetrics]:
         with divided.tracing():
             state, metrics = train_step(state, *inputs)
             metrics = on_each_device(metrics)

@@ -13,7 +13,7 @@ would repeat the label.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -208,7 +208,7 @@ class NeighboursKind(Untuned):
         if _reads_texts(task, settings):
             texts_width(task.dataset, settings.text, cache)
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """The encoder of the texts, and what is chosen from."""
         encoder = None
         if _reads_texts(task, settings):

@@ -276,7 +276,7 @@ class OwnKind(Untuned):
     def _scores(self) -> bool:
         return callable(getattr(self.model_class, SCORES, None))
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """Class, package and version."""
         return dict(self.version)
 

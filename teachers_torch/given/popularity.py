@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +68,7 @@ class PopularityKind(Untuned):
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
         """Nothing can be missing."""
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """None."""
         return {}
 
@@ -102,7 +101,7 @@ class RecentKind(PopularityKind):
                 "--teachers=recent-popularity"
             )
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """The clock, which isn't part of the data's own fingerprint, and what is chosen from."""
         self.check(task, settings, Cache(Path()))
         times = np.asarray(task.dataset.interactions.timestamps)

@@ -1,7 +1,6 @@
 """A user's own recommender, given as files: two arrays of vectors, or ranked lists."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -197,7 +196,7 @@ class PrecomputedKind(Untuned):
         if isinstance(given, PrecomputedTeacher):
             given.require_half()
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """Content of the files, wherever they are, and how a product becomes a logit."""
         config = settings.get(PrecomputedConfig)
         content = content_digest(config)

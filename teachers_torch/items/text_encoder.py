@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ def load_encoder(encoder: str, pooling: str = "model") -> TextEncoder:
     return found
 
 
-def _with_cls(folder: str, model_kwargs: dict[str, Any]) -> "SentenceTransformer":
+def _with_cls(folder: str, model_kwargs: Mapping[str, object]) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -44,7 +43,7 @@ class RecformerKind:
         with seeded(0):
             build_model(load_start(config, settings.max_seq_len), config)
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """Configuration, and the content of initial weights and tokenizer."""
         config = configured(settings)
         found = dataclasses.asdict(config)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -109,7 +109,7 @@ def _is_weight(entry: tuple[object, object]) -> bool:
 
 
 def save_start(
-    model: Recformer, tokenizer: "PreTrainedTokenizerBase", card: dict[str, Any], folder: Path
+    model: Recformer, tokenizer: "PreTrainedTokenizerBase", card: dict[str, object], folder: Path
 ) -> None:
     """Writes a folder that `--init=recformer=<folder>` reads; complete or not at all.
 

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ def train(
     return course.best._replace(epochs=pretraining.max_epochs)
 
 
-def _event(course: _Course, accuracy: float, seconds: float) -> dict[str, Any]:
+def _event(course: _Course, accuracy: float, seconds: float) -> dict[str, object]:
     """A validation, as the log receives it."""
     return {
         "event": "validation",
@@ -163,7 +163,7 @@ def _event(course: _Course, accuracy: float, seconds: float) -> dict[str, Any]:
     }
 
 
-def _state(course: _Course, identity: str, parts: dict[str, Stateful]) -> dict[str, Any]:
+def _state(course: _Course, identity: str, parts: dict[str, Stateful]) -> dict[str, object]:
     """All that a pre-training goes on from."""
     return {
         "identity": identity,

@@ -201,7 +201,7 @@ def attributes(catalogue: Catalogue) -> dict[str, list[str]]:
     return found
 
 
-def _rules(tokenizer: Any) -> dict[str, Any]:
+def _rules(tokenizer: Any) -> dict[str, object]:
     """A tokenizer's rules and vocabulary, whatever name it came by and was used for so far."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     return {key: value for key, value in rules.items() if key not in ("truncation", "padding")}

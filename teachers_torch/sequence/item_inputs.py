@@ -87,11 +87,11 @@ def _text_and_image_widths(
     return [*_text_widths(dataset, settings, None, cache), images]
 
 
-def _text_identity(dataset: Dataset, settings: TeacherSettings) -> dict[str, Any]:
+def _text_identity(dataset: Dataset, settings: TeacherSettings) -> dict[str, object]:
     return {"text_encoder": texts_identity(dataset, settings.text)}
 
 
-def _text_and_image_identity(dataset: Dataset, settings: TeacherSettings) -> dict[str, Any]:
+def _text_and_image_identity(dataset: Dataset, settings: TeacherSettings) -> dict[str, object]:
     found = _text_identity(dataset, settings)
     if dataset.catalogue.image_paths is None:
         return found  # image features are part of the data's own fingerprint

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -83,7 +82,7 @@ class SequenceKind:
             with seeded(0):
                 begin_from(self.model(settings, items), start, freeze=config.freeze_encoder)
 
-    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, Any]:
+    def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """Configuration, text and image encoders or files, initial weights."""
         found = {
             **dataclasses.asdict(settings.get(self.config)),

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from teachers_torch.sequence.pretrain_task import (
     identity,
     join_interactions,
 )
-from teachers_torch.sequence.start import FACTS, WEIGHTS, WEIGHTS_DIGEST, read_facts
+from teachers_torch.sequence.start import FACTS, WEIGHTS, WEIGHTS_DIGEST, PretrainFacts, read_facts
 from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import (
     BEFORE,
@@ -64,7 +63,7 @@ def pretrain(
     cache: Cache,
     seed: int,
     log: Log,
-) -> dict[str, Any]:
+) -> PretrainFacts:
     """Pre-trains a model on the training parts of several domains and writes a checkpoint.
 
     Batches mix all domains. Nothing is validated: the checkpoint is that of the last epoch,
@@ -169,14 +168,14 @@ def _train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     train: Callable[[int], float],
-    facts: dict[str, Any],
+    facts: PretrainFacts,
     config: PretrainConfig,
     folder: Path,
     log: Log,
 ) -> None:
     """All epochs that are left; what they took and gave is added to the facts."""
     epoch, seconds, losses = _resume(folder / STATE, facts, model, optimizer)
-    facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
+    facts.update({"epochs": epoch, "losses": losses, "seconds": seconds})
     while epoch < config.epochs:
         epoch += 1
         started = time.perf_counter()
@@ -185,7 +184,7 @@ def _train(
         losses.append(loss)
         took = time.perf_counter() - started
         seconds += took
-        facts |= {"epochs": epoch, "losses": losses, "seconds": seconds}
+        facts.update({"epochs": epoch, "losses": losses, "seconds": seconds})
         if epoch % config.save_every == 0 and epoch < config.epochs:
             _write(model, facts, folder / f"epoch-{epoch}")
         state = {
@@ -226,7 +225,7 @@ def _train_epoch(
     return train_epoch(task.model, optimizer, batches, loss_of, epoch, len(starts), log)
 
 
-def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+def _finished(folder: Path, facts: PretrainFacts) -> PretrainFacts | None:
     """The facts of the same pre-training, if the folder holds it finished; no state stays.
 
     Raises:
@@ -249,7 +248,7 @@ def _finished(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _resume(
-    path: Path, facts: dict[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, facts: PretrainFacts, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, float, list[float]]:
     """Restores a stopped pre-training; returns its epochs, seconds and losses so far.
 
@@ -274,7 +273,7 @@ def _resume(
     return state["epoch"], state["seconds"], state["losses"]
 
 
-def _write(model: torch.nn.Module, facts: dict[str, Any], folder: Path) -> None:
+def _write(model: torch.nn.Module, facts: PretrainFacts, folder: Path) -> None:
     """Writes a checkpoint; its facts come last, so that without them there is none."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FACTS).unlink(missing_ok=True)

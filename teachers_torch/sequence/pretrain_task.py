@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from teachers_torch.items.inputs import (
     text_inputs,
 )
 from teachers_torch.items.pixels import PixelEncoder
-from teachers_torch.sequence.start import model_facts
+from teachers_torch.sequence.start import PretrainFacts, model_facts
 from teachers_torch.sequence.unim2rec import UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
 from teachers_torch.settings import TeacherSettings
@@ -116,7 +116,7 @@ def describe(
     config: PretrainConfig,
     task: PretrainTask,
     seed: int,
-) -> dict[str, Any]:
+) -> PretrainFacts:
     """Description of a checkpoint; JSON values."""
     vision = getattr(task.model, "vision", None)
     return {
@@ -139,7 +139,7 @@ def describe(
     }
 
 
-def identity(facts: dict[str, Any]) -> str:
+def identity(facts: PretrainFacts) -> str:
     """Hash of what a pre-training under way must not change: all but how far it is to go."""
     fixed = {key: facts[key] for key in ("teacher", "domains", "model", "settings", "seed")}
     fixed["pretraining"] = {

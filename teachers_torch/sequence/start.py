@@ -1,8 +1,9 @@
 """What weights begin from: a checkpoint of pre-training, ours or UniSRec's own."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -41,7 +42,36 @@ class Start(NamedTuple):
 SHARED = ("hidden_size", "num_layers", "num_heads", "inner_size", "num_experts", "feature_norm")
 
 
-def model_facts(family: str, config: EncoderConfig, settings: TeacherSettings) -> dict[str, Any]:
+class Domain(TypedDict):
+    """A data set of a pre-training."""
+
+    name: str
+    fingerprint: str
+    users: int
+    items: int
+    interactions: int
+
+
+class PretrainFacts(TypedDict):
+    """What is known of a pre-training, as JSON has it.
+
+    `image_shape` is None where images are not read as such. Epochs, losses and seconds are those of
+    the epochs done, and missing before the first.
+    """
+
+    teacher: str
+    domains: Sequence[Domain]
+    model: Mapping[str, object]
+    settings: Mapping[str, object]
+    pretraining: Mapping[str, Any]
+    seed: int
+    image_shape: Any
+    epochs: NotRequired[int]
+    losses: NotRequired[list[float]]
+    seconds: NotRequired[float]
+
+
+def model_facts(family: str, config: EncoderConfig, settings: TeacherSettings) -> dict[str, object]:
     """The settings in which a pre-training and a tuning from it must agree."""
     text = settings.text
     return {
@@ -85,6 +115,8 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
         found, teacher = facts["model"], facts["teacher"]
         names = ", ".join(domain["name"] for domain in facts["domains"])
         image_shape = facts["image_shape"]
+        if "epochs" not in facts:
+            raise KeyError("epochs")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"{path}: missing or damaged, expected a checkpoint of pre-training"
@@ -107,7 +139,7 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
     return Start(description, weights, vision)
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
+def read_facts(folder: Path) -> PretrainFacts:
     """The facts of a finished pre-training, after a look at their digest and the weights'.
 
     Raises:
@@ -121,7 +153,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: missing or damaged, expected a checkpoint of pre-training"
         ) from error
-    return facts
+    return cast(PretrainFacts, facts)
 
 
 def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:

@@ -64,7 +64,7 @@ class Bench(NamedTuple):
     say: Callable[[str], None]
 
 
-def measure(call: Call) -> tuple[list[Row], dict[str, Any]]:
+def measure(call: Call) -> tuple[list[Row], dict[str, object]]:
     """The rows of all peers that `--peers` names, and what their processes printed.
 
     Raises:

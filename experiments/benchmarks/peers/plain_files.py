@@ -1,7 +1,6 @@
 """The data of a task as plain files, which every peer reads, and what it is told beside them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ def write_interactions(folder: Path, task: Task) -> Path:
     return path
 
 
-def told(task: Task, settings: Settings, folder: Path) -> dict[str, Any]:
+def told(task: Task, settings: Settings, folder: Path) -> dict[str, object]:
     """What every driver is told: where the data are, sizes, optimiser, stopping rule.
 
     `sequences` is how many users' histories a batch of `batch_size` instances has on average, for

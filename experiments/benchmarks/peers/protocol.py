@@ -146,7 +146,7 @@ def metrics_of(ranks: Iterable[float]) -> dict[str, float]:
     }
 
 
-def time_peer(peer: Peer, settings: Settings) -> dict[str, Any]:
+def time_peer(peer: Peer, settings: Settings) -> dict[str, object]:
     """Epochs and rankings: each once to warm up, then as many as the time allows, one at least.
 
     Args:
@@ -179,7 +179,7 @@ def _repeat(take: Callable[[float], Timed], most: float, times: int) -> list[Tim
     return found
 
 
-def train_peer(peer: Peer, settings: Settings) -> dict[str, Any]:
+def train_peer(peer: Peer, settings: Settings) -> dict[str, object]:
     """Trains until validation NDCG@10 has not risen for `patience` epochs, then tests the best.
 
     Args:

@@ -82,7 +82,7 @@ def _clockable(loader: Any) -> Any:
     return loader
 
 
-def _config(settings: Settings) -> dict[str, Any]:
+def _config(settings: Settings) -> dict[str, object]:
     """RecBole's names of the settings."""
     model, width = settings["model"], settings["hidden_size"]
     pairs = model in _PAIRS

@@ -7,15 +7,22 @@ it rounds the factors, multiplies them exactly and adds in float32.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
+from jax.typing import ArrayLike
 
-Values = list[Any]
-Rule = Callable[[Any, Values], Values]
+from prmkd_jax.ops.arrays import Array, Scalar
+
+Values = list[Array]
+Rule = Callable[[core.JaxprEqn, Values], Values]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Atom = core.Var | core.Literal
 
 _MANTISSA = 23
 
@@ -43,14 +50,14 @@ UNITS = {
 }
 
 
-def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_float64(function: Callable[P, T]) -> Callable[P, T]:
     """The function in float64; call it under `jax.enable_x64(True)`.
 
     It is traced in float32, so that what it draws at random stays the same; so do constants, which
     are float32's, such as the root of two in a GELU.
     """
 
-    def evaluated(*arguments: Any) -> Any:
+    def evaluated(*arguments: P.args, **named: P.kwargs) -> T:
         with jax.enable_x64(False):
             closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         leaves = [_wide(leaf) for leaf in jax.tree.leaves(arguments)]
@@ -61,7 +68,7 @@ def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
     return evaluated
 
 
-def rounded_products(function: Callable[..., Any], *, rests: bool) -> Callable[..., Any]:
+def rounded_products(function: Callable[..., T], *, rests: bool) -> Callable[..., T]:
     """The function with every matrix product of float32 made as another machine makes it.
 
     Args:
@@ -72,7 +79,7 @@ def rounded_products(function: Callable[..., Any], *, rests: bool) -> Callable[.
         A function of the `Rounding` and the arrays.
     """
 
-    def evaluated(rounding: Rounding, *arguments: Any) -> Any:
+    def evaluated(rounding: Rounding, *arguments: object) -> T:
         rule = functools.partial(_rounding_rule, rounding, rests)
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         results = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(arguments), rule)
@@ -81,12 +88,12 @@ def rounded_products(function: Callable[..., Any], *, rests: bool) -> Callable[.
     return evaluated
 
 
-def _evaluate(jaxpr: Any, consts: Values, arguments: Values, rule: Rule) -> Values:
+def _evaluate(jaxpr: core.Jaxpr, consts: Values, arguments: Values, rule: Rule) -> Values:
     """Every operation by a rule; what holds programs is taken apart."""
-    known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    known: dict[core.Var, Array] = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update(zip(jaxpr.invars, arguments, strict=True))
 
-    def value(var: Any) -> Any:
+    def value(var: Atom) -> Array:
         return var.val if isinstance(var, core.Literal) else known[var]
 
     for equation in jaxpr.eqns:
@@ -97,12 +104,14 @@ def _evaluate(jaxpr: Any, consts: Values, arguments: Values, rule: Rule) -> Valu
     return [value(var) for var in jaxpr.outvars]
 
 
-def _bind(equation: Any, values: Values, **changes: Any) -> Values:
+def _bind(equation: core.JaxprEqn, values: Values, **changes: object) -> Values:
     found = equation.primitive.bind(*values, **{**equation.params, **changes})
     return list(found) if equation.primitive.multiple_results else [found]
 
 
-def _rounding_rule(rounding: Rounding, rests: bool, equation: Any, values: Values) -> Values:
+def _rounding_rule(
+    rounding: Rounding, rests: bool, equation: core.JaxprEqn, values: Values
+) -> Values:
     product = equation.primitive.name == "dot_general"
     if not product or any(value.dtype != jnp.float32 for value in map(jnp.asarray, values)):
         return _bind(equation, values)
@@ -119,7 +128,7 @@ def _rounding_rule(rounding: Rounding, rests: bool, equation: Any, values: Value
     return [small + products[0]]
 
 
-def rounded(value: Any, mantissa: Any) -> Any:
+def rounded(value: Array, mantissa: Scalar) -> Array:
     """Float32 numbers to the nearest with so many bits of mantissa, ties to the even one.
 
     `lax.reduce_precision` with a number of bits that a compiled program is given.
@@ -139,7 +148,7 @@ def rounded(value: Any, mantissa: Any) -> Any:
 _BITS = ("bitcast_convert_type", "random_", "threefry")
 
 
-def _wide_rule(equation: Any, values: Values) -> Values:
+def _wide_rule(equation: core.JaxprEqn, values: Values) -> Values:
     name, changes = equation.primitive.name, {}
     for key in ("new_dtype", "preferred_element_type", "dtype"):
         if equation.params.get(key) == jnp.float32:
@@ -164,32 +173,32 @@ _UPDATES = {
 }
 
 
-def _wide_update(name: str, given: Any) -> Any:
+def _wide_update(name: str, given: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr | core.ClosedJaxpr:
     """How a scatter joins two numbers: a program of its own, which is float32's."""
     number = jnp.zeros((), "float64")
     made = jax.make_jaxpr(_UPDATES[name.replace("_", "-")])(number, number)
     return made if isinstance(given, core.ClosedJaxpr) else made.jaxpr
 
 
-def _wide(value: Any) -> Any:
+def _wide(value: ArrayLike) -> Array:
     array = jnp.asarray(value)
     return array.astype("float64") if array.dtype in (jnp.float32, jnp.float16) else array
 
 
-def _cast_back(value: Any, var: Any) -> Any:
+def _cast_back(value: Array, var: Any) -> Array:
     """The value in the dtype that the program has there; keys have one of their own."""
     array = jnp.asarray(value)
     return array if array.dtype == var.aval.dtype else array.astype(var.aval.dtype)
 
 
-def _inlined(equation: Any, values: Values, rule: Rule) -> Values:
+def _inlined(equation: core.JaxprEqn, values: Values, rule: Rule) -> Values:
     params = equation.params
     inner = next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
     jaxpr = getattr(inner, "jaxpr", inner)
     return _evaluate(jaxpr, list(getattr(inner, "consts", ())), values, rule)
 
 
-def _scanned(equation: Any, values: Values, rule: Rule) -> Values:
+def _scanned(equation: core.JaxprEqn, values: Values, rule: Rule) -> Values:
     params = equation.params
     first, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
     inner, shared = params["jaxpr"], values[:first]
@@ -204,13 +213,13 @@ def _scanned(equation: Any, values: Values, rule: Rule) -> Values:
     return [*carry, *stacked]
 
 
-def _looped(equation: Any, values: Values, rule: Rule) -> Values:
+def _looped(equation: core.JaxprEqn, values: Values, rule: Rule) -> Values:
     params = equation.params
     first = params["cond_nconsts"]
     second = first + params["body_nconsts"]
     condition, body = params["cond_jaxpr"], params["body_jaxpr"]
 
-    def goes_on(carry: Values) -> Any:
+    def goes_on(carry: Values) -> Array:
         return _evaluate(condition.jaxpr, condition.consts, [*values[:first], *carry], rule)[0]
 
     def once(carry: Values) -> Values:
@@ -219,23 +228,23 @@ def _looped(equation: Any, values: Values, rule: Rule) -> Values:
     return lax.while_loop(goes_on, once, [_like(rule, value) for value in values[second:]])
 
 
-def _chosen(equation: Any, values: Values, rule: Rule) -> Values:
+def _chosen(equation: core.JaxprEqn, values: Values, rule: Rule) -> Values:
     branches = [
         functools.partial(_branch, branch, rule=rule) for branch in equation.params["branches"]
     ]
     return lax.switch(values[0], branches, *values[1:])
 
 
-def _branch(branch: Any, *values: Any, rule: Rule) -> Values:
+def _branch(branch: core.ClosedJaxpr, *values: Array, rule: Rule) -> Values:
     return _evaluate(branch.jaxpr, branch.consts, list(values), rule)
 
 
-def _like(rule: Rule, value: Any) -> Any:
+def _like(rule: Rule, value: Array) -> Array:
     """What a loop carries has one dtype from its first round on."""
     return _wide(value) if rule is _wide_rule else jnp.asarray(value)
 
 
-_HOLDERS: dict[str, Callable[[Any, Values, Rule], Values]] = {
+_HOLDERS: dict[str, Callable[[core.JaxprEqn, Values, Rule], Values]] = {
     "scan": _scanned,
     "while": _looped,
     "cond": _chosen,

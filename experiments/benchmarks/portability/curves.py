@@ -14,6 +14,7 @@ from experiments.benchmarks.portability.programs import Case, cast_params, with_
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
 from prmkd_jax.train.inputs import distill_inputs, training_batches
 from prmkd_jax.train.loop import make_evaluator
+from prmkd_jax.train.step import StepMetrics, TrainState
 
 FLOAT32 = "float32"
 
@@ -126,7 +127,7 @@ def gaps(curves: Sequence[Curve]) -> list[Gap]:
 
 
 def _train(
-    case: Case, how: Arithmetic, step: Callable[..., Any], epochs: int
+    case: Case, how: Arithmetic, step: Callable[..., tuple[TrainState, StepMetrics]], epochs: int
 ) -> tuple[list[float], list[float]]:
     run = case.run
     # With a place of its own, as the teachers' vectors have: else the second step, whose state

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -28,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 _FREE = ("students", "output_dir", "cache_dir", "data_dir", "overwrite", "log_to")
 
 
-def identity(call: Call, task: Task) -> dict[str, Any]:
+def identity(call: Call, task: Task) -> dict[str, object]:
     """All that a student's figures depend on, but for the student: equal ones are not made again.
 
     Args:
@@ -55,8 +54,8 @@ def identity(call: Call, task: Task) -> dict[str, Any]:
 
 
 def finished(
-    folder: Path, student: str, depends_on: dict[str, Any], make: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
+    folder: Path, student: str, depends_on: dict[str, object], make: Callable[[], dict[str, object]]
+) -> dict[str, object]:
     """A student's figures: read if they are there, else made and written.
 
     Args:

@@ -10,6 +10,9 @@ import numpy as np
 from experiments.benchmarks.portability.arithmetic import UNITS, in_float64, rounded_products
 from experiments.benchmarks.portability.ceilings import PRECISIONS
 from experiments.benchmarks.portability.programs import Case, gradient_alone
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.train.inputs import Constants, DistillBatch
+from prmkd_jax.train.step import TrainState
 
 _BEST = 10
 # Compiling takes half the time and rounds no number otherwise; running is of no account here.
@@ -98,7 +101,9 @@ def same_products(device: jax.Device, dtype: jnp.dtype) -> dict[str, str]:
 def _outcome(case: Case) -> Callable[..., Outcome]:
     step = case.step(gradient_alone())
 
-    def outcome(state: Any, batch: Any, distill: Any, constants: Any) -> Outcome:
+    def outcome(
+        state: TrainState, batch: Batch, distill: DistillBatch, constants: Constants
+    ) -> Outcome:
         after, metrics = step(state, batch, distill, constants)
         return Outcome(case.forward(state.params, batch), metrics.loss, after.opt_state)
 
@@ -129,5 +134,5 @@ def _compared(
     )
 
 
-def _flat(tree: Any) -> np.ndarray:
+def _flat(tree: object) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])

@@ -31,7 +31,10 @@ from prmkd_jax.train.inputs import (
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.run import Run, fresh_student
 from prmkd_jax.train.sharding import make_mesh
-from prmkd_jax.train.step import TrainState, init_state, make_train_step
+from prmkd_jax.train.step import StepMetrics, TrainState, init_state, make_train_step
+
+Stepping = Callable[..., tuple[TrainState, StepMetrics]]
+"""A training step, not yet compiled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Program:
     """
 
     name: str
-    function: Callable[..., Any]
+    function: Callable[..., object]
     arguments: tuple[Any, ...]
     donated: tuple[int, ...] = ()
 
@@ -55,7 +58,7 @@ class Program:
         """The program as JAX traces it: once, whatever is then lowered or compiled of it."""
         return jax.jit(self.function, donate_argnums=self.donated).trace(*self.arguments)
 
-    def flat(self) -> tuple[Callable[..., Any], list[jax.ShapeDtypeStruct], tuple[int, ...]]:
+    def flat(self) -> tuple[Callable[..., object], list[jax.ShapeDtypeStruct], tuple[int, ...]]:
         """The traced program of single arrays: function, arguments, places of the donated ones."""
         owners, shapes = [], []
         for place, argument in enumerate(self.arguments):
@@ -88,7 +91,7 @@ class Case:
     batch: Batch
     distill: DistillBatch
 
-    def step(self, optimizer: optax.GradientTransformation | None = None) -> Callable[..., Any]:
+    def step(self, optimizer: optax.GradientTransformation | None = None) -> Stepping:
         """The training step, not yet compiled.
 
         Args:
@@ -178,10 +181,10 @@ def with_masters(optimizer: optax.GradientTransformation) -> optax.GradientTrans
     The state of `init` must be made of the float32 parameters.
     """
 
-    def init(params: Any) -> Any:
+    def init(params: Any) -> _Masters:
         return _Masters(jax.tree.map(jnp.array, params), optimizer.init(params))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, _Masters]:
         wide = cast_params(updates, jnp.dtype(jnp.float32))
         steps, inner = optimizer.update(wide, state.inner, state.params)
         masters = optax.apply_updates(state.params, steps)
@@ -195,7 +198,9 @@ def with_masters(optimizer: optax.GradientTransformation) -> optax.GradientTrans
 def gradient_alone() -> optax.GradientTransformation:
     """An optimizer that moves nothing: its state after a step is the gradient."""
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         return jax.tree.map(jnp.zeros_like, updates), updates
 
     return optax.GradientTransformation(lambda params: params, update)

@@ -113,8 +113,8 @@ def _at_once(students: int) -> int:
 
 
 def _finished(
-    settings: Settings, config: PortabilityConfig, depends_on: dict[str, Any], name: str
-) -> dict[str, Any]:
+    settings: Settings, config: PortabilityConfig, depends_on: dict[str, object], name: str
+) -> dict[str, object]:
     """One student's entry, from its file if it has one; whatever it raises stands there instead.
 
     So the other students' figures aren't lost, and the same command tries this one again.
@@ -130,7 +130,7 @@ def _finished(
         }
 
 
-def _compared(settings: Settings, config: PortabilityConfig, name: str) -> dict[str, Any]:
+def _compared(settings: Settings, config: PortabilityConfig, name: str) -> dict[str, object]:
     """One student's entry, made."""
     started = time.perf_counter()
     entry: dict[str, Any] = {"student": name, "programs": {}}
@@ -153,7 +153,7 @@ def _compared(settings: Settings, config: PortabilityConfig, name: str) -> dict[
     return entry
 
 
-def describe_program(program: Program, platforms: Sequence[str]) -> dict[str, Any]:
+def describe_program(program: Program, platforms: Sequence[str]) -> dict[str, object]:
     """One program on all platforms, its work, its memory, its least seconds on each device."""
     lowered = lower(program, platforms)
     work = work_of(program.traced.jaxpr)
@@ -204,7 +204,7 @@ def _without_dropout(settings: Settings) -> Settings:
 
 def _curves(
     task: Task, settings: Settings, name: str, config: PortabilityConfig
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     if not config.curve_epochs:
         return [], []
 

@@ -8,7 +8,7 @@ joins or writes arrays read their operands and write their results.
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.extend import core
@@ -69,14 +69,14 @@ def work_of(program: core.ClosedJaxpr) -> Work:
     return _body(jaxpr)._replace(least=float(ends))
 
 
-def _body(jaxpr: Any) -> Work:
+def _body(jaxpr: core.Jaxpr) -> Work:
     total = _NOTHING
     for equation in jaxpr.eqns:
         total += _equation(equation)
     return total
 
 
-def _equation(equation: Any) -> Work:
+def _equation(equation: core.JaxprEqn) -> Work:
     name = equation.primitive.name
     inner = [_body(each) for each in _inner(equation)]
     if name == "cond":
@@ -90,14 +90,14 @@ def _equation(equation: Any) -> Work:
     return _single(equation, name)
 
 
-def _single(equation: Any, name: str) -> Work:
+def _single(equation: core.JaxprEqn, name: str) -> Work:
     """An operation that holds no program."""
     out = sum(map(_size, equation.outvars))
     written = sum(map(_bytes, equation.outvars))
     read = sum(map(_bytes, equation.invars))
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        shape = equation.invars[0].aval.shape
+        shape = _shape(equation.invars[0])
         depth = math.prod(shape[axis] for axis in contracted)
         return Work(2.0 * out * depth, 0.0, read + written, 0.0, 0)
     if name in ("gather", "dynamic_slice"):
@@ -113,7 +113,7 @@ def _single(equation: Any, name: str) -> Work:
     return Work(0.0, float(done if floating else 0), float(moved), 0.0, 0)
 
 
-def _inner(equation: Any) -> Iterator[Any]:
+def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
     """The programs that an operation holds."""
     for value in equation.params.values():
         for each in value if isinstance(value, (tuple, list)) else (value,):
@@ -123,15 +123,19 @@ def _inner(equation: Any) -> Iterator[Any]:
                 yield each
 
 
-def _size(var: Any) -> int:
-    return math.prod(getattr(var.aval, "shape", ()))
+def _shape(var: core.Var | core.Literal) -> tuple[int, ...]:
+    return getattr(var.aval, "shape", ())
 
 
-def _bytes(var: Any) -> int:
+def _size(var: core.Var | core.Literal) -> int:
+    return math.prod(_shape(var))
+
+
+def _bytes(var: core.Var | core.Literal) -> int:
     dtype = getattr(var.aval, "dtype", None)
     return _size(var) * getattr(dtype, "itemsize", 0)
 
 
-def _floats(var: Any) -> bool:
+def _floats(var: core.Var | core.Literal) -> bool:
     dtype = getattr(var.aval, "dtype", None)
     return dtype is not None and jax.numpy.issubdtype(dtype, jax.numpy.floating)

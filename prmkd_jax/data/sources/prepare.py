@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -154,7 +155,7 @@ def _found(target: Path, config: PrepareConfig) -> Report:
     except UserError:
         files = None  # the raw files are gone, or the flags are others, which is told first
     require_same(target, config, files)
-    kept = read_json(target / REPORT)
+    kept: Any = read_json(target / REPORT)
     sheet = Sheet.from_list(kept["sheet"])
     if config.strict:
         sheet.require_clean()

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.serve.card import Card
 from prmkd_jax.serve.exported import FILES, read_card
 from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
@@ -47,7 +47,7 @@ class Loaded:
         return described(self.name, self.recommender.exported.card)
 
 
-def described(name: str, card: Mapping[str, Any]) -> dict[str, str]:
+def described(name: str, card: Card) -> dict[str, str]:
     """An exported student as answers name it."""
     return {"name": name, "label": shown_label(card), "digest": card["digest"]}
 
