@@ -83,3 +83,10 @@ def test_a_student_alone_is_told_from_a_distilled_one():
     text = model_card({**CARD, "record": {**RECORD, "method": None, "teachers": {}}}, INTERFACE)
     assert text.startswith("# SASRec on mine\n")
     assert "| trained | alone |" in text
+
+
+def test_settings_and_teachers_may_be_null():
+    """Another program's card, which `require_card` takes."""
+    text = model_card({**CARD, "record": {**RECORD, "settings": None, "teachers": None}}, INTERFACE)
+    assert "## Teachers" not in text
+    assert ' "hidden_size": 8' in text.splitlines()

@@ -86,8 +86,7 @@ def _config(settings: Settings) -> dict[str, object]:
     """RecBole's names of the settings."""
     model, width = settings["model"], settings["hidden_size"]
     pairs = model in _PAIRS
-    users = _USERS_OF_PAIRS if pairs else _USERS
-    config: dict[str, Any] = {
+    return {
         "data_path": settings["data"],
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
         "USER_ID_FIELD": "user_id",
@@ -122,19 +121,25 @@ def _config(settings: Settings) -> dict[str, object]:
         "state": "ERROR",
         "seed": settings["seed"],
         "checkpoint_dir": settings["data"],
+        **_drawing(model, settings["items"]),
     }
+
+
+def _drawing(model: str, items: int) -> dict[str, object]:
+    """What a target is compared with, in training and ranking, as RecBole names it."""
     if model in _SEQUENTIAL:
-        config |= {"loss_type": "CE", "train_neg_sample_args": None}
-    else:
-        config["eval_batch_size"] = users * (settings["items"] + 1)
-        config["train_neg_sample_args"] = {
+        return {"loss_type": "CE", "train_neg_sample_args": None}
+    users = _USERS_OF_PAIRS if model in _PAIRS else _USERS
+    return {
+        "eval_batch_size": users * (items + 1),
+        "train_neg_sample_args": {
             "distribution": "uniform",
             "sample_num": 1,
             "alpha": 1.0,
             "dynamic": False,
             "candidate_num": 0,
-        }
-    return config
+        },
+    }
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ it rounds the factors, multiplies them exactly and adds in float32.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from prmkd_jax.ops.arrays import Array, Scalar
 
 Values = list[Array]
 Rule = Callable[[core.JaxprEqn, Values], Values]
-P = ParamSpec("P")
 T = TypeVar("T")
 
 Atom = core.Var | core.Literal
@@ -50,14 +49,14 @@ UNITS = {
 }
 
 
-def in_float64(function: Callable[P, T]) -> Callable[P, T]:
+def in_float64(function: Callable[..., T]) -> Callable[..., T]:
     """The function in float64; call it under `jax.enable_x64(True)`.
 
     It is traced in float32, so that what it draws at random stays the same; so do constants, which
     are float32's, such as the root of two in a GELU.
     """
 
-    def evaluated(*arguments: P.args, **named: P.kwargs) -> T:
+    def evaluated(*arguments: object) -> T:
         with jax.enable_x64(False):
             closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         leaves = [_wide(leaf) for leaf in jax.tree.leaves(arguments)]

@@ -168,6 +168,10 @@ def test_damage_and_absence_are_told(ring, domain, tmp_path):
     write_sealed_json(out / "pretraining.json", {**facts, "weights_sha256": digest})
     with pytest.raises(UserError, match="surplus: x"):
         build("unisrec", ring, settings, tmp_path)
+    unfinished = {key: value for key, value in facts.items() if key != "epochs"}
+    write_sealed_json(out / "pretraining.json", {**unfinished, "weights_sha256": digest})
+    with pytest.raises(UserError, match="missing or damaged, expected a checkpoint"):
+        build("unisrec", ring, settings, tmp_path)
     (out / "pretraining.json").write_text("{")
     with pytest.raises(UserError, match="missing or damaged, expected a checkpoint"):
         build("unisrec", ring, settings, tmp_path)
