@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend import core
 from jax.typing import ArrayLike
 
-from prmkd_jax.ops.arrays import Array, Scalar
+from prmkd_jax.ops.arrays import Array
 
 Values = list[Array]
 Rule = Callable[[core.JaxprEqn, Values], Values]
@@ -127,7 +127,7 @@ def _rounding_rule(
     return [small + products[0]]
 
 
-def rounded(value: Array, mantissa: Scalar) -> Array:
+def rounded(value: Array, mantissa: int | Array) -> Array:
     """Float32 numbers to the nearest with so many bits of mantissa, ties to the even one.
 
     `lax.reduce_precision` with a number of bits that a compiled program is given.
