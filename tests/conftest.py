@@ -4,6 +4,7 @@ Compiling is most of what JAX's tests take. All is set in the environment before
 jax or torch; subprocesses inherit it.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -14,6 +15,10 @@ import pytest
 
 from tests.browser import browser
 from tests.checking import check_signatures
+
+# A million objects that imports make live as long as the process: going through them again and
+# again takes a quarter of the collection's time. Off until all is imported, see below.
+gc.disable()
 
 _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
 
@@ -70,6 +75,14 @@ def pytest_collection_modifyitems(items):
         return min(places.get(path, len(places)) for path in (item.path, *item.path.parents))
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """From now on garbage is collected, but not looked for among what was imported."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+    gc.enable()
 
 
 @pytest.fixture(scope="module")

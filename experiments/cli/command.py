@@ -11,10 +11,11 @@ import dataclasses
 import difflib
 import errno
 import functools
+import gc
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -235,9 +236,24 @@ def check(call: Call) -> None:
 
 
 def resolve(path: str) -> Any:
-    """Imports what "module:object" names."""
+    """Imports what "module:object" names.
+
+    Modules stay: looking for garbage among them is a sixth of the time that JAX and PyTorch take.
+    """
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    with _no_garbage_collected():
+        return getattr(importlib.import_module(module), name)
+
+
+@contextlib.contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
