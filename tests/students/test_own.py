@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from prmkd_jax.students.config import OWN_GROUP
 from tests.packages import ROOT, install, run_beside
 
@@ -112,26 +114,31 @@ MISTAKES = {
 }
 
 
-def test_mistakes_of_the_class_name_class_and_method(tmp_path):
+SHAPES = {"padded": "Padded", "shaped": "Shaped", "gone": "Gone"}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory) -> dict[str, str]:
+    """What is said of each, by its name."""
+    folder = tmp_path_factory.mktemp("bad")
+    names = SHAPES | {name.lower(): name for name in MISTAKES}
+    install(folder, OWN_GROUP, BAD, **{name: f"{OWN}:{cls}" for name, cls in names.items()})
+    return trained(folder, *names)
+
+
+@pytest.mark.parametrize("cls", MISTAKES)
+def test_mistakes_of_the_class_name_class_and_method(refused, cls):
     """A page of JAX's traceback, at the first step of training."""
-    names = {name.lower(): name for name in MISTAKES}
-    entries = {name: f"{OWN}:{cls}" for name, cls in names.items()}
-    install(tmp_path, OWN_GROUP, BAD, **entries)
-    found = trained(tmp_path, *names)
-    for name, cls in names.items():
-        assert found[name].startswith(f"--student: {name}: {OWN}.{MISTAKES[cls]}")
-        assert "\n" not in found[name]
+    said = refused[cls.lower()]
+    assert said.startswith(f"--student: {cls.lower()}: {OWN}.{MISTAKES[cls]}")
+    assert "\n" not in said
 
 
-def test_other_shapes_than_the_protocols_are_told_in_one_line(tmp_path):
+def test_other_shapes_than_the_protocols_are_told_in_one_line(refused):
     """A padding row that shifts the ranking by one, or a broadcast that fits by chance."""
-    names = {"padded": "Padded", "shaped": "Shaped", "gone": "Gone"}
-    entries = {name: f"my_package.own:{cls}" for name, cls in names.items()}
-    install(tmp_path, OWN_GROUP, BAD, **entries)
-    found = trained(tmp_path, *names)
-    assert found["padded"].startswith(
+    assert refused["padded"].startswith(
         "--student: padded: found queries, items and scores of shape [[6, 3], [41, 3], [6, 41]]"
     )
-    assert "expected [[6, 3], [40, 3], [6, 40]]" in found["padded"]
-    assert "of shape [[2, 3, 3], [40, 3]] for 6 slots" in found["shaped"]
-    assert found["gone"].startswith("--student: gone: my_package.own:Gone can't be imported")
+    assert "expected [[6, 3], [40, 3], [6, 40]]" in refused["padded"]
+    assert "of shape [[2, 3, 3], [40, 3]] for 6 slots" in refused["shaped"]
+    assert refused["gone"].startswith("--student: gone: my_package.own:Gone can't be imported")
