@@ -66,13 +66,13 @@ def finished(folder) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def killed(folder, finished) -> None:
-    """A run that was killed while it trained its last seed."""
+    """A run that was killed while it trained its first distilled seed."""
     output = folder / "killed"
     process = subprocess.Popen(
         command(folder, "killed"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     log, deadline = output / "log.jsonl", time.monotonic() + 300
-    while '"sasrec-prmkd-seed1"' not in (log.read_text() if log.is_file() else ""):
+    while '"sasrec-prmkd-seed0"' not in (log.read_text() if log.is_file() else ""):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
