@@ -47,7 +47,8 @@ def the_run(folder: Path, student: str, kind: str) -> Run:
     # DeepFM's bounds were measured at its own sizes.
     config = student_config(student=student, mlp_sizes=(128, 128, 128), num_negatives=256)
     run = make_run(random_world(items=43), folder, student=config)
-    train = dataclasses.replace(run.train, batch_size=64, max_epochs=EPOCHS)
+    often = {"batch_size": 64, "max_epochs": EPOCHS, "checkpoint_seconds": 0}
+    train = dataclasses.replace(run.train, **often)
     run = dataclasses.replace(run, train=train, resume=True)
     if kind == "plain":
         return run

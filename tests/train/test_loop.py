@@ -33,6 +33,8 @@ from tests.worlds import (
 
 WORLD = random_world()
 KINDS = ("plain", "prmkd")
+OFTEN = {"checkpoint_seconds": 0}
+"""A state after every epoch."""
 
 
 def a_run(folder, kind="plain", train=None, **changes) -> Run:
@@ -139,8 +141,8 @@ def test_stopped_after_four_epochs_and_resumed(fitted, tmp_path, steps_made, kin
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(a_run(tmp_path, kind), on_epoch=stop)
-    resumed = fit(a_run(tmp_path, kind, resume=True), on_epoch=stop)
+        fit(a_run(tmp_path, kind, OFTEN), on_epoch=stop)
+    resumed = fit(a_run(tmp_path, kind, OFTEN, resume=True), on_epoch=stop)
     # An epoch is told before it is kept: a log may have it twice, but never lacks it.
     assert epochs == [1, 2, 3, 4, 5, 5, 6, 7, 8]
     run, whole = fitted[kind]
@@ -169,7 +171,7 @@ def test_killed_amid_an_epoch_and_resumed(fitted, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(a_run(tmp_path), on_step=stop)
+        fit(a_run(tmp_path, train=OFTEN), on_step=stop)
     assert steps[-1] > 1
     assert_same(fit(a_run(tmp_path, resume=True)), fitted["plain"][1])
 
@@ -280,7 +282,7 @@ def test_every_epoch_has_its_own_batches(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TrainingBatches, "epoch", watched)
     with pytest.raises(KeyboardInterrupt):
-        fit(a_run(tmp_path), on_epoch=stop)
+        fit(a_run(tmp_path, train=OFTEN), on_epoch=stop)
     fit(a_run(tmp_path, resume=True, train={"max_epochs": 3}))
     # The second is told of before it is kept, so it is trained again.
     assert asked == [0, 1, 1, 2]
@@ -294,7 +296,7 @@ def test_callbacks_tell_of_every_step_and_epoch(tmp_path):
         assert not (tmp_path / f"epoch_{record['epoch']}" / "digests.json").exists()
         records.append(record)
 
-    run = a_run(tmp_path, train={"max_epochs": 2})
+    run = a_run(tmp_path, train={**OFTEN, "max_epochs": 2})
     whole = fit(run, on_step=lambda *numbers: steps.append(numbers), on_epoch=on_epoch)
     batches = loop.training_batches(run)
     counts = [len(list(batches.epoch(epoch))) for epoch in range(2)]

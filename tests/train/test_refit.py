@@ -116,6 +116,8 @@ def test_no_epoch_leaves_the_start(tmp_path):
 def test_stopped_and_resumed(tmp_path):
     """The chosen student's checkpoint taken for the refit's, or the other way round."""
     run = a_run(tmp_path)
+    # A state after every epoch.
+    run = dataclasses.replace(run, train=dataclasses.replace(run.train, checkpoint_seconds=0))
     fitted = fit(run)
     whole = refit(a_run(tmp_path / "whole"), 4)
 

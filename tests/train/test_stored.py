@@ -124,10 +124,12 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(tmp_path):
             raise KeyboardInterrupt
 
     whole = fit(a_run(tmp_path / "whole", epochs=4))
+    run = a_run(tmp_path / "stopped", epochs=4)
+    # A state after every epoch.
+    run = dataclasses.replace(run, train=dataclasses.replace(run.train, checkpoint_seconds=0))
     with pytest.raises(KeyboardInterrupt):
-        fit(a_run(tmp_path / "stopped", epochs=4), on_epoch=stop)
-    run = dataclasses.replace(a_run(tmp_path / "stopped", epochs=4), resume=True)
-    resumed = fit(run)
+        fit(run, on_epoch=stop)
+    resumed = fit(dataclasses.replace(run, resume=True))
     assert resumed.history == whole.history
     assert same_bits(resumed.params, whole.params)
 
