@@ -85,6 +85,8 @@ class VariantResult(TypedDict):
     validation: Metrics
     test: Metrics
     test_std: Metrics | None
+    test_before_refit: NotRequired[Metrics | None]
+    test_masked: NotRequired[Metrics | None]
     lists: NotRequired[Mapping[str, float | None] | None]
     best_epoch: float
     parameters: int

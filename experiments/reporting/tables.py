@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.reporting.choice import choice_lines
 from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.list_table import list_lines
 from experiments.reporting.model_table import model_lines
@@ -224,7 +225,8 @@ def markdown(results: Results, timing: Timing) -> str:
     ]
     lines += [_markdown_untrained(model) for model in untrained(results).values()]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
-    return "\n".join([*lines, *model_lines(results), *list_lines(results)]) + "\n"
+    lines += [*choice_lines(results), *model_lines(results), *list_lines(results)]
+    return "\n".join(lines) + "\n"
 
 
 def with_interval(against: Comparison) -> str:

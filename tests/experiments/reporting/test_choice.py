@@ -1,0 +1,50 @@
+import math
+
+import pytest
+
+from experiments.reporting.choice import Candidate, candidates, choice_lines, order
+from experiments.reporting.tables import markdown
+from tests.experiments.fake_run import fake_results, fake_timing
+
+
+def named(**of: tuple[float, float]) -> list[Candidate]:
+    return [Candidate(name, *values) for name, values in of.items()]
+
+
+def test_the_order_is_kendalls():
+    """Of six pairs, one (c and d) stands the other way round: (5 − 1) / 6."""
+    found = named(a=(0.01, 0.02), b=(0.02, 0.03), c=(0.03, 0.09), d=(0.04, 0.05))
+    assert order(found) == pytest.approx(4 / 6)
+
+
+def test_ties_everywhere_are_no_order():
+    assert math.isnan(order(named(a=(0.0, 0.1), b=(0.0, 0.2), c=(0.0, 0.3), d=(0.0, 0.4))))
+
+
+def test_a_refitted_student_counts_as_validation_saw_it():
+    """Breaks if the test of the student that was trained again stands beside a validation that
+    was another student's."""
+    results = fake_results()
+    student = results["variants"][-1]
+    student["test_before_refit"] = {**student["test"], "NDCG@10": 0.0123}
+    found = {one.label: one for one in candidates(results)}
+    assert found[student["label"]].test == 0.0123
+    assert found[student["label"]].validation == student["validation"]["NDCG@10"]
+    assert {one["label"] for one in results["teachers"].values()} <= set(found)
+
+
+def test_a_study_says_what_validation_would_have_chosen():
+    results = fake_results()
+    for number, variant in enumerate(results["variants"]):
+        variant["validation"] = {**variant["validation"], "NDCG@10": 0.5 - number / 10}
+    first = results["variants"][0]
+    (line,) = [line for line in markdown(results, fake_timing()).splitlines() if "Kendall" in line]
+    assert f"prefers {first['label']}, which has {first['test']['NDCG@10']:.4f} on the test" in line
+    assert "is the best with" in line
+
+
+def test_an_order_of_few_says_nothing():
+    results = fake_results()
+    results["teachers"], results["untrained"] = {}, {}
+    results["variants"] = results["variants"][:3]
+    assert choice_lines(results) == []
