@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from prmkd_jax.common.files import write_text, writing
 
@@ -163,6 +163,19 @@ def horizontal_bars(
     low, high = min(0.0, *starts), max(0.0, *ends)
     room = 0.2 * (high - low or 1)
     axes.set_xlim(low - room if low < 0 else 0, high + room if high > 0 or low == 0 else 0)
+
+
+def log_x(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers; called when all is drawn.
+
+    Matplotlib's own labels are formulas, which the house style shows as they are written.
+    """
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    few = high > 100 * low
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.minorticks_off()
 
 
 def name_rows(axes: Axes, labels: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from experiments.cli.command import Call
 from experiments.reporting.costs import ServeCosts
 from experiments.reporting.paper import paper_costs
-from experiments.reporting.plotting import COLOURS, Sketch
+from experiments.reporting.plotting import COLOURS, Sketch, log_x
 from experiments.reporting.results import Metrics, Results, Timing
 from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import MISSING, decimals, lookup, seconds
@@ -192,8 +192,8 @@ def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
             if cached:
                 offset = {"textcoords": "offset points", "xytext": (6, 6), "fontsize": 7}
                 axes.annotate(row["model"], place, **offset)
-        axes.set_xscale("log")
         axes.margins(0.25)
+        log_x(axes)
         axes.set_xlabel(
             f"ms for {rows[0]['batch']:,} histories\narea: memory; hollow: vectors made anew"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.reporting.plotting import BASE, DISTILLED, TEACHER, draw_svg, svg_file
+from experiments.reporting.plotting import BASE, DISTILLED, TEACHER, draw_svg, log_x, svg_file
 
 Row = Mapping[str, Any]
 _COLOURS = {"cuda": DISTILLED, "tpu": TEACHER}
@@ -57,7 +57,7 @@ def figure(content: Row) -> str:
                 axes.plot(values, places + shift, markerfacecolor=face, label=label, **look)
         axes.set_yticks(places, [each["student"] for each in students])
         axes.invert_yaxis()
-        axes.set_xscale("log")
+        log_x(axes)
         axes.set_xlabel("least ms of a training step; hollow: highest precision")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 

@@ -291,7 +291,9 @@ def test_costs_are_in_times_the_plain_students():
     assert lines[7].startswith(
         "| UniSRec text+ID | made anew | 1.34× (2.7×) | 6.00× (51.5×) | 25.00×"
     )
-    assert "area: memory" in found.sketches["efficiency"].svg()
+    svg = found.sketches["efficiency"].svg()
+    assert "area: memory" in svg
+    assert "mathdefault" not in svg  # numbers, and no formulas
 
 
 def test_what_was_not_measured_is_named(tmp_path):
