@@ -9,7 +9,7 @@ from experiments.reporting.docs_tables import VIEWS
 from experiments.reporting.pages import fill
 from experiments.reporting.results import Results, Timing
 from experiments.reporting.tables import markdown
-from experiments.runs import cold_start, table2
+from experiments.runs import cold_start, efficiency, table2
 from experiments.stages.record import complete, read_results, read_versioned
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_text
@@ -93,6 +93,8 @@ def _made(records: Path, name: str, view: str) -> str:
             return table2.markdown(content["rows"], content["missing"])
         if study == "cold_start":
             return cold_start.markdown(content["data"], content["rows"])
+        if study == "efficiency":
+            return efficiency.markdown(content["data"], content["rows"], content)
         if view:
             return VIEWS[view](cast(Results, content), cast(Timing, content[TIMING]))
         return markdown(cast(Results, content), cast(Timing, content[TIMING]))
