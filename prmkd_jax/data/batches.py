@@ -79,12 +79,13 @@ class TrainingBatches:
 
     @cached_property
     def dense(self) -> bool:
-        """Whether at least a third of the slots predict, so that a batch is simply B slots.
+        """Whether nearly all slots predict, so that a batch is simply B slots.
 
-        Few do where each instance has a segment of its own, and in histories much longer than
-        `window`, most of whose instances have a segment of their own.
+        Fewer do where each instance has a segment of its own, and where some histories are much
+        longer than `window`, most of whose instances have one. Scores of all items, which are most
+        of a step, are then made for the slots that predict alone.
         """
-        return not self.own_slot and bool(self._slots_per_instance <= 3)
+        return not self.own_slot and bool(self._slots_per_instance <= 1.25)
 
     @property
     def rows(self) -> int:

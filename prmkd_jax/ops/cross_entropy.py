@@ -17,7 +17,7 @@ BLOCK = 16_384
 def cross_entropy(
     score: Callable[[Array, Array], Array],
     queries: Float[Array, "B D"],
-    items: Float[Array, "V D"],
+    items: Float[Array, "V E"],
     targets: Int[Array, " B"],
     block: int = BLOCK,
 ) -> Float[Array, " B"]:

@@ -24,6 +24,7 @@ from prmkd_jax.students.tables import Divided, trim_tables
 from prmkd_jax.students.tables import Tables as RowTables
 from prmkd_jax.train.inputs import Constants, DistillBatch
 from prmkd_jax.train.objective import Instances, draw_items, own_losses
+from prmkd_jax.train.row_blocks import block_size, losses_in_blocks, on_a_processor
 from prmkd_jax.train.rows import Tables, needed_items, put_rows, take_rows
 from prmkd_jax.train.sharding import (
     BATCH,
@@ -117,7 +118,9 @@ def make_train_step(
     of the mesh's axis `model` has a part of the rows (`students.tables`).
     """
 
-    loss_fn = functools.partial(_batch_loss, graphdef, config, student_config, divided)
+    loss_fn = functools.partial(
+        _batch_loss, graphdef, config, student_config, divided, on_a_processor(mesh)
+    )
 
     def train_step(
         state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
@@ -192,6 +195,7 @@ def _batch_loss(
     config: DistillConfig | None,
     student_config: StudentConfig,
     divided: RowTables,
+    in_blocks: bool,
     params: Params,
     batch: Batch,
     distill: DistillBatch | None,
@@ -219,23 +223,30 @@ def _batch_loss(
         mask = batch.is_instance.reshape(-1, *[1] * (values.ndim - 1))
         return jnp.where(mask, values, 0.0).sum(0) / num_instances
 
-    logits = None
-    if config is not None and config.negatives == "catalogue" and not isinstance(items, ItemRows):
-        # Once for both losses: their gradients go through one product.
-        logits = scores_of(student.score, queries, items, len(items))
-    instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch), logits)
-    ce = mean(own_losses(student_config, student, instances, constants.prepared, key))
-    kd = jnp.float32(0.0)
-    measures = None
-    if config is not None:
+    instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch))
+    block = block_size(student_config, config, items, len(queries), distill) if in_blocks else None
+    kd, measures = None, None
+    if block is not None:
+        is_instance = jnp.asarray(batch.is_instance)
+        given = (instances, is_instance, distill, constants, key, block)
+        total, ce, kd = losses_in_blocks(student_config, config, student, *given)
+    else:
+        over_all = config is not None and config.negatives == "catalogue"
+        if over_all and not isinstance(items, ItemRows):
+            # Once for both losses: their gradients go through one product.
+            logits = scores_of(student.score, queries, items, len(items))
+            instances = instances._replace(logits=logits)
+        total = ce = mean(own_losses(student_config, student, instances, constants.prepared, key))
+    if config is not None and kd is None:
         losses, measures = _distilled(config, student, instances, distill, constants)
         kd = mean(losses)
         measures = jax.tree.map(mean, measures)
-    # At weight 0 not even `ce + 0 * kd`: the plain student's gradient, bit for bit.
-    total = ce + config.distill_weight * kd if config and config.distill_weight else ce
+        # At weight 0 not even `+ 0 * kd`: the plain student's gradient, bit for bit.
+        if config.distill_weight:
+            total = total + config.distill_weight * kd
     if isinstance(student, HasAuxiliary):
         total = total + student.auxiliary(rows, rngs)
-    return total, (ce, kd, num_instances, measures)
+    return total, (ce, jnp.float32(0.0) if kd is None else kd, num_instances, measures)
 
 
 def _distilled(

@@ -1,0 +1,118 @@
+"""A sum over the rows of a batch, block by block, with its gradient made in the same pass.
+
+The logits of all rows over a large catalogue don't fit a processor's cache: each operation on
+them, forward and backward, then reads and writes main memory. A block's do.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from prmkd_jax.ops.arrays import Array
+
+LARGE = 16 * 2**20
+"""Bytes of a batch's logits up to which they stay in the cache of a server's processor anyway."""
+CACHED = 8 * 2**20
+"""Bytes of a block's logits."""
+LEAST_ROWS = 32
+"""Rows of a block at least: the gradient of all items is read and written once a block."""
+
+Total = Callable[..., tuple[Array, Any]]
+"""(queries [b, D], items, rows) → what is minimised, a scalar, and what else is summed."""
+
+
+def rows_in_block(num_rows: int, num_items: int) -> int | None:
+    """Rows of a block that divides the batch; None where blocks gain nothing.
+
+    >>> rows_in_block(512, 4_386), rows_in_block(512, 12_000), rows_in_block(512, 1_000_000)
+    (None, 128, 32)
+    """
+    if 4 * num_rows * num_items <= LARGE:
+        return None
+    most = max(LEAST_ROWS, CACHED // (4 * num_items))
+    block = next(rows for rows in range(min(most, num_rows), 0, -1) if num_rows % rows == 0)
+    return block if 2 * block > most and block < num_rows else None
+
+
+def sum_in_blocks(
+    total: Total,
+    queries: Float[Array, "B D"],
+    items: Any,
+    rows: Any,
+    block: int,
+) -> tuple[Float[Array, ""], Any]:
+    """Sums `total` over blocks of rows.
+
+    Its gradient is that of the sum, added up in the order of the blocks. None reaches `rows`, nor
+    anything through what else is summed.
+
+    Args:
+        total: may read arrays from around it, a student's parameters, say; gradients reach them.
+        queries: user vectors.
+        items: what each block needs whole: the items' vectors.
+        rows: a pytree with the leading axis B: targets, weights, a teacher's scores.
+        block: rows of a block, which divides B.
+
+    >>> total = lambda queries, items, rows: ((rows * (queries @ items.T)[:, 0]).sum(), rows.sum())
+    >>> queries, items, rows = jnp.arange(4.0).reshape(4, 1), jnp.ones((1, 1)), jnp.ones(4)
+    >>> value, count = sum_in_blocks(total, queries, items, rows, block=2)
+    >>> float(value), float(count)
+    (6.0, 4.0)
+    """
+    blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, block, *leaf.shape[1:]), (queries, rows))
+    first_queries, first_rows = jax.tree.map(lambda leaf: leaf[0], blocks)
+    pure, around = jax.closure_convert(total, first_queries, items, first_rows)
+    return _summed(pure, around, *blocks, items)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _summed(
+    total: Total, around: list[Array], queries: Array, rows: Any, items: Any
+) -> tuple[Array, Any]:
+    def add(carry: Any, each: Any) -> tuple[Any, None]:
+        found = total(each[0], items, each[1], *around)
+        return jax.tree.map(jnp.add, carry, found), None
+
+    first = (queries[0], jax.tree.map(lambda leaf: leaf[0], rows))
+    zeros = _zeros(jax.eval_shape(lambda q, r: total(q, items, r, *around), *first))
+    return jax.lax.scan(add, zeros, (queries, rows))[0]
+
+
+def _forward(
+    total: Total, around: list[Array], queries: Array, rows: Any, items: Any
+) -> tuple[tuple[Array, Any], tuple[Any, Array]]:
+    """The sums, and with them the gradients by `around` and `items`, and by the queries."""
+
+    def value(shared: Any, queries: Array, rows: Any) -> tuple[Array, Any]:
+        return total(queries, shared[1], rows, *shared[0])
+
+    differentiate = jax.value_and_grad(value, argnums=(0, 1), has_aux=True)
+    shared = (around, items)
+
+    def add(carry: Any, each: Any) -> tuple[Any, Array]:
+        sums, gradients = carry
+        found, (of_shared, of_queries) = differentiate(shared, *each)
+        added = jax.tree.map(jnp.add, (sums, gradients), (found, of_shared))
+        return added, of_queries
+
+    first = (queries[0], jax.tree.map(lambda leaf: leaf[0], rows))
+    start = _zeros((jax.eval_shape(value, shared, *first), shared))
+    (sums, of_shared), of_queries = jax.lax.scan(add, start, (queries, rows))
+    return sums, (of_shared, of_queries)
+
+
+def _backward(total: Total, gradients: Any, cotangent: Any) -> tuple[Any, Array, None, Any]:
+    scaled = jax.tree.map(lambda leaf: leaf * cotangent[0].astype(leaf.dtype), gradients)
+    (of_around, of_items), of_queries = scaled
+    return of_around, of_queries, None, of_items
+
+
+_summed.defvjp(_forward, _backward)
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
