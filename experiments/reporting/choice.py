@@ -61,5 +61,5 @@ def choice_lines(results: Results) -> list[str]:
 
 def order(found: Sequence[Candidate]) -> float:
     """Kendall's τ-b of the candidates by validation and by test; NaN if either ties them all."""
-    tau = stats.kendalltau([one.validation for one in found], [one.test for one in found])
-    return float(tau.statistic)
+    tau, _ = stats.kendalltau([one.validation for one in found], [one.test for one in found])
+    return float(tau)

@@ -20,6 +20,9 @@ from prmkd_jax.data.packing import (
 )
 from prmkd_jax.data.task import Task
 
+# Items, from which on a width of 64 spends more on their scores than on the prefixes.
+_LARGE_CATALOGUE = 8_192
+
 
 class Batch(NamedTuple):
     """B instances and the packed rows in which a model reads their prefixes.
@@ -79,13 +82,14 @@ class TrainingBatches:
 
     @cached_property
     def dense(self) -> bool:
-        """Whether nearly all slots predict, so that a batch is simply B slots.
+        """Whether so many slots predict that a batch is simply B slots.
 
-        Fewer do where each instance has a segment of its own, and where some histories are much
-        longer than `window`, most of whose instances have one. Scores of all items, which are most
-        of a step, are then made for the slots that predict alone.
+        Few do where each instance has a segment of its own, and in histories much longer than
+        `window`, most of whose instances have a segment of their own. In a large catalogue the
+        scores of all items are most of a step, so that no slot may get them for nothing.
         """
-        return not self.own_slot and bool(self._slots_per_instance <= 1.25)
+        large = self.task.dataset.num_items > _LARGE_CATALOGUE
+        return not self.own_slot and bool(self._slots_per_instance <= (1.25 if large else 3))
 
     @property
     def rows(self) -> int:

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
 
-from prmkd_jax.data.columns import Columns
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import learn_batch
 from prmkd_jax.ops.arrays import Array
@@ -127,7 +126,7 @@ def losses_in_blocks(
         if rows.taught is None or config is None or distill is None:
             return own, (own, jnp.float32(0.0))
         joint, valid, target_column = rows.taught
-        columns = Columns(distill.columns.candidates, target_column, valid)
+        columns = distill.columns._replace(target_column=target_column, valid=valid)
         losses = learn_batch(logits, taught_before(joint, columns, constants), config)
         kd = summed(losses, rows)
         return own + config.distill_weight * kd if config.distill_weight else own, (own, kd)

@@ -107,3 +107,17 @@ def test_about_how_many_steps_there_are(kind):
     filled = sum((batch.rows.segment_ids > 0).sum() for batch in epoch)
     assert batches.steps_about == -(-filled // epoch[0].rows.item_seq.size)
     assert batches.steps_about <= len(list(batches.epoch(0))) <= 1.5 * batches.steps_about
+
+
+def test_in_a_large_catalogue_no_slot_is_scored_that_predicts_nothing():
+    """Half of these slots predict: few enough to score all in a small catalogue, not in a large."""
+    small, large = (
+        TrainingBatches(task_of(random_world(items=items)), MAX_SEQ_LEN, BATCH_SIZE, seed=0)
+        for items in (40, 9_000)
+    )
+    assert small.dense
+    assert not large.dense
+    for batch in itertools.islice(large.epoch(0), 3):
+        assert batch.slots is not None
+        read = batch.rows.instance_ids.reshape(-1)[batch.slots[batch.is_instance]]
+        assert read.tolist() == batch.instance_ids[batch.is_instance].tolist()

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,17 +71,17 @@ def test_blocks_train_as_all_rows_at_once(student, distillation, tmp_path, monke
     assert set(sizes) == {BATCH}
     np.testing.assert_allclose(blocked, metrics, rtol=1e-4)
     for found, wanted in zip(jax.tree.leaves(moved), jax.tree.leaves(params), strict=True):
-        # A tenth of one of Adam's steps; where a gradient is rounding, its sign is chance.
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        # A fraction of Adam's three steps of 3e-3; where a gradient is rounding, so is its sign.
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
 def test_a_small_catalogue_and_several_devices_are_not_divided(tmp_path):
     """Breaks if tables that were made before blocks would round differently now."""
     run = make_run(WORLD, tmp_path)
-    items = np.zeros((4_386, 64), np.float32)
+    items = jnp.zeros((4_386, 64))
     assert row_blocks.block_size(run.student, None, items, 512, None) is None
-    assert row_blocks.block_size(run.student, None, np.zeros((12_000, 64)), 512, None) == 128
+    assert row_blocks.block_size(run.student, None, jnp.zeros((12_000, 64)), 512, None) == 128
     sampled = dataclasses.replace(run.student, loss="sampled_softmax")
-    assert row_blocks.block_size(sampled, None, np.zeros((12_000, 64)), 512, None) is None
+    assert row_blocks.block_size(sampled, None, jnp.zeros((12_000, 64)), 512, None) is None
     catalogue = DistillConfig(negatives="catalogue")
-    assert row_blocks.block_size(run.student, catalogue, np.zeros((12_000, 64)), 512, None) is None
+    assert row_blocks.block_size(run.student, catalogue, jnp.zeros((12_000, 64)), 512, None) is None
