@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from scipy import stats
 
 from experiments.reporting.groups import teachers_in_order, untrained
@@ -62,4 +63,4 @@ def choice_lines(results: Results) -> list[str]:
 def order(found: Sequence[Candidate]) -> float:
     """Kendall's τ-b of the candidates by validation and by test; NaN if either ties them all."""
     tau, _ = stats.kendalltau([one.validation for one in found], [one.test for one in found])
-    return float(tau)
+    return float(np.asarray(tau))

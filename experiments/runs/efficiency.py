@@ -5,7 +5,7 @@ In `--output_dir`: `train`'s results and times say what training costs and gives
 machines without saying so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -86,7 +86,7 @@ def find(results: Results, timing: Timing, measured: ServeCosts) -> Found:
         "environment": measured["environment"],
         "rows": rows,
     }
-    text = markdown(results["data"]["name"], rows, measured)
+    text = markdown(results["data"]["name"], rows, measured["environment"])
     return Found(content, text, {"efficiency": _sketch(rows)})
 
 
@@ -148,10 +148,10 @@ def _epoch_seconds(results: Results, timing: Timing) -> dict[str, float]:
     return {label: value for label, value in found.items() if value is not None}
 
 
-def markdown(name: str, rows: Sequence[ModelCosts], measured: ServeCosts) -> str:
+def markdown(name: str, rows: Sequence[ModelCosts], environment: Mapping[str, object]) -> str:
     """Table 4 with ours and the paper's, in times the plain student's."""
     base = rows[0]
-    processor = measured["environment"].get("processor", MISSING)
+    processor = environment.get("processor", MISSING)
     lines = [
         f"Costs on {name} in times those of {base['model']}, in brackets the paper's (on Arts, one "
         f"RTX 3090); ours on {processor}, {base['items']:,} items, {base['batch']:,} histories at "

@@ -94,7 +94,7 @@ def _made(records: Path, name: str, view: str) -> str:
         if study == "cold_start":
             return cold_start.markdown(content["data"], content["rows"])
         if study == "efficiency":
-            return efficiency.markdown(content["data"], content["rows"], content)
+            return efficiency.markdown(content["data"], content["rows"], content["environment"])
         if view:
             return VIEWS[view](cast(Results, content), cast(Timing, content[TIMING]))
         return markdown(cast(Results, content), cast(Timing, content[TIMING]))
