@@ -1,7 +1,6 @@
 """Trying settings: which combinations, in what order they are shown."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +10,7 @@ from experiments.commands.search import COMMAND
 from experiments.runs import finished, search
 from experiments.runs.search import markdown
 from experiments.runs.space import combinations, parse_space
+from experiments.stages.record import Record, SeedResult
 from prmkd_jax.common.errors import UserError
 from tests.experiments.calls import SMALL, make_call
 
@@ -144,11 +144,12 @@ def test_a_drawn_search_goes_on_and_never_looks_at_the_test_part(monkeypatch, tm
 
 def test_drawn_settings_that_cannot_be_do_not_end_the_search(monkeypatch, tmp_path):
     """Hours lost to a width that the heads don't divide, drawn again after every start."""
-    seed = SimpleNamespace(
-        validation={"Recall@10": 0.2, "NDCG@10": 0.1}, best_epoch=1, history=[], seed=0
-    )
-    record = SimpleNamespace(seeds=[seed])
-    record.of_seeds = lambda seeds: record
+    seed = SeedResult(
+        seed=0, validation={"Recall@10": 0.2, "NDCG@10": 0.1}, test=None, test_masked=None,
+        best_epoch=1, epochs=0, threshold=None, history=[],
+    )  # fmt: skip
+    named = {"name": "sasrec", "label": "SASRec"}
+    record = Record({}, named, None, {}, {}, {}, {}, {}, None, 0, (seed,))
     monkeypatch.setattr(search, "_finish", lambda *trial: record)
     argv = [*SMALL, "--teachers=", "--num_heads=2", "--space=hidden_size=8:12"]
     argv += ["--trials=8", "--search_seed=1"]
