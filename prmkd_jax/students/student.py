@@ -1,5 +1,6 @@
 """The light models that are served: the protocol they share, and how one is made."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,12 +107,22 @@ def create_student(
 
 def abstract_params(config: StudentConfig, facts: Facts) -> Params:
     """Shapes and dtypes of a student's parameters; nothing is computed."""
-    return jax.eval_shape(lambda: nnx.to_pure_dict(create_student(config, facts, 0)[1]))
+    return jax.tree.map(lambda leaf: leaf, _abstract(config, facts)[1])
 
 
 def structure(config: StudentConfig, facts: Facts) -> nnx.GraphDef:
     """A student's structure alone; nothing is computed."""
-    return jax.eval_shape(lambda: create_student(config, facts, 0))[0]
+    return _abstract(config, facts)[0]
+
+
+# Tracing one takes half a second; planning a run, or loading a student, asks several times.
+@functools.lru_cache(maxsize=4)
+def _abstract(config: StudentConfig, facts: Facts) -> tuple[nnx.GraphDef, Params]:
+    def made() -> tuple[nnx.GraphDef, Params]:
+        graphdef, state = create_student(config, facts, 0)
+        return graphdef, nnx.to_pure_dict(state)
+
+    return jax.eval_shape(made)
 
 
 def flatten_params(params: Params) -> dict[str, np.ndarray]:
