@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import cast
 from unittest import mock
 
 import jax
@@ -17,6 +18,7 @@ from prmkd_jax.train import loop
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.loop import fit
 from prmkd_jax.train.run import Run
+from prmkd_jax.train.step import TrainStep
 from tests.devices import run_on_devices
 from tests.worlds import RandomTeachers, make_run, random_world
 
@@ -71,7 +73,7 @@ def tables_sent(folder: Path) -> dict[str, object]:
             with jax.transfer_guard("disallow"):
                 return step(state, batch, distill, constants)
 
-        return run_epoch(state, watched_step, inputs, constants, *more)
+        return run_epoch(state, cast(TrainStep, watched_step), inputs, constants, *more)
 
     with (
         mock.patch.object(jax, "device_put", watched_put),
