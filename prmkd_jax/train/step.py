@@ -217,25 +217,20 @@ def _batch_loss(
     items = student.items()
     if ids is not None and lazy is not None:
         items = ItemRows(items, ids, lazy.num_items)
+    instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch))
     num_instances = jnp.maximum(batch.is_instance.sum(), 1).astype(jnp.float32)
 
     def mean(values: Array) -> Array:
         mask = batch.is_instance.reshape(-1, *[1] * (values.ndim - 1))
         return jnp.where(mask, values, 0.0).sum(0) / num_instances
 
-    instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch))
-    block = block_size(student_config, config, items, len(queries), distill) if in_blocks else None
     kd, measures = None, None
+    block = block_size(student_config, config, items, len(queries), distill) if in_blocks else None
     if block is not None:
-        is_instance = jnp.asarray(batch.is_instance)
-        given = (instances, is_instance, distill, constants, key, block)
+        given = (instances, jnp.asarray(batch.is_instance), distill, constants, key, block)
         total, ce, kd = losses_in_blocks(student_config, config, student, *given)
     else:
-        over_all = config is not None and config.negatives == "catalogue"
-        if over_all and not isinstance(items, ItemRows):
-            # Once for both losses: their gradients go through one product.
-            logits = scores_of(student.score, queries, items, len(items))
-            instances = instances._replace(logits=logits)
+        instances = _scored(student, instances, config)
         total = ce = mean(own_losses(student_config, student, instances, constants.prepared, key))
     if config is not None and kd is None:
         losses, measures = _distilled(config, student, instances, distill, constants)
@@ -247,6 +242,15 @@ def _batch_loss(
     if isinstance(student, HasAuxiliary):
         total = total + student.auxiliary(rows, rngs)
     return total, (ce, jnp.float32(0.0) if kd is None else kd, num_instances, measures)
+
+
+def _scored(student: Student, batch: Instances, config: DistillConfig | None) -> Instances:
+    """With the scores of all items where both losses want them: one product for both gradients."""
+    over_all = config is not None and config.negatives == "catalogue"
+    if not over_all or isinstance(batch.items, ItemRows):
+        return batch
+    logits = scores_of(student.score, batch.queries, batch.items, len(batch.items))
+    return batch._replace(logits=logits)
 
 
 def _distilled(
