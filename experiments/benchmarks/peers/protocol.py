@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 RANKINGS = 3
 """Rankings that count, time permitting."""
@@ -39,6 +39,7 @@ class Timed(NamedTuple):
         return self.seconds / self.share
 
 
+@runtime_checkable
 class Peer(Protocol):
     """One model in one library."""
 

@@ -1,7 +1,7 @@
 """Numbers of each epoch for other tools."""
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -11,10 +11,11 @@ from experiments.stages.metrics_log import TOOLS, MetricsLog, NoLog, open_log
 from prmkd_jax.common.errors import UserError
 
 
-class Recorder:
+class Recorder(ModuleType):
     """Stands for a tool's module and for what it hands out; notes every call."""
 
     def __init__(self, calls: list):
+        super().__init__("recorder")
         self.calls = calls
 
     def __getattr__(self, name):
