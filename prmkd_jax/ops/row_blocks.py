@@ -6,11 +6,10 @@ them, forward and backward, then reads and writes main memory. A block's do.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from prmkd_jax.ops.arrays import Array
 
@@ -21,7 +20,7 @@ CACHED = 8 * 2**20
 LEAST_ROWS = 32
 """Rows of a block at least: the gradient of all items is read and written once a block."""
 
-Total = Callable[..., tuple[Array, Any]]
+Total = Callable[..., tuple[Array, PyTree]]
 """(queries [b, D], items, rows) → what is minimised, a scalar, and what else is summed."""
 
 
@@ -41,10 +40,10 @@ def rows_in_block(num_rows: int, num_items: int) -> int | None:
 def sum_in_blocks(
     total: Total,
     queries: Float[Array, "B D"],
-    items: Any,
-    rows: Any,
+    items: PyTree,
+    rows: PyTree,
     block: int,
-) -> tuple[Float[Array, ""], Any]:
+) -> tuple[Float[Array, ""], PyTree]:
     """Sums `total` over blocks of rows.
 
     Its gradient is that of the sum, added up in the order of the blocks. None reaches `rows`, nor
@@ -71,9 +70,9 @@ def sum_in_blocks(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _summed(
-    total: Total, around: list[Array], queries: Array, rows: Any, items: Any
-) -> tuple[Array, Any]:
-    def add(carry: Any, each: Any) -> tuple[Any, None]:
+    total: Total, around: list[Array], queries: Array, rows: PyTree, items: PyTree
+) -> tuple[Array, PyTree]:
+    def add(carry: PyTree, each: PyTree) -> tuple[PyTree, None]:
         found = total(each[0], items, each[1], *around)
         return jax.tree.map(jnp.add, carry, found), None
 
@@ -83,17 +82,17 @@ def _summed(
 
 
 def _forward(
-    total: Total, around: list[Array], queries: Array, rows: Any, items: Any
-) -> tuple[tuple[Array, Any], tuple[Any, Array]]:
+    total: Total, around: list[Array], queries: Array, rows: PyTree, items: PyTree
+) -> tuple[tuple[Array, PyTree], tuple[PyTree, Array]]:
     """The sums, and with them the gradients by `around` and `items`, and by the queries."""
 
-    def value(shared: Any, queries: Array, rows: Any) -> tuple[Array, Any]:
+    def value(shared: PyTree, queries: Array, rows: PyTree) -> tuple[Array, PyTree]:
         return total(queries, shared[1], rows, *shared[0])
 
     differentiate = jax.value_and_grad(value, argnums=(0, 1), has_aux=True)
     shared = (around, items)
 
-    def add(carry: Any, each: Any) -> tuple[Any, Array]:
+    def add(carry: PyTree, each: PyTree) -> tuple[PyTree, Array]:
         sums, gradients = carry
         found, (of_shared, of_queries) = differentiate(shared, *each)
         added = jax.tree.map(jnp.add, (sums, gradients), (found, of_shared))
@@ -105,7 +104,9 @@ def _forward(
     return sums, (of_shared, of_queries)
 
 
-def _backward(total: Total, gradients: Any, cotangent: Any) -> tuple[Any, Array, None, Any]:
+def _backward(
+    total: Total, gradients: PyTree, cotangent: PyTree
+) -> tuple[PyTree, Array, None, PyTree]:
     scaled = jax.tree.map(lambda leaf: leaf * cotangent[0].astype(leaf.dtype), gradients)
     (of_around, of_items), of_queries = scaled
     return of_around, of_queries, None, of_items
@@ -114,5 +115,5 @@ def _backward(total: Total, gradients: Any, cotangent: Any) -> tuple[Any, Array,
 _summed.defvjp(_forward, _backward)
 
 
-def _zeros(shapes: Any) -> Any:
+def _zeros(shapes: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
