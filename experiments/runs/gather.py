@@ -97,10 +97,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else first_line(error)
         raise UserError(f"{path}: damaged ({why}), expected {wanted}") from error
-    files = said.get("files", []) if isinstance(said, dict) else None
-    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-        raise UserError(f"{path}: files: found no list of names, expected {wanted}")
-    return said
+    if isinstance(said, dict):
+        files = said.get("files", [])
+        if isinstance(files, list) and all(isinstance(file, str) for file in files):
+            return said
+    raise UserError(f"{path}: files: found no list of names, expected {wanted}")
 
 
 def _section(folder: Path, place: Path, name: str, anchor: str) -> Section:

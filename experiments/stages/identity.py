@@ -62,7 +62,7 @@ _WORDS = {
 
 def run_identity(
     configs: Mapping[type, object], settings: Settings, task: Task, teachers: Sequence[Identity]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What one seed's runs depend on, but for the seed and the variant.
 
     A student alone depends on no teacher and no distillation.

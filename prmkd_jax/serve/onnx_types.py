@@ -4,7 +4,7 @@ JAX's own classes say less: of a traced array neither shape nor dtype.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -46,7 +46,7 @@ class Equation(Protocol):
         ...
 
     @property
-    def params(self) -> Mapping[str, object]:
+    def params(self) -> Mapping[str, Any]:
         """Its parameters; which there are depends on the operation."""
         ...
 
