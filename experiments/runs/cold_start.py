@@ -6,7 +6,7 @@ Nothing is trained: it reads the results and ranks that a finished `train` or st
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ from experiments.stages.record import complete, read_versioned
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.task import Task
-from prmkd_jax.evaluate.segments import Segment, count_segments, segment_gains
+from prmkd_jax.evaluate.segments import Segment, SegmentGain, count_segments, segment_gains
 
 METRICS = ("Recall@10", "NDCG@10")
 SHOWN = "NDCG@10"
@@ -33,23 +33,14 @@ KINDS = {
 }
 
 
-class GainRow(TypedDict):
-    """A `SegmentGain` with what is compared, in which study, by which metric and kind."""
+class GainRow(SegmentGain):
+    """A segment's gain with what is compared, in which study, by which metric and kind."""
 
     study: str
     variant: str
     reference: str
     metric: str
     kind: str
-    segment: str
-    instances: int
-    base: float
-    other: float
-    change: float | None
-    change_interval: tuple[float, float] | None
-    difference_interval: tuple[float, float]
-    p: float
-    p_holm: float
 
 
 def run(call: Call) -> None:
@@ -135,7 +126,7 @@ def study_rows(
                         reference=labels[reference],
                         metric=metric,
                         kind=kind,
-                        **gain._asdict(),
+                        **gain,
                     )
                     for gain in gains
                 ]

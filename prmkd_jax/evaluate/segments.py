@@ -1,7 +1,7 @@
 """Gains by groups of users and items: numpy and scipy alone."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,7 +23,7 @@ class Segment(NamedTuple):
     members: Bool[np.ndarray, " instances"]
 
 
-class SegmentGain(NamedTuple):
+class SegmentGain(TypedDict):
     """One metric of two models in a segment.
 
     Attributes:
@@ -97,8 +97,8 @@ def segment_gains(
     for segment in segments:
         if segment.members.any():
             found.append(_gain(segment, base[segment.members], other[segment.members]))
-    corrected = holm([gain.p for gain in found])
-    return [gain._replace(p_holm=p) for gain, p in zip(found, corrected, strict=True)]
+    corrected = holm([gain["p"] for gain in found])
+    return [{**gain, "p_holm": p} for gain, p in zip(found, corrected, strict=True)]
 
 
 def _gain(segment: Segment, base: np.ndarray, other: np.ndarray) -> SegmentGain:

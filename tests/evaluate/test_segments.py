@@ -46,17 +46,17 @@ def test_a_segments_gain_is_the_comparison_of_its_users_alone():
     segments = [Segment("some", some), Segment("none", none), Segment("rest", ~some)]
     for metric in METRICS:
         gains = segment_gains(base, other, segments, metric)
-        assert [gain.segment for gain in gains] == ["some", "rest"]
+        assert [gain["segment"] for gain in gains] == ["some", "rest"]
         for gain, members in zip(gains, (some, ~some), strict=True):
             expected = compare(base[:, members], other[:, members])[metric]
-            assert gain.instances == members.sum()
-            assert gain.base == pytest.approx(expected.base_mean, rel=1e-12)
-            assert gain.other == pytest.approx(expected.other_mean, rel=1e-12)
-            assert gain.change == pytest.approx(expected.improvement, rel=1e-12)
-            assert gain.p == expected.t_p
-            low, high = gain.difference_interval
-            assert low < gain.other - gain.base < high
-        assert [gain.p_holm for gain in gains] == holm([gain.p for gain in gains])
+            assert gain["instances"] == members.sum()
+            assert gain["base"] == pytest.approx(expected.base_mean, rel=1e-12)
+            assert gain["other"] == pytest.approx(expected.other_mean, rel=1e-12)
+            assert gain["change"] == pytest.approx(expected.improvement, rel=1e-12)
+            assert gain["p"] == expected.t_p
+            low, high = gain["difference_interval"]
+            assert low < gain["other"] - gain["base"] < high
+        assert [gain["p_holm"] for gain in gains] == holm([gain["p"] for gain in gains])
 
 
 def test_the_interval_of_a_difference_is_about_the_normal_one():
@@ -68,7 +68,7 @@ def test_the_interval_of_a_difference_is_about_the_normal_one():
     differences = 1 / (1 + other[0]) - 1 / (1 + base[0])
     half = stats.norm.ppf(0.975) * differences.std(ddof=1) / np.sqrt(4000)
     expected = differences.mean() + half * np.array([-1, 1])
-    np.testing.assert_allclose(gain.difference_interval, expected, atol=0.15 * half)
+    np.testing.assert_allclose(gain["difference_interval"], expected, atol=0.15 * half)
 
 
 def test_a_base_of_zero_has_no_change():
@@ -76,5 +76,10 @@ def test_a_base_of_zero_has_no_change():
     (gain,) = segment_gains(
         np.full((1, 5), 99.0), np.zeros((1, 5)), [Segment("0", np.ones(5, bool))], "Recall@10"
     )
-    assert (gain.base, gain.other, gain.change, gain.change_interval) == (0.0, 1.0, None, None)
-    assert gain.difference_interval == (1.0, 1.0)
+    assert (gain["base"], gain["other"], gain["change"], gain["change_interval"]) == (
+        0.0,
+        1.0,
+        None,
+        None,
+    )
+    assert gain["difference_interval"] == (1.0, 1.0)
