@@ -98,7 +98,9 @@ def segment_gains(
         if segment.members.any():
             found.append(_gain(segment, base[segment.members], other[segment.members]))
     corrected = holm([gain["p"] for gain in found])
-    return [{**gain, "p_holm": p} for gain, p in zip(found, corrected, strict=True)]
+    for gain, p in zip(found, corrected, strict=True):
+        gain["p_holm"] = p
+    return found
 
 
 def _gain(segment: Segment, base: np.ndarray, other: np.ndarray) -> SegmentGain:
