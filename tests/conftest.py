@@ -15,6 +15,7 @@ import pytest
 
 from tests.browser import browser
 from tests.checking import check_signatures
+from tests.xla import QUICK
 
 # A million objects that imports make live as long as the process: going through them again and
 # again takes a quarter of the collection's time. Off until all is imported, see below.
@@ -24,9 +25,6 @@ _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
 
 # At the tests' sizes PyTorch's threads wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What LLVM would make faster runs for milliseconds here, and without the fusion emitters a step
-# compiles in a quarter of the time (SASRec's 4.8 s of CPU to 1.2, distilled 6.4 to 1.7).
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

@@ -77,7 +77,7 @@ def measure(settings: Settings, repeats: int) -> Iterator[Measurement]:
     plain = plain_run(task, student_facts(task, settings), settings, seed, Path())
     speeds = machine_speeds()
     yield from speeds.measurements()
-    step = _time_steps("plain", plain, repeats)
+    step = time_steps("plain", plain, repeats)
     yield from step.measurements(speeds)
     teachers = _untuned_teachers(task, settings)
     live = LiveTeachers(teachers)
@@ -86,7 +86,7 @@ def measure(settings: Settings, repeats: int) -> Iterator[Measurement]:
     seconds = {}
     for side in SIDES:
         bank = TeacherBank(sources, live.default_weights.tolist(), side)
-        timed = _time_steps(
+        timed = time_steps(
             f"distilled ({side})", dataclasses.replace(distilled, teachers=bank), repeats
         )
         yield from timed.measurements(speeds)
@@ -96,7 +96,7 @@ def measure(settings: Settings, repeats: int) -> Iterator[Measurement]:
     yield Measurement("distilled (live) input", live_input, "s")
     ratio = (seconds["torch"] + live_input) / step.step
     yield Measurement("distilled (live) with input / plain step", ratio, "")
-    yield Measurement("ranking of all users", _ranking_seconds(plain), "s")
+    yield Measurement("ranking of all users", ranking_seconds(plain), "s")
     for teacher in teachers:
         if kind(teacher.name).reads_tokens:
             assert isinstance(teacher, RecformerTeacher)
@@ -160,15 +160,14 @@ def _random_vectors(task: Task, teachers: Sequence[AnyTeacher], live: LiveTeache
 
 
 @dataclasses.dataclass(frozen=True)
-class _StepTimes:
+class StepSeconds:
     """Seconds of a step, and the program that was timed.
 
     Attributes:
         name: the step's name.
         compile: seconds to compile it.
         input: seconds to make a batch's input on the host, which training does meanwhile; median.
-        step: a step; median.
-        spread: interquartile range of the steps.
+        steps: every step that counts.
         epoch: an epoch with the host's work.
         stored: seconds to make the joint scores that all epochs share; None where each step does.
         compiled: the program.
@@ -177,27 +176,39 @@ class _StepTimes:
     name: str
     compile: float
     input: float
-    step: float
-    spread: float
+    steps: Sequence[float]
     epoch: float
     stored: float | None
     compiled: jax.stages.Compiled
 
+    @property
+    def step(self) -> float:
+        """The median step."""
+        return statistics.median(self.steps)
+
     def measurements(self, speeds: Speeds) -> list[Measurement]:
         """The seconds, and the floors on a machine."""
+        low, _, high = statistics.quantiles(self.steps, n=4)
         once = [] if self.stored is None else [("joint scores of all instances", self.stored)]
         return [
             *(Measurement(f"{self.name} {what}", seconds, "s") for what, seconds in once),
             Measurement(f"{self.name} compilation", self.compile, "s"),
             Measurement(f"{self.name} input", self.input, "s"),
             Measurement(f"{self.name} step", self.step, "s"),
-            Measurement(f"{self.name} step, interquartile range", self.spread, "s"),
+            Measurement(f"{self.name} step, interquartile range", high - low, "s"),
             *work_of(self.compiled).measurements(f"{self.name} step", speeds),
             Measurement(f"{self.name} epoch", self.epoch, "s"),
         ]
 
 
-def _time_steps(name: str, run: Run, repeats: int) -> _StepTimes:
+def time_steps(name: str, run: Run, repeats: int) -> StepSeconds:
+    """Times a run's step, its input, its compilation and one epoch.
+
+    Args:
+        name: the step's name.
+        run: plain or distilled.
+        repeats: steps that count, after one that doesn't.
+    """
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
     mesh = make_mesh(1)
@@ -228,13 +239,11 @@ def _time_steps(name: str, run: Run, repeats: int) -> _StepTimes:
         state, _ = step(state, *place_inputs(mesh, *batch), constants)
     jax.block_until_ready(state)
     epoch = time.perf_counter() - started
-    quartiles = statistics.quantiles(times[1:], n=4)
-    return _StepTimes(
+    return StepSeconds(
         name=name,
         compile=seconds_to_compile,
         input=statistics.median(waits[1:]),
-        step=statistics.median(times[1:]),
-        spread=quartiles[2] - quartiles[0],
+        steps=times[1:],
         epoch=epoch,
         stored=None if stored is None else made,
         compiled=compiled,
@@ -256,7 +265,8 @@ def _live_input_seconds(run: Run) -> float:
     return median_seconds(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
 
 
-def _ranking_seconds(run: Run) -> float:
+def ranking_seconds(run: Run) -> float:
+    """Median seconds to rank all items for all test users, after the compilation."""
     graphdef, params = fresh_student(run)
     evaluator = make_evaluator(run, graphdef, run.task.split.test)
     return median_seconds(evaluator, params, repeats=3)

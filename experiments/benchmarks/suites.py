@@ -13,6 +13,7 @@ from experiments.benchmarks import (
     scale,
     serve_costs,
     steps,
+    students,
     tuning,
 )
 from experiments.benchmarks.peers import measure as peers
@@ -27,6 +28,7 @@ Measure = Callable[[Settings, BenchConfig, Callable[[str], None]], list[Row]]
 
 MEASURED: dict[str, Measure] = {
     "train": steps.rows,
+    "students": students.measure,
     "distill": distill.measure,
     "evaluate": evaluate.measure,
     "teachers": tuning.measure,

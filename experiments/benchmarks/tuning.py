@@ -27,10 +27,12 @@ from prmkd_jax.data.task import Task
 from teachers_torch.registry import kind
 from teachers_torch.sequence.encoder import to_tensors
 from teachers_torch.sequence.teacher import TunedTeacher
+from teachers_torch.states import best_device
 from teachers_torch.tuning import evaluate
 
-_MATRIX = 2048
-_COPIED = 2**26
+# On a GPU the call alone takes as long as a product of the smaller ones.
+_MATRIX = {"cpu": 2048, "cuda": 8192}
+_COPIED = {"cpu": 2**26, "cuda": 2**29}
 
 
 class Traffic(TorchDispatchMode):
@@ -57,7 +59,7 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     """Rows for each of `--teachers`."""
     task = load_task(settings)
     cache = Cache(Path(settings.run.cache_dir))
-    flops, bandwidth = _speeds()
+    flops, bandwidth = _speeds(best_device())
     rows = [
         once("machine, float32 matrix product", flops / 1e9, "GFLOP/s"),
         once("machine, read and write", bandwidth / 1e9, "GB/s"),
@@ -73,17 +75,18 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
 
 def _of_teacher(teacher: TunedTeacher, task: Task, flops: float, bandwidth: float) -> list[Row]:
     model, config = teacher.model, teacher.config
+    device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     batches = TrainingBatches(task, teacher.max_seq_len, config.batch_size, 0)
     endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
 
     def step() -> float:
-        tensors = to_tensors(next(endless), torch.device("cpu"))
-        started = time.perf_counter()
+        tensors = to_tensors(next(endless), device)
+        started = _now(device)
         optimizer.zero_grad()
         model.loss(tensors).backward()
         optimizer.step()
-        return time.perf_counter() - started
+        return _now(device) - started
 
     model.train()
     step()
@@ -117,17 +120,25 @@ def _of_teacher(teacher: TunedTeacher, task: Task, flops: float, bandwidth: floa
     ]
 
 
-def _speeds() -> tuple[float, float]:
+def _speeds(device: torch.device) -> tuple[float, float]:
     """Operations a second of a large matrix product, and bytes a second of a large copy."""
-    matrix = torch.ones(_MATRIX, _MATRIX)
-    big, other = torch.ones(_COPIED), torch.empty(_COPIED)
+    size, copied = _MATRIX[device.type], _COPIED[device.type]
+    matrix = torch.randn(size, size, device=device)
+    big, other = torch.ones(copied, device=device), torch.empty(copied, device=device)
     products, copies = [], []
     for _ in range(FEWEST + 1):
-        started = time.perf_counter()
+        started = _now(device)
         torch.mm(matrix, matrix)
-        between = time.perf_counter()
+        between = _now(device)
         other.copy_(big)
         products.append(between - started)
-        copies.append(time.perf_counter() - between)
+        copies.append(_now(device) - between)
     product, copy = (float(np.median(each[1:])) for each in (products, copies))
-    return 2 * _MATRIX**3 / product, 2 * big.nbytes / copy
+    return 2 * size**3 / product, 2 * big.nbytes / copy
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once all that was asked of a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -9,8 +9,8 @@ from prmkd_jax.common.options import option, validate
 from prmkd_jax.students.config import BUILT_IN, STUDENT_NAMES
 
 SUITES = (
-    *("train", "distill", "evaluate", "teachers", "compile", "scale", "memory", "end_to_end"),
-    *("serve", "peers"),
+    *("train", "students", "distill", "evaluate", "teachers", "compile", "scale", "memory"),
+    *("end_to_end", "serve", "peers"),
 )
 """Choices of `bench --suite`."""
 PEERS = (
@@ -175,15 +175,17 @@ class BenchConfig:
 
     suite: str = option(
         "train",
-        "What is measured. train: steps, an epoch and a ranking, with floors; distill: steps by "
-        "number of teachers and by where they are scored; evaluate: rankings; teachers: their "
-        "tuning, encoding and ranking; compile: compilations, new and from the cache; scale: how "
-        "costs grow; memory: one epoch and one ranking at a large size; end_to_end: a run from "
-        "nothing; serve: requests to the finished models; peers: our students beside other "
-        "libraries'.",
+        "What is measured. train: steps, an epoch and a ranking, with floors; students: the same "
+        "of every student; distill: steps by number of teachers and by where they are scored; "
+        "evaluate: rankings; teachers: their tuning, encoding and ranking; compile: compilations, "
+        "new and from the cache; scale: how costs grow; memory: one epoch and one ranking at a "
+        "large size; end_to_end: a run from nothing; serve: requests to the finished models; "
+        "peers: our students beside other libraries'.",
         choices=SUITES,
     )
-    repeats: int = option(40, "train: steps timed, after the compiling one.", low=5, high=10**6)
+    repeats: int = option(
+        40, "train, students: steps timed, after the compiling one.", low=5, high=10**6
+    )
     largest: int = option(
         1_000_000, "scale: most items and users of the curves.", low=10_000, high=10**8
     )

@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +44,7 @@ def describe_environment() -> dict[str, str | int]:
         **{name: _version(name) for name in PACKAGES},
         "platform": platform.platform(terse=True),
         "processor": _processor(),
+        **_accelerators(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "git_commit": _commit(),
         **settings_of(os.environ),
@@ -59,6 +62,17 @@ def settings_of(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in sorted(environ.items())
         if name.startswith(PREFIXES) and not name.startswith(_CHANGE_NOTHING)
     }
+
+
+def _accelerators() -> dict[str, str]:
+    """What JAX computes on, such as "1 x NVIDIA H100 80GB HBM3"; nothing for a CPU."""
+    # Whoever has not asked JAX for anything yet shall not begin with it here.
+    if "jax" not in sys.modules:
+        return {}
+    kinds = Counter(each.device_kind for each in sys.modules["jax"].devices())
+    if sys.modules["jax"].default_backend() == "cpu":
+        return {}
+    return {"accelerators": ", ".join(f"{count} x {kind}" for kind, count in kinds.items())}
 
 
 def _version(package: str) -> str:

@@ -3,25 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 
 from bridge.dlpack import to_jax, to_torch
 from bridge.teacher_bank import TeacherBank
 from bridge.teacher_vectors import Vectors
+from tests.gpu import NEEDS_GPU
 
-
-def _has_gpu() -> bool:
-    try:
-        return bool(jax.local_devices(backend="cuda")) and torch.cuda.is_available()
-    except RuntimeError:
-        return False
-
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not _has_gpu(), reason="JAX or PyTorch has no GPU here"),
-]
+pytestmark = NEEDS_GPU
 
 
 def test_both_frameworks_read_one_buffer():

@@ -31,6 +31,7 @@ from tests.worlds import (
     student_config,
     task_of,
 )
+from tests.xla import AS_OUTSIDE
 
 WORLD = random_world(users=30, items=25)
 TASK = task_of(WORLD)
@@ -320,7 +321,7 @@ def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss
         batches = list(distill_inputs(one, training_batches(one).epoch(0)))
         # Equal bits need the fusions that users have and the tests leave out (`conftest.py`).
         program = step.lower(state, *batches[0], constants)
-        program = program.compile({"xla_cpu_use_fusion_emitters": True})
+        program = program.compile(AS_OUTSIDE)
         exact = jax.tree.map(jnp.copy, state)
         for inputs in batches:
             exact, _ = program(exact, *inputs, constants)

@@ -18,6 +18,7 @@ from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import init_state, make_train_step
 from tests.students import reference
 from tests.worlds import RandomTeachers, facts, from_histories, make_run, student_config
+from tests.xla import AS_OUTSIDE
 
 ITEMS, READ = 500, 60
 TABLE = "item_embedding.table"
@@ -79,7 +80,7 @@ def test_the_first_step_is_that_of_dense_adam_on_the_rows_that_it_reads(tmp_path
         given = (*place_inputs(MESH, *inputs[0]), constants)
         # With the fusions that users have: what is 0 but for rounding, such as the gradient of the
         # keys' bias, becomes a whole step of Adam's, so both must round alike.
-        program = step.lower(state, *given).compile({"xla_cpu_use_fusion_emitters": True})
+        program = step.lower(state, *given).compile(AS_OUTSIDE)
         state, metrics = program(state, *given)
         found[lazy] = jax.device_get((state, metrics))
     (dense, one), (rows, other) = found[False], found[True]

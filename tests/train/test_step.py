@@ -20,6 +20,7 @@ from prmkd_jax.train.step import init_state, make_train_step
 from tests.distill import reference as eq
 from tests.students import reference
 from tests.worlds import RandomTeachers, facts, make_run, random_world, same_bits, student_config
+from tests.xla import AS_OUTSIDE
 
 WORLD = random_world()
 MESH = make_mesh(5)
@@ -251,7 +252,7 @@ def test_a_students_own_loss_is_added_once(tmp_path, monkeypatch, kind):
 def as_users_compile(step, state, inputs):
     """The same with the fusions of XLA's default, which the tests leave out (`conftest.py`)."""
     program = step.compiled.lower(state, *place_inputs(MESH, *inputs[0]), step.constants)
-    compiled = program.compile({"xla_cpu_use_fusion_emitters": True})
+    compiled = program.compile(AS_OUTSIDE)
     return step._replace(compiled=compiled), state, inputs
 
 

@@ -1,7 +1,7 @@
 """Whole trainings in other roundings than float32, next to what another seed changes."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from experiments.benchmarks.portability.arithmetic import EXACT, UNITS, Rounding, rounded_products
+from experiments.benchmarks.portability.precision import same_products
 from experiments.benchmarks.portability.programs import Case, cast_params, with_masters
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
 from prmkd_jax.train.inputs import distill_inputs, training_batches
@@ -57,10 +58,13 @@ class Arithmetic(NamedTuple):
     Attributes:
         rounding: of the factors of float32's products.
         dtype: of what the step computes with; None for float32.
+        precision: JAX's, of its float32 products.
     """
 
     rounding: Rounding = EXACT
     dtype: jnp.dtype | None = None
+    # Where a GPU would take TF32 for float32, or a TPU bfloat16.
+    precision: str = "highest"
 
 
 ROUNDINGS = {
@@ -71,10 +75,22 @@ ROUNDINGS = {
 }
 """Name → how. Only in the last one activations have fewer bits too; its copies, Adam's moments and
 the ranking stay float32."""
+OWN = "float32, default"
+"""What a machine that has more than one precision takes by itself."""
+
+
+def arithmetics(device: jax.Device) -> dict[str, Arithmetic]:
+    """`ROUNDINGS`, and the device's own products where they aren't float32's."""
+    same = same_products(device, jnp.dtype(jnp.float32))
+    own = {} if same["default"] == same["highest"] else {OWN: Arithmetic(precision="default")}
+    return {**ROUNDINGS, **own}
 
 
 def train_all(
-    make: Callable[[int], Case], seeds: Sequence[int], epochs: int, names: Sequence[str]
+    make: Callable[[int], Case],
+    seeds: Sequence[int],
+    epochs: int,
+    ways: Mapping[str, Arithmetic],
 ) -> list[Curve]:
     """Trains with every seed in every arithmetic.
 
@@ -82,21 +98,20 @@ def train_all(
         make: seed → the case.
         seeds: of students and batches.
         epochs: of each training.
-        names: of `ROUNDINGS`.
+        ways: name → arithmetic.
     """
     cases = [make(seed) for seed in seeds]
-    steps: dict[jnp.dtype | None, Callable[..., Any]] = {}
+    steps: dict[tuple[jnp.dtype | None, str], Callable[..., Any]] = {}
     curves = []
-    for name in names:
-        how = ROUNDINGS[name]
+    for name, how in ways.items():
         # The seeds and all roundings share what is compiled: a case's structure doesn't depend on
         # its seed, and how much is rounded is an argument.
-        if how.dtype not in steps:
+        kind = how.dtype, how.precision
+        if kind not in steps:
             step = cases[0].step(_optimizer(cases[0], how))
-            steps[how.dtype] = jax.jit(rounded_products(step, rests=False))
-        # Where a GPU would take TF32 for float32, or a TPU bfloat16.
-        with jax.default_matmul_precision("highest"):
-            each = [_train(case, how, steps[how.dtype], epochs) for case in cases]
+            steps[kind] = jax.jit(rounded_products(step, rests=False))
+        with jax.default_matmul_precision(how.precision):
+            each = [_train(case, how, steps[kind], epochs) for case in cases]
         curves.append(Curve(name, [losses for losses, _ in each], [found for _, found in each]))
     return curves
 

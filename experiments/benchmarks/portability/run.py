@@ -12,7 +12,7 @@ import jax
 
 from bridge.runtime import available_cores
 from experiments.benchmarks.portability.ceilings import DEVICES, RATES
-from experiments.benchmarks.portability.curves import ROUNDINGS, gaps, train_all
+from experiments.benchmarks.portability.curves import arithmetics, gaps, train_all
 from experiments.benchmarks.portability.kept import finished, identity, libtpu_version
 from experiments.benchmarks.portability.lowering import (
     compile_for_tpu,
@@ -108,8 +108,9 @@ def compare(settings: Settings, config: PortabilityConfig, call: Call) -> list[d
 def _at_once(students: int) -> int:
     """How many students are compared together: compiling, most of the work, takes one core each."""
     # A TPU serves one process.
-    here = jax.devices()[0].platform
-    return min(students, available_cores(), _MOST_AT_ONCE) if here == "cpu" else 1
+    if jax.devices()[0].platform == "tpu":
+        return 1
+    return min(students, available_cores(), _MOST_AT_ONCE)
 
 
 def _finished(
@@ -211,5 +212,5 @@ def _curves(
     def make(seed: int) -> Case:
         return make_case(task, settings, name, seed)
 
-    curves = train_all(make, config.curve_seeds, config.curve_epochs, list(ROUNDINGS))
+    curves = train_all(make, config.curve_seeds, config.curve_epochs, arithmetics(jax.devices()[0]))
     return [each._asdict() for each in curves], [each._asdict() for each in gaps(curves)]
