@@ -5,8 +5,8 @@ from importlib import metadata
 # A later XLA has the fusion emitters alone.
 _MAY_DO_WITHOUT = metadata.version("jaxlib").startswith("0.10.")
 
-# What LLVM would make faster runs for milliseconds here. Without the fusion emitters a step compiles
-# in a quarter of the time (SASRec's 4.8 s of CPU to 1.2, distilled 6.4 to 1.7).
+# What LLVM would make faster runs for milliseconds here. Without the fusion emitters a step
+# compiles in a quarter of the time (SASRec's 4.8 s of CPU to 1.2, distilled 6.4 to 1.7).
 QUICK = "--xla_backend_optimization_level=0"
 if _MAY_DO_WITHOUT:
     QUICK += " --xla_cpu_use_fusion_emitters=false"
