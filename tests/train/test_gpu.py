@@ -14,7 +14,7 @@ from tests.gpu import NEEDS_GPU
 pytestmark = NEEDS_GPU
 
 SMALL = (
-    *("--flagfile=demo.cfg", "--teachers=neighbours", "--seeds=0", "--synthetic_users=400"),
+    *("--flagfile=demo.cfg", "--teachers=popularity", "--seeds=0", "--synthetic_users=400"),
     *("--synthetic_items=300", "--hidden_size=32", "--batch_size=128", "--max_seq_len=20"),
     *("--dropout=0.2", "--mlp_sizes=32,32", "--max_epochs=2", "--patience=2"),
 )
