@@ -38,6 +38,7 @@ from experiments.stages.students import plain_run, student_facts
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
+from prmkd_jax.train.feed import placed_inputs
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.loop import make_evaluator
 from prmkd_jax.train.optim import make_optimizer
@@ -235,8 +236,8 @@ def time_steps(name: str, run: Run, repeats: int) -> StepSeconds:
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - started)
     started = time.perf_counter()
-    for batch in distill_inputs(run, batches.epoch(1), stored=stored):
-        state, _ = step(state, *place_inputs(mesh, *batch), constants)
+    for batch in placed_inputs(run, mesh, batches.epoch(1), stored=stored):
+        state, _ = step(state, *batch, constants)
     jax.block_until_ready(state)
     epoch = time.perf_counter() - started
     return StepSeconds(

@@ -7,6 +7,7 @@ import numpy as np
 from onnx import ValueInfoProto, helper
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.jaxprs import scan_counts
 from prmkd_jax.serve.onnx_types import Builder, Equation, Operation, Shaped
 
 
@@ -203,7 +204,7 @@ def _call(graph: Builder, equation: Equation, inputs: list[str]) -> list[str]:
 def _scan(graph: Builder, equation: Equation, inputs: list[str]) -> list[str]:
     """ONNX's Scan; what is constant in it is read from the graph around it."""
     params = equation.params
-    consts, carries = params["num_consts"], params["num_carry"]
+    consts, carries = scan_counts(params)
     if params["reverse"]:
         raise UserError("--formats: onnx: found a scan from the end, expected from the start")
     inner = params["jaxpr"]

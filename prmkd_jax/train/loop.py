@@ -24,10 +24,10 @@ from prmkd_jax.students.tables import ONE_DEVICE, Divided
 from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from prmkd_jax.train.closed import ClosedColumns, closed_of
 from prmkd_jax.train.devices import VARIABLE
+from prmkd_jax.train.feed import placed_inputs
 from prmkd_jax.train.inputs import (
     Constants,
     DistillBatch,
-    distill_inputs,
     run_constants,
     training_batches,
 )
@@ -39,7 +39,6 @@ from prmkd_jax.train.sharding import (
     divide,
     make_mesh,
     place_constants,
-    place_inputs,
     place_state,
 )
 from prmkd_jax.train.step import StepMetrics, TrainState, TrainStep, init_state, make_train_step
@@ -137,8 +136,7 @@ def train(
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
-        read = distill_inputs(run, batches.epoch(progress.epoch), closed, stored)
-        inputs = (place_inputs(mesh, *each) for each in read)
+        inputs = placed_inputs(run, mesh, batches.epoch(progress.epoch), closed, stored)
         state, metrics = _run_epoch(
             state, step, inputs, constants, batches.steps_about, on_step, closed
         )

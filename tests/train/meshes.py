@@ -68,7 +68,8 @@ def on_mesh(run: Run, shapes: str, params: Params | None) -> tuple[dict[str, Any
     for shape in before:
         os.environ["PRMKD_MESH"] = shape
         with contextlib.suppress(_Stopped):
-            fit(run, on_epoch=_stop)
+            fit(run, on_step=_Stop(epochs), on_epoch=epochs.append)
+        epochs.clear()
     if not last:
         return {}, params
     os.environ["PRMKD_MESH"] = last
@@ -94,8 +95,19 @@ def on_mesh(run: Run, shapes: str, params: Params | None) -> tuple[dict[str, Any
     }, params
 
 
-def _stop(record: dict[str, Any]) -> None:
-    raise _Stopped
+@dataclasses.dataclass
+class _Stop:
+    """Stops in the second epoch: the first one's state is kept after it is told.
+
+    Attributes:
+        epochs: that were told.
+    """
+
+    epochs: list[dict[str, Any]]
+
+    def __call__(self, step: int, steps: int) -> None:
+        if self.epochs:
+            raise _Stopped
 
 
 def first_step(run: Run, mesh: Mesh, divided: Divided) -> dict[str, Any]:

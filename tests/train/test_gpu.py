@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ SMALL = (
 )
 
 
-def trained(folder: Path, student: str, platform: str) -> dict[str, list[dict[str, float]]]:
+def trained(folder: Path, student: str, platform: str) -> dict[str, list[dict[str, Any]]]:
     """Model → the records of its epochs, of a run on a platform with float32 products."""
     output = folder / platform
     environ = {"JAX_PLATFORMS": platform, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}

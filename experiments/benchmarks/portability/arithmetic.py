@@ -15,6 +15,7 @@ from jax import lax
 from jax.extend import core
 from jax.typing import ArrayLike
 
+from prmkd_jax.common.jaxprs import scan_counts
 from prmkd_jax.ops.arrays import Array
 
 Values = list[Array]
@@ -199,12 +200,13 @@ def _inlined(equation: core.JaxprEqn, values: Values, rule: Rule) -> Values:
 
 def _scanned(equation: core.JaxprEqn, values: Values, rule: Rule) -> Values:
     params = equation.params
-    first, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+    first, carries = scan_counts(params)
+    carried = first + carries
     inner, shared = params["jaxpr"], values[:first]
 
     def body(carry: Values, inputs: Values) -> tuple[Values, Values]:
         found = _evaluate(inner.jaxpr, inner.consts, [*shared, *carry, *inputs], rule)
-        return found[: params["num_carry"]], found[params["num_carry"] :]
+        return found[:carries], found[carries:]
 
     carry = [_like(rule, value) for value in values[first:carried]]
     rounds = {"length": params["length"], "reverse": params["reverse"]}
