@@ -151,7 +151,13 @@ def place(mesh: Mesh, tree: TreeT, specs: object = _EVERYWHERE) -> TreeT:
 def place_inputs(
     mesh: Mesh, batch: Batch, distill: DistillBatch | None
 ) -> tuple[Batch, DistillBatch | None]:
-    """Puts one step's inputs on the devices of a mesh."""
+    """Puts one step's inputs on the devices of a mesh; one device is given them with the call.
+
+    A compiled function takes NumPy arrays to its device in a fraction of the time that placing
+    them takes, one to two milliseconds a step.
+    """
+    if mesh.size == 1:
+        return batch, distill
     if distill is None:
         return place(mesh, batch, BATCH), None
     return place(mesh, batch, BATCH), place(mesh, distill, DISTILL_BATCH)

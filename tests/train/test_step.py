@@ -354,9 +354,9 @@ def test_dropout_keys_come_from_seed_and_step(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_step_moves_nothing_between_host_and_device(tmp_path, kind):
-    """A constant or number of the host that every step would send again."""
+    """A constant or number of the host that every step would send again, besides its inputs."""
     _, step, state, inputs = prepared(tmp_path, kind)
-    placed = [place_inputs(MESH, *each) for each in inputs[:3]]
+    placed = [place(MESH, each) for each in inputs[:3]]
     state, _ = step(state, *placed[0])
     with jax.transfer_guard("disallow"):
         for batch, distill in placed[1:]:
