@@ -21,8 +21,8 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.train.devices import asked_mesh
 from prmkd_jax.train.inputs import training_batches
+from prmkd_jax.train.launch import asked
 from prmkd_jax.train.loop import mesh_of
-from prmkd_jax.train.processes import asked
 from teachers_torch.teacher import Identity
 
 

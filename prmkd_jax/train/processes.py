@@ -16,18 +16,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax._src import distributed
 from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.train.launch import AUTO, COORDINATOR, PROCESSES, Given, asked, own_devices
 
-COORDINATOR, PROCESSES, PROCESS = "PRMKD_COORDINATOR", "PRMKD_PROCESSES", "PRMKD_PROCESS"
-"""HOST:PORT of the first process, how many there are, and which one this is, counted from 0."""
-AUTO = "auto"
-"""As `$PRMKD_PROCESSES`: JAX finds all three out, on TPUs, under Slurm, Open MPI, Kubernetes."""
 LOST = 3
 """Exit status where another process has ended."""
 
@@ -37,43 +34,11 @@ _SILENCE = 20
 _START = 300
 _END = 60
 _LINE = b"error: another process has ended or can't be reached; the same command in all goes on\n"
+# What sets the variables in which JAX finds the others.
+_STARTS = "a start by srun, mpirun, Kubernetes (with JAX's extra k8s), or on a TPU slice"
 _NUMBERS = itertools.count()
 
 T = TypeVar("T")
-
-
-class Given(NamedTuple):
-    """What `jax.distributed.initialize` is told; all None where JAX finds it out."""
-
-    coordinator_address: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-
-
-def asked() -> Given | None:
-    """What the environment asks for; None for one process.
-
-    Raises:
-        UserError: a variable is missing, or says nothing that can be.
-    """
-    text, address = os.environ.get(PROCESSES, ""), os.environ.get(COORDINATOR, "")
-    if not text:
-        for name in (COORDINATOR, PROCESS):
-            if os.environ.get(name):
-                raise UserError(f"${PROCESSES}: found none beside ${name}, expected their number")
-        return None
-    if text == AUTO:
-        return Given()
-    count = _number(PROCESSES, 1, f", or {AUTO}")
-    if count == 1:
-        return None
-    own = _number(PROCESS, 0)
-    if own >= count:
-        raise UserError(f"${PROCESS}: found {own}, expected less than ${PROCESSES}={count}")
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
-        raise UserError(f"${COORDINATOR}: found {address[:60]!r}, expected HOST:PORT")
-    return Given(address, count, own)
 
 
 @contextlib.contextmanager
@@ -150,6 +115,7 @@ def _join(given: Given) -> None:
         with _ending_quietly():
             jax.distributed.initialize(
                 *given,
+                local_device_ids=own_devices(),
                 initialization_timeout=_START,
                 heartbeat_timeout_seconds=_SILENCE,
                 shutdown_timeout_seconds=_END,
@@ -158,8 +124,12 @@ def _join(given: Given) -> None:
         jax.devices()
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
-        asked_for = os.environ.get(COORDINATOR) or f"{PROCESSES}={AUTO}"
-        raise UserError(f"${asked_for}: found no other processes ({text})") from error
+        where, expected = f"{COORDINATOR}={given.coordinator_address}", "them to be started too"
+        if given == Given():
+            where, expected = f"{PROCESSES}={AUTO}", _STARTS
+        raise UserError(
+            f"${where}: found no other processes ({text}), expected {expected}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -228,12 +198,3 @@ def _next() -> str:
 def _client() -> Any:
     # JAX's own, which it hands out nowhere else.
     return distributed.global_state.client
-
-
-def _number(name: str, least: int, other: str = "") -> int:
-    text = os.environ.get(name, "")
-    if not (text.isascii() and text.isdecimal() and len(text) < 7) or int(text) < least:
-        raise UserError(
-            f"${name}: found {text[:60]!r}, expected a whole number from {least} on{other}"
-        )
-    return int(text)

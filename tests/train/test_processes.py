@@ -13,8 +13,9 @@ import pytest
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.students.config import BUILT_IN
-from prmkd_jax.train.processes import LOST, Given, asked, the_first_says
-from tests.devices import run_on_devices, run_together, start_together
+from prmkd_jax.train.launch import Given, asked, own_devices
+from prmkd_jax.train.processes import LOST, the_first_says
+from tests.devices import by_slurm, end_together, run_on_devices, run_together, start_together
 from tests.train.test_meshes import require_same
 
 SHAPES = ("4x1", "2x2", "1x4")
@@ -22,8 +23,8 @@ SHAPES = ("4x1", "2x2", "1x4")
 SHORT = (
     *("--flagfile=demo.cfg", "--teachers=", "--seeds=0", "--synthetic_users=150"),
     *("--synthetic_items=100", "--hidden_size=16", "--batch_size=128", "--max_seq_len=20"),
-    *("--max_epochs=25", "--patience=25"),
 )
+LONG = (*SHORT, "--max_epochs=25", "--patience=25")
 PROGRAM = """
 from experiments.__main__ import main
 from prmkd_jax.train.config import TrainConfig
@@ -80,7 +81,7 @@ def test_another_number_of_processes_goes_on(tmp_path):
 def test_a_killed_process_ends_the_other_and_one_process_goes_on(tmp_path, killed):
     """Hours of waiting for who is gone, a stack trace, or a run that begins anew."""
     output = tmp_path / "run"
-    words = ["-c", PROGRAM, "train", *SHORT, f"--output_dir={output}"]
+    words = ["-c", PROGRAM, "train", *LONG, f"--output_dir={output}"]
     words.append(f"--cache_dir={tmp_path / 'cache'}")
     with start_together(2, words, words) as processes:
         state = output / "checkpoints" / "sasrec-base-seed0" / "epoch_2" / "digests.json"
@@ -88,8 +89,7 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(tmp_path, kille
         processes[killed].send_signal(signal.SIGKILL)
         require_end(processes[1 - killed])
     subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=400)
-    epochs = [json.loads(line) for line in (output / "log.jsonl").read_text("utf-8").splitlines()]
-    trained = [event["epoch"] for event in epochs if event["stage"] == "student"]
+    trained = [event["epoch"] for event in learned(output)]
     assert trained[0] == 1
     assert trained[-1] == 25
     # What was trained after the last state is trained once more, and nothing before it.
@@ -97,10 +97,38 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(tmp_path, kille
 
 
 @pytest.mark.slow
+def test_processes_that_slurm_starts_find_each_other_and_train_as_one_does(tmp_path):
+    """Variables of Slurm's that mean something else, two that write, or each alone."""
+    words = ("-m", "experiments", "train", *SHORT, "--max_epochs=3")
+    words = (*words, f"--cache_dir={tmp_path / 'cache'}")
+    outputs = tmp_path / "one", tmp_path / "two"
+    one, two = [(*words, f"--output_dir={output}") for output in outputs]
+    subprocess.run([sys.executable, *one], check=True, capture_output=True, timeout=400)
+    end_together(2, two, two, launch=by_slurm)
+    # The first one's alone: a second that writes would tell each epoch again.
+    expected, found = map(learned, outputs)
+    assert [each["epoch"] for each in found] == [each["epoch"] for each in expected] == [1, 2, 3]
+    for one_process, slurm in zip(expected, found, strict=True):
+        assert slurm["loss"] == pytest.approx(one_process["loss"], rel=1e-5)
+        assert slurm["validation"] == pytest.approx(one_process["validation"], abs=1e-3)
+    tested = [
+        json.loads((output / "results.json").read_text("utf-8"))["variants"][0]["test"]
+        for output in outputs
+    ]
+    assert tested[1] == pytest.approx(tested[0], abs=1e-3)
+
+
+def learned(output: Path) -> list[dict]:
+    """What the student's epochs gave, as the log tells it."""
+    events = [json.loads(line) for line in (output / "log.jsonl").read_text("utf-8").splitlines()]
+    return [event for event in events if event["stage"] == "student"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_a_mistake_in_one_process_ends_the_other_too(tmp_path, wrong):
     """A process that waits for ever for the one that has told its user's mistake."""
-    words = ["-m", "experiments", "train", *SHORT, f"--output_dir={tmp_path / 'run'}"]
+    words = ["-m", "experiments", "train", *LONG, f"--output_dir={tmp_path / 'run'}"]
     commands = [words, words]
     commands[wrong] = [*words, "--data_dir=nowhere", "--dataset=Nowhere"]
     with start_together(2, *commands) as processes:
@@ -142,6 +170,61 @@ def test_the_environment_says_who_is_who(monkeypatch):
     monkeypatch.setenv("PRMKD_COORDINATOR", "[::1]:1234")
     assert asked() == Given("[::1]:1234", 16, 15)
     assert the_first_says({"epoch": 3}) == {"epoch": 3}
+
+
+SEES_ALL: list[int] = []
+SLURM = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2"}
+MPI = {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices"),
+    [
+        ({}, None),
+        (SLURM, SEES_ALL),
+        ({**SLURM, "SLURM_NTASKS": "4"}, None),
+        ({**SLURM, "SLURM_NTASKS": "4", "CUDA_VISIBLE_DEVICES": "0,1"}, None),
+        ({**SLURM, "SLURM_NTASKS": "4", "CUDA_VISIBLE_DEVICES": "3"}, SEES_ALL),
+        ({**SLURM, "JAX_LOCAL_DEVICE_IDS": "0,1"}, None),
+        ({**SLURM, **MPI}, None),
+        ({**MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, SEES_ALL),
+    ],
+)
+def test_a_process_alone_on_its_machine_has_all_its_gpus(monkeypatch, variables, devices):
+    """One GPU of eight, or a GPU's number that isn't there: what JAX makes of Slurm's variables."""
+    for name in (*SLURM, *MPI, "CUDA_VISIBLE_DEVICES", "JAX_LOCAL_DEVICE_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert own_devices() == devices
+
+
+def test_what_slurm_says_of_one_process_leaves_it_every_gpu():
+    """JAX narrows it to the GPU of its number, where it is told nothing else."""
+    program = (
+        "import jax\n"
+        "from jax._src import xla_bridge\n"
+        "from prmkd_jax.train.processes import together\n"
+        "with together():\n"
+        "    print(xla_bridge.CUDA_VISIBLE_DEVICES.value, jax.process_count())"
+    )
+    (shown,) = end_together(1, ("-c", program), launch=by_slurm)
+    assert shown == "all 1\n"
+
+
+def test_auto_where_nothing_has_started_the_processes_is_refused():
+    """An error of JAX's own, or five minutes of waiting for nobody."""
+    others = ("SLURM_", "OMPI_", "KUBERNETES_")
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    program = "from prmkd_jax.train.processes import together\nwith together():\n    pass"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**alone, "PRMKD_PROCESSES": "auto"},
+        capture_output=True,
+        text=True,
+    )
+    line = r".*UserError: \$PRMKD_PROCESSES=auto: found no other processes \(.*\), expected .* srun"
+    assert re.match(line, done.stderr.splitlines()[-1]), done.stderr
 
 
 GOOD = {"COORDINATOR": "localhost:1234", "PROCESSES": "2", "PROCESS": "1"}
