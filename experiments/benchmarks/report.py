@@ -87,9 +87,16 @@ def curves(rows: Iterable[Row]) -> dict[tuple[str, str], list[tuple[int, float]]
 
 
 def figure(rows: Sequence[Row]) -> str:
-    """Curves on logarithmic axes where there are any, else a bar a row, in seconds."""
+    """Curves on logarithmic axes where there are any, else a bar a row.
+
+    Bars are seconds; where nothing was timed, what has the first row's unit.
+    """
     found = curves(rows)
-    return _draw_curves(found) if found else _draw_bars([row for row in rows if row.unit == "s"])
+    if found:
+        return _draw_curves(found)
+    units = [row.unit for row in rows]
+    shown = "s" if "s" in units else "".join(units[:1])
+    return _draw_bars([row for row in rows if row.unit == shown], shown)
 
 
 def _draw_curves(found: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> str:
@@ -105,7 +112,7 @@ def _draw_curves(found: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -
     return draw_svg(3.2 + 0.2 * len(found), draw)
 
 
-def _draw_bars(rows: Sequence[Row]) -> str:
+def _draw_bars(rows: Sequence[Row], unit: str) -> str:
     def draw(axes: Axes) -> None:
         names = [row.name for row in rows]
         if len(set(names)) < len(names):
@@ -117,6 +124,6 @@ def _draw_bars(rows: Sequence[Row]) -> str:
         axes.barh(range(len(rows)), middle, xerr=spread)
         axes.set_yticks(range(len(rows)), names)
         axes.invert_yaxis()
-        axes.set_xlabel("seconds, with quartiles")
+        axes.set_xlabel("seconds, with quartiles" if unit == "s" else unit)
 
     return draw_svg(0.8 + 0.24 * max(len(rows), 1), draw, WIDE)

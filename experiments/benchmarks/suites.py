@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments.benchmarks import (
     compiling,
+    devices,
     distill,
     end_to_end,
     evaluate,
@@ -35,6 +36,7 @@ MEASURED: dict[str, Measure] = {
     "compile": compiling.measure,
     "scale": scale.measure,
     "memory": memory.measure,
+    "devices": devices.measure,
 }
 """Suites that measure in this process and leave rows."""
 

@@ -10,7 +10,7 @@ from prmkd_jax.students.config import BUILT_IN, STUDENT_NAMES
 
 SUITES = (
     *("train", "students", "distill", "evaluate", "teachers", "compile", "scale", "memory"),
-    *("end_to_end", "serve", "peers"),
+    *("devices", "end_to_end", "serve", "peers"),
 )
 """Choices of `bench --suite`."""
 PEERS = (
@@ -179,12 +179,17 @@ class BenchConfig:
         "of every student; distill: steps by number of teachers and by where they are scored; "
         "evaluate: rankings; teachers: their tuning, encoding and ranking; compile: compilations, "
         "new and from the cache; scale: how costs grow; memory: one epoch and one ranking at a "
-        "large size; end_to_end: a run from nothing; serve: requests to the finished models; "
-        "peers: our students beside other libraries'.",
+        "large size; devices: what each of 1 to 8 devices computes, sends and holds; "
+        "end_to_end: a run from nothing; serve: requests to the finished models; peers: our "
+        "students beside other libraries'.",
         choices=SUITES,
     )
     repeats: int = option(
-        40, "train, students: steps timed, after the compiling one.", low=5, high=10**6
+        40,
+        "train, students, devices: steps timed, after the compiling one; devices times none where "
+        "a CPU simulates them.",
+        low=5,
+        high=10**6,
     )
     largest: int = option(
         1_000_000, "scale: most items and users of the curves.", low=10_000, high=10**8

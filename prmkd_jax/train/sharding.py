@@ -92,11 +92,16 @@ def make_mesh(rows: int) -> Mesh:
             f"${VARIABLE}: found {data}x{model}, expected a first number that divides a batch's "
             f"{rows} rows (see --batch_size)"
         )
+    return arrange(data, model)
+
+
+def arrange(data: int, model: int) -> Mesh:
+    """A mesh of the first `data * model` devices, of which there are as many."""
     return jax.make_mesh(
         (data, model),
         (DATA, MODEL),
         axis_types=(AxisType.Auto,) * 2,
-        devices=devices[: data * model],
+        devices=jax.devices()[: data * model],
     )
 
 

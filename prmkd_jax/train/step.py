@@ -110,17 +110,18 @@ def make_train_step(
     mesh: Mesh,
     lazy: Tables | None = None,
     divided: RowTables = (),
+    in_blocks: bool | None = None,
 ) -> TrainStep:
     """Compiles the step of the plain (`config` None) or of the distilled student, once.
 
     The state is donated: the caller must not use the old one again. With `lazy`, only the rows
     of these tables that the batch reads are updated (`train.rows`). Of `divided` tables each device
-    of the mesh's axis `model` has a part of the rows (`students.tables`).
+    of the mesh's axis `model` has a part of the rows (`students.tables`). Losses over a large
+    catalogue are made `in_blocks` of rows; None: where that gains anything (`train.row_blocks`).
     """
+    in_blocks = on_a_processor(mesh) if in_blocks is None else in_blocks
 
-    loss_fn = functools.partial(
-        _batch_loss, graphdef, config, student_config, divided, on_a_processor(mesh)
-    )
+    loss_fn = functools.partial(_batch_loss, graphdef, config, student_config, divided, in_blocks)
 
     def train_step(
         state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
