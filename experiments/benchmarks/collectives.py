@@ -10,6 +10,10 @@ _CALL = re.compile(rf"= (.+?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
 _ARRAY = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _COMPACT = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
+# Axes of a mesh with their sizes, then those, or parts of those, that a group runs along.
+_NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
+_SIZE = re.compile(r"'(\w+)'=(\d+)")
+_ALONG = re.compile(r"'(\w+)'(?::\(\d+\)(\d+))?")
 _BITS = re.compile(r"\d+")
 
 
@@ -50,6 +54,9 @@ def collectives(text: str, devices: int) -> list[Collective]:
     >>> found, = collectives(line, 4)
     >>> found, found.sent
     (Collective(kind='all-reduce', group=2, result=24), 24.0)
+    >>> line = "%x = f32[6] all-reduce(%y), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%a"
+    >>> collectives(line, 8)
+    [Collective(kind='all-reduce', group=4, result=24)]
     """
     return list(_read(text, devices))
 
@@ -60,16 +67,21 @@ def _read(text: str, devices: int) -> Iterator[Collective]:
         if match is None:
             continue
         result, kind, rest = match.groups()
-        listed, compact = _LISTED.search(rest), _COMPACT.search(rest)
-        group = devices
-        if compact:
-            group = int(compact[2])
-        elif listed:
-            group = len(listed[1].split(","))
-        elif kind == "collective-permute":
-            group = 2
+        group = 2 if kind == "collective-permute" else _group(rest, devices)
         if group > 1:
             yield Collective(kind, group, sum(map(_bytes, _ARRAY.findall(result))))
+
+
+def _group(text: str, devices: int) -> int:
+    """Devices of a group, in any of the three ways in which XLA writes groups."""
+    if compact := _COMPACT.search(text):
+        return int(compact[2])
+    if listed := _LISTED.search(text):
+        return len(listed[1].split(","))
+    if named := _NAMED.search(text):
+        sizes = dict(_SIZE.findall(named[1]))
+        return math.prod(int(part or sizes[axis]) for axis, part in _ALONG.findall(named[2]))
+    return devices
 
 
 def _bytes(array: tuple[str, str]) -> int:

@@ -63,13 +63,11 @@ def require_planned(found: dict, kind: str) -> None:
         part = -(-43 // model) * vector
         share = count / data
         # An all-reduce passes every byte around the ring but for the device's own part, twice.
-        ring = {size: 2 * (size - 1) / size for size in (data, model, data * model)}
+        ring = {size: 2 * (size - 1) / size for size in (data, model)}
         rows = (share + columns + 2) * vector + (share + columns) * taught
         scores = share * (vector + 3 * 4) + (3 * share if taught else 0)
-        planned = ring[model] * (rows + scores)
-        if data > 1:
-            gradients = others + columns * vector
-            planned += ring[data * model] * (gradients + part) + ring[data] * part
+        gradients = others + columns * vector + 2 * part
+        planned = ring[model] * (rows + scores) + ring[data] * gradients
         sent = sum(bytes_sent for *_, bytes_sent in each["sent"])
         assert sent == pytest.approx(planned, rel=0.02), shape
 
