@@ -66,6 +66,7 @@ def test_what_four_devices_send_and_hold_is_what_was_planned():
     assert "plain step, operations, 1 data, 4 model" in figure(rows)
 
 
+@pytest.mark.slow  # compiles two more steps, for their seconds alone
 def test_one_real_device_is_timed_too():
     """A donated state that is given twice, or the first step among those that count."""
     rows, said = told("--batch_size=16")
