@@ -79,7 +79,7 @@ OWN = "float32, default"
 """What a machine that has more than one precision takes by itself."""
 
 
-def arithmetics(device: jax.Device) -> dict[str, Arithmetic]:
+def every_arithmetic(device: jax.Device) -> dict[str, Arithmetic]:
     """`ROUNDINGS`, and the device's own products where they aren't float32's."""
     same = same_products(device, jnp.dtype(jnp.float32))
     own = {} if same["default"] == same["highest"] else {OWN: Arithmetic(precision="default")}

@@ -12,7 +12,7 @@ import jax
 
 from bridge.runtime import available_cores
 from experiments.benchmarks.portability.ceilings import DEVICES, RATES
-from experiments.benchmarks.portability.curves import arithmetics, gaps, train_all
+from experiments.benchmarks.portability.curves import every_arithmetic, gaps, train_all
 from experiments.benchmarks.portability.kept import finished, identity, libtpu_version
 from experiments.benchmarks.portability.lowering import (
     compile_for_tpu,
@@ -212,5 +212,7 @@ def _curves(
     def make(seed: int) -> Case:
         return make_case(task, settings, name, seed)
 
-    curves = train_all(make, config.curve_seeds, config.curve_epochs, arithmetics(jax.devices()[0]))
+    curves = train_all(
+        make, config.curve_seeds, config.curve_epochs, every_arithmetic(jax.devices()[0])
+    )
     return [each._asdict() for each in curves], [each._asdict() for each in gaps(curves)]

@@ -8,7 +8,7 @@ import pytest
 from experiments.benchmarks.portability import curves as all_curves
 from experiments.benchmarks.portability import run as portability
 from experiments.benchmarks.portability.ceilings import DEVICES
-from experiments.benchmarks.portability.curves import Arithmetic, arithmetics
+from experiments.benchmarks.portability.curves import Arithmetic, every_arithmetic
 from experiments.benchmarks.portability.tables import least_seconds
 from experiments.cli.options import PortabilityConfig
 from experiments.commands.portability import COMMAND
@@ -79,7 +79,7 @@ def test_curves_of_all_arithmetics_have_a_value_a_seed_and_epoch(content):
     """Seeds that share a curve, or an arithmetic that is float32 under another name."""
     (student,) = content[0]["students"]
     curves = {each["arithmetic"]: each for each in student["curves"]}
-    assert list(curves) == list(arithmetics(jax.devices()[0]))
+    assert list(curves) == list(every_arithmetic(jax.devices()[0]))
     for curve in curves.values():
         assert [len(losses) for losses in curve["losses"]] == [1, 1]
         assert curve["losses"][0] != curve["losses"][1]
@@ -90,10 +90,10 @@ def test_curves_of_all_arithmetics_have_a_value_a_seed_and_epoch(content):
 def test_a_device_with_two_precisions_is_trained_in_its_own_too(monkeypatch):
     """A GPU's TF32 that is imitated only."""
     cpu = jax.devices("cpu")[0]
-    assert list(arithmetics(cpu)) == ["float32", "tf32", "bf16", "bfloat16"]
+    assert list(every_arithmetic(cpu)) == ["float32", "tf32", "bf16", "bfloat16"]
     rounds = {"default": "default", "high": "default", "highest": "highest"}
     monkeypatch.setattr(all_curves, "same_products", lambda device, dtype: rounds)
-    assert arithmetics(cpu)["float32, default"] == Arithmetic(precision="default")
+    assert every_arithmetic(cpu)["float32, default"] == Arithmetic(precision="default")
 
 
 def test_what_is_finished_is_kept_and_one_that_fails_is_one_row(content, monkeypatch):
