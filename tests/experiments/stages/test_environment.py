@@ -1,5 +1,8 @@
 """What a record says of the machine and its environment."""
 
+from types import SimpleNamespace
+
+import jax
 import pytest
 
 from experiments.stages.environment import describe_environment
@@ -26,3 +29,19 @@ def test_other_variables_do_not(name, monkeypatch):
     """Folders and secrets in a file that is passed around."""
     monkeypatch.setenv(name, "as set")
     assert name not in describe_environment()
+
+
+@pytest.mark.parametrize(
+    ("backend", "kinds", "expected"),
+    [
+        ("gpu", ["NVIDIA H100"] * 8, "8 x NVIDIA H100"),
+        ("tpu", ["TPU v5e"], "1 x TPU v5e"),
+        ("cpu", ["cpu"], None),
+    ],
+)
+def test_the_accelerators_are_told_and_a_cpu_is_none(monkeypatch, backend, kinds, expected):
+    """Times of a GPU that look like those of its host's processor."""
+    devices = [SimpleNamespace(device_kind=kind) for kind in kinds]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert describe_environment().get("accelerators") == expected
