@@ -1,6 +1,6 @@
 """What a suite leaves: one JSON file, one table, one figure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -9,7 +9,7 @@ from experiments.benchmarks.timing import Row, exponent
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS
-from experiments.reporting.plotting import WIDTH, draw_svg
+from experiments.reporting.plotting import WIDTH, draw_panels, draw_svg
 from experiments.stages.environment import describe_environment
 from prmkd_jax.common.files import write_json, write_text
 
@@ -73,13 +73,13 @@ def exponents(rows: Sequence[Row]) -> dict[str, float]:
 
 def curves(rows: Iterable[Row]) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """(name, axis) → (size, seconds) of the rows that one size alone tells apart."""
-    named: dict[str, list[Row]] = {}
+    alike: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
     for row in rows:
         if row.unit == "s" and row.of and row.value > 0:
-            named.setdefault(row.name, []).append(row)
+            alike.setdefault((row.name, tuple(row.of)), []).append(row)
     found = {}
-    for name, group in named.items():
-        varying = [axis for axis in group[0].of if len({row.of.get(axis) for row in group}) > 1]
+    for (name, _), group in alike.items():
+        varying = [axis for axis in group[0].of if len({row.of[axis] for row in group}) > 1]
         if len(varying) == 1 and len(group) >= _FEWEST_POINTS:
             (axis,) = varying
             found[name, axis] = sorted((row.of[axis], row.value) for row in group)
@@ -100,16 +100,23 @@ def figure(rows: Sequence[Row]) -> str:
 
 
 def _draw_curves(found: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> str:
-    def draw(axes: Axes) -> None:
-        for (name, axis), points in found.items():
-            sizes, seconds = zip(*points, strict=True)
-            slope = exponent(sizes, seconds)
-            axes.loglog(sizes, seconds, marker="o", label=f"{name} ({axis}^{slope:.2f})")
-        axes.set_ylabel("seconds")
-        axes.set_xlabel(" / ".join(dict.fromkeys(axis for _, axis in found)))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
+    """Axes for each size that varies."""
 
-    return draw_svg(3.2 + 0.2 * len(found), draw)
+    def panel(size: str) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            for (name, axis), points in found.items():
+                if axis == size:
+                    sizes, seconds = zip(*points, strict=True)
+                    slope = exponent(sizes, seconds)
+                    axes.loglog(sizes, seconds, marker="o", label=f"{name} ({axis}^{slope:.2f})")
+            axes.set_xlabel(size)
+            axes.set_ylabel("seconds")
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=8)
+
+        return draw
+
+    axes = list(dict.fromkeys(axis for _, axis in found))
+    return draw_panels(2.7 * len(axes) + 0.2 * len(found), [panel(axis) for axis in axes])
 
 
 def _draw_bars(rows: Sequence[Row], unit: str) -> str:

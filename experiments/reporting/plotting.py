@@ -107,9 +107,23 @@ def draw_svg(height: float, draw: Callable[[Axes], None], width: float = WIDTH) 
         draw: puts the content on the axes.
         width: inches.
     """
+    return draw_panels(height, [draw], width)
+
+
+def draw_panels(
+    height: float, panels: Sequence[Callable[[Axes], None]], width: float = WIDTH
+) -> str:
+    """Axes below each other, of one height, in the house style as an `<svg>` element.
+
+    Args:
+        height: inches, of all of them together.
+        panels: each puts the content on its axes.
+        width: inches.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.subplots())
+        for draw, (axes,) in zip(panels, figure.subplots(len(panels), squeeze=False), strict=True):
+            draw(axes)
         out = StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()

@@ -21,6 +21,15 @@ def test_a_curve_is_what_one_size_tells_apart():
     assert curves(two) == {}
 
 
+def test_what_is_measured_over_several_sizes_has_a_curve_for_each():
+    """Steps over items beside steps over users, of one name."""
+    users = [seconds_of("step", [0.5], users=n) for n in (1, 10, 100)]
+    assert list(curves([*rows(), *users])) == [("step", "items"), ("step", "users")]
+    drawn = figure([*rows(), *users])
+    assert "step (items^1.00)" in drawn
+    assert "step (users^" in drawn
+
+
 def test_exponents_are_those_of_the_curves():
     """Time that grows as its size has exponent 1, a constant one 0."""
     same = [seconds_of("flat", [0.5], users=n) for n in (1, 10, 100)]
