@@ -9,7 +9,7 @@ from experiments.benchmarks.timing import Row, exponent
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS
-from experiments.reporting.plotting import WIDTH, draw_panels, draw_svg
+from experiments.reporting.plotting import WIDTH, draw_panels, draw_svg, log_x, log_y
 from experiments.stages.environment import describe_environment
 from prmkd_jax.common.files import write_json, write_text
 
@@ -108,9 +108,11 @@ def _draw_curves(found: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -
                 if axis == size:
                     sizes, seconds = zip(*points, strict=True)
                     slope = exponent(sizes, seconds)
-                    axes.loglog(sizes, seconds, marker="o", label=f"{name} ({axis}^{slope:.2f})")
+                    axes.plot(sizes, seconds, marker="o", label=f"{name} ({axis}^{slope:.2f})")
             axes.set_xlabel(size)
             axes.set_ylabel("seconds")
+            log_x(axes)
+            log_y(axes)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=8)
 
         return draw

@@ -10,8 +10,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from prmkd_jax.common.files import write_text, writing
 
@@ -185,11 +186,23 @@ def log_x(axes: Axes) -> None:
     Matplotlib's own labels are formulas, which the house style shows as they are written.
     """
     axes.set_xscale("log")
-    low, high = axes.get_xlim()
+    _plain_numbers(axes.xaxis, axes.get_xlim())
+
+
+def log_y(axes: Axes) -> None:
+    """A logarithmic y axis, as `log_x`."""
+    axes.set_yscale("log")
+    _plain_numbers(axes.yaxis, axes.get_ylim())
+
+
+def _plain_numbers(axis: Axis, limits: tuple[float, float]) -> None:
+    low, high = limits
     few = high > 100 * low
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.minorticks_off()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}")
+    )
+    axis.set_minor_locator(NullLocator())
 
 
 def name_rows(axes: Axes, labels: Sequence[str]) -> None:

@@ -265,6 +265,8 @@ def zipped(names: list[str], compression: int = zipfile.ZIP_STORED) -> bytes:
         (zipped(["a/data.pkl"], zipfile.ZIP_DEFLATED), "a compressed record"),
         (zipped(["a/other"]), r"without data\.pkl"),
     ],
+    # Archives have the time in them: as names they would differ between the tests' processes.
+    ids=["same name", "two folders", "compressed", "no data.pkl"],
 )
 def test_archives_that_torch_save_never_writes_are_refused(tmp_path, content, message):
     """A bomb that unpacks to gigabytes, or two records of which a reader takes either."""

@@ -98,7 +98,7 @@ def test_pixels_are_read_by_the_pretrained_vision_encoder(ring, domain, tmp_path
     x = x.mean(dim=(2, 3))
     x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     expected = x * start["vision.norm.weight"] + start["vision.norm.bias"]
-    torch.testing.assert_close(model.features_1, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.features_1.cpu(), expected, atol=1e-4, rtol=1e-4)
     assert model.vision is None
     with pytest.raises(UserError, match="found no raw pixels"):
         build("unim2rec", ring, settings, tmp_path)
