@@ -9,6 +9,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import jaxtyping
@@ -29,6 +30,13 @@ def check_signatures(packages: Sequence[str]) -> None:
     # What the hook puts next to every function and above every class.
     jaxtyping.jaxtyped = lambda *, typechecker: checked
     jaxtyping.install_import_hook(packages, None)
+
+
+def with_shapes(package: str) -> list[str]:
+    """The modules of a package, by name, that have arrays in a signature."""
+    root = Path(__file__).parent.parent
+    paths = [path for path in (root / package).rglob("*.py") if "jaxtyping" in path.read_text()]
+    return [".".join(path.relative_to(root).with_suffix("").parts) for path in sorted(paths)]
 
 
 def unchecked(function: Callable) -> Callable:
