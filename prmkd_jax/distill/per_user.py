@@ -192,13 +192,18 @@ def distill_batch(
     default_weights: Float[Array, " K"],
     threshold: Float[Array, ""],
     config: DistillConfig,
+    every: int = 1,
 ) -> tuple[Float[Array, " B"], TeacherMeasures]:
-    """`distill_user` over the users of a batch."""
+    """The losses of a batch's users, and the measures of one in `every` of them [B / every, K]."""
 
-    def one(logits: Array, user: UserInput):
+    def one(logits: Array, user: UserInput) -> tuple[Array, TeacherMeasures]:
         return distill_user(logits, user, default_weights, threshold, config)
 
-    return over_users(one, student_logits, users)
+    if every == 1:
+        return over_users(one, student_logits, users)
+    losses = over_users(lambda *user: one(*user)[0], student_logits, users)
+    few = jax.tree.map(lambda values: values[::every], (student_logits, users))
+    return losses, over_users(lambda *user: one(*user)[1], *few)
 
 
 def learn_batch(

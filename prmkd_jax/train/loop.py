@@ -301,8 +301,9 @@ def _record(
     Raises:
         FloatingPointError: one is not finite.
     """
+    instances = [float(step.num_instances) for step in metrics]
     means = {
-        name: float(_mean([getattr(step, name) for step in metrics], metrics))
+        name: float(_mean([getattr(step, name) for step in metrics], instances))
         for name in ("loss", "cross_entropy", "distillation", "gradient_norm")
     }
     for name, value in means.items():
@@ -310,11 +311,11 @@ def _record(
     record: dict[str, Any] = {"epoch": epoch, **means}
     if validation is not None:
         record["validation"] = validation
-    measured = [step.teachers for step in metrics if step.teachers is not None]
-    if run.teachers is not None and measured:
-        steps = [step for step in metrics if step.teachers is not None]
+    counts = [float(step.num_measured) for step in metrics if step.teachers is not None]
+    if run.teachers is not None and any(counts):
+        measured = [step.teachers for step in metrics if step.teachers is not None]
         by_field = {
-            field: _mean([getattr(one, field) for one in measured], steps)
+            field: _mean([getattr(one, field) for one in measured], counts)
             for field in measured[0]._fields
         }
         record["teachers"] = {
@@ -327,9 +328,8 @@ def _record(
     return record
 
 
-def _mean(values: list[Array], steps: list[StepMetrics]) -> np.ndarray:
-    """The mean over the instances of steps, one value a step."""
-    weights = np.array([step.num_instances for step in steps], dtype=float)
+def _mean(values: list[Array], weights: list[float]) -> np.ndarray:
+    """The weighted mean of steps' values."""
     return np.asarray(np.average(np.asarray(values, dtype=float), axis=0, weights=weights))
 
 

@@ -429,6 +429,17 @@ def test_agreement_says_whose_best_column_is_the_target():
     np.testing.assert_array_equal(agreement[:4], [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]])
 
 
+def test_measures_of_some_users_are_those_users_own():
+    """Losses of fewer users, or another user's measures."""
+    case = random_case(24, 3, DEFAULT)
+    losses, measures = quick_jit(distill_batch, static_argnums=(4, 5))(*case, DEFAULT, 4)
+    all_losses, all_measures, _ = run(case, DEFAULT)
+    np.testing.assert_allclose(losses, all_losses, rtol=1e-6)
+    assert measures.weight.shape == (2, 3)
+    some = jax.tree.map(lambda values: values[::4], all_measures)
+    chex.assert_trees_all_close(measures, some, rtol=1e-6, atol=1e-7)
+
+
 def test_one_compilation_serves_every_batch_threshold_and_weight():
     """Breaks if the threshold or the weights become part of the program; logits are bfloat16."""
     compiled = jax.jit(chex.assert_max_traces(distill_batch, n=1), static_argnums=4)

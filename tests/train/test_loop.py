@@ -394,7 +394,9 @@ def test_a_number_that_is_not_finite_ends_the_epoch_in_which_it_came(
     uncheck(loop, monkeypatch)
     measures = types.SimpleNamespace(_fields=("kl",), kl=np.array([0.5]))
     numbers = ("loss", "cross_entropy", "distillation", "gradient_norm")
-    step = types.SimpleNamespace(**dict.fromkeys(numbers, 1.0), num_instances=4, teachers=measures)
+    step = types.SimpleNamespace(
+        **dict.fromkeys(numbers, 1.0), num_instances=4, num_measured=2, teachers=measures
+    )
     run = types.SimpleNamespace(teachers=types.SimpleNamespace(names=("one",)))
     assert loop._record([step], run, 3, {})["teachers"] == {"one": {"kl": 0.5}}
     if field == "kl":

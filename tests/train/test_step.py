@@ -16,7 +16,7 @@ from prmkd_jax.students.student import create_student
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
-from prmkd_jax.train.step import init_state, make_train_step
+from prmkd_jax.train.step import MEASURED, init_state, make_train_step
 from tests.distill import reference as eq
 from tests.students import reference
 from tests.worlds import RandomTeachers, facts, make_run, random_world, same_bits, student_config
@@ -174,15 +174,18 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
     for row, logits in logits_by_hand(run, params, batch):
         logits = logits.detach().tolist()
         user = distilled_by_hand(run, batch, row, logits)
-        rows.append((eq.cross_entropy(logits, batch.targets[row]), user))
-    ce = np.mean([row[0] for row in rows])
-    kd = np.mean([user["loss"] for _, user in rows])
+        rows.append((row, eq.cross_entropy(logits, batch.targets[row]), user))
+    ce = np.mean([loss for _, loss, _ in rows])
+    kd = np.mean([user["loss"] for _, _, user in rows])
     _, metrics = step(state, *place_inputs(MESH, batch, distill))
     assert float(metrics.cross_entropy) == pytest.approx(ce, rel=1e-5)
     assert float(metrics.distillation) == pytest.approx(kd, rel=1e-5)
     assert float(metrics.loss) == pytest.approx(ce + 5.0 * kd, rel=1e-5)
+    every = 1 if run.distill.negatives == "catalogue" else MEASURED
+    measured = [user for row, _, user in rows if row % every == 0]
+    assert metrics.num_measured == len(measured)
     for field in ("excluded", "weight", "kl"):
-        expected = np.mean([user[field] for _, user in rows], axis=0)
+        expected = np.mean([user[field] for user in measured], axis=0)
         np.testing.assert_allclose(getattr(metrics.teachers, field), expected, rtol=1e-4)
     if not changes:
         assert 0.1 < metrics.teachers.excluded.sum() < 0.9
