@@ -14,9 +14,12 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import contextlib, io, json, sys
+lines, blocked = json.loads(sys.argv[1])
+for name in blocked:
+    sys.modules[name] = None
 from experiments.__main__ import main
 
-for words in json.loads(sys.argv[1]):
+for words in lines:
     sys.argv = ["python -m experiments", *words]
     shown, told = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     status = 0
@@ -39,7 +42,10 @@ class Done(NamedTuple):
 
 
 def run_commands(
-    lines: Sequence[Sequence[str]], environment: Mapping[str, str] | None = None, timeout: int = 300
+    lines: Sequence[Sequence[str]],
+    environment: Mapping[str, str] | None = None,
+    timeout: int = 300,
+    blocked: Sequence[str] = (),
 ) -> list[Done]:
     """Runs `python -m experiments` with these words, one after the other.
 
@@ -47,9 +53,10 @@ def run_commands(
         lines: the words of each command.
         environment: variables besides this process's.
         timeout: seconds that all of them may take.
+        blocked: modules that can't be imported there.
     """
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps([list(words) for words in lines])],
+        [sys.executable, "-c", PROGRAM, json.dumps([[*map(list, lines)], [*blocked]])],
         cwd=ROOT, env={**os.environ, **(environment or {})},
         capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip

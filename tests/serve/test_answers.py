@@ -1,8 +1,8 @@
 """Files of histories in, files of answers out; as a user runs it and after a kill."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.histories import Asked, read_histories
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.student import create_student
-from tests.packages import ROOT
+from tests.commands import Done, run_commands
 from tests.students.reference import random_params
 from tests.worlds import facts, random_world, student_config
 
@@ -30,15 +30,8 @@ ASKED = [
     Asked(f"u{n}" if n % 3 else None, [f"i{n % 40}", "new", f"i{n * 7 % 40}"]) for n in range(23)
 ]
 
-# The command line in a process that can import neither torch nor orbax.
-ALONE = """
-import sys
-for name in ("torch", "transformers", "orbax", "orbax.checkpoint", "polars"):
-    sys.modules[name] = None
-from experiments.__main__ import main
-sys.argv = ["python -m experiments.py", *sys.argv[1:]]
-main()
-"""
+BLOCKED = ("torch", "transformers", "orbax", "orbax.checkpoint", "polars")
+"""What the command line can't import in the process in which it answers."""
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +50,79 @@ def recommender(model):
     return Recommender.load(model)
 
 
-def command(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", ALONE, "recommend", *flags],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
 def write_lines(path, asked=ASKED):
     path.write_text("\n".join(json.dumps({"user_id": a.user, "history": a.history}) for a in asked))
     return path
+
+
+class Asking(NamedTuple):
+    """Commands by name, what each ended in, and the folder of its files."""
+
+    done: dict[str, Done]
+    folder: Path
+
+    def of(self, name: str) -> tuple[Done, Path]:
+        """What a command ended in, and its own folder."""
+        return self.done[name], self.folder / name
+
+
+@pytest.fixture(scope="module")
+def asking(model, tmp_path_factory) -> Asking:
+    """All commands of this file, one after the other in a process without `BLOCKED`."""
+    root = tmp_path_factory.mktemp("asking")
+
+    def place(name: str) -> Path:
+        (root / name).mkdir()
+        return root / name
+
+    lines: dict[str, list[str]] = {}
+    for suffix in (".jsonl", ".parquet"):
+        folder = place(f"file{suffix}")
+        source = write_lines(folder / "h.jsonl")
+        flags = [f"--model={model}", f"--input={source}", f"--output={folder / 'out'}{suffix}"]
+        lines[f"file{suffix}"] = [*flags, "--k=3"]
+    source = place("mistake") / "h.jsonl"
+    source.write_text('{"history": ["i1"]}\n{"history": 3}\n')
+    flags = ["--model=nowhere", f"--input={source}", f"--output={source.parent / 'o.jsonl'}"]
+    lines["mistake"] = flags
+    source = write_lines(place("replaced") / "h.jsonl")
+    lines["replaced"] = ["--model=m", f"--input={source}", f"--output={source}", "--overwrite"]
+    lines["one"] = [f"--model={model}", "--history=i1,i9", "--k=2", "--nofilter_seen"]
+    lines["similar"] = [f"--model={model}", "--similar_to=i1,i2", "--k=2"]
+    folder = place("shop")
+    write_shop(folder / "shop")
+    flags = ["--dataset=shop", f"--data_dir={folder}", f"--output={folder / 'out.jsonl'}"]
+    lines["shop"] = [f"--model={model}", *flags]
+    folder = place("own")
+    export_own(folder / "model")
+    flags = [f"--model={folder / 'model'}", "--k=3"]
+    lines |= {"own": [*flags, f"--output={folder / 'out.jsonl'}"], "own, printed": flags}
+    done = run_commands([["recommend", *line] for line in lines.values()], blocked=BLOCKED)
+    return Asking(dict(zip(lines, done, strict=True)), root)
+
+
+def write_shop(folder: Path) -> None:
+    """A data set of three users, one of whom knows only an item that the model doesn't."""
+    folder.mkdir()
+    rows = [("ann", "i1", 0), ("bob", "i2", 0), ("ann", "i3", 1), ("eve", "else", 0)]
+    users, items, places = zip(*rows, strict=True)
+    table = {"user_id": users, "item_id": items, "position": pa.array(places, pa.int32())}
+    pq.write_table(pa.table(table), folder / "interactions.parquet")
+    pq.write_table(
+        pa.table({"item_id": ["i1", "i2", "i3", "else"], "title": ["a"] * 4}),
+        folder / "items.parquet",
+    )
+
+
+OWN = {"synthetic_users": 12, "synthetic_items": 20}
+
+
+def export_own(folder: Path) -> None:
+    """A student of a synthetic world of this size, which its card records."""
+    world = synthetic_dataset(DataConfig(**OWN))
+    config, known = student_config(), facts(world)
+    params = nnx.to_pure_dict(create_student(config, known, 0)[1])
+    export_student(folder, params, config, known, world, {"settings": OWN})
 
 
 def job(asked=ASKED, **changes) -> Job:
@@ -86,12 +142,10 @@ def silent(done, total):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_a_file_of_histories_becomes_a_file_of_answers_in_its_order(
-    tmp_path, model, recommender, suffix
-):
+def test_a_file_of_histories_becomes_a_file_of_answers_in_its_order(asking, recommender, suffix):
     """In a process without torch and orbax; scores and ids are the recommender's."""
-    source, output = write_lines(tmp_path / "h.jsonl"), tmp_path / f"out{suffix}"
-    done = command(f"--model={model}", f"--input={source}", f"--output={output}", "--k=3")
+    done, folder = asking.of(f"file{suffix}")
+    output = folder / f"out{suffix}"
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"{output}: 23 answers",
@@ -103,7 +157,7 @@ def test_a_file_of_histories_becomes_a_file_of_answers_in_its_order(
     assert [row["items"] for row in found] == [[x.item for x in a.items] for a in expected]
     for row, answer in zip(found, expected, strict=True):
         assert row["scores"] == pytest.approx([x.score for x in answer.items], abs=1e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, output.name])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["h.jsonl", output.name])
 
 
 def test_parquet_is_read_as_json_lines_are(tmp_path):
@@ -238,79 +292,58 @@ def test_a_parquet_row_without_a_history_is_named(tmp_path):
         [*read_histories(source)]
 
 
-def test_a_mistake_in_the_last_line_is_told_before_the_model_is_opened(tmp_path):
-    source = tmp_path / "h.jsonl"
-    source.write_text('{"history": ["i1"]}\n{"history": 3}\n')
-    done = command("--model=nowhere", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}")
+def test_a_mistake_in_the_last_line_is_told_before_the_model_is_opened(asking):
+    done, folder = asking.of("mistake")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: {source}, line 2, history: found 3, expected a list of item ids (strings)\n"
+        f"error: {folder / 'h.jsonl'}, line 2, history: found 3, expected a list of item ids "
+        "(strings)\n"
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
+    assert [path.name for path in folder.iterdir()] == ["h.jsonl"]
 
 
-def test_the_histories_are_not_replaced_by_their_answers(tmp_path):
+def test_the_histories_are_not_replaced_by_their_answers(asking, tmp_path):
     """Not even where --overwrite allows to replace a file."""
-    source = write_lines(tmp_path / "h.jsonl")
-    before = source.read_bytes()
-    done = command("--model=m", f"--input={source}", f"--output={source}", "--overwrite")
+    done, folder = asking.of("replaced")
+    source = folder / "h.jsonl"
     assert done.returncode == 2
     assert done.stderr == (
         f"error: --output: found {source}, which is --input, expected another file\n"
     )
-    assert source.read_bytes() == before
+    assert source.read_bytes() == write_lines(tmp_path / "h.jsonl").read_bytes()
 
 
-def test_one_history_and_similar_items_are_printed(model, recommender):
-    done = command(f"--model={model}", "--history=i1,i9", "--k=2", "--nofilter_seen")
+def test_one_history_and_similar_items_are_printed(asking, recommender):
+    done, _ = asking.of("one")
     assert done.returncode == 0, done.stderr
     expected = recommender.recommend([["i1", "i9"]], 2, filter_seen=False)[0]
     assert json.loads(done.stdout)["items"] == [one.item for one in expected.items]
-    done = command(f"--model={model}", "--similar_to=i1,i2", "--k=2")
+    done, _ = asking.of("similar")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["item_id"] for row in rows] == ["i1", "i2"]
     assert rows[1]["items"] == [one.item for one in recommender.similar("i2", 2)]
 
 
-def test_all_users_of_a_data_set_are_answered(tmp_path, model):
+def test_all_users_of_a_data_set_are_answered(asking):
     """Ids that the model doesn't know are skipped and counted."""
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    rows = [("ann", "i1", 0), ("bob", "i2", 0), ("ann", "i3", 1), ("eve", "else", 0)]
-    users, items, places = zip(*rows, strict=True)
-    table = {"user_id": users, "item_id": items, "position": pa.array(places, pa.int32())}
-    pq.write_table(pa.table(table), folder / "interactions.parquet")
-    pq.write_table(
-        pa.table({"item_id": ["i1", "i2", "i3", "else"], "title": ["a"] * 4}),
-        folder / "items.parquet",
-    )
-    output = tmp_path / "out.jsonl"
-    done = command(
-        f"--model={model}", "--dataset=shop", f"--data_dir={tmp_path}", f"--output={output}"
-    )
+    done, folder = asking.of("shop")
     assert done.returncode == 0, done.stderr
     assert "histories without a recommendation: 1" in done.stdout
-    found = {row["user_id"]: row for row in read(output)}
+    found = {row["user_id"]: row for row in read(folder / "out.jsonl")}
     assert not {"i1", "i3"} & set(found["ann"]["items"])
     assert len(found["bob"]["items"]) == 10
     assert found["eve"]["items"] == []
 
 
-def test_without_a_source_all_users_of_the_students_own_data_are_answered(tmp_path):
+def test_without_a_source_all_users_of_the_students_own_data_are_answered(asking):
     """The synthetic world at the size that the student was trained on."""
-    world = synthetic_dataset(DataConfig(synthetic_users=12, synthetic_items=20))
-    config, known = student_config(), facts(world)
-    params = nnx.to_pure_dict(create_student(config, known, 0)[1])
-    record = {"settings": {"synthetic_users": 12, "synthetic_items": 20}}
-    export_student(tmp_path / "model", params, config, known, world, record)
-    output = tmp_path / "out.jsonl"
-    done = command(f"--model={tmp_path / 'model'}", f"--output={output}", "--k=3")
+    done, folder = asking.of("own")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("all 12 users of the data that the student was trained on\n")
-    found = read(output)
-    assert [row["user_id"] for row in found] == list(world.user_ids)
+    found = read(folder / "out.jsonl")
+    assert [row["user_id"] for row in found] == list(synthetic_dataset(DataConfig(**OWN)).user_ids)
     assert all(row["unknown_items"] == 0 and len(row["items"]) == 3 for row in found)
-    done = command(f"--model={tmp_path / 'model'}", "--k=3")
+    done, _ = asking.of("own, printed")
     assert [json.loads(line) for line in done.stdout.splitlines()] == found
 
 

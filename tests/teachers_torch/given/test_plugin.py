@@ -1,12 +1,13 @@
 import re
 from importlib.metadata import distributions
-from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prmkd_jax.common import plugins as own
 from teachers_torch.given.list_files import read_lists
 from teachers_torch.given.plugin import OWN_GROUP
+from teachers_torch.registry import TEACHERS
 from tests.packages import ROOT, install, run_beside
 
 PAGE = ROOT / "docs" / "own_teacher.md"
@@ -53,20 +54,37 @@ print(json.dumps(cards))
 """
 
 
-def tuned(folder: Path, *names: str) -> dict:
-    return run_beside(folder, TUNE, *names)
+def page_code(place: int) -> str:
+    """A code block of the page, the first or another one."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[place]
 
 
-def test_the_pages_teacher_teaches(tmp_path):
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory) -> dict:
+    """What `TUNE` says of the page's classes and of all the others, each in its own module."""
+    folder, entries = tmp_path_factory.mktemp("plugin"), dict([page_entry()])
+    entries |= {"titles": "my_package.titles:Titles"}
+    entries |= {name.lower(): f"my_package.bad:{name}" for name in (*GIVEN, *MISTAKES)}
+    install(folder, OWN_GROUP, page_code(0), **entries)
+    (folder / "my_package" / "titles.py").write_text(page_code(1))
+    (folder / "my_package" / "bad.py").write_text(BAD)
+    return run_beside(folder, TUNE, *entries)
+
+
+def page_entry() -> tuple[str, str]:
+    """The entry point that the page names: name, module:class."""
+    entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', PAGE.read_text(), re.MULTILINE)
+    return entry[1], entry[2]
+
+
+def test_the_pages_teacher_teaches(tuned):
     """A page whose code has gone stale, or that takes more than it promises."""
-    page = PAGE.read_text()
-    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
-    entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', page, re.MULTILINE)
-    assert len(code.splitlines()) <= 32
-    install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
-    found = tuned(tmp_path, entry[1])
-    card, scale, asked, keys = found[entry[1]]
-    assert found["known"][-1] == entry[1]
+    assert len(page_code(0).splitlines()) <= 32
+    name, _ = page_entry()
+    card, scale, asked, keys = tuned[name]
+    # The users' own names come after all of ours.
+    assert tuned["known"][: len(TEACHERS)] == [*TEACHERS]
+    assert name in tuned["known"]
     # On a ring the next item is certain, and the held-out steps occur with other users.
     assert card["test"]["NDCG@10"] > 0.95
     assert (card["start"], card["epochs"], card["num_parameters"]) == ("own class", 0, 0)
@@ -75,12 +93,10 @@ def test_the_pages_teacher_teaches(tmp_path):
     assert keys[0] == keys[1]  # a seed that nothing reads
 
 
-def test_the_pages_scorer_teaches(tmp_path):
+def test_the_pages_scorer_teaches(tuned):
     """The same for the class that gives scores."""
-    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
-    assert "def score" in code
-    install(tmp_path, OWN_GROUP, code, titles="my_package.own:Titles")
-    card, top, unknown = tuned(tmp_path, "titles")["titles"]
+    assert "def score" in page_code(1)
+    card, top, unknown = tuned["titles"]
     assert top == 200
     assert unknown == 20 * 5  # the first item of each user
     assert (card["start"], card["epochs"], card["num_parameters"]) == ("own class", 0, 0)
@@ -91,9 +107,8 @@ def test_the_pages_scorer_teaches(tmp_path):
 
 def test_the_pages_lists_can_be_read(tmp_path):
     """A page whose files the teacher refuses, or reads as other items'."""
-    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[2]
     made: dict = {}
-    exec(code, made)
+    exec(page_code(2), made)
     scores = np.random.default_rng(0).normal(size=(30, 20))
     scores[4] = np.nan
     made["write_lists"](tmp_path, [scores[:10], scores[10:]], top=7)
@@ -197,6 +212,8 @@ class Turned:
 """
 
 
+GIVEN = ("Short", "Nan", "Half", "Gone", "Grown", "Turned", "Partly")
+"""Classes of which more is told, or whose vectors are taken."""
 # Class → what is told of it.
 MISTAKES = {
     "Text": "Text.encode_items returned str, expected an array of [20, d] of finite numbers",
@@ -216,13 +233,13 @@ MISTAKES = {
     "Named": "Named.label is 5, expected text",
     "Topless": "Topless.top is 0, expected a whole number of items above 0",
     "Truly": "Truly.top is True, expected a whole number of items above 0",
-    "Hidden": "Hidden.top raised ZeroDivisionError: division by zero (own.py, line ",
-    "Ends": "Ends.encode_items raised SystemExit: 0 (own.py, line ",
+    "Hidden": "Hidden.top raised ZeroDivisionError: division by zero (bad.py, line ",
+    "Ends": "Ends.encode_items raised SystemExit: 0 (bad.py, line ",
     "Masked": "Masked.encode_items returned nan or inf in row 0, expected finite numbers",
     "Zero": "Zero.score_scale is 0.0, expected a finite number other than 0",
-    "Raises": "Raises.encode_items raised KeyError: 'no such key' (own.py, line ",
-    "Unmade": "Unmade.__init__ raised RuntimeError: two (own.py, line ",
-    "Property": "Property.score_scale raised ZeroDivisionError: division by zero (own.py, line ",
+    "Raises": "Raises.encode_items raised KeyError: 'no such key' (bad.py, line ",
+    "Unmade": "Unmade.__init__ raised RuntimeError: two (bad.py, line ",
+    "Property": "Property.score_scale raised ZeroDivisionError: division by zero (bad.py, line ",
     "Complex": "Complex.encode_items returned dtype complex128, expected an array of [20, d]",
     "Objects": "Objects.encode_items returned ndarray, expected an array of [20, d] of finite num",
     "Huge": "Huge.encode_items returned nan or inf in row 0, expected finite numbers",
@@ -230,26 +247,20 @@ MISTAKES = {
 }
 
 
-def test_mistakes_of_the_class_are_reported_in_one_line(tmp_path):
+def test_mistakes_of_the_class_are_reported_in_one_line(tuned):
     """A ranking of the wrong items, or a broadcast that fits by chance."""
-    classes = ["Short", "Nan", "Half", "Gone", "Grown", "Turned", "Partly", *MISTAKES]
-    names = {name.lower(): name for name in classes}
-    install(
-        tmp_path, OWN_GROUP, BAD, **{name: f"my_package.own:{cls}" for name, cls in names.items()}
-    )
-    found = tuned(tmp_path, *names)
-    told = "my_package.own:Short.encode_items returned shape [19, 2], expected [20, d]"
-    assert told in found["short"]
-    assert "Nan.encode_items returned nan or inf in row 0, expected finite numbers" in found["nan"]
-    assert "my_package.own:Half has no method encode_instances" in found["half"]
-    assert "teacher partly: found scores that are not finite" in found["partly"]
-    assert "my_package.own:Gone can't be imported" in found["gone"]
+    told = "my_package.bad:Short.encode_items returned shape [19, 2], expected [20, d]"
+    assert told in tuned["short"]
+    assert "Nan.encode_items returned nan or inf in row 0, expected finite numbers" in tuned["nan"]
+    assert "my_package.bad:Half has no method encode_instances" in tuned["half"]
+    assert "teacher partly: found scores that are not finite" in tuned["partly"]
+    assert "my_package.bad:Gone can't be imported" in tuned["gone"]
     for name, line in MISTAKES.items():
-        assert f"--teachers: {name.lower()}: my_package.own:{line}" in found[name.lower()]
+        assert f"--teachers: {name.lower()}: my_package.bad:{line}" in tuned[name.lower()]
     # Tensors with a gradient, and of half precision, are vectors all the same.
-    assert found["grown"][1] == 2.0
+    assert tuned["grown"][1] == 2.0
     # So are lists and arrays in any order, and a scale that is a parameter.
-    assert found["turned"][1] == 2.0
+    assert tuned["turned"][1] == 2.0
 
 
 def test_the_packages_version_tells_two_teachers_apart(tmp_path, monkeypatch):

@@ -17,7 +17,11 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.fixture
+VALUES = (0.1, 0.3, 0.2, 0.1, 0.2)
+"""Validations of an uninterrupted run: epochs 2, 4, 6 of the first stage, 8, 10 of the second."""
+
+
+@pytest.fixture(scope="module")
 def run():
     """Runs a tuning on the ring with scripted validations."""
 
@@ -40,13 +44,18 @@ def run():
     return start
 
 
+@pytest.fixture(scope="module")
+def whole(run):
+    """What an uninterrupted run with `VALUES` gives."""
+    return run(VALUES)
+
+
 TABLE = "item_embedding.weight"
 
 
-def test_stages_evaluations_and_patience(run):
+def test_stages_evaluations_and_patience(run, whole):
     """A stage too short or too long, or validations at other epochs."""
-    # Epochs 2, 4, 6 of the first stage, 8 and 10 of the second.
-    _, tuning, seen, events = run([0.1, 0.3, 0.2, 0.1, 0.2])
+    _, tuning, seen, events = whole
     assert tuning.seconds >= sum(event["seconds"] for event in events) > 0
     assert [event["epoch"] for event in events] == [2, 4, 6, 8, 10]
     assert [event["best_epoch"] for event in events] == [2, 4, 4, 4, 4]
@@ -151,10 +160,9 @@ def test_word_embeddings_stay_where_they_are_to(run, fixed):
 
 
 @pytest.mark.parametrize("epoch", [3, 4, 6, 7])
-def test_a_stopped_tuning_ends_as_if_it_had_not_been(run, monkeypatch, tmp_path, epoch):
+def test_a_stopped_tuning_ends_as_if_it_had_not_been(run, whole, monkeypatch, tmp_path, epoch):
     """A state without the moments, the learning rate, the table, dropout's or the stage."""
-    values = [0.1, 0.3, 0.2, 0.1, 0.2]
-    whole, expected, _, _ = run(values)
+    unstopped, expected, _, _ = whole
     real, done = recformer_tune._train_epoch, {"validations": 0}
 
     def killed(*args):
@@ -166,11 +174,11 @@ def test_a_stopped_tuning_ends_as_if_it_had_not_been(run, monkeypatch, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(recformer_tune, "_train_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(values, tmp_path / "state.pt")
-    teacher, found, _, _ = run(values[done["validations"] :], tmp_path / "state.pt")
+            run(VALUES, tmp_path / "state.pt")
+    teacher, found, _, _ = run(VALUES[done["validations"] :], tmp_path / "state.pt")
     assert found._replace(seconds=0) == expected._replace(seconds=0)
     for name, value in teacher.model.state_dict().items():
-        assert torch.equal(value, whole.model.state_dict()[name]), name
+        assert torch.equal(value, unstopped.model.state_dict()[name]), name
 
 
 def test_training_mode_is_on_after_an_encoding(run, monkeypatch):
