@@ -193,7 +193,7 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
 
 @pytest.mark.parametrize("student", STUDENT_NAMES)
 def test_every_student_is_distilled_by_the_same_equations(tmp_path, student):
-    """Rows that read their neighbour's teachers, or a student that no gradient of theirs reaches."""
+    """Rows that read their neighbour's teachers, or a student that they do not move."""
     run, step, state, inputs = prepared(tmp_path, "tables", dropout=0.0, student=student)
     batch, distill = inputs[0]
     graphdef, _ = create_student(run.student, facts(WORLD), run.seed)
