@@ -56,16 +56,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(folder) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        command(folder, "first"), cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def killed(folder, finished) -> None:
+def killed(folder) -> None:
     """A run that was killed while it trained its first distilled seed."""
     output = folder / "killed"
     process = subprocess.Popen(
@@ -82,9 +73,13 @@ def killed(folder, finished) -> None:
 
 
 @pytest.fixture(scope="module")
-def later(folder, finished, killed) -> dict[str, Done]:
-    """What comes after the first run, by name; mistakes by their number."""
+def later(folder, killed) -> dict[str, Done]:
+    """What comes after the kill, by name, in one process; mistakes by their number.
+
+    First the uninterrupted run, whose teachers are in the cache.
+    """
     lines = {
+        "first": words(folder, "first"),
         "killed": words(folder, "killed"),
         "other": words(folder, "first", "--dropout=0.1"),
         "alone": words(folder, "alone", *ALONE),
@@ -94,8 +89,10 @@ def later(folder, finished, killed) -> dict[str, Done]:
     return dict(zip(lines, done, strict=True))
 
 
-def test_run_leaves_its_files_and_a_table(folder, finished):
+def test_run_leaves_its_files_and_a_table(folder, later):
     """A stage that is skipped, or a file that is not written."""
+    finished = later["first"]
+    assert finished.returncode == 0, finished.stderr
     output = folder / "first"
     for name in [
         "config.json",
@@ -144,8 +141,8 @@ def results(folder: Path, *outputs: str) -> list[dict]:
 def test_killed_and_resumed_is_the_same_as_uninterrupted(folder, later):
     """A part of the training state that the checkpoint lacks, or a finished seed run again.
 
-    Two other processes trained what one had trained: nor is there a clock or an unseeded draw in
-    the results, or a cache key that depends on either.
+    Another process trained what one had trained, after other work: nor is there a clock or an
+    unseeded draw in the results, or a cache key that depends on either.
     """
     resumed = later["killed"]
     assert resumed.returncode == 0, resumed.stderr
