@@ -21,12 +21,16 @@ from tests.xla import QUICK
 # again takes a quarter of the collection's time. Off until all is imported, see below.
 gc.disable()
 
-_cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
+# pytest-xdist's workers inherit the folder of the process that started them: what one has compiled
+# none compiles again.
+_cache = None
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="prmkd-jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 
 # At the tests' sizes PyTorch's threads wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -92,5 +96,6 @@ def chromium(tmp_path_factory):
 
 
 def pytest_unconfigure():
-    """Removes the compiled programs."""
-    _cache.cleanup()
+    """Removes the compiled programs, once no process reads them any more."""
+    if _cache is not None:
+        _cache.cleanup()
