@@ -1,5 +1,5 @@
 import re
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,19 +46,32 @@ print(json.dumps(found))
 """
 
 
-def trained(folder: Path, *names: str) -> dict:
-    return run_beside(folder, TRAIN, *names)
+@pytest.fixture(scope="module")
+def page() -> SimpleNamespace:
+    """The page's code, and its entry point: name, module:class."""
+    text = PAGE.read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', text, re.MULTILINE)
+    return SimpleNamespace(code=code, name=entry[1], place=entry[2])
 
 
-def test_the_pages_student_learns_is_exported_and_recommends(tmp_path):
+@pytest.fixture(scope="module")
+def trained(page, tmp_path_factory) -> dict:
+    """What `TRAIN` says of the page's class, and of others in a module of their own."""
+    folder = tmp_path_factory.mktemp("own")
+    others = {name.lower(): name for name in MISTAKES} | SHAPES
+    entries = {page.name: page.place}
+    entries |= {name: f"{BAD_MODULE}:{cls}" for name, cls in others.items()}
+    install(folder, OWN_GROUP, page.code, **entries)
+    (folder / "my_package" / "bad.py").write_text(BAD)
+    return run_beside(folder, TRAIN, *entries)
+
+
+def test_the_pages_student_learns_is_exported_and_recommends(page, trained):
     """A student that exists only as the page's one class: trained alone and distilled, exported,
     read back, recommended from, all by the name of its entry point."""
-    page = PAGE.read_text()
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
-    entry = re.search(r'^(\w+) = "(my_package\.own:\w+)"$', page, re.MULTILINE)
-    assert len(code.splitlines()) <= 40
-    install(tmp_path, OWN_GROUP, code, **{entry[1]: entry[2]})
-    (plain, parameters), (taught, as_many), same, served = trained(tmp_path, entry[1])[entry[1]]
+    assert len(page.code.splitlines()) <= 40
+    (plain, parameters), (taught, as_many), same, served = trained[page.name]
     # Popularity would give about 0.1: all 40 items are equally popular.
     assert plain > 0.9
     assert taught > 0.9
@@ -66,10 +79,10 @@ def test_the_pages_student_learns_is_exported_and_recommends(tmp_path):
     assert parameters == as_many == 2 * 40 * 12
     # Exported, read back and asked: item i is always followed by item i + 1.
     label, read_back, best, identity = served
-    assert label == entry[1]
+    assert label == page.name
     assert read_back
     assert best == ["i5", "i21"]
-    assert identity == {"class": entry[2], "package": "my-package", "version": "1.0"}
+    assert identity == {"class": page.place, "package": "my-package", "version": "1.0"}
 
 
 BAD = """
@@ -102,10 +115,10 @@ class Vector(Sound):
 class Plain:
     def __init__(self, config, facts, *, rngs): pass
 """
-OWN = "my_package.own"
+BAD_MODULE = "my_package.bad"
 MISTAKES = {
     "Unmade": "Unmade.__init__ raised AttributeError: 'StudentConfig' object has no attribute",
-    "Raises": "Raises.items raised KeyError: 'no such key' (own.py, line ",
+    "Raises": "Raises.items raised KeyError: 'no such key' (bad.py, line ",
     "Evaluates": "Evaluates.queries raised TypeError: Evaluates.queries() takes 2 positional",
     "Array": "Array.items returned list, expected floats [40, d]",
     "Whole": "Whole.score returned int32, expected floats [6, 40]",
@@ -117,28 +130,19 @@ MISTAKES = {
 SHAPES = {"padded": "Padded", "shaped": "Shaped", "gone": "Gone"}
 
 
-@pytest.fixture(scope="module")
-def refused(tmp_path_factory) -> dict[str, str]:
-    """What is said of each, by its name."""
-    folder = tmp_path_factory.mktemp("bad")
-    names = SHAPES | {name.lower(): name for name in MISTAKES}
-    install(folder, OWN_GROUP, BAD, **{name: f"{OWN}:{cls}" for name, cls in names.items()})
-    return trained(folder, *names)
-
-
 @pytest.mark.parametrize("cls", MISTAKES)
-def test_mistakes_of_the_class_name_class_and_method(refused, cls):
+def test_mistakes_of_the_class_name_class_and_method(trained, cls):
     """A page of JAX's traceback, at the first step of training."""
-    said = refused[cls.lower()]
-    assert said.startswith(f"--student: {cls.lower()}: {OWN}.{MISTAKES[cls]}")
+    said = trained[cls.lower()]
+    assert said.startswith(f"--student: {cls.lower()}: {BAD_MODULE}.{MISTAKES[cls]}")
     assert "\n" not in said
 
 
-def test_other_shapes_than_the_protocols_are_told_in_one_line(refused):
+def test_other_shapes_than_the_protocols_are_told_in_one_line(trained):
     """A padding row that shifts the ranking by one, or a broadcast that fits by chance."""
-    assert refused["padded"].startswith(
+    assert trained["padded"].startswith(
         "--student: padded: found queries, items and scores of shape [[6, 3], [41, 3], [6, 41]]"
     )
-    assert "expected [[6, 3], [40, 3], [6, 40]]" in refused["padded"]
-    assert "of shape [[2, 3, 3], [40, 3]] for 6 slots" in refused["shaped"]
-    assert refused["gone"].startswith("--student: gone: my_package.own:Gone can't be imported")
+    assert "expected [[6, 3], [40, 3], [6, 40]]" in trained["padded"]
+    assert "of shape [[2, 3, 3], [40, 3]] for 6 slots" in trained["shaped"]
+    assert trained["gone"].startswith("--student: gone: my_package.bad:Gone can't be imported")

@@ -1,6 +1,7 @@
 """What is asked of a teacher by its name: built in, a user's class, a user's kind."""
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -135,8 +136,17 @@ def test_a_new_kind_is_one_file_and_one_line(toy, tmp_path):
     assert done == ["ring"]
 
 
-ENTRY = """
-from tests.teachers_torch.test_registry import KIND
+# The class alone: importing this file would load torch for nothing.
+ENTRY = f"""
+from teachers_torch.config import PretrainConfig, TextConfig
+from teachers_torch.teacher import Pretraining
+
+pretrain_toy = None
+
+
+{inspect.getsource(ToyKind)}
+
+KIND = ToyKind()
 """
 ASK = """
 import json

@@ -4,9 +4,6 @@ import copy
 import dataclasses
 import io
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +38,6 @@ from prmkd_jax.evaluate.significance import holm
 from prmkd_jax.students.config import STUDENT_NAMES
 from tests.experiments.calls import SMALL
 
-ROOT = Path(__file__).parents[3]
 VARIANTS = [
     Variant(name, name.upper(), (f"--method={name}",), reference)
     for name, reference in (("prmkd", None), ("rd", "prmkd"), ("average", "prmkd"))
@@ -433,29 +429,24 @@ def test_fewer_teachers_keep_their_own_numbers():
     assert not any(name.startswith("without_u") for name in two)
 
 
-def test_the_command_leaves_its_files(tmp_path):
-    """A command that loads jax before memory is settled, or a file that is not written."""
+def test_the_command_leaves_its_files(tmp_path, monkeypatch):
+    """A file that is not written.
+
+    That no command loads jax before memory is settled is `tests/test_imports.py`'s.
+    """
+    monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
     data = parse(["--synthetic_users=40", "--synthetic_items=30"], GROUPS).configs[DataConfig]
     world, rng = synthetic_dataset(data), np.random.default_rng(0)
     sizes = {"instances": len(world.interactions.items), "items": world.num_items}
     for name, rows in sizes.items():
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(rows, 4)).astype(np.float32))
-    command = [
-        sys.executable,
-        "-m",
-        "experiments",
-        "study",
-        "rivals",
-        "--flagfile=demo.cfg",
-        "--seeds=0",
-    ]
-    command += ["--synthetic_users=40", "--synthetic_items=30", "--hidden_size=8"]
-    command += ["--inner_size=8", "--batch_size=64", "--max_seq_len=8", "--max_epochs=1"]
-    command += ["--teachers=precomputed", f"--precomputed_folder={tmp_path}", "--variants=base"]
+    words = ["rivals", "--flagfile=demo.cfg", "--seeds=0"]
+    words += ["--synthetic_users=40", "--synthetic_items=30", "--hidden_size=8"]
+    words += ["--inner_size=8", "--batch_size=64", "--max_seq_len=8", "--max_epochs=1"]
+    words += ["--teachers=precomputed", f"--precomputed_folder={tmp_path}", "--variants=base"]
     folders = {"cache_dir": "cache", "output_dir": "out"}
-    command += [f"--{flag}={tmp_path / folder}" for flag, folder in folders.items()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    words += [f"--{flag}={tmp_path / folder}" for flag, folder in folders.items()]
+    execute(COMMAND, words, "study")
     table = (tmp_path / "out" / "rivals.md").read_text()
     assert "| SASRec | " in table
     assert "| PRM-KD | " in table

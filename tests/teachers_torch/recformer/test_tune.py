@@ -45,15 +45,35 @@ def run():
 
 
 @pytest.fixture(scope="module")
-def whole(run):
+def starts():
+    """The weights that each epoch of the uninterrupted run begins with."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(run, starts):
     """What an uninterrupted run with `VALUES` gives."""
-    return run(VALUES)
+    real = recformer_tune._train_epoch
+
+    def spy(teacher, *args):
+        starts.append({k: v.clone() for k, v in teacher.model.state_dict().items()})
+        return real(teacher, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recformer_tune, "_train_epoch", spy)
+        return run(VALUES)
+
+
+@pytest.fixture(scope="module")
+def patient(run):
+    """What a run gives whose stages end by patience, its best weights those of the second one."""
+    return run([0.3, 0.2, 0.1, 0.4, 0.1], max_epochs=50)
 
 
 TABLE = "item_embedding.weight"
 
 
-def test_stages_evaluations_and_patience(run, whole):
+def test_stages_evaluations_and_patience(whole, patient):
     """A stage too short or too long, or validations at other epochs."""
     _, tuning, seen, events = whole
     assert tuning.seconds >= sum(event["seconds"] for event in events) > 0
@@ -62,7 +82,7 @@ def test_stages_evaluations_and_patience(run, whole):
     assert (tuning.epochs, tuning.best_epoch, tuning.validation) == (10, 4, {"NDCG@10": 0.3})
     assert len(seen) == 5
     # Two bad validations end a stage.
-    _, tuning, _, events = run([0.3, 0.2, 0.1, 0.4, 0.1], max_epochs=50)
+    _, tuning, _, events = patient
     assert [event["epoch"] for event in events] == [2, 4, 6, 8, 10]
     assert (tuning.epochs, tuning.best_epoch) == (10, 8)
 
@@ -75,29 +95,28 @@ def test_the_second_stage_counts_its_own_epochs(run):
     assert [event["epoch"] for event in events] == [3, 4, 7, 10, 11]
 
 
-def test_the_table_is_new_each_epoch_then_fixed_at_the_best(run):
+def test_the_table_is_new_each_epoch_then_fixed_at_the_best(whole, patient):
     """Items encoded once only, or encoded again in the second stage; the last table kept."""
-    teacher, _, seen, _ = run([0.1, 0.3, 0.2, 0.5, 0.1])
-    first = [weights[TABLE] for weights in seen[:3]]
-    assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first[1], first[2])
-    for weights in seen[3:]:
-        assert torch.equal(weights[TABLE], first[1])
+    for (_, _, seen, _), best in ((whole, 1), (patient, 0)):
+        require_tables(seen, best)
+    teacher, _, seen, _ = patient
     for name, value in teacher.model.state_dict().items():
         assert torch.equal(value, seen[3][name]), name
 
 
-def test_the_second_stage_begins_with_the_best_weights(run, monkeypatch):
+def require_tables(seen, best):
+    """A new table at each validation of the first stage, its best one in the second."""
+    first = [weights[TABLE] for weights in seen[:3]]
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[1], first[2])
+    for weights in seen[3:]:
+        assert torch.equal(weights[TABLE], first[best])
+
+
+def test_the_second_stage_begins_with_the_best_weights(whole, starts):
     """Training on from the first stage's last weights."""
-    starts = []
-    real = recformer_tune._train_epoch
-
-    def spy(teacher, *args):
-        starts.append({k: v.clone() for k, v in teacher.model.state_dict().items()})
-        return real(teacher, *args)
-
-    monkeypatch.setattr(recformer_tune, "_train_epoch", spy)
-    _, _, seen, _ = run([0.1, 0.3, 0.2, 0.1, 0.1])
+    _, _, seen, _ = whole
+    assert len(starts) == 10
     for name, value in starts[6].items():
         assert torch.equal(value, seen[1][name]), name
 
