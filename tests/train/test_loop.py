@@ -382,6 +382,22 @@ def count_compiled() -> tuple[int, ...]:
     return tuple(function._cache_size() for function in jitted)
 
 
+def test_an_epochs_measures_are_means_over_the_measured_instances(monkeypatch):
+    """A batch whose few measured instances weigh as much as a full batch's."""
+    uncheck(loop, monkeypatch)
+    numbers = dict.fromkeys(("loss", "cross_entropy", "distillation", "gradient_norm"), 1.0)
+
+    def step(measured: int, kl: float) -> types.SimpleNamespace:
+        teachers = types.SimpleNamespace(_fields=("kl",), kl=np.array([kl]))
+        counts = {"num_instances": 64, "num_measured": measured}
+        return types.SimpleNamespace(**numbers, **counts, teachers=teachers)
+
+    run = types.SimpleNamespace(teachers=types.SimpleNamespace(names=("one",)))
+    steps = [step(2, 0.5), step(6, 2.0), step(0, 9.0)]
+    assert loop._record(steps, run, 3, {})["teachers"] == {"one": {"kl": 1.625}}
+    assert "teachers" not in loop._record(steps[2:], run, 3, {})
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     ("field", "told"),
