@@ -13,19 +13,18 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
-import contextlib, io, json, sys
-lines, blocked = json.loads(sys.argv[1])
+import contextlib, io, json, runpy, sys
+module, lines, blocked = json.loads(sys.argv[1])
 for name in blocked:
     sys.modules[name] = None
-from experiments.__main__ import main
 
 for words in lines:
-    sys.argv = ["python -m experiments", *words]
+    sys.argv = [module, *words]
     shown, told = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     status = 0
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(told):
         try:
-            main()
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             status = ended.code or 0
     texts = [stream.buffer.getvalue().decode() for stream in (shown, told)]
@@ -46,6 +45,7 @@ def run_commands(
     environment: Mapping[str, str] | None = None,
     timeout: int = 300,
     blocked: Sequence[str] = (),
+    module: str = "experiments",
 ) -> list[Done]:
     """Runs `python -m experiments` with these words, one after the other.
 
@@ -54,9 +54,10 @@ def run_commands(
         environment: variables besides this process's.
         timeout: seconds that all of them may take.
         blocked: modules that can't be imported there.
+        module: what is run instead of `experiments`.
     """
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps([[*map(list, lines)], [*blocked]])],
+        [sys.executable, "-c", PROGRAM, json.dumps([module, [*map(list, lines)], [*blocked]])],
         cwd=ROOT, env={**os.environ, **(environment or {})},
         capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip

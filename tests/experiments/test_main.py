@@ -85,7 +85,7 @@ def later(folder, killed) -> dict[str, Done]:
         "alone": words(folder, "alone", *ALONE),
         **{str(n): words(folder, "mistake", *flags) for n, (flags, _) in enumerate(MISTAKES)},
     }
-    done = run_commands([["train", *line] for line in lines.values()], timeout=600)
+    done = run_commands([*lines.values()], timeout=600, module="experiments.main")
     return dict(zip(lines, done, strict=True))
 
 
