@@ -193,7 +193,7 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
 
 @pytest.mark.parametrize("student", STUDENT_NAMES)
 def test_every_student_is_distilled_by_the_same_equations(tmp_path, student):
-    """Rows that read their neighbour's teachers, or a student that they do not move."""
+    """Rows that read their neighbour's teachers, or a student that isn't distilled at all."""
     run, step, state, inputs = prepared(tmp_path, "tables", dropout=0.0, student=student)
     batch, distill = inputs[0]
     graphdef, _ = create_student(run.student, facts(WORLD), run.seed)
@@ -205,16 +205,11 @@ def test_every_student_is_distilled_by_the_same_equations(tmp_path, student):
     logits = np.asarray(jax.jit(scored)(state.params))
     rows = np.flatnonzero(batch.is_instance)
     kd = [distilled_by_hand(run, batch, row, logits[row])["loss"] for row in rows]
-    copy = jax.tree.map(jax.numpy.copy, state)
     after, metrics = step(state, *place_inputs(MESH, batch, distill))
     assert float(metrics.distillation) == pytest.approx(np.mean(kd), rel=1e-4)
-    # The same step with teachers that say the opposite leads elsewhere.
-    tables = step.constants.tables
-    opposite = tables._replace(items=jax.tree.map(jax.numpy.negative, tables.items))
-    step = step._replace(constants=step.constants._replace(tables=opposite))
-    other, found = step(copy, *place_inputs(MESH, batch, distill))
-    assert float(found.cross_entropy) == float(metrics.cross_entropy)
-    apart = jax.tree.map(lambda a, b: float(abs(a - b).max()), after.params, other.params)
+    _, step, state, _ = prepared(tmp_path, dropout=0.0, student=student)
+    plain, _ = step(state, *place_inputs(MESH, batch, None))
+    apart = jax.tree.map(lambda a, b: float(abs(a - b).max()), after.params, plain.params)
     assert max(jax.tree.leaves(apart)) > 1e-4
 
 
