@@ -80,16 +80,6 @@ class StepMetrics(NamedTuple):
     num_measured: Float[Array, ""]
 
 
-class _Parts(NamedTuple):
-    """Of a batch's loss, as `StepMetrics` has them."""
-
-    cross_entropy: Float[Array, ""]
-    distillation: Float[Array, ""]
-    num_instances: Float[Array, ""]
-    teachers: TeacherMeasures | None
-    num_measured: Float[Array, ""]
-
-
 @runtime_checkable
 class TrainStep(Protocol):
     """A jitted step."""
@@ -147,7 +137,7 @@ def make_train_step(
         if lazy is not None:
             ids = _read_items(lazy, student_config, batch, distill, constants, key)
             params, moments = (take_rows(tree, lazy, ids) for tree in (params, moments))
-        (loss, parts), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             params, batch, distill, constants, key, ids, lazy
         )
         updates, opt_state = optimizer.update(grads, moments, params)
@@ -155,8 +145,7 @@ def make_train_step(
         if lazy is not None and ids is not None:
             params = put_rows(state.params, params, lazy, ids)
             opt_state = put_rows(state.opt_state, opt_state, lazy, ids)
-        norm = optax.tree.norm(grads)
-        metrics = StepMetrics(loss=loss, gradient_norm=norm, **parts._asdict())
+        metrics = metrics._replace(gradient_norm=optax.tree.norm(grads))
         return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
 
     distill_specs = None if config is None else DISTILL_BATCH
@@ -220,8 +209,8 @@ def _batch_loss(
     key: Key[Array, ""],
     ids: Int[Array, " M"] | None = None,
     lazy: Tables | None = None,
-) -> tuple[Float[Array, ""], _Parts]:
-    """What is minimised, and its parts.
+) -> tuple[Float[Array, ""], StepMetrics]:
+    """What is minimised, and the metrics, whose gradient's norm is still 0.
 
     With `ids` the tables of `params` have these items' rows alone.
     """
@@ -260,8 +249,9 @@ def _batch_loss(
             total = total + config.distill_weight * kd
     if isinstance(student, HasAuxiliary):
         total = total + student.auxiliary(rows, rngs)
-    kd = jnp.float32(0.0) if kd is None else kd
-    return total, _Parts(ce, kd, num_instances, measures, num_measured)
+    zero = jnp.float32(0.0)
+    kd = zero if kd is None else kd
+    return total, StepMetrics(total, ce, kd, zero, num_instances, measures, num_measured)
 
 
 def _every(config: DistillConfig) -> int:
