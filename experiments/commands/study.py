@@ -12,6 +12,7 @@ STUDIES = (
     "rivals",
     "sources",
     "sensitivity",
+    "curriculum",
     "temporal",
     "students",
 )

@@ -26,6 +26,7 @@ WANTED: Mapping[str, str] = {
     "sources": "study sources --flagfile=sources.cfg",
     "rivals": "study rivals --flagfile=rivals.cfg",
     "sensitivity": "study sensitivity --flagfile=sensitivity.cfg",
+    "curriculum": "study curriculum --flagfile=curriculum.cfg",
     "temporal": "study temporal --flagfile=temporal.cfg",
     "cold_start": "study cold_start --flagfile=scientific-64.cfg",
     "efficiency": "study efficiency --flagfile=scientific-64.cfg",

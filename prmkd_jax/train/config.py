@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
 # Part of every run's identity: raise it when the same settings give other numbers, as after a
@@ -41,6 +42,13 @@ class TrainConfig:
         "grow with the catalogue; moments and decay of the other rows wait. For losses that draw "
         "items, and students that know an item by its row alone: sasrec, gru4rec.",
     )
+    curriculum_epochs: int = option(
+        0,
+        "Curriculum: begin with the quarter of the training instances that have the shortest "
+        "prefixes and the most popular items, and let in more at each step, until all are in after "
+        "so many epochs; 0 for all from the first step on.",
+        low=0,
+    )
     eval_batch_size: int = option(1024, "Users ranked at once.", low=1, flag=False)
     checkpoint_seconds: float = option(
         10.0, "Least seconds between two checkpoints, written after epochs.", low=0, flag=False
@@ -48,3 +56,8 @@ class TrainConfig:
 
     def __post_init__(self):
         validate(self)
+        if self.curriculum_epochs > self.max_epochs:
+            raise UserError(
+                f"--curriculum_epochs: found {self.curriculum_epochs}, expected at most "
+                f"--max_epochs={self.max_epochs} (what is let in later is never trained on)"
+            )

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Int32
 
 from prmkd_jax.data.batches import Batch, TrainingBatches
 from prmkd_jax.data.columns import Columns, catalogue_columns, in_batch_columns
+from prmkd_jax.data.curriculum import Curriculum
 from prmkd_jax.data.popularity import popularity_groups
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS, DistillConfig
@@ -78,7 +79,7 @@ def run_constants(run: Run) -> Constants:
 
 
 def training_batches(run: Run) -> TrainingBatches:
-    """The batches that a run trains on."""
+    """The batches of all of a run's training instances."""
     return TrainingBatches(
         task=run.task,
         window=run.window,
@@ -86,6 +87,15 @@ def training_batches(run: Run) -> TrainingBatches:
         seed=run.seed,
         own_slot=run.own_slot,
     )
+
+
+def scheduled(run: Run, batches: TrainingBatches) -> TrainingBatches | Curriculum:
+    """Whose epochs a run trains on: all its instances, or those that its curriculum lets in.
+
+    What is measured or made before the first step is of all: threshold, joint scores, best items.
+    """
+    epochs = run.train.curriculum_epochs
+    return Curriculum(batches, epochs) if epochs else batches
 
 
 def distill_inputs(

@@ -29,6 +29,7 @@ from prmkd_jax.train.inputs import (
     Constants,
     DistillBatch,
     run_constants,
+    scheduled,
     training_batches,
 )
 from prmkd_jax.train.optim import make_optimizer
@@ -120,6 +121,7 @@ def train(
     graphdef, params = fresh_student(run)
     optimizer = make_optimizer(run.train)
     batches = training_batches(run)
+    schedule = scheduled(run, batches)
     mesh = mesh_of(run, batches)
     divided = divide(mesh, params, run.facts)
     state, best_params, progress = _begin(run, init_state(params, optimizer, run.seed), divided)
@@ -136,7 +138,7 @@ def train(
     saved_at = time.perf_counter()
     while not progress.finished:
         started = time.perf_counter()
-        inputs = placed_inputs(run, mesh, batches.epoch(progress.epoch), closed, stored)
+        inputs = placed_inputs(run, mesh, schedule.epoch(progress.epoch), closed, stored)
         state, metrics = _run_epoch(
             state, step, inputs, constants, batches.steps_about, on_step, closed
         )
@@ -309,6 +311,8 @@ def _record(
     for name, value in means.items():
         _require_finite(name, value, epoch)
     record: dict[str, Any] = {"epoch": epoch, **means}
+    if run.train.curriculum_epochs:
+        record["instances"] = int(sum(instances))
     if validation is not None:
         record["validation"] = validation
     counts = [float(step.num_measured) for step in metrics if step.teachers is not None]

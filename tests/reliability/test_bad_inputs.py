@@ -21,11 +21,11 @@ CASES = [
     ),
     (
         "study",
-        "study: found no study, expected one of table3, ablation, universality, rivals, sources, sensitivity, temporal, students, table2, cold_start, efficiency",
+        "study: found no study, expected one of table3, ablation, universality, rivals, sources, sensitivity, curriculum, temporal, students, table2, cold_start, efficiency",
     ),
     (
         "study | nonsense",
-        "study: found 'nonsense', expected a study: table3, ablation, universality, rivals, sources, sensitivity, temporal, students, table2, cold_start, efficiency",
+        "study: found 'nonsense', expected a study: table3, ablation, universality, rivals, sources, sensitivity, curriculum, temporal, students, table2, cold_start, efficiency",
     ),
     (
         "study | ablation | extra",
@@ -255,7 +255,7 @@ CASES = [
     ),
     (
         "train | --flagfile=",
-        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench-peers.cfg, bench-serve.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-sasrec-beauty.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, sasrec-beauty.cfg, sasrec-sports.cfg, sasrec-toys.cfg, scientific-64.cfg, scientific-all.cfg, scientific.cfg, sensitivity.cfg, sources.cfg, students.cfg, table3.cfg, temporal.cfg",
+        "--flagfile: found no file '', expected a path, or a name out of experiments/configs: ablation.cfg, bench-peers.cfg, bench-serve.cfg, bench.cfg, choose-distillation.cfg, choose-dropout.cfg, choose-features.cfg, choose-history.cfg, choose-recformer.cfg, choose-rivals.cfg, choose-sasrec-beauty.cfg, choose-students.cfg, choose-teachers.cfg, choose-width.cfg, curriculum.cfg, demo.cfg, prepare-arts.cfg, prepare-beauty-5core.cfg, prepare-games.cfg, prepare-instruments.cfg, prepare-scientific-unisrec.cfg, prepare-scientific.cfg, prepare-sports-5core.cfg, prepare-toys-5core.cfg, prepare-toys.cfg, pretrain-recformer.cfg, pretrain.cfg, pretrained-recformer.cfg, pretrained.cfg, readings.cfg, recguru.cfg, rivals.cfg, sasrec-beauty.cfg, sasrec-sports.cfg, sasrec-toys.cfg, scientific-64.cfg, scientific-all.cfg, scientific.cfg, sensitivity.cfg, sources.cfg, students.cfg, table3.cfg, temporal.cfg",
     ),
     (
         "train | --teacher_hidden_size=0",

@@ -16,7 +16,7 @@ from experiments.runs import cold_start, efficiency, table2
 from experiments.runs.several import each_data_set
 from experiments.runs.study import variations
 from experiments.runs.views import study_files
-from experiments.studies import sensitivity, table3, temporal
+from experiments.studies import curriculum, sensitivity, table3, temporal
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import make_task
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
@@ -198,6 +198,34 @@ def test_sensitivity_changes_one_setting_at_a_time():
     plain = [one for one in variants if one.kind == "base"]
     assert [int(one.name.partition("=")[2]) for one in plain] == [16, 32, 64, 128, 300, 400]
     assert [one.reference for one in plain].count(None) == 1
+
+
+def test_curricula_are_compared_with_the_same_model_without_one():
+    """A schedule of the study's own that every row has, or one that can't end."""
+
+    def found(*flags):
+        variants = curriculum.list_variants(settings(*flags))
+        epochs = {
+            one.name: settings(*flags, *one.flags).train.curriculum_epochs for one in variants
+        }
+        return variants, epochs
+
+    variants, epochs = found("--max_epochs=20")
+    scheduled = {"curriculum-4": 4, "curriculum-8": 8}
+    assert epochs == {
+        "prmkd": 0,
+        **{f"prmkd-{name}": length for name, length in scheduled.items()},
+        "base": 0,
+        **{f"base-{name}": length for name, length in scheduled.items()},
+        "base-text": 0,
+    }
+    for one in variants:
+        assert one.reference == (one.name.partition("-")[0] if epochs[one.name] else None)
+        assert bool(settings(*one.flags).run.teachers) == one.name.startswith("prmkd")
+    _, own = found("--max_epochs=7", "--curriculum_epochs=6")
+    assert list(own.values()) == [0, 4, 6, 0, 4, 6, 0]
+    _, short = found("--max_epochs=3")
+    assert list(short) == ["prmkd", "base", "base-text"]
 
 
 def test_each_setting_has_a_curve():
