@@ -3,12 +3,33 @@
 import dataclasses
 import hashlib
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.ops.arrays import Array
+
+# Of 2, 4 and 8 the fastest on a CPU for Amazon Scientific: twice as fast as one edge at a time.
+_TERMS = 8
+
+
+class Parts(NamedTuple):
+    """Weighted sums over a table's rows, one a row of another table, in parts of eight terms.
+
+    Eight rows are read and added up in one pass that writes nothing but the part; only the parts
+    are scattered.
+
+    Attributes:
+        given: the rows that a part adds up; 0 where it has fewer.
+        weights: their weights; 0 where it has fewer.
+        to: the row that a part belongs to, ascending.
+    """
+
+    given: Int32[np.ndarray, "P terms"]
+    weights: Float32[np.ndarray, "P terms"]
+    to: Int32[np.ndarray, " P"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,15 +42,15 @@ class Graph:
     Attributes:
         num_users: rows of the users' table.
         num_items: rows of the items' table.
-        by_user: (users, items, weights) of the edges, sorted by user.
-        by_item: (items, users, weights) of the edges, sorted by item.
+        by_user: every user's sum over its items.
+        by_item: every item's sum over its users.
         item_weights: 1 / sqrt(degree) of every item, 0 for one without an edge.
     """
 
     num_users: int
     num_items: int
-    by_user: tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"], Float32[np.ndarray, " E"]]
-    by_item: tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"], Float32[np.ndarray, " E"]]
+    by_user: Parts
+    by_item: Parts
     item_weights: Float32[np.ndarray, " V"]
 
     @cached_property
@@ -52,8 +73,8 @@ def normalized_graph(num_users: int, num_items: int, edges: Int32[np.ndarray, "2
     """The graph of distinct (user, item) pairs; an edge weighs 1 / sqrt(degree · degree).
 
     >>> graph = normalized_graph(1, 4, np.array([[0, 0, 0, 0], [0, 1, 2, 3]], np.int32))
-    >>> graph.by_user[2].tolist()  # the user has four items, each of them one user
-    [0.5, 0.5, 0.5, 0.5]
+    >>> graph.by_user.weights.tolist()  # the user has four items, each of them one user
+    [[0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]]
     """
     users, items = edges
     item_degrees = np.bincount(items, minlength=num_items)
@@ -64,41 +85,62 @@ def normalized_graph(num_users: int, num_items: int, edges: Int32[np.ndarray, "2
     return Graph(
         num_users,
         num_items,
-        (users[first], items[first], weights[first]),
-        (items[second], users[second], weights[second]),
+        _parts(users[first], items[first], weights[first]),
+        _parts(items[second], users[second], weights[second]),
         item_weights.astype(np.float32),
     )
 
 
-def _propagate(
+def _parts(
+    to: Int32[np.ndarray, " E"], given: Int32[np.ndarray, " E"], weights: Float32[np.ndarray, " E"]
+) -> Parts:
+    """Divides sums, whose terms are sorted by `to`, into parts."""
+    rows, first, counts = np.unique(to, return_index=True, return_counts=True)
+    within = np.arange(len(to)) - np.repeat(first, counts)
+    sizes = -(-counts // _TERMS)
+    part = np.repeat(np.cumsum(sizes) - sizes, counts) + within // _TERMS
+    shape = sizes.sum(), _TERMS
+    parts = Parts(np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.repeat(rows, sizes))
+    parts.given[part, within % _TERMS] = given
+    parts.weights[part, within % _TERMS] = weights
+    return parts
+
+
+def propagate(
     users: Float[Array, "U D"], items: Float[Array, "V D"], graph: Graph
 ) -> tuple[Float[Array, "U D"], Float[Array, "V D"]]:
     """One step over the graph: each side becomes the weighted sum of its neighbours."""
-    return (
-        _sum(items, *graph.by_user, rows=graph.num_users),
-        _sum(users, *graph.by_item, rows=graph.num_items),
-    )
+    return to_users(items, graph), to_items(users, graph)
 
 
-# Called, not used as a decorator through `partial`, which would hide its type.
-propagate = jax.custom_vjp(_propagate, nondiff_argnums=(2,))
+def _to_users(items: Float[Array, "V D"], graph: Graph) -> Float[Array, "U D"]:
+    """Every user's weighted sum over its items."""
+    return _sum(items, graph.by_user, graph.num_users)
 
 
-def _sum(table, to, given, weights, *, rows):
+def _to_items(users: Float[Array, "U D"], graph: Graph) -> Float[Array, "V D"]:
+    """Every item's weighted sum over its users."""
+    return _sum(users, graph.by_item, graph.num_items)
+
+
+# Called, not used as decorators through `partial`, which would hide their types.
+to_users = jax.custom_vjp(_to_users, nondiff_argnums=(1,))
+to_items = jax.custom_vjp(_to_items, nondiff_argnums=(1,))
+# The operator is symmetric: the transpose of either is the other, sorted segments included.
+to_users.defvjp(
+    lambda items, graph: (to_users(items, graph), None),
+    lambda graph, _, gradient: (to_items(gradient, graph),),
+)
+to_items.defvjp(
+    lambda users, graph: (to_items(users, graph), None),
+    lambda graph, _, gradient: (to_users(gradient, graph),),
+)
+
+
+def _sum(table: Float[Array, "N D"], parts: Parts, rows: int) -> Float[Array, "rows D"]:
     # The weights make the products float32; the sums have the table's dtype again, since a
     # derivative must have that of what it is taken by.
-    gathered = table[given] * weights[:, None]
-    summed = jax.ops.segment_sum(gathered, to, rows, indices_are_sorted=True)
+    columns = zip(parts.given.T, parts.weights.T, strict=True)
+    total = sum(table[given] * weights[:, None] for given, weights in columns)
+    summed = jax.ops.segment_sum(total, parts.to, rows, indices_are_sorted=True)
     return summed.astype(table.dtype)
-
-
-def _forward(users, items, graph):
-    return propagate(users, items, graph), None
-
-
-def _backward(graph, _, gradients):
-    # The operator is symmetric, so it is its own transpose, sorted segments included.
-    return propagate(*gradients, graph)
-
-
-propagate.defvjp(_forward, _backward)

@@ -12,13 +12,14 @@ from jaxtyping import Float, Int
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.graph import normalized_graph, propagate
+from prmkd_jax.ops.graph import normalized_graph, to_items, to_users
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import Embedding, dot
 
 _XAVIER = nnx.initializers.xavier_uniform()
+_USERS, _ITEMS = 0, 1
 
 
 class LightGCN(nnx.Module):
@@ -50,11 +51,11 @@ class LightGCN(nnx.Module):
             rows: packed histories.
             rngs: not needed: nothing is dropped.
         """
-        return self._smoothed()[0][jnp.asarray(rows.users).reshape(-1)]
+        return self._smoothed(_USERS)[jnp.asarray(rows.users).reshape(-1)]
 
     def items(self) -> Float[Array, "V D"]:
         """Item vectors; row = item id."""
-        return self._smoothed()[1]
+        return self._smoothed(_ITEMS)
 
     def score(
         self, queries: Float[Array, "B D"], items: Float[Array, "C D"]
@@ -76,19 +77,22 @@ class LightGCN(nnx.Module):
         The propagation's own rule for a user whose embedding is zero and who changes no item:
         layer k + 1 of the user is Σ e_i⁽ᵏ⁾ / √(n · deg(i)) over the n items read.
         """
-        users, items = self.user_embedding.table[...], self.item_embedding.table[...]
-        total = jnp.zeros_like(items)
-        for _ in range(self.num_layers):
-            total = total + items
-            users, items = propagate(users, items, self.graph)
         weights = jnp.asarray(self.graph.item_weights)
-        return total * weights[:, None] / (self.num_layers + 1)
+        return self._sum(_ITEMS, self.num_layers - 1) * weights[:, None] / (self.num_layers + 1)
 
-    def _smoothed(self) -> tuple[Float[Array, "U D"], Float[Array, "V D"]]:
-        """Means of layers 0 … K (eq. 7 of arXiv 2002.02126 with equal weights)."""
-        users, items = self.user_embedding.table[...], self.item_embedding.table[...]
-        user_sum, item_sum = users, items
-        for _ in range(self.num_layers):
-            users, items = propagate(users, items, self.graph)
-            user_sum, item_sum = user_sum + users, item_sum + items
-        return user_sum / (self.num_layers + 1), item_sum / (self.num_layers + 1)
+    def _smoothed(self, side: int) -> Float[Array, "rows D"]:
+        """One side's means of layers 0 … K (eq. 7 of arXiv 2002.02126 with equal weights)."""
+        return self._sum(side, self.num_layers) / (self.num_layers + 1)
+
+    def _sum(self, side: int, layers: int) -> Float[Array, "rows D"]:
+        """One side's sum of layers 0 … `layers`, by Horner's rule: e + A(e + A(e + …)).
+
+        A sum over the graph leads from one side to the other, so here each layer takes one such
+        sum, where the layers one by one take one a side.
+        """
+        tables = self.user_embedding.table[...], self.item_embedding.table[...]
+        total = tables[(side + layers) % 2]
+        for layer in reversed(range(layers)):
+            to = (side + layer) % 2
+            total = tables[to] + (to_users, to_items)[to](total, self.graph)
+        return total
