@@ -1,6 +1,7 @@
 """Vectors of some items, found by the ids of all."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +33,27 @@ class ItemRows:
         return self.vectors[rows_of(self, items)]
 
 
+@dataclasses.dataclass(frozen=True)
+class MadeRows:
+    """Vectors of items that are made when they are asked for.
+
+    Attributes:
+        make: from item ids to their vectors.
+        num_items: number of all items.
+    """
+
+    make: Callable[[Int[Array, " C"]], Float[Array, "C E"]]
+    num_items: int
+
+    def __getitem__(self, items: Int[Array, " C"]) -> Float[Array, "C E"]:
+        """Vectors of items."""
+        return self.make(items)
+
+
+Items = Float[Array, "V E"] | ItemRows | MadeRows
+"""Vectors of all items, or of some, all found by item id."""
+
+
 def places(
     ids: Int[Array, " M"], items: Int[Array, "..."] | Int[np.ndarray, "..."]
 ) -> Int[Array, "..."]:
@@ -39,11 +61,11 @@ def places(
     return jnp.searchsorted(ids, jnp.asarray(items)).astype(jnp.int32)
 
 
-def rows_of(vectors: Float[Array, "V E"] | ItemRows, items: Int[Array, "..."]) -> Int[Array, "..."]:
+def rows_of(vectors: Items, items: Int[Array, "..."]) -> Int[Array, "..."]:
     """Where items stand in tables that have the same rows as `vectors`."""
     return places(vectors.ids, items) if isinstance(vectors, ItemRows) else items
 
 
-def count(items: Float[Array, "V E"] | ItemRows) -> int:
+def count(items: Items) -> int:
     """The number of all items."""
-    return items.num_items if isinstance(items, ItemRows) else len(items)
+    return items.num_items if isinstance(items, ItemRows | MadeRows) else len(items)

@@ -16,14 +16,14 @@ import itertools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.fm import FM
+from prmkd_jax.students.fm import ALL, FM
 from prmkd_jax.students.layers import XAVIER_NORMAL, dot, drop
 
 # Pairs that go through the MLP at once: 16 MiB a layer of width 128, in float32.
@@ -67,17 +67,20 @@ class DeepFM(nnx.Module):
             rows: packed histories.
             rngs: source of the dropout masks; None switches dropout off.
         """
-        fields = self._drop(jnp.concatenate(self.fm.user_fields(rows), axis=-1), rngs)
-        side = fields @ self.kernel[...][: self.user_inputs] + self.bias[...]
+        fields = self.fm.user_fields(rows)
+        inputs = self._drop(jnp.concatenate(fields, axis=-1), rngs)
+        side = inputs @ self.kernel[...][: self.user_inputs] + self.bias[...]
         ones = (jnp.ones((side.shape[0], layer.in_features)) for layer in self.layers)
         masks = [self._drop(mask, rngs) for mask in ones]
-        return jnp.concatenate([self.fm.queries(rows), side, *masks], axis=-1)
+        return jnp.concatenate([self.fm.query_of(fields), side, *masks], axis=-1)
 
     def items(self) -> Float[Array, "V E"]:
         """[V_i, b_i, W_i x_i]; row = item id."""
-        fields = jnp.concatenate(self.fm.item_fields(), axis=-1)
-        side = fields @ self.kernel[...][self.user_inputs :]
-        return jnp.concatenate([self.fm.items(), side], axis=-1)
+        return self._items(ALL)
+
+    def items_at(self, ids: Int[Array, " C"]) -> Float[Array, "C E"]:
+        """The rows of `items` with these ids; the fields of no other item are read."""
+        return self._items(ids)
 
     def score(
         self, queries: Float[Array, "B Q"], items: Float[Array, "C E"]
@@ -104,6 +107,11 @@ class DeepFM(nnx.Module):
             place += layer.in_features
             hidden = layer(jax.nn.relu(hidden) * mask)
         return shallow + self.out(jax.nn.relu(hidden))[..., 0].astype(jnp.float32)
+
+    def _items(self, ids):
+        fields = self.fm.item_fields(ids)
+        side = jnp.concatenate(fields, axis=-1) @ self.kernel[...][self.user_inputs :]
+        return jnp.concatenate([self.fm.item_of(fields, ids), side], axis=-1)
 
     def _drop(self, x, rngs):
         return drop(self.dropout, x, rngs)

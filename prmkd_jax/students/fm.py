@@ -11,8 +11,9 @@ user vector is [V_U, 1], the item vector [V_i, b_i], and the score their dot pro
 depends on the user alone changes neither the softmax nor the ranking and is left out.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
@@ -24,6 +25,8 @@ from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import XAVIER_NORMAL, Embedding, causal_segments, dot
 
 _ZEROS = nnx.initializers.zeros
+ALL = slice(None)
+"""Every item, where ids of some may stand."""
 
 
 class FM(nnx.Module):
@@ -59,16 +62,15 @@ class FM(nnx.Module):
             rows: packed histories.
             rngs: not needed: nothing is dropped.
         """
-        user, recent = self.user_fields(rows)
-        vectors = user + recent
-        return jnp.concatenate([vectors, jnp.ones_like(vectors[:, :1])], axis=-1)
+        return self.query_of(self.user_fields(rows))
 
     def items(self) -> Float[Array, "V D_plus_1"]:
         """[V_i, b_i]; row = item id."""
-        vectors = jnp.stack(self.item_fields())
-        total = vectors.sum(0)
-        pairs = 0.5 * (jnp.square(total) - jnp.square(vectors).sum(0)).sum(-1, keepdims=True)
-        return jnp.concatenate([total, pairs + sum(self._item_side(self.linear))], axis=-1)
+        return self.item_of(self.item_fields(), ALL)
+
+    def items_at(self, ids: Int[Array, " C"]) -> Float[Array, "C D_plus_1"]:
+        """The rows of `items` with these ids; the fields of no other item are read."""
+        return self.item_of(self.item_fields(ids), ids)
 
     def score(
         self, queries: Float[Array, "B D_plus_1"], items: Float[Array, "C D_plus_1"]
@@ -83,20 +85,37 @@ class FM(nnx.Module):
         user = self.user_embedding(rows.users)
         return [field.reshape(-1, field.shape[-1]) for field in (user, recent)]
 
-    def item_fields(self) -> list[Float[Array, "V D"]]:
-        """What the id, the brand and the categories say of every item, one array a field."""
-        return self._item_side(self.vectors)
+    def item_fields(self, ids: Int[Array, " C"] | slice = ALL) -> list[Float[Array, "C D"]]:
+        """What the id, the brand and the categories say of items, one array a field."""
+        return self._item_side(self.vectors, ids)
 
-    def _item_side(self, tables: nnx.Dict) -> list[Float[Array, "V D"]]:
+    def query_of(self, fields: Sequence[Float[Array, "B D"]]) -> Float[Array, "B D_plus_1"]:
+        """[V_U, 1] of the user side's fields."""
+        vectors = sum(fields[1:], fields[0])
+        return jnp.concatenate([vectors, jnp.ones_like(vectors[:, :1])], axis=-1)
+
+    def item_of(
+        self, fields: Sequence[Float[Array, "C D"]], ids: Int[Array, " C"] | slice
+    ) -> Float[Array, "C D_plus_1"]:
+        """[V_i, b_i] of the items with these ids and fields."""
+        total = sum(fields)
+        squares = sum(jnp.square(field) for field in fields)
+        pairs = 0.5 * (jnp.square(total) - squares).sum(-1, keepdims=True)
+        linear = sum(self._item_side(self.linear, ids))
+        return jnp.concatenate([total, pairs + linear], axis=-1)
+
+    def _item_side(
+        self, tables: nnx.Dict, ids: Int[Array, " C"] | slice
+    ) -> list[Float[Array, "C D"]]:
         """One array a field: what its words say of each item."""
-        fields = self.facts.item_fields
-        return [tables["item"].table[...]] + [
-            _mean(tables[name].table[...], field.words) for name, field in fields.items()
+        return [tables["item"].table[...][ids]] + [
+            _mean(tables[name].table[...], jnp.asarray(field.words)[ids])
+            for name, field in self.facts.item_fields.items()
         ]
 
 
-def _mean(table: Float[Array, "words D"], words: Int[np.ndarray, "V most"]) -> Float[Array, "V D"]:
+def _mean(table: Float[Array, "words D"], words: Int[Array, "C most"]) -> Float[Array, "C D"]:
     """The mean of each item's words; zero where it has none."""
-    known = jnp.asarray(words >= 0)
+    known = words >= 0
     total = jnp.where(known[..., None], table[jnp.maximum(words, 0)], 0.0).sum(1)
     return total / jnp.maximum(known.sum(1, keepdims=True), 1)

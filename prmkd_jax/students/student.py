@@ -59,6 +59,18 @@ class HasAuxiliary(Protocol):
 
 
 @runtime_checkable
+class MakesSomeItems(Protocol):
+    """A student that makes vectors of some items without those of all; the method is optional.
+
+    A step whose loss draws items then makes those that it reads.
+    """
+
+    def items_at(self, ids: Int[Array, " C"]) -> Float[Array, "C D"]:
+        """The rows of `items` with these ids."""
+        ...
+
+
+@runtime_checkable
 class Regularized(Protocol):
     """A student with an L2 term of its own under BPR; the method is optional."""
 

@@ -20,7 +20,7 @@ from prmkd_jax.ops.negatives import (
     seen_items,
     unseen_items,
 )
-from prmkd_jax.ops.rows import ItemRows, count, rows_of
+from prmkd_jax.ops.rows import ItemRows, Items, MadeRows, count, rows_of
 from prmkd_jax.ops.sampled_losses import bpr, generalized_bce, sampled_cross_entropy
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
@@ -39,15 +39,14 @@ class Instances(NamedTuple):
 
     Attributes:
         queries: user vectors.
-        items: vectors of all items, or of those that a step needs, found by item id all the same
-            (`ops.rows`).
+        items: vectors of all items, or of those that a step needs, found by item id all the same.
         targets: item ids.
         users: user ids.
         logits: scores of all items, where the step has them anyway; None elsewhere.
     """
 
     queries: Float[Array, "B D"]
-    items: Float[Array, "V E"] | ItemRows
+    items: Items
     targets: Int[Array, " B"]
     users: Int[Array, " B"]
     logits: Float[Array, "B V"] | None = None
@@ -82,7 +81,7 @@ def _softmax(
 ) -> Float[Array, " B"]:
     if batch.logits is not None:
         return softmax_loss(batch.logits, batch.targets)
-    if isinstance(batch.items, ItemRows):
+    if isinstance(batch.items, ItemRows | MadeRows):
         raise ValueError("a softmax over all items needs all rows")
     return cross_entropy(student.score, batch.queries, batch.items, batch.targets)
 
@@ -187,8 +186,10 @@ def _bpr(
     drawn: Int[Array, " B"],
 ) -> Float[Array, " B"]:
     """One draw an instance, among the items that its user has not trained on."""
-    positive = _paired(student, batch.queries, batch.items[batch.targets])
-    losses = bpr(positive, _paired(student, batch.queries, batch.items[drawn]))
+    # One reading for both, so one table of gradients.
+    positives, negatives = jnp.split(batch.items[jnp.concatenate([batch.targets, drawn])], 2)
+    scores = (_paired(student, batch.queries, items) for items in (positives, negatives))
+    losses = bpr(*scores)
     if isinstance(student, Regularized):
         # The student's tables have the rows that `items` has.
         targets, drawn = (rows_of(batch.items, ids) for ids in (batch.targets, drawn))

@@ -10,7 +10,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import learn_batch
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.row_blocks import rows_in_block, sum_in_blocks
-from prmkd_jax.ops.rows import ItemRows
+from prmkd_jax.ops.rows import ItemRows, Items, MadeRows
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import Student
 from prmkd_jax.train.inputs import Constants, DistillBatch
@@ -70,12 +70,14 @@ def on_a_processor(mesh: Mesh) -> bool:
 def block_size(
     student: StudentConfig,
     config: DistillConfig | None,
-    items: Float[Array, "V E"] | ItemRows,
+    items: Items,
     num_rows: int,
     distill: DistillBatch | None,
 ) -> int | None:
     """Rows of a block; None where the losses are not over all items, or not worth dividing."""
-    if isinstance(items, ItemRows) or items.ndim != 2 or loss_of(student).draw is not None:
+    if isinstance(items, ItemRows | MadeRows) or items.ndim != 2:
+        return None
+    if loss_of(student).draw is not None:
         return None
     over_all = config is not None and config.negatives == "catalogue"
     if over_all and (distill is None or distill.joint is None):
@@ -108,7 +110,7 @@ def losses_in_blocks(
         block: of `block_size`.
     """
     items = batch.items
-    assert not isinstance(items, ItemRows)
+    assert not isinstance(items, ItemRows | MadeRows)
     rows = _Rows(batch.targets, batch.users, is_instance)
     if config is not None and config.negatives == "catalogue" and distill is not None:
         columns = distill.columns

@@ -16,14 +16,14 @@ from prmkd_jax.data.batches import Batch
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import TeacherMeasures, distill_batch, learn_batch
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.rows import ItemRows, places
+from prmkd_jax.ops.rows import ItemRows, Items, MadeRows, places
 from prmkd_jax.ops.shards import on_each_device, scores_of
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.student import HasAuxiliary, Params, Student
+from prmkd_jax.students.student import HasAuxiliary, MakesSomeItems, Params, Student
 from prmkd_jax.students.tables import Divided, trim_tables
 from prmkd_jax.students.tables import Tables as RowTables
 from prmkd_jax.train.inputs import Constants, DistillBatch
-from prmkd_jax.train.objective import Instances, draw_items, own_losses
+from prmkd_jax.train.objective import Instances, draw_items, loss_of, own_losses
 from prmkd_jax.train.row_blocks import block_size, losses_in_blocks, on_a_processor
 from prmkd_jax.train.rows import Tables, needed_items, put_rows, take_rows
 from prmkd_jax.train.sharding import (
@@ -220,9 +220,10 @@ def _batch_loss(
     if ids is not None:
         rows = rows._replace(item_seq=places(ids, rows.item_seq))
     queries = batch.at_targets(student.queries(rows, rngs))
-    items = student.items()
     if ids is not None and lazy is not None:
-        items = ItemRows(items, ids, lazy.num_items)
+        items = ItemRows(student.items(), ids, lazy.num_items)
+    else:
+        items = _items(student, student_config, config, len(queries))
     instances = Instances(queries, items, jnp.asarray(batch.targets), _users(batch))
     num_instances = jnp.maximum(batch.is_instance.sum(), 1).astype(jnp.float32)
 
@@ -254,6 +255,18 @@ def _batch_loss(
     return total, StepMetrics(total, ce, kd, zero, num_instances, measures, num_measured)
 
 
+def _items(
+    student: Student, student_config: StudentConfig, config: DistillConfig | None, num_rows: int
+) -> Items:
+    """Vectors of all items, or of those that the losses ask for where these are fewer."""
+    over_all = config is not None and config.negatives == "catalogue"
+    if over_all or loss_of(student_config).draw is None or not isinstance(student, MakesSomeItems):
+        return student.items()
+    num_items = len(jax.eval_shape(student.items))
+    # A row asks for its target and about one more.
+    return MadeRows(student.items_at, num_items) if 2 * num_rows < num_items else student.items()
+
+
 def _every(config: DistillConfig) -> int:
     """Of how many instances of a batch one is measured."""
     # Over the catalogue few batches come without joint scores; of those all instances count.
@@ -272,7 +285,7 @@ def _mean_measures(measures: TeacherMeasures, measured: Bool[Array, " M"]) -> Te
 def _scored(student: Student, batch: Instances, config: DistillConfig | None) -> Instances:
     """With the scores of all items where both losses want them: one product for both gradients."""
     over_all = config is not None and config.negatives == "catalogue"
-    if not over_all or isinstance(batch.items, ItemRows):
+    if not over_all or isinstance(batch.items, ItemRows | MadeRows):
         return batch
     logits = scores_of(student.score, batch.queries, batch.items, len(batch.items))
     return batch._replace(logits=logits)

@@ -40,6 +40,19 @@ def test_order_of_the_edges_changes_nothing():
         np.testing.assert_array_equal(a, b)
 
 
+def test_rows_of_many_edges_are_complete():
+    """Sums that lose a part, a part's last edge, or take the next row's for their own."""
+    rng = np.random.default_rng(0)
+    # Users have 0 … 19 items: no part, one that is not full, full ones, several.
+    matrix = np.arange(20)[:, None] > rng.permuted(np.tile(np.arange(20), (20, 1)), axis=1)
+    users, items = (rng.normal(size=(20, 3)).astype(np.float32) for _ in range(2))
+    graph = normalized_graph(20, 20, np.stack(np.nonzero(matrix)).astype(np.int32))
+    degrees = np.maximum(np.outer(matrix.sum(1), matrix.sum(0)), 1)
+    new_users, new_items = propagate(users, items, graph)
+    np.testing.assert_allclose(new_users, (matrix / np.sqrt(degrees)) @ items, atol=1e-6)
+    np.testing.assert_allclose(new_items, (matrix / np.sqrt(degrees)).T @ users, atol=1e-6)
+
+
 def test_gradient_is_the_transposed_product():
     """A backward pass that takes the two sides for each other."""
     graph = normalized_graph(4, 5, EDGES)

@@ -34,6 +34,16 @@ def test_scores_are_rendles_equation():
     assert checked > 20
 
 
+@pytest.mark.parametrize("name", ["fm", "deepfm"])
+def test_some_items_are_those_rows_of_all(name):
+    """Another item's words or linear term; an item that is asked for twice."""
+    config = student_config(student=name, hidden_size=7, mlp_sizes=(6, 5))
+    graphdef, state = create_student(config, facts(WORLD), 0)
+    student = nnx.merge(graphdef, nnx.State(random_params(nnx.to_pure_dict(state), seed=5)))
+    ids = np.array([39, 0, 3, 3, 17])
+    np.testing.assert_allclose(student.items_at(ids), student.items()[ids], rtol=1e-6, atol=1e-6)
+
+
 def test_parameters_are_the_tables():
     """A table for a field that no item has, or a linear term of the user's side."""
     sizes = {name: sum(x.size for x in jax.tree.leaves(PARAMS[name])) for name in PARAMS}

@@ -9,7 +9,8 @@ from flax import nnx
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.distill.config import DistillConfig
-from prmkd_jax.students.student import create_student
+from prmkd_jax.students.registry import student_class
+from prmkd_jax.students.student import HasAuxiliary, MakesSomeItems, create_student
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.optim import make_optimizer
@@ -94,6 +95,36 @@ def test_the_first_step_is_that_of_dense_adam_on_the_rows_that_it_reads(tmp_path
     changed = (before != table_of(rows.params)).any(axis=1)
     # bpr draws an item for each of the 65 instances.
     assert 0 < changed.sum() < READ + 65
+
+
+@pytest.mark.parametrize(
+    ("student", "loss"), [("fm", "bpr"), ("fm", "softmax"), ("deepfm", "sampled_softmax")]
+)
+def test_items_made_for_the_losses_alone_give_the_gradients_of_all_items(
+    tmp_path, monkeypatch, student, loss
+):
+    """Vectors of other items than were asked for, or all of them where few are read."""
+    kind, asked, found = student_class(student), [], []
+    make = kind.items_at
+
+    def recorded(self, ids):
+        asked.append(len(ids))
+        return make(self, ids)
+
+    monkeypatch.setattr(kind, "items_at", recorded)
+    for asks in (MakesSomeItems, HasAuxiliary):  # the latter is none of theirs
+        monkeypatch.setattr("prmkd_jax.train.step.MakesSomeItems", asks)
+        make_train_step.cache_clear()
+        state, step, inputs, constants = stepping(
+            run_of(tmp_path, lazy=False, loss=loss, student=student)
+        )
+        state, metrics = step(state, *place_inputs(MESH, *inputs[0]), constants)
+        found.append(jax.device_get((state.opt_state, metrics)))
+    make_train_step.cache_clear()
+    assert bool(asked) == (loss != "softmax")
+    assert sum(asked) < ITEMS
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_that_no_batch_reads_stay_and_those_that_are_read_follow_adam(tmp_path):
