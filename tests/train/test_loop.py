@@ -15,6 +15,7 @@ from prmkd_jax.evaluate.metrics import METRICS, ranking_metrics
 from prmkd_jax.students.student import create_student
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
+from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.loop import fit
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.run import Fitted, Run, fresh_student
@@ -392,9 +393,7 @@ def test_an_epochs_measures_are_means_over_the_measured_instances(monkeypatch):
         counts = {"num_instances": 64, "num_measured": measured}
         return types.SimpleNamespace(**numbers, **counts, teachers=teachers)
 
-    run = types.SimpleNamespace(
-        teachers=types.SimpleNamespace(names=("one",)), train=TrainConfig()
-    )
+    run = types.SimpleNamespace(teachers=types.SimpleNamespace(names=("one",)), train=TrainConfig())
     steps = [step(2, 0.5), step(6, 2.0), step(0, 9.0)]
     assert loop._record(steps, run, 3, {})["teachers"] == {"one": {"kl": 1.625}}
     assert "teachers" not in loop._record(steps[2:], run, 3, {})
@@ -415,9 +414,7 @@ def test_a_number_that_is_not_finite_ends_the_epoch_in_which_it_came(
     step = types.SimpleNamespace(
         **dict.fromkeys(numbers, 1.0), num_instances=4, num_measured=2, teachers=measures
     )
-    run = types.SimpleNamespace(
-        teachers=types.SimpleNamespace(names=("one",)), train=TrainConfig()
-    )
+    run = types.SimpleNamespace(teachers=types.SimpleNamespace(names=("one",)), train=TrainConfig())
     assert loop._record([step], run, 3, {})["teachers"] == {"one": {"kl": 0.5}}
     if field == "kl":
         measures.kl = np.array([value])
