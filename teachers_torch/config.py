@@ -135,7 +135,11 @@ class UniM2RecOptions:
 
     # Two exclusive draws hide one modality each, so their probabilities can't exceed one.
     modality_dropout: float = option(
-        0.2, "Probability that training hides a modality of an item that has both.", low=0, high=0.5
+        0.2,
+        "Probability that training hides a modality of an item that has both.",
+        low=0,
+        high=0.5,
+        flag=False,
     )
     align_weight: float = option(0.1, "Weight of the text-image alignment loss.", low=0, flag=False)
     hide_images: float = 0.0
