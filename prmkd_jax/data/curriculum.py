@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
+from scipy import stats
 
 from prmkd_jax.data.batches import Batch, TrainingBatches, as_batch
 from prmkd_jax.data.packing import PackedRows
@@ -41,15 +42,8 @@ def difficulty(task: Task) -> Float[np.ndarray, " train"]:
     before = np.concatenate([[0.0], np.cumsum(logs)])
     popularity = (before[ids + 1] - before[begin]) / (ids + 1 - begin)
     # Rounded, so that the order in which logs are added breaks no tie.
-    ranks = _mean_ranks(ids - begin) + _mean_ranks(-popularity.round(9))
-    _, place, counts = np.unique(ranks, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - counts)[place] / max(len(ids), 1)
-
-
-def _mean_ranks(values: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+    ranks = stats.rankdata(ids - begin) + stats.rankdata(-popularity.round(9))
+    return (stats.rankdata(ranks, "min") - 1) / max(len(ids), 1)
 
 
 def competence(progress: float) -> float:
