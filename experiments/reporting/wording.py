@@ -128,7 +128,9 @@ def headline(group: Group, metric: str = "Recall@10") -> str:
     if group.pair is None:
         return f"{len(group.compared)} variants against {name}"
     other = group.pair
-    method = other["method"]["label"] if other["method"] else other["label"]
+    # The method is what makes the difference where the reference has none.
+    named = other["method"] if reference["method"] is None else None
+    method = (named or other)["label"]
     against = (other["against"] or {})[metric]
     change, p = against["change"], against["t_p_holm"]
     test = f"(p = {p_value_typeset(p)})".replace("= <", "< ").replace(" ", NO_BREAK)

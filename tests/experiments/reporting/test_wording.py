@@ -70,6 +70,14 @@ def test_headline_names_the_method_that_was_used():
     assert headline(group(results)).startswith("RD lifts SASRec’s Recall@10")
 
 
+def test_headline_of_two_that_are_distilled_alike():
+    """A method that is said to change itself."""
+    results = fake_results()
+    plain_one, other = results["variants"]
+    plain_one["method"], other["label"] = other["method"], "PRM-KD, a curriculum"
+    assert headline(group(results)).startswith("PRM-KD, a curriculum lifts SASRec’s Recall@10")
+
+
 def test_headline_without_distillation():
     """Breaks if a run without teachers claims anything of PRM-KD."""
     sentence = headline(group(alone=True))
