@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
 from matplotlib.axes import Axes
@@ -14,7 +13,7 @@ from experiments.reporting.paper import TABLE2
 from experiments.reporting.plotting import BASE, DISTILLED, Sketch, horizontal_bars
 from experiments.reporting.wording import MISSING, count
 from experiments.runs.analysis import Found, analyse
-from experiments.stages.data import load_task
+from experiments.stages.data import data_sets_in, load_task
 from experiments.stages.record import describe_data
 from prmkd_jax.common.errors import UserError
 
@@ -64,8 +63,8 @@ def data_sets(settings: Settings, study: StudyConfig) -> list[str]:
     """
     if study.datasets:
         return list(study.datasets)
-    folder = Path(settings.data.data_dir)
-    found = sorted(path.parent.name for path in folder.glob("*/interactions.parquet"))
+    folder = settings.data.data_dir
+    found = data_sets_in(folder)
     if not found:
         raise UserError(f"--data_dir: found no data set in {folder}, expected at least one")
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.cli.settings import Settings
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.canonical import read_dataset
+from prmkd_jax.data.canonical import INTERACTIONS, read_dataset
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import DOMAINS, WorldConfig, make_domain, synthetic_dataset
@@ -48,6 +48,12 @@ def task_of(data: DataConfig) -> Task:
     if data.strict:
         task.sheet.require_clean()
     return task
+
+
+def data_sets_in(data_dir: str) -> list[str]:
+    """Names of the folders of `--data_dir` that hold a data set, in alphabetical order."""
+    found = Path(data_dir).glob(f"*/{INTERACTIONS}")
+    return sorted(path.parent.name for path in found)
 
 
 def trained_data(card: Card, path: Path, name: str, data_dir: str) -> DataConfig:

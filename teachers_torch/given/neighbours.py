@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float32, Int, Int64
+from scipy.sparse import csr_array
 from torch import nn
 
 from prmkd_jax.common.cache import Cache
@@ -29,8 +30,10 @@ from teachers_torch.ranked_lists import SparseRows, sparse_counts
 from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
 
-MOST_PAIRS = 2**25
-"""Pairs of items whose similarities are kept, 128 MiB; with more they are made for each batch."""
+MOST_PAIRS = 2**28
+"""Pairs of items whose similarities are kept, 1 GiB; with more they are made for each batch."""
+BLOCK_ROWS = 1024
+"""Items whose similarities with all are made at once."""
 
 
 class Constants(NamedTuple):
@@ -119,11 +122,10 @@ class NeighboursTeacher(nn.Module):
     ) -> Float32[np.ndarray, "B C"]:
         """The scores; nan in the rows of instances without a prefix."""
         last, weights = self._last(instance_ids)
-        rows, place = np.unique(last, return_inverse=True)
-        similar = self._similar(rows, items)
-        out = np.zeros((len(instance_ids), len(items)), dtype=np.float32)
-        for step in range(last.shape[1]):
-            out += weights[:, step, None] * similar[place.reshape(last.shape)[:, step]]
+        places, similar = self._similar(last, items)
+        starts = np.arange(len(last) + 1) * last.shape[1]
+        read = (weights.ravel(), places.ravel(), starts)
+        out = csr_array(read, shape=(len(last), len(similar))) @ similar
         targets = self._task.targets(instance_ids)
         own = self._own(instance_ids, last, weights)
         out -= np.where(items == targets[:, None], own[:, None], np.float32(0))
@@ -145,16 +147,32 @@ class NeighboursTeacher(nn.Module):
         )
 
     def _similar(
-        self, rows: Int64[np.ndarray, " R"], items: Int[np.ndarray, " C"]
-    ) -> Float32[np.ndarray, "R C"]:
-        """G + share · S of some items with others; out of the whole matrix where that is small."""
+        self, last: Int64[np.ndarray, "B L"], items: Int[np.ndarray, " C"]
+    ) -> tuple[Int64[np.ndarray, "B L"], Float32[np.ndarray, "R C"]]:
+        """G + share · S of the last items with others, and which row of it each of them has.
+
+        Out of the whole matrix where that is small.
+        """
         count = self._task.dataset.num_items
+        rows, places = np.unique(last, return_inverse=True)
+        places = places.reshape(last.shape)
         if count**2 > MOST_PAIRS:
-            return self._made(rows, items)
+            return places, self._made(rows, items)
         if self._whole is None or self._whole[0] != self.constants:
-            self._whole = self.constants, self._made(np.arange(count), np.arange(count))
-        picked = self._whole[1][rows]
-        return picked if np.array_equal(items, np.arange(count)) else picked[:, items]
+            self._whole = None  # two of them are never held
+            self._whole = self.constants, self._all_made()
+        whole = self._whole[1]
+        if np.array_equal(items, np.arange(count)):
+            return last, whole
+        return places, whole[rows[:, None], items]
+
+    def _all_made(self) -> Float32[np.ndarray, "V V"]:
+        """All items with all, a block of rows at a time, so that it is never held twice."""
+        every = np.arange(self._task.dataset.num_items)
+        out = np.empty((len(every), len(every)), dtype=np.float32)
+        for start in range(0, len(every), BLOCK_ROWS):
+            out[start : start + BLOCK_ROWS] = self._made(every[start : start + BLOCK_ROWS], every)
+        return out
 
     def _made(
         self, rows: Int64[np.ndarray, " R"], items: Int[np.ndarray, " C"]
@@ -162,11 +180,13 @@ class NeighboursTeacher(nn.Module):
         out = self._graph.block(rows, items, 0.0)
         _, share, power, _ = self.constants
         if self._texts is not None and share:
-            cosines = np.maximum(self._texts[rows] @ self._texts[items].T, 0)
+            cosines = self._texts[rows] @ self._texts[items].T
+            np.maximum(cosines, 0, out=cosines)
             powered = cosines.copy()
             for _ in range(power - 1):  # ** takes ten times as long
                 powered *= cosines
-            out += np.float32(share) * powered
+            powered *= np.float32(share)
+            out += powered
         return out
 
     def _own(

@@ -266,6 +266,17 @@ def test_each_data_set_has_its_own_flags():
         each_data_set(alone)
 
 
+def test_a_part_of_a_flagfiles_data_sets(tmp_path):
+    """Asking for one data set of a flagfile that has flags for two, which was refused."""
+    (tmp_path / "Toys").mkdir()
+    (tmp_path / "Toys" / "interactions.parquet").touch()
+    flags = "--dataset_flags=Toys: dropout=0.3; Games: dropout=0.1"
+    call, _ = make_call(COMMAND, ["--datasets=Games", flags, f"--data_dir={tmp_path}"], "table3")
+    calls = each_data_set(call)
+    assert list(calls) == ["Games"]
+    assert calls["Games"].settings.student.dropout == 0.1
+
+
 def test_data_sets_stand_next_to_each_other_and_to_the_paper():
     """A paper's cell of another data set, or the best of two data sets in bold."""
     lower = copy.deepcopy(fake_results())
