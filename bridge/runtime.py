@@ -53,9 +53,9 @@ def settle(
     - JAX takes GPU memory as it needs it, not three quarters of it at the start: PyTorch
       needs some too.
     - Each framework gets `threads` threads: they work in turns, so the cores need no dividing.
-    - A thread of PyTorch's that waits for the others sleeps. Spinning, as it would, takes the core
-      that they wait for wherever something else runs: with two threads beside other jobs a
-      teacher's step took 2.4 times as long and twice the CPU time (docs/scale.md).
+    - A thread of PyTorch's that waits for the others spins for a moment and then sleeps. Spinning
+      on, as it would, takes the core that they wait for wherever something else runs; going to
+      sleep at once costs a waking for each small operation (docs/scale.md has both).
     - Tokenizers stay single-threaded (theirs would come on top), the hub gets no telemetry, and
       XLA logs errors only.
     - Freed memory is kept (`keep_freed_memory`).
@@ -142,7 +142,9 @@ def _settings(threads: int, compilation_cache: str | os.PathLike[str] | None) ->
         _Setting("OMP_NUM_THREADS", str(threads), "torch"),
         # Without its own variable MKL takes OpenMP's.
         _Setting("MKL_NUM_THREADS", str(threads), "torch", unless=("OMP_NUM_THREADS",)),
+        # GNU's OpenMP obeys the second of these two, others only know the first.
         _Setting("OMP_WAIT_POLICY", "PASSIVE", "torch", unless=("GOMP_SPINCOUNT", "KMP_BLOCKTIME")),
+        _Setting("GOMP_SPINCOUNT", "20000", "torch", unless=("OMP_WAIT_POLICY", "KMP_BLOCKTIME")),
         _Setting("TF_CPP_MIN_LOG_LEVEL", logged, "jax"),
         _Setting("TOKENIZERS_PARALLELISM", "false", ""),
         _Setting("HF_HUB_DISABLE_TELEMETRY", "1", "huggingface_hub"),

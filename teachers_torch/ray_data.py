@@ -36,7 +36,7 @@ _SEEN_AFTER = 60.0
 _PATIENCE, _PAUSE = 3, 10.0
 # Settled by the command before it imported torch; a worker's process starts with them too.
 _HANDED_ON = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
     *("TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_TELEMETRY"),
 )
 

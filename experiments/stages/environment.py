@@ -25,7 +25,7 @@ PREFIXES = (
     *("PRMKD_MESH", "PRMKD_PROCESSES"),
     *("JAX_", "XLA_", "TF_XLA_", "LIBTPU_", "PJRT_", "PYTORCH_", "TORCH_", "ATEN_"),
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32", "ROCR_", "HIP_"),
-    *("OMP_", "KMP_", "MKL_", "OPENBLAS_", "VECLIB_", "NUMEXPR_", "DNNL_", "ONEDNN_"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "VECLIB_", "NUMEXPR_", "DNNL_", "ONEDNN_"),
 )
 """What the variables begin with that change numbers, or how fast they come."""
 _CHANGE_NOTHING = (

@@ -57,6 +57,7 @@ def test_defaults_are_set_and_told():
         "OMP_NUM_THREADS": str(CORES),
         "MKL_NUM_THREADS": str(CORES),
         "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "20000",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -124,7 +125,7 @@ def test_impossible_threads_are_refused(threads):
         ),
         (
             "torch",
-            "OMP_NUM_THREADS, MKL_NUM_THREADS, OMP_WAIT_POLICY",
+            "OMP_NUM_THREADS, MKL_NUM_THREADS, OMP_WAIT_POLICY, GOMP_SPINCOUNT",
             {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "KMP_BLOCKTIME": "0"},
         ),
     ],

@@ -36,7 +36,8 @@ _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "PJRT_NPROC": "1", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE", "TF_CPP_MIN_LOG_LEVEL": "2", "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000",
+    "TF_CPP_MIN_LOG_LEVEL": "2", "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1",
 }  # fmt: skip
 # What the commands import, beside what they import when they begin.

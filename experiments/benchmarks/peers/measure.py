@@ -35,7 +35,7 @@ EPOCHS = 10
 _PACKAGE = "experiments.benchmarks.peers"
 # Beyond the seconds that are asked for: imports, compilations, a batch that takes long.
 _GRACE = 600
-_WAITS = "OMP_WAIT_POLICY=PASSIVE"
+_WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 Measured = dict[str, Any]
 Runs = list[tuple[Measured, Measured]]
@@ -123,12 +123,12 @@ def _runs(bench: Bench, contender: Contender, unknown: str) -> tuple[Runs, str]:
 def theirs(variables: dict[str, str], runtime: Sequence[str]) -> dict[str, str]:
     """The variables of the peers' processes: the user's, and our number of threads.
 
-    That threads sleep while they wait is our choice for busy machines. Theirs is to spin, which on
-    an idle one is quicker.
+    That threads soon sleep while they wait is our choice for busy machines. Theirs is to spin on.
     """
     kept = own_environment(variables)
-    if _WAITS in runtime:
-        del kept["OMP_WAIT_POLICY"]
+    for name in _WAITS:
+        if f"{name}={kept.get(name)}" in runtime:
+            del kept[name]
     return kept
 
 

@@ -204,8 +204,10 @@ def test_a_peer_that_is_not_measured_is_a_row_that_says_why():
 
 def test_others_wait_as_they_do_by_themselves():
     """Their threads put to sleep by us, or our packages in their environment."""
-    found = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2", "PYTHONPATH": "x"}
-    assert measure.theirs(found, ["OMP_WAIT_POLICY=PASSIVE"]) == {"OMP_NUM_THREADS": "2"}
+    waits = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
+    found = {**waits, "OMP_NUM_THREADS": "2", "PYTHONPATH": "x"}
+    ours = [f"{name}={value}" for name, value in waits.items()]
+    assert measure.theirs(found, ours) == {"OMP_NUM_THREADS": "2"}
     kept = measure.theirs(found, ["OMP_WAIT_POLICY=PASSIVE (already set)"])
     assert kept["OMP_WAIT_POLICY"] == "PASSIVE"
 
