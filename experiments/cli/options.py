@@ -41,7 +41,7 @@ class StudyConfig:
     dataset_flags: str = option(
         "",
         "Flags of single data sets, chosen on their own validation parts, written as "
-        "--variant_flags.",
+        "--variant_flags; those of others in --data_dir than --datasets are left out.",
     )
 
     def __post_init__(self):

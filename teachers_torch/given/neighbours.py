@@ -158,21 +158,22 @@ class NeighboursTeacher(nn.Module):
         places = places.reshape(last.shape)
         if count**2 > MOST_PAIRS:
             return places, self._made(rows, items)
-        if self._whole is None or self._whole[0] != self.constants:
-            self._whole = None  # two of them are never held
-            self._whole = self.constants, self._all_made()
-        whole = self._whole[1]
+        whole = self._all_made()
         if np.array_equal(items, np.arange(count)):
             return last, whole
         return places, whole[rows[:, None], items]
 
     def _all_made(self) -> Float32[np.ndarray, "V V"]:
-        """All items with all, a block of rows at a time, so that it is never held twice."""
-        every = np.arange(self._task.dataset.num_items)
-        out = np.empty((len(every), len(every)), dtype=np.float32)
-        for start in range(0, len(every), BLOCK_ROWS):
-            out[start : start + BLOCK_ROWS] = self._made(every[start : start + BLOCK_ROWS], every)
-        return out
+        """All items with all, kept until the constants change; it is never held twice."""
+        if self._whole is None or self._whole[0] != self.constants:
+            self._whole = None
+            every = np.arange(self._task.dataset.num_items)
+            made = np.empty((len(every), len(every)), dtype=np.float32)
+            for start in range(0, len(every), BLOCK_ROWS):
+                rows = every[start : start + BLOCK_ROWS]
+                made[rows] = self._made(rows, every)
+            self._whole = self.constants, made
+        return self._whole[1]
 
     def _made(
         self, rows: Int64[np.ndarray, " R"], items: Int[np.ndarray, " C"]

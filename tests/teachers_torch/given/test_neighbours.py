@@ -83,7 +83,8 @@ def test_scores_equal_the_formula_without_the_instances_own_pairs(
     teacher.constants = Constants(decay, share, power, last)
     ids = np.arange(len(task.dataset.interactions.items))
     columns = np.array([3, 0, 3, 6])
-    with mock.patch.object(neighbours, "MOST_PAIRS", most_pairs):
+    # Blocks of three, of which the last is not full.
+    with mock.patch.multiple(neighbours, MOST_PAIRS=most_pairs, BLOCK_ROWS=3):
         found = teacher.score(ids, np.arange(NUM_ITEMS))
         some = teacher.score(ids, columns)
     np.testing.assert_allclose(some, found[:, columns], atol=1e-6)
