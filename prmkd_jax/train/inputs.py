@@ -59,6 +59,20 @@ class DistillBatch(NamedTuple):
     joint: Float[np.ndarray, "B C"] | None = None
 
 
+class Inputs(NamedTuple):
+    """What one call of the step is given.
+
+    Attributes:
+        batch: the instances.
+        distill: what a distilled step needs besides; None for the plain student.
+        steps: 1; or so many steps are taken by the call, and every array has a first axis of them.
+    """
+
+    batch: Batch
+    distill: DistillBatch | None
+    steps: int = 1
+
+
 def run_constants(run: Run) -> Constants:
     """The constants of a run, not yet on all of its devices."""
     prepared = loss_of(run.student).prepare(run.task, run.facts)

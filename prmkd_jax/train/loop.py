@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.batches import Batch, TrainingBatches
+from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.evaluate.evaluator import LISTED, BestItems, Evaluator, UserRanks
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC, ranking_metrics
 from prmkd_jax.ops.arrays import Array
@@ -27,7 +27,7 @@ from prmkd_jax.train.devices import VARIABLE
 from prmkd_jax.train.feed import placed_inputs
 from prmkd_jax.train.inputs import (
     Constants,
-    DistillBatch,
+    Inputs,
     run_constants,
     scheduled,
     training_batches,
@@ -42,10 +42,17 @@ from prmkd_jax.train.sharding import (
     place_constants,
     place_state,
 )
-from prmkd_jax.train.step import StepMetrics, TrainState, TrainStep, init_state, make_train_step
+from prmkd_jax.train.step import (
+    StepMetrics,
+    TrainState,
+    TrainStep,
+    init_state,
+    make_train_step,
+    take_steps,
+)
 from prmkd_jax.train.stored import stored_of
 
-# Steps that may wait in the device's queue: enough to hide the host's work, few enough
+# Calls that may wait in the device's queue: enough to hide the host's work, few enough
 # that their inputs don't pile up in memory.
 _IN_FLIGHT = 4
 # Of the validation users: a seed of its own, since whom a run is judged by must not vary with it.
@@ -253,24 +260,35 @@ def make_evaluator(
 def _run_epoch(
     state: TrainState,
     step: TrainStep,
-    inputs: Iterator[tuple[Batch, DistillBatch | None]],
+    inputs: Iterator[Inputs],
     constants: Constants,
     steps: int,
     on_step: Callable[[int, int], None],
     closed: ClosedColumns | None = None,
 ) -> tuple[TrainState, list[StepMetrics]]:
     metrics: list[StepMetrics] = []
+    taken = 0
     if closed is not None:
         closed.params = state.params
-    for number, (batch, distill) in enumerate(inputs, start=1):
-        state, measured = in_turn(step(state, batch, distill, constants))
+    for number, each in enumerate(inputs, start=1):
+        state, measured = in_turn(take_steps(step, state, each, constants))
         if closed is not None:
             closed.params = state.params
         metrics.append(measured)
         if number > _IN_FLIGHT:
             metrics[number - _IN_FLIGHT].loss.block_until_ready()
-        on_step(number, steps)
-    return state, jax.device_get(metrics)
+        taken += each.steps
+        on_step(taken, steps)
+    return state, [one for call in jax.device_get(metrics) for one in _of_each_step(call)]
+
+
+def _of_each_step(metrics: StepMetrics) -> list[StepMetrics]:
+    """The metrics of a call as those of its steps."""
+    if np.ndim(metrics.loss) == 0:
+        return [metrics]
+    leaves, structure = jax.tree.flatten(metrics)
+    by_step = zip(*(map(np.asarray, values) for values in leaves), strict=True)
+    return [jax.tree.unflatten(structure, values) for values in by_step]
 
 
 def _note_epoch(

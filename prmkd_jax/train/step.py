@@ -22,7 +22,7 @@ from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import HasAuxiliary, MakesSomeItems, Params, Student
 from prmkd_jax.students.tables import Divided, trim_tables
 from prmkd_jax.students.tables import Tables as RowTables
-from prmkd_jax.train.inputs import Constants, DistillBatch
+from prmkd_jax.train.inputs import Constants, DistillBatch, Inputs
 from prmkd_jax.train.objective import Instances, draw_items, loss_of, own_losses
 from prmkd_jax.train.row_blocks import block_size, losses_in_blocks, on_a_processor
 from prmkd_jax.train.rows import Tables, needed_items, put_rows, take_rows
@@ -157,6 +157,33 @@ def make_train_step(
         in_shardings=shardings(mesh, (STATE, BATCH, distill_specs, CONSTANTS)),
         out_shardings=shardings(mesh, (STATE, METRICS)),
     )
+
+
+def take_steps(
+    step: TrainStep, state: TrainState, inputs: Inputs, constants: Constants
+) -> tuple[TrainState, StepMetrics]:
+    """Takes the steps of one call; `state` is donated.
+
+    Returns:
+        The state after them, and the metrics, with a first axis where the call takes several.
+    """
+    call = step if inputs.steps == 1 else _several_steps(step)
+    return call(state, inputs.batch, inputs.distill, constants)
+
+
+@functools.cache
+def _several_steps(step: TrainStep) -> TrainStep:
+    """The same steps, one after the other within one program."""
+
+    def several(
+        state: TrainState, batches: Batch, distill: DistillBatch | None, constants: Constants
+    ):
+        def one(state: TrainState, inputs: tuple[Batch, DistillBatch | None]):
+            return step(state, *inputs, constants)
+
+        return jax.lax.scan(one, state, (batches, distill))
+
+    return jax.jit(several, donate_argnums=0)
 
 
 def _read_items(

@@ -1,17 +1,64 @@
 """Inputs that another thread makes are those that the loop would make, in its order."""
 
 import dataclasses
+import itertools
 import threading
 
 import jax
 import numpy as np
 import pytest
 
+from prmkd_jax.data.batches import Batch
+from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.train import feed
-from prmkd_jax.train.feed import ahead, placed_inputs
-from prmkd_jax.train.inputs import training_batches
+from prmkd_jax.train.feed import ahead, in_calls, placed_inputs
+from prmkd_jax.train.inputs import Inputs, training_batches
+from prmkd_jax.train.loop import fit
 from prmkd_jax.train.sharding import make_mesh
 from tests.worlds import distilled, make_run, random_world
+
+
+def apart(inputs: Inputs) -> list[list[np.ndarray]]:
+    """The arrays of each step of a call."""
+    leaves = jax.tree.leaves((inputs.batch, inputs.distill))
+    if inputs.steps == 1:
+        return [leaves]
+    assert {len(leaf) for leaf in leaves} == {inputs.steps}
+    return [[leaf[k] for leaf in leaves] for k in range(inputs.steps)]
+
+
+def pair(value: int, targets: int = 3, dtype: type = np.int32):
+    """A plain step's inputs, which `value` tells from others."""
+    token = np.zeros((1, 1), np.int32)
+    rows = PackedRows(*[token] * len(PackedRows._fields))
+    return Batch(rows, token[0], np.full(targets, value, dtype), np.ones(targets, bool)), None
+
+
+def steps_of(inputs):
+    """Each call's values, one for each of its steps."""
+    return [each.batch.targets[..., 0].reshape(-1).tolist() for each in inputs]
+
+
+def test_a_call_takes_several_steps_in_their_order():
+    """Steps that are lost at an epoch's end, or change places."""
+    assert steps_of(in_calls(map(pair, range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert steps_of(in_calls(map(pair, range(2)), 3)) == [[0], [1]]
+    assert steps_of(in_calls(map(pair, range(2)), 1)) == [[0], [1]]
+    assert steps_of(in_calls([], 3)) == []
+
+
+def test_inputs_of_other_shapes_have_calls_of_their_own():
+    """Arrays that can't be stacked; the step that measures the teachers, put in another place."""
+    inputs = [pair(0, 5), pair(1), pair(2), pair(3, 5), pair(4), pair(5)]
+    assert steps_of(in_calls(inputs, 2)) == [[0], [1, 2], [3], [4, 5]]
+    typed = [pair(0), pair(1, dtype=np.int64), pair(2)]
+    assert steps_of(in_calls(typed, 2)) == [[0], [1], [2]]
+
+
+def test_large_inputs_are_not_gathered():
+    """Gigabytes of joint scores that wait for a call."""
+    large = pair(0, feed._MOST_BYTES // 4)
+    assert [each.steps for each in in_calls([large, large, large], 2)] == [1, 1, 1]
 
 
 def test_values_keep_their_order_and_are_made_by_another_thread():
@@ -62,7 +109,7 @@ def test_inputs_made_ahead_are_those_of_the_loop(tmp_path, monkeypatch):
     mesh = make_mesh(1)
 
     def leaves(one):
-        return [np.asarray(leaf) for each in one for leaf in jax.tree.leaves(each)]
+        return [np.asarray(leaf) for each in one for pair in apart(each) for leaf in pair]
 
     for each in (run, dataclasses.replace(run, **distilled(run))):
         plain = leaves(placed_inputs(each, mesh, training_batches(each).epoch(0)))
@@ -71,3 +118,26 @@ def test_inputs_made_ahead_are_those_of_the_loop(tmp_path, monkeypatch):
         monkeypatch.undo()
         assert len(plain) == len(early) > 0
         assert all(np.array_equal(a, b) for a, b in zip(plain, early, strict=True))
+
+
+def test_several_steps_a_call_train_as_one_does(tmp_path, monkeypatch):
+    """Another order of steps, a last batch without its step, dropout keys that repeat."""
+    run = make_run(random_world(), tmp_path / "one")
+    train = dataclasses.replace(run.train, batch_size=32, max_epochs=2)
+    # Dropout is drawn from the number of the step, so it tells whether these are counted.
+    student = dataclasses.replace(run.student, dropout=0.3)
+    run = dataclasses.replace(run, train=train, student=student)
+    monkeypatch.setattr(feed, "STEPS_A_CALL", 3)
+    steps: list[int] = []
+    for each in (run, dataclasses.replace(run, **distilled(run))):
+        steps.clear()
+        one = fit(dataclasses.replace(each, folder=tmp_path / "one"), lambda done, of: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(feed, "_on_cpu", lambda mesh: False)
+            folder = dataclasses.replace(each, folder=tmp_path / "several")
+            several = fit(folder, lambda done, of: steps.append(done))
+        assert any(later - earlier == 3 for earlier, later in itertools.pairwise(steps))
+        for expected, found in zip(one.history, several.history, strict=True):
+            assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+            assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-4)
+            assert found.get("teachers", {}).keys() == expected.get("teachers", {}).keys()
