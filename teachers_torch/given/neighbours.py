@@ -31,7 +31,7 @@ from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
 
 MOST_PAIRS = 2**29
-"""Pairs of items whose similarities are kept, 1 GiB; with more they are made for each batch."""
+"""Pairs of items whose similarities are kept, 2 GiB; with more they are made for each batch."""
 BLOCK_ROWS = 1024
 """Items whose similarities with all are made at once."""
 
