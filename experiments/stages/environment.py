@@ -42,13 +42,19 @@ def describe_environment() -> dict[str, str | int]:
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
-        "platform": platform.platform(terse=True),
+        "platform": _platform(),
         "processor": _processor(),
         **_accelerators(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "git_commit": _commit(),
         **settings_of(os.environ),
     }
+
+
+def _platform() -> str:
+    """System, architecture and C library; not the kernel's name, which tells whose machine it is."""
+    parts = (platform.system(), platform.machine(), *platform.libc_ver())
+    return " ".join(part for part in parts if part)
 
 
 def settings_of(environ: Mapping[str, str]) -> dict[str, str]:

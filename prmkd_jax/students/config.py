@@ -69,8 +69,8 @@ class StudentConfig:
         None,
         "What the student learns by, alone and distilled: softmax over all items; "
         "sampled_softmax over drawn ones with logQ correction; uniform_softmax over uniform draws "
-        "without it; gbce; bpr. By default softmax, for deepfm, whose scores cost an MLP a pair, "
-        "sampled_softmax.",
+        "without it; gbce; bpr. By default softmax, but sampled_softmax for deepfm, whose scores "
+        "cost an MLP a pair, and for more than 100,000 items.",
         choices=LOSSES,
     )
     item_init: str = option(
