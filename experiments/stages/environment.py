@@ -52,7 +52,7 @@ def describe_environment() -> dict[str, str | int]:
 
 
 def _platform() -> str:
-    """System, architecture and C library; not the kernel's name, which tells whose machine it is."""
+    """System, architecture and C library; a kernel's name would say whose machine it is."""
     parts = (platform.system(), platform.machine(), *platform.libc_ver())
     return " ".join(part for part in parts if part)
 
