@@ -35,15 +35,40 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-def _is_labelled(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(each, dict) and isinstance(each.get("label"), str) for each in value.values()
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_metrics(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _has(value: object, **fields: Callable[[Any], bool]) -> bool:
+    """Whether it is an object with these fields."""
+    return isinstance(value, dict) and all(right(value.get(name)) for name, right in fields.items())
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_teacher(value: Any) -> bool:
+    return _has(value, label=_is_text, parameters=_is_count) and all(
+        value.get(part) is None or _is_metrics(value[part]) for part in ("validation", "test")
     )
 
 
+def _or_null(right: Callable[[Any], bool], wanted: str) -> Check:
+    return (lambda value: value is None or right(value)), f"{wanted} or null"
+
+
+_METRICS = _or_null(_is_metrics, "an object of numbers")
 _OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
-_OBJECT_OR_NONE: Check = (lambda value: value is None or isinstance(value, dict), "an object")
-_TEXT: Check = (lambda value: isinstance(value, str), "text")
+_TEXT: Check = (_is_text, "text")
 _CARD: dict[str, Check] = {
     "label": _TEXT,
     "name": _TEXT,
@@ -51,25 +76,52 @@ _CARD: dict[str, Check] = {
     "class": _OBJECT,
     "dataset": _OBJECT,
     "dataset.name": _TEXT,
+    "dataset.fingerprint": _TEXT,
     "facts": _OBJECT,
     "facts.users": _is_whole(0),
     "facts.items": _is_whole(1),
     "facts.window": _is_whole(1),
-    "facts.second_items": (
-        lambda value: value is None or _is_whole(0)[0](value),
-        "a whole number or null",
-    ),
+    "facts.second_items": _or_null(_is_count, "a whole number"),
     "fields": _OBJECT,
     "record": _OBJECT,
-    "record.settings": _OBJECT_OR_NONE,
-    "record.teachers": (
-        lambda value: value is None or _is_labelled(value),
-        "an object of objects, each with its label",
+    "record.seed": _or_null(_is_count, "a whole number"),
+    "record.best_epoch": _or_null(_is_count, "a whole number"),
+    "record.epochs": _or_null(_is_count, "a whole number"),
+    **dict.fromkeys(("record.validation", "record.test", "record.test_masked"), _METRICS),
+    "record.method": _or_null(lambda value: _has(value, label=_is_text), "an object with a label"),
+    "record.settings": _or_null(lambda value: isinstance(value, dict), "an object"),
+    "record.split": _or_null(
+        lambda value: _has(
+            value, name=_is_text, train=_is_count, validation=_is_count, test=_is_count
+        ),
+        "an object with a name and numbers of instances",
     ),
-    "record.teacher_keys": (
-        lambda value: value is None or (isinstance(value, dict) and _is_texts([*value.values()])),
-        "an object of texts",
+    "record.data": _or_null(
+        lambda value: _has(
+            value,
+            **dict.fromkeys(("users", "items", "interactions", "cold_targets"), _is_count),
+            average_length=_is_number,
+        ),
+        "an object of the data's sizes",
     ),
+    "record.teachers": _or_null(
+        lambda value: isinstance(value, dict) and all(map(_is_teacher, value.values())),
+        "an object of objects, each with its label, parameters and metrics",
+    ),
+    "record.teacher_weights": _METRICS,
+    "record.teacher_keys": _or_null(
+        lambda value: isinstance(value, dict) and _is_texts([*value.values()]), "an object of texts"
+    ),
+    "record.remarks": _or_null(
+        lambda value: (
+            isinstance(value, list)
+            and all(
+                _has(each, name=_is_text, number=_is_number, warning=_is_text) for each in value
+            )
+        ),
+        "a list of objects, each with its name, number and warning",
+    ),
+    "record.license": _or_null(_is_text, "text"),
     "files": _OBJECT,
 }
 
@@ -167,6 +219,16 @@ def require_rows(
     assert table is not None
     _require(path, name, table.dtype.kind == "f", str(table.dtype), "floats")
     _require(path, name, bool(np.isfinite(table).all()), "nan or infinity", "finite numbers")
+
+
+def require_columns(path: Path, arrays: Mapping[str, np.ndarray], name: str, columns: int) -> None:
+    """Refuses a table with another number of columns.
+
+    Raises:
+        UserError: naming the table.
+    """
+    table = arrays[name]
+    _require(path, name, table.shape[1] == columns, _form(table), f"{columns} columns")
 
 
 def require_places(

@@ -186,11 +186,15 @@ def write_explanation(folder: Path, views: Sequence[TeacherView]) -> None:
     write_sealed_json(folder / CARD, content)
 
 
-def read_explanation(folder: Path) -> Explanation | None:
+def read_explanation(folder: Path, num_items: int) -> Explanation | None:
     """What an artefact's folder holds; None where it explains nothing.
 
+    Args:
+        folder: of the artefact.
+        num_items: the student's.
+
     Raises:
-        UserError: it is damaged or of another format.
+        UserError: it is damaged, of another format, or of another number of items.
     """
     plain = folder / PLAIN if (folder / PLAIN).is_dir() else None
     path = folder / CARD
@@ -215,7 +219,24 @@ def read_explanation(folder: Path) -> Explanation | None:
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path}: damaged ({first_line(error)})") from error
+    for view in views:
+        _require_fit(folder / ARRAYS, view, num_items)
     return Explanation(views, plain)
+
+
+def _require_fit(path: Path, view: TeacherView, num_items: int) -> None:
+    """Refuses arrays that don't belong to the student's items or to each other."""
+    items, weights = view.items, view.weights
+    right = items.ndim == 2 and len(items) == num_items
+    right = right and weights.shape == (2 * items.shape[1] + 1, items.shape[1])
+    if not (right and items.dtype == np.float16 and weights.dtype == np.float32):
+        raise UserError(
+            f"{path}: {view.name}: found items {items.dtype}{items.shape} and weights "
+            f"{weights.dtype}{weights.shape}, expected float16 items of {num_items} rows and "
+            "float32 weights of twice their width and one"
+        )
+    if not (np.isfinite(items).all() and np.isfinite(weights).all()):
+        raise UserError(f"{path}: {view.name}: found nan or infinity, expected finite numbers")
 
 
 def _best(

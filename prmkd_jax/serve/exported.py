@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import jax
 import numpy as np
 import safetensors.numpy
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
@@ -38,6 +39,7 @@ from prmkd_jax.serve.card import Card, CardFacts
 from prmkd_jax.serve.contents import (
     read_config,
     require_card,
+    require_columns,
     require_ids,
     require_places,
     require_rows,
@@ -187,6 +189,7 @@ def read_exported(folder: Path) -> Exported:
     like = abstract_params(config, facts)
     require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
     require_numbers(weights, str(folder / WEIGHTS))
+    _require_widths(folder / SERVED, served, like, config, facts)
     return Exported(
         config=config,
         facts=facts,
@@ -270,13 +273,19 @@ def _served_arrays(params: Params, config: StudentConfig, facts: Facts) -> dict[
     if not about(config.student).user_vector_per_prefix:
         blocks = []
         for first in range(0, facts.num_users, _BLOCK):
-            users = np.arange(first, min(first + _BLOCK, facts.num_users), dtype=np.int32)[:, None]
-            zeros, ones = np.zeros_like(users), np.ones_like(users)
-            blocks.append(np.asarray(student.queries(PackedRows(zeros, ones, zeros, users, zeros))))
+            users = np.arange(first, min(first + _BLOCK, facts.num_users), dtype=np.int32)
+            blocks.append(np.asarray(student.queries(_rows_of_users(users))))
         served[_USERS] = np.concatenate(blocks)
         if isinstance(student, FoldsIn):
             served[_FOLD_IN] = np.asarray(student.fold_in_items())
     return served
+
+
+def _rows_of_users(users: Int32[np.ndarray, " n"]) -> PackedRows:
+    """Rows for a student whose queries depend on the user alone."""
+    users = users[:, None]
+    zeros, ones = np.zeros_like(users), np.ones_like(users)
+    return PackedRows(zeros, ones, zeros, users, zeros)
 
 
 def _fact_arrays(facts: Facts) -> dict[str, np.ndarray]:
@@ -316,6 +325,28 @@ def _require_served(
         if name in names:
             bounds = (-1, len(names[name]))
             require_places(path, arrays, f"{_FIELD}{name}", (items, None), bounds)
+
+
+def _require_widths(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    like: Params,
+    config: StudentConfig,
+    facts: Facts,
+) -> None:
+    """Refuses finished tables of other widths than the student's own; nothing is computed."""
+
+    def made(params: Params) -> dict[str, jax.Array]:
+        student = nnx.merge(structure(config, facts), nnx.State(params))
+        tables = {_ITEMS: student.items()}
+        if _USERS in arrays:
+            tables[_USERS] = student.queries(_rows_of_users(np.zeros(1, np.int32)))
+        if _FOLD_IN in arrays and isinstance(student, FoldsIn):
+            tables[_FOLD_IN] = student.fold_in_items()
+        return tables
+
+    for name, table in jax.eval_shape(made, like).items():
+        require_columns(path, arrays, name, table.shape[1])
 
 
 def _read_config(folder: Path, card: Card) -> StudentConfig:

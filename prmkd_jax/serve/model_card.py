@@ -38,7 +38,7 @@ def model_card(card: Card, interface: Interface) -> str:
     licence = interface["license"] or record.get("license") or "not stated"
     method = record.get("method")
     trained = "alone" if method is None else f"with {method['label']}"
-    split = record.get("split", {})
+    split = record.get("split")
     table = [
         "| what | |",
         "|---|---|",
@@ -84,7 +84,7 @@ def shown_label(card: Card) -> str:
 def _figures(label: str, record: CardRecord) -> list[str]:
     """A table of the metrics that the record holds: the student's, then each teacher's."""
     rows = [
-        (f"{label}, seed {record['seed']}, {part}", figures)
+        (f"{label}, seed {record.get('seed', 'not known')}, {part}", figures)
         for key, part in _PARTS.items()
         if (figures := record.get(key))
     ]
@@ -100,19 +100,24 @@ def _figures(label: str, record: CardRecord) -> list[str]:
     names = list(rows[0][1])
     head = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     return head + [
-        f"| {name} | {' | '.join(f'{values[metric]:.4f}' for metric in names)} |"
+        f"| {name} | {' | '.join(_shown(values.get(metric)) for metric in names)} |"
         for name, values in rows
     ]
 
 
-def _measured(split: CardSplit, record: CardRecord) -> list[str]:
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _measured(split: CardSplit | None, record: CardRecord) -> list[str]:
     """What the figures are measured on."""
     if not split:
         return []
     return [
         f"Split {split['name']}: {split['train']} instances to train on, {split['validation']} to "
         f"choose by, {split['test']} to report. All items are ranked, each target once. "
-        f"Epoch {record['best_epoch']} of {record['epochs']} was kept, by validation."
+        f"Epoch {record.get('best_epoch', '–')} of {record.get('epochs', '–')} was kept, by "
+        "validation."
     ]
 
 
@@ -147,7 +152,7 @@ def _remarks(record: CardRecord) -> list[str]:
     """What the data sheet warned of."""
     return [
         f"- The data: {line['name']}: {line['number']}: {line['warning']}"
-        for line in record.get("remarks", ())
+        for line in record.get("remarks") or ()
     ]
 
 

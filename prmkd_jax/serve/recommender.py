@@ -96,9 +96,9 @@ class Recommender:
             UserError: a file is missing or damaged, or the self-check fails.
         """
         folder = Path(folder)
-        loaded, check = cls(read_exported(folder), read_explanation(folder)), folder / CHECK
+        exported, check = read_exported(folder), folder / CHECK
+        loaded = cls(exported, read_explanation(folder, len(exported.item_ids)))
         if check.exists():
-            exported = loaded.exported
             check_answers(check, exported.item_ids, exported.user_ids or (), loaded._rows_of)
         return loaded
 

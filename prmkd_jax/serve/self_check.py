@@ -12,6 +12,8 @@ from prmkd_jax.common.errors import UserError, first_line
 CHECK = "check.npz"
 # The arrays, and how many axes each has; the first is the same histories for all.
 _ARRAYS = {"history": 2, "users": 1, "excluded": 2, "items": 2, "scores": 2, "vectors": 2}
+# Bytes of an array, unpacked: eight histories with their vectors and answers need far fewer.
+_MOST_BYTES = 2**24
 # Largest difference of scores, as a share of the largest score, and where that is below 1.
 TOLERANCE = 1e-4
 
@@ -27,10 +29,15 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is missing or damaged.
     """
     try:
-        # NumPy leaves a file open that it opened itself and can't read.
+        with zipfile.ZipFile(path) as archive:
+            largest = max((member.file_size for member in archive.infolist()), default=0)
+        if largest > _MOST_BYTES:
+            raise ValueError(f"an array of {largest:,} bytes")
+        # NumPy leaves a file open that it opened itself and can't read. MemoryError: it makes
+        # room for what a header claims before it reads.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             check = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: found no readable self-check ({first_line(error)})") from None
     right = all(
         name in check

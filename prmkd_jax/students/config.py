@@ -27,6 +27,8 @@ RANDOM = "random"
 ITEM_INITS = (RANDOM, "text", "teachers")
 """What an item table begins from."""
 DEFAULT_DEVIATION = 0.1
+# A file that asks for thousands of layers would be built before its weights are compared.
+_MOST_LAYERS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +97,11 @@ class StudentConfig:
 
     def __post_init__(self):
         validate(self)
-        if not self.mlp_sizes:
-            raise UserError("--mlp_sizes: found none, expected at least one")
+        if not 0 < len(self.mlp_sizes) <= _MOST_LAYERS:
+            raise UserError(
+                f"--mlp_sizes: found {len(self.mlp_sizes) or 'none'}, expected at least one and at "
+                f"most {_MOST_LAYERS}"
+            )
         parse_item_init(self.item_init)
 
 

@@ -99,17 +99,20 @@ def convert(
 def _architecture(
     config: "PreTrainedConfig", layers: int, weights: dict[str, Tensor]
 ) -> Architecture:
-    return Architecture(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_layers=layers,
-        num_heads=config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        num_positions=len(weights[f"{EMBEDDINGS}position_embeddings.weight"]),
-        num_item_positions=len(weights[f"{EMBEDDINGS}item_position_embeddings.weight"]),
-        pad_token_id=config.pad_token_id,
-        layer_norm_eps=config.layer_norm_eps,
-    )
+    try:
+        return Architecture(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            num_layers=layers,
+            num_heads=config.num_attention_heads,
+            intermediate_size=config.intermediate_size,
+            num_positions=len(weights[f"{EMBEDDINGS}position_embeddings.weight"]),
+            num_item_positions=len(weights[f"{EMBEDDINGS}item_position_embeddings.weight"]),
+            pad_token_id=config.pad_token_id,
+            layer_norm_eps=config.layer_norm_eps,
+        )
+    except ValueError as error:
+        raise UserError(f"--init: recformer: found {error}, expected an encoder's") from error
 
 
 def kept_layers(num_layers: int, kept: int) -> list[int]:

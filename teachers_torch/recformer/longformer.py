@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from teachers_torch.recformer.local_attention import local_attention
 
 TOKEN_TYPES = 4  # first token, attribute name, attribute value, padding
+# What a file may ask for: far more than any model has, and not what takes minutes to be built.
+_MOST, _MOST_LAYERS = 2**24, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,18 @@ class Architecture:
     pad_token_id: int
     layer_norm_eps: float
     attention_window: int = 64
+
+    def __post_init__(self):
+        """Refuses, by ValueError, what can't be built, before anything is."""
+        sizes = dataclasses.asdict(self)
+        eps = sizes.pop("layer_norm_eps")
+        pad = sizes.pop("pad_token_id")
+        right = all(type(value) is int and 0 < value <= _MOST for value in sizes.values())
+        right = right and type(pad) is int and 0 <= pad < self.vocab_size
+        right = right and isinstance(eps, float) and 0 < eps < 1
+        right = right and self.num_layers <= _MOST_LAYERS
+        if not right or self.hidden_size % self.num_heads:
+            raise ValueError(f"no architecture: {dataclasses.asdict(self)}")
 
     @property
     def max_tokens(self) -> int:

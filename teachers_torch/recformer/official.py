@@ -160,6 +160,10 @@ def _architecture_of(weights: Mapping[str, Tensor], path: Path) -> Architecture:
             "Recformer checkpoint (DeepSpeed leaves out the frozen word embeddings; the official "
             "convert_pretrain_ckpt.py puts them back)"
         )
+    for name in names:
+        if weights[name].ndim != 2 or not weights[name].numel():
+            shape = tuple(weights[name].shape)
+            raise UserError(f"{path}: {name}: found shape {shape}, expected rows of vectors")
     words, positions, item_positions, inner = (weights[name] for name in names)
     if words.shape[1] % OFFICIAL_HEAD_SIZE:
         raise UserError(
@@ -168,14 +172,17 @@ def _architecture_of(weights: Mapping[str, Tensor], path: Path) -> Architecture:
         )
     prefix = "longformer.encoder.layer."
     layers = {name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)}
-    return Architecture(
-        vocab_size=len(words),
-        hidden_size=words.shape[1],
-        num_layers=len(layers),
-        num_heads=words.shape[1] // OFFICIAL_HEAD_SIZE,
-        intermediate_size=len(inner),
-        num_positions=len(positions),
-        num_item_positions=len(item_positions),
-        pad_token_id=OFFICIAL_PAD,
-        layer_norm_eps=OFFICIAL_EPS,
-    )
+    try:
+        return Architecture(
+            vocab_size=len(words),
+            hidden_size=words.shape[1],
+            num_layers=len(layers),
+            num_heads=words.shape[1] // OFFICIAL_HEAD_SIZE,
+            intermediate_size=len(inner),
+            num_positions=len(positions),
+            num_item_positions=len(item_positions),
+            pad_token_id=OFFICIAL_PAD,
+            layer_norm_eps=OFFICIAL_EPS,
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: found {error}, expected a Recformer checkpoint") from error

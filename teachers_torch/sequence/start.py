@@ -117,6 +117,8 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
         image_shape = facts["image_shape"]
         if "epochs" not in facts:
             raise KeyError("epochs")
+        if not isinstance(found, dict) or not _is_image_shape(image_shape):
+            raise ValueError(f"model {found!r}, image_shape {image_shape!r}")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"{path}: missing or damaged, expected a checkpoint of pre-training"
@@ -137,6 +139,14 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
         load_weights(vision, own, str(path))
     description = f"pre-trained on {names}, {facts['epochs']} epochs (sha256 {digest[:16]})"
     return Start(description, weights, vision)
+
+
+def _is_image_shape(shape: object) -> bool:
+    """Whether it is none, or rows, columns and colours."""
+    if shape is None:
+        return True
+    sizes = shape if isinstance(shape, list | tuple) else ()
+    return len(sizes) == 3 and all(type(size) is int and 0 < size <= 2**16 for size in sizes)
 
 
 def read_facts(folder: Path) -> PretrainFacts:

@@ -1,8 +1,10 @@
 """Exports and artefacts with right digests and wrong content: one line that names the field."""
 
+import io
 import json
 import re
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -104,6 +106,25 @@ FORGED = {
     "a short table": (
         "sasrec", {"served": {"items": np.zeros((3, 8), np.float32)}}, "items: found float32 of sha"
     ),
+    "a narrow table": (
+        "sasrec", {"served": {"items": np.zeros((40, 5), np.float32)}},
+        "items: found float32 of shape (40, 5), expected ",
+    ),
+    "narrow users": (
+        "lightgcn", {"served": {"users": np.zeros((WORLD.num_users, 5), np.float32)}},
+        f"users: found float32 of shape ({WORLD.num_users}, 5), expected ",
+    ),
+    "no fingerprint": (
+        "sasrec", {"dataset.fingerprint": REMOVED}, "dataset.fingerprint: found None, expected text"
+    ),
+    "metrics as text": (
+        "sasrec", {"record": {"validation": {"NDCG@10": "x"}}}, "record.validation: found {'NDCG@10"
+    ),
+    "half a split": ("sasrec", {"record": {"split": {"name": "a"}}}, "record.split: found {"),
+    "half a teacher": (
+        "sasrec", {"record": {"teachers": {"a": {"label": "A"}}}}, "record.teachers: found {'a': {'"
+    ),
+    "thousands of layers": ("fm", {"config.mlp_sizes": [1] * 4000}, "found 4000, expected at"),
     "whole numbers": (
         "sasrec", {"served": {"items": np.zeros((40, 8), np.int32)}}, "items: found int32, expected"
     ),
@@ -194,4 +215,28 @@ def test_the_loader_runs_the_self_check(artefact, tmp_path):
             Recommender.load(folder)
     np.savez(folder / "check.npz", **{**check, "history": check["history"] + 1000})
     with pytest.raises(UserError, match="found rows that the student doesn't have"):
+        Recommender.load(folder)
+
+
+def npz_member(name, shape, data):
+    """A zip with one array whose header claims a shape."""
+    header = io.BytesIO()
+    claimed = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, claimed)
+    return {f"{name}.npy": header.getvalue() + data}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [npz_member("items", (10**13,), b""), npz_member("items", (2**23,), bytes(2**25))],
+    ids=["a claim that no memory holds", "zeros that are small when packed"],
+)
+def test_a_self_check_takes_no_more_memory_than_one_needs(artefact, tmp_path, members):
+    folder = tmp_path / "bomb"
+    shutil.copytree(artefact, folder)
+    with zipfile.ZipFile(folder / "check.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert (folder / "check.npz").stat().st_size < 10**5
+    with pytest.raises(UserError, match=r"check\.npz: found no readable self-check"):
         Recommender.load(folder)

@@ -1,17 +1,22 @@
 """Ranks by teachers and by the plain student, next to what was recommended."""
 
 import dataclasses
+import re
+import shutil
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from flax import nnx
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.serve import explain
 from prmkd_jax.serve.artifact import write_artifact
 from prmkd_jax.serve.config import ExportConfig
-from prmkd_jax.serve.explain import ARRAYS, read_explanation, view_teacher
+from prmkd_jax.serve.explain import ARRAYS, CARD, read_explanation, view_teacher
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.student import create_student
@@ -64,7 +69,7 @@ def artefact(tmp_path_factory):
 def test_a_teacher_that_is_linear_is_estimated_exactly(artefact):
     """Its own ranks, by counting in float64; the measured share says so."""
     recommender = Recommender.load(artefact / "artefact")
-    explanation = read_explanation(artefact / "artefact")
+    explanation = read_explanation(artefact / "artefact", WORLD.num_items)
     assert explanation is not None
     assert (explanation.teachers[0].fidelity or 0) > 0.95
     read = [["i3", "i9"], ["i11", "i7", "i1"]]
@@ -166,3 +171,28 @@ def test_damage_and_another_plain_student_are_told(artefact, tmp_path):
     with pytest.raises(UserError, match=r"explain\.safetensors: damaged"):
         Recommender.load(artefact / "artefact")
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("items", np.zeros((WORLD.num_items + 1, 4), np.float16), "found items float16"),
+        ("items", np.zeros(TABLE.shape, np.float64), "found items float64"),
+        ("weights", np.zeros((5, TABLE.shape[1]), np.float32), "and weights float32(5, "),
+        ("weights", None, "found nan or infinity"),
+    ],
+)
+def test_an_explanation_that_does_not_fit_the_student_is_refused(
+    artefact, tmp_path, name, array, message
+):
+    """Under right digests: it is told when the student is opened, not when it is asked."""
+    folder = tmp_path / "forged"
+    shutil.copytree(artefact / "artefact", folder)
+    arrays = safetensors.numpy.load_file(folder / ARRAYS)
+    key = f"linear.{name}"
+    arrays[key] = np.full_like(arrays[key], np.inf) if array is None else array
+    (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
+    content = read_sealed_json(folder / CARD)
+    write_sealed_json(folder / CARD, {**content, "sha256": file_digest(folder / ARRAYS)})
+    with pytest.raises(UserError, match=re.escape(message)):
+        Recommender.load(folder)

@@ -69,7 +69,11 @@ def read_images(path: str) -> Images:
 
 
 def _from_parquet(file: Path) -> dict[str, str]:
-    columns = pq.read_table(file, columns=["item_id", "image_path"]).to_pydict()
+    table = pq.read_table(file, columns=["item_id", "image_path"])
+    kind = table.schema.field("item_id").type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ValueError(f"item_id of type {kind}")
+    columns = table.to_pydict()
     pairs = zip(columns["item_id"], columns["image_path"], strict=True)
     return {item: name for item, name in pairs if isinstance(name, str) and name}
 

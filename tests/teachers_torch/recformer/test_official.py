@@ -7,6 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.recformer.longformer import Architecture
 from teachers_torch.recformer.official import (
     load_official,
@@ -174,3 +175,27 @@ def test_damaged_starts_are_refused(name, tmp_path):
     (tmp_path / "start" / name).write_bytes(b"{")
     with pytest.raises(UserError, match="expected what pre-training wrote"):
         read_start(tmp_path / "start")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("vocab_size", 0), ("hidden_size", -1), ("num_layers", 3000), ("layer_norm_eps", 0)],
+)
+def test_sizes_that_nothing_can_be_built_of_are_refused(field, value, tmp_path):
+    """Under a right digest, and before anything is built."""
+    save_start(random_model(), tiny_tokenizer(), {}, tmp_path / "start")
+    card = read_sealed_json(tmp_path / "start" / "recformer.json")
+    card["architecture"] = {**card["architecture"], field: value}
+    write_sealed_json(tmp_path / "start" / "recformer.json", card)
+    with pytest.raises(UserError, match="expected what pre-training wrote"):
+        read_start(tmp_path / "start")
+
+
+@pytest.mark.parametrize("shape", [(128,), (), (30, 0)])
+@pytest.mark.parametrize("table", ["word", "position"])
+def test_official_tables_of_other_forms_are_refused(table, shape, tmp_path):
+    weights, _ = official_state("RecformerModel")
+    weights[f"embeddings.{table}_embeddings.weight"] = torch.zeros(shape)
+    torch.save(weights, tmp_path / "model.bin")
+    with pytest.raises(UserError, match=f"{table}_embeddings.weight: found shape"):
+        read_official(tmp_path / "model.bin")

@@ -172,6 +172,11 @@ def test_damage_and_absence_are_told(ring, domain, tmp_path):
     write_sealed_json(out / "pretraining.json", {**unfinished, "weights_sha256": digest})
     with pytest.raises(UserError, match="missing or damaged, expected a checkpoint"):
         build("unisrec", ring, settings, tmp_path)
+    for wrong in ({"image_shape": [1, 2]}, {"image_shape": ["a", "b", "c"]}, {"model": None}):
+        content = {**facts, **wrong, "weights_sha256": digest}
+        write_sealed_json(out / "pretraining.json", content)
+        with pytest.raises(UserError, match="missing or damaged, expected a checkpoint"):
+            build("unisrec", ring, settings, tmp_path)
     (out / "pretraining.json").write_text("{")
     with pytest.raises(UserError, match="missing or damaged, expected a checkpoint"):
         build("unisrec", ring, settings, tmp_path)
