@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int
 from bridge.dlpack import to_jax
 from bridge.score_sources import ScoreSource, checked_scores
 from prmkd_jax.distill.teacher_scores import TeacherScores
+from teachers_torch.teacher import check_scale
 
 
 @runtime_checkable
@@ -19,7 +20,7 @@ class Encoder(Protocol):
 
     Attributes:
         name: the teacher's name.
-        score_scale: factor from a dot product of its vectors to its training logit.
+        score_scale: factor, above 0, from a dot product of its vectors to its training logit.
     """
 
     @property
@@ -52,6 +53,14 @@ class LiveTeachers:
     """
 
     def __init__(self, teachers: Sequence[Encoder | ScoreSource]):
+        """Encodes the items.
+
+        Raises:
+            UserError: a teacher's `score_scale` isn't above 0.
+        """
+        for teacher in teachers:
+            if not isinstance(teacher, ScoreSource):
+                check_scale(teacher.score_scale, f"teacher {teacher.name}: score_scale")
         self.names = tuple(teacher.name for teacher in teachers)
         self.default_weights = np.full(len(teachers), 1 / len(teachers))
         self.tables = None

@@ -14,6 +14,7 @@ from prmkd_jax.common.files import file_digest, writing
 from prmkd_jax.common.parts import Parts
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.ranked_lists import RankedLists, SparseRows
+from teachers_torch.teacher import check_scale
 
 _MANIFEST = "manifest.json"
 _VECTORS = ("instances.npy", "items.npy")
@@ -27,7 +28,8 @@ class Vectors:
 
     Attributes:
         name: the teacher's name.
-        scale: its training logit is scale × (instance vector · item vector).
+        scale: its training logit is scale × (instance vector · item vector); above 0, so that
+            the product alone ranks as the logit does.
         instances: row = instance id (CSR offset of the target); zeros where the teacher doesn't
             know the instance.
         items: row = item id.
@@ -37,6 +39,10 @@ class Vectors:
     scale: float
     instances: Float[np.ndarray, "N d"]
     items: Float[np.ndarray, "V d"]
+
+    def __post_init__(self):
+        """Raises a UserError for a scale that isn't above 0."""
+        check_scale(self.scale, f"teacher {self.name}: scale")
 
 
 def write_vectors(
@@ -63,8 +69,10 @@ def write_vectors(
         items: see `Vectors`.
 
     Raises:
-        UserError: if a value is not finite, in float16 too, a row vanishes there, or all are 0.
+        UserError: if a value is not finite, in float16 too, a row vanishes there, or all are 0;
+            or the scale isn't above 0.
     """
+    check_scale(scale, f"teacher {name}: scale")
     sources: dict[str, np.ndarray | Parts] = dict(zip(_VECTORS, (instances, items), strict=True))
     # What can't be stored is found before a file of the folder is replaced.
     for file, rows in sources.items():
@@ -181,7 +189,8 @@ def read_vectors(folder: Path, identity: Mapping[str, object]) -> Vectors | Rank
             stored = RankedLists(name, SparseRows(offsets, ids, values), rest)
         else:
             instances, items = (_open(folder / file, files[file]) for file in _VECTORS)
-            stored = Vectors(name, float(manifest["scale"]), instances, items)
+            scale = check_scale(float(manifest["scale"]), f"{path}: scale")
+            stored = Vectors(name, scale, instances, items)
         found = manifest["identity"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: unreadable ({error}); delete {folder} to encode again") from error

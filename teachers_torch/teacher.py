@@ -19,7 +19,9 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest
+from prmkd_jax.common.options import LARGEST, SMALLEST
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.settings import TeacherSettings
@@ -54,7 +56,7 @@ class Teacher(Protocol):
 
     @property
     def score_scale(self) -> float:
-        """Factor that makes a dot product of its vectors its training logit."""
+        """Factor, above 0, that makes a dot product of its vectors its training logit."""
         ...
 
     @property
@@ -155,6 +157,26 @@ class Scorer(Protocol):
 
 
 AnyTeacher = Teacher | Scorer
+
+
+def check_scale(scale: float, told: str, shown: str = "") -> float:
+    """The factor from a dot product to a training logit, which is asked for above 0.
+
+    So that the dot product alone ranks as the logit does, wherever only the order counts.
+
+    Args:
+        scale: the factor; nan stands for what is no number.
+        told: what an error calls it.
+        shown: how an error shows it, where not as a number.
+
+    Raises:
+        UserError: it isn't above 0, or float32 can't hold it.
+    """
+    if not SMALLEST <= scale <= LARGEST:
+        raise UserError(
+            f"{told} is {shown or scale}, expected a finite number above 0, that float32 can hold"
+        )
+    return scale
 
 
 def gives_scores(teacher: AnyTeacher) -> TypeGuard[Scorer]:

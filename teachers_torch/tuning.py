@@ -23,6 +23,7 @@ from teachers_torch.teacher import (
     Teacher,
     TeacherCard,
     Tuning,
+    check_scale,
     frozen,
     gives_scores,
 )
@@ -62,7 +63,8 @@ def tune(
             `epoch` events.
 
     Raises:
-        UserError: inputs are missing or wrong, or a part of the split is empty.
+        UserError: inputs are missing or wrong, a part of the split is empty, or the teacher's
+            `score_scale` isn't above 0.
     """
     chosen = kind(identity.name)
     require_parts(task.dataset.name, task.split)
@@ -72,6 +74,8 @@ def tune(
 
     with seeded(identity.seed):
         teacher = chosen.build(task, settings, cache, log_event)
+        if not gives_scores(teacher):
+            check_scale(cast(Teacher, teacher).score_scale, f"teacher {teacher.name}: score_scale")
         tuned = chosen.tune(
             teacher,
             task,

@@ -11,13 +11,12 @@ from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.options import LARGEST, SMALLEST
 from prmkd_jax.common.plugins import own_class, own_code, own_entry, own_identity
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.given.untuned import Untuned
 from teachers_torch.settings import TeacherSettings
-from teachers_torch.teacher import AnyTeacher, Kind, Log
+from teachers_torch.teacher import AnyTeacher, Kind, Log, check_scale
 
 OWN_GROUP = "prmkd.teachers"
 """Group of the entry points of users' own teachers."""
@@ -30,7 +29,7 @@ class OwnTeacher:
 
     The class is called with the data set and has two methods, `encode_instances(ids)` and
     `encode_items()`, each returning one row a request. It may have a `score_scale` (its
-    training logit is score_scale · instance · item; 1 otherwise).
+    training logit is score_scale · instance · item; above 0, 1 otherwise).
     """
 
     start = "own class"
@@ -48,7 +47,7 @@ class OwnTeacher:
             dataset: passed to the class.
 
         Raises:
-            UserError: it raises something, or its score_scale is no number that scales.
+            UserError: it raises something, or its score_scale is no number above 0.
         """
         self.name = name
         self._origin = origin
@@ -96,12 +95,8 @@ class OwnTeacher:
             scale = float(_plain(value))
         except Exception:  # whatever the object's own code raises
             scale = math.nan
-        if not SMALLEST <= abs(scale) <= LARGEST:
-            raise self._wrong(
-                f"score_scale is {_shown(value)}, expected a finite number other than 0, that "
-                "float32 can hold"
-            )
-        return scale
+        told = f"--teachers: {self.name}: {self._origin}.score_scale"
+        return check_scale(scale, told, _shown(value))
 
     def _checked(
         self, method: str, vectors: object, rows: int

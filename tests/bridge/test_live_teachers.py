@@ -1,9 +1,11 @@
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from bridge.live_teachers import LiveTeachers
 from bridge.teacher_bank import TeacherBank, Vectors
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import TrainingBatches
 from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world, task_of
 
@@ -23,6 +25,13 @@ class Arrays(NamedTuple):
     def encode_items(self):
         """All rows."""
         return self.items
+
+
+def test_a_scale_that_is_not_above_0_is_refused():
+    """A live teacher whose dot products rank upside down."""
+    upside = Arrays("upside", -2.0, np.ones((3, 2), np.float32), np.ones((4, 2), np.float32))
+    with pytest.raises(UserError, match=r"^teacher upside: score_scale is -2\.0, expected"):
+        LiveTeachers([upside])
 
 
 def test_live_teachers_score_as_cached_ones():

@@ -148,6 +148,27 @@ def test_a_manifest_without_a_field_is_named(written, field):
         read_vectors(written, IDENTITY)
 
 
+@pytest.mark.parametrize("scale", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_scale_that_is_not_above_0_is_refused(tmp_path, scale):
+    """Vectors whose dot products rank upside down, written or made by hand."""
+    line = f"scale is {scale}, expected a finite number above 0, that float32 can hold"
+    with pytest.raises(UserError, match=f"^teacher teacher0: {line}"):
+        write(tmp_path / "new", scale=scale)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError, match=f"^teacher own: {line}"):
+        Vectors("own", scale, drawn(0, 4), drawn(0, 3))
+
+
+def test_stored_vectors_with_a_negative_scale_are_refused(written):
+    """Vectors that an older version has kept."""
+    manifest = written / "manifest.json"
+    write_sealed_json(manifest, {**read_sealed_json(manifest), "scale": -1.0})
+    with pytest.raises(
+        UserError, match=r"manifest\.json: scale is -1\.0, expected a finite number"
+    ):
+        read_vectors(written, IDENTITY)
+
+
 def test_vectors_that_float16_would_make_zeros_are_refused(tmp_path):
     """A distillation loss of 0.0 that is still called a distillation."""
     items = np.ones((3, 2), np.float32)

@@ -102,6 +102,19 @@ class ToyKind:
 KIND = ToyKind()
 
 
+class Upside(NextOfLast):
+    """The same with the sign of its logits turned."""
+
+    score_scale = -2.0
+
+
+def test_a_teacher_of_a_negative_scale_is_refused(toy, tmp_path, monkeypatch):
+    """Ranked by its dot products alone, its worst item would come first."""
+    monkeypatch.setattr(ToyKind, "build", lambda self, task, *rest: Upside(task.dataset))
+    with pytest.raises(UserError, match=r"^teacher toy: score_scale is -2\.0, expected .* above 0"):
+        tune(toy, ring_world(), TeacherSettings(), tmp_path)
+
+
 @pytest.fixture
 def toy(monkeypatch):
     """One line in the table, one file."""

@@ -150,6 +150,8 @@ class Unscaled(Short):
     score_scale = None
 class Zero(Short):
     score_scale = 0.0
+class Negative(Short):
+    score_scale = -2.0
 class Scorer:
     def __init__(self, dataset): self.n = dataset.num_items
     def score(self, ids, items): return np.zeros((len(ids), len(items) + 1))
@@ -221,22 +223,23 @@ MISTAKES = {
     "Empty": "Empty.encode_items returned shape [20, 0], expected [20, d] of finite numbers",
     "Wide": "Wide: found vectors of width encode_instances 2 and encode_items 3",
     "Flat": "Flat.encode_items returned shape [20], expected [20, d] of finite numbers",
-    "Unscaled": "Unscaled.score_scale is None, expected a finite number other than 0",
+    "Unscaled": "Unscaled.score_scale is None, expected a finite number above 0",
+    "Negative": "Negative.score_scale is -2.0, expected a finite number above 0",
     "Scorer": "Scorer.score returned shape [60, 21], expected an array of [60, 20] of numbers",
     "Worded": "Worded.score returned str, expected an array of [60, 20] of numbers",
     "Blank": "Blank.score returned NoneType, expected an array of [60, 20] of numbers",
     "Lazy": "Lazy.encode_items returned Closed, expected an array of [20, d] of finite numbers",
     "LazyScores": "LazyScores.score returned Closed, expected an array of [60, 20] of numbers",
     "Yields": "Yields.encode_items returned generator, expected an array of [20, d] of finite",
-    "Endless": f"Endless.score_scale is 1{'0' * 56}..., expected a finite number other than 0",
-    "Tiny": "Tiny.score_scale is 1e-300, expected a finite number other than 0, that float32 can",
+    "Endless": f"Endless.score_scale is 1{'0' * 56}..., expected a finite number above 0",
+    "Tiny": "Tiny.score_scale is 1e-300, expected a finite number above 0, that float32 can",
     "Named": "Named.label is 5, expected text",
     "Topless": "Topless.top is 0, expected a whole number of items above 0",
     "Truly": "Truly.top is True, expected a whole number of items above 0",
     "Hidden": "Hidden.top raised ZeroDivisionError: division by zero (bad.py, line ",
     "Ends": "Ends.encode_items raised SystemExit: 0 (bad.py, line ",
     "Masked": "Masked.encode_items returned nan or inf in row 0, expected finite numbers",
-    "Zero": "Zero.score_scale is 0.0, expected a finite number other than 0",
+    "Zero": "Zero.score_scale is 0.0, expected a finite number above 0",
     "Raises": "Raises.encode_items raised KeyError: 'no such key' (bad.py, line ",
     "Unmade": "Unmade.__init__ raised RuntimeError: two (bad.py, line ",
     "Property": "Property.score_scale raised ZeroDivisionError: division by zero (bad.py, line ",
