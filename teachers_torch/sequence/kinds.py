@@ -27,6 +27,7 @@ from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import SequenceModel
 from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, Inputs
 from teachers_torch.sequence.pretrain import pretrain, written
+from teachers_torch.sequence.pretrain_task import check_start
 from teachers_torch.sequence.start import begin_from, read_start, start_digest
 from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.tune import tune_model
@@ -131,11 +132,13 @@ class SequenceKind:
     def _check_domains(
         self, domains: Sequence[Dataset], settings: TeacherSettings, cache: Cache
     ) -> None:
-        """Checks texts, and images where a domain has them and the teacher reads them."""
+        """Checks texts, images where a domain has them and the teacher reads them, the start."""
+        widths = []
         for domain in domains:
             images = domain.catalogue.image_features is not None or domain.catalogue.image_paths
             inputs = self.inputs if images else TEXTS
-            inputs.widths(domain, settings, None, cache)
+            widths.append(inputs.widths(domain, settings, None, cache))
+        check_start(self.init, domains, settings, widths)
 
     def _config(self, settings: TeacherSettings) -> EncoderConfig:
         config = settings.get(self.config)

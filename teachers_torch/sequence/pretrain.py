@@ -19,8 +19,8 @@ from teachers_torch.config import PretrainConfig
 from teachers_torch.losses import require_finite
 from teachers_torch.sequence.contrast import PretrainBatch, item_drop, replace_rows
 from teachers_torch.sequence.pretrain_task import (
-    BUILD,
     PretrainTask,
+    build,
     describe,
     identity,
     join_interactions,
@@ -66,6 +66,8 @@ def pretrain(
 ) -> PretrainFacts:
     """Pre-trains a model on the training parts of several domains and writes a checkpoint.
 
+    It begins from the weights that `settings.init` names for the family, all of which are trained.
+
     Batches mix all domains. Nothing is validated: the checkpoint is that of the last epoch,
     and `epoch-<n>` folders in `folder` hold the earlier ones. After every epoch the complete
     state is saved there as well, so a stopped pre-training continues with the same numbers.
@@ -88,7 +90,7 @@ def pretrain(
     interactions = join_interactions(domains)
     instances = _training_instances(interactions)
     with seeded(seed):
-        task = BUILD[family](domains, settings, config, seed, cache, log)
+        task = build(family, domains, settings, config, seed, cache, log)
         model = task.model.to(best_device())
         facts = describe(family, domains, settings, config, task, seed)
         if (done := _finished(folder, facts)) is not None:

@@ -1,12 +1,13 @@
 """Models to pre-train, without IDs, and the joint items and histories of several domains."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.dataset import Dataset, Interactions
 from teachers_torch.config import EncoderConfig, PretrainConfig, UniM2RecConfig, UniSRecConfig
@@ -19,10 +20,17 @@ from teachers_torch.items.inputs import (
     text_inputs,
 )
 from teachers_torch.items.pixels import PixelEncoder
-from teachers_torch.sequence.start import PretrainFacts, model_facts
-from teachers_torch.sequence.unim2rec import UniM2Rec
+from teachers_torch.sequence.start import (
+    PretrainFacts,
+    Start,
+    begin_from,
+    model_facts,
+    read_start,
+)
+from teachers_torch.sequence.unim2rec import IMAGE, UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
 from teachers_torch.settings import TeacherSettings
+from teachers_torch.states import seeded
 from teachers_torch.teacher import Log
 
 
@@ -35,12 +43,14 @@ class PretrainTask(NamedTuple):
         num_items: items N of all domains. Row 0 of the item table is [PAD], rows 1 … N are the
             items, and each augmentation reads the items from N rows of its own after these.
         variants: number of these augmentations.
+        start: description of what the weights began from; None where they are random.
     """
 
     model: UniSRec | UniM2Rec
     config: EncoderConfig
     num_items: int
     variants: int
+    start: str | None
 
 
 def join_interactions(domains: Sequence[Dataset]) -> Interactions:
@@ -55,25 +65,83 @@ def join_interactions(domains: Sequence[Dataset]) -> Interactions:
     return Interactions(indptr, np.concatenate(items).astype(np.int32))
 
 
-def _build_unisrec(
+Read = Callable[
+    [Sequence[Dataset], TeacherSettings, PretrainConfig, int, Cache, Log], list[Modality]
+]
+Make = Callable[[TeacherSettings, Sequence[Modality], PixelEncoder | None], UniSRec | UniM2Rec]
+
+
+class Family(NamedTuple):
+    """What is pre-trained under a name in `--init`.
+
+    Attributes:
+        config: class of its settings.
+        read: the features of all domains' items; a part with images is the second one.
+        make: the model over them, and over an encoder of raw pixels where there are some.
+        variants: see `PretrainTask`.
+    """
+
+    config: type[UniSRecConfig] | type[UniM2RecConfig]
+    read: Read
+    make: Make
+    variants: int
+
+
+def _read_unisrec(
     domains: Sequence[Dataset],
     settings: TeacherSettings,
     config: PretrainConfig,
     seed: int,
     cache: Cache,
     log: Log,
-) -> PretrainTask:
-    own = settings.get(UniSRecConfig)
-    norm = own.feature_norm
+) -> list[Modality]:
+    """The texts, and below them the same texts without some of their words."""
+    norm = settings.get(UniSRecConfig).feature_norm
     drop = WordDrop(config.word_drop, seed)
     texts = join([text_inputs(d, settings.text, norm, cache, log) for d in domains])
     dropped = join([text_inputs(d, settings.text, norm, cache, log, drop) for d in domains])
-    vectors = np.concatenate([texts.features, dropped.features])
-    model = UniSRec(own, vectors, settings.max_seq_len, transductive=False)
-    return PretrainTask(model, own, len(texts.available), variants=1)
+    return [join([texts, dropped])]
 
 
-def _build_unim2rec(
+def _read_unim2rec(
+    domains: Sequence[Dataset],
+    settings: TeacherSettings,
+    config: PretrainConfig,
+    seed: int,
+    cache: Cache,
+    log: Log,
+) -> list[Modality]:
+    norm = settings.get(UniM2RecConfig).feature_norm
+    modalities = [join([text_inputs(d, settings.text, norm, cache, log) for d in domains])]
+    if _pixels_shape(domains) is not None:
+        modalities.append(join([pixel_inputs(domain) for domain in domains]))
+    elif any(_has_images(domain) for domain in domains):
+        modalities.append(join([_images(d, settings, cache, log) for d in domains]))
+    return modalities
+
+
+def _make_unisrec(
+    settings: TeacherSettings, modalities: Sequence[Modality], vision: PixelEncoder | None
+) -> UniSRec:
+    config, features = settings.get(UniSRecConfig), modalities[0].features
+    return UniSRec(config, features, settings.max_seq_len, transductive=False)
+
+
+def _make_unim2rec(
+    settings: TeacherSettings, modalities: Sequence[Modality], vision: PixelEncoder | None
+) -> UniM2Rec:
+    config = settings.get(UniM2RecConfig)
+    return UniM2Rec(config, modalities, settings.max_seq_len, has_ids=False, vision=vision)
+
+
+FAMILIES = {
+    "unisrec": Family(UniSRecConfig, _read_unisrec, _make_unisrec, variants=1),
+    "unim2rec": Family(UniM2RecConfig, _read_unim2rec, _make_unim2rec, variants=2),
+}
+
+
+def build(
+    family: str,
     domains: Sequence[Dataset],
     settings: TeacherSettings,
     config: PretrainConfig,
@@ -81,20 +149,85 @@ def _build_unim2rec(
     cache: Cache,
     log: Log,
 ) -> PretrainTask:
-    own = settings.get(UniM2RecConfig)
-    texts = [text_inputs(d, settings.text, own.feature_norm, cache, log) for d in domains]
-    modalities, vision = [join(texts)], None
+    """The model over the items of all domains, with random weights or those of `--init`.
+
+    Raises:
+        UserError: inputs or initial weights are missing or wrong.
+    """
+    chosen = FAMILIES[family]
+    modalities = chosen.read(domains, settings, config, seed, cache, log)
+    model, start = _begun(family, domains, settings, modalities)
+    num_items = sum(domain.num_items for domain in domains)
+    return PretrainTask(model, settings.get(chosen.config), num_items, chosen.variants, start)
+
+
+def check_start(
+    family: str,
+    domains: Sequence[Dataset],
+    settings: TeacherSettings,
+    widths: Sequence[Sequence[int]],
+) -> None:
+    """Checks that the domains' features and the weights of `--init` go together.
+
+    Args:
+        family: as `build`'s.
+        domains: as `build`'s.
+        settings: as `build`'s.
+        widths: of each domain, the widths of its texts' features and of its images', if any.
+
+    Raises:
+        UserError: they don't, or the weights are missing or damaged.
+    """
+    # Two made-up items will do: no weight depends on their number.
+    made = [
+        [Modality(np.zeros((2, w), np.float32), np.ones(2, bool)) for w in own] for own in widths
+    ]
+    none = Modality(np.zeros((2, 0), np.float32), np.zeros(2, bool))
+    count = max(len(own) for own in widths)
+    modalities = [
+        join([own[index] if index < len(own) else none for own in made]) for index in range(count)
+    ]
+    with seeded(0):
+        _begun(family, domains, settings, modalities)
+
+
+def _begun(
+    family: str,
+    domains: Sequence[Dataset],
+    settings: TeacherSettings,
+    modalities: Sequence[Modality],
+) -> tuple[UniSRec | UniM2Rec, str | None]:
+    """The model, and a description of what it begins from; None where that is random."""
+    chosen = FAMILIES[family]
+    start = read_start(family, settings.get(chosen.config), settings)
+    shape = _pixels_shape(domains) if len(modalities) > IMAGE else None
+    model = chosen.make(settings, modalities, _vision(start, shape))
+    if start is None:
+        return model, None
+    begin_from(model, start, freeze=False)
+    return model, start.description
+
+
+def _vision(start: Start | None, shape: tuple[int, int, int] | None) -> PixelEncoder | None:
+    """The encoder of raw images of this shape: the start's, else a new one.
+
+    Raises:
+        UserError: the start's reads images of another shape.
+    """
+    if start is None or start.vision is None:
+        return None if shape is None else PixelEncoder(shape)
+    if start.vision.image_shape != shape:
+        raise UserError(
+            f"--domains: found {'no raw images' if shape is None else f'images of {shape}'}, "
+            f"expected images of {start.vision.image_shape} in all, as those of what --init names"
+        )
+    return start.vision
+
+
+def _pixels_shape(domains: Sequence[Dataset]) -> tuple[int, int, int] | None:
+    """The shape of all domains' raw images; None where it isn't one."""
     shapes = {domain.catalogue.image_shape for domain in domains}
-    if shapes != {None} and len(shapes) == 1:
-        vision = PixelEncoder(next(shape for shape in shapes if shape is not None))
-        modalities.append(join([pixel_inputs(domain) for domain in domains]))
-    elif any(_has_images(domain) for domain in domains):
-        modalities.append(join([_images(d, settings, cache, log) for d in domains]))
-    model = UniM2Rec(own, modalities, settings.max_seq_len, has_ids=False, vision=vision)
-    return PretrainTask(model, own, len(modalities[0].available), variants=2)
-
-
-BUILD = {"unisrec": _build_unisrec, "unim2rec": _build_unim2rec}
+    return next(iter(shapes)) if len(shapes) == 1 else None
 
 
 def _has_images(domain: Dataset) -> bool:
@@ -119,7 +252,7 @@ def describe(
 ) -> PretrainFacts:
     """Description of a checkpoint; JSON values."""
     vision = getattr(task.model, "vision", None)
-    return {
+    facts: PretrainFacts = {
         "teacher": family,
         "domains": [
             {
@@ -137,11 +270,15 @@ def describe(
         "seed": seed,
         "image_shape": None if vision is None else list(vision.image_shape),
     }
+    if task.start is not None:
+        facts["start"] = task.start
+    return facts
 
 
 def identity(facts: PretrainFacts) -> str:
     """Hash of what a pre-training under way must not change: all but how far it is to go."""
-    fixed = {key: facts[key] for key in ("teacher", "domains", "model", "settings", "seed")}
+    kept = ("teacher", "domains", "model", "settings", "seed", "start")
+    fixed = {key: value for key, value in facts.items() if key in kept}
     fixed["pretraining"] = {
         key: value
         for key, value in facts["pretraining"].items()

@@ -55,8 +55,9 @@ class Domain(TypedDict):
 class PretrainFacts(TypedDict):
     """What is known of a pre-training, as JSON has it.
 
-    `image_shape` is None where images are not read as such. Epochs, losses and seconds are those of
-    the epochs done, and missing before the first.
+    `image_shape` is None where images are not read as such. `start`, what the weights began from,
+    is missing where they were random. Epochs, losses and seconds are those of the epochs done, and
+    missing before the first.
     """
 
     teacher: str
@@ -66,6 +67,7 @@ class PretrainFacts(TypedDict):
     pretraining: Mapping[str, Any]
     seed: int
     image_shape: Any
+    start: NotRequired[str]
     epochs: NotRequired[int]
     losses: NotRequired[list[float]]
     seconds: NotRequired[float]
@@ -167,10 +169,10 @@ def read_facts(folder: Path) -> PretrainFacts:
 
 
 def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:
-    """Copies weights into a model that is to be tuned.
+    """Copies weights into a model that is to be tuned, or pre-trained further.
 
     IDs are fresh: they are the target's. So is the image adaptor where no pre-training domain
-    had images.
+    had images. A vision encoder is made with the weights it has.
 
     Args:
         model: receives the weights.
@@ -182,7 +184,9 @@ def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:
         UserError: keys are missing, surplus or of another shape; all of them are listed.
     """
     images = "adaptors.1."
-    fresh = [IDS] + ([] if any(key.startswith(images) for key in start.weights) else [images])
+    fresh = [IDS, VISION] + (
+        [] if any(key.startswith(images) for key in start.weights) else [images]
+    )
     load_weights(model, start.weights, start.description, fresh=tuple(fresh))
     if freeze:
         model.position_embedding.requires_grad_(False)

@@ -10,6 +10,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.config import PretrainConfig, TextConfig, UniM2RecConfig, UniSRecConfig
+from teachers_torch.registry import kind
 from teachers_torch.sequence.official import write_official
 from teachers_torch.sequence.pretrain import pretrain
 from tests.teachers_torch.sequence.test_pretrain import with_pixels, without_images
@@ -52,6 +53,40 @@ def test_tuning_starts_there_and_leaves_the_encoder(name, ring, domain, tmp_path
     for key, value in teacher.model.state_dict().items():
         if key != "item_embedding.weight" and "placeholder" not in key:
             assert torch.equal(value, start[key]) is key.startswith(FROZEN), key
+
+
+@pytest.mark.parametrize("name", ["unisrec", "unim2rec"])
+def test_pretraining_starts_there_and_trains_all(name, domain, tmp_path):
+    """A start that isn't loaded, without a word, or an encoder that stays as it was."""
+    settings, out = pretrained(name, [with_pixels(domain)], tmp_path)
+    start = safetensors.torch.load_file(out / "weights.safetensors")
+    others = [with_pixels(ring_world(users=9))]
+    cache = {"cache": Cache(tmp_path), "seed": 1, "log": lambda event: None}
+    for rate, moved in ((1e-30, set()), (1e-3, set(start) - {"placeholder"})):
+        config = PretrainConfig(epochs=1, batch_size=64, learning_rate=rate)
+        folder = tmp_path / f"rate-{rate}"
+        facts = pretrain(name, others, settings, config, folder, **cache)
+        assert facts["start"].startswith("pre-trained on pixels, 1 epochs (sha256 ")
+        weights = safetensors.torch.load_file(folder / "weights.safetensors")
+        assert weights.keys() == start.keys()
+        assert {key for key in start if not torch.equal(weights[key], start[key])} == moved
+        # From another start it is another pre-training.
+        with pytest.raises(UserError, match="found a checkpoint of other settings or data"):
+            pretrain(name, others, SETTINGS, config, folder, **cache)
+
+
+@pytest.mark.parametrize("to", [without_images, lambda dataset: dataset])
+def test_a_pretraining_start_that_does_not_fit_is_told_before(to, domain, tmp_path):
+    """Hours of encoding, and an earlier run removed, before it is said."""
+    settings, _ = pretrained("unim2rec", [with_pixels(domain)], tmp_path)
+    check, other = kind("unim2rec").pretraining.check, ring_world(users=9)
+    check([with_pixels(other)], settings, Cache(tmp_path))
+    message = r"^--domains: found no raw images, expected images of \(4, 4, 3\) in all"
+    with pytest.raises(UserError, match=message):
+        check([to(other)], settings, Cache(tmp_path))
+    missing = dataclasses.replace(settings, init={"unisrec": str(tmp_path / "nothing")})
+    with pytest.raises(UserError, match="nothing: no such file, expected a folder made by pre"):
+        kind("unisrec").pretraining.check([other], missing, Cache(tmp_path))
 
 
 def test_encoder_is_trained_where_so_asked(ring, domain, tmp_path):
