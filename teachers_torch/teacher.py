@@ -296,12 +296,14 @@ class Pretraining:
         check: finds what would stop it, as `Kind.check` does for a tuning.
         files: of a configuration, the files that a finished one leaves in its folder, and those
             that may be there as well.
+        free: fields of the configuration that may be others when a stopped one goes on.
     """
 
     config: type
     run: Pretrain
     check: Callable[[Sequence[Dataset], TeacherSettings, Cache], None]
     files: Callable[[Any], tuple[list[str], list[str]]]
+    free: tuple[str, ...] = ()
 
 
 T = TypeVar("T", bound=AnyTeacher)

@@ -132,6 +132,7 @@ def examine_folder(
         optional=[f"{name}/{file}" for file in optional],
         overwrite=settings.run.overwrite,
         manifest=f"{name}_run.json",
+        free=[prefix + field for field in pretraining.free],
     )
     if folder.found != "finished":
         pretraining.check(domains, settings.teachers, cache)

@@ -68,6 +68,7 @@ def examine(
     optional: Sequence[str] = (),
     manifest: str = MANIFEST,
     flag: str = "--output_dir",
+    free: Sequence[str] = (),
 ) -> RunFolder:
     """Looks whether a run may write into a folder; changes nothing.
 
@@ -79,6 +80,7 @@ def examine(
         optional: further files, which not every such run writes.
         manifest: name of the manifest.
         flag: how an error calls the folder.
+        free: names in the identity's `settings` that may change while the run isn't finished.
 
     Raises:
         UserError: another run's files lie there, or files that no run has listed are in the way.
@@ -93,7 +95,7 @@ def examine(
     if before is None:
         return RunFolder(path, manifest, identity, (*files, *optional), "nothing")
     known = tuple(before["files"])
-    difference = first_difference(identity, before["identity"])
+    difference = first_difference(identity, _freed(before, identity, free))
     if difference is None:
         there = all((path / name).exists() for name in known)
         finished = before["finished"] and there and set(files) <= set(known)
@@ -188,6 +190,18 @@ def _read_manifest(path: Path, flag: str) -> Manifest | None:
             f"{flag})"
         ) from None
     return found
+
+
+def _freed(
+    before: Manifest, identity: Mapping[str, Any], free: Sequence[str]
+) -> Mapping[str, object]:
+    """The identity of the run that is there, as it is compared: a stopped one's may change."""
+    found = before["identity"]
+    if before["finished"] or not free:
+        return found
+    settings = found.get("settings")
+    changed = {name: identity["settings"][name] for name in free}
+    return found if not isinstance(settings, dict) else {**found, "settings": settings | changed}
 
 
 def _is_inside(name: str) -> bool:

@@ -27,7 +27,7 @@ from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import SequenceModel
 from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, Inputs
 from teachers_torch.sequence.pretrain import pretrain, written
-from teachers_torch.sequence.pretrain_task import check_start
+from teachers_torch.sequence.pretrain_task import FREE, check_start
 from teachers_torch.sequence.start import begin_from, read_start, start_digest
 from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.tune import tune_model
@@ -62,7 +62,11 @@ class SequenceKind:
     def pretraining(self) -> Pretraining:
         """Pre-training of the family that `init` names."""
         return Pretraining(
-            PretrainConfig, functools.partial(pretrain, self.init), self._check_domains, written
+            PretrainConfig,
+            functools.partial(pretrain, self.init),
+            self._check_domains,
+            written,
+            FREE,
         )
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:

@@ -33,6 +33,9 @@ from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import seeded
 from teachers_torch.teacher import Log
 
+FREE = ("epochs", "save_every")
+"""Settings that a stopped pre-training may change: how far it is to go, and what it leaves."""
+
 
 class PretrainTask(NamedTuple):
     """A model to pre-train and the rows of its item table.
@@ -280,8 +283,6 @@ def identity(facts: PretrainFacts) -> str:
     kept = ("teacher", "domains", "model", "settings", "seed", "start")
     fixed = {key: value for key, value in facts.items() if key in kept}
     fixed["pretraining"] = {
-        key: value
-        for key, value in facts["pretraining"].items()
-        if key not in ("epochs", "save_every")
+        key: value for key, value in facts["pretraining"].items() if key not in FREE
     }
     return content_digest(fixed)

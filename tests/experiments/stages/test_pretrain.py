@@ -9,12 +9,14 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.pretrain import COMMAND
-from experiments.stages.pretrain import families, load_domains, pretrain_one
+from experiments.stages.pretrain import families, load_domains, pretrain_one, run
 from prmkd_jax.common.errors import UserError
 from teachers_torch.config import PretrainConfig, RecformerPretrainConfig, UniSRecConfig
 from teachers_torch.items import inputs
 from teachers_torch.recformer.start import configured, load_start
-from teachers_torch.sequence.start import read_start
+from teachers_torch.sequence import pretrain
+from teachers_torch.sequence.start import read_facts, read_start
+from tests.experiments.calls import make_call
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import text_vectors
 
@@ -109,3 +111,52 @@ def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
     start = load_start(configured(started), started.max_seq_len)
     assert start.architecture.hidden_size == 8
     assert start.weights
+
+
+def test_a_stopped_pretraining_may_be_made_longer_but_a_finished_one_is_kept(tmp_path, monkeypatch):
+    """A refusal as another run, a finished one taken for longer than it was, or one removed."""
+    monkeypatch.setattr(inputs, "encode_texts", text_vectors)
+    train_epoch, trained = pretrain._train_epoch, []
+
+    def stopping(*args):
+        epoch = args[6]
+        if epoch == 3:
+            raise KeyboardInterrupt
+        trained.append(epoch)
+        return train_epoch(*args)
+
+    def command(epochs, *more):
+        flags = [
+            "--teachers=unisrec", "--domains=synthetic-garden", "--teacher_hidden_size=8",
+            "--teacher_num_layers=1", f"--cache_dir={tmp_path}/cache", "--pretrain_batch_size=64",
+            f"--output_dir={tmp_path}/out", f"--pretrain_epochs={epochs}",
+        ]  # fmt: skip
+        call, told = make_call(COMMAND, [*SMALL, *flags, *more])
+        run(call)
+        return told.getvalue()
+
+    monkeypatch.setattr(pretrain, "_train_epoch", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        command(9)
+    with pytest.raises(UserError, match="--pretrain_epochs: found 1, expected at least the 2 that"):
+        command(1)
+    with pytest.raises(UserError, match=r"--pretrain_item_drop: found 0\.5, expected 0\.9 as in"):
+        command(4, "--pretrain_item_drop=0.5")
+    assert trained == [1, 2]
+    monkeypatch.setattr(pretrain, "_train_epoch", train_epoch)
+    told = command(4, "--pretrain_save_every=3")
+    assert "epoch   3" in told
+    assert "epoch   2" not in told
+    folder = tmp_path / "out/pretrained/unisrec"
+    assert (read_facts(folder).get("epochs"), read_facts(folder / "epoch-3").get("epochs")) == (
+        4,
+        3,
+    )
+    assert "finished before" in command(4, "--pretrain_save_every=3")
+    with pytest.raises(
+        UserError, match=r"--pretrain_epochs: found 6, expected 4 as in .*_run\.json"
+    ):
+        command(6, "--pretrain_save_every=3")
+    assert read_facts(folder).get("epochs") == 4
+    assert "epoch   1" in command(6, "--pretrain_save_every=3", "--overwrite")
+    assert read_facts(folder).get("epochs") == 6
