@@ -38,6 +38,11 @@ _LITERAL_CHARS = 20_000
 # No line of metadata that is a Python literal comes near.
 _PYTHON_CHARS = 1 << 20
 _PRICE_CHARS = 40
+# Far more than anybody's categories, far less than functions that call themselves can follow.
+_DEEPEST = 64
+# Python writes out no longer number.
+_LONGEST = 4300  # digits
+_TOO_LONG = 10**_LONGEST
 _HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,2000}>")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f\u200b\ufeff]+")
@@ -81,7 +86,8 @@ def text(value: Value) -> str | None:
 def categories(value: Value) -> str | None:
     """Names of categories, apart by commas without a space; each once, in their order.
 
-    A nested list is read through; text that looks like a list in Python, JSON or NumPy is one.
+    A nested list is read through; text that looks like a list in Python, JSON or NumPy is one,
+    unless nobody could read it (see `fault`).
 
     >>> categories([["Beauty", "Skin Care"], ["Beauty", "Tapes,Adhesives"]])
     'Beauty,Skin Care,Tapes, Adhesives'
@@ -120,7 +126,7 @@ def literal(told: str) -> Value:
         # Python would put two texts without a comma together.
         told = _NO_COMMA.sub(", ", told)
     value = python_literal(told)
-    return value if isinstance(value, list | tuple) else None
+    return value if isinstance(value, list | tuple) and not fault(value) else None
 
 
 def python_literal(told: str) -> Value:
@@ -139,6 +145,28 @@ def python_literal(told: str) -> Value:
         return None
 
 
+def fault(value: Value) -> str:
+    """What of a value no other function here could read, "" where nothing: they call themselves.
+
+    >>> fault([["Beauty"], 10**5000])
+    'a number of more than 4300 digits'
+    """
+    level = [value]
+    for _ in range(_DEEPEST):
+        inside: list[Value] = []
+        for each in level:
+            if isinstance(each, dict):
+                inside += each.values()
+            elif isinstance(each, list | tuple | set):
+                inside += each
+            elif isinstance(each, int) and abs(each) >= _TOO_LONG:
+                return f"a number of more than {_LONGEST} digits"
+        if not inside:
+            return ""
+        level = inside
+    return f"lists nested more than {_DEEPEST} deep"
+
+
 def price(value: Value) -> float | None:
     """A price; of a range, the lower one; None where it is none.
 
@@ -148,7 +176,11 @@ def price(value: Value) -> float | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float | decimal.Decimal):
-        return float(value) if 0 <= value < float("inf") else None
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if 0 <= number < float("inf") else None
     if not isinstance(value, str) or len(value) > _PRICE_CHARS:
         return None
     match = _NUMBER.search(value)

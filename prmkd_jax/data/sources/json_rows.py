@@ -12,6 +12,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.clean import (
     Row,
     Value,
+    fault,
     identifier,
     python_literal,
     require_characters,
@@ -85,7 +86,7 @@ def _json_cells(
         for name in columns:
             value = row.get(name)
             where = f"{path}, line {number}, {name}"
-            if isinstance(value, list | tuple | dict):
+            if not isinstance(value, str | int | float | None):
                 shown = repr(value)[:60]
                 raise UserError(f"{where}: found {shown}, expected text or a number")
             if isinstance(value, str):
@@ -95,7 +96,11 @@ def _json_cells(
 
 
 def json_rows(path: Path, block: Block) -> Iterator[tuple[int, Row]]:
-    """Each line's number and mapping: JSON, or a Python literal as in Amazon's files of 2014."""
+    """Each line's number and mapping: JSON, or a Python literal as in Amazon's files of 2014.
+
+    Raises:
+        UserError: a line is neither, or has a `fault`.
+    """
     for number, line in enumerate(block.text.split(b"\n"), start=block.first_line):
         if not line.strip():
             continue
@@ -103,10 +108,12 @@ def json_rows(path: Path, block: Block) -> Iterator[tuple[int, Row]]:
             row = python_literal(line.decode("utf-8-sig"))
         except UnicodeDecodeError:
             row = None
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
             shown = line[:60].decode("utf-8", "replace")
             hint = " a line, not a list of them" if line.lstrip().startswith(b"[") else ""
             raise UserError(f"{path}, line {number}: found {shown!r}, expected a JSON object{hint}")
+        if found := fault(row):
+            raise UserError(f"{path}, line {number}: found {found}, expected at most that")
         yield number, row
 
 

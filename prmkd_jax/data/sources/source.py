@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.data.sources.clean import Value, require_characters
+from prmkd_jax.data.sources.clean import Value, fault, require_characters
 from prmkd_jax.data.sources.files import whole_text
 from prmkd_jax.data.sources.place import Place, shown
 from prmkd_jax.data.sources.rows import Batch
@@ -112,6 +112,9 @@ def json_object(path: Path) -> Mapping[str, Value]:
         raise UserError(f"{path}: found JSON nested too deep, expected one object") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {type(value).__name__}, expected a JSON object")
+    for name, each in value.items():
+        if found := fault(each):
+            raise UserError(f"{path}, field {name!r}: found {found}, expected at most that")
     return value
 
 

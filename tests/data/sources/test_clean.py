@@ -108,6 +108,8 @@ def test_any_text_is_cleaned_to_text_on_one_line_that_parquet_holds(value):
         ("__import__('os').abort()", "__import__('os').abort()"),
         ("[__import__('os').abort()]", "[__import__('os').abort()]"),
         ("[" * 5000, "[" * 5000),
+        ("[" * 900 + "]" * 900, "[" * 900 + "]" * 900),
+        ("[0x" + "f" * 4000 + "]", "[0x" + "f" * 4000 + "]"),
         ([], None),
         (["Odds &amp; ends", "Tapes,Glues"], "Odds & ends,Tapes, Glues"),
         (None, None),
@@ -130,6 +132,9 @@ def test_categories_of_any_form_are_names_apart_by_commas(value, expected):
         ("", None),
         (math.inf, None),
         (-3, None),
+        (10**400, None),
+        (-(10**400), None),
+        (decimal.Decimal("1e400"), None),
         (".a-section { width: 100px } " * 3, None),
     ],
 )

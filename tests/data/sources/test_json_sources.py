@@ -96,6 +96,10 @@ def test_leave_one_out_holds_nothing_out_of_two_items(tmp_path):
     assert "given split: kept in the column split" in report.notes
 
 
+def nested(depth: int) -> list:
+    return [nested(depth - 1)] if depth else []
+
+
 @pytest.mark.parametrize(
     ("source", "files", "message"),
     [
@@ -110,6 +114,12 @@ def test_leave_one_out_holds_nothing_out_of_two_items(tmp_path):
         ("lcrec", {"d.item.json": {"0": "A"}}, "d.item.json, field '0': found 'A', expected an"),
         ("lcrec", {"e.inter.json": {}}, "found d.inter.json, e.inter.json, expected one file"),
         ("lcrec", {"d.inter.json": "[" * 100_000}, "found JSON nested too deep|no JSON"),
+        (
+            "lcrec",
+            {"d.item.json": {"0": {"title": nested(900)}}},
+            "d.item.json, field '0': found lists nested more than 64 deep, expected at most that",
+        ),
+        ("recformer", {"meta_data.json": {"a": nested(900)}}, "meta_data.json, field 'a': found l"),
         ("recformer", {"smap.json": {"a": 0}}, "found index '1', expected one of .*smap.json"),
         ("recformer", {"umap.json": {"ann": 0, "bob": 0}}, "umap.json, field 'bob': found '0'"),
         ("recformer", {"meta_data.json": {"a": []}}, "meta_data.json, field 'a': found"),

@@ -385,6 +385,51 @@ def test_what_is_no_id_in_json_is_told_by_line(tmp_path, column, cell, found):
         run(tmp_path, log)
 
 
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("[" * 900 + '"x"' + "]" * 900, "lists nested more than 64 deep"),
+        ('{"a": ' * 500 + "1" + "}" * 500, "lists nested more than 64 deep"),
+        ("0x" + "f" * 4000, "a number of more than 4300 digits"),
+    ],
+)
+@pytest.mark.parametrize("column", ["title", "categories", "price", "image_path", "item_id"])
+def test_a_cell_of_json_that_nobody_could_read_is_told_by_line(tmp_path, cell, found, column):
+    """A traceback of functions that call themselves."""
+    log = write(tmp_path, "log.csv", CSV)
+    line = {"item_id": '"7"', "title": '"Seven"', column: cell}
+    second = ", ".join(f'"{name}": {value}' for name, value in line.items())
+    items = write(tmp_path, "items.jsonl", f'{{"item_id": "007"}}\n\n{{{second}}}\n')
+    with pytest.raises(UserError, match=f"^{items}, line 3: found {found}, expected at most that$"):
+        run(tmp_path, log, items=(items,))
+
+
+def test_a_price_of_hundreds_of_digits_is_none(tmp_path):
+    log = write(tmp_path, "log.csv", CSV)
+    items = write(tmp_path, "items.jsonl", f'{{"item_id": "007", "price": {"9" * 401}}}\n')
+    run(tmp_path, log, items=(items,))
+    assert pl.read_parquet(tmp_path / "data/shop/items.parquet").columns == ["item_id", "title"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("{'user_id': 'u', 'item_id': 'i', 'timestamp': b'1538352000'}", "b'1538352000'"),
+        ("{'user_id': 'u', 'item_id': 'i', 'timestamp': 1j}", "1j"),
+    ],
+)
+def test_a_python_value_that_is_no_cell_is_told_by_line(tmp_path, line, found):
+    log = write(tmp_path, "log.jsonl", line + "\n")
+    with pytest.raises(UserError, match=f"line 1, timestamp: found {found}, expected text or a"):
+        run(tmp_path, log)
+
+
+def test_keys_that_are_no_text_make_no_object(tmp_path):
+    log = write(tmp_path, "log.jsonl", "{1: 2}\n")
+    with pytest.raises(UserError, match=r"line 1: found '\{1: 2\}', expected a JSON object"):
+        run(tmp_path, log)
+
+
 def test_what_is_an_id_in_json_stays_as_it_is_written(tmp_path):
     cells = [r'"a\u0000b"', '"true"', '"7.5"', "7.0", "12345678901234567890", r'"\ud83d\ude00"']
     log = write(
