@@ -129,12 +129,12 @@ def open_amazon(config: PrepareConfig, clock: Clock) -> Source:
     reviews, metadata = raw_files(config)
     if not _is_csv(reviews):
         known = {year: list(other.reviews.values()) for year, other in GENERATIONS.items()}
-        _require(reviews, columns_of(reviews, "jsonl"), config.generation, known)
+        _require(reviews, columns_of(reviews, "jsonl", first=True), config.generation, known)
     elif generation.ratings_header:
         _require(reviews, columns_of(reviews, "csv"), "2023", {"2023": generation.ratings})
     if metadata is not None:
         known = {year: [other.items["item_id"]] for year, other in GENERATIONS.items()}
-        _require(metadata, columns_of(metadata, "jsonl"), config.generation, known)
+        _require(metadata, columns_of(metadata, "jsonl", first=True), config.generation, known)
     return Source(
         interactions=_reviews(reviews, generation, clock),
         items=_metadata(metadata, generation) if metadata else None,

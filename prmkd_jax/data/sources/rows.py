@@ -4,6 +4,7 @@ polars reads fast; where it stumbles (a quote in the middle of a cell, a number 
 stood before), Python's own csv and json read the rest, slowly, and say which row is at fault.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,14 +15,14 @@ from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.sources.cells import ids
 from prmkd_jax.data.sources.clean import Row
 from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_rows
-from prmkd_jax.data.sources.files import blocks, format_of
+from prmkd_jax.data.sources.files import Block, blocks, format_of
 from prmkd_jax.data.sources.json_rows import json_frames, json_rows
 from prmkd_jax.data.sources.place import Place
 
 _ROWS = 200_000
 _ITEM_ROWS = 20_000
-# The keys of JSON lines are looked for in so many bytes at the beginning.
-_SAMPLED = 1 << 20
+# Bytes from a file's beginning: most say there what they have.
+_BEGINNING = 1 << 20
 
 
 class Batch(NamedTuple):
@@ -38,8 +39,14 @@ class Rows(NamedTuple):
     place: Place
 
 
-def columns_of(path: Path, kind: str | None = None) -> list[str]:
-    """The names of a file's columns.
+def columns_of(path: Path, kind: str | None = None, *, first: bool = False) -> list[str]:
+    """The names of a file's columns; in JSON lines every key that any line has.
+
+    Args:
+        path: the file, also gzipped.
+        kind: csv, tsv, jsonl or parquet; by default what the file's name says.
+        first: whether the keys of the first megabyte of JSON lines will do, where a key that is
+            missing there is an error anyway.
 
     Raises:
         UserError: the file has none, has one twice, or cannot be read.
@@ -52,10 +59,10 @@ def columns_of(path: Path, kind: str | None = None) -> list[str]:
             raise _unreadable(path, "parquet file", error) from None
     if kind == "jsonl":
         names: dict[str, None] = {}
-        for block in blocks(path, size=_SAMPLED):
-            for _, row in json_rows(path, block):
-                names.update(dict.fromkeys(row))
-            break
+        for block in blocks(path, size=_BEGINNING) if first else blocks(path):
+            names.update(dict.fromkeys(_keys(path, block)))
+            if first:
+                break
         if not names:
             raise UserError(f"{path}: found no line, expected one JSON object a line")
         return list(names)
@@ -67,6 +74,16 @@ def columns_of(path: Path, kind: str | None = None) -> list[str]:
     if twice:
         raise UserError(f"{path}, header: found {twice[0]!r} twice, expected each name once")
     return header
+
+
+def _keys(path: Path, block: Block) -> list[str]:
+    """The keys of a block's lines."""
+    try:
+        lazy = pl.scan_ndjson(io.BytesIO(block.text), infer_schema_length=None)
+        return lazy.collect_schema().names()
+    except pl.exceptions.PolarsError:
+        rows = (row for _, row in json_rows(path, block))
+        return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def frames(
@@ -124,7 +141,7 @@ def is_empty(path: Path) -> bool:
     if format_of(path) == "parquet":
         return False
     try:
-        return not any(block.text.strip() for block in blocks(path, size=_SAMPLED))
+        return not any(block.text.strip() for block in blocks(path, size=_BEGINNING))
     except UserError:
         return False  # what is wrong with it is said where it is read
 

@@ -385,6 +385,33 @@ def test_what_is_no_id_in_json_is_told_by_line(tmp_path, column, cell, found):
         run(tmp_path, log)
 
 
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_a_key_of_json_is_read_wherever_it_first_stands(tmp_path, end):
+    """Ratings, events, brands, prices and images lost without a word, a megabyte into a file."""
+    filler = "x" * 1000
+    log = "".join(
+        f'{{"user_id": "u", "item_id": "i", "timestamp": {1538352000 + n}, "note": "{filler}"}}\n'
+        for n in range(1200)
+    )
+    last = '{"user_id": "u", "item_id": "i", "timestamp": 1538362000, "rating": 5, "event": "buy"}'
+    items = f'{{"item_id": "j", "title": "{filler}"}}\n' * 1200
+    # What polars can't put into one column: the careful reader looks for the keys then.
+    items += '{"item_id": "k", "title": {"en": "x"}}\n{"item_id": "k", "title": [1]}\n'
+    cells = '"brand": "B", "categories": ["C"], "description": "D", "price": 7, "image_path": "a.png"'
+    items += f'{{"item_id": "i", {cells}}}\n'
+    paths = [
+        write(tmp_path, f"{name}.jsonl{end}", text)
+        for name, text in (("log", log + last), ("items", items))
+    ]
+    run(tmp_path, paths[0], items=(paths[1],))
+    made = pl.read_parquet(tmp_path / "data/shop/interactions.parquet").row(-1, named=True)
+    assert (made["rating"], made["event"]) == (5.0, "buy")
+    assert pl.read_parquet(tmp_path / "data/shop/items.parquet").row(0, named=True) == {
+        **{"item_id": "i", "title": None, "brand": "B", "categories": "C", "description": "D"},
+        **{"price": 7.0, "image_path": str(tmp_path / "a.png")},
+    }
+
+
 @pytest.mark.parametrize(
     ("cell", "found"),
     [
