@@ -17,7 +17,7 @@ import polars as pl
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.clean import Row, Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
-from prmkd_jax.data.sources.files import expanded
+from prmkd_jax.data.sources.files import MissingSource, expanded
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
@@ -165,7 +165,7 @@ def raw_files(config: PrepareConfig) -> tuple[Path, Path | None]:
         names = [name for _, name in wanted_files(config)]
         reviews, metadata = (_either(folder, name) for name in names)
         if reviews is None:
-            raise UserError(
+            raise MissingSource(
                 f"--raw_dir={folder}: found no {names[0]}, expected it for --category="
                 f"{config.category}; --download fetches it"
             )
@@ -175,7 +175,8 @@ def raw_files(config: PrepareConfig) -> tuple[Path, Path | None]:
     reviews = [path for path in files if path not in metadata]
     if len(reviews) != 1 or len(metadata) > 1:
         found = ", ".join(path.name for path in files) or "none"
-        raise UserError(
+        kind = UserError if reviews else MissingSource
+        raise kind(
             f"--raw_dir={folder}: found {found}, expected one file of reviews and one meta_… file, "
             "or --category to choose"
         )

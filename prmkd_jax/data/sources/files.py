@@ -31,6 +31,10 @@ LINE_BYTES = 64 << 20
 WHOLE_BYTES = 2 << 30
 
 
+class MissingSource(UserError):
+    """No file is where the sources are looked for; raw files may be deleted after `prepare`."""
+
+
 class Block(NamedTuple):
     """Whole lines of a file, and the number of the first one, from 1."""
 
@@ -47,7 +51,8 @@ def find(flag: str, patterns: Sequence[str]) -> list[Path]:
     """The data files of paths, folders and patterns, each once, sorted by name.
 
     Raises:
-        UserError: one of them stands for no file, or for a format that is not read.
+        MissingSource: one of them stands for no file.
+        UserError: one of them stands for a format that is not read.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -63,7 +68,9 @@ def find(flag: str, patterns: Sequence[str]) -> list[Path]:
                 paths += [] if hidden else _parts_in(path) if path.is_dir() else _parts_at(path)
         if not paths:
             what = "no data in folder" if os.path.isdir(one) else "no file"
-            raise UserError(f"--{flag}: found {what} {pattern!r}, expected a file, folder or glob")
+            raise MissingSource(
+                f"--{flag}: found {what} {pattern!r}, expected a file, folder or glob"
+            )
         found.update(dict.fromkeys(sorted(paths)))
     for path in found:
         format_of(path)
@@ -165,7 +172,7 @@ def whole_text(path: Path) -> str:
         UserError: it is not there, too large, or not UTF-8.
     """
     if not path.is_file():
-        raise UserError(f"{path}: found no file, expected it")
+        raise MissingSource(f"{path}: found no file, expected it")
     if path.stat().st_size > WHOLE_BYTES:
         raise UserError(f"{path}: found more than {WHOLE_BYTES >> 30} GiB, expected less")
     try:

@@ -18,7 +18,7 @@ from prmkd_jax.data.sources.amazon import SITES, open_amazon, wanted_files
 from prmkd_jax.data.sources.clean import ITEM_COLUMNS
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress, fetch
-from prmkd_jax.data.sources.files import expanded
+from prmkd_jax.data.sources.files import MissingSource, expanded
 from prmkd_jax.data.sources.finished import REPORT, describe_files, require_same
 from prmkd_jax.data.sources.folder import is_data_set, new_folder, recover, refuse_existing, writes
 from prmkd_jax.data.sources.lcrec import open_lcrec
@@ -148,13 +148,19 @@ def _found(target: Path, config: PrepareConfig) -> Report:
     """The report of a data set that is there.
 
     Raises:
-        UserError: it was made otherwise, or, with `--strict`, a warning stands in its sheet.
+        UserError: it was made otherwise, or of other files, or those that are there now are
+            wrong; or, with `--strict`, a warning stands in its sheet.
     """
+    files, wrong = None, None
     try:
         files = open_source(config, Clock(config.time_unit)).files
-    except UserError:
-        files = None  # the raw files are gone, or the flags are others, which is told first
+    except MissingSource:
+        pass  # raw files may be deleted once the data set is there
+    except UserError as error:
+        wrong = error  # that flags are others, or a known file has changed, is told first
     require_same(target, config, files)
+    if wrong is not None:
+        raise wrong
     kept: Any = read_json(target / REPORT)
     sheet = Sheet.from_list(kept["sheet"])
     if config.strict:
@@ -167,7 +173,8 @@ def open_source(config: PrepareConfig, clock: Clock) -> Source:
     """Opens the files that `--source` and the paths name.
 
     Raises:
-        UserError: they are not there or of another form.
+        MissingSource: they are not there.
+        UserError: they are of another form.
     """
     readers: Mapping[str, Callable[[], Source]] = {
         "table": lambda: open_tables(config, clock),
@@ -177,7 +184,7 @@ def open_source(config: PrepareConfig, clock: Clock) -> Source:
         "amazon": lambda: open_amazon(config, clock),
     }
     if config.source != "table" and not expanded(config.raw_dir).is_dir():
-        raise UserError(f"--raw_dir: found no folder {config.raw_dir!r}, expected one")
+        raise MissingSource(f"--raw_dir: found no folder {config.raw_dir!r}, expected one")
     return readers[config.source]()
 
 

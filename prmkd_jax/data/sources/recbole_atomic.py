@@ -15,7 +15,7 @@ import polars as pl
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.clean import Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
-from prmkd_jax.data.sources.files import expanded, whole_text
+from prmkd_jax.data.sources.files import MissingSource, expanded, whole_text
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import Place, shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
@@ -99,7 +99,8 @@ def _interaction_files(folder: Path) -> list[Path]:
     names = {_name(path) for path in whole}
     if len(names) != 1 or len(one) > 1 or (not one and len(parts) < 3):
         found = shown([path.name for path in whole or sorted(folder.iterdir())])
-        raise UserError(
+        kind = UserError if len(names) > 1 or one else MissingSource
+        raise kind(
             f"--raw_dir={folder}: found {found}, expected one NAME.inter, or "
             "NAME.train.inter, NAME.valid.inter and NAME.test.inter"
         )

@@ -10,7 +10,7 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.sources.clean import Value, fault, require_characters
-from prmkd_jax.data.sources.files import whole_text
+from prmkd_jax.data.sources.files import MissingSource, whole_text
 from prmkd_jax.data.sources.place import Place, shown
 from prmkd_jax.data.sources.rows import Batch
 
@@ -67,12 +67,14 @@ def the_file(folder: Path, pattern: str, what: str) -> Path:
     """The one file of a folder that a pattern names.
 
     Raises:
-        UserError: there is none, or there are several.
+        MissingSource: there is none.
+        UserError: there are several.
     """
     found = sorted(path for path in folder.glob(pattern) if path.is_file())
     if len(found) != 1:
         names = shown([path.name for path in found or sorted(folder.iterdir())])
-        raise UserError(f"--raw_dir={folder}: found {names}, expected one file {pattern} ({what})")
+        kind = UserError if found else MissingSource
+        raise kind(f"--raw_dir={folder}: found {names}, expected one file {pattern} ({what})")
     return found[0]
 
 

@@ -166,6 +166,61 @@ def test_a_finished_data_set_is_recognised(tmp_path):
     assert bytes_of(tmp_path / "data/d") == before
 
 
+def test_a_new_part_that_is_wrong_is_no_part_that_is_gone(tmp_path):
+    """Nothing to do, says the command, although a part has come with other headers."""
+    write(tmp_path / "raw", [[("a", "x", 10**9, 1), ("a", "y", 10**9, 1)]])
+    folder = str(tmp_path / "raw")
+    prepare(config(tmp_path, interactions=(folder,)))
+    before = bytes_of(tmp_path / "data/d")
+    new = tmp_path / "raw" / "part-1.csv"
+    new.write_text("user,item_id,timestamp\nb,x,1000000000\n")
+    with pytest.raises(UserError, match=r"part-1\.csv: found columns .*, expected 'user_id'"):
+        prepare(config(tmp_path, interactions=(folder,)))
+    new.write_text(HEADER + "b,x\n")
+    with pytest.raises(UserError, match=r"made of other files \(.*/part-1\.csv is new\)"):
+        prepare(config(tmp_path, interactions=(folder,)))
+    assert bytes_of(tmp_path / "data/d") == before
+    new.unlink()
+    assert prepare(config(tmp_path, interactions=(folder,))).found
+    for path in (tmp_path / "raw").iterdir():
+        path.unlink()
+    assert prepare(config(tmp_path, interactions=(folder,))).found
+
+
+@pytest.mark.parametrize("source", ["recbole", "lcrec", "recformer", "amazon"])
+def test_sources_that_are_gone_change_nothing_and_wrong_ones_are_told(tmp_path, source):
+    """For every format: raw files may be deleted, and others are never taken for deleted ones."""
+    files = {
+        "recbole": {"g.inter": "user_id:token\titem_id:token\ttimestamp:float\na\tx\t1e9\n"},
+        "lcrec": {"g.inter.json": '{"a": ["x", "y"]}'},
+        "recformer": {
+            **{"train.json": '{"0": [0]}', "val.json": "{}", "test.json": "{}"},
+            **{"umap.json": '{"a": 0}', "smap.json": '{"x": 0}', "meta_data.json": '{"x": {}}'},
+        },
+        "amazon": {
+            "R.json": '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1538352000, "overall": 5}'
+        },
+    }[source]
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name, text in files.items():
+        (raw / name).write_text(text)
+    asked = config(tmp_path, source=source, raw_dir=str(raw))
+    prepare(asked)
+    first = raw / next(iter(files))
+    wrong = raw / f"other.{first.name}" if source != "recformer" else first
+    wrong.write_text("{")
+    with pytest.raises(UserError):
+        prepare(asked)
+    wrong.unlink()
+    assert prepare(asked).found
+    for path in raw.iterdir():
+        path.unlink()
+    assert prepare(asked).found
+    raw.rmdir()
+    assert prepare(asked).found
+
+
 def spoil_rows(folder: Path) -> None:
     frame = pl.read_parquet(folder / "data/d/interactions.parquet")
     frame.reverse().write_parquet(folder / "data/d/interactions.parquet")

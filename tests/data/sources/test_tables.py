@@ -397,8 +397,8 @@ def test_a_key_of_json_is_read_wherever_it_first_stands(tmp_path, end):
     items = f'{{"item_id": "j", "title": "{filler}"}}\n' * 1200
     # What polars can't put into one column: the careful reader looks for the keys then.
     items += '{"item_id": "k", "title": {"en": "x"}}\n{"item_id": "k", "title": [1]}\n'
-    cells = '"brand": "B", "categories": ["C"], "description": "D", "price": 7, "image_path": "a.png"'
-    items += f'{{"item_id": "i", {cells}}}\n'
+    items += '{"item_id": "i", "brand": "B", "categories": ["C"], "description": "D", '
+    items += '"price": 7, "image_path": "a.png"}\n'
     paths = [
         write(tmp_path, f"{name}.jsonl{end}", text)
         for name, text in (("log", log + last), ("items", items))
