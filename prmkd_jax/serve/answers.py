@@ -193,11 +193,16 @@ def _remove(parts: Path) -> None:
     """Removes what a job wrote, its sign first: parts without it belong to a finished output."""
     (parts / _JOB).unlink(missing_ok=True)
     remove_leftovers(parts)
-    for name in ("part-*", "joined.*", ".job.lock"):
-        for path in parts.glob(name):
-            path.unlink(missing_ok=True)
+    _remove_answers(parts)
+    (parts / ".job.lock").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a file of someone else's is in it
         parts.rmdir()
+
+
+def _remove_answers(parts: Path) -> None:
+    for name in ("part-*", "joined.*"):
+        for path in parts.glob(name):
+            path.unlink(missing_ok=True)
 
 
 def _require_free(output: Path, parts: Path, job: Job, overwrite: bool) -> None:
@@ -206,6 +211,7 @@ def _require_free(output: Path, parts: Path, job: Job, overwrite: bool) -> None:
         if os.path.lexists(output) and not overwrite:
             _remove(parts)
             raise _taken(output)
+        _remove_answers(parts)  # of a job whose end was cut: whose they are nobody knows any more
         return
     try:
         same = read_sealed_json(place) == json.loads(json.dumps(dict(job.identity)))
@@ -220,8 +226,7 @@ def _require_free(output: Path, parts: Path, job: Job, overwrite: bool) -> None:
             f"--output: found {parts}, begun with another model, source or settings, expected the "
             "same, or --overwrite"
         )
-    for path in parts.glob("part-*"):
-        path.unlink()
+    _remove_answers(parts)
 
 
 def _finished(parts: Path, suffix: str) -> list[Path]:

@@ -240,6 +240,33 @@ def test_a_kill_while_the_parts_are_removed_leaves_nothing(tmp_path, recommender
     assert output.read_bytes() == whole
 
 
+@pytest.mark.parametrize("how", ["--overwrite", "removed"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_parts_without_a_job_are_never_another_jobs_answers(
+    tmp_path, recommender, monkeypatch, how, suffix
+):
+    """A kill came after the job's sign was removed; the next job asks something else."""
+    monkeypatch.setattr(answers, "BLOCK", 5)
+    output = tmp_path / f"out{suffix}"
+
+    def kill(parts):
+        (parts / "job.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "_remove", kill)
+        with pytest.raises(KeyboardInterrupt):
+            answer_file(recommender, job(), output, silent)
+    if how == "removed":
+        output.unlink()
+    other = job(ASKED[::-1], identity={"model": "other"})
+    answers.require_output(output, how == "--overwrite")
+    summary = answer_file(recommender, other, output, silent, overwrite=how == "--overwrite")
+    assert summary.histories == len(ASKED)
+    assert [row["user_id"] for row in read(output)] == [a.user for a in ASKED[::-1]]
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+
+
 def test_what_others_keep_in_the_folder_of_parts_stays(tmp_path, recommender):
     output = tmp_path / "out.jsonl"
     kept = answers.parts_folder(output) / "thesis.txt"
