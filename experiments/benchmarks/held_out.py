@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from experiments.cli.command import Call, resolve
 from experiments.cli.options import MeasureConfig
-from experiments.cli.settings import RunConfig, Settings, settings_from
+from experiments.cli.settings import RunConfig, Settings, read_paths, settings_from
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import student_start
@@ -179,7 +179,13 @@ def run(call: Call) -> None:
             name = run_name(measuring.settings_of(student), seed)
             files.append(f"checkpoints/{student.name}/{name}/")
             files += [f"{folder_of(student, seed)}/{file}" for file in FILES]
-    folder = examine(output, identity, files, overwrite=settings.run.overwrite)
+    folder = examine(
+        output,
+        identity,
+        files,
+        overwrite=settings.run.overwrite,
+        reads=read_paths(call.configs),
+    )
     if folder.found != "finished":
         with claimed(folder):
             for student in plan:

@@ -146,6 +146,35 @@ class Settings:
             )
 
 
+# Shared by many runs, and no run's results: what is in them is never removed with a run.
+_SHARED = ("output_dir", "cache_dir", "data_dir")
+
+
+def read_paths(*configs: object) -> set[str]:
+    """The files and folders that configurations name to be read, but for data sets and cache.
+
+    A Hugging Face name is among them as a path that isn't there.
+
+    Args:
+        configs: dataclasses whose fields are declared with `option`, or hold such dataclasses.
+    """
+    found: set[str] = set()
+    for config in configs:
+        if isinstance(config, RunConfig):
+            found |= {*config.starts().values()}
+        if isinstance(config, Mapping):
+            found |= read_paths(*config.values())
+        if not dataclasses.is_dataclass(config):
+            continue
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if "flag" not in field.metadata:
+                found |= read_paths(value)
+            elif field.metadata["path"] and field.name not in _SHARED:
+                found |= {value} if isinstance(value, str) else {*value}
+    return found - {""}
+
+
 TEACHER_GROUPS = tuple(Group(*group) for group in teachers_settings.GROUPS)
 GROUPS = (
     Group("Run", "", RunConfig),

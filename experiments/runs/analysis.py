@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli.command import Call
+from experiments.cli.settings import read_paths
 from experiments.reporting.plotting import Sketch
 from experiments.stages.record import SCHEMA_VERSION, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
@@ -67,6 +68,7 @@ def analyse(
         {"settings": {"study": name}, **identity},
         analysis_files(name, figures),
         overwrite=run.overwrite,
+        reads=read_paths(call.configs),
         manifest=f"{name}_run.json",
     )
     if folder.found == "finished":

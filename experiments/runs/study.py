@@ -17,7 +17,7 @@ from experiments.cli.command import Call, resolve
 from experiments.cli.console import Reporter
 from experiments.cli.flags import as_dict, parse
 from experiments.cli.options import StudyConfig
-from experiments.cli.settings import GROUPS, Settings, settings_from
+from experiments.cli.settings import GROUPS, Settings, read_paths, settings_from
 from experiments.reporting.results import Results, Timing
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun, finish_run, ready_teachers
@@ -141,6 +141,7 @@ def _lead(call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[s
         [*layout.files.names(), *always],
         optional=sometimes,
         overwrite=run.overwrite,
+        reads=read_paths(*(plan.settings for plan in planned)),
         manifest=layout.files.manifest,
     )
     if folder.found == "finished":

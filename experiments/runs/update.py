@@ -12,7 +12,7 @@ from bridge.student_weights import Start
 from bridge.yesterday import Yesterday, read_yesterday
 from experiments.cli.command import Call
 from experiments.cli.flags import config_of
-from experiments.cli.settings import Settings
+from experiments.cli.settings import Settings, read_paths
 from experiments.reporting.tables import print_files
 from experiments.reporting.update import MODELS, update_table
 from experiments.runs.finished import FinishedRun, finish_run, run_files
@@ -88,6 +88,7 @@ def run(call: Call) -> None:
         # Only teachers that are tuned now are told there.
         optional=[LOG],
         overwrite=call.settings.run.overwrite,
+        reads=read_paths(call.configs),
     )
     if folder.found == "finished":
         reporter.say(f"{output}: this update is finished; --output_dir=… makes another")

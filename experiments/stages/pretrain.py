@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.cli.command import Call
 from experiments.cli.console import Reporter
 from experiments.cli.options import DomainsConfig
-from experiments.cli.settings import Settings
+from experiments.cli.settings import Settings, read_paths
 from experiments.stages.data import load_domain, load_task
 from experiments.stages.progress import TeacherProgress
 from experiments.stages.run_folder import RunFolder, claimed, examine, finish
@@ -131,6 +131,7 @@ def examine_folder(
         [f"{name}/{file}" for file in files],
         optional=[f"{name}/{file}" for file in optional],
         overwrite=settings.run.overwrite,
+        reads=read_paths(settings, config),
         manifest=f"{name}_run.json",
         free=[prefix + field for field in pretraining.free],
     )

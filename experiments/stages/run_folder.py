@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypedDict
 
@@ -65,6 +65,7 @@ def examine(
     files: Sequence[str],
     *,
     overwrite: bool,
+    reads: Collection[str] = (),
     optional: Sequence[str] = (),
     manifest: str = MANIFEST,
     flag: str = "--output_dir",
@@ -77,13 +78,15 @@ def examine(
         identity: the run's identity.
         files: the files that the run writes, see `RunFolder`.
         overwrite: whether another run's files may be replaced.
+        reads: files and folders that the run reads, which must not be among these.
         optional: further files, which not every such run writes.
         manifest: name of the manifest.
         flag: how an error calls the folder.
         free: names in the identity's `settings` that may change while the run isn't finished.
 
     Raises:
-        UserError: another run's files lie there, or files that no run has listed are in the way.
+        UserError: another run's files lie there, or the run reads some of those that it would
+            replace, or files that no run has listed are in the way.
     """
     # As JSON has it, so that it equals what is read back.
     identity = json.loads(json.dumps(identity))
@@ -107,6 +110,7 @@ def examine(
             f"{difference} as in {path / manifest}, the run that is there (take another {flag}, "
             "or replace that run with --overwrite)"
         )
+    _require_unread(path, (manifest, *known), reads, flag)
     return RunFolder(path, manifest, identity, (*files, *optional), "another", known, seen)
 
 
@@ -232,6 +236,25 @@ def _require_free(path: Path, planned: Sequence[str], listed: set[str], flag: st
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not may_write(nearest):
         raise UserError(f"{flag}: found {nearest} without permission to write, expected it")
+
+
+def _require_unread(path: Path, removed: Sequence[str], reads: Collection[str], flag: str) -> None:
+    """Refuses to remove what is read: a file itself, or one directly in a folder that is read.
+
+    Folders are not looked through further: one that is read may hold the output folder.
+
+    Raises:
+        UserError: naming what is read.
+    """
+    places = [Path(os.path.realpath((path / name).parent), Path(name).name) for name in removed]
+    for read in reads:
+        real = Path(os.path.realpath(read))
+        for place in places:
+            if place.parent == real or place in (real, *real.parents):
+                raise UserError(
+                    f"{flag}: found {place}, which --overwrite would remove and this command "
+                    f"reads ({read}), expected another {flag}"
+                )
 
 
 def any_in(folder: Path) -> bool:

@@ -176,6 +176,25 @@ def test_a_mistake_leaves_the_finished_run_as_it_is(finished, flags, message):
     assert contents(folder / "out") == before
 
 
+@pytest.mark.parametrize("name", ["init", "precomputed_folder"])
+def test_a_run_that_begins_from_the_one_it_would_replace_is_refused(finished, name):
+    """The student, or the vectors, that a run begins from, deleted by --overwrite."""
+    folder, _ = finished
+    before = contents(folder / "out")
+    read = folder / "out" / "students" / "sasrec-base-seed0"
+    flags = [f"--init=student={read}", "--max_epochs=2"]
+    if name == "precomputed_folder":
+        write_vectors(read, seed=1)
+        flags = [f"--precomputed_folder={read}"]
+    try:
+        with pytest.raises(UserError, match=rf"reads \({read}\), expected another --output_dir"):
+            run(folder, "--overwrite", *flags)
+    finally:
+        for vectors in read.glob("*.npy"):
+            vectors.unlink()
+    assert contents(folder / "out") == before
+
+
 def test_everything_that_is_read_is_part_of_the_identity(finished, tmp_path):
     """A run taken up with other texts, pictures or weights to begin with."""
     write_data(tmp_path)

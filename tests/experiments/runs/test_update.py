@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from experiments.stages.data import load_task
 from experiments.stages.students import student_facts
 from experiments.stages.yesterday import completed
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.serve.exported import export_student, read_card
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import create_student
 from tests.experiments.calls import SMALL, make_call
+from tests.experiments.stages.test_run_folder import contents
 
 OLD, NEW = "--synthetic_items=20", "--synthetic_items=30"
 
@@ -93,6 +96,19 @@ def test_an_update_leaves_a_student_of_today_and_what_it_is_worth(yesterday, tmp
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="--vanished: found 'keep', expected 'drop' as in"):
         called(output, yesterday[0], "--update_epochs=1", "--noscratch", "--vanished=keep")
+
+
+def test_an_update_of_the_student_that_it_would_replace_is_refused(yesterday, tmp_path):
+    """Yesterday's student, deleted by --overwrite in its own folder."""
+    output, name = tmp_path / "day", "students/updated/sasrec-base-seed0"
+    shutil.copytree(yesterday[0], output / name)
+    files = [f"{name}/{path.name}" for path in (output / name).iterdir()]
+    manifest = {"identity": {"settings": {}}, "files": files, "finished": True}
+    write_sealed_json(output / "run.json", manifest)
+    before = contents(output)
+    with pytest.raises(UserError, match=rf"{name}/\S+, which --overwrite would remove and this"):
+        called(output, output / name, "--overwrite")
+    assert contents(output) == before
 
 
 def test_an_update_that_was_stopped_twice_ends_as_if_it_had_not_been(

@@ -9,8 +9,15 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.pretrain import COMMAND
-from experiments.stages.pretrain import families, load_domains, pretrain_one, run
+from experiments.stages.pretrain import (
+    examine_folder,
+    families,
+    load_domains,
+    pretrain_one,
+    run,
+)
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import write_sealed_json
 from teachers_torch.config import PretrainConfig, RecformerPretrainConfig, UniSRecConfig
 from teachers_torch.items import inputs
 from teachers_torch.recformer.start import configured, load_start
@@ -67,6 +74,20 @@ def test_domains_are_named_once_each(domains):
     """A pre-training on nothing, or on one domain twice."""
     with pytest.raises(UserError, match=f"--domains: found '{domains}', expected names"):
         parse([f"--domains={domains}"], COMMAND.groups)
+
+
+def test_a_checkpoint_is_not_replaced_by_what_begins_from_it(tmp_path):
+    """Days of pre-training, deleted by a second one that begins from them."""
+    folder, name = tmp_path / "pretrained", "recformer"
+    (folder / name).mkdir(parents=True)
+    (folder / name / "weights.safetensors").write_text("days")
+    manifest = {"identity": {}, "files": [f"{name}/weights.safetensors"], "finished": True}
+    write_sealed_json(folder / f"{name}_run.json", manifest)
+    asked = settings(f"--output_dir={tmp_path}", "--overwrite", f"--init={name}={folder / name}")
+    domains = load_domains(asked, ["synthetic-garden"])
+    with pytest.raises(UserError, match=rf"reads \({folder / name}\), expected another"):
+        examine_folder(name, domains, asked, RecformerPretrainConfig())
+    assert (folder / name / "weights.safetensors").read_text() == "days"
 
 
 def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):

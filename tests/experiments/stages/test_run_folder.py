@@ -1,6 +1,7 @@
 """A run's folder: who may write there, and what is removed."""
 
 import json
+import re
 
 import pytest
 
@@ -91,6 +92,40 @@ def test_overwriting_removes_what_the_run_wrote_and_nothing_else(finished):
         "finished": False,
     }
     assert not (finished / "students").exists()
+
+
+@pytest.mark.parametrize(
+    "read",
+    ["students/a", "students/a/weights", "results.json", "checkpoints/a", "checkpoints/a/epoch_3"],
+)
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_read_is_never_removed(finished, read, link):
+    """The model that a run begins from, deleted by that run."""
+    before = contents(finished)
+    name = str(finished / read)
+    if link:
+        (finished.parent / "link").symlink_to(finished)
+        name = str(finished.parent / "link" / read)
+    other = identity(data="d1")
+    with pytest.raises(UserError) as error:
+        examine(finished, other, FILES, overwrite=True, reads=["all-MiniLM-L6-v2", name])
+    assert re.fullmatch(
+        rf"--output_dir: found {finished}/\S+, which --overwrite would remove and this command "
+        rf"reads \({re.escape(name)}\), expected another --output_dir",
+        str(error.value),
+    )
+    assert contents(finished) == before
+
+
+def test_what_is_read_next_to_a_run_stays_and_stops_nothing(finished, monkeypatch):
+    """A folder that holds the run's, files in it that no run listed, or no path at all."""
+    monkeypatch.chdir(finished.parent)
+    kept = [str(finished.parent), str(finished / "checkpoints" / "a" / ".." / "thesis.tex")]
+    again = examine(finished, identity(data="d1"), FILES, overwrite=True, reads=[*kept, "weights"])
+    assert again.found == "another"
+    # The same run goes on, whatever it reads: nothing is removed then.
+    reads = [str(finished / "students" / "a")]
+    assert examine(finished, identity(), FILES, overwrite=True, reads=reads).found == "finished"
 
 
 @pytest.mark.parametrize(
