@@ -13,11 +13,10 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest, read_json, write_json, writing
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.config import IMAGE_FEATURES
+from prmkd_jax.data.sources.folder import ENCODED
 from teachers_torch.config import ImageConfig
 
 COLUMN = "image_feature_row"
-ENCODED = "encoded.json"
-"""Which pictures image_features.npy has, and by which encoder."""
 _PARTS = ".parts"
 
 

@@ -18,7 +18,7 @@ import shutil
 import stat
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
@@ -71,7 +71,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing_folder(folder: Path, kept: str | None = None) -> Iterator[Path]:
+def writing_folder(folder: Path, replaced: Collection[str] | None = None) -> Iterator[Path]:
     """Yields an empty temporary folder to fill; it takes the place of `folder`.
 
     An error inside leaves `folder` as it was and no temporary folder. Where the process is
@@ -79,11 +79,12 @@ def writing_folder(folder: Path, kept: str | None = None) -> Iterator[Path]:
 
     Args:
         folder: made, or replaced.
-        kept: subfolder of the old folder that moves into the new one.
+        replaced: names of what the new folder stands for; other entries of the old one move into
+            it. None stands for all.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clean_once(folder.parent)
-    _recover(folder)
+    recover_folder(folder, replaced)
     partial = _partial(folder.with_name(f".{folder.name}"))
     _remove(partial)
     partial.mkdir()
@@ -105,10 +106,8 @@ def writing_folder(folder: Path, kept: str | None = None) -> Iterator[Path]:
             if old.exists():
                 os.rename(old, folder)
             raise
-        if kept is not None and (old / kept).is_dir():
-            os.rename(old / kept, folder / kept)
         flush_folder(folder.parent)
-        _remove(old)
+        _remove_old(old, folder, replaced)
     finally:
         _remove(partial)
 
@@ -332,15 +331,60 @@ def _clean_once(folder: Path) -> None:
         remove_leftovers(folder)
 
 
-def _recover(folder: Path) -> None:
-    """Brings an old folder back whose process was killed amid its replacement, or removes it."""
+def require_apart(sources: Iterable[Path], folder: Path, flag: str) -> None:
+    """Refuses to replace a folder that holds what is read.
+
+    Args:
+        sources: files and folders that are read.
+        folder: to be replaced.
+        flag: how an error names what asked for it.
+
+    Raises:
+        UserError: naming the first that is the folder or lies in it.
+    """
+    place = Path(os.path.realpath(folder))
+    for source in sources:
+        if Path(os.path.realpath(source)).is_relative_to(place):
+            raise UserError(
+                f"{flag}: found {source}, which is read, in {folder}, which --overwrite would "
+                "replace, expected it elsewhere"
+            )
+
+
+def recover_folder(folder: Path, replaced: Collection[str] | None = None) -> None:
+    """Brings an old folder back whose process was killed amid its replacement, or removes it.
+
+    Args:
+        folder: as of `writing_folder`.
+        replaced: as of `writing_folder`.
+    """
     for old in folder.parent.glob(f".{glob.escape(folder.name)}.old-*"):
         pid = old.name.rpartition("-")[2]
         if pid.isdecimal() and not process_runs(int(pid)):
             if os.path.lexists(folder):
-                _remove(old)
+                _remove_old(old, folder, replaced)
             else:
                 os.rename(old, folder)
+
+
+def _remove_old(old: Path, folder: Path, replaced: Collection[str] | None) -> None:
+    """Removes a folder that was replaced; what the new one doesn't stand for moves into it.
+
+    An entry whose name is taken there stays where it is.
+    """
+    if replaced is None or not old.is_dir():
+        _remove(old)
+        return
+    entries = [*old.iterdir()]
+    for entry in entries:
+        if entry.name not in replaced and not os.path.lexists(folder / entry.name):
+            os.rename(entry, folder / entry.name)
+    flush_folder(folder)
+    for entry in entries:
+        if entry.name in replaced:
+            _remove(entry)
+    with contextlib.suppress(OSError):
+        old.rmdir()
 
 
 def _is_written(path: Path, pid: int, machine: str | None) -> bool:

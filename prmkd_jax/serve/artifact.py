@@ -22,7 +22,14 @@ import numpy as np
 
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, read_json, write_json, write_text, writing_folder
+from prmkd_jax.common.files import (
+    file_digest,
+    read_json,
+    require_apart,
+    write_json,
+    write_text,
+    writing_folder,
+)
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve import explain
 from prmkd_jax.serve.card import Explained, Interface, Programs
@@ -50,6 +57,8 @@ def write_artifact(
 ) -> None:
     """Writes the folder and checks what it wrote; an error leaves the old one as it was.
 
+    Of an old artefact only the files that its manifest lists are ever removed.
+
     Args:
         config: which student, where to, which formats.
         say: is told each finished part.
@@ -68,7 +77,7 @@ def write_artifact(
         for line in check_artifact(folder):
             say(line)
         return
-    _require_free(folder, config.overwrite)
+    _require_free(folder, config)
     if config.k > len(exported.item_ids):
         raise UserError(f"--k: found {config.k}, expected at most {len(exported.item_ids)} items")
     program = Program(exported, config.k)
@@ -93,6 +102,7 @@ def write_artifact(
         _write_manifest(partial)
         for line in check_artifact(partial):
             say(line)
+        _require_free(folder, config)  # once more: it took minutes
 
 
 def _require_no_vectors(config: ExportConfig, exported: Exported) -> None:
@@ -118,10 +128,7 @@ def check_artifact(folder: Path) -> list[str]:
     Raises:
         UserError: a file is missing or damaged, or a program's outputs differ.
     """
-    manifest = _read_manifest(folder).get("files")
-    if not isinstance(manifest, dict):
-        raise UserError(f"{folder / MANIFEST}: files: found none, expected names and digests")
-    for name, digest in manifest.items():
+    for name, digest in _listed(folder).items():
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise UserError(f"{folder / name}: damaged: its SHA-256 is not the one in {MANIFEST}")
     formats = _read_json(folder / INTERFACE).get("formats")
@@ -184,15 +191,30 @@ def _is_made(folder: Path, model_digest: str, config: ExportConfig, explained: E
     return asked == {name: interface.get(name) for name in asked}
 
 
-def _require_free(folder: Path, overwrite: bool) -> None:
+def _require_free(folder: Path, config: ExportConfig) -> None:
+    """Refuses to replace anything unasked, and with `--overwrite` all but an artefact's own files.
+
+    Raises:
+        UserError: naming what is there.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / MANIFEST).is_file():
         raise UserError(
             f"--output_dir: found {folder}, no artefact, expected a new or empty folder"
         )
-    if not overwrite:
+    if not config.overwrite:
         raise UserError(f"--output_dir: found {folder}, expected a new folder, or --overwrite")
+    sources = (Path(path) for path in (config.model, config.plain) if path)
+    require_apart(sources, folder, "--output_dir")
+    listed = {MANIFEST, *_listed(folder)}
+    for path in sorted(folder.rglob("*")):
+        is_file = path.is_symlink() or not path.is_dir()
+        if is_file and path.relative_to(folder).as_posix() not in listed:
+            raise UserError(
+                f"--output_dir: found {path}, which {MANIFEST} there doesn't list, expected only "
+                "what export has written (move it, or take another folder)"
+            )
 
 
 def _plain_student(config: ExportConfig, exported: Exported) -> Path | None:
@@ -265,6 +287,18 @@ def _write_manifest(folder: Path) -> None:
     write_sealed_json(folder / MANIFEST, {"format": FORMAT, "files": digests})
 
 
+def _listed(folder: Path) -> Mapping[str, str]:
+    """Name → digest of an artefact's files.
+
+    Raises:
+        UserError: the manifest is missing or damaged, or lists none.
+    """
+    files = _read_manifest(folder).get("files")
+    if not isinstance(files, dict):
+        raise UserError(f"{folder / MANIFEST}: files: found none, expected names and digests")
+    return files
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """The digests.
 
@@ -277,7 +311,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: missing or damaged ({first_line(error)}), expected an artefact (export the "
-            "student again, with --overwrite)"
+            "student again, into another folder)"
         ) from error
 
 

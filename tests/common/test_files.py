@@ -19,6 +19,7 @@ from prmkd_jax.common.files import (
     file_digest,
     open_regular,
     read_json,
+    recover_folder,
     remove_leftovers,
     require_place,
     write_json,
@@ -104,6 +105,42 @@ def test_a_folder_is_replaced_by_the_complete_new_one(tmp_path):
         assert (folder / "old").exists()
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("killed", [None, "before", "between", "after"])
+def test_of_a_replaced_folder_only_what_is_named_goes(tmp_path, ended, killed):
+    """Somebody's files, removed with the old folder, whenever the process is killed."""
+    folder, old = tmp_path / "shop", tmp_path / f".shop.old-{ended}"
+    (folder / "images").mkdir(parents=True)
+    for name in ("table", "report", "thesis.txt", "images/a.png"):
+        (folder / name).write_text("old")
+    if killed is None:
+        with writing_folder(folder, ["table", "report"]) as partial:
+            (partial / "table").write_text("new")
+    else:
+        folder.rename(old)
+        if killed != "before":
+            folder.mkdir()
+            (folder / "table").write_text("new")
+        if killed == "after":
+            (old / "thesis.txt").rename(folder / "thesis.txt")
+        recover_folder(folder, ["table", "report"])
+    expected = {"table": "new", "thesis.txt": "old", "images/a.png": "old"}
+    if killed == "before":
+        expected |= {"table": "old", "report": "old"}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    assert {str(path.relative_to(folder)): path.read_text() for path in files} == expected
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_finds_its_name_taken_stays_where_it_is(tmp_path, ended):
+    old = tmp_path / f".shop.old-{ended}"
+    for folder, text in ((old, "years"), (tmp_path / "shop", "days")):
+        folder.mkdir()
+        (folder / "thesis.txt").write_text(text)
+    recover_folder(tmp_path / "shop", ["table"])
+    assert (old / "thesis.txt").read_text() == "years"
+    assert (tmp_path / "shop/thesis.txt").read_text() == "days"
 
 
 def test_an_error_while_filling_a_folder_keeps_the_old_one(tmp_path):

@@ -1,5 +1,6 @@
 """Artefacts: read by others' libraries alone, with the student's own answers."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -245,6 +246,45 @@ def test_nothing_is_replaced_unasked(models, tmp_path):
     again = settings(models["sasrec"], folder, formats=("vectors",), overwrite=True)
     write_artifact(again, lambda _: None)
     assert (folder / "README.md").read_text().startswith("# SASRec")
+
+
+def test_only_what_an_artefact_lists_is_replaced(models, tmp_path):
+    """Somebody's notes beside the programs, or in a folder of them, deleted by --overwrite."""
+    folder = tmp_path / "artefact"
+    write_artifact(settings(models["fm"], folder, formats=("vectors",)), lambda _: None)
+    again = settings(models["fm"], folder, formats=("vectors",), k=K - 1, overwrite=True)
+    for name in ("thesis.txt", "vectors/thesis.txt"):
+        (folder / name).write_text("years")
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(UserError) as refused:
+            write_artifact(again, lambda _: None)
+        assert str(refused.value) == (
+            f"--output_dir: found {folder / name}, which manifest.json there doesn't list, "
+            "expected only what export has written (move it, or take another folder)"
+        )
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"found .*/late\.txt, which manifest\.json there doesn't"):
+        write_artifact(again, lambda _: (folder / "late.txt").write_text("came meanwhile"))
+    assert (folder / "late.txt").read_text() == "came meanwhile"
+    (folder / "late.txt").unlink()
+    write_artifact(again, lambda _: None)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest\.json: missing or damaged .* another folder\)"):
+        write_artifact(again, lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["model", "plain"])
+def test_a_student_in_the_artefact_is_not_replaced_by_itself(models, tmp_path, name):
+    """The only copy of a student, read and then deleted."""
+    folder = tmp_path / "artefact"
+    config = settings(models["fm"], folder, formats=("vectors",), plain=str(models["fm"]))
+    write_artifact(config, lambda _: None)
+    read = {"model": folder, "plain": folder / "plain"}[name]
+    again = dataclasses.replace(config, overwrite=True, k=K - 1, **{name: str(read)})
+    with pytest.raises(UserError, match=f"--output_dir: found {read}, which is read, in {folder}"):
+        write_artifact(again, lambda _: None)
+    assert check_artifact(folder)
 
 
 def test_the_same_command_again_changes_nothing(models, tmp_path):

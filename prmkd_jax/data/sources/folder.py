@@ -1,32 +1,38 @@
 """The folder of a data set, replaced completely or not at all, whenever the process is killed."""
 
-import glob
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import process_runs, remove_leftovers, writing_folder
-from prmkd_jax.data.canonical import INTERACTIONS
+from prmkd_jax.common.files import recover_folder, remove_leftovers, writing_folder
+from prmkd_jax.data.canonical import IMAGE_TEXT_FEATURES, INTERACTIONS, ITEMS
+from prmkd_jax.data.config import IMAGE_FEATURES
+from prmkd_jax.data.prepared import PREPARED
 
 PICTURES = "images"
 """Folder of the pictures that were fetched."""
+ENCODED = "encoded.json"
+"""Which pictures image_features.npy has, and by which encoder; it says who wrote it."""
+# What a data set made anew stands for. Pictures are named by their addresses, so those that were
+# fetched are as good in it, and what else is there is the user's.
+_REPLACED = (INTERACTIONS, ITEMS, PREPARED, IMAGE_FEATURES, ENCODED)
 
 
 @contextmanager
 def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     """A folder to write in, which becomes `target` at the end, and nothing on an error.
 
+    Of an old data set only the files that it replaces are removed; other entries stay in `target`.
+
     Raises:
         UserError: the target is there, and is not to be replaced.
     """
     recover(target)
     refuse_existing(target, overwrite)
-    # Pictures are named by their addresses, so those of the old data set are as good here.
-    with writing_folder(target, kept=PICTURES) as folder:
+    with writing_folder(target, _REPLACED) as folder:
         yield folder
         refuse_existing(target, overwrite)
 
@@ -45,15 +51,7 @@ def writes(target: Path) -> Iterator[None]:
 def recover(target: Path) -> None:
     """Tidies up after calls that were killed: half a data set goes, an old one comes back."""
     remove_leftovers(target.parent)
-    for old in target.parent.glob(f".{glob.escape(target.name)}.old-*"):
-        pid = old.name.rpartition("-")[2]
-        if not pid.isdecimal() or process_runs(int(pid)):
-            continue
-        if not os.path.lexists(target):
-            os.rename(old, target)
-        elif (old / PICTURES).is_dir() and not (target / PICTURES).exists():
-            os.rename(old / PICTURES, target / PICTURES)
-        shutil.rmtree(old, ignore_errors=True)
+    recover_folder(target, _REPLACED)
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
@@ -69,6 +67,36 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     if os.path.lexists(target) and not is_data_set(target):
         raise UserError(
             f"--name={target.name}: found {target}, which is no data set, expected a new name"
+        )
+
+
+def refuse_lost_features(target: Path, encode: bool) -> None:
+    """Refuses to replace a data set whose vectors of pictures nobody would make again.
+
+    Their rows are named by items.parquet, so they are worth nothing next to another one.
+
+    Args:
+        target: the data set.
+        encode: whether its pictures will be encoded.
+
+    Raises:
+        UserError: naming the file.
+    """
+    features, texts = target / IMAGE_FEATURES, target / IMAGE_TEXT_FEATURES
+    if os.path.lexists(texts):
+        raise UserError(
+            f"{texts}: found it, which would match no longer, expected none with --overwrite (move "
+            "it)"
+        )
+    if os.path.lexists(features) and not (target / ENCODED).is_file():
+        raise UserError(
+            f"{features}: found it without {ENCODED}, so --encode_images has not written it, "
+            "expected none with --overwrite (move it)"
+        )
+    if os.path.lexists(features) and not encode:
+        raise UserError(
+            f"{features}: found it, which --overwrite would remove, expected --encode_images to "
+            "make it again (or move it)"
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, read_json, write_json
+from prmkd_jax.common.files import file_digest, read_json, require_apart, write_json
 from prmkd_jax.data.dataset import TEXT_FIELDS
 from prmkd_jax.data.prepared import file_digests
 from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
@@ -20,7 +20,15 @@ from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress, fetch
 from prmkd_jax.data.sources.files import MissingSource, expanded
 from prmkd_jax.data.sources.finished import REPORT, describe_files, require_same
-from prmkd_jax.data.sources.folder import is_data_set, new_folder, recover, refuse_existing, writes
+from prmkd_jax.data.sources.folder import (
+    PICTURES,
+    is_data_set,
+    new_folder,
+    recover,
+    refuse_existing,
+    refuse_lost_features,
+    writes,
+)
 from prmkd_jax.data.sources.lcrec import open_lcrec
 from prmkd_jax.data.sources.log import Incomplete, collect
 from prmkd_jax.data.sources.recbole_atomic import open_recbole
@@ -87,7 +95,8 @@ def prepare(
 
     Raises:
         UserError: anything is wrong with the files or the flags, another call writes this data
-            set, or, with `--strict`, a warning stands in the data sheet. Nothing is written then.
+            set, something would be lost that it doesn't replace, or, with `--strict`, a warning
+            stands in the data sheet. Nothing is written then.
     """
     config.require()
     target = expanded(config.data_dir) / config.name
@@ -95,6 +104,7 @@ def prepare(
     if not config.overwrite and is_data_set(target):
         return _found(target, config)
     refuse_existing(target, config.overwrite)
+    refuse_lost_features(target, config.encode_images)
     with writes(target):
         return _made(target, config, progress, say)
 
@@ -108,6 +118,9 @@ def _made(
     clock = Clock(config.time_unit)
     source = open_source(config, clock)
     ties = tie_rule(config, source)
+    require_apart(source.files, target, f"--name={config.name}")
+    if (target / PICTURES).is_dir() and not config.download_images:
+        say(f"{target / PICTURES} stays; --download_images names its pictures in the new items")
     with new_folder(target, config.overwrite) as folder:
         has_catalogue = source.items is not None
         if source.items is not None:

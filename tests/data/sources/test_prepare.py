@@ -307,6 +307,89 @@ def test_of_two_calls_for_one_data_set_the_second_is_refused(tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "data").iterdir()) == ["d", "other"]
 
 
+def test_what_prepare_did_not_write_stays_in_the_folder(tmp_path):
+    """Somebody's notes, raw files and arrays, deleted with the old data set."""
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    folder = tmp_path / "data/d"
+    mine = {"thesis.txt": b"years", "orders.csv": b"raw", "vectors.npy": b"array"}
+    for name, content in mine.items():
+        (folder / name).write_bytes(content)
+    (folder / "images").mkdir()
+    (folder / "images/a.jpg").write_bytes(b"picture")
+    (folder / "images.json").write_text("{}")
+    write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
+    said = []
+    prepare(config(tmp_path, interactions=(path,), overwrite=True), say=said.append)
+    after = bytes_of(folder)
+    assert {name: after.pop(name) for name in mine} == mine
+    names = {"interactions.parquet", "items.parquet", "prepared.json", "images.json"}
+    assert set(after) == names
+    assert pl.read_parquet(folder / "items.parquet")["item_id"].to_list() == ["y"]
+    assert (folder / "images/a.jpg").read_bytes() == b"picture"
+    assert f"{folder / 'images'} stays; --download_images names its pictures" in said[0]
+    assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_raw_file_in_the_data_set_is_never_replaced(tmp_path, link):
+    """The only copy of the orders, read and then deleted."""
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    folder = tmp_path / "data/d"
+    orders = Path(path).rename(folder / "orders.csv")
+    if link:
+        (tmp_path / "link").symlink_to(folder)
+        orders = tmp_path / "link/orders.csv"
+    for raw in (orders, orders.with_name("interactions.parquet")):
+        before = bytes_of(folder)
+        with pytest.raises(UserError) as refused:
+            prepare(config(tmp_path, interactions=(str(raw),), overwrite=True))
+        assert str(refused.value) == (
+            f"--name=d: found {raw}, which is read, in {folder}, which --overwrite would replace, "
+            "expected it elsewhere"
+        )
+        assert bytes_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("files", "encode", "message"),
+    [
+        (
+            ("image_features.npy", "encoded.json"),
+            False,
+            "image_features.npy: found it, which --overwrite would remove, expected "
+            "--encode_images to make it again (or move it)",
+        ),
+        (
+            ("image_features.npy",),
+            True,
+            "image_features.npy: found it without encoded.json, so --encode_images has not written "
+            "it, expected none with --overwrite (move it)",
+        ),
+        (
+            ("image_features.npy", "encoded.json", "clip_text_features.npy"),
+            True,
+            "clip_text_features.npy: found it, which would match no longer, expected none with "
+            "--overwrite (move it)",
+        ),
+    ],
+)
+def test_vectors_of_pictures_are_not_lost_without_a_word(tmp_path, files, encode, message):
+    """Hours of encoding, deleted by a command that doesn't make them again."""
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    folder = tmp_path / "data/d"
+    for name in files:
+        (folder / name).write_bytes(b"hours")
+    before = bytes_of(folder)
+    again = config(tmp_path, interactions=(path,), overwrite=True, encode_images=encode)
+    with pytest.raises(UserError) as refused:
+        prepare(again)
+    assert str(refused.value) == f"{folder}/{message}"
+    assert bytes_of(folder) == before
+
+
 def test_what_is_no_data_set_is_never_replaced(tmp_path):
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     (tmp_path / "data/d").mkdir(parents=True)
