@@ -403,3 +403,22 @@ class Kind(Protocol, Generic[T]):
     def module(self, teacher: T) -> "nn.Module | None":
         """The module whose state dict is saved and loaded; None if there is nothing to save."""
         ...
+
+
+@runtime_checkable
+class _TellsScores(Protocol):
+    """A kind that knows before it builds what its teacher gives; the method is optional."""
+
+    def gives_scores(self, settings: TeacherSettings) -> bool:
+        """Whether its teacher is a `Scorer`."""
+        ...
+
+
+def will_give_scores(kind: Kind[Any], settings: TeacherSettings) -> bool:
+    """Whether a kind says that its teacher will be a `Scorer`; False where it says nothing.
+
+    Raises:
+        UserError: what decides it is missing or wrong.
+    """
+    tells = callable(getattr(kind, "gives_scores", None))
+    return tells and cast(_TellsScores, kind).gives_scores(settings)

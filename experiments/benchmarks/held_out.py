@@ -22,6 +22,7 @@ from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.starts import check_item_start, item_start
 from experiments.stages.students import (
     Place,
+    check_loss,
     logger,
     make_bank,
     run_name,
@@ -167,7 +168,9 @@ def run(call: Call) -> None:
     }  # fmt: skip
     files = [RESULT, LOG]
     for student in plan:
-        student_start(settings, student.task, student_facts(student.task, settings))
+        facts = student_facts(student.task, settings)
+        check_loss(student.task, facts, measuring.settings_of(student), rank_test=False)
+        student_start(settings, student.task, facts)
         check_item_start(measuring.settings_of(student), student.task)
         if student.vectors is None:
             teachers = teacher_identities(student.task, settings)

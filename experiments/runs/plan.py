@@ -13,7 +13,7 @@ from experiments.stages.exports import student_start
 from experiments.stages.identity import digest, run_identity
 from experiments.stages.metrics_log import check_log_to
 from experiments.stages.starts import check_item_start
-from experiments.stages.students import Place, plain_run, student_facts
+from experiments.stages.students import Place, check_loss, plain_run, student_facts
 from experiments.stages.teachers import check_teachers, teacher_identities
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
@@ -98,6 +98,7 @@ def _plan(
         )
     task = task_of(settings)
     facts = student_facts(task, settings)
+    check_loss(task, facts, settings, rank_test=rank_test)
     if asked_mesh() is not None or asked() is not None:
         run = plain_run(task, facts, settings, settings.run.seeds[0], Path())
         # Before teachers are tuned for hours, a mesh that can't be.

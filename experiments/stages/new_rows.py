@@ -8,13 +8,13 @@ from jaxtyping import Float
 
 from bridge.teacher_vectors import Vectors
 from experiments.cli.settings import Settings
-from experiments.stages.teachers import ReadyTeacher
+from experiments.stages.teachers import ReadyTeacher, may_give_vectors
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.new_items import text_vectors
-from teachers_torch.items.inputs import text_inputs
-from teachers_torch.items.text import item_sentences, vector_width
+from teachers_torch.items.inputs import text_inputs, texts_width
+from teachers_torch.items.text import item_sentences
 
 
 def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:
@@ -26,10 +26,13 @@ def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:
         settings: of the run.
 
     Raises:
-        UserError: there are no teachers, no texts, or no encoder of them.
+        UserError: there are no teachers or none with vectors, no texts, or their encoder or file
+            is missing or wrong.
     """
     if source == "teachers" and not settings.run.teachers:
         raise UserError("--rows_from: found teachers, but --teachers= names none, expected some")
+    if source == "teachers" and not may_give_vectors(settings):
+        raise _no_vectors()
     if source == "words" and not any(dataset.catalogue.texts.get("title", ())):
         raise UserError(
             f"--rows_from: found words, but data set {dataset.name} has no titles, expected "
@@ -43,8 +46,7 @@ def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:
                 f"--rows_from: found texts, but data set {dataset.name} has none, expected "
                 "teachers or mean"
             )
-        if not config.text_features:
-            vector_width(sentences, config, Cache(Path(settings.run.cache_dir)))
+        texts_width(dataset, config, Cache(Path(settings.run.cache_dir)))
 
 
 def item_vectors(
@@ -74,8 +76,12 @@ def item_vectors(
     sources = [teacher.source for teacher in teachers]
     tables = [_evened(source.items) for source in sources if isinstance(source, Vectors)]
     if not tables:
-        raise UserError("--rows_from: found teachers, all without vectors, expected one with some")
+        raise _no_vectors()
     return np.hstack(tables)
+
+
+def _no_vectors() -> UserError:
+    return UserError("--rows_from: found teachers, all without vectors, expected one with some")
 
 
 def _evened(items: np.ndarray) -> Float[np.ndarray, "V d"]:

@@ -11,14 +11,17 @@ from experiments.cli.console import Reporter
 from experiments.cli.settings import Settings
 from experiments.stages.progress import TeacherProgress
 from experiments.stages.students import teaching
-from experiments.stages.teachers import ReadyTeacher
+from experiments.stages.teachers import ReadyTeacher, may_give_vectors
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from prmkd_jax.students.config import ItemInit, parse_item_init
-from prmkd_jax.students.starts import ItemStart, side_by_side
+from prmkd_jax.students.starts import ItemStart, no_directions, side_by_side
+from teachers_torch.config import TextConfig
 from teachers_torch.items.inputs import text_inputs
 from teachers_torch.items.text import item_sentences
+from teachers_torch.items.text_files import read_text_features
 from teachers_torch.sequence.item_inputs import TEXTS
 
 
@@ -26,8 +29,11 @@ def check_item_start(settings: Settings, task: Task) -> None:
     """Finds what would stop `--item_init` later; an encoder of no cached vectors is loaded.
 
     Raises:
-        UserError: the data set has no texts, or their encoder or file is missing or wrong.
+        UserError: the data set has no texts or all the same, their encoder or file is missing or
+            wrong, or no teacher gives vectors of items.
     """
+    if _asked(settings).source == "teachers" and not may_give_vectors(settings):
+        raise _no_vectors(settings)
     if _asked(settings).source != "text":
         return
     dataset = task.dataset
@@ -36,7 +42,20 @@ def check_item_start(settings: Settings, task: Task) -> None:
             f"--item_init: found {settings.student.item_init!r}, but data set {dataset.name} has "
             "no texts, expected random"
         )
+    _require_different(settings.teachers.text, dataset)
     TEXTS.widths(dataset, settings.teachers, None, Cache(Path(settings.run.cache_dir)))
+
+
+def _require_different(config: TextConfig, dataset: Dataset) -> None:
+    """Refuses texts that are all the same, or a file of such vectors."""
+    if config.text_features:
+        vectors = read_text_features(config, dataset)
+        if (vectors == vectors[0]).all():
+            raise no_directions(len(vectors))
+        return
+    texts = [text for text in item_sentences(dataset.catalogue) if text.strip()]
+    if len(set(texts)) == 1:
+        raise no_directions(len(texts))
 
 
 def has_texts(settings: Settings, task: Task) -> bool:
@@ -82,10 +101,14 @@ def require_item_vectors(settings: Settings, teachers: Sequence[ReadyTeacher]) -
     """
     sources = [teacher.source for teacher in teachers]
     if _asked(settings).source == "teachers" and not _item_vectors(sources):
-        raise UserError(
-            f"--item_init: found {settings.student.item_init!r}, but no teacher of this run "
-            "gives vectors of items, expected random or text"
-        )
+        raise _no_vectors(settings)
+
+
+def _no_vectors(settings: Settings) -> UserError:
+    return UserError(
+        f"--item_init: found {settings.student.item_init!r}, but no teacher of this run "
+        "gives vectors of items, expected random or text"
+    )
 
 
 def _item_vectors(sources: Sequence[Source]) -> list[np.ndarray]:

@@ -26,8 +26,9 @@ from prmkd_jax.students.starts import ItemStart
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.closed import teachers_best
 from prmkd_jax.train.loop import fit
+from prmkd_jax.train.objective import loss_of
 from prmkd_jax.train.processes import the_first_says, writes
-from prmkd_jax.train.refit import Refitted, refit
+from prmkd_jax.train.refit import Refitted, refit, refit_run
 from prmkd_jax.train.rows import check_lazy
 from prmkd_jax.train.run import Fitted, Params, Run
 from prmkd_jax.train.stored import MOST_BFLOAT16, stored_dtype
@@ -134,6 +135,19 @@ def student_facts(task: Task, settings: Settings) -> Facts:
     check_lazy(student, settings.train, settings.distill if settings.run.teachers else None)
     longest = window(student, settings.data.max_seq_len)
     return make_facts(task, longest, second_domain(settings, task.dataset))
+
+
+def check_loss(task: Task, facts: Facts, settings: Settings, *, rank_test: bool = True) -> None:
+    """Finds what in the data would stop `--loss` later, in training or in its refit.
+
+    Raises:
+        UserError: a user leaves no item to be drawn as the negative.
+    """
+    seed = settings.run.seeds[0]
+    run = plain_run(task, facts, settings, seed, Path(run_name(settings, seed)))
+    again = settings.train.refit and rank_test
+    for each in (run, refit_run(run, 0)) if again else (run,):
+        loss_of(each.student).prepare(each.task, each.facts)
 
 
 def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: Path) -> Run:

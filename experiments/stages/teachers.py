@@ -37,6 +37,7 @@ from teachers_torch.teacher import (
     Teacher,
     TeacherCard,
     gives_scores,
+    will_give_scores,
 )
 from teachers_torch.tuning import tune, tuning_state
 
@@ -215,6 +216,16 @@ class _Making(NamedTuple):
         cache, teachers = Cache(self.cache.root.absolute()), self.settings.teachers
         folder = vectors_folder(cache, self.found)
         return functools.partial(stored_teacher, self.found, folder, self.task, teachers, cache)
+
+
+def may_give_vectors(settings: Settings) -> bool:
+    """Whether a teacher of the run gives vectors, as far as it is known before it is made.
+
+    Raises:
+        UserError: the files of a teacher are missing or wrong.
+    """
+    kinds = [kind(name) for name in settings.run.teachers]
+    return not all(will_give_scores(each, settings.teachers) for each in kinds)
 
 
 def _tuned(making: _Making) -> tuple[AnyTeacher, TeacherCard, TeacherProgress]:

@@ -55,11 +55,16 @@ def principal_components(
     spread = projected.std()
     # Equal vectors differ by rounding alone.
     if spread <= 1e-7 * np.abs(vectors).max(initial=0.0):
-        raise UserError(
-            f"--item_init: found the same vector for all {len(vectors)} items, expected vectors "
-            "that tell items apart, or random"
-        )
+        raise no_directions(len(vectors))
     return (projected * (deviation / spread)).astype(np.float32)
+
+
+def no_directions(num_items: int) -> UserError:
+    """The mistake of vectors that are all the same."""
+    return UserError(
+        f"--item_init: found the same vector for all {num_items} items, expected vectors that tell "
+        "items apart, or random"
+    )
 
 
 def side_by_side(several: Sequence[Float[np.ndarray, "V _"]]) -> Float64[np.ndarray, "V E"]:

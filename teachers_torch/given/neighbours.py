@@ -224,6 +224,10 @@ class NeighboursKind(Untuned):
     label = "Neighbours (untrained)"
     reads = (TextConfig,)
 
+    def gives_scores(self, settings: TeacherSettings) -> bool:
+        """It has no vectors."""
+        return True
+
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
         """Looks whether the texts can be encoded."""
         if _reads_texts(task, settings):

@@ -259,7 +259,7 @@ class OwnKind(Untuned):
         label = getattr(self.model_class, "label", "")
         if not isinstance(label, str):
             raise _wrong(self.name, self.origin, f"label is {_shown(label)}, expected text")
-        if self._scores():
+        if self.gives_scores(settings):
             return
         missing = [name for name in VECTORS if not callable(getattr(self.model_class, name, None))]
         if missing:
@@ -268,7 +268,8 @@ class OwnKind(Untuned):
                 f"{' and '.join(VECTORS)}, or {SCORES}"
             )
 
-    def _scores(self) -> bool:
+    def gives_scores(self, settings: TeacherSettings) -> bool:
+        """Whether the class has the method that scores."""
         return callable(getattr(self.model_class, SCORES, None))
 
     def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
@@ -277,7 +278,7 @@ class OwnKind(Untuned):
 
     def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> AnyTeacher:
         """Makes the user's object."""
-        wrapper = OwnScorer if self._scores() else OwnTeacher
+        wrapper = OwnScorer if self.gives_scores(settings) else OwnTeacher
         return wrapper(self.name, self.origin, self.model_class, task.dataset)
 
 

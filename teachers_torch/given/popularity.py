@@ -65,6 +65,10 @@ class PopularityKind(Untuned):
     name = "popularity"
     label = "Popularity (untrained)"
 
+    def gives_scores(self, settings: TeacherSettings) -> bool:
+        """It has no vectors."""
+        return True
+
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:
         """Nothing can be missing."""
 

@@ -196,6 +196,10 @@ class PrecomputedKind(Untuned):
         if isinstance(given, PrecomputedTeacher):
             given.require_half()
 
+    def gives_scores(self, settings: TeacherSettings) -> bool:
+        """Whether the folder holds ranked lists."""
+        return has_lists(settings.get(PrecomputedConfig))
+
     def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """Content of the files, wherever they are, and how a product becomes a logit."""
         config = settings.get(PrecomputedConfig)

@@ -213,6 +213,14 @@ def test_the_students_shape_is_yesterdays_unless_a_flag_says_otherwise(yesterday
         (["--max_seq_len=7"], "--max_seq_len: found 7, expected 8 as the student in"),
         (["--init=student=x"], "--init: found student, expected none"),
         (["--rows_from=teachers"], "--rows_from: found teachers, but --teachers= names none"),
+        (
+            ["--rows_from=teachers", "--teachers=popularity,neighbours"],
+            "--rows_from: found teachers, all without vectors, expected one with some",
+        ),
+        (
+            ["--rows_from=texts", "--text_features=nowhere/x.feat1CLS"],
+            "nowhere/x.item2index: found no readable file, expected the items' rows",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(yesterday, tmp_path, flags, message):

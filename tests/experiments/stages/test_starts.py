@@ -131,6 +131,42 @@ def test_data_without_texts_are_refused_before_anything_is_trained(tmp_path):
         check_runs([dataclasses.replace(plan, task=Task(bare, plan.task.split))])
 
 
+@pytest.mark.parametrize("unknown", [0, 1])
+def test_equal_texts_are_refused_before_anything_is_trained(tmp_path, unknown):
+    """The same, where the texts are there but tell no items apart."""
+    (plan,) = plan_runs([configs(tmp_path, "--item_init=text")])
+    texts = dict.fromkeys(plan.task.dataset.catalogue.texts, ("",) * 30)
+    texts["title"] = ("",) * unknown + ("a title",) * (30 - unknown)
+    catalogue = dataclasses.replace(plan.task.dataset.catalogue, texts=texts)
+    equal = dataclasses.replace(plan.task.dataset, catalogue=catalogue)
+    message = f"--item_init: found the same vector for all {30 - unknown} items, expected vectors"
+    with pytest.raises(UserError, match=message):
+        check_runs([dataclasses.replace(plan, task=Task(equal, plan.task.split))])
+
+
+def test_a_file_of_equal_vectors_is_refused_before_anything_is_trained(tmp_path):
+    """The same for vectors that were computed elsewhere."""
+    flags = ("--item_init=text", f"--text_features={tmp_path / 'a.feat1CLS'}")
+    rows = np.ones((30, 768), "<f4")
+    (bare,) = plan_runs([configs(tmp_path)])
+    numbering = [f"{item}\t{row}\n" for row, item in enumerate(bare.task.dataset.item_ids)]
+    (tmp_path / "a.item2index").write_text("".join(numbering))
+    rows.tofile(tmp_path / "a.feat1CLS")
+    with pytest.raises(UserError, match="--item_init: found the same vector for all 30 items"):
+        check_runs(plan_runs([configs(tmp_path, *flags)]))
+    rows[3] = 2
+    rows.tofile(tmp_path / "a.feat1CLS")
+    check_runs(plan_runs([configs(tmp_path, *flags)]))
+
+
+def test_teachers_without_vectors_are_told_before_they_are_tuned(tmp_path):
+    """Hours of teachers whose vectors the student was to begin from, and that have none."""
+    teachers = "--teachers=popularity,neighbours"
+    plans = plan_runs([configs(tmp_path, "--item_init=teachers", teachers)])
+    with pytest.raises(UserError, match="--item_init: found 'teachers', but no teacher of this"):
+        check_runs(plans)
+
+
 def test_a_run_is_told_apart_by_its_start_and_by_the_encoder(tmp_path):
     """Another encoder's finished run read back for this one's."""
 
