@@ -205,6 +205,7 @@ def write_recformer(folder):
         model.weight.copy_(torch.arange(6.0).reshape(2, 3))
         model.bias.zero_()
     sizes = {field.name: 2 for field in dataclasses.fields(Architecture)}
+    sizes |= {"pad_token_id": 1, "layer_norm_eps": 1e-5}
     model.architecture = Architecture(**sizes)
     official.save_start(model, _NoTokenizer(), {"seed": 1}, folder)
 
@@ -313,12 +314,12 @@ def read_artifact(folder):
 def write_views(folder):
     folder.mkdir()
     rng = np.random.default_rng(0)
-    items, weights = rng.normal(size=(7, 3)).astype(np.float16), rng.normal(size=(4, 3))
+    items, weights = rng.normal(size=(7, 3)).astype(np.float16), rng.normal(size=(7, 3))
     write_explanation(folder, [TeacherView("t", "Teacher", items, weights.astype("f4"), 0.75)])
 
 
 def read_views(folder):
-    found = read_explanation(folder)
+    found = read_explanation(folder, 7)
     assert found is not None
     (view,) = found.teachers
     return view.name, view.label, view.fidelity, values([view.items, view.weights])
