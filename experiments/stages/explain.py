@@ -70,7 +70,7 @@ def _dataset(config: ExportConfig, card: Card) -> Dataset:
         dataset = synthetic_dataset(data)
     else:
         dataset = read_dataset(Path(data.data_dir), name, candidates=data.candidates)
-    if dataset.fingerprint != card["dataset"]["fingerprint"]:
+    if dataset.fingerprint != card["dataset"].get("fingerprint"):
         raise UserError(
             f"--dataset: found {name} with fingerprint {dataset.fingerprint}, expected "
             f"{card['dataset']['fingerprint']}, the data that the student was trained on"

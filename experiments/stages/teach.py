@@ -72,7 +72,7 @@ def _task(config: TeachConfig, cards: Mapping[Path, Card]) -> Task:
     task = task_of(data)
     for folder, card in cards.items():
         for what, one, expected in (
-            ("data with fingerprint", card["dataset"]["fingerprint"], task.dataset.fingerprint),
+            ("data with fingerprint", card["dataset"].get("fingerprint"), task.dataset.fingerprint),
             ("split", card["record"]["split"].get("digest"), task.split_digest),
         ):
             if one != expected:

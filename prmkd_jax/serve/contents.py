@@ -57,13 +57,14 @@ def _is_count(value: object) -> bool:
 
 
 def _is_teacher(value: Any) -> bool:
-    return _has(value, label=_is_text, parameters=_is_count) and all(
+    numbers = _has(value, label=_is_text) and _is_count(value.get("parameters", 0))
+    return numbers and all(
         value.get(part) is None or _is_metrics(value[part]) for part in ("validation", "test")
     )
 
 
 def _or_null(right: Callable[[Any], bool], wanted: str) -> Check:
-    return (lambda value: value is None or right(value)), f"{wanted} or null"
+    return (lambda value: value is None or right(value)), wanted
 
 
 _METRICS = _or_null(_is_metrics, "an object of numbers")
@@ -76,12 +77,12 @@ _CARD: dict[str, Check] = {
     "class": _OBJECT,
     "dataset": _OBJECT,
     "dataset.name": _TEXT,
-    "dataset.fingerprint": _TEXT,
+    "dataset.fingerprint": _or_null(_is_text, "text"),
     "facts": _OBJECT,
     "facts.users": _is_whole(0),
     "facts.items": _is_whole(1),
     "facts.window": _is_whole(1),
-    "facts.second_items": _or_null(_is_count, "a whole number"),
+    "facts.second_items": _or_null(_is_count, "a whole number or null"),
     "fields": _OBJECT,
     "record": _OBJECT,
     "record.seed": _or_null(_is_count, "a whole number"),
@@ -106,7 +107,7 @@ _CARD: dict[str, Check] = {
     ),
     "record.teachers": _or_null(
         lambda value: isinstance(value, dict) and all(map(_is_teacher, value.values())),
-        "an object of objects, each with its label, parameters and metrics",
+        "an object of objects, each with its label",
     ),
     "record.teacher_weights": _METRICS,
     "record.teacher_keys": _or_null(

@@ -42,7 +42,7 @@ def model_card(card: Card, interface: Interface) -> str:
     table = [
         "| what | |",
         "|---|---|",
-        f"| data | {data['name']}, fingerprint {data['fingerprint']} |",
+        f"| data | {data['name']}, fingerprint {data.get('fingerprint') or 'not known'} |",
         f"| items | {facts['items']} |",
         f"| users | {users} |",
         f"| history read | {'all of it' if window is None else f'newest {window} items'} |",
@@ -128,8 +128,8 @@ def _taught(record: CardRecord) -> list[str]:
         return []
     lines = [
         f"- {teacher['label']}: weight {weights.get(name, 0):.3f}, started from "
-        f"{teacher.get('start', 'not known')}, {teacher['parameters']} parameters. It is not "
-        "needed to serve."
+        f"{teacher.get('start', 'not known')}, {teacher.get('parameters', 'unknown')} parameters. "
+        "It is not needed to serve."
         for name, teacher in teachers.items()
     ]
     return ["## Teachers", "\n".join(lines)]

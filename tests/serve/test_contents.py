@@ -114,15 +114,16 @@ FORGED = {
         "lightgcn", {"served": {"users": np.zeros((WORLD.num_users, 5), np.float32)}},
         f"users: found float32 of shape ({WORLD.num_users}, 5), expected ",
     ),
-    "no fingerprint": (
-        "sasrec", {"dataset.fingerprint": REMOVED}, "dataset.fingerprint: found None, expected text"
+    "a number for a fingerprint": (
+        "sasrec", {"dataset.fingerprint": 7}, "dataset.fingerprint: found 7, expected text"
     ),
     "metrics as text": (
         "sasrec", {"record": {"validation": {"NDCG@10": "x"}}}, "record.validation: found {'NDCG@10"
     ),
     "half a split": ("sasrec", {"record": {"split": {"name": "a"}}}, "record.split: found {"),
     "half a teacher": (
-        "sasrec", {"record": {"teachers": {"a": {"label": "A"}}}}, "record.teachers: found {'a': {'"
+        "sasrec", {"record": {"teachers": {"a": {"label": "A", "parameters": "x"}}}},
+        "record.teachers: found {'a': {'",
     ),
     "thousands of layers": ("fm", {"config.mlp_sizes": [1] * 4000}, "found 4000, expected at"),
     "whole numbers": (
