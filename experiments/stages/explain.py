@@ -70,10 +70,11 @@ def _dataset(config: ExportConfig, card: Card) -> Dataset:
         dataset = synthetic_dataset(data)
     else:
         dataset = read_dataset(Path(data.data_dir), name, candidates=data.candidates)
-    if dataset.fingerprint != card["dataset"].get("fingerprint"):
+    trained_on = card["dataset"].get("fingerprint")
+    if dataset.fingerprint != trained_on:
         raise UserError(
             f"--dataset: found {name} with fingerprint {dataset.fingerprint}, expected "
-            f"{card['dataset']['fingerprint']}, the data that the student was trained on"
+            f"{trained_on}, the data that the student was trained on"
         )
     return dataset
 

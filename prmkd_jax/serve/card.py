@@ -14,7 +14,7 @@ class CardData(TypedDict):
     """The data set that the student was trained on."""
 
     name: str
-    fingerprint: str
+    fingerprint: NotRequired[str]
 
 
 class CardFacts(TypedDict):
