@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int
 from bridge.dlpack import to_jax
 from bridge.score_sources import ScoreSource, checked_scores
 from prmkd_jax.distill.teacher_scores import TeacherScores
-from teachers_torch.teacher import check_scale
+from teachers_torch.scale import check_scale
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from prmkd_jax.common.files import file_digest, writing
 from prmkd_jax.common.parts import Parts
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.ranked_lists import RankedLists, SparseRows
-from teachers_torch.teacher import check_scale
+from teachers_torch.scale import check_scale
 
 _MANIFEST = "manifest.json"
 _VECTORS = ("instances.npy", "items.npy")

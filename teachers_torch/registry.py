@@ -4,7 +4,7 @@ Importing it loads no torch; `kind` does, for the teacher that is asked for.
 """
 
 import importlib
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.plugins import own_names
@@ -68,3 +68,22 @@ def identity(name: str, task: Task, settings: TeacherSettings, seed: int) -> Ide
         "seed": seed if found.seeded else None,
     }
     return Identity(name, content, seed)
+
+
+@runtime_checkable
+class _TellsScores(Protocol):
+    """A kind that knows before it builds what its teacher gives; the method is optional."""
+
+    def gives_scores(self, settings: TeacherSettings) -> bool:
+        """Whether its teacher is a `Scorer`."""
+        ...
+
+
+def will_give_scores(kind: Kind[Any], settings: TeacherSettings) -> bool:
+    """Whether a kind says that its teacher will be a `Scorer`; False where it says nothing.
+
+    Raises:
+        UserError: what decides it is missing or wrong.
+    """
+    tells = callable(getattr(kind, "gives_scores", None))
+    return tells and cast(_TellsScores, kind).gives_scores(settings)

@@ -19,9 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
-from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest
-from prmkd_jax.common.options import LARGEST, SMALLEST
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.settings import TeacherSettings
@@ -157,26 +155,6 @@ class Scorer(Protocol):
 
 
 AnyTeacher = Teacher | Scorer
-
-
-def check_scale(scale: float, told: str, shown: str = "") -> float:
-    """The factor from a dot product to a training logit, which is asked for above 0.
-
-    So that the dot product alone ranks as the logit does, wherever only the order counts.
-
-    Args:
-        scale: the factor; nan stands for what is no number.
-        told: what an error calls it.
-        shown: how an error shows it, where not as a number.
-
-    Raises:
-        UserError: it isn't above 0, or float32 can't hold it.
-    """
-    if not SMALLEST <= scale <= LARGEST:
-        raise UserError(
-            f"{told} is {shown or scale}, expected a finite number above 0, that float32 can hold"
-        )
-    return scale
 
 
 def gives_scores(teacher: AnyTeacher) -> TypeGuard[Scorer]:
@@ -403,22 +381,3 @@ class Kind(Protocol, Generic[T]):
     def module(self, teacher: T) -> "nn.Module | None":
         """The module whose state dict is saved and loaded; None if there is nothing to save."""
         ...
-
-
-@runtime_checkable
-class _TellsScores(Protocol):
-    """A kind that knows before it builds what its teacher gives; the method is optional."""
-
-    def gives_scores(self, settings: TeacherSettings) -> bool:
-        """Whether its teacher is a `Scorer`."""
-        ...
-
-
-def will_give_scores(kind: Kind[Any], settings: TeacherSettings) -> bool:
-    """Whether a kind says that its teacher will be a `Scorer`; False where it says nothing.
-
-    Raises:
-        UserError: what decides it is missing or wrong.
-    """
-    tells = callable(getattr(kind, "gives_scores", None))
-    return tells and cast(_TellsScores, kind).gives_scores(settings)

@@ -14,6 +14,7 @@ from prmkd_jax.data.splits import require_parts
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
 from teachers_torch.registry import kind
+from teachers_torch.scale import check_scale
 from teachers_torch.settings import TeacherSettings
 from teachers_torch.states import seeded
 from teachers_torch.teacher import (
@@ -23,7 +24,6 @@ from teachers_torch.teacher import (
     Teacher,
     TeacherCard,
     Tuning,
-    check_scale,
     frozen,
     gives_scores,
 )

@@ -24,7 +24,8 @@ from experiments.cli.command import Call
 from experiments.cli.options import LoadConfig
 from experiments.stages.environment import describe_environment
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import require_place, write_json
+from prmkd_jax.common.files import write_json
+from prmkd_jax.common.places import require_place
 
 # Hostile requests are up to 1 MiB each: they come at a rate that one core can send.
 _MIXED_RATE = 100.0

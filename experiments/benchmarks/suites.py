@@ -23,7 +23,7 @@ from experiments.cli.command import Call
 from experiments.cli.flags import as_flagfile
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS, Settings
-from prmkd_jax.common.files import require_place
+from prmkd_jax.common.places import require_place
 
 Measure = Callable[[Settings, BenchConfig, Callable[[str], None]], list[Row]]
 

@@ -10,7 +10,7 @@ from experiments.runs.gather import gather
 from experiments.runs.pages import fill_page, small_copy
 from experiments.runs.views import find_studies, show, write_views
 from experiments.stages.record import complete, read_results, read_versioned
-from prmkd_jax.common.files import require_place
+from prmkd_jax.common.places import require_place
 
 
 def run(call: Call) -> None:

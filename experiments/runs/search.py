@@ -27,7 +27,8 @@ from experiments.stages.students import Place, logger, unwatched
 from experiments.stages.students import Watch as OnEpoch
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import require_place, write_json, write_text
+from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.common.places import require_place
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC

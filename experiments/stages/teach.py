@@ -10,7 +10,8 @@ from experiments.cli.console import Reporter
 from experiments.cli.options import TeachConfig
 from experiments.stages.data import task_of, trained_data
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import require_place, writing_folder
+from prmkd_jax.common.files import writing_folder
+from prmkd_jax.common.places import require_place
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task

@@ -24,7 +24,7 @@ from prmkd_jax.data.task import Task
 from teachers_torch.cluster import require_cluster
 from teachers_torch.config import CARD
 from teachers_torch.ranked_lists import as_lists
-from teachers_torch.registry import identity, kind
+from teachers_torch.registry import identity, kind, will_give_scores
 from teachers_torch.shards import encode_in_shards, list_in_shards
 from teachers_torch.states import before, remove_state
 from teachers_torch.store import load, read_card, save, save_card, stored_teacher
@@ -37,7 +37,6 @@ from teachers_torch.teacher import (
     Teacher,
     TeacherCard,
     gives_scores,
-    will_give_scores,
 )
 from teachers_torch.tuning import tune, tuning_state
 

@@ -247,27 +247,6 @@ def flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def require_place(folder: Path, flag: str) -> None:
-    """Checks, before the hours are spent, that files can be put into a folder; changes nothing.
-
-    Args:
-        folder: there already, or to be made.
-        flag: how an error names what asked for it.
-
-    Raises:
-        UserError: it is in a file's place or below one, or may not be written.
-    """
-    try:
-        nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
-        is_folder = nearest.is_dir()
-    except OSError as error:
-        raise UserError(f"{flag}: found {str(folder)[:200]!r} ({error.strerror})") from None
-    if not is_folder:
-        raise UserError(f"{flag}: found {nearest}, which is no folder, expected one or nothing")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{flag}: found {nearest} without permission to write, expected it")
-
-
 def open_regular(path: Path) -> io.BufferedReader:
     """Opens a file to read, if it is one: a pipe would wait, and a device never end.
 
@@ -329,26 +308,6 @@ def _clean_once(folder: Path) -> None:
     if folder not in _CLEANED:
         _CLEANED.add(folder)
         remove_leftovers(folder)
-
-
-def require_apart(sources: Iterable[Path], folder: Path, flag: str) -> None:
-    """Refuses to replace a folder that holds what is read.
-
-    Args:
-        sources: files and folders that are read.
-        folder: to be replaced.
-        flag: how an error names what asked for it.
-
-    Raises:
-        UserError: naming the first that is the folder or lies in it.
-    """
-    place = Path(os.path.realpath(folder))
-    for source in sources:
-        if Path(os.path.realpath(source)).is_relative_to(place):
-            raise UserError(
-                f"{flag}: found {source}, which is read, in {folder}, which --overwrite would "
-                "replace, expected it elsewhere"
-            )
 
 
 def recover_folder(folder: Path, replaced: Collection[str] | None = None) -> None:

@@ -12,15 +12,13 @@ Training data, torch and orbax are not needed to read it, and nothing of optax i
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import jax
 import numpy as np
 import safetensors.numpy
-from flax import nnx
-from jaxtyping import Float, Int32
+from jaxtyping import Float
 from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
@@ -34,19 +32,25 @@ from prmkd_jax.common.files import (
 )
 from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.data.packing import PackedRows
-from prmkd_jax.serve.card import Card, CardFacts
+from prmkd_jax.serve.card import Card
 from prmkd_jax.serve.contents import (
     read_config,
     require_card,
-    require_columns,
     require_ids,
-    require_places,
-    require_rows,
     require_same_ids,
 )
+from prmkd_jax.serve.served import (
+    FOLD_IN,
+    ITEMS,
+    USERS,
+    fact_arrays,
+    read_facts,
+    require_served,
+    require_widths,
+    served_arrays,
+)
 from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
-from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, SecondDomain
+from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import (
     about,
     class_identity,
@@ -56,12 +60,10 @@ from prmkd_jax.students.registry import (
     weights_depend_on,
 )
 from prmkd_jax.students.student import (
-    FoldsIn,
     Params,
     abstract_params,
     flatten_params,
     param_shapes,
-    structure,
     unflatten_params,
 )
 
@@ -72,11 +74,6 @@ FILES = (WEIGHTS, SERVED, IDS, CARD)
 # The same weights under RecBole's keys, which the caller may write; older weights' go with them.
 RECBOLE_FILE = "recbole.pth"
 USER_TABLE = "user_embedding.table"
-
-# Names of the arrays in `SERVED`.
-_ITEMS, _USERS, _FOLD_IN, _EDGES, _FIELD = "items", "users", "fold_in", "edges", "field."
-# Users whose vectors are made at once.
-_BLOCK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +127,10 @@ def export_student(
         record: what else the card should tell (seed, metrics, teachers), as JSON content.
     """
     weights = flatten_params(params)
-    served = _served_arrays(params, config, facts)
+    served = served_arrays(params, config, facts)
     scoring = facts.only(about(config.student).scoring_facts)
     titles = dataset.catalogue.texts.get("title", ())
-    with_users = _has_users(weights) or _USERS in served
+    with_users = _has_users(weights) or USERS in served
     ids = {
         "item_ids": dataset.item_ids,
         "user_ids": dataset.user_ids if with_users else None,
@@ -144,7 +141,7 @@ def export_student(
     card |= {"fields": _tabled_fields(weights, facts), "record": dict(record or {})}
     with writing_into(folder, last=CARD) as partial:
         _save_arrays(partial / WEIGHTS, weights)
-        _save_arrays(partial / SERVED, {**served, **_fact_arrays(scoring)})
+        _save_arrays(partial / SERVED, {**served, **fact_arrays(scoring)})
         write_json(partial / IDS, ids)
         card["files"] = {name: file_digest(partial / name) for name in (WEIGHTS, SERVED, IDS)}
         write_json(partial / CARD, {**card, "digest": content_digest(card)})
@@ -184,19 +181,19 @@ def read_exported(folder: Path) -> Exported:
     weights, served = _load_arrays(folder / WEIGHTS), _load_arrays(folder / SERVED)
     ids = _read_json(folder / IDS)
     require_ids(folder / IDS, ids, card["facts"])
-    _require_served(folder / SERVED, served, card["facts"], ids["fields"])
-    facts = _read_facts(card["facts"], served, ids["fields"])
+    require_served(folder / SERVED, served, card["facts"], ids["fields"])
+    facts = read_facts(card["facts"], served, ids["fields"])
     like = abstract_params(config, facts)
     require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
     require_numbers(weights, str(folder / WEIGHTS))
-    _require_widths(folder / SERVED, served, like, config, facts)
+    require_widths(folder / SERVED, served, like, config, facts)
     return Exported(
         config=config,
         facts=facts,
         params=unflatten_params(weights, like),
-        items=served[_ITEMS],
-        users=served.get(_USERS),
-        fold_in=served.get(_FOLD_IN),
+        items=served[ITEMS],
+        users=served.get(USERS),
+        fold_in=served.get(FOLD_IN),
         item_ids=tuple(ids["item_ids"]),
         user_ids=None if ids.get("user_ids") is None else tuple(ids["user_ids"]),
         titles=None if ids.get("titles") is None else tuple(ids["titles"]),
@@ -264,89 +261,6 @@ def read_card(folder: Path) -> Card:
         raise UserError(f"{path}: damaged: its content doesn't match its own SHA-256")
     require_card(path, card)
     return cast(Card, card)
-
-
-def _served_arrays(params: Params, config: StudentConfig, facts: Facts) -> dict[str, np.ndarray]:
-    """The finished tables."""
-    student = nnx.merge(structure(config, facts), nnx.State(params))
-    served = {_ITEMS: np.asarray(student.items())}
-    if not about(config.student).user_vector_per_prefix:
-        blocks = []
-        for first in range(0, facts.num_users, _BLOCK):
-            users = np.arange(first, min(first + _BLOCK, facts.num_users), dtype=np.int32)
-            blocks.append(np.asarray(student.queries(_rows_of_users(users))))
-        served[_USERS] = np.concatenate(blocks)
-        if isinstance(student, FoldsIn):
-            served[_FOLD_IN] = np.asarray(student.fold_in_items())
-    return served
-
-
-def _rows_of_users(users: Int32[np.ndarray, " n"]) -> PackedRows:
-    """Rows for a student whose queries depend on the user alone."""
-    users = users[:, None]
-    zeros, ones = np.zeros_like(users), np.ones_like(users)
-    return PackedRows(zeros, ones, zeros, users, zeros)
-
-
-def _fact_arrays(facts: Facts) -> dict[str, np.ndarray]:
-    fields = {f"{_FIELD}{name}": field.words for name, field in facts.item_fields.items()}
-    return {_EDGES: facts.edges, **fields}
-
-
-def _read_facts(
-    sizes: CardFacts, arrays: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]
-) -> Facts:
-    second, window = None, sizes["window"]
-    if sizes["second_items"] is not None:
-        empty = np.zeros((0, window + 1), np.int32)
-        second = SecondDomain(sizes["second_items"], PackedRows(*[empty] * 5))
-    # In the order of training: DeepFM's first layer reads the fields one after another.
-    fields = {
-        name: Field(tuple(names[name]), arrays[f"{_FIELD}{name}"])
-        for name in ITEM_FIELDS
-        if name in names
-    }
-    return Facts(sizes["users"], sizes["items"], window, arrays[_EDGES], fields, second)
-
-
-def _require_served(
-    path: Path,
-    arrays: Mapping[str, np.ndarray],
-    sizes: CardFacts,
-    names: Mapping[str, Sequence[str]],
-) -> None:
-    """Refuses tables that don't fit the sizes, and row numbers that point past them."""
-    users, items = sizes["users"], sizes["items"]
-    require_rows(path, arrays, _ITEMS, items)
-    require_rows(path, arrays, _USERS, users, optional=True)
-    require_rows(path, arrays, _FOLD_IN, items, optional=True)
-    require_places(path, arrays, _EDGES, (2, None), np.array([[0, users], [0, items]]))
-    for name in ITEM_FIELDS:
-        if name in names:
-            bounds = (-1, len(names[name]))
-            require_places(path, arrays, f"{_FIELD}{name}", (items, None), bounds)
-
-
-def _require_widths(
-    path: Path,
-    arrays: Mapping[str, np.ndarray],
-    like: Params,
-    config: StudentConfig,
-    facts: Facts,
-) -> None:
-    """Refuses finished tables of other widths than the student's own; nothing is computed."""
-
-    def made(params: Params) -> dict[str, jax.Array]:
-        student = nnx.merge(structure(config, facts), nnx.State(params))
-        tables = {_ITEMS: student.items()}
-        if _USERS in arrays:
-            tables[_USERS] = student.queries(_rows_of_users(np.zeros(1, np.int32)))
-        if _FOLD_IN in arrays and isinstance(student, FoldsIn):
-            tables[_FOLD_IN] = student.fold_in_items()
-        return tables
-
-    for name, table in jax.eval_shape(made, like).items():
-        require_columns(path, arrays, name, table.shape[1])
 
 
 def _read_config(folder: Path, card: Card) -> StudentConfig:

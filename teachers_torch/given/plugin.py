@@ -15,8 +15,9 @@ from prmkd_jax.common.plugins import own_class, own_code, own_entry, own_identit
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.given.untuned import Untuned
+from teachers_torch.scale import check_scale
 from teachers_torch.settings import TeacherSettings
-from teachers_torch.teacher import AnyTeacher, Kind, Log, check_scale
+from teachers_torch.teacher import AnyTeacher, Kind, Log
 
 OWN_GROUP = "prmkd.teachers"
 """Group of the entry points of users' own teachers."""

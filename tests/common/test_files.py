@@ -21,12 +21,12 @@ from prmkd_jax.common.files import (
     read_json,
     recover_folder,
     remove_leftovers,
-    require_place,
     write_json,
     writing,
     writing_folder,
     writing_into,
 )
+from prmkd_jax.common.places import require_place
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -33,7 +33,8 @@ from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
 from prmkd_jax.common.errors import UserError, first_line, printable
-from prmkd_jax.common.files import require_place, write_json, write_text
+from prmkd_jax.common.files import write_json, write_text
+from prmkd_jax.common.places import require_place
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
 
