@@ -219,10 +219,9 @@ def test_another_jobs_parts_are_not_taken_for_this_ones(tmp_path, recommender, m
         answer_file(recommender, other, output, silent)
 
 
-def test_a_kill_while_the_parts_are_removed_leaves_nothing(tmp_path, recommender, monkeypatch):
-    """Given again the command finds its output, and the rest of its parts."""
+def kill_while_removing(recommender, output, monkeypatch):
+    """A job whose answers are whole, killed when its sign is removed and its parts are not."""
     monkeypatch.setattr(answers, "BLOCK", 5)
-    output = tmp_path / "out.jsonl"
 
     def kill(parts):
         (parts / "job.json").unlink()
@@ -232,6 +231,12 @@ def test_a_kill_while_the_parts_are_removed_leaves_nothing(tmp_path, recommender
         patch.setattr(answers, "_remove", kill)
         with pytest.raises(KeyboardInterrupt):
             answer_file(recommender, job(), output, silent)
+
+
+def test_a_kill_while_the_parts_are_removed_leaves_nothing(tmp_path, recommender, monkeypatch):
+    """Given again the command finds its output, and the rest of its parts."""
+    output = tmp_path / "out.jsonl"
+    kill_while_removing(recommender, output, monkeypatch)
     assert any(answers.parts_folder(output).glob("part-*"))
     whole = output.read_bytes()
     with pytest.raises(UserError, match=r"found .*out.jsonl, expected no such file"):
@@ -246,17 +251,8 @@ def test_parts_without_a_job_are_never_another_jobs_answers(
     tmp_path, recommender, monkeypatch, how, suffix
 ):
     """A kill came after the job's sign was removed; the next job asks something else."""
-    monkeypatch.setattr(answers, "BLOCK", 5)
     output = tmp_path / f"out{suffix}"
-
-    def kill(parts):
-        (parts / "job.json").unlink()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(answers, "_remove", kill)
-        with pytest.raises(KeyboardInterrupt):
-            answer_file(recommender, job(), output, silent)
+    kill_while_removing(recommender, output, monkeypatch)
     if how == "removed":
         output.unlink()
     other = job(ASKED[::-1], identity={"model": "other"})
