@@ -70,11 +70,11 @@ def _dataset(config: ExportConfig, card: Card) -> Dataset:
         dataset = synthetic_dataset(data)
     else:
         dataset = read_dataset(Path(data.data_dir), name, candidates=data.candidates)
-    trained_on = card["dataset"].get("fingerprint")
-    if dataset.fingerprint != trained_on:
+    expected = card["dataset"].get("fingerprint", "the one that its card lacks")
+    if dataset.fingerprint != expected:
         raise UserError(
             f"--dataset: found {name} with fingerprint {dataset.fingerprint}, expected "
-            f"{trained_on}, the data that the student was trained on"
+            f"{expected}, the data that the student was trained on"
         )
     return dataset
 

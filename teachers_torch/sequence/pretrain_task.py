@@ -68,9 +68,17 @@ def join_interactions(domains: Sequence[Dataset]) -> Interactions:
     return Interactions(indptr, np.concatenate(items).astype(np.int32))
 
 
-Read = Callable[
-    [Sequence[Dataset], TeacherSettings, PretrainConfig, int, Cache, Log], list[Modality]
-]
+class Asked(NamedTuple):
+    """What features are read for, and by which settings."""
+
+    domains: Sequence[Dataset]
+    settings: TeacherSettings
+    config: PretrainConfig
+    seed: int
+    cache: Cache
+    log: Log
+
+
 Make = Callable[[TeacherSettings, Sequence[Modality], PixelEncoder | None], UniSRec | UniM2Rec]
 
 
@@ -85,20 +93,14 @@ class Family(NamedTuple):
     """
 
     config: type[UniSRecConfig] | type[UniM2RecConfig]
-    read: Read
+    read: Callable[[Asked], list[Modality]]
     make: Make
     variants: int
 
 
-def _read_unisrec(
-    domains: Sequence[Dataset],
-    settings: TeacherSettings,
-    config: PretrainConfig,
-    seed: int,
-    cache: Cache,
-    log: Log,
-) -> list[Modality]:
+def _read_unisrec(asked: Asked) -> list[Modality]:
     """The texts, and below them the same texts without some of their words."""
+    domains, settings, config, seed, cache, log = asked
     norm = settings.get(UniSRecConfig).feature_norm
     drop = WordDrop(config.word_drop, seed)
     texts = join([text_inputs(d, settings.text, norm, cache, log) for d in domains])
@@ -106,14 +108,8 @@ def _read_unisrec(
     return [join([texts, dropped])]
 
 
-def _read_unim2rec(
-    domains: Sequence[Dataset],
-    settings: TeacherSettings,
-    config: PretrainConfig,
-    seed: int,
-    cache: Cache,
-    log: Log,
-) -> list[Modality]:
+def _read_unim2rec(asked: Asked) -> list[Modality]:
+    domains, settings, _, _, cache, log = asked
     norm = settings.get(UniM2RecConfig).feature_norm
     modalities = [join([text_inputs(d, settings.text, norm, cache, log) for d in domains])]
     if _pixels_shape(domains) is not None:
@@ -158,7 +154,7 @@ def build(
         UserError: inputs or initial weights are missing or wrong.
     """
     chosen = FAMILIES[family]
-    modalities = chosen.read(domains, settings, config, seed, cache, log)
+    modalities = chosen.read(Asked(domains, settings, config, seed, cache, log))
     model, start = _begun(family, domains, settings, modalities)
     num_items = sum(domain.num_items for domain in domains)
     return PretrainTask(model, settings.get(chosen.config), num_items, chosen.variants, start)

@@ -11,6 +11,7 @@ from experiments.commands.export import COMMAND
 from experiments.stages import artifact
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.exported import export_student
@@ -77,3 +78,16 @@ def test_a_student_of_scores_alone_or_of_a_lost_teacher_is_refused(cache, tmp_pa
     with pytest.raises(UserError, match="--cache_dir: found no teacher lost at"):
         explained(tmp_path / "b", cache, "v", "lost")
     assert not [folder for folder in tmp_path.glob("*/out") if folder.exists()]
+
+
+def test_a_card_without_a_fingerprint_is_told_in_a_line(tmp_path, cache):
+    """Nobody can say then whether the teachers read the student's data."""
+    explained(tmp_path, cache, "v")
+    path = tmp_path / "student" / "student.json"
+    card = json.loads(path.read_text())
+    del card["digest"], card["dataset"]["fingerprint"]
+    path.write_text(json.dumps({**card, "digest": content_digest(card)}))
+    argv = [f"--model={tmp_path / 'student'}", f"--output_dir={tmp_path / 'other'}", "--explain"]
+    call, _ = make_call(COMMAND, [*argv, "--formats=vectors", f"--cache_dir={cache}"])
+    with pytest.raises(UserError, match="expected the one that its card lacks"):
+        artifact.run(call)
