@@ -97,10 +97,11 @@ class StudentConfig:
 
     def __post_init__(self):
         validate(self)
-        if not 0 < len(self.mlp_sizes) <= _MOST_LAYERS:
+        if not self.mlp_sizes:
+            raise UserError("--mlp_sizes: found none, expected at least one")
+        if len(self.mlp_sizes) > _MOST_LAYERS:
             raise UserError(
-                f"--mlp_sizes: found {len(self.mlp_sizes) or 'none'}, expected at least one and at "
-                f"most {_MOST_LAYERS}"
+                f"--mlp_sizes: found {len(self.mlp_sizes)} of them, expected at most {_MOST_LAYERS}"
             )
         parse_item_init(self.item_init)
 

@@ -125,7 +125,7 @@ FORGED = {
         "sasrec", {"record": {"teachers": {"a": {"label": "A", "parameters": "x"}}}},
         "record.teachers: found {'a': {'",
     ),
-    "thousands of layers": ("fm", {"config.mlp_sizes": [1] * 4000}, "found 4000, expected at"),
+    "thousands of layers": ("fm", {"config.mlp_sizes": [1] * 4000}, "found 4000 of them, expect"),
     "whole numbers": (
         "sasrec", {"served": {"items": np.zeros((40, 8), np.int32)}}, "items: found int32, expected"
     ),
