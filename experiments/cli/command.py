@@ -55,6 +55,8 @@ class Command:
             where there are any, one must be given.
         ignores: names of flags that are accepted, so that a flagfile serves several commands,
             but never read.
+        reads: "module:function" of a function that takes the `Call` and gives the names of flags
+            that the command reads whatever its settings say; "" where there are none.
         interrupted: the message after Ctrl-C.
         together: whether several processes may carry it out together (`$PRMKD_PROCESSES`).
     """
@@ -67,6 +69,7 @@ class Command:
     completed: str = ""
     topics: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignores: frozenset[str] = frozenset()
+    reads: str = ""
     interrupted: str = "interrupted; the same command goes on from here"
     together: bool = False
 
@@ -231,7 +234,8 @@ def check(call: Call) -> None:
     runs = resolve(command.variations)(call) if command.variations else [call.settings]
     for settings in runs:
         check_settings(settings)
-    for line in warnings(runs, call.explicit, command.name, command.ignores):
+    reads = resolve(command.reads)(call) if command.reads else frozenset()
+    for line in warnings(runs, call.explicit, command.name, command.ignores, reads):
         call.reporter.warn(line)
 
 

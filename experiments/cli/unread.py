@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.cli.settings import Settings
+from experiments.cli.settings import STUDENT, Settings
 from prmkd_jax.data.config import IMAGE_FEATURES, DataConfig
 from prmkd_jax.distill.config import DistillConfig, unread_options
 from prmkd_jax.students.config import StudentConfig, parse_item_init
@@ -34,7 +34,11 @@ class Reader(NamedTuple):
 
 
 def warnings(
-    runs: Sequence[Settings], explicit: frozenset[str], command: str, ignores: frozenset[str]
+    runs: Sequence[Settings],
+    explicit: frozenset[str],
+    command: str,
+    ignores: frozenset[str],
+    reads: frozenset[str] = frozenset(),
 ) -> list[str]:
     """One line for each flag that was given but that no run reads.
 
@@ -43,12 +47,24 @@ def warnings(
         explicit: the flags given.
         command: its name.
         ignores: the flags that the command itself never reads.
+        reads: those that it reads whatever the runs do.
     """
     reasons = [unread(settings) for settings in runs]
     nowhere = dict.fromkeys(ignores, f"{command} does not read it")
-    for name in frozenset.intersection(*map(frozenset, reasons)):
+    for name in frozenset.intersection(*map(frozenset, reasons)) - reads:
         nowhere.setdefault(name, reasons[0][name])
-    return [f"--{name} has no effect: {nowhere[name]}" for name in sorted(explicit & set(nowhere))]
+    found = [(name, nowhere[name]) for name in sorted(explicit & set(nowhere))]
+    if "init" in explicit - ignores:
+        found += [("init", why) for why in _unread_starts(runs, ignores)]
+    return [f"--{name} has no effect: {why}" for name, why in found]
+
+
+def _unread_starts(runs: Sequence[Settings], ignores: frozenset[str]) -> list[str]:
+    """Why entries of `--init` begin nothing: one reason for each."""
+    begun = set() if STUDENT in ignores else {STUDENT}
+    begun |= {kind(name).init for settings in runs for name in settings.run.teachers}
+    named = dict.fromkeys(name for settings in runs for name in settings.run.starts())
+    return [f"{name}=… names no model of this run" for name in named if name not in begun]
 
 
 def unread(settings: Settings) -> dict[str, str]:
@@ -113,9 +129,6 @@ def _teachers(settings: Settings) -> Iterator[Reader]:
         frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS if group[2] in read)),
         f"--teachers={','.join(names) or 'none'} does not use it",
     )
-    begun = {"student", *(one.init for one in kinds)}
-    if not begun & set(settings.run.starts()):
-        yield Reader(frozenset({"init"}), frozenset(), "it names no model of this run")
 
 
 def _method(settings: Settings) -> Iterator[Reader]:

@@ -11,4 +11,5 @@ COMMAND = Command(
     groups=(Group("Update", "", UpdateConfig), *GROUPS),
     body="experiments.runs.update:run",
     completed="experiments.stages.yesterday:completed",
+    reads="experiments.stages.new_rows:reads",
 )

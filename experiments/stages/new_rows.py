@@ -7,14 +7,26 @@ import numpy as np
 from jaxtyping import Float
 
 from bridge.teacher_vectors import Vectors
+from experiments.cli.command import Call
+from experiments.cli.flags import names_of
 from experiments.cli.settings import Settings
 from experiments.stages.teachers import ReadyTeacher, may_give_vectors
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.serve.config import UpdateConfig
 from prmkd_jax.serve.new_items import text_vectors
+from teachers_torch.config import TextConfig
 from teachers_torch.items.inputs import text_inputs, texts_width
 from teachers_torch.items.text import item_sentences
+
+
+def reads(call: Call) -> frozenset[str]:
+    """Names of the flags by which texts are read, where new rows are made of them."""
+    if call.config(UpdateConfig).rows_from != "texts":
+        return frozenset()
+    groups = [group for group in call.command.groups if group.config is TextConfig]
+    return frozenset(names_of(groups))
 
 
 def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:

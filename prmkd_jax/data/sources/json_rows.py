@@ -18,6 +18,7 @@ from prmkd_jax.data.sources.clean import (
     require_characters,
 )
 from prmkd_jax.data.sources.files import Block, blocks
+from prmkd_jax.data.sources.place import Place
 
 # What is no id unless it stands in quotes, and a number that floating point may have rounded.
 _NOT_TEXT = r"^(true|false|-?\d+\.\d+)$"
@@ -27,8 +28,8 @@ _LONG = re.compile(rb":\s*-?(\d{16,}[.eE]|\d+(\.\d+)?[eE])")
 
 def json_frames(
     path: Path, columns: Sequence[str], identifiers: Sequence[str]
-) -> Iterator[tuple[int, pl.DataFrame]]:
-    """The number of a block's first line, and its cells as text.
+) -> Iterator[tuple[Place, pl.DataFrame]]:
+    """Where a block's rows stand, and their cells as text.
 
     Args:
         path: the file, also gzipped.
@@ -44,7 +45,22 @@ def json_frames(
         if frame is None:
             cells = _json_cells(path, block, columns, identifiers)
             frame = pl.DataFrame(cells, schema=schema)
-        yield block.first_line, frame
+        yield place_of(path, block, len(frame)), frame
+
+
+def place_of(path: Path, block: Block, rows: int) -> Place:
+    """Where a block's rows stand.
+
+    Args:
+        path: the file.
+        block: some of its lines.
+        rows: how many of them are rows; the others are blank.
+    """
+    # Looking for blank lines takes as long as reading: only where there are more lines than rows.
+    count = block.text.count(b"\n") + (not block.text.endswith(b"\n"))
+    lines = block.text.split(b"\n") if count > rows else []
+    blank = (number for number, line in enumerate(lines, block.first_line) if not line.strip())
+    return Place(str(path), block.first_line, "line", blank=tuple(blank))
 
 
 def _plain_json(block: Block, schema: pl.Schema, identifiers: Sequence[str]) -> pl.DataFrame | None:

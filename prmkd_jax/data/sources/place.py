@@ -16,12 +16,14 @@ class Place:
         first: number of the batch's first row.
         word: row, counted from 0, or line, counted from 1.
         column: name of the column.
+        blank: numbers of the lines without anything, which are no rows, in rising order.
     """
 
     file: str
     first: int = 0
     word: str = "row"
     column: str = ""
+    blank: tuple[int, ...] = ()
 
     def of(self, column: str) -> "Place":
         """The same rows, another column."""
@@ -33,7 +35,10 @@ class Place:
 
     def row(self, index: int) -> str:
         """The file, one row of the batch, and the column."""
-        return f"{self.file}, {self.word} {self.first + index}, {self.column}"
+        number = self.first + index
+        for blank in self.blank:
+            number += blank <= number
+        return f"{self.file}, {self.word} {number}, {self.column}"
 
 
 def shown(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from prmkd_jax.data.sources.cells import ids
 from prmkd_jax.data.sources.clean import Row
 from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_rows
 from prmkd_jax.data.sources.files import Block, blocks, format_of
-from prmkd_jax.data.sources.json_rows import json_frames, json_rows
+from prmkd_jax.data.sources.json_rows import json_frames, json_rows, place_of
 from prmkd_jax.data.sources.place import Place
 
 _ROWS = 200_000
@@ -111,8 +111,8 @@ def frames(
     """
     kind = kind or format_of(path)
     if kind == "jsonl":
-        for first, frame in json_frames(path, columns, identifiers):
-            yield Batch(frame, Place(str(path), first, "line"))
+        for place, frame in json_frames(path, columns, identifiers):
+            yield Batch(frame, place)
         return
     if kind == "parquet":
         yield from _parquet_frames(path, columns)
@@ -169,7 +169,7 @@ def dicts(
     elif kind == "jsonl":
         for block in blocks(path):
             rows = [row for _, row in json_rows(path, block)]
-            yield Rows(rows, Place(str(path), block.first_line, "line"))
+            yield Rows(rows, place_of(path, block, len(rows)))
     else:
         for first, frame in careful_csv(path, columns, kind, True, 0, _ITEM_ROWS):
             yield Rows(frame.to_dicts(), Place(str(path), first))

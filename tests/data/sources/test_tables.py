@@ -232,6 +232,18 @@ def test_json_cells_that_hold_no_value_or_several(tmp_path):
         run(tmp_path, bad, name="bad")
 
 
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_blank_lines_of_json_are_counted(tmp_path, end):
+    lines = ["", row(when=1538352000), " ", "\r", row(when=1538352001), "", row(when='"soon"')]
+    log = write(tmp_path, "log.jsonl", "\n".join(lines) + end)
+    with pytest.raises(UserError, match=f"^{log}, line 7, timestamp: found 'soon', expected"):
+        run(tmp_path, log)
+
+
+def row(when: object) -> str:
+    return f'{{"user_id": "u", "item_id": "i", "timestamp": {when}}}'
+
+
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path):
     (tmp_path / "log.csv").write_bytes(CSV.encode() + b"\xff,1,1538352000\n")
     with pytest.raises(UserError, match=r"log.csv, line 5: found invalid start byte \(0xff\), exp"):

@@ -2,10 +2,12 @@
 
 import pytest
 
-from experiments.cli import unread
+from experiments.cli import command, unread
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, check_settings, settings_from
+from experiments.commands import pretrain, update
 from prmkd_jax.common.errors import UserError
+from tests.experiments.calls import make_call
 
 TWO = "--teachers=unisrec,unim2rec"
 
@@ -138,6 +140,24 @@ def test_what_models_start_from_is_one_flag(monkeypatch):
     assert settings.run.student_init == "/weights/s.pth"
     assert not warnings("--init=unisrec=a")
     assert warnings("--init=unisrec=a", "--teachers=unim2rec")[0].startswith("--init has no effect")
+    assert warnings("--init=student=s,recformer=a", "--teachers=unim2rec") == [
+        "--init has no effect: recformer=… names no model of this run"
+    ]
+
+
+def test_a_command_that_trains_no_student_tells_that_its_start_is_not_read():
+    parsed = parse(["--init=unisrec=a,student=s", "--teachers=unisrec"], GROUPS)
+    settings = settings_from(parsed.configs)
+    lines = unread.warnings([settings], parsed.explicit, "pretrain", pretrain.COMMAND.ignores)
+    assert lines == ["--init has no effect: student=… names no model of this run"]
+
+
+@pytest.mark.parametrize(("source", "read"), [("texts", True), ("words", False)])
+def test_an_update_reads_texts_where_new_rows_are_made_of_them(source, read):
+    flags = ["--text_features=vectors.npy", f"--rows_from={source}", "--teachers="]
+    call, stream = make_call(update.COMMAND, flags)
+    command.check(call)
+    assert ("--text_features has no effect" in stream.getvalue()) is not read
     assert not warnings("--init=student=a", "--teachers=")
 
 
