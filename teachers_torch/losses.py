@@ -32,9 +32,11 @@ def cosine_cross_entropy(
         temperature: divisor of the cosines.
     """
     dtype = torch.promote_types(user_vectors.dtype, torch.float32)
-    users = user_vectors.to(dtype) / temperature
-    items = F.normalize(item_table.to(dtype), dim=-1)
-    return _SoftmaxLoss.apply(users, items, targets)  # pyright: ignore[reportReturnType]
+    # Pre-training calls it inside autocast, which would make the products bfloat16 again.
+    with torch.autocast(user_vectors.device.type, enabled=False):
+        users = user_vectors.to(dtype) / temperature
+        items = F.normalize(item_table.to(dtype), dim=-1)
+        return _SoftmaxLoss.apply(users, items, targets)  # pyright: ignore[reportReturnType]
 
 
 class _SoftmaxLoss(torch.autograd.Function):

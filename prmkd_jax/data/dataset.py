@@ -127,15 +127,17 @@ class Dataset:
 def category_names(text: str) -> list[str]:
     """The names in an item's `categories`, in their order.
 
-    A comma parts two names. Where some comma has no space after it, one that has stands
-    within a name.
+    A comma parts two names. Where some comma has no space after it, at the end too, one that has
+    stands within a name.
 
     >>> category_names("Tapes, Adhesives & Sealants,Urethane Adhesives")
     ['Tapes, Adhesives & Sealants', 'Urethane Adhesives']
     >>> category_names("Beauty, Hair Care")
     ['Beauty', 'Hair Care']
+    >>> category_names("Tapes, Adhesives & Sealants,")
+    ['Tapes, Adhesives & Sealants']
     """
-    tight = r",(?=\S)"
+    tight = r",(?=\S|$)"
     names = re.split(tight if re.search(tight, text) else ",", text)
     return [name.strip() for name in names if name.strip()]
 

@@ -94,13 +94,18 @@ target included) and a temperature, and gives the normalised scores s̃, 0 outsi
 """
 
 
+# e^-88 is nothing in float32: from here on scores fall more slowly, so that the order stays.
+_STEEP, _LEFT = 80.0, 7.0
+
+
 def rank_scores(
     logits: Float[Array, " C"], valid: Bool[Array, " C"], temperature: Scalar
 ) -> Float[Array, " C"]:
     """exp(−rank / temperature) of one teacher's ranking of one user's columns, 0 elsewhere.
 
     HetComp (Kang et al., 2023) adds these up over its teachers. A rank is the number of higher
-    valid logits: equal ones share it.
+    valid logits: equal ones share it. Ranks above 80 · temperature have scores below e^-80 that
+    still fall, but down to e^-87 at the last of C.
 
     >>> valid = jnp.array([True, True, True, False])
     >>> scores = rank_scores(jnp.array([5.0, 7.0, 5.0, 9.0]), valid, temperature=1.0)
@@ -110,7 +115,8 @@ def rank_scores(
     # On a CPU, XLA sorts integers several times as fast as floats or pairs of key and column.
     keys = _integers_in_order(jnp.where(valid, -logits, jnp.inf))
     rank = jnp.searchsorted(jnp.sort(keys, stable=False), keys)
-    return jnp.where(valid, jnp.exp(-rank / temperature), 0.0)
+    beyond = jnp.maximum(rank - _STEEP * temperature, 0.0) * (_LEFT / len(logits))
+    return jnp.where(valid, jnp.exp(-jnp.minimum(rank / temperature, _STEEP) - beyond), 0.0)
 
 
 def _integers_in_order(values: Float[Array, " C"]) -> Int[Array, " C"]:

@@ -32,7 +32,7 @@ class ItemStart(NamedTuple):
 def principal_components(
     vectors: Float[np.ndarray, "items E"], width: int, deviation: float
 ) -> Float32[np.ndarray, "items d"]:
-    """The first components of centred vectors, scaled by one number; d = min(width, E).
+    """The first components of centred vectors, scaled by one number; d = min(width, rank).
 
     Computed in float64. Of the two signs of a direction the one is taken whose largest entry is
     positive, so that the result doesn't hang on the linear algebra library's choice.
@@ -48,11 +48,14 @@ def principal_components(
     centred = vectors.astype(np.float64)
     centred -= centred.mean(axis=0)
     # E × E, whatever the number of items; eigenvalues come in ascending order.
-    directions = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :width]
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    # Fewer items than components leave directions in which nothing differs.
+    rank = int((variances > variances[-1:] * len(variances) * np.finfo(np.float64).eps).sum())
+    directions = directions[:, ::-1][:, : min(width, rank)]
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(directions.shape[1])])
     projected = centred @ directions
-    spread = projected.std()
+    spread = projected.std() if rank else 0.0
     # Equal vectors differ by rounding alone.
     if spread <= 1e-7 * np.abs(vectors).max(initial=0.0):
         raise no_directions(len(vectors))

@@ -215,6 +215,18 @@ def test_ranks_by_hand():
     np.testing.assert_allclose(ranks, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+def test_ranks_are_told_apart_down_to_the_last(temperature):
+    """Scores that float32 can't hold, and UnKD's groups of unpopular items without an order."""
+    order = np.random.default_rng(0).permutation(20_000)
+    scores = rank_scores(jnp.asarray(-order, jnp.float32), jnp.ones(20_000, bool), temperature)
+    columns, _ = top_columns(scores, jnp.asarray(order % 50 == 49), 400)
+    assert order[columns].tolist() == list(range(49, 20_000, 50))
+    first = order < 80 * temperature
+    want = np.exp(-order[first] / temperature)
+    np.testing.assert_allclose(scores[first], want, rtol=2e-5)
+
+
 def test_exact_ties_of_the_ensemble_go_to_the_earlier_column():
     """Breaks if rounding errors decide between columns that three teachers rank 0 1 2, 2 0 1."""
     ranks = np.array([[1, 2, 0, 3], [2, 0, 1, 3], [0, 1, 2, 3]])

@@ -49,6 +49,15 @@ def test_components_do_not_hang_on_the_librarys_signs():
     np.testing.assert_allclose(found, -turned, atol=1e-6)
 
 
+def test_as_many_components_as_few_items_have():
+    """Columns in which nothing differs, and which make the others larger than asked."""
+    given = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
+    found = principal_components(given, 8, 0.3)
+    assert found.shape == (5, 4)
+    np.testing.assert_allclose(found.std(), 0.3, rtol=1e-5)
+    assert (found.std(axis=0) > 0.05).all()
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.123456])
 def test_equal_vectors_are_refused(value):
     """Rounding errors scaled up to a table."""

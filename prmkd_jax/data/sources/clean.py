@@ -86,8 +86,9 @@ def text(value: Value) -> str | None:
 def categories(value: Value) -> str | None:
     """Names of categories, apart by commas without a space; each once, in their order.
 
-    A nested list is read through; text that looks like a list in Python, JSON or NumPy is one,
-    unless nobody could read it (see `fault`).
+    One name with a comma in it has another one at its end, which tells it from two names. A nested
+    list is read through; text that looks like a list in Python, JSON or NumPy is one, unless
+    nobody could read it (see `fault`).
 
     >>> categories([["Beauty", "Skin Care"], ["Beauty", "Tapes,Adhesives"]])
     'Beauty,Skin Care,Tapes, Adhesives'
@@ -95,6 +96,8 @@ def categories(value: Value) -> str | None:
     "Beauty,Women's"
     >>> categories("Beauty, Skin Care")
     'Beauty, Skin Care'
+    >>> categories(["Tapes, Adhesives"])
+    'Tapes, Adhesives,'
     """
     if isinstance(value, str):
         parsed = literal(value)
@@ -103,8 +106,9 @@ def categories(value: Value) -> str | None:
         value = parsed
     if not isinstance(value, list | tuple):
         return text(value)
-    names = (re.sub(r",(?=\S)", ", ", name) for name in _names(value))
-    return ",".join(dict.fromkeys(names)) or None
+    names = dict.fromkeys(re.sub(r",(?=\S)", ", ", name) for name in _names(value))
+    joined = ",".join(names)
+    return (joined + "," if len(names) == 1 and "," in joined else joined) or None
 
 
 def literal(told: str) -> Value:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import category_names
 from prmkd_jax.data.sources.cells import ids
 from prmkd_jax.data.sources.clean import categories, item_frame, price, text
 from prmkd_jax.data.sources.place import Place
@@ -112,12 +113,22 @@ def test_any_text_is_cleaned_to_text_on_one_line_that_parquet_holds(value):
         ("[0x" + "f" * 4000 + "]", "[0x" + "f" * 4000 + "]"),
         ([], None),
         (["Odds &amp; ends", "Tapes,Glues"], "Odds & ends,Tapes, Glues"),
+        (["10,000 Maniacs"], "10, 000 Maniacs,"),
         (None, None),
     ],
     ids=str,
 )
 def test_categories_of_any_form_are_names_apart_by_commas(value, expected):
     assert categories(value) == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["Tapes, Glues"], ["Tapes"], ["Tapes, Glues", "Saws"], ["Tapes", "Saws, Files, Rasps"]],
+)
+def test_names_of_categories_are_read_as_they_were_written(names):
+    """One name with a comma becomes two words of FM's."""
+    assert category_names(categories(names)) == names
 
 
 @pytest.mark.parametrize(

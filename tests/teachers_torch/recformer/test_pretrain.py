@@ -53,6 +53,22 @@ def test_the_loss_is_the_sum_of_its_three_parts():
     assert model.lm_head.decoder.weight.grad.any()
 
 
+def test_the_loss_is_made_in_float32_where_the_encoder_is_in_bfloat16():
+    """Gradients of two kinds that can't be added up, or a loss of bfloat16's three digits."""
+    model = random_model(language_head=True)
+    views = view([9, 6, 4], 0), view([5, 3, 3], 1)
+    exact = float(pretraining_loss(model, *views, 0.05, 0.0).detach())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = pretraining_loss(model, *views, 0.05, 0.0)
+        vectors = [model.longformer(each.tokens)[:, 0].detach().float() for each in views]
+    loss.backward()
+    a, b = (torch.nn.functional.normalize(each, dim=1) for each in vectors)
+    expected = torch.nn.functional.cross_entropy(a @ b.T / 0.05, torch.arange(3))
+    assert loss.dtype == torch.float32
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
+    assert float(expected) == pytest.approx(exact, rel=0.2)
+
+
 def test_accuracy_is_the_share_of_nearest_own_items():
     """Dot products in place of cosines, or columns counted."""
     histories = torch.eye(3)
