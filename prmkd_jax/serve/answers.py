@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, flush_folder, remove_leftovers, writing
+from prmkd_jax.common.places import require_place
 from prmkd_jax.common.sealed import (
     is_sealed,
     read_sealed,
@@ -35,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 BLOCK = 4096
 
 _JOB = "job.json"
+_OWN = re.compile(r"(part-\d{6,}|joined)\.(jsonl|parquet)")
 _SCHEMA = pa.schema(
     {
         "user_id": pa.string(),
@@ -176,6 +179,7 @@ def require_output(output: Path, overwrite: bool) -> None:
         UserError: it has another suffix, or is there and may not be replaced.
     """
     require_suffix(output, "--output")
+    require_place(output.parent, "--output")
     parts = parts_folder(output)
     if os.path.lexists(output) and not overwrite and not (parts / _JOB).is_file():
         if parts.is_dir():
@@ -200,8 +204,9 @@ def _remove(parts: Path) -> None:
 
 
 def _remove_answers(parts: Path) -> None:
-    for name in ("part-*", "joined.*"):
-        for path in parts.glob(name):
+    """Removes files of the names that a job gives; whatever else is there is someone else's."""
+    for path in list(parts.iterdir()):
+        if _OWN.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -60,6 +60,11 @@ class RecommendConfig:
         if len(given) > 1:
             every = ", ".join(f"--{name}" for name in SOURCES)
             raise UserError(f"found {' and '.join(given)}, expected one of {every}")
+        if self.similar_to and not self.filter_seen:
+            raise UserError(
+                "--filter_seen: found false with --similar_to, where there is no history, expected "
+                "true"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -893,6 +893,10 @@ CASES = [
         "found --history and --similar_to, expected one of --input, --dataset, --history, --similar_to",
     ),
     (
+        "recommend | --model={tmp}/card-list | --similar_to=b | --nofilter_seen",
+        "--filter_seen: found false with --similar_to, where there is no history, expected true",
+    ),
+    (
         "recommend | --model={tmp}/card-list | --history=a | --output={tmp}/x.txt",
         "--output: found '{tmp}/x.txt', expected a name in .jsonl or .parquet",
     ),
@@ -962,7 +966,7 @@ CASES = [
     ),
     (
         "serve | --model={tmp}/card-list | --max_k=nan",
-        "--max_k: found 'nan', expected a whole number, at least 1, at most 10000",
+        "--max_k: found 'nan', expected a whole number, at least 20, at most 10000",
     ),
     (
         "serve | --model={tmp}/card-list | --compare={tmp}/missing",

@@ -263,12 +263,15 @@ def test_parts_without_a_job_are_never_another_jobs_answers(
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
 
 
-def test_what_others_keep_in_the_folder_of_parts_stays(tmp_path, recommender):
+@pytest.mark.parametrize("name", ["thesis.txt", "part-mine.jsonl", "part-000000.csv", "joined.txt"])
+def test_what_others_keep_in_the_folder_of_parts_stays(tmp_path, recommender, name):
     output = tmp_path / "out.jsonl"
-    kept = answers.parts_folder(output) / "thesis.txt"
+    kept = answers.parts_folder(output) / name
     kept.parent.mkdir()
     kept.write_text("years")
     answer_file(recommender, job(), output, silent)
+    with pytest.raises(UserError, match=r"found .*out.jsonl, expected no such file"):
+        answers.require_output(output, False)
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
 
 

@@ -1,6 +1,7 @@
 """The service's addresses, as an ASGI application with an OpenAPI page."""
 
 import asyncio
+import os
 import time
 from typing import Annotated, Any
 
@@ -150,10 +151,14 @@ def _add_page(app: FastAPI, service: Service) -> None:
         )
 
     @app.get("/images", include_in_schema=False)
-    async def image(item: ItemId) -> Response:
+    async def image(item: ItemId, request: Request) -> Response:
         file = service.images.files.get(item)
-        if file is None or not file.is_file():
+        # pathlib would raise for a name that is too long.
+        if file is None or not os.path.isfile(file):
             raise ApiError(404, "no_image", f"item: found no image of {shorten(item)!r}")
+        # Always whole: a wrong range would end in an error of another form.
+        headers = request.scope["headers"]
+        request.scope["headers"] = [each for each in headers if each[0] != b"range"]
         return FileResponse(file, media_type=TYPES[file.suffix.lower()], headers=HEADERS)
 
 

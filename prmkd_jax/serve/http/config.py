@@ -30,7 +30,7 @@ class ServeConfig:
     max_histories: int = option(64, "Histories in a request.", low=1, high=512)
     max_history: int = option(512, "Items in a history.", low=1)
     max_list: int = option(512, "Items in a list of allowed or denied ones.", low=0)
-    max_k: int = option(100, "Items in an answer.", low=1, high=10000)
+    max_k: int = option(100, "Items in an answer; the page asks for up to 20.", low=20, high=10000)
     max_requests: int = option(256, "Requests in work at once; more are told to come later.", low=1)
     batch_rows: int = option(
         8, "Histories of several requests that are computed at once; a GPU takes more.", low=1

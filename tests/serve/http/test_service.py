@@ -31,6 +31,7 @@ from tests.worlds import random_world
 WORLD = random_world()
 TITLES = tuple(f"Title {item} <b>" for item in range(WORLD.num_items))
 WORLD = dataclasses.replace(WORLD, catalogue=Catalogue({**WORLD.catalogue.texts, "title": TITLES}))
+PICTURE = b"no image at all"
 LIMITS = {"max_histories": 8, "max_history": 20, "max_list": 30, "max_k": 40, "max_body": 20_000}
 
 
@@ -46,7 +47,11 @@ def recommender(folder):
 
 @pytest.fixture(scope="module")
 def served(folder):
-    with running(model=str(folder), reload_every=0, **LIMITS) as service:
+    listed = folder.parent / "images.json"
+    listed.write_text(json.dumps({"i0": "x" * 300 + ".png", "i1": "one.png"}))
+    listed.with_name("one.png").write_bytes(PICTURE)
+    limits = {"images": str(listed), "reload_every": 0, **LIMITS}
+    with running(model=str(folder), **limits) as service:
         yield service
 
 
@@ -179,6 +184,20 @@ def test_other_addresses_and_methods_are_told_alike(served):
     assert served.ask("GET", "/images?item=..%2F..%2Fetc%2Fpasswd")[0] == 404
     status, content = served.ask("POST", "/recommend", b"{}", {"content-type": "text/plain"})
     assert (status, content["error"]["code"]) == (422, "invalid_request")
+
+
+def test_a_picture_that_cannot_be_is_none(served):
+    """A name longer than the file system's, which is no bug of the service."""
+    status, content = served.ask("GET", "/images?item=i0")
+    assert (status, content["error"]["code"]) == (404, "no_image")
+    assert "prmkd_unhandled_errors_total 0" in served.ask("GET", "/metrics")[1]
+
+
+@pytest.mark.parametrize("part", ["bytes=0-3", "bytes=99-", "bytes=a-", "miles=1-2"])
+def test_pictures_come_whole(served, part):
+    """Errors about ranges that are not in the service's one form."""
+    answer = served.ask("GET", "/images?item=i1", headers={"range": part})
+    assert answer == (200, PICTURE.decode())
 
 
 def test_a_chunked_body_without_end_is_cut_off(served):
