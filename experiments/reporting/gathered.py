@@ -4,6 +4,7 @@ What a study says in Markdown is shown as it is, so that page, files and docs ha
 """
 
 import base64
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,11 @@ from typing import NamedTuple
 
 from experiments.reporting.templates import render
 from experiments.reporting.wording import MISSING
-from prmkd_jax.common.files import write_text
+from prmkd_jax.common.files import open_regular, write_text
+
+MARK = '<meta name="generator" content="prmkd report --page">'
+"""Stands in the head of each of these pages, so that no other one is replaced."""
+_HEAD = 1024  # bytes; the mark comes before what is as long as its content
 
 
 class Block(NamedTuple):
@@ -104,8 +109,15 @@ def write_gathered(
         missing: study that isn't there, or isn't finished → why, or how it is made.
     """
     filters = {"setting": _setting, "image": _image, "words": _is_words}
-    page = render("gathered.html", filters, title=title, sections=sections, missing=missing)
-    write_text(path, page)
+    shown = {"title": title, "sections": sections, "missing": missing}
+    write_text(path, render("gathered.html", filters, mark=MARK, **shown))
+
+
+def is_gathered(path: Path) -> bool:
+    """Whether a file is a page that `write_gathered` has written."""
+    with contextlib.suppress(OSError), open_regular(path) as stream:
+        return MARK.encode() in stream.read(_HEAD)
+    return False
 
 
 def _setting(value: object) -> str:

@@ -1,10 +1,12 @@
 """Everything that is finished under a folder, for one page."""
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting.gathered import Section, write_gathered
+from experiments.reporting.gathered import Section, is_gathered, write_gathered
 from experiments.runs.analysis import ANALYSES
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.record import complete, read_versioned
@@ -46,8 +48,10 @@ def gather(folder: Path, page: Path, title: str) -> list[Section]:
         What is on it, in the order of `WANTED`.
 
     Raises:
-        UserError: there is nothing, or a file is damaged.
+        UserError: there is nothing, a file is damaged, or what is in the page's place is no such
+            page, or a run's own.
     """
+    _require_page(page)
     order = list(WANTED)
     found: list[tuple[int, Section]] = []
     missing: dict[str, str] = {}
@@ -75,6 +79,28 @@ def gather(folder: Path, page: Path, title: str) -> list[Section]:
     sections = [section for _, section in sorted(found, key=lambda pair: pair[0])]
     write_gathered(page, title, sections, missing)
     return sections
+
+
+def _require_page(page: Path) -> None:
+    """Refuses to replace a file that is none of these pages, or to take the name of a run's own.
+
+    Raises:
+        UserError: naming it.
+    """
+    if os.path.lexists(page) and not is_gathered(page):
+        raise UserError(
+            f"--page: found {page}, which is no page made by --page, expected one or nothing"
+        )
+    for manifest in sorted(page.parent.glob("*run.json")):
+        listed: Sequence[str] = ()
+        # Another program's file of that name lists nothing of ours.
+        with contextlib.suppress(UserError):
+            listed = _read_manifest(manifest).get("files", ())
+        if page.name in listed:
+            raise UserError(
+                f"--page: found {page}, a name that {manifest} lists as its run's own, expected "
+                "another one"
+            )
 
 
 def _manifests(folder: Path) -> Iterator[tuple[str, Path]]:

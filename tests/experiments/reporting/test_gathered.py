@@ -78,6 +78,34 @@ def test_the_command_writes_the_page_alone(folder, tmp_path):
         run(call)
 
 
+def test_a_page_replaces_nothing_but_such_a_page(folder, tmp_path):
+    """Somebody's own file, or the page of a run, replaced without a word."""
+
+    def refused(page, line):
+        before = page.read_bytes() if page.exists() else None
+        with pytest.raises(UserError, match=line):
+            run(make_call(COMMAND, [f"--output_dir={folder}", f"--page={page}"])[0])
+        assert (page.read_bytes() if page.exists() else None) == before
+
+    own = tmp_path / "own.html"
+    no_page = "which is no page made by --page, expected one or nothing$"
+    for content in (b"<!doctype html>\n<title>Mine</title>", b"", b"\xff"):
+        own.write_bytes(content)
+        refused(own, f"^--page: found {own}, {no_page}")
+    refused(folder / "main" / "report.html", no_page)
+    # Of a run that was stopped, whose page is still to come.
+    listed = {"identity": {}, "files": ["report.html"], "finished": False}
+    write_sealed_json(tmp_path / "run.json", listed)
+    page, manifest = tmp_path / "report.html", tmp_path / "run.json"
+    line = f"^--page: found {page}, a name that {manifest} lists as its run's own, expected another"
+    refused(page, line)
+    gather(folder, tmp_path / "all.html", "All")
+    (tmp_path / "all.html").rename(page)
+    refused(page, line)
+    manifest.write_text("another program's")
+    gather(folder, page, "All")
+
+
 def test_remarks_name_what_the_results_lack():
     """A row that is missing without a word."""
     results = json.loads(json.dumps(fake_results()))
