@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.cli.flags import define, parse
-from experiments.runs.pages import fill_page
+from experiments.runs.pages import fill_pages
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
@@ -265,8 +265,11 @@ def test_what_is_made_of_records_is_up_to_date(tmp_path):
     """A table that was typed, or one of before its record changed."""
     made = 0
     for page in PAGES:
+        blocks = page.read_text().count("\n<!-- made of ")
+        if not blocks:
+            continue  # --fill refuses a page without any
         copy = tmp_path / page.name
         copy.write_text(page.read_text())
-        made += page.read_text().count("\n<!-- made of ")
-        assert not fill_page(copy, ROOT / "docs" / "records"), page.name
+        made += blocks
+        assert fill_pages([copy], ROOT / "docs" / "records") == [False], page.name
     assert made >= 3

@@ -12,10 +12,15 @@ from collections.abc import Callable
 
 from prmkd_jax.common.errors import UserError
 
-_BEGIN = re.compile(r"^<!-- made of .* -->$", re.MULTILINE)
+_EXPECTED = "<!-- made of NAME --> or <!-- made of NAME: VIEW -->"
+_BEGIN = r"<!-- made of (?P<name>\S+?)(?:: (?P<view>\w+))? -->"
 _BLOCK = re.compile(
-    r"^(<!-- made of (\S+?)(?:: (\w+))? -->\n).*?^(<!-- end -->)$", re.DOTALL | re.MULTILINE
+    rf"^(?P<begin>{_BEGIN}(?P<line_end>\r?\n)).*?^(?P<end><!-- end -->)(?=\r?$)",
+    re.DOTALL | re.MULTILINE,
 )
+# Mistyped ones too; behind four blanks it would be code to Markdown.
+_LIKE_A_MARK = re.compile(r" {0,3}<!--? *made +of\b", re.IGNORECASE)
+_BOM = "\ufeff"
 
 
 def fill(page: str, made: Callable[[str, str], str], name: str) -> str:
@@ -26,18 +31,40 @@ def fill(page: str, made: Callable[[str, str], str], name: str) -> str:
     ['<!-- made of x.json -->', '', 'of x.json', '', '<!-- end -->', 'b']
 
     Args:
-        page: Markdown.
+        page: Markdown, with or without a byte order mark; a block's lines end as its first does.
         made: name of a record's file, and what is shown of it, "" for all → its block's text.
         name: the page's, for an error.
 
     Raises:
-        UserError: a block isn't closed.
+        UserError: there is no block, one isn't closed, or a line is nearly the begin of one.
     """
-    begun, ended = len(_BEGIN.findall(page)), len(_BLOCK.findall(page))
+    bom = _BOM if page.startswith(_BOM) else ""
+    page = page.removeprefix(_BOM)
+    begun, ended = _count_begun(page, name), len(_BLOCK.findall(page))
+    if not begun:
+        raise UserError(f"{name}: found no block, expected some that begin with {_EXPECTED}")
     if begun != ended:
         raise UserError(f"{name}: found {begun} made blocks of which {ended} end, expected all")
 
     def block(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{made(found[2], found[3] or '').strip()}\n\n{found[4]}"
+        text = made(found["name"], found["view"] or "").strip()
+        lines = f"\n{text}\n\n".replace("\n", found["line_end"])
+        return f"{found['begin']}{lines}{found['end']}"
 
-    return _BLOCK.sub(block, page)
+    return bom + _BLOCK.sub(block, page)
+
+
+def _count_begun(page: str, name: str) -> int:
+    """How many blocks begin.
+
+    Raises:
+        UserError: a line is nearly the begin of one.
+    """
+    lines = [line.removesuffix("\r") for line in page.split("\n")]
+    begun = 0
+    for number, line in enumerate(lines, 1):
+        if re.fullmatch(_BEGIN, line):
+            begun += 1
+        elif _LIKE_A_MARK.match(line):
+            raise UserError(f"{name}, line {number}: found {line!r}, expected {_EXPECTED}")
+    return begun

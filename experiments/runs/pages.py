@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,24 +59,27 @@ def _require_copy(kept: Path) -> None:
         )
 
 
-def fill_page(page: Path, records: Path) -> bool:
-    """Makes a page's blocks again.
+def fill_pages(pages: Sequence[Path], records: Path) -> list[bool]:
+    """Makes the blocks of pages again; a mistake in one of them leaves all as they were.
 
     Args:
-        page: a Markdown file.
+        pages: Markdown files.
         records: folder of the small copies and of what studies that train nothing left.
 
     Returns:
-        Whether the page was another before.
+        Whether each page was another before.
 
     Raises:
-        UserError: a block isn't closed, or its record is missing or damaged.
+        UserError: a page has no block or one that isn't as `fill` expects it, or its record is
+            missing or damaged.
     """
-    before = read_text(page, f"--fill: {page}", "a Markdown page")
-    after = fill(before, functools.partial(_made, records), page.name)
-    if after != before:
-        write_text(page, after)
-    return after != before
+    before = [read_text(page, f"--fill: {page}", "a Markdown page") for page in pages]
+    made = functools.partial(_made, records)
+    after = [fill(text, made, str(page)) for page, text in zip(pages, before, strict=True)]
+    changed = [new != old for new, old in zip(after, before, strict=True)]
+    for page, text in itertools.compress(zip(pages, after, strict=True), changed):
+        write_text(page, text)
+    return changed
 
 
 def _made(records: Path, name: str, view: str) -> str:

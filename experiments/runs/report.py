@@ -7,7 +7,7 @@ from experiments.cli.command import Call
 from experiments.cli.options import ReportConfig
 from experiments.reporting.results import Results, Timing
 from experiments.runs.gather import gather
-from experiments.runs.pages import fill_page, small_copy
+from experiments.runs.pages import fill_pages, small_copy
 from experiments.runs.views import find_studies, show, write_views
 from experiments.stages.record import complete, read_results, read_versioned
 from prmkd_jax.common.places import require_place
@@ -27,8 +27,8 @@ def run(call: Call) -> None:
         call.reporter.say(f"{len(sections)} studies on {config.page}")
         return
     if config.fill:
-        for page in config.fill:
-            changed = fill_page(Path(page), output)
+        changes = fill_pages([Path(page) for page in config.fill], output)
+        for page, changed in zip(config.fill, changes, strict=True):
             call.reporter.say(f"{page}: {'made again' if changed else 'was up to date'}")
         return
     if config.keep:

@@ -197,3 +197,69 @@ def test_a_view_that_there_is_not_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"m\.json: found view 'head', expected one of headline,"):
         run(make_call(COMMAND, [f"--output_dir={tmp_path}", f"--fill={page}"])[0])
     assert "old" in page.read_text()
+
+
+@pytest.fixture
+def records(folder, tmp_path):
+    """A folder with a small copy, m.json, and what a block that is made of it holds."""
+    run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", f"--keep={tmp_path / 'm.json'}"])[0])
+    return tmp_path, (folder / "main" / "results.md").read_text().strip()
+
+
+def fill_said(folder, *pages):
+    named = ",".join(str(folder / page) for page in pages)
+    call, stream = make_call(COMMAND, [f"--output_dir={folder}", f"--fill={named}"])
+    run(call)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_page_keeps_its_line_ends_and_its_mark_of_utf8(records, bom, end):
+    """A page of another system called up to date, or turned into this one's."""
+    folder, table = records
+    begin, page = "<!-- made of m.json -->", folder / "page.md"
+    old = [begin, "old", "<!-- end -->", "After", ""]
+    page.write_bytes(bytes(bom + end.join(old), "utf-8"))
+    assert "made again" in fill_said(folder, "page.md")
+    new = [begin, "", *table.split("\n"), "", "<!-- end -->", "After", ""]
+    assert page.read_bytes() == bytes(bom + end.join(new), "utf-8")
+    assert "was up to date" in fill_said(folder, "page.md")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("No block\n", "page.md: found no block, expected some that begin with <!-- made of NAME"),
+        ("a\n<!-- made of m.json->\nold\n<!-- end -->\n", "line 2: found '<!-- made of m.json->'"),
+        ("\r\n<!--made of m.json -->\r\nold\r\n<!-- end -->", "line 2: found '<!--made of m.json"),
+        ("<!-- Made of m.json -->\nold\n<!-- end -->\n", "line 1: found '<!-- Made of"),
+        ("  <!-- made of m.json -->\nold\n<!-- end -->\n", "line 1: found '  <!-- made of"),
+        ("<!-- made of m.json: a b -->\nold\n<!-- end -->\n", "line 1: found '<!-- made of m"),
+    ],
+)
+def test_what_is_no_block_is_told(records, text, line):
+    """A mistyped mark whose block stays as it was for ever."""
+    folder, _ = records
+    page = folder / "page.md"
+    page.write_bytes(text.encode())
+    with pytest.raises(UserError) as caught:
+        fill_said(folder, "page.md")
+    message = str(caught.value)
+    assert line in message
+    assert message.endswith("<!-- made of NAME --> or <!-- made of NAME: VIEW -->")
+    assert page.read_bytes() == text.encode()
+
+
+def test_pages_are_made_together_or_not_at_all(records):
+    """The first page of two written, though the second has a mistake."""
+    folder, _ = records
+    good = "<!-- made of m.json -->\nold\n<!-- end -->\n"
+    (folder / "a.md").write_text(good)
+    (folder / "b.md").write_text("<!-- made of none.json -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"none\.json: missing"):
+        fill_said(folder, "a.md", "b.md")
+    assert (folder / "a.md").read_text() == good
+    (folder / "b.md").write_text("Code:\n\n    <!-- made of m.json -->\n\n" + good)
+    said = fill_said(folder, "a.md", "b.md")
+    assert [line.rpartition(": ")[2] for line in said.splitlines()] == ["made again"] * 2
