@@ -10,7 +10,7 @@ from experiments.cli.console import Reporter
 from experiments.cli.options import TeachConfig
 from experiments.stages.data import task_of, trained_data
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import writing_folder
+from prmkd_jax.common.files import file_digest, writing_folder
 from prmkd_jax.common.places import require_place
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.config import DataConfig
@@ -24,6 +24,10 @@ from teachers_torch.given.list_files import OFFSETS, REST, VALUES
 from teachers_torch.given.precomputed import INSTANCES, ITEMS, MADE_OF
 from teachers_torch.ranked_lists import as_lists, best
 
+TAUGHT = (INSTANCES, ITEMS, OFFSETS, LIST_IDS, VALUES, REST)
+"""Files that a teacher may have, beside `MADE_OF`."""
+FILES = "files"
+"""Entry of `MADE_OF`: name → SHA-256 of each file."""
 LISTED = 200
 """Items of an instance's list, where scores are no inner products; the rest has its mean."""
 ROWS_AT_ONCE = 512
@@ -47,9 +51,10 @@ def run(call: Call) -> None:
         call.reporter.say(f"{folder}: made before, of these students")
         return
     known = [knowledge(_read(path, task), task.dataset) for path in paths]
-    with writing_folder(folder) as partial:
+    with writing_folder(folder, replaced={MADE_OF, *TAUGHT}) as partial:
         what = _write(partial, known, call.reporter)
-        write_sealed_json(partial / MADE_OF, made_of)
+        digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+        write_sealed_json(partial / MADE_OF, {**made_of, FILES: digests})
     names = ", ".join(card["label"] for card in cards.values())
     call.reporter.say(f"{folder}: {what} of {names}, for --precomputed_folder={folder}")
 
@@ -105,7 +110,9 @@ def _require_unseen(path: Path, record: CardRecord) -> None:
 
 
 def _is_made(folder: Path, made_of: Mapping[str, object]) -> bool:
-    """Whether the folder holds what is asked for.
+    """Whether the folder holds what is asked for, as it was written.
+
+    What is missing or damaged is made again, and so are files of before their digests were kept.
 
     Raises:
         UserError: it holds something else.
@@ -115,10 +122,14 @@ def _is_made(folder: Path, made_of: Mapping[str, object]) -> bool:
     try:
         found = read_sealed_json(folder / MADE_OF)
     except (OSError, ValueError):
-        found = None
+        found = {}
+    digests = found.pop(FILES, {})
     if found != made_of:
         raise UserError(f"--output_dir: found files in {folder}, expected a new or empty folder")
-    return True
+    return bool(digests) and all(
+        (folder / name).is_file() and file_digest(folder / name) == digest
+        for name, digest in digests.items()
+    )
 
 
 def _read(path: Path, task: Task) -> Exported:

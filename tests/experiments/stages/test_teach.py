@@ -10,6 +10,7 @@ from experiments.runs import train
 from experiments.stages import teach
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest, write_json
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from tests.experiments.calls import SMALL, make_call
 
 SEEDS = ("sasrec-base-seed0", "sasrec-base-seed1")
@@ -64,6 +65,34 @@ def test_a_trained_student_teaches_another_what_it_was_measured_by(folder):
     for part in ("validation", "test"):
         assert found[part] == pytest.approx(expected[part], abs=1e-9)
     assert {row["name"] for row in results["variants"]} == {"base", "prmkd"}
+
+
+def test_files_that_are_not_as_they_were_written_are_made_again(folder, tmp_path):
+    """A flipped bit, a torn file or none, called finished; or somebody's own file that is lost."""
+    student, output = folder / "plain" / "students" / SEEDS[0], tmp_path / "taught"
+    run_teach(output, student)
+    (output / "notes.txt").write_text("mine")
+    written = {path.name: path.read_bytes() for path in output.iterdir()}
+    vectors = written["instances.npy"]
+    flipped = vectors[:-1] + bytes([vectors[-1] ^ 1])
+    made_of = read_sealed_json(output / "students.json")
+    assert set(made_of.pop("files")) == {"instances.npy", "items.npy"}
+
+    def again():
+        said = run_teach(output, student)
+        assert {path.name: path.read_bytes() for path in output.iterdir()} == written
+        return said
+
+    for damaged in (flipped, vectors[:-1], b"", None):
+        if damaged is None:
+            (output / "instances.npy").unlink()
+        else:
+            (output / "instances.npy").write_bytes(damaged)
+        assert "vectors of SASRec" in again()
+        assert "made before" in again()
+    # As versions wrote it that kept no digests.
+    write_sealed_json(output / "students.json", made_of)
+    assert "vectors of SASRec" in again()
 
 
 def test_seeds_are_one_teacher(folder):
