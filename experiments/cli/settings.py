@@ -53,6 +53,7 @@ class RunConfig:
         "a folder made by pretrain, an official file (.bin, .ckpt), or a Hugging Face name or "
         "folder of an encoder to convert. Without an entry every seed draws its own start; "
         "recformer is made of all-MiniLM-L6-v2.",
+        repeats=True,  # said of names, by `starts`
     )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0, high=LARGEST_SEED)
     teacher_scores: str = option(
@@ -78,10 +79,6 @@ class RunConfig:
 
     def __post_init__(self):
         validate(self)
-        for name, values in (("teachers", self.teachers), ("seeds", self.seeds)):
-            if len(set(values)) < len(values):
-                text = ",".join(map(str, values))
-                raise UserError(f"--{name}: found {text!r}, expected each value once")
         if not self.seeds:
             raise UserError("--seeds: found none, expected at least one")
         self.starts()

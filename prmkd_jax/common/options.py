@@ -8,6 +8,7 @@ declarations, so a value is described, checked and refused in one place.
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from prmkd_jax.common.errors import UserError
@@ -25,6 +26,7 @@ def option(
     filled: bool = False,
     flag: bool = True,
     path: bool | str = False,
+    repeats: bool = False,
 ) -> Any:
     """Declares one option as a dataclass field.
 
@@ -42,6 +44,7 @@ def option(
         path: whether it is a file or folder name, in which the command line expands `~` and
             `$VAR`, and NUL is refused. "folder": a folder that is there or can be made; "file":
             a file that is there or can be; the command line looks whether something else is.
+        repeats: whether a tuple may hold a value twice.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
     metadata = {
@@ -51,6 +54,7 @@ def option(
         "filled": filled,
         "flag": flag,
         "path": path,
+        "repeats": repeats,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -90,12 +94,20 @@ def validate(config: Any) -> None:
             the prefix before it that the flag has.
     """
     for field in dataclasses.fields(config):
-        if "bounds" in field.metadata and not allowed(getattr(config, field.name), field):
-            value = getattr(config, field.name)
+        if "bounds" not in field.metadata:
+            continue
+        value = getattr(config, field.name)
+        if not allowed(value, field):
             raise UserError(
                 f"--{field.name}: found {value!r}, expected "
                 f"{expected(field) or 'a finite number'}{excess(value, field)}"
             )
+        if isinstance(value, tuple) and not field.metadata["repeats"]:
+            # Paths that are written otherwise, such as a and a/, are one.
+            each = {Path(one) if field.metadata["path"] else one for one in value}
+            if len(each) < len(value):
+                found = ",".join(map(str, value))
+                raise UserError(f"--{field.name}: found {found!r}, expected each value once")
 
 
 def excess(value: object, field: dataclasses.Field) -> str:

@@ -34,6 +34,7 @@ class DataConfig:
         ("0.8", "0.9"),
         "Where the validation and the test period of a temporal split begin: each the share of all "
         "interactions before it, or an ISO date.",
+        repeats=True,  # cuts have to rise, which is said of them together
     )
     candidates: str = option(
         "interactions",

@@ -27,9 +27,11 @@ class RecommendConfig:
         "Source: all users of a data set with their complete histories, or 'synthetic'. Without "
         "any source, the data set that the student was trained on.",
     )
-    history: tuple[str, ...] = option((), "Source: one history, as item ids, oldest first.")
+    history: tuple[str, ...] = option(
+        (), "Source: one history, as item ids, oldest first.", repeats=True
+    )
     similar_to: tuple[str, ...] = option(
-        (), "Source: items, each answered with the items most like it instead."
+        (), "Source: items, each answered with the items most like it instead.", repeats=True
     )
     data_dir: str = option(
         os.environ.get("PRMKD_DATA_DIR") or "data",

@@ -67,7 +67,7 @@ class StudentConfig:
         0.5, "Dropout of hidden states and attention; gru4rec has it on its input.", low=0, below=1
     )
     mlp_sizes: tuple[int, ...] = option(
-        (128, 128, 128), "Widths of the hidden layers of deepfm's MLP.", low=1
+        (128, 128, 128), "Widths of the hidden layers of deepfm's MLP.", low=1, repeats=True
     )
     loss: str | None = option(
         None,

@@ -5,10 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.cli.options import ReportConfig, StudyConfig, TeachConfig
+from experiments.cli.settings import RunConfig
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import allowed, excess, expected, option, validate
 from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.serve.config import ExportConfig, RecommendConfig
+from prmkd_jax.serve.http.config import ServeConfig
+from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
 
 
@@ -21,6 +27,8 @@ class Toy:
     free: float = option(0.0, "Unbounded.")
     choice: str = option("a", "Choice.", choices=("a", "b"))
     several: tuple[int, ...] = option((1,), "Several.", low=1, high=1e-5 + 9)
+    paths: tuple[str, ...] = option((), "Paths.", path=True)
+    layers: tuple[int, ...] = option((2, 2), "Layers.", repeats=True)
     maybe: float | None = option(None, "Maybe.", low=0)
     plain: float = -5.0
 
@@ -67,6 +75,45 @@ def test_validate_accepts_exactly_what_is_declared(name, value, valid):
     assert repr(value) in str(caught.value)
     words = expected(FIELDS[name]) or "a finite number"
     assert str(caught.value).endswith(f"expected {words}{excess(value, FIELDS[name])}")
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "values"),
+    [
+        (Toy, "several", (1, 2, 1)),
+        (Toy, "paths", ("a", "b", "./a/")),
+        (ExportConfig, "formats", ("vectors", "vectors")),
+        (StudyConfig, "datasets", ("x", "x")),
+        (StudyConfig, "variants", ("base", "base")),
+        (ReportConfig, "fill", ("a.md", "a.md")),
+        (TeachConfig, "models", ("a", "a/")),
+        (PrepareConfig, "deduplicate", ("exact", "exact")),
+        (PrepareConfig, "interactions", ("a.csv", "a.csv")),
+        (ServeConfig, "compare", ("a", "a")),
+        (RunConfig, "seeds", (0, 0)),
+    ],
+)
+def test_a_value_that_is_there_twice_is_refused(config, name, values):
+    """A file that exists already, met after a model was loaded; a table with a row twice."""
+    with pytest.raises(UserError) as caught:
+        config(**{name: values})
+    found = ",".join(map(str, values))
+    assert str(caught.value) == f"--{name}: found {found!r}, expected each value once"
+    assert getattr(config(**{name: values[:1]}), name) == values[:1]
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "values"),
+    [
+        (Toy, "layers", (1, 1)),
+        (StudentConfig, "mlp_sizes", (64, 64)),
+        (RecommendConfig, "history", ("a", "b", "a")),
+        (RecommendConfig, "similar_to", ("a", "a")),
+    ],
+)
+def test_a_value_may_be_there_twice_where_that_means_something(config, name, values):
+    """Two layers of one width, or an item that was bought again, refused."""
+    assert getattr(config(**{name: values}), name) == values
 
 
 @pytest.mark.parametrize(

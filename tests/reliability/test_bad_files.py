@@ -1380,7 +1380,7 @@ CASES = [
     ),
     (
         "pretrain | --domains=synthetic-garden,synthetic-garden",
-        "--domains: found 'synthetic-garden,synthetic-garden', expected names, each once",
+        "--domains: found 'synthetic-garden,synthetic-garden', expected each value once",
     ),
 ]
 

@@ -450,6 +450,14 @@ CASES = [
         "train | --dataset=good | --data_dir={tmp}/data | --teachers= | --output_dir={tmp}/run-no-identity",
         "{tmp}/run-no-identity/run.json: found no list of a run's files, expected one (move it, or take another --output_dir)",
     ),
+    (
+        "study | table2 | --datasets=x,x",
+        "--datasets: found 'x,x', expected each value once",
+    ),
+    (
+        "export | --model={tmp}/no-model | --output_dir={tmp}/out | --formats=vectors,vectors",
+        "--formats: found 'vectors,vectors', expected each value once",
+    ),
     ("pretrain | --domains=", "--domains: found '', expected names, each once"),
     (
         "pretrain | --domains=synthetic",

@@ -28,9 +28,9 @@ class Toy:
     switch: bool = option(True, "On or off.")
     maybe_real: float | None = option(None, "A threshold.", low=0)
     maybe_text: str | None = option("x", "A name.")
-    wholes: tuple[int, ...] = option((0,), "Seeds.", low=0)
-    reals: tuple[float, ...] = option((), "Grid.", high=1)
-    texts: tuple[str, ...] = option(("a",), "Kinds.", choices=("a", "b"))
+    wholes: tuple[int, ...] = option((0,), "Seeds.", low=0, repeats=True)
+    reals: tuple[float, ...] = option((), "Grid.", high=1, repeats=True)
+    texts: tuple[str, ...] = option(("a",), "Kinds.", choices=("a", "b"), repeats=True)
     internal: int = 7
 
     def __post_init__(self):
