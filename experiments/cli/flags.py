@@ -103,7 +103,8 @@ class _OptionParser(flags.ArgumentParser):
         else:
             valid = allowed(value, self.field)
         if not valid:
-            wanted = describe(self.field, self.kind) + excess(value, self.field)
+            wanted = describe(self.field, self.kind, found=argument.strip())
+            wanted += excess(value, self.field)
             raise UserError(f"--{self.name}: found {argument!r}, expected {wanted}")
         if not self.field.metadata["path"]:
             return value

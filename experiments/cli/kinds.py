@@ -123,12 +123,20 @@ def to_text(value: object) -> str:
     return str(value)
 
 
-def describe(field: dataclasses.Field, kind: Kind) -> str:
-    """Says what a flag accepts, for `--help` and for what follows "expected"."""
+def describe(field: dataclasses.Field, kind: Kind, *, found: str = "") -> str:
+    """Says what a flag accepts, for `--help` and for what follows "expected".
+
+    Args:
+        field: the flag's.
+        kind: its type.
+        found: what was given in its place: of text that has several lines, lines are the mistake.
+    """
     declared = field.metadata["choices"] or field.metadata["path"]
     limits = [] if declared else [_WORDS[kind.element]]
     limits += filter(None, [expected(field)])
     words = ", ".join(limits)
+    if len(found.splitlines()) > 1 and kind.element is str and not field.metadata["choices"]:
+        words = words.removesuffix(", not empty") + " of one line"
     if kind.many:
         words = f"values separated by commas, each {words}"
     return f"{words}, or none" if kind.optional else words

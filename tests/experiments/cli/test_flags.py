@@ -149,6 +149,38 @@ def test_impossible_value_names_flag_value_and_expectation(argument, parts):
     assert all(part in message for part in parts), message
 
 
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """The kinds of text, and what isn't text."""
+
+    text: str = option("", "Some text.")
+    filled: str = option("x", "Some text.", filled=True)
+    maybe: str | None = option(None, "Some text.")
+    names: tuple[str, ...] = option((), "Names.")
+    path: str = option("", "A file.", path=True)
+    kinds: tuple[str, ...] = option(("a",), "Kinds.", choices=("a", "b"))
+    whole: int = option(3, "A count.", low=0, high=9)
+
+
+@pytest.mark.parametrize(
+    ("flag", "wanted"),
+    [
+        ("text", "text of one line"),
+        ("maybe", "text of one line, or none"),
+        ("names", "values separated by commas, each text of one line"),
+        ("filled", "text of one line"),
+        ("path", "a path of one line"),
+        ("kinds", "values separated by commas, each one of a, b"),
+        ("whole", "a whole number, at least 0, at most 9"),
+    ],
+)
+def test_text_of_several_lines_is_told_by_its_lines(flag, wanted):
+    """`found 'MIT\\n…', expected text` of what is text."""
+    with pytest.raises(UserError) as caught:
+        flags.parse([f"--{flag}=MIT\nand more"], (flags.Group("Texts", "", Texts),))
+    assert str(caught.value) == f"--{flag}: found 'MIT\\nand more', expected {wanted}"
+
+
 def test_unknown_flag_is_refused_with_the_nearest_name():
     """A misspelt flag that is passed over would run with the default."""
     assert refusal("--wholee=3").endswith(
