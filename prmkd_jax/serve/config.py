@@ -111,7 +111,7 @@ class ExportConfig:
         validate(self)
 
     def require(self) -> None:
-        """Refuses a call that names no model or no place.
+        """Refuses a call that names no model or no place, or one student as both.
 
         Raises:
             UserError: naming the flag.
@@ -120,6 +120,11 @@ class ExportConfig:
             raise UserError("--model: found nothing, expected the folder of an exported student")
         if not self.output_dir:
             raise UserError("--output_dir: found nothing, expected a folder for the artefact")
+        if self.plain and os.path.realpath(self.plain) == os.path.realpath(self.model):
+            raise UserError(
+                f"--plain: found {self.plain}, the folder of --model, expected that of the plain "
+                "student, which it is compared with"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

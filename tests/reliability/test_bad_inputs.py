@@ -458,6 +458,10 @@ CASES = [
         "export | --model={tmp}/no-model | --output_dir={tmp}/out | --formats=vectors,vectors",
         "--formats: found 'vectors,vectors', expected each value once",
     ),
+    (
+        "export | --model={tmp}/empty | --output_dir={tmp}/out | --plain={tmp}/./empty/",
+        "--plain: found {tmp}/./empty/, the folder of --model, expected that of the plain student, which it is compared with",
+    ),
     ("pretrain | --domains=", "--domains: found '', expected names, each once"),
     (
         "pretrain | --domains=synthetic",
