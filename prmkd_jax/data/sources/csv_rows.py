@@ -64,6 +64,15 @@ def careful_csv(
         yield first, pl.DataFrame(kept, schema=schema, orient="row")
 
 
+def csv_header(path: Path, kind: str) -> list[str]:
+    """The names in the first line that isn't blank; none where there is no such line.
+
+    Raises:
+        UserError: as `csv_rows`.
+    """
+    return next((cells for _, cells in csv_rows(path, kind) if cells), [])
+
+
 def csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
     """The cells of every row, none of a blank one, and the line on which it ends.
 
@@ -84,11 +93,9 @@ def csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                # Text behind a closing quote is read as it stands, unless the cell has swallowed
-                # the lines before it.
-                if len(taken) > 1 or not taken or not taken[0].strip():
+                cells = _lenient(taken, kind)
+                if cells is None:
                     raise UserError(_unclosed(path, kind, lines, len(taken), error)) from None
-                cells = next(csv.reader(taken, delimiter=SEPARATORS[kind]), [])
             except UnicodeDecodeError:
                 raise UserError(_no_text(path)) from None
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -100,6 +107,23 @@ def csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
             lines += len(taken)
             taken.clear()
             yield lines, cells
+
+
+def _lenient(taken: Sequence[str], kind: str) -> list[str] | None:
+    """The cells of a line with text behind a closing quote, which belongs to the cell.
+
+    Returns:
+        None where a quote has swallowed lines, or would swallow the next one.
+    """
+    if len(taken) != 1 or not taken[0].strip():
+        return None
+    # A cell that is still open at the end of the line takes the next one too.
+    reader = csv.reader([*taken, ""], delimiter=SEPARATORS[kind])
+    try:
+        cells = next(reader)
+    except csv.Error:
+        return None
+    return cells if reader.line_num == 1 else None
 
 
 def _no_text(path: Path) -> str:

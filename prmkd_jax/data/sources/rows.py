@@ -1,7 +1,8 @@
 """Reads csv, tsv, jsonl and parquet in batches of rows, in the order of the file.
 
-polars reads fast; where it stumbles (a quote in the middle of a cell, a number where a text
-stood before), Python's own csv and json read the rest, slowly, and say which row is at fault.
+polars reads fast; where it would err in silence (a quote in the middle of a cell) or stumbles (a
+number where a text stood before), Python's own csv and json read, slowly, and say which row is at
+fault.
 """
 
 import io
@@ -14,7 +15,8 @@ import polars as pl
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.sources.cells import ids
 from prmkd_jax.data.sources.clean import Row
-from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_rows
+from prmkd_jax.data.sources.csv_check import is_regular
+from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_header
 from prmkd_jax.data.sources.files import Block, blocks, format_of
 from prmkd_jax.data.sources.json_rows import json_frames, json_rows, place_of
 from prmkd_jax.data.sources.place import Place
@@ -66,7 +68,7 @@ def columns_of(path: Path, kind: str | None = None, *, first: bool = False) -> l
         if not names:
             raise UserError(f"{path}: found no line, expected one JSON object a line")
         return list(names)
-    header = next((cells for _, cells in csv_rows(path, kind) if cells), None)
+    header = csv_header(path, kind)
     if not header:
         raise UserError(f"{path}: found no header, expected the names of the columns")
     # Columns without a name, as of a comma at the end of the lines, are nobody's.
@@ -118,22 +120,31 @@ def frames(
         yield from _parquet_frames(path, columns)
         return
     done = 0
-    schema = None if header else dict.fromkeys(columns, pl.String)
+    width = len(csv_header(path, kind) if header else columns)
+    if is_regular(path, SEPARATORS[kind], width):
+        try:
+            for frame in _regular_frames(path, columns, kind, header):
+                yield Batch(frame, Place(str(path), done))
+                done += len(frame)
+            return
+        except (pl.exceptions.PolarsError, OSError):
+            pass  # the careful reader goes on from there, and says what is wrong
+    for first, frame in careful_csv(path, columns, kind, header, done, _ROWS):
+        yield Batch(frame, Place(str(path), first))
+
+
+def _regular_frames(
+    path: Path, columns: Sequence[str], kind: str, header: bool
+) -> Iterator[pl.DataFrame]:
     lazy = pl.scan_csv(
         path,
         separator=SEPARATORS[kind],
         has_header=header,
-        schema=schema,
+        schema=None if header else dict.fromkeys(columns, pl.String),
         infer_schema=False,
         glob=False,
     )
-    try:
-        for frame in lazy.select(columns).collect_batches(chunk_size=_ROWS, maintain_order=True):
-            yield Batch(frame, Place(str(path), done))
-            done += len(frame)
-    except (pl.exceptions.PolarsError, OSError):
-        for first, frame in careful_csv(path, columns, kind, header, done, _ROWS):
-            yield Batch(frame, Place(str(path), first))
+    return lazy.select(columns).collect_batches(chunk_size=_ROWS, maintain_order=True)
 
 
 def is_empty(path: Path) -> bool:

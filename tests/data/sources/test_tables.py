@@ -189,6 +189,44 @@ def test_a_quote_that_is_never_closed_swallows_no_row(tmp_path):
     assert rows(tmp_path, "items.parquet")[0] == ("007", "12 inch")
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        # Text behind a closing quote belongs to the cell, as Python and Excel read it.
+        ('a,u,0\n"5"" pipe",u,1\n"6" pipe",u,2\n"7" pipe",u,3\nd,u,4\n', '5" pipe|6 pipe"|7 pipe"'),
+        ('a,u,0\n12" x 3,u,1\n7" pipe,u,2\nd,u,4\n', '12" x 3|7" pipe'),
+    ],
+)
+def test_quotes_in_pairs_swallow_no_row_of_interactions(tmp_path, text, found):
+    """polars counts all quotes to find the ends of lines, and read these rows as one id."""
+    text = "item_id,user_id,position\n" + text
+    run(tmp_path, write(tmp_path, "log.csv", text), position_column="position", timestamp_column="")
+    assert [row[1] for row in rows(tmp_path)] == ["a", *found.split("|"), "d"]
+
+
+def test_a_quote_behind_a_closing_one_swallows_no_row(tmp_path):
+    """The line alone is read again, and its last cell may be open."""
+    log = write(tmp_path, "log.csv", CSV + '"v"x,"b\n1,7,1538352000\n')
+    with pytest.raises(UserError, match=r"log.csv, line 5: found no readable csv .*expected a quo"):
+        run(tmp_path, log)
+
+
+def test_a_cell_too_many_is_refused_though_its_column_is_not_read(tmp_path):
+    """A comma in a title moved what stands behind it into another column."""
+    text = "title,user_id,item_id,timestamp\nNuts,a,1,1538352000\nNuts, bolts,a,2,1538352001\n"
+    with pytest.raises(UserError, match=r"log.csv, line 3: found 5 cells, expected 4 as in the he"):
+        run(tmp_path, write(tmp_path, "log.csv", text))
+
+
+def test_odd_ends_of_lines_are_read_alike_in_interactions_and_catalogue(tmp_path):
+    """Ids that ended in a return had no catalogue row."""
+    text = "timestamp,user_id,item_id\r\n1538352000,u,007\r\r\n1538352001,u,7\r\r\n"
+    items = write(tmp_path, "items.csv", "title,item_id\r\nA,007\r\r\nB,7\r\r\n")
+    run(tmp_path, write(tmp_path, "log.csv", text), items=(items,))
+    assert [row[1] for row in rows(tmp_path)] == ["007", "7"]
+    assert rows(tmp_path, "items.parquet") == [("007", "A"), ("7", "B")]
+
+
 def test_part_files_without_a_line_are_passed_over(tmp_path):
     """Spark writes a part file for every task, with or without rows."""
     folder = tmp_path / "export"
