@@ -168,7 +168,7 @@ def stage_items(folder: Path, frames: Iterable[pl.DataFrame]) -> int:
 def titled_items(folder: Path, item_ids: pl.Series) -> np.ndarray:
     """Which items have a title among the staged rows."""
     titled = (
-        pl.scan_parquet(folder / STAGED)
+        pl.scan_parquet(folder / STAGED, glob=False)
         .filter(pl.col("title").is_not_null())
         .select(pl.col("item_id").unique())
         .collect(engine="streaming")
@@ -192,7 +192,7 @@ def final_items(folder: Path, item_ids: pl.Series, keep_all: bool) -> tuple[pl.D
         The rows; how many were left out because their item has another; ids of the rows that
         nobody interacted with.
     """
-    staged = pl.scan_parquet(folder / STAGED)
+    staged = pl.scan_parquet(folder / STAGED, glob=False)
     every = staged.select(pl.col("item_id").unique()).collect(engine="streaming").to_series()
     others = set(every.filter(~every.is_in(item_ids.implode())).to_list())
     if not keep_all:

@@ -238,6 +238,16 @@ def test_part_files_without_a_line_are_passed_over(tmp_path):
     assert len(rows(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("sign", ["[1]", "*", "?"])
+def test_folders_and_names_with_the_signs_of_patterns(tmp_path, sign):
+    """The rows of the catalogue that are put down on disk were looked for by a pattern."""
+    folder = tmp_path / f"data{sign}"
+    log, items = write(tmp_path, "log.csv", CSV), write(tmp_path, "items.csv", ITEMS)
+    named = {} if sign != "[1]" else {"name": f"shop{sign}"}  # * and ? are in no name
+    report = run(folder, log, items=(items,), need_title=True, **named)
+    assert pl.read_parquet(report.folder / "items.parquet", glob=False).height == 2
+
+
 def test_part_files_below_folders_that_a_pattern_names(tmp_path):
     for day in ("dt=2018-10-01", "dt=2018-10-02", "_temporary"):
         write(tmp_path / "export" / day, "part-0.csv", CSV.replace("01,", f"{day},"))
