@@ -56,7 +56,7 @@ def columns_of(path: Path, kind: str | None = None, *, first: bool = False) -> l
     kind = kind or format_of(path)
     if kind == "parquet":
         try:
-            return pl.scan_parquet(path).collect_schema().names()
+            return pl.scan_parquet(path, glob=False).collect_schema().names()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(path, "parquet file", error) from None
     if kind == "jsonl":

@@ -248,6 +248,15 @@ def test_folders_and_names_with_the_signs_of_patterns(tmp_path, sign):
     assert pl.read_parquet(report.folder / "items.parquet", glob=False).height == 2
 
 
+def test_the_header_is_that_of_the_file_itself(tmp_path):
+    """`log[1].parquet` is no pattern that stands for `log1.parquet`."""
+    whole = pl.DataFrame({"user_id": ["a"], "item_id": ["7"], "timestamp": [1538352000]})
+    whole.write_parquet(tmp_path / "log[1].parquet")
+    whole.drop("item_id").write_parquet(tmp_path / "log1.parquet")
+    run(tmp_path, str(tmp_path / "log[1].parquet"))
+    assert rows(tmp_path) == [("a", "7", 1538352000000)]
+
+
 def test_part_files_below_folders_that_a_pattern_names(tmp_path):
     for day in ("dt=2018-10-01", "dt=2018-10-02", "_temporary"):
         write(tmp_path / "export" / day, "part-0.csv", CSV.replace("01,", f"{day},"))
