@@ -96,10 +96,16 @@ def load_domain(data: DataConfig, name: str, flag: str) -> Dataset:
         flag: how an error names what asked for it.
 
     Raises:
-        UserError: if it isn't there or is damaged.
+        UserError: if it isn't there, is damaged, or could be a domain as well as a folder.
     """
     kind, _, domain = name.partition("-")
     if kind == SYNTHETIC and domain in DOMAINS:
+        folder = Path(data.data_dir) / name
+        if (folder / INTERACTIONS).exists():
+            raise UserError(
+                f"{flag}: found {name!r}, a domain of the synthetic world and also {folder}, "
+                "expected one of them (rename the folder)"
+            )
         world = WorldConfig(users=data.synthetic_users, items=data.synthetic_items)
         return make_domain(data.synthetic_seed, domain, world).dataset
     return read_dataset(Path(data.data_dir), name, flag)

@@ -1100,7 +1100,7 @@ CASES = [
     ),
     (
         "prepare | --interactions={tmp}/good.csv | --name=synthetic | --data_dir={tmp}/out | --user_column=user | --item_column=item | --timestamp_column=time",
-        "--name: found 'synthetic', expected another name: it is a made one's",
+        "--name: found 'synthetic', expected another name: synthetic and synthetic-… are of the synthetic world",
     ),
     (
         "prepare | --interactions={tmp}/pipe | --name=shop | --data_dir={tmp}/out | --user_column=user | --item_column=item | --timestamp_column=time",

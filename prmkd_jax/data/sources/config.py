@@ -131,8 +131,11 @@ class PrepareConfig:
         validate(self)
         if self.name and not _is_plain(self.name):
             raise UserError(f"--name: found {self.name!r}, expected a plain folder name")
-        if self.name == "synthetic":
-            raise UserError("--name: found 'synthetic', expected another name: it is a made one's")
+        if self.name.partition("-")[0] == "synthetic":
+            raise UserError(
+                f"--name: found {self.name!r}, expected another name: synthetic and synthetic-… "
+                "are of the synthetic world"
+            )
         for flag in ("date_from", "date_until"):
             moment(flag, getattr(self, flag))
         for flag in ("user_column", "item_column"):

@@ -472,6 +472,8 @@ def test_strict_makes_an_error_of_a_warning(tmp_path):
         ({"source": "amazon", "raw_dir": "x", "download": True}, "--category: found nothing"),
         ({"name": "../d"}, "--name: found '../d', expected a plain folder name"),
         ({"name": "synthetic"}, "--name: found 'synthetic', expected another name"),
+        ({"name": "synthetic-garden"}, "--name: found 'synthetic-garden', expected another name"),
+        ({"name": "synthetic-shop"}, "--name: found 'synthetic-shop', expected another name"),
         ({"name": ".d"}, "--name: found '.d', expected a plain folder name"),
         ({"date_from": "1.10.2018"}, "--date_from: found '1.10.2018', expected a date such as"),
         ({"base_url": "http://example.org"}, "--base_url: found 'http://example.org', expected"),

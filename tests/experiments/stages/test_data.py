@@ -98,6 +98,21 @@ def test_a_second_domain_that_is_not_there_is_told(tmp_path):
         second_domain(chosen, load_task(chosen).dataset)
 
 
+def test_a_folder_with_the_name_of_a_domain_is_not_passed_over(tmp_path):
+    """Other data than those in the folder, without a word."""
+    folder = tmp_path / "synthetic-garden"
+    folder.mkdir()
+    data = settings(f"--data_dir={tmp_path}").data
+    load_domain.cache_clear()
+    assert load_domain(data, folder.name, "--domains").name == "synthetic-garden"
+    load_domain.cache_clear()
+    rows = {"user_id": ["u"], "item_id": ["a"]}
+    pq.write_table(pa.table(rows), folder / "interactions.parquet")
+    message = f"--domains: found 'synthetic-garden', a domain of the synthetic world and.*{folder}"
+    with pytest.raises(UserError, match=message):
+        load_domain(data, folder.name, "--domains")
+
+
 def test_a_domain_of_short_histories_is_refused(monkeypatch):
     """A domain without a training instance to draw."""
     chosen = settings("--student=recguru", "--second_domain=short")
