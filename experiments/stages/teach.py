@@ -126,6 +126,8 @@ def _is_made(folder: Path, made_of: Mapping[str, object]) -> bool:
     digests = found.pop(FILES, {})
     if found != made_of:
         raise UserError(f"--output_dir: found files in {folder}, expected a new or empty folder")
+    if not isinstance(digests, dict):
+        return False
     return bool(digests) and all(
         (folder / name).is_file() and file_digest(folder / name) == digest
         for name, digest in digests.items()
