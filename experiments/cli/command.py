@@ -155,7 +155,8 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
         topic, argv = _split_topic(command, argv)
     parsed = parse(argv, command.groups)
     _require_utf8(Path.cwd())
-    if RunConfig in parsed.configs:
+    # Where flags that were not given follow from something, they are judged when they have.
+    if RunConfig in parsed.configs and not command.completed:
         settings_from(parsed.configs)  # a mistake is reported before jax and torch are imported
     runtime = settle(compilation_cache=compiled_programs(parsed.configs))
     try:

@@ -11,7 +11,6 @@ import numpy as np
 from bridge.student_weights import Start
 from bridge.yesterday import Yesterday, read_yesterday
 from experiments.cli.command import Call
-from experiments.cli.flags import config_of
 from experiments.cli.settings import Settings, read_paths
 from experiments.reporting.tables import print_files
 from experiments.reporting.update import MODELS, update_table
@@ -37,9 +36,11 @@ from prmkd_jax.serve.config import UpdateConfig
 from prmkd_jax.serve.histories import instance_targets
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.serve.renew import Changes, Mapped, changes, map_items, only_items, params_for
+from prmkd_jax.students.config import RANDOM, StudentConfig
 from prmkd_jax.students.registry import label
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.refit import refit_folder
+from teachers_torch.items.inputs import texts_identity
 
 RESULT, TABLE, LOG = "update.json", "update.md", "log.jsonl"
 UPDATED, SCRATCH = "updated", "scratch"
@@ -78,6 +79,9 @@ def run(call: Call) -> None:
     """
     reporter, output = call.reporter, Path(call.settings.run.output_dir)
     update = _plan(call)
+    for name in sorted({"max_epochs", "item_init"} & call.explicit):
+        if not update.options.scratch:
+            reporter.warn(f"--{name} has no effect: --noscratch trains nothing from scratch")
     show_sheet(update.plan.task, reporter)
     for line in _told(update.changes):
         reporter.say(line)
@@ -129,10 +133,7 @@ def _plan(call: Call) -> _Update:
                 "to fit a map on, or --rows_from=mean"
             )
         check_rows(options.rows_from, task.dataset, settings)
-    train = dataclasses.replace(
-        config_of(call.configs, TrainConfig), max_epochs=options.update_epochs
-    )
-    configs = {UPDATED: {**call.configs, TrainConfig: train}}
+    configs = {UPDATED: _shortened(call, options)}
     if options.scratch:
         configs[SCRATCH] = dict(call.configs)
     planned = plan_runs(configs.values(), exports=True, load=lambda _: task)
@@ -141,10 +142,28 @@ def _plan(call: Call) -> _Update:
     mapped = map_items(yesterday.exported, found, task.dataset, None)
     plan = plans[UPDATED]
     params_for(mapped.exported, settings.student, plan.facts, task.dataset, yesterday.source)
-    own = {name: getattr(options, name) for name in ("vanished", "rows_from")}
-    begun = {**plan.identity, "begun": {"from": yesterday.digest, **own}}
-    plans[UPDATED] = dataclasses.replace(plan, identity=begun)
+    begun = {"from": yesterday.digest, "vanished": options.vanished, "rows_from": options.rows_from}
+    if found.new_items and options.rows_from == "texts":
+        begun["texts"] = texts_identity(task.dataset, settings.teachers.text)
+    plans[UPDATED] = dataclasses.replace(plan, identity={**plan.identity, "begun": begun})
     return _Update(options, yesterday, found, plans)
+
+
+def _shortened(call: Call, options: UpdateConfig) -> dict[type, object]:
+    """The settings of the student that goes on: fewer epochs, and item tables that are there.
+
+    Raises:
+        UserError: a curriculum would end after these epochs.
+    """
+    train, student = call.config(TrainConfig), call.config(StudentConfig)
+    if train.curriculum_epochs > options.update_epochs:
+        raise UserError(
+            f"--curriculum_epochs: found {train.curriculum_epochs}, expected at most "
+            f"--update_epochs={options.update_epochs}"
+        )
+    train = dataclasses.replace(train, max_epochs=options.update_epochs)
+    student = dataclasses.replace(student, item_init=RANDOM)
+    return {**call.configs, TrainConfig: train, StudentConfig: student}
 
 
 def _with_vanished(yesterday: Yesterday, found: Changes, task: Task, settings: Settings) -> Task:

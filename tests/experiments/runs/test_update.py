@@ -9,7 +9,9 @@ import pytest
 import torch
 from flax import nnx
 
+from bridge.runtime import RuntimeSettings
 from bridge.student_weights import to_recbole
+from experiments.cli import command
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.update import COMMAND
@@ -202,9 +204,49 @@ def test_the_students_shape_is_yesterdays_unless_a_flag_says_otherwise(yesterday
         assert completed(call).settings.student == StudentConfig(student="gru4rec")
 
 
+def test_what_new_rows_are_made_of_makes_another_update(yesterday):
+    """A training that goes on from rows of other vectors, or another's table that is shown."""
+    found = []
+    for pooling in ("model", "cls"):
+        for source in ("texts", "words"):
+            flags = [f"--from={yesterday[0]}", f"--text_pooling={pooling}", f"--rows_from={source}"]
+            call, _ = make_call(COMMAND, [*SMALL, NEW, "--teachers=", *flags])
+            found.append(module._identity(module._plan(call)))
+    assert found[0] != found[2]
+    assert found[1] == found[3]
+
+
+def test_a_start_of_item_tables_is_the_scratch_students(yesterday, tmp_path):
+    """A traceback, after the teachers' hours, about tables that are there already."""
+    text = called(tmp_path / "out", yesterday[0], "--update_epochs=1", "--item_init=text")
+    assert "has no effect" not in text
+    record = json.loads((tmp_path / "out/runs/scratch/record.json").read_text())
+    assert record["identity"]["settings"]["item_init"] == "text"
+    flags = ("--update_epochs=1", "--noscratch", "--item_init=text", "--max_epochs=2")
+    text = called(tmp_path / "alone", yesterday[0], *flags)
+    for name in ("item_init", "max_epochs"):
+        assert f"--{name} has no effect: --noscratch trains nothing from scratch" in text
+
+
+def test_batches_are_compared_with_yesterdays_window(yesterday, tmp_path, monkeypatch):
+    """A default of the flag that isn't this student's."""
+    seen = []
+    monkeypatch.setattr(module, "run", seen.append)
+    monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
+    flags = [f"--from={yesterday[0]}", f"--cache_dir={tmp_path}", "--teachers="]
+    command.execute(COMMAND, [*flags, "--batch_size=8"], "prmkd update")
+    assert seen[0].settings.data.max_seq_len == 8
+    with pytest.raises(UserError, match="--batch_size: found 7, expected at least --max_seq_len=8"):
+        command.execute(COMMAND, [*flags, "--batch_size=7"], "prmkd update")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (
+            ["--curriculum_epochs=3", "--update_epochs=2"],
+            "--curriculum_epochs: found 3, expected at most --update_epochs=2",
+        ),
         (["--from="], "--from: found nothing, expected the folder"),
         (["--from=nowhere"], "--from: found no student at nowhere, expected the folder"),
         (["--student=gru4rec"], "--student: found 'gru4rec', expected 'sasrec' as in"),
