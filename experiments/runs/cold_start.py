@@ -48,7 +48,14 @@ def run(call: Call) -> None:
     output = Path(call.settings.run.output_dir)
     studies = find_studies(output)
     task = load_task(call.settings)
-    identity = {"ranks": {each.ranks: file_digest(output / each.ranks) for each in studies}}
+    # Before a finished folder is looked at: it tells nothing of the data asked for now.
+    for each in studies:
+        read_same(task, output / each.results)
+    identity = {
+        "data": task.dataset.fingerprint,
+        "split": task.split_digest,
+        "ranks": {each.ranks: file_digest(output / each.ranks) for each in studies},
+    }
     analyse(call, "cold_start", identity, ["cold_start"], lambda: find(task, output, studies))
 
 
@@ -66,15 +73,28 @@ def find(task: Task, output: Path, studies: Sequence[StudyFiles]) -> Found:
     kinds = segments_of(task)
     rows: list[GainRow] = []
     for files in studies:
-        results = cast(Results, read_versioned(output / files.results))
-        with complete(output / files.results):
-            require_same(task, results, output / files.results)
-            with np.load(output / files.ranks, allow_pickle=False) as ranks:
-                rows += study_rows(results, ranks, kinds)
+        results = read_same(task, output / files.results)
+        with (
+            complete(output / files.results),
+            np.load(output / files.ranks, allow_pickle=False) as ranks,
+        ):
+            rows += study_rows(results, ranks, kinds)
     if not rows:
         raise UserError(f"--output_dir: found nothing that is compared in {output}")
     content = {"study": {"name": "cold_start"}, "data": task.dataset.name, "rows": rows}
     return Found(content, markdown(task.dataset.name, rows), {"cold_start": _sketch(rows)})
+
+
+def read_same(task: Task, path: Path) -> Results:
+    """A study's results.
+
+    Raises:
+        UserError: they are damaged, or as `require_same`.
+    """
+    results = cast(Results, read_versioned(path))
+    with complete(path):
+        require_same(task, results, path)
+    return results
 
 
 def require_same(task: Task, results: Results, path: Path) -> None:

@@ -15,6 +15,7 @@ from experiments.reporting.results import Results, Timing
 from experiments.reporting.study_figure import effects_figure, study_figure
 from experiments.reporting.tables import markdown, print_files, print_results
 from experiments.reporting.together import together
+from experiments.runs.analysis import ANALYSES
 from experiments.runs.variant import Study
 from experiments.stages.record import read_versioned
 from prmkd_jax.common.errors import UserError
@@ -98,14 +99,14 @@ def study_files(name: str) -> StudyFiles:
 
 
 def find_studies(output: Path) -> list[StudyFiles]:
-    """The finished studies in a folder.
+    """The finished studies in a folder, without those that train nothing and have no ranks.
 
     Raises:
         UserError: there is none.
     """
     candidates = [TRAIN_FILES]
-    for path in sorted(output.glob("*_run.json")):
-        candidates.append(study_files(path.name.removesuffix("_run.json")))
+    names = [path.name.removesuffix("_run.json") for path in sorted(output.glob("*_run.json"))]
+    candidates += [study_files(name) for name in names if name not in ANALYSES]
     found = [files for files in candidates if (output / files.results).is_file()]
     if not found:
         raise UserError(

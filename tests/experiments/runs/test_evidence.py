@@ -15,12 +15,14 @@ from experiments.reporting.together import together
 from experiments.runs import cold_start, efficiency, table2
 from experiments.runs.several import each_data_set
 from experiments.runs.study import variations
-from experiments.runs.views import study_files
+from experiments.runs.views import TRAIN_FILES, find_studies, study_files
+from experiments.stages.data import load_task
 from experiments.studies import curriculum, sensitivity, table3, temporal
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.task import make_task
+from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.data.task import Task, make_task
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
-from tests.experiments.calls import make_call
+from tests.experiments.calls import SMALL, make_call
 from tests.experiments.fake_run import fake_results, fake_timing
 from tests.worlds import random_world
 
@@ -99,10 +101,10 @@ def test_table2_is_written_once_and_shown_again(tmp_path):
         table2.run(call)
 
 
-def made_results(base: np.ndarray, other: np.ndarray) -> tuple[dict, dict]:
+def made_results(base: np.ndarray, other: np.ndarray, task: Task = TASK) -> tuple[dict, dict]:
     results = fake_results()
-    results["data"] |= {"name": "random", "fingerprint": TASK.dataset.fingerprint}
-    results["split"]["digest"] = TASK.split_digest
+    results["data"] |= {"name": "random", "fingerprint": task.dataset.fingerprint}
+    results["split"]["digest"] = task.split_digest
     for variant, ranks in zip(results["variants"], (base, other), strict=True):
         variant["seeds"] = [{"seed": seed} for seed in range(len(ranks))]
     names = [variant["name"] for variant in results["variants"]]
@@ -160,6 +162,31 @@ def test_ranks_of_other_data_or_another_split_are_refused(tmp_path):
         wrong[part][key] = "0" * 64
         with pytest.raises(UserError, match="give the flags that the run was made with"):
             cold_start.require_same(TASK, wrong, tmp_path)
+
+
+def test_a_finished_cold_start_is_shown_for_its_own_data_alone(tmp_path):
+    """Another data set's table, or the study's own files taken for a run's."""
+    argv = [*SMALL, f"--output_dir={tmp_path}"]
+    task = load_task(make_call(COMMAND, argv, "cold_start")[0].settings)
+    ranks = np.random.default_rng(0).integers(0, 20, (1, len(task.split.test))).astype(float)
+    results, arrays = made_results(ranks, ranks / 2, task)
+    write_sealed_json(tmp_path / "results.json", results)
+    np.savez(tmp_path / "ranks.npz", **arrays)
+    cold_start.run(make_call(COMMAND, argv, "cold_start")[0])
+    call, stream = make_call(COMMAND, argv, "cold_start")
+    cold_start.run(call)
+    assert "this study is finished" in stream.getvalue()
+    assert find_studies(tmp_path) == [TRAIN_FILES]
+    identity = json.loads((tmp_path / "cold_start_run.json").read_text())["identity"]
+    assert identity["data"] == task.dataset.fingerprint
+    assert identity["split"] == task.split_digest
+    table = (tmp_path / "cold_start.md").read_bytes()
+    for other in ("--synthetic_users=50", "--split=temporal", "--overwrite --split=temporal"):
+        call, stream = make_call(COMMAND, [*argv, *other.split()], "cold_start")
+        with pytest.raises(UserError, match="give the flags that the run was made with"):
+            cold_start.run(call)
+        assert not stream.getvalue()
+        assert (tmp_path / "cold_start.md").read_bytes() == table
 
 
 def test_table3_has_the_papers_models_and_what_is_cheap():
