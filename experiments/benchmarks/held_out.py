@@ -38,6 +38,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.splits import moments
 from prmkd_jax.data.task import Task, make_task
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.serve.exported import CARD, FILES, export_student
@@ -100,9 +101,12 @@ class Measuring:
         return out
 
     def task_of(self, dataset: Dataset) -> Task:
-        """The smaller data set, divided as the complete one is."""
-        data = self.settings.data
-        return make_task(dataset, data.split, data.cuts)
+        """The smaller data set, divided as the complete one is: at its moments, not its shares."""
+        data, complete = self.settings.data, self.task.dataset
+        if data.split != "temporal":
+            return make_task(dataset, data.split)
+        cuts = moments(complete.interactions, data.cuts, complete.name)
+        return make_task(dataset, data.split, cuts)
 
     def train(self, student: Student, seed: int) -> Recommender:
         """The student at its best epoch on validation, trained now or read back."""

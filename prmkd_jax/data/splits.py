@@ -15,6 +15,9 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Interactions
 
 PARTS = ("train", "validation", "test")
+Cut = str | int
+"""The share of all interactions before it ("0.8"), an ISO date or time, or a moment: the first
+microsecond after it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +121,7 @@ def given(interactions: Interactions, name: str = "the data set") -> Split:
 
 
 def global_temporal(
-    interactions: Interactions, cuts: tuple[str, str] = ("0.8", "0.9"), name: str = "the data set"
+    interactions: Interactions, cuts: tuple[Cut, Cut] = ("0.8", "0.9"), name: str = "the data set"
 ) -> Split:
     """Trains on what happened before the first cut, validates after it, tests after the second.
 
@@ -136,13 +139,12 @@ def global_temporal(
 
     Args:
         interactions: histories with timestamps that never fall within a history.
-        cuts: each the share of all interactions before it ("0.8"), or an ISO date or time
-            ("2018-06-01", UTC where it has no zone).
+        cuts: each a share ("0.8"), an ISO date or time ("2018-06-01", UTC where it has no zone),
+            or a moment in microseconds (see `moments`).
         name: how an error names the data.
 
     Raises:
-        UserError: there is no clock, a history's order disagrees with it, a cut can't be read, or
-            the second is not after the first.
+        UserError: as `moments`.
 
     >>> day = 86_400 * 10**6
     >>> times = 17_000 * day + day * np.array([0, 1, 8, 9, 2, 3, 4, 5, 6, 7])
@@ -151,14 +153,8 @@ def global_temporal(
     >>> split.train.tolist(), split.validation.tolist(), split.test.tolist()
     ([1, 5, 6, 7, 8, 9], [2], [3])
     """
-    times = _clock(interactions, name)
+    first, second = moments(interactions, cuts, name)
     start, end = interactions.indptr[:-1], interactions.indptr[1:]
-    first, second = (_cut(text, times) for text in cuts)
-    if not first < second:
-        raise UserError(
-            f"--split_at: found {','.join(cuts)}, cuts at {_date(first)} and {_date(second)}, "
-            "expected the second after the first"
-        )
     train_end = start + _before(interactions, first)
     test_from = start + _before(interactions, second)
     offsets = np.arange(len(interactions.items), dtype=np.int64)
@@ -170,6 +166,33 @@ def global_temporal(
         train_end=train_end,
         validation_end=test_from,
     )
+
+
+def moments(
+    interactions: Interactions, cuts: tuple[Cut, Cut], name: str = "the data set"
+) -> tuple[int, int]:
+    """The first microseconds after two cuts.
+
+    A share means another moment in a part of the data: who divides a part as the whole is divided
+    hands the whole's moments on.
+
+    Args:
+        interactions: histories with timestamps that never fall within a history.
+        cuts: as `global_temporal`'s.
+        name: how an error names the data.
+
+    Raises:
+        UserError: there is no clock, a history's order disagrees with it, a cut can't be read, or
+            the second is not after the first.
+    """
+    times = _clock(interactions, name)
+    first, second = (_cut(cut, times) for cut in cuts)
+    if not first < second:
+        raise UserError(
+            f"--split_at: found {','.join(map(str, cuts))}, cuts at {_date(first)} and "
+            f"{_date(second)}, expected the second after the first"
+        )
+    return first, second
 
 
 def _clock(interactions: Interactions, name: str) -> Int64[np.ndarray, " interactions"]:
@@ -193,8 +216,10 @@ def _clock(interactions: Interactions, name: str) -> Int64[np.ndarray, " interac
     return times
 
 
-def _cut(text: str, times: Int64[np.ndarray, " interactions"]) -> int:
+def _cut(text: Cut, times: Int64[np.ndarray, " interactions"]) -> int:
     """The first microsecond after a cut."""
+    if isinstance(text, int):
+        return text
     try:
         share = float(text)
     except ValueError:

@@ -11,6 +11,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.sheet import Sheet, describe
 from prmkd_jax.data.splits import (
+    Cut,
     Split,
     given,
     global_temporal,
@@ -100,7 +101,7 @@ class Task:
 
 
 def make_task(
-    dataset: Dataset, split: str = "leave_one_out", cuts: tuple[str, str] = ("0.8", "0.9")
+    dataset: Dataset, split: str = "leave_one_out", cuts: tuple[Cut, Cut] = ("0.8", "0.9")
 ) -> Task:
     """Splits a data set.
 

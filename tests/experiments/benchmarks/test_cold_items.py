@@ -1,0 +1,43 @@
+"""`measure cold_items`: students without some items, and what they are compared by."""
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks.held_out import Measuring
+from experiments.cli.options import MeasureConfig
+from experiments.commands.measure import COMMAND
+from experiments.stages.data import load_task
+from prmkd_jax.data.subset import without_items, without_users
+from tests.experiments.calls import SMALL, make_call
+
+
+def prepared(folder, *flags: str) -> Measuring:
+    """What `measure cold_items` has to work with."""
+    argv = [*SMALL, f"--output_dir={folder / 'out'}", f"--cache_dir={folder / 'cache'}", *flags]
+    call, _ = make_call(COMMAND, argv, "cold_items")
+    return Measuring(call.settings, call.config(MeasureConfig), load_task(call.settings), call)
+
+
+@pytest.mark.parametrize("cuts", ["0.5,0.7", "0.4,0.6"])
+def test_a_smaller_data_set_is_cut_at_the_same_moments(tmp_path, cuts):
+    """A student that has read what happened after the moment from which it is tested."""
+    found = prepared(tmp_path, "--split=temporal", f"--split_at={cuts}", "--synthetic_users=200")
+    whole = found.task.dataset.interactions
+    assert whole.timestamps is not None
+    ordered = np.sort(whole.timestamps)
+    first, second = (ordered[round(float(cut) * len(ordered))] for cut in cuts.split(","))
+    # Those whose interactions are the newest ones: a share of the others is an earlier moment.
+    newest = whole.timestamps >= np.quantile(whole.timestamps, 0.8)
+    late = np.bincount(whole.items, newest, found.task.dataset.num_items)
+    users = np.bincount(whole.users, newest, whole.num_users)
+    for smaller in (
+        without_items(found.task.dataset, late < np.quantile(late, 0.8)),
+        without_users(found.task.dataset, users < np.quantile(users, 0.8)),
+    ):
+        split, times = found.task_of(smaller).split, smaller.interactions.timestamps
+        assert times is not None
+        expected = np.flatnonzero(times < first)
+        starts = smaller.interactions.indptr[:-1]
+        assert split.train.tolist() == np.setdiff1d(expected, starts).tolist()
+        assert ((times[split.validation] >= first) & (times[split.validation] < second)).all()
+        assert (times[split.test] >= second).all()
