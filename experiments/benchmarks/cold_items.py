@@ -17,7 +17,7 @@ from prmkd_jax.evaluate.metrics import expected_ranks
 from prmkd_jax.serve.histories import instance_targets
 from prmkd_jax.serve.new_items import text_vectors
 from prmkd_jax.serve.recommender import Recommender
-from teachers_torch.items.text import encode_texts, item_sentences
+from teachers_torch.items.inputs import has_texts, text_inputs
 from teachers_torch.store import load
 from teachers_torch.teacher import Teacher, gives_scores
 
@@ -30,7 +30,7 @@ Table = dict[str, dict[str, Any]]
 def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]]:
     """The two students, with and without the held-out items, and how they are measured."""
     task = measuring.task
-    if not any(text.strip() for text in item_sentences(task.dataset.catalogue)):
+    if not has_texts(task.dataset, measuring.settings.teachers.text):
         raise UserError(
             f"data set {task.dataset.name}: found no texts, expected some: rows of new items are "
             "made of them"
@@ -101,9 +101,9 @@ def _vectors(measuring: Measuring, warm: Task | None) -> dict[str, Float[np.ndar
     """
     settings, dataset = measuring.settings, measuring.task.dataset
     cache = Cache(Path(settings.run.cache_dir))
-    sentences = item_sentences(dataset.catalogue)
     titles = dataset.catalogue.texts.get("title", ())
-    out = {TEXTS: encode_texts(sentences, settings.teachers.text, cache)}
+    texts = text_inputs(dataset, settings.teachers.text, 0.0, cache, lambda event: None)
+    out = {TEXTS: texts.features}
     if any(titles):
         out["words of titles"] = text_vectors(titles, titles)
     for identity in () if warm is None else teacher_identities(warm, settings):

@@ -1,12 +1,16 @@
 """`measure cold_items`: students without some items, and what they are compared by."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from experiments.benchmarks import cold_items
 from experiments.benchmarks.held_out import Measuring
 from experiments.cli.options import MeasureConfig
 from experiments.commands.measure import COMMAND
 from experiments.stages.data import load_task
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.subset import without_items, without_users
 from tests.experiments.calls import SMALL, make_call
 
@@ -41,3 +45,41 @@ def test_a_smaller_data_set_is_cut_at_the_same_moments(tmp_path, cuts):
         assert split.train.tolist() == np.setdiff1d(expected, starts).tolist()
         assert ((times[split.validation] >= first) & (times[split.validation] < second)).all()
         assert (times[split.test] >= second).all()
+
+
+def write_features(folder, found: Measuring) -> np.ndarray:
+    """Vectors of all items in place of their texts', as `--text_features` takes them."""
+    ids = found.task.dataset.item_ids
+    rows = np.random.default_rng(0).normal(size=(len(ids), 768)).astype("<f4")
+    rows.tofile(folder / "given.feat1CLS")
+    numbering = "".join(f"{item}\t{row}\n" for row, item in enumerate(ids))
+    (folder / "given.item2index").write_text(numbering)
+    return rows
+
+
+def test_given_vectors_of_texts_take_the_encoders_place(tmp_path):
+    """Texts that are encoded although their vectors are given."""
+    rows = write_features(tmp_path, prepared(tmp_path))
+    features = f"--text_features={tmp_path / 'given.feat1CLS'}"
+    found = prepared(tmp_path, "--teachers=", "--text_teacher", features)
+    (warm, complete), _ = cold_items.measure(found)
+    cold = found.held(len(rows))
+    unit = rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    assert warm.vectors is not None
+    assert complete.vectors is not None
+    np.testing.assert_allclose(complete.vectors[1], unit, rtol=1e-5)
+    np.testing.assert_allclose(warm.vectors[1], unit[~cold], rtol=1e-5)
+
+
+def test_a_data_set_needs_texts_or_their_vectors(tmp_path):
+    """A refusal for want of texts where nobody reads them."""
+    found = prepared(tmp_path)
+    blank = {name: ("",) * len(text) for name, text in found.task.dataset.catalogue.texts.items()}
+    catalogue = dataclasses.replace(found.task.dataset.catalogue, texts=blank)
+    dataset = dataclasses.replace(found.task.dataset, catalogue=catalogue)
+    bare = dataclasses.replace(found, task=dataclasses.replace(found.task, dataset=dataset))
+    with pytest.raises(UserError, match="found no texts, expected some"):
+        cold_items.measure(bare)
+    write_features(tmp_path, found)
+    given = prepared(tmp_path, "--teachers=", f"--text_features={tmp_path / 'given.feat1CLS'}")
+    cold_items.measure(dataclasses.replace(given, task=bare.task))
