@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -126,12 +126,18 @@ def _require_own(record: Record, plan: PlannedRun, place: Place) -> None:
         raise UserError(f"{difference} as in {place.folder / RECORD}, the record that is there")
 
 
+def never(error: Exception) -> bool:
+    """Leaves what every ended run would go on from."""
+    return False
+
+
 def finish_run(
     plan: PlannedRun,
     place: Place,
     ready: Mapping[str, ReadyTeacher],
     reporter: Reporter,
     watch: Watch = unwatched,
+    gives_up: Callable[[Exception], bool] = never,
 ) -> FinishedRun:
     """Trains the seeds of a run that aren't finished, and reads all of them.
 
@@ -141,26 +147,45 @@ def finish_run(
         ready: its teachers by their keys, see `ready_teachers`.
         reporter: shows progress.
         watch: told the epochs of the first seed that was asked for.
+        gives_up: whether nobody is to go on with a run that this error has ended.
     """
     waiting = f"{place.folder}: another command trains this run, waiting"
     lock = locked(place.folder / RECORD, lambda: reporter.say(waiting)) if place.shared else None
     with lock or contextlib.nullcontext():
-        missing = unfinished_seeds(plan, place)
-        if missing:
-            teachers = [ready[found.key] for found in plan.teachers]
-            items = item_start(plan.settings, plan.task, teachers, reporter)
-            bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
-            for seed in missing:
-                _tell_damage(_ranks_file(place, seed))
-                watching = watch if seed == plan.seeds[0] else unwatched
-                _train(plan, place, seed, teachers, bank, items, reporter, watching)
+        try:
+            _train_missing(plan, place, ready, reporter, watch)
+        except Exception as error:
+            # Here and not after the lock: whoever waits for it keeps states in the same place.
+            if gives_up(error):
+                _remove_all_states(plan, place)
+            raise
         if place.shared:
             # Here and not after each seed: a kill may have come between its record and this.
-            remove_all_states(plan, place)
+            _remove_all_states(plan, place)
     return read_run(plan, place)
 
 
-def remove_all_states(plan: PlannedRun, place: Place) -> None:
+def _train_missing(
+    plan: PlannedRun,
+    place: Place,
+    ready: Mapping[str, ReadyTeacher],
+    reporter: Reporter,
+    watch: Watch,
+) -> None:
+    """Trains the seeds that aren't finished."""
+    missing = unfinished_seeds(plan, place)
+    if not missing:
+        return
+    teachers = [ready[found.key] for found in plan.teachers]
+    items = item_start(plan.settings, plan.task, teachers, reporter)
+    bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
+    for seed in missing:
+        _tell_damage(_ranks_file(place, seed))
+        watching = watch if seed == plan.seeds[0] else unwatched
+        _train(plan, place, seed, teachers, bank, items, reporter, watching)
+
+
+def _remove_all_states(plan: PlannedRun, place: Place) -> None:
     """Removes what a run would go on from: it is finished, or given up."""
     for seed in plan.seeds:
         states = place.states / run_name(plan.settings, seed)

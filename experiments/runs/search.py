@@ -15,7 +15,7 @@ from experiments.cli.flags import parse
 from experiments.cli.options import SearchConfig
 from experiments.cli.settings import Settings, check_settings, settings_from
 from experiments.reporting.wording import MISSING
-from experiments.runs.finished import finish_run, ready_teachers, remove_all_states
+from experiments.runs.finished import finish_run, never, ready_teachers
 from experiments.runs.optimise import Row, Search, Stopped, Watch, optimise, require_optuna
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.runs.sheets import show_sheets
@@ -116,23 +116,30 @@ def _attempt(plan: PlannedRun, folder: Path, reporter: Reporter, watch: Watch) -
     def on_epoch(record: Mapping[str, Any]) -> None:
         watch(record["epoch"], record["validation"][SELECTION_METRIC])
 
-    place, why = shared_place(folder, plan), ""
     try:
-        record = _finish(plan, place, reporter, on_epoch)
-    except Stopped:
-        why = "early"
-    except UserError as error:
-        # Whoever draws settings draws some that can't be learned with.
-        if not isinstance(error.__cause__, FloatingPointError):
+        record = _finish(plan, shared_place(folder, plan), reporter, on_epoch, _gives_up)
+    except (Stopped, UserError) as error:
+        why = _why_given_up(error)
+        if not why:
             raise
-        reporter.say(str(error))
-        why = "diverged"
-    else:
-        first = record.of_seeds(plan.seeds[:1]).seeds[0]
-        epochs = {one["epoch"]: one["validation"][SELECTION_METRIC] for one in first.history}
-        return {**_student_row(plan, record), "epochs": epochs}
-    remove_all_states(plan, place)
-    return {"model": _student_name(plan), "seeds": _seeds(plan), "stopped": why}
+        if why == "diverged":
+            reporter.say(str(error))
+        return {"model": _student_name(plan), "seeds": _seeds(plan), "stopped": why}
+    first = record.of_seeds(plan.seeds[:1]).seeds[0]
+    epochs = {one["epoch"]: one["validation"][SELECTION_METRIC] for one in first.history}
+    return {**_student_row(plan, record), "epochs": epochs}
+
+
+def _why_given_up(error: Exception) -> str:
+    """Why a drawn trial that this error has ended is at its end; "" where it can go on."""
+    if isinstance(error, Stopped):
+        return "early"
+    # Whoever draws settings draws some that can't be learned with.
+    return "diverged" if isinstance(error.__cause__, FloatingPointError) else ""
+
+
+def _gives_up(error: Exception) -> bool:
+    return bool(_why_given_up(error))
 
 
 def variations(call: Call) -> list[Settings]:
@@ -214,12 +221,16 @@ def _try(plan: PlannedRun, model: str, folder: Path, reporter: Reporter) -> list
 
 
 def _finish(
-    plan: PlannedRun, place: Place, reporter: Reporter, on_epoch: OnEpoch = unwatched
+    plan: PlannedRun,
+    place: Place,
+    reporter: Reporter,
+    on_epoch: OnEpoch = unwatched,
+    gives_up: Callable[[Exception], bool] = never,
 ) -> Record:
     """Trains the student, unless it is there."""
     ready: dict[str, ReadyTeacher] = {}
     ready_teachers(plan, place, reporter, ready)
-    return finish_run(plan, place, ready, reporter, on_epoch).record
+    return finish_run(plan, place, ready, reporter, on_epoch, gives_up).record
 
 
 def _student_row(plan: PlannedRun, record: Record) -> Row:

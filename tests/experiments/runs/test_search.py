@@ -1,16 +1,22 @@
 """Trying settings: which combinations, in what order they are shown."""
 
+import contextlib
 import json
 
 import pytest
 
 from bridge.runtime import RuntimeSettings
 from experiments.cli import command
+from experiments.cli.flags import parse
+from experiments.cli.settings import GROUPS
 from experiments.commands.search import COMMAND
 from experiments.runs import finished, search
+from experiments.runs.optimise import Stopped
+from experiments.runs.plan import plan_runs, shared_place
 from experiments.runs.search import markdown
 from experiments.runs.space import combinations, parse_space
 from experiments.stages.record import Record, SeedResult
+from experiments.stages.students import run_name
 from prmkd_jax.common.errors import UserError
 from tests.experiments.calls import SMALL, make_call
 
@@ -162,6 +168,56 @@ def test_drawn_settings_that_cannot_be_do_not_end_the_search(monkeypatch, tmp_pa
     assert odd
     assert odd <= {"hidden_size=9", "hidden_size=11"}
     assert "expected a divisor of" in stream.getvalue()
+
+
+@pytest.mark.parametrize("why", ["early", "diverged"])
+def test_a_trial_given_up_leaves_the_states_of_whoever_waited_for_it(why, tmp_path, monkeypatch):
+    """A second search's hours, removed by the first one after it let go of the trial."""
+    argv = [*SMALL, "--teachers=", "--seeds=0", f"--cache_dir={tmp_path / 'cache'}"]
+    [plan] = plan_runs([parse(argv, GROUPS).configs], rank_test=False)
+    states = shared_place(tmp_path, plan).states / run_name(plan.settings, 0)
+    own, others = states / "epoch_1", states / "epoch_2"
+    locked = finished.locked
+
+    def train(*_, **__):
+        own.mkdir(parents=True)
+        if why == "early":
+            raise Stopped
+        raise UserError("epoch 1") from FloatingPointError()
+
+    @contextlib.contextmanager
+    def waited_for(*lock):
+        try:
+            with locked(*lock):
+                yield
+        finally:  # the other search has it at once
+            others.mkdir(parents=True)
+
+    monkeypatch.setattr(finished, "train_student", train)
+    monkeypatch.setattr(finished, "locked", waited_for)
+    call, _ = make_call(COMMAND, argv)
+    row = search._attempt(plan, tmp_path, call.reporter, lambda epoch, score: None)
+    assert row["stopped"] == why
+    assert others.is_dir()
+    assert not own.exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("disk full")])
+def test_a_trial_that_a_kill_or_a_mistake_ends_keeps_its_states(error, tmp_path, monkeypatch):
+    """Epochs that are trained again after Ctrl-C, or after a full disk."""
+    argv = [*SMALL, "--teachers=", "--seeds=0", f"--cache_dir={tmp_path / 'cache'}"]
+    [plan] = plan_runs([parse(argv, GROUPS).configs], rank_test=False)
+    state = shared_place(tmp_path, plan).states / run_name(plan.settings, 0) / "epoch_1"
+
+    def train(*_, **__):
+        state.mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr(finished, "train_student", train)
+    call, _ = make_call(COMMAND, argv)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        search._attempt(plan, tmp_path, call.reporter, lambda epoch, score: None)
+    assert state.is_dir()
 
 
 def test_trials_that_were_stopped_stand_last():
