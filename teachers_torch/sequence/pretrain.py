@@ -231,19 +231,23 @@ def _finished(folder: Path, facts: PretrainFacts) -> PretrainFacts | None:
     """The facts of the same pre-training, if the folder holds it finished; no state stays.
 
     Raises:
-        UserError: the folder holds another one, or it is damaged.
+        UserError: the folder holds another one, one of other epochs, or it is damaged.
     """
     path = folder / FACTS
     if not path.is_file():
         return None
     found = read_facts(folder)
-    same = found.get("epochs") == facts["pretraining"]["epochs"] and identity(found) == identity(
-        facts
-    )
-    if not same:
+    if identity(found) != identity(facts):
         raise UserError(
             f"{path}: found a checkpoint of other settings or data, expected none (delete the "
             "folder, or choose another)"
+        )
+    # A kill may have come before the run's manifest said that it is finished.
+    asked, done = facts["pretraining"]["epochs"], found.get("epochs")
+    if asked != done:
+        raise UserError(
+            f"--pretrain_epochs: found {asked}, expected the {done} with which {path} is finished "
+            "(or another --output_dir)"
         )
     remove_state(folder / STATE)  # a kill may have come before it was
     return found

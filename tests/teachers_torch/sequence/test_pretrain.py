@@ -127,6 +127,21 @@ def test_finished_work_is_not_repeated_and_not_overwritten(domain, tmp_path, mon
             run("unisrec", [domain], tmp_path, **changes)
 
 
+@pytest.mark.parametrize("epochs", [2, 6])
+def test_a_finished_pretraining_of_other_epochs_is_said_to_be_that(epochs, domain, tmp_path):
+    """Weights deleted for settings that are the same, as an error advised."""
+    run("unisrec", [domain], tmp_path)
+    kept = weights(tmp_path / "out")
+    message = (
+        rf"^--pretrain_epochs: found {epochs}, expected the 4 with which .*pretraining\.json is "
+        r"finished \(or another --output_dir\)$"
+    )
+    with pytest.raises(UserError, match=message):
+        run("unisrec", [domain], tmp_path, config=dataclasses.replace(PRETRAIN, epochs=epochs))
+    assert weights(tmp_path / "out").keys() == kept.keys()
+    assert run("unisrec", [domain], tmp_path).get("epochs") == 4
+
+
 def test_state_of_another_pretraining_is_refused(domain, tmp_path):
     """Going on with weights that other data made."""
 
