@@ -1,13 +1,12 @@
 """`measure cold_items`: what rows are worth that a map gives to items held out of training."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
 
-from experiments.benchmarks.held_out import Measuring, Student, metrics
+from experiments.benchmarks.held_out import Measuring, Plan, Student, Table, metrics
 from experiments.stages.teachers import teacher_identities, vectors_folder
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -17,20 +16,23 @@ from prmkd_jax.evaluate.metrics import expected_ranks
 from prmkd_jax.serve.histories import instance_targets
 from prmkd_jax.serve.new_items import text_vectors
 from prmkd_jax.serve.recommender import Recommender
-from teachers_torch.items.inputs import has_texts, text_inputs
+from teachers_torch.items.inputs import has_texts, text_inputs, texts_identity
 from teachers_torch.store import load
 from teachers_torch.teacher import Teacher, gives_scores
 
 TEXTS = "text vectors"
 RECENT = (1.0, 0.5, 0.25)
 ROWS_AT_ONCE = 1024
-Table = dict[str, dict[str, Any]]
 
 
-def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]]:
-    """The two students, with and without the held-out items, and how they are measured."""
-    task = measuring.task
-    if not has_texts(task.dataset, measuring.settings.teachers.text):
+def measure(measuring: Measuring) -> Plan:
+    """The two students, with and without the held-out items, and how they are measured.
+
+    Raises:
+        UserError: there are no texts, or their encoder or file is missing or wrong.
+    """
+    task, texts = measuring.task, measuring.settings.teachers.text
+    if not has_texts(task.dataset, texts):
         raise UserError(
             f"data set {task.dataset.name}: found no texts, expected some: rows of new items are "
             "made of them"
@@ -47,7 +49,7 @@ def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]
     def of_seed(seed: int) -> Table:
         return _measure(measuring, students, cold, seed)
 
-    return students, of_seed
+    return Plan(students, of_seed, {"texts": texts_identity(task.dataset, texts)})
 
 
 def _measure(measuring: Measuring, students: list[Student], cold: np.ndarray, seed: int) -> Table:

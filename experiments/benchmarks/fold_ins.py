@@ -1,11 +1,11 @@
 """`measure fold_ins`: users with a vector of their own against users that are folded in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.held_out import Measuring, Student, metrics
+from experiments.benchmarks.held_out import Measuring, Plan, Student, Table, metrics
 from experiments.stages.students import student_facts
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.subset import without_users
@@ -15,11 +15,10 @@ from prmkd_jax.serve.histories import instance_targets
 from prmkd_jax.serve.recommender import Recommender
 
 Row = dict[str, Any]
-Table = dict[str, Row]
 Users = Sequence[str] | None
 
 
-def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]]:
+def measure(measuring: Measuring) -> Plan:
     """The two students, with and without the held-out users, and how they are measured.
 
     Raises:
@@ -59,7 +58,7 @@ def measure(measuring: Measuring) -> tuple[list[Student], Callable[[int], Table]
             "never saw these users: folded in by their training part": ranked(other, trained),
         }
 
-    return students, of_seed
+    return Plan(students, of_seed)
 
 
 def _later(task: Task, instance: np.int64) -> int:

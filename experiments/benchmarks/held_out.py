@@ -4,7 +4,8 @@ A folder keeps training states, students and the result; the same command goes o
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ from teachers_torch.given.precomputed import INSTANCES, ITEMS
 
 RESULT, LOG = "measured.json", "log.jsonl"
 SHOWN = ("Recall@10", "NDCG@10")
+Table = dict[str, dict[str, Any]]
+"""A name for each row → its metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,21 @@ class Student:
     name: str
     task: Task
     vectors: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a measurement consists of.
+
+    Attributes:
+        students: those to be trained; all of them have vectors, or none has.
+        measure: seed → the table.
+        reads: what the table depends on besides the students, as JSON.
+    """
+
+    students: list[Student]
+    measure: Callable[[int], Table]
+    reads: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +167,27 @@ class Measuring:
             with writing(folder / name) as partial, partial.open("wb") as stream:
                 np.save(stream, array.astype(np.float32))
 
+    def identity(self, plan: Plan) -> dict[str, Any]:
+        """What the measurement's numbers depend on; the students' own settings are all the same.
+
+        Raises:
+            UserError: an input file is missing.
+        """
+        settings = self.settings_of(plan.students[0])
+        identity = run_identity(self.call.configs, settings, self.task, ())
+        identity["settings"] |= {
+            "measure": self.call.topic,
+            "seeds": list(settings.run.seeds),
+            **dataclasses.asdict(self.options),
+        }
+        for student in plan.students:
+            if student.vectors is not None:
+                identity["teachers"][f"{student.name} vectors"] = _digest(student.vectors)
+                continue
+            for each in teacher_identities(student.task, settings):
+                identity["teachers"][f"{student.name} {each.name}"] = each.key
+        return {**identity, **plan.reads}
+
 
 def vectors_of(student: Student) -> str:
     """Where a student's teacher has its vectors, in the output folder."""
@@ -164,14 +203,11 @@ def run(call: Call) -> None:
     """Trains, measures and writes `measured.json`; of a finished measurement shows it again."""
     settings, options = call.settings, call.config(MeasureConfig)
     measuring = Measuring(settings, options, load_task(settings), call)
-    plan, measure = resolve(call.command.topics[call.topic])(measuring)
+    plan: Plan = resolve(call.command.topics[call.topic])(measuring)
     output = Path(settings.run.output_dir)
-    identity = run_identity(call.configs, settings, measuring.task, ())
-    identity["settings"] |= {
-        "measure": call.topic, "seeds": list(settings.run.seeds), **dataclasses.asdict(options)
-    }  # fmt: skip
+    identity = measuring.identity(plan)
     files = [RESULT, LOG]
-    for student in plan:
+    for student in plan.students:
         facts = student_facts(student.task, settings)
         check_loss(student.task, facts, measuring.settings_of(student), rank_test=False)
         student_start(settings, student.task, facts)
@@ -179,7 +215,6 @@ def run(call: Call) -> None:
         if student.vectors is None:
             teachers = teacher_identities(student.task, settings)
             check_teachers(teachers, student.task, settings)
-            identity["teachers"] |= {f"{student.name} {each.name}": each.key for each in teachers}
         else:
             files += [f"{vectors_of(student)}/{name}" for name in (INSTANCES, ITEMS)]
         for seed in settings.run.seeds:
@@ -195,14 +230,14 @@ def run(call: Call) -> None:
     )
     if folder.found != "finished":
         with claimed(folder):
-            for student in plan:
+            for student in plan.students:
                 measuring.write_vectors(student)
             found = {
                 "student": label(settings.student),
                 "dataset": measuring.task.dataset.name,
                 "identity": identity,
                 "environment": describe_environment(),
-                "seeds": {str(seed): measure(seed) for seed in settings.run.seeds},
+                "seeds": {str(seed): plan.measure(seed) for seed in settings.run.seeds},
             }
             write_sealed_json(output / RESULT, found)
             finish(folder)
@@ -213,6 +248,14 @@ def run(call: Call) -> None:
 def metrics(ranks: Float[np.ndarray, " instances"]) -> dict[str, float]:
     """Metrics of one target a history, and their number."""
     return {"instances": len(ranks), **ranking_metrics(ranks)}
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    """SHA-256 over arrays as `write_vectors` writes them, in hex."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}".encode() + array.astype(np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def _lines(path: Path) -> Iterable[str]:

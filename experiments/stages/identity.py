@@ -55,6 +55,7 @@ _WORDS = {
     "student_class": "the class of --student",
     "joint_scores": "how the joint scores are kept",
     "numerics_version": "the version of the training code",
+    "texts": "what the vectors of texts are made by",
     "teachers": "teacher",
     "variants": "variant",
 }

@@ -10,8 +10,10 @@ from experiments.benchmarks.held_out import Measuring
 from experiments.cli.options import MeasureConfig
 from experiments.commands.measure import COMMAND
 from experiments.stages.data import load_task
+from experiments.stages.identity import first_difference
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.subset import without_items, without_users
+from teachers_torch.items.inputs import Modality
 from tests.experiments.calls import SMALL, make_call
 
 
@@ -62,7 +64,7 @@ def test_given_vectors_of_texts_take_the_encoders_place(tmp_path):
     rows = write_features(tmp_path, prepared(tmp_path))
     features = f"--text_features={tmp_path / 'given.feat1CLS'}"
     found = prepared(tmp_path, "--teachers=", "--text_teacher", features)
-    (warm, complete), _ = cold_items.measure(found)
+    warm, complete = cold_items.measure(found).students
     cold = found.held(len(rows))
     unit = rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     assert warm.vectors is not None
@@ -83,3 +85,60 @@ def test_a_data_set_needs_texts_or_their_vectors(tmp_path):
     write_features(tmp_path, found)
     given = prepared(tmp_path, "--teachers=", f"--text_features={tmp_path / 'given.feat1CLS'}")
     cold_items.measure(dataclasses.replace(given, task=bare.task))
+
+
+def identity(measuring: Measuring) -> dict[str, object]:
+    """What decides whether a finished measurement is shown again."""
+    return measuring.identity(cold_items.measure(measuring))
+
+
+@pytest.fixture
+def constant(monkeypatch):
+    """Texts' vectors that no encoder makes."""
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    given = Modality(vectors, np.ones(30, bool))
+    monkeypatch.setattr(cold_items, "text_inputs", lambda *_: given)
+    return vectors
+
+
+TAUGHT = ("--teachers=", "--text_teacher")
+
+
+@pytest.mark.usefixtures("constant")
+@pytest.mark.parametrize(
+    "flag",
+    ["--consistency_quantile=0.7", "--distill_weight=3", "--teacher_scores=torch", "--seeds=4"],
+)
+def test_a_text_teachers_students_depend_on_the_distillation(tmp_path, flag):
+    """The finished measurement of another setting, shown as the answer."""
+    one, other = (identity(prepared(tmp_path, *TAUGHT, *more)) for more in ([], [flag]))
+    difference = first_difference(one, other)
+    assert difference is not None
+    assert difference.startswith(flag.split("=")[0])
+    # Without a teacher nothing reads it.
+    plain = [identity(prepared(tmp_path, "--teachers=", *more)) for more in ([], [flag])]
+    assert (plain[0] == plain[1]) is (flag != "--seeds=4")
+
+
+@pytest.mark.usefixtures("constant")
+@pytest.mark.parametrize("flags", [("--teachers=",), TAUGHT])
+def test_a_measurement_depends_on_what_reads_the_texts(tmp_path, flags):
+    """Rows by one encoder, shown for another."""
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    found = []
+    for content in ("one", "other", "one"):
+        (encoder / "weights").write_text(content)
+        found.append(identity(prepared(tmp_path, *flags, f"--text_encoder={encoder}")))
+    found.append(identity(prepared(tmp_path, *flags, "--text_pooling=cls")))
+    assert found[0] == found[2]
+    assert found[0] != found[1]
+    assert found[3] not in found[:3]
+
+
+def test_a_text_teachers_students_depend_on_its_vectors(tmp_path, constant):
+    """Students of other vectors, taken up because their encoder has the same name."""
+    one = identity(prepared(tmp_path, *TAUGHT))
+    assert identity(prepared(tmp_path, *TAUGHT)) == one
+    constant[3] *= -1
+    assert identity(prepared(tmp_path, *TAUGHT)) != one
