@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.cli.command import Call, resolve
+from experiments.cli.flags import names_of
 from experiments.cli.options import MeasureConfig
-from experiments.cli.settings import RunConfig, Settings, read_paths, settings_from
+from experiments.cli.settings import STUDENT, RunConfig, Settings, read_paths, settings_from
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import student_start
@@ -45,10 +46,11 @@ from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.serve.exported import CARD, FILES, export_student
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.registry import label
-from teachers_torch.config import PrecomputedConfig
+from teachers_torch.config import PrecomputedConfig, TextConfig
 from teachers_torch.given.precomputed import INSTANCES, ITEMS
 
 RESULT, LOG = "measured.json", "log.jsonl"
+COLD_ITEMS = "cold_items"
 SHOWN = ("Recall@10", "NDCG@10")
 Table = dict[str, dict[str, Any]]
 """A name for each row → its metrics."""
@@ -153,9 +155,7 @@ class Measuring:
         if student.vectors is None:
             return self.settings
         folder = Path(self.settings.run.output_dir) / vectors_of(student)
-        run = dataclasses.replace(self.settings.run, teachers=("precomputed",))
-        given = PrecomputedConfig(folder=str(folder), normalize=True)
-        return settings_from({**self.call.configs, RunConfig: run, PrecomputedConfig: given})
+        return _taught(self.call, self.settings.run, str(folder))
 
     def write_vectors(self, student: Student) -> None:
         """Writes a student's vectors where `settings_of` names them."""
@@ -189,6 +189,47 @@ class Measuring:
         return {**identity, **plan.reads}
 
 
+def measuring_of(call: Call) -> Measuring:
+    """What a call has to work with; its settings are without what the command ignores of a run.
+
+    Raises:
+        UserError: there is no such data set, or it can't be divided.
+    """
+    settings, ignored = call.settings, f"{STUDENT}="
+    run = dataclasses.replace(
+        settings.run,
+        init=tuple(entry for entry in settings.run.init if not entry.startswith(ignored)),
+        export_recbole=False,
+        log_to="",
+    )
+    settings = dataclasses.replace(settings, run=run)
+    return Measuring(settings, call.config(MeasureConfig), load_task(settings), call)
+
+
+def variations(call: Call) -> list[Settings]:
+    """The settings of the students, but for the place of a text teacher's vectors.
+
+    Raises:
+        UserError: settings that don't fit one teacher.
+    """
+    if call.topic == COLD_ITEMS and call.config(MeasureConfig).text_teacher:
+        return [_taught(call, call.settings.run, call.settings.run.output_dir)]
+    return [call.settings]
+
+
+def reads(call: Call) -> frozenset[str]:
+    """Names of the flags by which texts are read, whatever the students are."""
+    groups = [group for group in call.command.groups if group.config is TextConfig]
+    return frozenset(names_of(groups) if call.topic == COLD_ITEMS else ())
+
+
+def _taught(call: Call, run: RunConfig, folder: str) -> Settings:
+    """The settings of a student that vectors in a folder teach, in place of `--teachers`."""
+    run = dataclasses.replace(run, teachers=("precomputed",))
+    given = PrecomputedConfig(folder=folder, normalize=True)
+    return settings_from({**call.configs, RunConfig: run, PrecomputedConfig: given})
+
+
 def vectors_of(student: Student) -> str:
     """Where a student's teacher has its vectors, in the output folder."""
     return f"vectors/{student.name}"
@@ -201,8 +242,8 @@ def folder_of(student: Student, seed: int) -> str:
 
 def run(call: Call) -> None:
     """Trains, measures and writes `measured.json`; of a finished measurement shows it again."""
-    settings, options = call.settings, call.config(MeasureConfig)
-    measuring = Measuring(settings, options, load_task(settings), call)
+    measuring = measuring_of(call)
+    settings = measuring.settings
     plan: Plan = resolve(call.command.topics[call.topic])(measuring)
     output = Path(settings.run.output_dir)
     identity = measuring.identity(plan)

@@ -54,7 +54,7 @@ class Command:
         topics: further words that may follow the name, and "module:object" of what each means;
             where there are any, one must be given.
         ignores: names of flags that are accepted, so that a flagfile serves several commands,
-            but never read.
+            but never read; `unread.STUDENT_START` for one entry of `--init`.
         reads: "module:function" of a function that takes the `Call` and gives the names of flags
             that the command reads whatever its settings say; "" where there are none.
         interrupted: the message after Ctrl-C.

@@ -18,6 +18,9 @@ from teachers_torch.config import TextConfig
 from teachers_torch.registry import kind
 from teachers_torch.settings import GROUPS as TEACHER_GROUPS
 
+STUDENT_START = f"init={STUDENT}"
+"""Among what a command ignores: the student's entry of `--init`, where it reads the teachers'."""
+
 
 class Reader(NamedTuple):
     """Somebody who decides whether options are read.
@@ -46,7 +49,7 @@ def warnings(
         runs: the settings of all runs of a command.
         explicit: the flags given.
         command: its name.
-        ignores: the flags that the command itself never reads.
+        ignores: the flags that the command itself never reads, and perhaps `STUDENT_START`.
         reads: those that it reads whatever the runs do.
     """
     reasons = [unread(settings) for settings in runs]
@@ -61,7 +64,7 @@ def warnings(
 
 def _unread_starts(runs: Sequence[Settings], ignores: frozenset[str]) -> list[str]:
     """Why entries of `--init` begin nothing: one reason for each."""
-    begun = set() if STUDENT in ignores else {STUDENT}
+    begun = set() if STUDENT_START in ignores else {STUDENT}
     begun |= {kind(name).init for settings in runs for name in settings.run.teachers}
     named = dict.fromkeys(name for settings in runs for name in settings.run.starts())
     return [f"{name}=… names no model of this run" for name in named if name not in begun]

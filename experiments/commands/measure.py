@@ -4,6 +4,7 @@ from experiments.cli.command import Command
 from experiments.cli.flags import Group
 from experiments.cli.options import MeasureConfig
 from experiments.cli.settings import GROUPS
+from experiments.cli.unread import STUDENT_START
 
 COMMAND = Command(
     name="measure",
@@ -14,5 +15,7 @@ COMMAND = Command(
         "cold_items": "experiments.benchmarks.cold_items:measure",
         "fold_ins": "experiments.benchmarks.fold_ins:measure",
     },
-    ignores=frozenset({"init", "export_recbole", "log_to", "refit"}),
+    variations="experiments.benchmarks.held_out:variations",
+    ignores=frozenset({STUDENT_START, "export_recbole", "log_to", "refit"}),
+    reads="experiments.benchmarks.held_out:reads",
 )

@@ -4,6 +4,7 @@ from experiments.cli.command import Command
 from experiments.cli.flags import Group, names_of
 from experiments.cli.options import DomainsConfig
 from experiments.cli.settings import GROUPS
+from experiments.cli.unread import STUDENT_START
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
@@ -22,6 +23,7 @@ COMMAND = Command(
         *(Group(*group) for group in PRETRAIN_GROUPS),
     ),
     body="experiments.stages.pretrain:run",
-    ignores=frozenset(names_of(UNREAD)) | {"seeds", "teacher_scores", "export_recbole"},
+    ignores=frozenset(names_of(UNREAD))
+    | {"seeds", "teacher_scores", "export_recbole", STUDENT_START},
     interrupted="interrupted; the same command goes on from here, recformer from its start",
 )

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import cold_items
-from experiments.benchmarks.held_out import Measuring
-from experiments.cli.options import MeasureConfig
+from experiments.benchmarks.held_out import Measuring, measuring_of
+from experiments.cli import command
 from experiments.commands.measure import COMMAND
-from experiments.stages.data import load_task
 from experiments.stages.identity import first_difference
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.subset import without_items, without_users
@@ -21,7 +20,7 @@ def prepared(folder, *flags: str) -> Measuring:
     """What `measure cold_items` has to work with."""
     argv = [*SMALL, f"--output_dir={folder / 'out'}", f"--cache_dir={folder / 'cache'}", *flags]
     call, _ = make_call(COMMAND, argv, "cold_items")
-    return Measuring(call.settings, call.config(MeasureConfig), load_task(call.settings), call)
+    return measuring_of(call)
 
 
 @pytest.mark.parametrize("cuts", ["0.5,0.7", "0.4,0.6"])
@@ -142,3 +141,43 @@ def test_a_text_teachers_students_depend_on_its_vectors(tmp_path, constant):
     assert identity(prepared(tmp_path, *TAUGHT)) == one
     constant[3] *= -1
     assert identity(prepared(tmp_path, *TAUGHT)) != one
+
+
+@pytest.mark.parametrize(
+    ("topic", "flags", "unread"),
+    [
+        ("cold_items", ["--teachers=", "--text_encoder=e", "--text_pooling=cls"], []),
+        ("fold_ins", ["--teachers=", "--text_encoder=e"], ["text_encoder"]),
+        ("cold_items", ["--teachers=", "--distill_weight=2"], ["distill_weight"]),
+        ("cold_items", [*TAUGHT, "--distill_weight=2", "--teacher_scores=torch"], []),
+        ("cold_items", [*TAUGHT, "--consistency_quantile=0.8"], ["consistency_quantile"]),
+        ("fold_ins", [*TAUGHT, "--distill_weight=2"], ["distill_weight"]),
+        ("cold_items", ["--teachers=unisrec", "--init=unisrec=p"], []),
+        ("cold_items", ["--teachers=unisrec", "--init=unisrec=p,student=s"], ["init"]),
+        ("cold_items", ["--text_teacher", "--teachers=unisrec", "--init=unisrec=p"], ["init"]),
+        ("fold_ins", ["--teachers=", "--log_to=wandb"], ["log_to"]),
+    ],
+)
+def test_flags_are_told_to_have_no_effect_where_they_have_none(topic, flags, unread):
+    """A warning about a flag that changes every number, or none about one that changes nothing."""
+    call, stream = make_call(COMMAND, [*SMALL, *flags], topic)
+    command.check(call)
+    found = [line.split()[1] for line in stream.getvalue().splitlines() if "no effect" in line]
+    assert found == [f"--{name}" for name in unread]
+
+
+def test_a_text_teacher_is_refused_what_other_teachers_are():
+    """Teachers that have read the targets."""
+    flags = [*SMALL, *TAUGHT, "--teacher_history=whole", "--student=bert4rec"]
+    call, _ = make_call(COMMAND, flags, "cold_items")
+    with pytest.raises(UserError, match="--teacher_history: found 'whole', expected 'prefix'"):
+        command.check(call)
+
+
+@pytest.mark.usefixtures("constant")
+def test_what_a_measurement_ignores_changes_nothing(tmp_path):
+    """An end for want of a start that no student begins from."""
+    ignored = ["--init=student=/nowhere", "--export_recbole", "--log_to=wandb"]
+    one, other = (prepared(tmp_path, *TAUGHT, *more) for more in ([], ignored))
+    assert identity(other) == identity(one)
+    assert other.settings == one.settings
