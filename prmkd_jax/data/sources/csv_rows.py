@@ -1,15 +1,14 @@
 """Reads csv and tsv row by row with Python's own reader, which says what is wrong with a row."""
 
+import contextlib
 import csv
-import gzip
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.data.sources.files import open_binary, open_text
+from prmkd_jax.data.sources.files import DAMAGED, open_binary, open_text
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 csv.field_size_limit(16 << 20)
@@ -98,7 +97,7 @@ def csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
                     raise UserError(_unclosed(path, kind, lines, len(taken), error)) from None
             except UnicodeDecodeError:
                 raise UserError(_no_text(path)) from None
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            except DAMAGED as error:
                 raise UserError(
                     f"{path}, after line {lines}: found no readable {kind} ({first_line(error)})"
                 ) from None
@@ -128,7 +127,8 @@ def _lenient(taken: Sequence[str], kind: str) -> list[str] | None:
 
 def _no_text(path: Path) -> str:
     """Which line is no UTF-8; the reader decodes many at once and doesn't know."""
-    with open_binary(path) as stream:
+    # Damaged gzip data may end before that line does.
+    with contextlib.suppress(*DAMAGED), open_binary(path) as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 line.decode()

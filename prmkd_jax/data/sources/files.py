@@ -24,6 +24,8 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading damaged or incomplete gzip data raises."""
 BLOCK_BYTES = 32 << 20
 # No line of a review or a catalogue comes near; what is longer is no file of lines.
 LINE_BYTES = 64 << 20
@@ -136,7 +138,7 @@ def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
         while True:
             try:
                 piece = stream.read(size)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            except DAMAGED as error:
                 raise UserError(
                     f"{path}, after line {line}: found damaged gzip data ({error}), expected a "
                     "complete file"
@@ -178,7 +180,7 @@ def whole_text(path: Path) -> str:
     try:
         with open_binary(path) as stream:
             data = stream.read(WHOLE_BYTES + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: found damaged gzip data ({error})") from None
     if len(data) > WHOLE_BYTES:
         raise UserError(f"{path}: found more than {WHOLE_BYTES >> 30} GiB unpacked, expected less")

@@ -73,6 +73,18 @@ def test_damaged_tables(tmp_path, name, data, draw):
     read_or_refuse(tmp_path, given)
 
 
+def test_gzip_data_that_end_before_what_is_no_text(tmp_path):
+    """Bytes that the reader has decoded at once, and a second reading that doesn't reach them."""
+    rows = b"user_id,item_id,timestamp\n" + b"a,b,1538352000\n" * 4 + b"\xff,b,1538352000\n"
+    path = tmp_path / "log.csv.gz"
+    packed = bytearray(gzip.compress(rows))
+    packed[-8] ^= 1  # of the checksum
+    for content in (bytes(packed), bytes(packed[:-4])):
+        path.write_bytes(content)
+        options = {"data_dir": str(tmp_path / "data"), "interactions": (str(path),)}
+        read_or_refuse(tmp_path, PrepareConfig("table", "d", **options))
+
+
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lists=damaged(LISTS), items=damaged(ITEMS))
 def test_damaged_json(tmp_path, lists, items):

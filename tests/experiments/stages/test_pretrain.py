@@ -72,7 +72,8 @@ def test_families_are_those_that_are_pretrained():
 @pytest.mark.parametrize("domains", ["", "Toys,Toys"])
 def test_domains_are_named_once_each(domains):
     """A pre-training on nothing, or on one domain twice."""
-    with pytest.raises(UserError, match=f"--domains: found '{domains}', expected names"):
+    expected = "each value once" if domains else "names"
+    with pytest.raises(UserError, match=f"--domains: found '{domains}', expected {expected}"):
         parse([f"--domains={domains}"], COMMAND.groups)
 
 
