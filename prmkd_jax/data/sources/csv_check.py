@@ -5,14 +5,13 @@ passes over cells that are too many where it isn't asked for all columns; in sil
 """
 
 import codecs
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 
-from prmkd_jax.data.sources.files import open_binary
+from prmkd_jax.data.sources.files import DAMAGED, open_binary
 
 _PIECE = 1 << 18
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
@@ -52,7 +51,7 @@ def is_regular(path: Path, separator: str, width: int) -> bool:
             most, cells = _most_cells(marks == _NEWLINE, cells)
             if most > width:
                 return False
-    except (OSError, EOFError, zlib.error):
+    except (OSError, *DAMAGED):
         return False
     return quotes % 2 == 0
 
