@@ -22,8 +22,13 @@ def measure(measuring: Measuring) -> Plan:
     """The two students, with and without the held-out users, and how they are measured.
 
     Raises:
-        UserError: the student has no vectors of its users.
+        UserError: the student has no vectors of its users, or --text_teacher was asked for.
     """
+    if measuring.options.text_teacher:
+        raise UserError(
+            "--text_teacher: found it for fold_ins, expected it for cold_items only: fold_ins "
+            "takes --teachers"
+        )
     task, student = measuring.task, measuring.settings.student
     if not knows_users(student, student_facts(task, measuring.settings)):
         raise UserError(

@@ -21,13 +21,11 @@ from prmkd_jax.serve.exported import CARD, IDS, Exported, read_card, read_export
 from prmkd_jax.serve.knowledge import Knowledge, joint_scores, joint_vectors, knowledge
 from teachers_torch.given.list_files import IDS as LIST_IDS
 from teachers_torch.given.list_files import OFFSETS, REST, VALUES
-from teachers_torch.given.precomputed import INSTANCES, ITEMS, MADE_OF
+from teachers_torch.given.precomputed import INSTANCES, ITEMS, MADE_FILES, MADE_OF
 from teachers_torch.ranked_lists import as_lists, best
 
 TAUGHT = (INSTANCES, ITEMS, OFFSETS, LIST_IDS, VALUES, REST)
 """Files that a teacher may have, beside `MADE_OF`."""
-FILES = "files"
-"""Entry of `MADE_OF`: name → SHA-256 of each file."""
 LISTED = 200
 """Items of an instance's list, where scores are no inner products; the rest has its mean."""
 ROWS_AT_ONCE = 512
@@ -54,7 +52,7 @@ def run(call: Call) -> None:
     with writing_folder(folder, replaced={MADE_OF, *TAUGHT}) as partial:
         what = _write(partial, known, call.reporter)
         digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
-        write_sealed_json(partial / MADE_OF, {**made_of, FILES: digests})
+        write_sealed_json(partial / MADE_OF, {**made_of, MADE_FILES: digests})
     names = ", ".join(card["label"] for card in cards.values())
     call.reporter.say(f"{folder}: {what} of {names}, for --precomputed_folder={folder}")
 
@@ -123,7 +121,7 @@ def _is_made(folder: Path, made_of: Mapping[str, object]) -> bool:
         found = read_sealed_json(folder / MADE_OF)
     except (OSError, ValueError):
         found = {}
-    digests = found.pop(FILES, {})
+    digests = found.pop(MADE_FILES, {})
     if found != made_of:
         raise UserError(f"--output_dir: found files in {folder}, expected a new or empty folder")
     if not isinstance(digests, dict):

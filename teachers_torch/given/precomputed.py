@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int
 from prmkd_jax.common.arrays import half_fault, open_npy
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import files_digest
+from prmkd_jax.common.files import file_digest, files_digest
 from prmkd_jax.common.sealed import read_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
@@ -21,6 +21,8 @@ from teachers_torch.teacher import AnyTeacher, Log
 INSTANCES, ITEMS = "instances.npy", "items.npy"
 MADE_OF = "students.json"
 """What `teach` has made the files of: digests of `data`, `split` and `students`."""
+MADE_FILES = "files"
+"""Entry of `MADE_OF`: name → SHA-256 of each file that `teach` has written."""
 ROWS_AT_ONCE = 65536
 
 
@@ -138,7 +140,7 @@ def _require_own(config: PrecomputedConfig, task: Task) -> None:
     """Refuses students of another split, which may have trained on what this one holds out.
 
     Raises:
-        UserError: naming the file, or that it is damaged.
+        UserError: naming the file, or what is damaged since `teach` wrote it.
     """
     path = _path(config, MADE_OF)
     if not path.is_file():
@@ -146,6 +148,7 @@ def _require_own(config: PrecomputedConfig, task: Task) -> None:
     try:
         made_of = read_sealed_json(path)
         found = made_of["data"], made_of["split"]
+        digests = dict(made_of.get(MADE_FILES, {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged, expected what teach has written") from error
     expected = task.dataset.fingerprint, task.split_digest
@@ -154,6 +157,12 @@ def _require_own(config: PrecomputedConfig, task: Task) -> None:
             raise UserError(
                 f"{path}: {what}: found {one}, expected {other}: the students must have been "
                 "trained on this run's data and split"
+            )
+    for name, digest in digests.items():
+        if file_digest(_existing(config, name)) != digest:
+            raise UserError(
+                f"{_path(config, name)}: found another content than {MADE_OF} names, expected the "
+                "file that teach has written"
             )
 
 

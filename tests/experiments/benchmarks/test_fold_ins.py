@@ -45,3 +45,10 @@ def test_a_student_without_users_is_refused_before_it_is_trained(tmp_path):
     with pytest.raises(UserError, match="--student: found sasrec, which knows no users"):
         measured(tmp_path, "--student=sasrec")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_text_teacher_is_refused_where_none_teaches(tmp_path):
+    """A flag that changes nothing but the result's identity."""
+    with pytest.raises(UserError, match="--text_teacher: found it for fold_ins"):
+        measured(tmp_path, "--student=lightgcn", "--text_teacher")
+    assert not (tmp_path / "out").exists()

@@ -146,3 +146,18 @@ def test_students_of_another_split_teach_nobody(folder, tmp_path):
     flags = ["--teachers=precomputed", f"--precomputed_folder={tmp_path / 'taught'}"]
     with pytest.raises(UserError, match=r"students\.json: split: found .*, expected .*trained on"):
         run_train(folder, *flags, "--split=temporal", f"--output_dir={tmp_path / 'out'}")
+
+
+def test_a_teacher_whose_files_were_changed_teaches_nobody(folder, tmp_path):
+    """Half of one teacher's files and half of another's, with nothing to tell by."""
+    student, taught = folder / "plain" / "students" / SEEDS[0], tmp_path / "taught"
+    run_teach(taught, student)
+    vectors = (taught / "items.npy").read_bytes()
+    (taught / "items.npy").write_bytes(vectors[:-1] + bytes([vectors[-1] ^ 1]))
+    flags = ["--teachers=precomputed", f"--precomputed_folder={taught}"]
+    with pytest.raises(UserError, match=r"items\.npy: found another content than students\.json"):
+        run_train(folder, *flags, f"--output_dir={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+    (taught / "items.npy").unlink()
+    with pytest.raises(UserError, match=r"items\.npy: no such file"):
+        run_train(folder, *flags, f"--output_dir={tmp_path / 'out'}")
