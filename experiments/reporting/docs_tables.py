@@ -79,8 +79,9 @@ def students(results: Results, timing: Timing) -> str:
 
 
 def models(results: Results, timing: Timing) -> str:
-    """Each teacher and untrained model, and how far the distilled student is ahead of it."""
+    """Each teacher, untrained model and other start, and how far the distilled student is ahead."""
     distilled = _told(results).distilled
+    starts = distilled.get("against_alone", {})
     against = distilled.get("against_models", {})
     lines = [
         f"| model | {' | '.join(COLUMNS)} | NDCG@10, seen items masked | the distilled student's "
@@ -92,11 +93,12 @@ def models(results: Results, timing: Timing) -> str:
     for name, model in everyone.items():
         own = measured.get(name, {})
         test, masked = own.get("test", model["test"]), own.get("test_masked")
-        ahead = percent(distilled["test"][NDCG] / test[NDCG] - 1) if test[NDCG] else MISSING
-        cells = [decimals(test[metric]) for metric in COLUMNS]
-        cells += [decimals(masked[NDCG]) if masked else MISSING, ahead]
-        cells += _tests(against.get(name, {}).get(NDCG))
-        lines.append(f"| {model['label']} | {' | '.join(cells)} |")
+        lines.append(_rival(model["label"], test, masked, distilled, against.get(name, {})))
+    lines += [
+        _rival(one["label"], one["test"], one.get("test_masked"), distilled, starts[one["name"]])
+        for one in results["variants"]
+        if one["name"] in starts
+    ]
     cells = [f"*{decimals(distilled['test'][metric])}*" for metric in COLUMNS]
     masked = distilled.get("test_masked")
     cells += [f"*{decimals(masked[NDCG])}*" if masked else MISSING, "", "", ""]
@@ -109,6 +111,19 @@ VIEWS: Mapping[str, Callable[[Results, Timing], str]] = {
     "models": models,
 }
 """What a block `<!-- made of NAME: VIEW -->` shows of a study."""
+
+
+def _rival(
+    label: str,
+    test: Metrics,
+    masked: Metrics | None,
+    distilled: VariantResult,
+    against: Mapping[str, Comparison],
+) -> str:
+    ahead = percent(distilled["test"][NDCG] / test[NDCG] - 1) if test[NDCG] else MISSING
+    cells = [decimals(test[metric]) for metric in COLUMNS]
+    cells += [decimals(masked[NDCG]) if masked else MISSING, ahead, *_tests(against.get(NDCG))]
+    return f"| {label} | {' | '.join(cells)} |"
 
 
 def _told(results: Results) -> _Told:

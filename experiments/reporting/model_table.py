@@ -1,4 +1,4 @@
-"""Every variant against every teacher and untrained model, as tables of their own."""
+"""Variants against teachers, untrained models and other starts, as tables of their own."""
 
 from collections.abc import Mapping
 
@@ -15,6 +15,28 @@ def compared_models(results: Results) -> dict[str, str]:
     models = {**untrained(results), **teachers_in_order(results)}
     known = {name for row in results["variants"] for name in row.get("against_models", {})}
     return {name: model["label"] for name, model in models.items() if name in known}
+
+
+def start_lines(results: Results) -> list[str]:
+    """Distilled variants against their students alone from another start; nothing without one."""
+    labels = {row["name"]: row["label"] for row in results["variants"]}
+    lines = [
+        f"| {row['label']} | {labels[name]} | {_cell(against, SHOWN[0])} | "
+        f"{_cell(against, SHOWN[1])} |"
+        for row in results["variants"]
+        for name, against in row.get("against_alone", {}).items()
+    ]
+    if not lines:
+        return []
+    return [
+        "",
+        "Change against the student alone from another start, (p of the t-test / of Wilcoxon's), "
+        "over users, Holm-corrected over the table.",
+        "",
+        f"| variant | against | {' | '.join(SHOWN)} |",
+        "|---|---|---|---|",
+        *lines,
+    ]
 
 
 def model_lines(results: Results) -> list[str]:

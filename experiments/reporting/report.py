@@ -74,6 +74,7 @@ def write_report(
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
         models=compared_models(results),
+        starts={variant["name"]: variant["label"] for variant in results["variants"]},
         list_headings=list(LISTS.values()),
         lists={
             variant["label"]: list_cells(lists)

@@ -93,6 +93,7 @@ class VariantResult(TypedDict):
     seeds: list[Seed]
     against: Mapping[str, Comparison] | None
     against_models: NotRequired[Mapping[str, Mapping[str, Comparison]]]
+    against_alone: NotRequired[Mapping[str, Mapping[str, Comparison]]]
 
 
 class Flags(TypedDict):

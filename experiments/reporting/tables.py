@@ -12,7 +12,7 @@ from rich.text import Text
 from experiments.reporting.choice import choice_lines
 from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.list_table import list_lines
-from experiments.reporting.model_table import model_lines
+from experiments.reporting.model_table import model_lines, start_lines
 from experiments.reporting.results import (
     Comparison,
     Data,
@@ -225,7 +225,8 @@ def markdown(results: Results, timing: Timing) -> str:
     ]
     lines += [_markdown_untrained(model) for model in untrained(results).values()]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
-    lines += [*choice_lines(results), *model_lines(results), *list_lines(results)]
+    lines += [*choice_lines(results), *model_lines(results), *start_lines(results)]
+    lines += list_lines(results)
     return "\n".join(lines) + "\n"
 
 

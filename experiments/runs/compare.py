@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,21 @@ Tested = dict[str, dict[str, float | tuple[float, float] | None]]
 interval over users), `t_p`, `t_p_holm`, `wilcoxon_p`, `wilcoxon_p_holm`."""
 
 Key = TypeVar("Key")
+
+
+class Compared(NamedTuple):
+    """The tests of a study, the p-values of each kind corrected by themselves.
+
+    Attributes:
+        reference: name of each variant that has a reference → its tests.
+        models: name of each variant → model that no seed trains → tests.
+        alone: name of each distilled variant → its student alone from another start, where neither
+            is the other's reference → tests.
+    """
+
+    reference: dict[str, Tested]
+    models: dict[str, dict[str, Tested]]
+    alone: dict[str, dict[str, Tested]]
 
 
 def study_results(
@@ -45,7 +60,7 @@ def study_results(
         teachers = {**run.record.teachers, **teachers}
     asked = [name for name in settings["teachers"] if name in teachers]
     order = dict.fromkeys([*asked, *teachers])
-    against, ahead = compare_runs(runs, models or {})
+    compared = compare_runs(runs, models or {})
     first = next(iter(runs.values())).record
     return {
         "schema_version": SCHEMA_VERSION,
@@ -58,8 +73,9 @@ def study_results(
         "variants": [
             {
                 **describe_variant(variant, run),
-                "against": against.get(variant.name),
-                "against_models": ahead.get(variant.name, {}),
+                "against": compared.reference.get(variant.name),
+                "against_models": compared.models.get(variant.name, {}),
+                "against_alone": compared.alone.get(variant.name, {}),
             }
             for variant, run in runs.items()
         ],
@@ -89,19 +105,17 @@ def study_timing(runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float
 def compare_runs(
     runs: Mapping[Variant, FinishedRun],
     models: Mapping[str, Float[np.ndarray, " instances"]],
-) -> tuple[dict[str, Tested], dict[str, dict[str, Tested]]]:
-    """What each variant's difference from its reference, and from each other model, is worth.
+) -> Compared:
+    """What each variant's difference from its reference, and from each rival, is worth.
 
     Each user's metric is averaged over the seeds, then one paired test runs over the users. The
     p-values of a metric are corrected by Holm's method, over all variants that have a reference,
-    and apart from them over all pairs of a variant and a model.
+    and apart from them over all pairs of a variant and a model, and over all pairs of a distilled
+    variant and its student alone.
 
     Args:
         runs: variants with a run that has ranked the test part.
         models: name → test ranks of models that have no seeds.
-
-    Returns:
-        Name of each variant that has a reference → its tests; name of each variant → model → tests.
     """
     ranks = {variant.name: run.ranks for variant, run in runs.items() if run.ranks is not None}
     found = measure([*ranks.values(), *(row[None] for row in models.values())])
@@ -118,9 +132,28 @@ def compare_runs(
             for model, before in others.items()
         }
     )
-    return against, {
-        name: {model: pairs[name, model] for model in others} for name in variants if others
-    }
+    rivals = [(name, other) for name, other in _rivals(runs) if {name, other} <= set(variants)]
+    starts = _tested(
+        {(name, other): difference(variants[other], variants[name]) for name, other in rivals}
+    )
+    alone: dict[str, dict[str, Tested]] = {}
+    for (name, other), tested in starts.items():
+        alone.setdefault(name, {})[other] = tested
+    ahead = {name: {model: pairs[name, model] for model in others} for name in variants if others}
+    return Compared(against, ahead, alone)
+
+
+def _rivals(runs: Mapping[Variant, FinishedRun]) -> list[tuple[str, str]]:
+    """Distilled variants with their student alone, where `reference` doesn't pair them."""
+    return [
+        (one.name, other.name)
+        for one in runs
+        for other in runs
+        if (one.kind, other.kind) == ("distilled", "base")
+        and runs[one].record.student["name"] == runs[other].record.student["name"]
+        and other.name != one.reference
+        and one.name != other.reference
+    ]
 
 
 def _tested(compared: Mapping[Key, Mapping[str, Comparison]]) -> dict[Key, Tested]:

@@ -79,6 +79,22 @@ def test_models_with_their_distance_to_the_student(results):
     assert lines[4].startswith("| *PRM-KD (SASRec)* |")
 
 
+def test_models_with_the_students_alone_that_are_not_the_reference(results):
+    """The cheapest rival without a test, or the reference twice."""
+    base, distilled = results["variants"]
+    other = {**base, "name": "base-text", "label": "SASRec from texts"}
+    other["test"] = {**base["test"], "NDCG@10": 0.08}
+    results["variants"].insert(1, other)
+    distilled["against_alone"] = {
+        "base-text": {"NDCG@10": {"change": -0.0625, "t_p_holm": 5e-3, "wilcoxon_p_holm": 0.4}}
+    }
+    lines = models(results, fake_timing()).splitlines()
+    assert lines[4].startswith("| SASRec from texts | ")
+    assert lines[4].endswith(" | 0.1000 | -6.2 % | 0.005 | 0.4 |")
+    assert lines[5].startswith("| *PRM-KD (SASRec)* |")
+    assert len(lines) == 6
+
+
 def test_a_study_without_a_distilled_student_is_refused():
     with pytest.raises(UserError, match="found no distilled student, or none alone"):
         headline(base_only_results(), fake_timing())

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import json
+from typing import cast
 
 import numpy as np
 import pytest
@@ -139,6 +140,38 @@ def test_every_variant_is_compared_with_every_model_that_no_seed_trains(runs):
     for row in results["variants"]:
         del row["against_models"]
     assert bare == results
+
+
+def test_a_distilled_student_is_compared_with_its_student_from_another_start():
+    """Another student's start, the reference once more, or p-values corrected with the others'."""
+    named = {"base": "sasrec", "from-texts": "sasrec", "gru": "gru4rec", "mine": "sasrec"}
+    kinds = {"base": "base", "from-texts": "base", "gru": "base", "mine": "distilled"}
+    references = {"from-texts": "base", "mine": "base"}
+    rng = np.random.default_rng(0)
+    runs = {
+        Variant(name, name.upper(), (), references.get(name), kinds[name]): finished(
+            rng.integers(0, 20, size=(2, 60)).astype(float)
+        )
+        for name in named
+    }
+    for variant, run in runs.items():
+        cast("dict[str, str]", run.record.student)["name"] = named[variant.name]
+    study = Study("table3", "Table", "the base", lambda _: [])
+    flags = {"dataset": "Scientific", "seeds": [0, 1], "teachers": []}
+    results = study_results(study, runs, {}, flags)
+    base, texts, other, mine = results["variants"]
+    assert [row["against_alone"] for row in (base, texts, other)] == [{}, {}, {}]
+    assert set(mine["against_alone"]) == {"from-texts"}
+    found = mine["against_alone"]["from-texts"]["NDCG@10"]
+    before, after = (
+        per_user(run.ranks, "NDCG@10").mean(axis=0)
+        for variant, run in runs.items()
+        if variant.name in ("from-texts", "mine")
+    )
+    p = stats.ttest_rel(after, before).pvalue
+    assert found["t_p"] == pytest.approx(p, rel=1e-9)
+    assert found["t_p_holm"] == found["t_p"]
+    assert found["change"] == pytest.approx(after.mean() / before.mean() - 1)
 
 
 def test_the_models_that_variants_are_compared_with_have_tables(results, timing):
