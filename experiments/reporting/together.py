@@ -1,11 +1,14 @@
 """Studies of several data sets in one table, next to the paper's Table 3."""
 
+import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 
 from experiments.reporting.paper import paper_value
 from experiments.reporting.results import Results
 from experiments.reporting.tables import teacher_rows, untrained_rows, variant_row
 from experiments.reporting.wording import ALPHA, MISSING, decimals, percent
+from prmkd_jax.common.files import open_regular
 
 METRICS = ("Recall@10", "NDCG@10")
 
@@ -19,9 +22,10 @@ def together(title: str, several: Mapping[str, Results]) -> str:
     """
     values = {name: _values(results) for name, results in several.items()}
     labels = dict.fromkeys(label for rows in values.values() for label in rows)
+    versus = next(iter(several.values()))["study"]["versus"]
     lines = [
-        f"{title}: test part, means over seeds, history not masked. In brackets the paper's cell, "
-        f"for another filtering of the data (study table2); *: p < {ALPHA:g} against the base, "
+        f"{_head(title)}, history not masked. In brackets the paper's cell, "
+        f"for another filtering of the data (study table2); *: p < {ALPHA:g} against {versus}, "
         "paired t-test over users, Holm-corrected over the data set's table; bold: the best.",
         "",
         f"| model | {' | '.join(f'{name} {metric}' for name in several for metric in METRICS)} |",
@@ -31,7 +35,22 @@ def together(title: str, several: Mapping[str, Results]) -> str:
         cells = [_cell(values[name], name, label, metric) for name in several for metric in METRICS]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     changes = [_change(results, metric) for results in several.values() for metric in METRICS]
-    return "\n".join([*lines, f"| change by distillation | {' | '.join(changes)} |"]) + "\n"
+    if any(change != MISSING for change in changes):
+        lines.append(f"| change by distillation | {' | '.join(changes)} |")
+    return "\n".join(lines) + "\n"
+
+
+def is_together(path: Path, title: str) -> bool:
+    """Whether a file is a table that `together` has made under this title."""
+    head = _head(title).encode()
+    with contextlib.suppress(OSError), open_regular(path) as stream:
+        return stream.read(len(head)) == head
+    return False
+
+
+def _head(title: str) -> str:
+    """How such a table begins, and that of one data set doesn't."""
+    return f"{title}: test part, means over seeds"
 
 
 Cell = tuple[float, bool]
@@ -65,8 +84,10 @@ def _cell(rows: Mapping[str, Mapping[str, Cell]], data: str, label: str, metric:
 
 
 def _change(results: Results, metric: str) -> str:
-    """The change of the last distilled variant against what it is compared with."""
-    for variant in reversed(results["variants"]):
-        if variant["kind"] == "distilled" and variant["against"] is not None:
-            return percent(variant["against"][metric]["change"])
-    return MISSING
+    """The distilled variant's against what it is compared with; a dash where there are several."""
+    changes = [
+        variant["against"][metric]["change"]
+        for variant in results["variants"]
+        if variant["kind"] == "distilled" and variant["against"] is not None
+    ]
+    return percent(changes[0]) if len(changes) == 1 else MISSING

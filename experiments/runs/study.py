@@ -26,11 +26,18 @@ from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_plac
 from experiments.runs.several import each_data_set
 from experiments.runs.sheets import show_sheets
 from experiments.runs.variant import Study, Variant, choose_variants
-from experiments.runs.views import StudyFiles, show, study_files, write_together, write_views
+from experiments.runs.views import (
+    StudyFiles,
+    require_together,
+    show,
+    study_files,
+    write_together,
+    write_views,
+)
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
 from experiments.stages.rows import teacher_rows
-from experiments.stages.run_folder import claimed, examine, finish
+from experiments.stages.run_folder import RunFolder, claimed, examine, finish
 from experiments.stages.starts import has_texts
 from experiments.stages.students import Place
 from experiments.stages.teachers import ReadyTeacher
@@ -78,20 +85,48 @@ def run(call: Call) -> None:
     if not isinstance(study, Study):
         study(call)
         return
-    calls = each_data_set(call)
+    calls, names = each_data_set(call), call.config(StudyConfig).datasets
+    output = Path(call.settings.run.output_dir)
+    if names:
+        require_together(output, study)
     if len(calls) > 1:  # a mistake in the last one's is found before the first one's are trained
-        for one in calls.values():
-            check_runs(plan_runs(parse_variants(one).values()))
+        for name, one in calls.items():
+            _check(one, parse_variants(one), _layout(_named(study, name)))
     for name, one in calls.items():
-        named = dataclasses.replace(study, name=f"{study.name}-{name}" if name else study.name)
-        layout = Layout(
-            files=study_files(named.name),
-            identity=study_identity,
-            place=lambda output, _, plan: shared_place(output.parent / FINISHED, plan),
-        )
-        carry_out(one, named, parse_variants(one), layout)
-    if names := call.config(StudyConfig).datasets:
-        write_together(Path(call.settings.run.output_dir), study, names, call.reporter)
+        named = _named(study, name)
+        carry_out(one, named, parse_variants(one), _layout(named))
+    if names:
+        write_together(output, study, names, call.reporter)
+
+
+def _named(study: Study, data_set: str) -> Study:
+    """The study of one data set of several."""
+    return dataclasses.replace(study, name=f"{study.name}-{data_set}") if data_set else study
+
+
+def _layout(study: Study) -> Layout:
+    return Layout(
+        files=study_files(study.name),
+        identity=study_identity,
+        place=lambda output, _, plan: shared_place(output.parent / FINISHED, plan),
+    )
+
+
+def _check(call: Call, parsed: Mapping[Variant, Mapping[type, object]], layout: Layout) -> None:
+    """Finds what would stop a study later; says and changes nothing.
+
+    Raises:
+        UserError: as `carry_out`.
+    """
+    plans = {
+        variant: plan
+        for variant, plan in zip(parsed, plan_runs(parsed.values()), strict=True)
+        if _has_inputs(variant, plan)
+    }
+    _require_one_task(plans)
+    # The first process alone writes, and trains what the others train along.
+    if writes() and _examine(call, plans, layout).found != "finished":
+        check_runs(plans.values())
 
 
 def carry_out(
@@ -134,16 +169,7 @@ def _lead(call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[s
     reporter, run = call.reporter, call.settings.run
     output, planned = Path(run.output_dir), list(plans.values())
     show_sheets(planned, reporter)
-    always, sometimes = layout.more(plans)
-    folder = examine(
-        output,
-        layout.identity(plans),
-        [*layout.files.names(), *always],
-        optional=sometimes,
-        overwrite=run.overwrite,
-        reads=read_paths(*(plan.settings for plan in planned)),
-        manifest=layout.files.manifest,
-    )
+    folder = _examine(call, plans, layout)
     if folder.found == "finished":
         reporter.say(f"{output}: this run is finished; --output_dir=… makes another")
         results = cast(Results, read_versioned(output / layout.files.results))
@@ -156,12 +182,31 @@ def _lead(call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[s
     show(output, layout.files, results, timing, reporter)
 
 
+def _examine(call: Call, plans: Plans, layout: Layout) -> RunFolder:
+    """Looks whether the study may write into its folder; changes nothing."""
+    run = call.settings.run
+    always, sometimes = layout.more(plans)
+    return examine(
+        Path(run.output_dir),
+        layout.identity(plans),
+        [*layout.files.names(), *always],
+        optional=sometimes,
+        overwrite=run.overwrite,
+        reads=read_paths(*(plan.settings for plan in plans.values())),
+        manifest=layout.files.manifest,
+    )
+
+
 def possible(variant: Variant, plan: PlannedRun, reporter: Reporter) -> bool:
     """Whether the data have what a variant can't do without; says so where they haven't."""
-    if not variant.needs_texts or has_texts(plan.settings, plan.task):
+    if _has_inputs(variant, plan):
         return True
     reporter.say(f"{variant.label}: left out, {plan.task.dataset.name} has no texts")
     return False
+
+
+def _has_inputs(variant: Variant, plan: PlannedRun) -> bool:
+    return not variant.needs_texts or has_texts(plan.settings, plan.task)
 
 
 def _require_one_task(plans: Plans) -> None:

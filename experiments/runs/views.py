@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -14,7 +15,7 @@ from experiments.reporting.report import write_report
 from experiments.reporting.results import Results, Timing
 from experiments.reporting.study_figure import effects_figure, study_figure
 from experiments.reporting.tables import markdown, print_files, print_results
-from experiments.reporting.together import together
+from experiments.reporting.together import is_together, together
 from experiments.runs.analysis import ANALYSES
 from experiments.runs.variant import Study
 from experiments.stages.record import read_versioned
@@ -157,6 +158,20 @@ def show(
         print_results(reporter.console, results, timing, {**shown, **students})
 
 
+def require_together(output: Path, study: Study) -> None:
+    """Refuses to replace what is no table of several data sets, such as that of one alone.
+
+    Raises:
+        UserError: naming it.
+    """
+    path = output / f"{study.name}.md"
+    if os.path.lexists(path) and not is_together(path, study.title):
+        raise UserError(
+            f"{path}: found a file that is no table of several data sets, expected one or nothing "
+            "(take another --output_dir)"
+        )
+
+
 def write_together(output: Path, study: Study, names: Sequence[str], reporter: Reporter) -> None:
     """Writes and prints `<study>.md`, the table of several data sets.
 
@@ -165,7 +180,11 @@ def write_together(output: Path, study: Study, names: Sequence[str], reporter: R
         study: what was made for each.
         names: the data sets.
         reporter: prints.
+
+    Raises:
+        UserError: as `require_together`.
     """
+    require_together(output, study)
     several = {
         name: cast(Results, read_versioned(output / study_files(f"{study.name}-{name}").results))
         for name in names

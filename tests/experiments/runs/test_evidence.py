@@ -325,6 +325,16 @@ def test_data_sets_stand_next_to_each_other_and_to_the_paper():
     assert lines[9] == "| change by distillation | +16.4 % | +18.7 % | +16.4 % | +18.7 % |"
 
 
+def test_a_star_is_against_what_the_study_compares_with():
+    """The words of table3 above a study of something else, or one change of several."""
+    results = fake_results()
+    results["study"]["versus"] = "PRM-KD"
+    results["variants"].append({**results["variants"][1], "name": "other", "label": "Other"})
+    lines = together("Rivals", {"Scientific": results}).splitlines()
+    assert "*: p < 0.05 against PRM-KD," in lines[0]
+    assert lines[-1].startswith("| Other | ")
+
+
 def served() -> dict:
     """A benchmark of the models of `fake_results`, without UniM²Rec."""
     models, latencies = [], []

@@ -7,6 +7,8 @@ import json
 from typing import cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -21,12 +23,15 @@ from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.study import COMMAND
 from experiments.reporting.study_figure import effects_figure, study_figure
 from experiments.reporting.tables import markdown
+from experiments.reporting.together import together
+from experiments.runs import study as study_command
 from experiments.runs import train
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun
 from experiments.runs.plan import plan_runs
 from experiments.runs.study import possible
 from experiments.runs.variant import Study, Variant, alone, choose_variants
+from experiments.stages import starts
 from experiments.stages.record import Record, SeedResult
 from experiments.studies import ablation, rivals, sources, students
 from prmkd_jax.common.errors import UserError
@@ -37,7 +42,8 @@ from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import per_user, ranking_metrics
 from prmkd_jax.evaluate.significance import holm
 from prmkd_jax.students.config import STUDENT_NAMES
-from tests.experiments.calls import SMALL
+from tests.experiments.calls import SMALL, make_call
+from tests.experiments.fake_run import fake_results
 
 VARIANTS = [
     Variant(name, name.upper(), (f"--method={name}",), reference)
@@ -447,6 +453,75 @@ def test_a_variant_that_needs_texts_is_left_out_where_there_are_none(tmp_path):
         variant = VARIANTS[0]._replace(label="A rival", needs_texts=needs)
         assert possible(variant, dataclasses.replace(plan, task=task), reporter) is expected
     assert stream.getvalue() == "A rival: left out, synthetic-home has no texts\n"
+
+
+def small_data_set(folder, title: str) -> None:
+    """Twelve users who each take five of eight items, all with one title and their number."""
+    folder.mkdir(parents=True)
+    pairs = [(user, (user + step) % 8, step) for user in range(12) for step in range(5)]
+    users, items, steps = zip(*pairs, strict=True)
+    rows = {
+        "user_id": [f"u{user}" for user in users],
+        "item_id": [f"i{item}" for item in items],
+        "timestamp": pa.array(steps, pa.int64()),
+    }
+    pq.write_table(pa.table(rows), folder / "interactions.parquet")
+    titles = [title and f"{title} {item}" for item in range(8)]
+    empty = {field: [""] * 8 for field in ("brand", "categories")}
+    names = [f"i{item}" for item in range(8)]
+    catalogue = {"item_id": names, "title": titles, **empty}
+    pq.write_table(pa.table(catalogue), folder / "items.parquet")
+
+
+@pytest.fixture
+def two_sets(tmp_path, monkeypatch):
+    """A call of table3 for a data set with texts and one without; what it would train is noted."""
+    trained = []
+    monkeypatch.setattr(study_command, "carry_out", lambda call, one, *_: trained.append(one.name))
+    monkeypatch.setattr(study_command, "write_together", lambda *_: None)
+    small_data_set(tmp_path / "data" / "A", "thing")
+    small_data_set(tmp_path / "data" / "B", "")
+    argv = [*SMALL, "--datasets=A,B", "--teachers=popularity", f"--data_dir={tmp_path / 'data'}"]
+    argv += ["--variants=base,base-text,prmkd", f"--output_dir={tmp_path / 'out'}"]
+    argv.append(f"--cache_dir={tmp_path / 'cache'}")
+    # No encoder is loaded.
+    monkeypatch.setattr(starts, "TEXTS", starts.TEXTS._replace(widths=lambda *_: {}))
+    return make_call(COMMAND, argv, "table3")[0], trained, tmp_path / "out"
+
+
+def test_of_several_data_sets_one_may_have_no_texts(two_sets):
+    """All refused for want of what one rival reads in one of them."""
+    call, trained, _ = two_sets
+    study_command.run(call)
+    assert trained == ["table3-A", "table3-B"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("table3-B.md", "notes", "that no run listed as its own"),
+        ("table3.md", "The main comparison: SASRec on A, test part, mean of 1 seed", "no table of"),
+    ],
+)
+def test_what_is_in_the_way_of_several_data_sets_is_told_first(two_sets, name, content, message):
+    """The last one's refused after the first one is trained, or another study's table replaced."""
+    call, trained, output = two_sets
+    output.mkdir()
+    (output / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        study_command.run(call)
+    assert not trained
+    assert (output / name).read_text() == content
+
+
+def test_the_table_of_several_data_sets_is_made_again(two_sets):
+    """Its own file taken for another study's."""
+    call, trained, output = two_sets
+    output.mkdir()
+    several = {"A": fake_results(), "B": fake_results()}
+    (output / "table3.md").write_text(together("The main comparison", several))
+    study_command.run(call)
+    assert len(trained) == 2
 
 
 def test_fewer_teachers_keep_their_own_numbers():
