@@ -11,7 +11,7 @@ from torch import Tensor
 from prmkd_jax.common.errors import UserError, first_line
 from teachers_torch.items.image_file import BrokenImage, read_image
 from teachers_torch.items.text_encoder import NO_CODE
-from teachers_torch.states import best_device, require_tensors
+from teachers_torch.states import best_device, require_tensors, seeded
 
 
 class ImageEncoder:
@@ -35,9 +35,11 @@ class ImageEncoder:
         try:
             # Resizing by Pillow: it is there without torchvision, and so everywhere the same.
             self._processor = AutoImageProcessor.from_pretrained(name, backend="pil", **NO_CODE)
-            model, loaded = AutoModel.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, **NO_CODE
-            )
+            # A pooler that the files lack is drawn, which is to change no teacher's own weights.
+            with seeded(0):
+                model, loaded = AutoModel.from_pretrained(
+                    name, dtype=torch.float32, output_loading_info=True, **NO_CODE
+                )
         except Exception as error:  # the library fails in many ways, all of them the user's input
             raise UserError(
                 f"--image_encoder: found {name!r}, expected a Hugging Face hub name or folder of "

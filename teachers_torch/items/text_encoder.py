@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
-from teachers_torch.states import require_tensors
+from teachers_torch.states import require_tensors, seeded
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -80,6 +80,13 @@ def load_encoder(encoder: str, pooling: str = "model") -> TextEncoder:
         UserError: it can't be loaded, its weights are not finite or not complete, its vectors
             depend on the rest of a batch, or its first token has read nothing.
     """
+    # Loading one draws numbers, such as a pooler's that its files lack. A teacher's own weights are
+    # not to depend on whether an encoder was loaded before them or its vectors were in the cache.
+    with seeded(0):
+        return _loaded(encoder, pooling)
+
+
+def _loaded(encoder: str, pooling: str) -> TextEncoder:
     bundled = encoder == BUNDLED_ENCODER
     folder = str(bundled_folder()) if bundled else encoder
     # Imported here: it takes seconds, and vectors from the cache don't need it.

@@ -258,6 +258,22 @@ def test_weights_and_vectors_that_are_no_numbers_are_told(
     assert line.format(folder=tmp_path / "broken") in str(caught.value)
 
 
+def test_a_pooler_that_is_not_there_takes_no_random_numbers_of_the_callers(encoders, tmp_path):
+    """Another teacher of the same key, where the images' features were in the cache already."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder, _ = encoders
+    shutil.copytree(folder / "vit", tmp_path / "plain")
+    file = tmp_path / "plain/model.safetensors"
+    weights = {name: x for name, x in load_file(file).items() if not name.startswith("pooler.")}
+    assert len(weights) < len(load_file(file))
+    save_file(weights, file, {"format": "pt"})
+    state = torch.get_rng_state()
+    ImageEncoder(str(tmp_path / "plain"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_weights_that_are_not_there_are_not_drawn(encoders, tmp_path):
     """An encoder that is random in part, which the library only warns of."""
     from safetensors.torch import load_file, save_file
