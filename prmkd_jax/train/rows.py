@@ -87,16 +87,19 @@ def needed_items(
 ) -> Int[Array, " M"]:
     """The distinct items that a step reads, ascending, padded with distinct ids from V on.
 
+    What stands at padding, item 0, is not read.
+
     Args:
         batch: reads the items in its slots, and its targets.
         distill: reads its columns.
         drawn: items that the loss has drawn.
         num_items: V.
     """
-    parts = [batch.rows.item_seq, batch.targets, drawn]
+    parts = [(batch.rows.item_seq, batch.rows.segment_ids > 0), (batch.targets, batch.is_instance)]
     if distill is not None:
-        parts.append(distill.columns.candidates)
-    items = jnp.concatenate([jnp.asarray(part).reshape(-1).astype(jnp.int32) for part in parts])
+        parts.append((distill.columns.candidates, distill.columns.valid.any(axis=0)))
+    masked = [jnp.where(read, part, num_items).reshape(-1).astype(jnp.int32) for part, read in parts]
+    items = jnp.concatenate([*masked, jnp.asarray(drawn).astype(jnp.int32)])
     size = len(items)
     ids = jnp.unique(items, size=size, fill_value=num_items)
     return jnp.where(ids < num_items, ids, num_items + jnp.arange(size, dtype=ids.dtype))

@@ -155,6 +155,29 @@ def test_rows_that_no_batch_reads_stay_and_those_that_are_read_follow_adam(tmp_p
     assert waited > 0
 
 
+@pytest.mark.parametrize("student", ["sasrec", "gru4rec"])
+def test_item_0_waits_like_the_others_though_padding_holds_its_id(tmp_path, student):
+    """The one item that decays in every step: by thousands of them, to nothing."""
+    rng = np.random.default_rng(0)
+    histories = [(1 + rng.integers(0, READ, n)).tolist() for n in rng.integers(3, 9, 40)]
+    world = from_histories(histories, ITEMS)
+    # One draw a step, which is never item 0 with this seed.
+    config = student_config(student=student, loss="uniform_softmax", num_negatives=1)
+    run = make_run(world, tmp_path, student=config)
+    train = dataclasses.replace(run.train, lazy_adam=True, weight_decay=1e-2)
+    taught = {"distill": DistillConfig(), "teachers": RandomTeachers(world, side="tables")}
+    run = dataclasses.replace(run, train=train, threshold=1.3, **taught)
+    state, step, inputs, constants = stepping(run)
+    before = table_of(jax.device_get(state.params))
+    for each in inputs:
+        assert (each[0].rows.segment_ids == 0).any()
+        state, _ = step(state, *place_inputs(MESH, *each), constants)
+    after = table_of(jax.device_get(state.params))
+    np.testing.assert_array_equal(after[0], before[0])
+    assert not any(moment[0].any() for moment in moments(state))
+    assert (after[1:READ] != before[1:READ]).any()
+
+
 def test_a_step_holds_no_array_as_large_as_the_table_but_the_tables(tmp_path):
     """A dense gradient, or dense moments' temporaries: told by the shapes in the program."""
     sizes = {}
@@ -172,8 +195,9 @@ def test_items_are_needed_once_and_padding_is_past_the_end(tmp_path):
     batch, distill = next(iter(distill_inputs(run, training_batches(run).epoch(0))))
     drawn = np.array([499, 499, 3])
     ids = np.asarray(needed_items(batch, distill, drawn, ITEMS))
-    real = {*batch.rows.item_seq.ravel().tolist(), *batch.targets.tolist(), 499, 3}
-    real |= set(distill.columns.candidates.tolist())
+    real = {*batch.rows.item_seq[batch.rows.segment_ids > 0].tolist(), 499, 3}
+    real |= set(batch.targets[batch.is_instance].tolist())
+    real |= set(distill.columns.candidates[distill.columns.valid.any(axis=0)].tolist())
     assert ids[ids < ITEMS].tolist() == sorted(real)
     assert len(np.unique(ids)) == len(ids)
     assert ids.tolist() == sorted(ids.tolist())
