@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, epoch: int, state: object, progress: dict[str,
         flush_folder(inner)
     write_sealed_json(path / _DIGESTS, {"files": _digests(path)})
     flush_folder(folder)
-    older = [other for other in _epochs(folder) if other < epoch]
+    older = [other for other in _finished(folder) if other < epoch]
     for other in _epochs(folder):
         if other != epoch and other not in older[1 - _KEPT :]:
             shutil.rmtree(folder / f"epoch_{other}")
@@ -83,9 +83,7 @@ def load_checkpoint(folder: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]] |
         UserError: all states are damaged, or the arrays there are others, as after a change of
             the data.
     """
-    finished = [
-        epoch for epoch in _epochs(folder) if (folder / f"epoch_{epoch}" / _DIGESTS).exists()
-    ]
+    finished = _finished(folder)
     for epoch in reversed(finished):
         path = folder.absolute() / f"epoch_{epoch}"
         if _is_intact(path):
@@ -177,3 +175,8 @@ def _require_same(path: Path, found: dict[str, str], expected: dict[str, str]) -
 def _epochs(folder: Path) -> list[int]:
     matches = (_NAME.fullmatch(path.name) for path in folder.glob("epoch_*"))
     return sorted(int(match[1]) for match in matches if match)
+
+
+def _finished(folder: Path) -> list[int]:
+    """Those whose states are complete, as far as their digests' file says by being there."""
+    return [each for each in _epochs(folder) if (folder / f"epoch_{each}" / _DIGESTS).exists()]

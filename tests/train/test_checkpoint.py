@@ -131,6 +131,15 @@ def test_a_state_without_digests_does_not_count(tmp_path):
     assert same_bits(load_checkpoint(tmp_path, some_state())[0], some_state(3))
 
 
+def test_a_state_without_digests_takes_no_other_ones_place(tmp_path):
+    """A later state that is damaged, when the intact one before has been removed for nothing."""
+    for epoch in (3, 4):
+        save_checkpoint(tmp_path, epoch, some_state(epoch), {})
+    (tmp_path / "epoch_4" / "digests.json").unlink()
+    save_checkpoint(tmp_path, 5, some_state(5), {})
+    assert names(tmp_path) == ["epoch_3", "epoch_5"]
+
+
 def test_what_is_saved_is_what_was_given(tmp_path):
     """A save that goes on in the background reads buffers that the next step has reused."""
     state = {"table": jnp.arange(4.0)}
