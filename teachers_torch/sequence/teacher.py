@@ -92,15 +92,17 @@ class FrozenTeacher:
         """Vectors of instances, in eval mode: all prefixes of a history in one causal pass.
 
         Args:
-            instance_ids: CSR offsets of the targets, distinct, in any order. The offset of a
-                user's first item is no instance; its row is zero.
+            instance_ids: CSR offsets of the targets, in any order. The offset of a user's first
+                item is no instance; its row is zero.
         """
         teacher, table = self.teacher, self.table
         model, interactions = teacher.model.eval(), teacher.interactions
-        vectors = np.zeros((len(instance_ids), table.shape[1]), dtype=np.float32)
+        # Where teachers have read whole histories, a batch asks for one of them several times.
+        distinct, place = np.unique(np.asarray(instance_ids, np.int64), return_inverse=True)
+        vectors = np.zeros((len(distinct), table.shape[1]), dtype=np.float32)
         row_of = np.full(len(interactions.items), -1)
-        row_of[instance_ids] = np.arange(len(instance_ids))
-        asking = _asking(self.segments, np.asarray(instance_ids, dtype=np.int64))
+        row_of[distinct] = np.arange(len(distinct))
+        asking = _asking(self.segments, distinct)
         size = teacher.config.batch_size
         length = row_length(size, teacher.max_seq_len)
         for packed in pack(interactions, self.segments[asking], size // length, length):
@@ -109,13 +111,12 @@ class FrozenTeacher:
             encoded = model.user_vectors(tensors, table[tensors.item_seq]).cpu().numpy()
             rows = row_of[batch.instance_ids[batch.is_instance]]
             vectors[rows[rows >= 0]] = encoded[rows >= 0]
-        return vectors
+        return vectors[place]
 
 
 def _asking(
-    segments: Segments, instance_ids: Int64[np.ndarray, " instances"]
+    segments: Segments, wanted: Int64[np.ndarray, " instances"]
 ) -> Int64[np.ndarray, " chosen"]:
-    """The segments that ask for any of the instances."""
-    wanted = np.sort(instance_ids)
+    """The segments that ask for any of the instances, which ascend."""
     below = np.searchsorted(wanted, segments.predict_from + 1, side="left")
     return np.flatnonzero(np.searchsorted(wanted, segments.stop, side="right") > below)

@@ -85,6 +85,15 @@ def test_a_choice_of_instances_comes_in_the_order_asked(model, interactions, bat
     np.testing.assert_allclose(found, every[chosen], atol=1e-6)
 
 
+def test_an_instance_may_be_asked_for_several_times(model, interactions):
+    """All but one of its rows zero, as of an unknown one: users in a batch with several rows."""
+    teacher = teacher_of(model, interactions)
+    chosen = np.array([5, 2, 5, 0, 5, 0])
+    found = teacher.encode_instances(chosen)
+    assert found[chosen == 5].all()
+    np.testing.assert_allclose(found, teacher.encode_instances(np.arange(21))[chosen], atol=1e-6)
+
+
 def test_scaled_dot_products_are_the_training_logits(model, interactions):
     """A score_scale, item table or instance table other than those of the training loss."""
     config = UniSRecConfig(**SETTINGS)
