@@ -98,7 +98,9 @@ def needed_items(
     parts = [(batch.rows.item_seq, batch.rows.segment_ids > 0), (batch.targets, batch.is_instance)]
     if distill is not None:
         parts.append((distill.columns.candidates, distill.columns.valid.any(axis=0)))
-    masked = [jnp.where(read, part, num_items).reshape(-1).astype(jnp.int32) for part, read in parts]
+    masked = [
+        jnp.where(read, part, num_items).reshape(-1).astype(jnp.int32) for part, read in parts
+    ]
     items = jnp.concatenate([*masked, jnp.asarray(drawn).astype(jnp.int32)])
     size = len(items)
     ids = jnp.unique(items, size=size, fill_value=num_items)
