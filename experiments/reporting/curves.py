@@ -15,11 +15,13 @@ def curve(results: Results, flag: str) -> Sketch:
 
     Args:
         results: of variants called `<flag>=<value>`, and of plain ones called
-            `base-<flag>=<value>`; the first variant has the value that the settings give.
+            `base-<flag>=<value>`; the distilled one, if it is there, has the value that the
+            settings give.
         flag: name of the setting.
     """
-    given = (float(results["settings"][flag]), results["variants"][0])
-    taught = [given, *_points(results, f"{flag}=")]
+    value = float(results["settings"][flag])
+    given = [(value, one) for one in results["variants"] if one["kind"] == "distilled"]
+    taught = [*given, *_points(results, f"{flag}=")]
     lines = [("PRM-KD", taught, DISTILLED), ("alone", _points(results, f"base-{flag}="), BASE)]
 
     def draw(axes: Axes) -> None:

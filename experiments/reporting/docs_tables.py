@@ -21,6 +21,7 @@ from experiments.reporting.wording import (
     p_value,
     percent,
     seconds,
+    seed_count,
 )
 from prmkd_jax.common.errors import UserError
 
@@ -169,9 +170,8 @@ def _gain(distilled: VariantResult, plain: VariantResult, metric: str) -> str:
 
 def _masked(results: Results, told: _Told) -> str:
     """How far it is ahead where nobody may recommend what a user has."""
-    seeds = len(results["settings"]["seeds"])
     own = told.distilled.get("test_masked")
-    text = f"Means of {seeds} seed{'s' if seeds > 1 else ''}"
+    text = f"Means of {seed_count([told.distilled, *told.alone])}"
     text += "; the students have seen the validation items before the test" * bool(
         told.distilled.get("test_before_refit")
     )

@@ -21,7 +21,7 @@ from experiments.reporting.plotting import (
     svg_file,
 )
 from experiments.reporting.results import Results, VariantResult
-from experiments.reporting.wording import ALPHA, decimals, unbroken
+from experiments.reporting.wording import ALPHA, ONE_SEED, decimals, seed_count, unbroken
 from prmkd_jax.common.files import write_text
 from prmkd_jax.evaluate.metrics import METRICS
 
@@ -116,13 +116,13 @@ def _test_metric(group: Group, results: Results, metric: str) -> Drawing:
         horizontal_bars(axes, labels, values, [*map(decimals, values)], colours, errors)
         axes.set_xlabel(f"{metric}, test set")
 
-    seeds = len(group.reference["seeds"])
+    seeds = seed_count(group.variants)
     shown = ", ".join(f"{label} {decimals(value)}" for label, value, *_ in bars)
-    whiskers = f" Students: mean of {seeds} seeds, whiskers ±1 standard deviation."
+    whiskers = f" Students: mean of {seeds}, whiskers ±1 standard deviation."
     return Drawing(
         name=f"{group.name}-{metric.replace('@', '-at-').lower()}",
         title=f"{metric} on the test set",
-        note="All items ranked, all users." + (whiskers if seeds > 1 else ""),
+        note="All items ranked, all users." + (whiskers if seeds != ONE_SEED else ""),
         alt=f"Bar chart of {metric} on the test set: {shown}.",
         svg=draw_svg(0.9 + 0.34 * len(bars), draw),
     )
@@ -180,8 +180,8 @@ def _learning(group: Group) -> Drawing:
         axes.legend(loc="lower right")
 
     best = {name: float(np.mean([curve.max() for curve in runs])) for name, runs in curves.items()}
-    seeds = len(group.reference["seeds"])
-    thin = f"Thin: {seeds} seeds. Thick: their mean, as far as all run. " if seeds > 1 else ""
+    seeds = seed_count(group.variants)
+    thin = f"Thin: {seeds}. Thick: their mean, as far as all run. " if seeds != ONE_SEED else ""
     shown = ", ".join(
         f"{variant['label']} {decimals(best[variant['name']])}" for variant in group.variants
     )

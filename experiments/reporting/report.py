@@ -15,12 +15,14 @@ from experiments.reporting.templates import render
 from experiments.reporting.wording import (
     MISSING,
     NO_BREAK,
+    ONE_SEED,
     count,
     decimals,
     headline,
     lookup,
     p_value_typeset,
     seconds,
+    seed_count,
     size,
     unbroken,
 )
@@ -82,6 +84,8 @@ def write_report(
             if (lists := variant.get("lists"))
         },
         lookup=lookup,
+        seeds=seed_count(results["variants"]),
+        one_seed=ONE_SEED,
         longest=max(timing.get("stages", {}).values(), default=0),
     )
     write_text(path, page)

@@ -28,6 +28,7 @@ from experiments.reporting.wording import (
     p_value,
     percent,
     seconds,
+    seed_count,
 )
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
@@ -211,11 +212,10 @@ def markdown(results: Results, timing: Timing) -> str:
     """
     settings = results["settings"]
     students = dict.fromkeys(variant["student"]["label"] for variant in results["variants"])
-    seeds = len(settings["seeds"])
     study = results["study"]
     lines = [
         f"{study['title']}: {', '.join(students)} on {settings['dataset']}, test part, mean of "
-        f"{seeds} seed{'s' if seeds > 1 else ''}; change (with its 95 % interval over resampled "
+        f"{seed_count(results['variants'])}; change (with its 95 % interval over resampled "
         f"users) and p-values against {study['versus']}, over users, Holm-corrected; seconds of "
         "training without the validations, of the median epoch and of all until the best.",
         "",

@@ -1,13 +1,14 @@
 """How results are put into words and digits: the same on the terminal, page and figures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from experiments.reporting.groups import Group
-from experiments.reporting.results import Timing
+from experiments.reporting.results import Timing, VariantResult
 
 ALPHA = 0.05
 MISSING = "–"
+ONE_SEED = "1 seed"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -104,6 +105,14 @@ def seconds(duration: float | None) -> str:
     return f"{duration:,.{digits}f} s"
 
 
+def seed_count(variants: Iterable[VariantResult]) -> str:
+    """How many seeds variants are means of: "1 seed", "3 seeds", "1 to 3 seeds"."""
+    numbers = {len(variant["seeds"]) for variant in variants}
+    least, most = min(numbers), max(numbers)
+    span = f"{most}" if least == most else f"{least} to {most}"
+    return f"{span} seed{'s' if most > 1 else ''}"
+
+
 def lookup(timing: Timing, *keys: str) -> float | None:
     """The seconds under the keys, or None: a stage taken from the cache has left no time."""
     found: object = timing
@@ -124,7 +133,8 @@ def headline(group: Group, metric: str = "Recall@10") -> str:
     reference = group.reference
     name = reference["label"]
     if not group.compared:
-        return f"{name} alone reaches a {metric} of {decimals(reference['test'][metric])}"
+        alone = "" if reference["method"] else " alone"
+        return f"{name}{alone} reaches a {metric} of {decimals(reference['test'][metric])}"
     if group.pair is None:
         return f"{len(group.compared)} variants against {name}"
     other = group.pair

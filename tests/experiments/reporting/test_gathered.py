@@ -151,6 +151,8 @@ def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
     assert (
         chromium.value("document.querySelector('th[aria-sort=ascending]').textContent") == "NDCG@10"
     )
+    ascending = ["2e-9", "0.0341 / 1", "812", "93.7 k", "1,000 k", "2.78 M (…)", "1 G"]
+    assert chromium.value(f"{ascending[::-1]}.sort(compare)") == ascending
     chromium.click("summary")
     assert chromium.until("document.querySelector('details').open")
     assert chromium.value("document.documentElement.scrollWidth") <= width

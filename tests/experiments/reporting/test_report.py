@@ -208,6 +208,16 @@ def test_a_run_without_teachers(tmp_path):
     assert "Improvement" not in page.texts["th"]
 
 
+def test_a_distilled_student_that_is_compared_with_nothing(tmp_path):
+    """Breaks if the page of `--variants=prmkd` says that no teacher took part."""
+    results = fake_results()
+    (taught,) = results["variants"] = results["variants"][1:]
+    taught |= {"reference": None, "against": None}
+    page = written(tmp_path, results)
+    assert "No teacher took part" not in page
+    assert "Nothing is compared." in page
+
+
 def test_figures_are_files_that_open_alone(figures):
     """Breaks if a figure is no well-formed SVG or keeps the page's variables."""
     assert list(figures) == [f"sasrec-{name}" for name in FIGURES]

@@ -1,7 +1,8 @@
 import pytest
 
 from experiments.reporting.groups import Group, group_variants
-from experiments.reporting.wording import headline, p_value, p_value_typeset
+from experiments.reporting.tables import markdown
+from experiments.reporting.wording import headline, p_value, p_value_typeset, seed_count
 from tests.experiments.fake_run import fake_results, worse_results
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -82,6 +83,26 @@ def test_headline_without_distillation():
     """Breaks if a run without teachers claims anything of PRM-KD."""
     sentence = headline(group(alone=True))
     assert sentence == "SASRec alone reaches a Recall@10 of 0.1020"
+
+
+def test_headline_of_a_distilled_student_that_is_compared_with_nothing():
+    """Breaks if a student with teachers is said to be alone."""
+    found = group()
+    taught = found.reference | {"method": {"name": "prmkd", "label": "PRM-KD"}}
+    sentence = headline(found._replace(reference=taught, compared=[]))
+    assert sentence == "SASRec reaches a Recall@10 of 0.1020"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"), [((1, 1), "1 seed"), ((3, 3), "3 seeds"), ((3, 1), "1 to 3 seeds")]
+)
+def test_variants_may_have_seeds_of_their_own(numbers, words):
+    """Breaks if `--variant_flags=base: seeds=0` counts as the settings' three seeds."""
+    results = fake_results()
+    for variant, number in zip(results["variants"], numbers, strict=True):
+        variant["seeds"] = variant["seeds"][:number]
+    assert seed_count(results["variants"]) == words
+    assert f"mean of {words};" in markdown(results, {})
 
 
 def test_p_values_fit_their_column():

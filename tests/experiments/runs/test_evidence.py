@@ -267,6 +267,10 @@ def test_each_setting_has_a_curve():
     assert "width D" in drawn
     for text in (">64<", ">128<", "PRM-KD", "alone"):
         assert text in drawn
+    results["variants"] = plain
+    alone = curve(results, "hidden_size").svg()
+    assert "alone" in alone
+    assert "PRM-KD" not in alone  # the first variant isn't the distilled one
     names = study_files("sensitivity").names()
     assert all(f"sensitivity_{flag}.png" in names for flag in SIGNS)
     assert "sensitivity-Toys_temperature.svg" in study_files("sensitivity-Toys").names()
