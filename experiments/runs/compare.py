@@ -144,16 +144,25 @@ def compare_runs(
 
 
 def _rivals(runs: Mapping[Variant, FinishedRun]) -> list[tuple[str, str]]:
-    """Distilled variants with their student alone, where `reference` doesn't pair them."""
+    """Distilled variants with their student alone from another start than their own.
+
+    Not those that `reference` pairs already, and not the student alone at another width or with a
+    curriculum, which is no rival.
+    """
     return [
         (one.name, other.name)
         for one in runs
         for other in runs
         if (one.kind, other.kind) == ("distilled", "base")
         and runs[one].record.student["name"] == runs[other].record.student["name"]
+        and _start(runs[one]) != _start(runs[other])
         and other.name != one.reference
         and one.name != other.reference
     ]
+
+
+def _start(run: FinishedRun) -> object:
+    return run.record.settings.get("item_init")
 
 
 def _tested(compared: Mapping[Key, Mapping[str, Comparison]]) -> dict[Key, Tested]:

@@ -149,9 +149,12 @@ def test_every_variant_is_compared_with_every_model_that_no_seed_trains(runs):
 
 
 def test_a_distilled_student_is_compared_with_its_student_from_another_start():
-    """Another student's start, the reference once more, or p-values corrected with the others'."""
+    """Another student's start, the reference once more, another width, or p-values corrected with
+    the others'.
+    """
     named = {"base": "sasrec", "from-texts": "sasrec", "gru": "gru4rec", "mine": "sasrec"}
-    kinds = {"base": "base", "from-texts": "base", "gru": "base", "mine": "distilled"}
+    named["wide"] = "sasrec"
+    kinds = {name: "distilled" if name == "mine" else "base" for name in named}
     references = {"from-texts": "base", "mine": "base"}
     rng = np.random.default_rng(0)
     runs = {
@@ -162,11 +165,13 @@ def test_a_distilled_student_is_compared_with_its_student_from_another_start():
     }
     for variant, run in runs.items():
         cast("dict[str, str]", run.record.student)["name"] = named[variant.name]
+        start = "random" if variant.name in ("base", "mine", "wide") else "text"
+        cast("dict[str, str]", run.record.settings)["item_init"] = start
     study = Study("table3", "Table", "the base", lambda _: [])
     flags = {"dataset": "Scientific", "seeds": [0, 1], "teachers": []}
     results = study_results(study, runs, {}, flags)
-    base, texts, other, mine = results["variants"]
-    assert [row["against_alone"] for row in (base, texts, other)] == [{}, {}, {}]
+    base, texts, other, mine, wide = results["variants"]
+    assert [row["against_alone"] for row in (base, texts, other, wide)] == [{}, {}, {}, {}]
     assert set(mine["against_alone"]) == {"from-texts"}
     found = mine["against_alone"]["from-texts"]["NDCG@10"]
     before, after = (
