@@ -34,12 +34,12 @@ class Reporter:
             self.console = Console(highlight=False, width=120, file=self.console.file)
 
     def say(self, text: str) -> None:
-        """Prints one line."""
-        self.console.print(text, markup=False)
+        """Prints one line, however long: a command or a path that is broken can't be copied."""
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Prints one warning."""
-        self.console.print(Text("warning: ", style="yellow") + Text(text))
+        self.console.print(Text("warning: ", style="yellow") + Text(text), soft_wrap=True)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from experiments.cli.command import Call
 from experiments.cli.console import Reporter, Stage
 from experiments.stages.pictures import encode_pictures
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.prepared import note_digests
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress
@@ -14,6 +17,10 @@ from prmkd_jax.data.sources.folder import writes
 from prmkd_jax.data.sources.pictures import REPORT, fetch_pictures
 from prmkd_jax.data.sources.prepare import prepare
 from teachers_torch.config import ImageConfig
+
+# What teachers read of items: `teachers_torch.items.text.SENTENCE_FIELDS`, which would load torch,
+# and pictures.
+SENTENCE, IMAGE = ("title", "categories", "brand"), "image_path"
 
 
 def run(call: Call) -> None:
@@ -40,7 +47,19 @@ def run(call: Call) -> None:
                 note_digests(folder)
     default = PrepareConfig.__dataclass_fields__["data_dir"].default
     place = f" --data_dir={config.data_dir}" if config.data_dir != default else ""
-    reporter.say(f"next: python -m experiments train --dataset={config.name}{place}")
+    teachers = _teachers(folder)
+    reporter.say(f"next: python -m experiments train --dataset={config.name}{place}{teachers}")
+
+
+def _teachers(folder: Path) -> str:
+    """The flag that `train` needs where the data lack what the default teachers read, else ""."""
+    items = folder / ITEMS
+    names = [name for name in pq.read_schema(items).names if name in (*SENTENCE, IMAGE)]
+    table = pq.read_table(items, columns=names)
+    known = {name for name in names if table[name].null_count < table.num_rows}
+    if not known & set(SENTENCE):
+        return " --teachers=neighbours"
+    return "" if IMAGE in known else " --teachers=unisrec-text,unisrec"
 
 
 def _rows(config: PrepareConfig, reporter: Reporter) -> None:

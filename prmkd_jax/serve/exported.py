@@ -300,12 +300,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except OSError as error:
-        raise UserError(f"{path}: missing, expected an exported student") from error
+        hint = _below(path.parent) if path.name == CARD else ""
+        raise UserError(f"{path}: missing, expected an exported student{hint}") from error
     except ValueError as error:
         raise UserError(f"{path}: damaged: found no JSON ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: damaged: found no JSON object")
     return content
+
+
+def _below(folder: Path) -> str:
+    """An exported student in the folder of a run or of its students, to be named in an error."""
+    for cards in (f"*/{CARD}", f"*/*/{CARD}"):
+        if found := max(folder.glob(cards), default=None):
+            return f", such as {found.parent}"
+    return ""
 
 
 def _require_digest(folder: Path, card: Card, name: str) -> None:

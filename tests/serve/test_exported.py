@@ -162,6 +162,19 @@ def test_a_damaged_file_is_reported_in_one_line_that_names_it(folder, file, dama
     assert "\n" not in str(error.value)
 
 
+def test_the_folder_of_a_run_is_answered_with_a_student_in_it(tmp_path):
+    """The first folder that comes to mind is the one that `train` was given."""
+    for name in ("sasrec-base-seed0", "sasrec-prmkd-seed0"):
+        exported(tmp_path / "run/students" / name)
+    best = tmp_path / "run/students/sasrec-prmkd-seed0"
+    for folder in (tmp_path / "run", tmp_path / "run/students"):
+        with pytest.raises(UserError) as error:
+            read_exported(folder)
+        assert str(error.value) == (
+            f"{folder / CARD}: missing, expected an exported student, such as {best}"
+        )
+
+
 def flipped(content: bytes) -> bytes:
     """The same with another digit or byte near the end."""
     places = [content.rfind(b"%d" % digit) for digit in range(10)]

@@ -58,6 +58,15 @@ def test_line_is_not_taken_for_markup():
     assert stream.getvalue() == "[red]x\n"
 
 
+def test_a_long_line_stays_one():
+    """A command to copy, or a table in Markdown, that is broken at the console's width."""
+    for terminal in (False, True):
+        told, stream = reporter(terminal)
+        told.say("next: " + "word " * 60 + "end")
+        told.warn("word " * 60 + "end")
+        assert stream.getvalue().count("\n") == 2
+
+
 def test_a_library_s_warning_is_shown_as_one_of_ours():
     """A damaged state that is told on a logger that nobody hears."""
     out = io.StringIO()

@@ -11,8 +11,10 @@ import pytest
 from experiments.cli.arguments import CONFIGS
 from experiments.cli.flags import config_of, parse
 from experiments.commands.prepare import COMMAND
+from experiments.stages.prepare import SENTENCE
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.prepare import prepare
+from teachers_torch.items.text import SENTENCE_FIELDS
 from tests.commands import run_commands
 from tests.data.sources.raw_files import write_amazon, write_unisrec
 
@@ -46,6 +48,31 @@ def test_a_warehouse_export_becomes_a_data_set_with_its_sheet(tmp_path):
     assert "warning: user ids that stand for nothing: 1 (such as 'nan')" in done.stdout
     frame = pl.read_parquet(tmp_path / "shop/interactions.parquet")
     assert frame["item_id"].to_list() == ["01", "02", "03", "04", "05"]
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "flag"),
+    [
+        ("item_id,title,image_path", "ring,a.jpg", ""),
+        ("item_id,title", "ring", " --teachers=unisrec-text,unisrec"),
+        ("item_id,description", "a ring", " --teachers=neighbours"),
+    ],
+)
+def test_the_next_command_names_teachers_that_the_data_have_inputs_for(
+    tmp_path, header, cells, flag
+):
+    """The default ones read titles and pictures, and `train` refuses data without."""
+    log, items = tmp_path / "log.csv", tmp_path / "items.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,2018-10-01\nu,b,2018-10-02\nu,a,2018-10-03\n")
+    items.write_text(f"{header}\na,{cells}\n")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    done = run(
+        f"--interactions={log}", f"--items={items}", "--name=shop", f"--data_dir={tmp_path}"
+    )
+    assert done.returncode == 0, done.stderr
+    begin = f"next: python -m experiments train --dataset=shop --data_dir={tmp_path}"
+    assert done.stdout.splitlines()[-1] == begin + flag
+    assert SENTENCE == SENTENCE_FIELDS
 
 
 def test_a_mistake_is_one_line_and_status_2(tmp_path):
