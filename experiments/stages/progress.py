@@ -1,6 +1,6 @@
 """What a teacher reports while it is tuned or pre-trained, as a bar, lines and log entries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.cli.console import Reporter, Stage
@@ -18,6 +18,8 @@ class TeacherProgress:
         reporter: Reporter,
         stage: Stage,
         log: Callable[[dict[str, object]], None] = lambda event: None,
+        *,
+        tried: bool = True,
     ):
         """Shows everything under one title.
 
@@ -25,12 +27,14 @@ class TeacherProgress:
             title: the work and the teacher.
             reporter: gets a line an epoch.
             stage: the bar.
-            log: receives the epochs.
+            log: receives the epochs, and the settings that are tried.
+            tried: whether each of these has a line too.
         """
         self._title = title
         self._reporter = reporter
         self._stage = stage
         self._log = log
+        self._tried = tried
         self._by_instance = False
 
     def on_event(self, event: dict[str, Any]) -> None:
@@ -42,7 +46,8 @@ class TeacherProgress:
             self._reporter.say(f"{self._title}: {_epoch_line(event)}")
             self._log({"stage": "teacher", **event})
         elif name == "setting":
-            self._reporter.say(f"{self._title}: {_setting_line(event)}")
+            if self._tried:
+                self._reporter.say(f"{self._title}: {setting_line(event['setting'], event)}")
             self._log({"stage": "teacher", **event})
         # While instances are counted, the tokens in them are not.
         elif not self._by_instance:
@@ -57,9 +62,13 @@ class TeacherProgress:
         self._stage.update(done, total, f"{self._title}: {what}")
 
 
-def _setting_line(event: dict[str, Any]) -> str:
-    settings = ", ".join(f"{name} {value:g}" for name, value in event["setting"].items())
-    return f"{settings}: validation NDCG@10 {event[SELECTION_METRIC]:.4f}"
+def setting_line(setting: Mapping[str, object], metrics: Mapping[str, Any]) -> str:
+    """A setting that a teacher tried or chose, and its validation NDCG@10."""
+    settings = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in setting.items()
+    )
+    return f"{settings}: validation NDCG@10 {metrics[SELECTION_METRIC]:.4f}"
 
 
 def _epoch_line(event: dict[str, Any]) -> str:

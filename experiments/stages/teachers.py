@@ -16,7 +16,7 @@ from bridge.score_sources import Source
 from bridge.teacher_vectors import has_vectors, read_vectors, write_lists, write_vectors
 from experiments.cli.console import Reporter, Stage
 from experiments.cli.settings import Settings
-from experiments.stages.progress import TeacherProgress
+from experiments.stages.progress import TeacherProgress, setting_line
 from prmkd_jax.common.cache import Cache, locked
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import may_write
@@ -113,19 +113,34 @@ def _require_room(cache: Cache, name: str) -> None:
 
 
 def prepare_teachers(
-    identities: Sequence[Identity], task: Task, settings: Settings, reporter: Reporter, log: Log
+    identities: Sequence[Identity],
+    task: Task,
+    settings: Settings,
+    reporter: Reporter,
+    log: Log,
+    *,
+    teaching: bool = True,
 ) -> list[ReadyTeacher]:
     """The run's teachers, from the cache or tuned and encoded.
 
     A folder's name holds a hash of all that a teacher's vectors depend on, so a change of any of
     it leads to another folder, and nothing else leads to repeated work.
 
+    Args:
+        identities: what they depend on.
+        task: data and split.
+        settings: the run's settings.
+        reporter: says what is made.
+        log: receives epochs and the settings that are tried.
+        teaching: False where they are measured for the tables alone: then they are called as
+            there, and of the settings that are tried only the chosen one is said.
+
     Raises:
         UserError: a teacher lacks its inputs; raised before the first is tuned.
     """
     check_teachers(identities, task, settings)
     cache = Cache(Path(settings.run.cache_dir))
-    return [_prepare(found, task, settings, cache, reporter, log) for found in identities]
+    return [_prepare(found, task, settings, cache, reporter, log, teaching) for found in identities]
 
 
 def require_made(identities: Sequence[Identity], task: Task, settings: Settings) -> None:
@@ -169,15 +184,21 @@ def _manifest(found: Identity, task: Task) -> dict[str, object]:
 
 
 def _prepare(
-    found: Identity, task: Task, settings: Settings, cache: Cache, reporter: Reporter, log: Log
+    found: Identity,
+    task: Task,
+    settings: Settings,
+    cache: Cache,
+    reporter: Reporter,
+    log: Log,
+    teaching: bool,
 ) -> ReadyTeacher:
-    title = f"Teacher {found.name}"
+    title = f"Teacher {found.name}" if teaching else kind(found.name).label
     folder = vectors_folder(cache, found)
     if not has_vectors(folder):
         with locked(folder, lambda: reporter.say(f"{title}: another run makes it, waiting")):
             if not has_vectors(folder):
                 with reporter.stage(title, "parts") as stage:
-                    making = _Making(found, task, settings, cache, reporter, log, stage)
+                    making = _Making(found, task, settings, cache, reporter, log, stage, title, teaching)
                     teacher, card, progress = _tuned(making)
                     if gives_scores(teacher) and teacher.top is None:
                         remove_state(tuning_state(cache, found))
@@ -200,10 +221,8 @@ class _Making(NamedTuple):
     reporter: Reporter
     log: Log
     stage: Stage
-
-    @property
-    def title(self) -> str:
-        return f"Teacher {self.found.name}"
+    title: str
+    teaching: bool
 
     @property
     def folder(self) -> Path:
@@ -230,7 +249,9 @@ def may_give_vectors(settings: Settings) -> bool:
 def _tuned(making: _Making) -> tuple[AnyTeacher, TeacherCard, TeacherProgress]:
     """The tuned teacher; one that was killed while encoding is read back."""
     found, task, teachers = making.found, making.task, making.settings.teachers
-    progress = TeacherProgress(making.title, making.reporter, making.stage, making.log)
+    progress = TeacherProgress(
+        making.title, making.reporter, making.stage, making.log, tried=making.teaching
+    )
     if (making.folder / CARD).is_file():
         making.reporter.say(f"{making.title}: tuned before, in {making.folder}")
         teacher, card = load(
@@ -238,6 +259,9 @@ def _tuned(making: _Making) -> tuple[AnyTeacher, TeacherCard, TeacherProgress]:
         )
     else:
         teacher, card = tune(found, task, teachers, making.cache, progress.on_event)
+        if card.chosen:
+            chosen = setting_line(card.chosen, card.validation)
+            making.reporter.say(f"{making.title}: chosen: {chosen}")
         save(teacher, card, making.folder)
     return teacher, card, progress
 

@@ -74,7 +74,9 @@ def _measured(
     try:
         made = ready.get(found.key)
         if made is None:
-            (made,) = prepare_teachers([found], task, settings, reporter, lambda event: None)
+            (made,) = prepare_teachers(
+                [found], task, settings, reporter, lambda event: None, teaching=False
+            )
         entry = describe_teacher(kind(name).label, made.card)
         return Untrained(entry, rank_row(made, task))
     except (UserError, ValueError) as error:

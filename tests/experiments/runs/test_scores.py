@@ -53,6 +53,9 @@ def test_teachers_that_give_scores_teach(world, columns):
     assert set(measured) == set(names)
     assert all(0 < teacher["weight"] < 1 for teacher in measured.values())
     assert set(results["teachers"]["neighbours"]["chosen"]) == {"decay", "share", "power", "last"}
+    tried = [line for line in said.splitlines() if line.startswith("Teacher neighbours: ")]
+    assert len(tried) > 10
+    assert tried[-1].startswith("Teacher neighbours: chosen: decay ")
     for label in ("Precomputed", "Neighbours (untrained)", "Popularity (untrained)"):
         assert label in said
     page = (world / "out" / "report.html").read_text()
@@ -78,6 +81,10 @@ def test_untrained_models_are_rows_of_every_table(world):
     assert set(results["variants"][0]["against_models"]) == set(results["untrained"])
     # No teacher of the run reads texts, so nobody encodes any.
     assert results["untrained"]["neighbours"]["settings"]["text_encoder"] is None
+    # Of what it tried nobody has asked; the chosen one is said, under the table's name.
+    assert "Teacher neighbours" not in said
+    [line] = [line for line in said.splitlines() if ": validation NDCG@10" in line]
+    assert line.startswith("Neighbours (untrained): chosen: decay ")
     page = (world / "out" / "report.html").read_text()
     table = (world / "out" / "results.md").read_text()
     for model in results["untrained"].values():
