@@ -19,6 +19,7 @@ from prmkd_jax.serve.exported import (
     read_card,
     read_exported,
     require_config,
+    student_below,
 )
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
@@ -58,8 +59,8 @@ def read_yesterday(path: Path, config: StudentConfig, facts: Facts, dataset: Dat
         return Yesterday(exported, str(path), file_digest(path))
     if not (path / CARD).is_file():
         raise UserError(
-            f"--from: found no student at {path}, expected the folder of an exported one, or a "
-            ".pth file of RecBole's"
+            f"--from: found no student at {path}, expected the folder of an exported one"
+            f"{student_below(path)}, or a .pth file of RecBole's"
         )
     card = read_card(path)
     require_config(card, config, path)

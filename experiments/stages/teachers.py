@@ -198,7 +198,9 @@ def _prepare(
         with locked(folder, lambda: reporter.say(f"{title}: another run makes it, waiting")):
             if not has_vectors(folder):
                 with reporter.stage(title, "parts") as stage:
-                    making = _Making(found, task, settings, cache, reporter, log, stage, title, teaching)
+                    making = _Making(
+                        found, task, settings, cache, reporter, log, stage, title, teaching
+                    )
                     teacher, card, progress = _tuned(making)
                     if gives_scores(teacher) and teacher.top is None:
                         remove_state(tuning_state(cache, found))

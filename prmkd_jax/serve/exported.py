@@ -300,7 +300,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except OSError as error:
-        hint = _below(path.parent) if path.name == CARD else ""
+        hint = student_below(path.parent) if path.name == CARD else ""
         raise UserError(f"{path}: missing, expected an exported student{hint}") from error
     except ValueError as error:
         raise UserError(f"{path}: damaged: found no JSON ({first_line(error)})") from error
@@ -309,8 +309,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _below(folder: Path) -> str:
-    """An exported student in the folder of a run or of its students, to be named in an error."""
+def student_below(folder: Path) -> str:
+    """ ", such as …": an exported student in the folder of a run or of its students; else ""."""
     for cards in (f"*/{CARD}", f"*/*/{CARD}"):
         if found := max(folder.glob(cards), default=None):
             return f", such as {found.parent}"

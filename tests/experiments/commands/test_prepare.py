@@ -66,9 +66,7 @@ def test_the_next_command_names_teachers_that_the_data_have_inputs_for(
     log.write_text("user_id,item_id,timestamp\nu,a,2018-10-01\nu,b,2018-10-02\nu,a,2018-10-03\n")
     items.write_text(f"{header}\na,{cells}\n")
     (tmp_path / "a.jpg").write_bytes(b"")
-    done = run(
-        f"--interactions={log}", f"--items={items}", "--name=shop", f"--data_dir={tmp_path}"
-    )
+    done = run(f"--interactions={log}", f"--items={items}", "--name=shop", f"--data_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     begin = f"next: python -m experiments train --dataset=shop --data_dir={tmp_path}"
     assert done.stdout.splitlines()[-1] == begin + flag

@@ -240,6 +240,14 @@ def test_batches_are_compared_with_yesterdays_window(yesterday, tmp_path, monkey
         command.execute(COMMAND, [*flags, "--batch_size=7"], "prmkd update")
 
 
+def test_the_folder_of_a_run_is_answered_with_a_student_in_it(yesterday, tmp_path):
+    """The folder that `train` was given is not yet a student."""
+    student = tmp_path / "run/students/sasrec-prmkd-seed0"
+    shutil.copytree(yesterday[0], student)
+    with pytest.raises(UserError, match=f"exported one, such as {student}, or a .pth file"):
+        called(tmp_path / "out", tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
