@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from typing_extensions import TypeAliasType
 
 # The first wrong element ends the check: a body of a million wrong ones would hold up the others.
@@ -15,6 +15,16 @@ class _Asked(BaseModel):
     """No field is guessed, none is passed over."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_unknown_field(cls, found: object) -> object:
+        """Of unknown fields the first alone: an error is made for each."""
+        known = cls.model_fields
+        if not isinstance(found, dict) or found.keys() <= known.keys():
+            return found
+        first = next(name for name in found if name not in known)
+        return {name: one for name, one in found.items() if name in known or name == first}
 
 
 class RecommendRequest(_Asked):

@@ -4,23 +4,43 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_digest
+from prmkd_jax.serve import explain
 from prmkd_jax.serve.card import Card
-from prmkd_jax.serve.exported import FILES, read_card
+from prmkd_jax.serve.exported import CARD, FILES, read_card
 from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.search import TitleIndex
 from prmkd_jax.serve.model_card import shown_label
 from prmkd_jax.serve.recommender import Recommender
-from prmkd_jax.serve.rows import padded_rows, padded_window
+from prmkd_jax.serve.rows import MOST_ROWS, padded_list, padded_rows, padded_window
+from prmkd_jax.serve.self_check import CHECK
+
+_LOG = logging.getLogger(__name__)
 
 # A folder may be replaced while it is read.
 _ATTEMPTS = 3
 
+# Other cards than the student's own, of what an artefact explains with.
+_OTHER_CARDS = (explain.CARD, f"{explain.PLAIN}/{CARD}")
+# All that is read when a folder is opened.
+_READ = (
+    *FILES,
+    CHECK,
+    explain.CARD,
+    explain.ARRAYS,
+    *(f"{explain.PLAIN}/{name}" for name in FILES),
+)
+
+Digests = tuple[str | None, ...]
+"""Of the student's card, then of each of `_OTHER_CARDS`; None for one that isn't there."""
 Version = tuple[tuple[str, int, int], ...]
 
 
@@ -34,6 +54,7 @@ class Loaded:
         title: item id → title; empty without titles.
         name: of the folder that a link leads to, such as sasrec-prmkd-seed0.
         digest: of its card: other content, other digest.
+        digests: of all its cards, as they were found.
     """
 
     recommender: Recommender
@@ -41,6 +62,7 @@ class Loaded:
     title: dict[str, str]
     name: str
     digest: str
+    digests: Digests
 
     def described(self) -> dict[str, str]:
         """As answers name it."""
@@ -60,9 +82,11 @@ def load(folder: Path, config: ServeConfig) -> Loaded:
     """
     for _ in range(_ATTEMPTS):
         # A link may be moved while its files are read: they shall come from one folder.
-        recommender = Recommender.load(folder.resolve())
+        place = _resolved(folder)
+        digests = found_digests(folder)
+        recommender = Recommender.load(place)
         exported, plain = recommender.exported, recommender.plain
-        if found_digest(folder) == exported.card["digest"]:
+        if digests == found_digests(folder) and digests[0] == exported.card["digest"]:
             break
     else:
         raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
@@ -73,35 +97,50 @@ def load(folder: Path, config: ServeConfig) -> Loaded:
         recommender=recommender,
         index=TitleIndex(exported.item_ids, titles),
         title={} if titles is None else dict(zip(exported.item_ids, titles, strict=True)),
-        name=folder.resolve().name,
+        name=place.name,
         digest=exported.card["digest"],
+        digests=digests,
     )
 
 
-def found_digest(folder: Path) -> str | None:
-    """The digest of the card that lies in a folder now; None while there is none."""
+def _resolved(folder: Path) -> Path:
+    """Where a link leads to; a link that leads to itself stays as it is."""
+    return Path(os.path.realpath(folder))
+
+
+def found_digests(folder: Path) -> Digests:
+    """The digests of the cards that lie in a folder now."""
+    place = _resolved(folder)
+    found: list[str | None] = []
+    for name in _OTHER_CARDS:
+        try:
+            found.append(file_digest(place / name))
+        except OSError:
+            found.append(None)
     try:
-        return read_card(folder.resolve())["digest"]
+        return (read_card(place)["digest"], *found)
     except (UserError, OSError):
-        return None
+        return (None, *found)
 
 
 def warm(recommender: Recommender, config: ServeConfig) -> None:
     """Computes one batch of every padded size, so that no request waits for a compiler."""
     exported = recommender.exported
-    few, many = list(exported.item_ids[:1]), list(exported.item_ids[:1]) * config.max_list
-    longest = list(exported.item_ids[:1]) * (config.max_history + config.max_list)
+    few = list(exported.item_ids[:1])
     # Users without a vector can't be answered by a student that makes none.
     users: list[str | None] = [*(exported.user_ids or ())[:1]]
-    padded = {padded_rows(count) for count in range(1, config.max_histories + 1)}
-    for rows in sorted({min(count, config.max_histories) for count in padded}):
+    window = exported.facts.window
+    lengths = _longest(window, lambda count: padded_window(count, window), least=1)
+    # Denied items stand in one list with those of the history.
+    denied = _longest(config.max_history + config.max_list, padded_list)
+    lists: list[tuple[list[str] | None, list[str] | None]] = [(few * n, None) for n in denied]
+    lists += [(None, few * n) for n in _longest(config.max_list, padded_list)]
+    # One large request, or several small ones together.
+    most = min(MOST_ROWS, max(config.max_histories, config.batch_rows))
+    for rows in _longest(most, padded_rows, least=1):
         own = users * rows if exported.users is not None else None
-        # Rows of every length, then lists of every length.
-        window = exported.facts.window
-        lengths = {padded_window(n, window): n for n in range(1, window + 1)}
-        for length in sorted(lengths.values()):
+        for length in lengths:
             recommender.recommend([few * length] * rows, k=1, users=own)
-        lists = ((few, None), (longest, None), (None, few), (None, many))
         for (deny, allow), k in itertools.product(lists, (1, config.max_k)):
             job = Job([few] * rows, k, own, False, allow, deny)
             for answer in answer_jobs(recommender, [job], config.max_k):
@@ -110,14 +149,24 @@ def warm(recommender: Recommender, config: ServeConfig) -> None:
     recommender.similar(few[0], config.max_k)
 
 
-def found_version(folder: Path) -> tuple[str | None, Version]:
-    """The digest, and the size and time of each file, as they lie in a folder now."""
-    digest, files = found_digest(folder), []
-    for name in FILES:
+def _longest(most: int, padded: Callable[[int], int], least: int = 0) -> list[int]:
+    """For each size that numbers up to `most` are padded to, the largest of these numbers.
+
+    >>> _longest(100, padded_list), _longest(20, padded_rows, least=1)
+    ([64, 100], [1, 8, 20])
+    """
+    return sorted({padded(count): count for count in range(least, most + 1)}.values())
+
+
+def found_version(folder: Path) -> tuple[Digests, Version]:
+    """The digests, and the size and time of each file, as they lie in a folder now."""
+    digests = found_digests(folder)
+    files: list[tuple[str, int, int]] = []
+    for name in _READ:
         with contextlib.suppress(OSError):
             state = (folder / name).stat()
             files.append((name, state.st_size, state.st_mtime_ns))
-    return digest, tuple(files)
+    return digests, tuple(files)
 
 
 class Watched:
@@ -149,16 +198,19 @@ class Watched:
         self.current = load(folder, config)
 
     async def watch(self) -> None:
-        """Looks for a newer version, for ever."""
+        """Looks for a newer version, for ever: what goes wrong at one look ends no later one."""
         while True:
             await asyncio.sleep(self._config.reload_every)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                _LOG.exception("%s: can't be looked at", self._folder)
 
     async def look(self) -> None:
         """Loads what lies in the folder if it is another version than the one served."""
         loop = asyncio.get_running_loop()
-        digest, version = await loop.run_in_executor(self._executor, found_version, self._folder)
-        if digest in (None, self.current.digest) or version == self._refused:
+        digests, version = await loop.run_in_executor(self._executor, found_version, self._folder)
+        if digests[0] is None or digests == self.current.digests or version == self._refused:
             return
         try:
             newer = await loop.run_in_executor(self._executor, load, self._folder, self._config)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import http.client
+import itertools
 import json
 import os
 import shutil
@@ -14,10 +15,15 @@ import threading
 import time
 
 import pytest
+from pydantic import ValidationError
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.serve.exported import read_exported
+from prmkd_jax.serve import compiled
+from prmkd_jax.serve.artifact import write_artifact
+from prmkd_jax.serve.config import ExportConfig
+from prmkd_jax.serve.exported import read_card, read_exported
+from prmkd_jax.serve.http import messages, models
 from prmkd_jax.serve.http import service as service_module
 from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
@@ -164,6 +170,25 @@ def test_a_mistake_is_told_in_one_form(served, case):
     assert set(content) == {"error"}
     assert 0 < len(content["error"]["message"]) < 250
     assert "prmkd_unhandled_errors_total 0.0" in served.ask("GET", "/metrics")[1]
+
+
+def test_a_body_of_many_mistakes_holds_up_nobody(served):
+    """Of each kind one is told; making an error for each would take seconds, for all callers."""
+    for kind, asked in (
+        (messages.RecommendRequest, {"histories": [["i1"]]}),
+        (messages.CompareRequest, {"history": ["i1"]}),
+    ):
+        body = {**asked, **{f"no{number}": 0 for number in range(5000)}}
+        with pytest.raises(ValidationError) as raised:
+            kind.model_validate_json(json.dumps(body))
+        assert raised.value.error_count() == 1
+        with pytest.raises(ValidationError) as raised:
+            kind.model_validate(body)
+        assert raised.value.error_count() == 1
+    body = {"histories": [["i1"]], **{f"no{number}": number for number in range(1000)}}
+    status, found = served.ask("POST", "/recommend", body)
+    assert status == 422
+    assert found["error"]["message"] == "no0: found 0, Extra inputs are not permitted"
 
 
 @pytest.mark.parametrize(
@@ -351,6 +376,113 @@ def test_a_model_that_is_copied_file_by_file_is_served_once_it_is_whole(tmp_path
         wait_for(served, lambda: any("now serving " in line for line in served.said))
         (answer,) = Recommender.load(newer).recommend([["i1", "i2"]])
         same(served.post("/recommend", histories=[["i1", "i2"]])[1]["answers"][0], answer)
+
+
+def test_an_artefact_that_is_copied_file_by_file_is_served_once_it_is_whole(tmp_path):
+    """The student before the self-check and the plain student: looked at until all is there."""
+    folders = []
+    for number in (1, 3):
+        student = export(tmp_path / f"student{number}", WORLD, number)
+        plain = export(tmp_path / f"plain{number}", WORLD, number + 1)
+        folders.append(tmp_path / f"artefact{number}")
+        asked = ExportConfig(
+            model=str(student), plain=str(plain), output_dir=str(folders[-1]), formats=("vectors",)
+        )
+        write_artifact(asked, lambda line: None)
+    folder, newer = folders
+    body = {"history": ["i1", "i2"], "k": 5, "filter_seen": True}
+    files = sorted(
+        (path.relative_to(newer) for path in newer.rglob("*") if path.is_file()),
+        key=lambda file: (file.name == "check.npz", file.parts[0] == "plain", file),
+    )
+    with running(model=str(folder), reload_every=0.05, **LIMITS) as served:
+
+        def refused():
+            return sum("is not served: " in line for line in served.said)
+
+        for file in files:
+            before = refused()
+            shutil.copyfile(newer / file, folder / file)
+            if file.name == "student.json" or file == files[-2]:
+                wait_for(served, lambda before=before: refused() > before)
+        wait_for(served, lambda: any("now serving " in line for line in served.said))
+        (_, plain) = served.post("/compare", **body)[1]["models"]
+        (answer,) = Recommender.load(newer / "plain").recommend([body["history"]], 5)
+        assert [one["item"] for one in plain["items"]] == [one.item for one in answer.items]
+
+
+def test_another_plain_student_of_the_same_student_is_a_newer_model(tmp_path):
+    """The artefact is made again, of the same student with another one to compare it with."""
+    student = export(tmp_path / "student", WORLD, 1)
+    plains = [export(tmp_path / f"plain{seed}", WORLD, seed) for seed in (2, 3)]
+    folder = tmp_path / "artefact"
+
+    def make(plain):
+        asked = {"model": str(student), "plain": str(plain), "output_dir": str(folder)}
+        write_artifact(
+            ExportConfig(**asked, formats=("vectors",), overwrite=True), lambda line: None
+        )
+
+    def shown():
+        models = served.post("/compare", history=["i1"], k=5)[1]["models"]
+        return models[1]["model"]["digest"]
+
+    make(plains[0])
+    with running(model=str(folder), reload_every=0.05, **LIMITS) as served:
+        assert shown() == read_card(plains[0])["digest"]
+        make(plains[1])
+        wait_for(served, lambda: shown() == read_card(plains[1])["digest"])
+
+
+def test_a_link_that_leads_to_itself_for_a_while_ends_no_watching(tmp_path, folder):
+    """`ln -sfn current current` and back: the next good model is served."""
+    newer = export(tmp_path / "newer", WORLD, 2)
+    link, moved = tmp_path / "current", tmp_path / "moved"
+    link.symlink_to(folder)
+    with running(model=str(link), reload_every=0.05, **LIMITS) as served:
+        for place in (link, newer):
+            moved.symlink_to(place)
+            os.replace(moved, link)
+            time.sleep(0.5)
+        wait_for(served, lambda: any("now serving newer" in line for line in served.said))
+
+
+def test_a_look_that_fails_is_logged_and_the_next_one_comes(tmp_path, folder, monkeypatch, caplog):
+    """An error that nobody thought of."""
+    newer = export(tmp_path / "newer", WORLD, 2)
+    link, moved = tmp_path / "current", tmp_path / "moved"
+    link.symlink_to(folder)
+    found, fails = models.found_version, iter([True, True])
+
+    def failing(place):
+        if next(fails, False):
+            raise RuntimeError("nobody thought of it")
+        return found(place)
+
+    monkeypatch.setattr(models, "found_version", failing)
+    with running(model=str(link), reload_every=0.05, **LIMITS) as served:
+        moved.symlink_to(newer)
+        os.replace(moved, link)
+        wait_for(served, lambda: any("now serving newer" in line for line in served.said))
+    assert caplog.text.count("can't be looked at") == 2
+
+
+def test_nothing_is_compiled_for_a_request_within_the_limits(tmp_path):
+    """Small requests that share a large batch, and lists of every length."""
+    # Sizes that no other test has.
+    folder = export(tmp_path / "model", random_world(items=47), 1)
+    limits = {"max_histories": 2, "batch_rows": 60, "max_list": 1100, "max_history": 70}
+    compiled_for = compiled.best_items, compiled.encode_rows
+    with running(model=str(folder), reload_every=0, batch_wait=500.0, **limits) as served:
+        sizes = [function._cache_size() for function in compiled_for]
+        read = histories(40, WORLD.num_items)
+        with concurrent.futures.ThreadPoolExecutor(40) as pool:
+            found = list(pool.map(lambda one: served.post("/recommend", histories=[one]), read))
+        assert {status for status, _ in found} == {200}
+        for name, count in itertools.product(("allow", "deny"), (0, 10, 100, 1100)):
+            lists = {name: ["i1"] * count}
+            assert served.post("/recommend", histories=[["i2"]], **lists)[0] == 200
+        assert sizes == [function._cache_size() for function in compiled_for]
 
 
 def wait_for(served, condition):
