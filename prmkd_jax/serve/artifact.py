@@ -11,6 +11,7 @@ artifact.json what the programs take and give
 manifest.json SHA-256 of every other file; it comes last
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from prmkd_jax.serve import explain
 from prmkd_jax.serve.card import Explained, Interface, Programs
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView
-from prmkd_jax.serve.exported import FILES, Exported, read_card, read_exported
+from prmkd_jax.serve.exported import FILES, Exported, read_card, read_complete_card, read_exported
 from prmkd_jax.serve.formats import CHECKS, PLATFORMS, WRITERS
 from prmkd_jax.serve.model_card import model_card
 from prmkd_jax.serve.program import ITEMS, Program
@@ -87,9 +88,9 @@ def write_artifact(
         _require_no_vectors(config, exported)
     plain = _plain_student(config, exported)
     with held(folder.parent, folder.name), writing_folder(folder) as partial:
-        _copy_student(model, partial)
+        _copy_student(model, partial, exported.card["digest"])
         if plain is not None:
-            _copy_student(plain, partial / explain.PLAIN)
+            _copy_student(plain, partial / explain.PLAIN, explained["plain_digest"])
         if teachers:
             explain.write_explanation(partial, teachers)
         np.savez(partial / CHECK, **cast(dict[str, Any], check))
@@ -113,10 +114,19 @@ def _require_no_vectors(config: ExportConfig, exported: Exported) -> None:
         )
 
 
-def _copy_student(model: Path, folder: Path) -> None:
+def _copy_student(model: Path, folder: Path, digest: str | None) -> None:
+    """Copies an export; a link may lead to another one since this one was read.
+
+    Raises:
+        UserError: the copy isn't the one with this digest.
+    """
     folder.mkdir(exist_ok=True)
     for name in FILES:
         shutil.copyfile(model / name, folder / name)
+    with contextlib.suppress(UserError):
+        if read_complete_card(folder)["digest"] == digest:
+            return
+    raise UserError(f"{model}: found it replaced while it was read, expected it to stay")
 
 
 def check_artifact(folder: Path) -> list[str]:

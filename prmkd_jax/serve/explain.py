@@ -196,7 +196,8 @@ def read_explanation(folder: Path, num_items: int) -> Explanation | None:
     Raises:
         UserError: it is damaged, of another format, or of another number of items.
     """
-    plain = folder / PLAIN if (folder / PLAIN).is_dir() else None
+    # It is opened later: a link to the artefact may have been moved by then.
+    plain = (folder / PLAIN).resolve() if (folder / PLAIN).is_dir() else None
     path = folder / CARD
     if not path.is_file():
         return None if plain is None else Explanation((), plain)

@@ -174,9 +174,7 @@ def read_exported(folder: Path) -> Exported:
         UserError: a file is missing or damaged, of another format, or its student's class is
             not installed.
     """
-    card = read_card(folder)
-    for name in (WEIGHTS, SERVED, IDS):
-        _require_digest(folder, card, name)
+    card = read_complete_card(folder)
     config = _read_config(folder, card)
     weights, served = _load_arrays(folder / WEIGHTS), _load_arrays(folder / SERVED)
     ids = _read_json(folder / IDS)
@@ -261,6 +259,18 @@ def read_card(folder: Path) -> Card:
         raise UserError(f"{path}: damaged: its content doesn't match its own SHA-256")
     require_card(path, card)
     return cast(Card, card)
+
+
+def read_complete_card(folder: Path) -> Card:
+    """The card of an exported student whose other files are those that the card names.
+
+    Raises:
+        UserError: as `read_card`, or another file is missing or damaged.
+    """
+    card = read_card(folder)
+    for name in (WEIGHTS, SERVED, IDS):
+        _require_digest(folder, card, name)
+    return card
 
 
 def _read_config(folder: Path, card: Card) -> StudentConfig:

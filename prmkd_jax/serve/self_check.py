@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.files import open_regular
 
 CHECK = "check.npz"
-# The arrays, and how many axes each has; the first is the same histories for all.
-_ARRAYS = {"history": 2, "users": 1, "excluded": 2, "items": 2, "scores": 2, "vectors": 2}
+# The arrays, with their axes and kind of numbers; along the first axis are the histories.
+_ARRAYS = {
+    "history": (2, "i"),
+    "users": (1, "i"),
+    "excluded": (2, "i"),
+    "items": (2, "i"),
+    "scores": (2, "f"),
+    "vectors": (2, "f"),
+}
 # Bytes of an array, unpacked: eight histories with their vectors and answers need far fewer.
 _MOST_BYTES = 2**24
 # Largest difference of scores, as a share of the largest score, and where that is below 1.
@@ -29,24 +37,24 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is missing or damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             largest = max((member.file_size for member in archive.infolist()), default=0)
         if largest > _MOST_BYTES:
             raise ValueError(f"an array of {largest:,} bytes")
         # NumPy leaves a file open that it opened itself and can't read. MemoryError: it makes
         # room for what a header claims before it reads.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             check = dict(file)
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: found no readable self-check ({first_line(error)})") from None
     right = all(
         name in check
         and check[name].ndim == axes
-        and check[name].dtype.kind in "if"
+        and check[name].dtype.kind == kind
         and len(check[name]) == len(check["history"])
-        for name, axes in _ARRAYS.items()
+        for name, (axes, kind) in _ARRAYS.items()
     )
-    if not right or check["items"].shape != check["scores"].shape:
+    if not right or not check["items"].size or check["items"].shape != check["scores"].shape:
         found = ", ".join(f"{name} {array.dtype}{array.shape}" for name, array in check.items())
         raise UserError(f"{path}: found {found or 'nothing'}, expected {', '.join(_ARRAYS)}")
     return check

@@ -1,6 +1,7 @@
 """Artefacts: read by others' libraries alone, with the student's own answers."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from flax import nnx
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+from prmkd_jax.serve import artifact
 from prmkd_jax.serve.artifact import check_artifact, write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import export_student
@@ -228,6 +230,52 @@ def test_outputs_of_another_model_are_refused(models, tmp_path):
     write_sealed_json(folder / "manifest.json", manifest)
     with pytest.raises(UserError, match="gives other items or scores than the student"):
         check_artifact(folder)
+
+
+def test_an_export_whose_model_is_replaced_meanwhile_is_refused(models, tmp_path, monkeypatch):
+    """A link that is moved after the student was read: its copy would be another one's."""
+    link, moved = tmp_path / "current", tmp_path / "moved"
+    link.symlink_to(models["sasrec"])
+    checked = artifact._check_arrays
+
+    def moving(program):
+        moved.symlink_to(models["gru4rec"])
+        moved.replace(link)
+        return checked(program)
+
+    monkeypatch.setattr(artifact, "_check_arrays", moving)
+    folder = tmp_path / "artefact"
+    with pytest.raises(UserError, match=r"current: found it replaced while it was read"):
+        write_artifact(settings(link, folder, formats=("vectors",)), lambda _: None)
+    assert not folder.exists()
+
+
+WRONG_CHECKS = {
+    "no places": lambda check: {"items": check["items"][:, :0], "scores": check["scores"][:, :0]},
+    "no histories": lambda check: {name: array[:0] for name, array in check.items()},
+    "infinite rows": lambda check: {"history": np.full(check["history"].shape, np.inf)},
+    "broken users": lambda check: {"users": check["users"] + 0.5},
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CHECKS)
+def test_a_self_check_that_checks_nothing_is_refused(models, tmp_path, case):
+    folder = tmp_path / "artefact"
+    write_artifact(settings(models["sasrec"], folder, formats=("vectors",)), lambda _: None)
+    check = dict(np.load(folder / "check.npz"))
+    np.savez(folder / "check.npz", **{**check, **WRONG_CHECKS[case](check)})
+    with pytest.raises(UserError, match=r"check\.npz: found .*, expected history"):
+        Recommender.load(folder)
+
+
+def test_a_self_check_that_is_a_pipe_is_refused(models, tmp_path):
+    """It would be waited for."""
+    folder = tmp_path / "artefact"
+    write_artifact(settings(models["sasrec"], folder, formats=("vectors",)), lambda _: None)
+    (folder / "check.npz").unlink()
+    os.mkfifo(folder / "check.npz")
+    with pytest.raises(UserError, match=r"check\.npz: found no readable self-check"):
+        Recommender.load(folder)
 
 
 def test_nothing_is_replaced_unasked(models, tmp_path):

@@ -114,6 +114,18 @@ def test_the_plain_students_ranks_are_its_own(artefact):
         assert ranks_of(answer)["plain"] == [order.index(one.item) for one in answer.items]
 
 
+def test_a_moved_link_changes_no_plain_student(artefact, tmp_path):
+    """It is opened when it is first needed: the one next to the student that was opened."""
+    link = tmp_path / "current"
+    link.symlink_to(artefact / "artefact")
+    recommender = Recommender.load(link)
+    link.unlink()
+    link.symlink_to(tmp_path)
+    assert recommender.plain is not None
+    plain = Recommender.load(artefact / "plain")
+    assert recommender.plain.exported.card["digest"] == plain.exported.card["digest"]
+
+
 def test_what_others_do_not_know_has_no_rank(artefact):
     """A new item, a history of new items; without explain=True there are no ranks."""
     recommender = Recommender.load(artefact / "artefact")
