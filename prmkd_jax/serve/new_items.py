@@ -10,7 +10,7 @@ with which items held out of the fit stand where the student itself puts them. C
 import dataclasses
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -197,8 +197,10 @@ def _places(text: str, width: int) -> set[int]:
     return {zlib.crc32(word.encode()) % width for word in re.findall(r"\w+", text.casefold())}
 
 
-def check_texts(exported: Exported, ids: Sequence[str], titles: Sequence[str] | None) -> None:
-    """Refuses ids that are known, come twice or are no ids, and titles that aren't theirs.
+def check_texts(
+    exported: Exported, ids: Iterable[str], titles: Iterable[str] | None
+) -> tuple[list[str], list[str] | None]:
+    """Both as lists; refuses ids that are known, come twice or are none, and others' titles.
 
     Args:
         exported: the student.
@@ -208,10 +210,9 @@ def check_texts(exported: Exported, ids: Sequence[str], titles: Sequence[str] | 
     Raises:
         UserError: naming what was found and expected.
     """
-    for name, texts in (("ids", ids), ("titles", () if titles is None else titles)):
-        if isinstance(texts, str) or not all(isinstance(one, str) for one in texts):
-            raise UserError(f"add_items: {name}: found {texts!r}, expected a list of strings")
-    if not len(ids):
+    ids = _texts("ids", ids)
+    titles = None if titles is None else _texts("titles", titles)
+    if not ids:
         raise UserError("add_items: ids: found none, expected at least one")
     known = set(exported.item_ids)
     again = [item for item in ids if item in known]
@@ -220,6 +221,14 @@ def check_texts(exported: Exported, ids: Sequence[str], titles: Sequence[str] | 
         raise UserError(f"add_items: ids: found {found!r}, expected new ones, each once")
     if titles is not None and len(titles) != len(ids):
         raise UserError(f"add_items: titles: found {len(titles)}, expected {len(ids)}")
+    return ids, titles
+
+
+def _texts(name: str, texts: Iterable[str]) -> list[str]:
+    found = texts if isinstance(texts, str) else list(texts)
+    if isinstance(found, str) or not all(isinstance(one, str) for one in found):
+        raise UserError(f"add_items: {name}: found {found!r}, expected a list of strings")
+    return found
 
 
 def check_vectors(

@@ -277,11 +277,11 @@ class Recommender:
 
     def add_items(
         self,
-        ids: Sequence[str],
+        ids: Iterable[str],
         vectors: Float[np.ndarray, "n d"] | None = None,
         known_vectors: Float[np.ndarray, "V d"] | None = None,
         *,
-        titles: Sequence[str] | None = None,
+        titles: Iterable[str] | None = None,
         encode: Callable[[list[str]], np.ndarray] | None = None,
         seed: int = 0,
     ) -> "Recommender":
@@ -306,7 +306,7 @@ class Recommender:
             UserError: an id is known, shapes don't fit, a number isn't finite, or there is
                 nothing to make vectors of.
         """
-        check_texts(self.exported, ids, titles)
+        ids, titles = check_texts(self.exported, ids, titles)
         if vectors is None or known_vectors is None:
             if vectors is not None or known_vectors is not None or titles is None:
                 raise UserError("add_items: expected vectors and known_vectors, or titles")

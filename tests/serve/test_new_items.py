@@ -197,6 +197,18 @@ def test_titles_alone_are_enough(served):
     assert [one.item for one in larger.similar("new", 3)]
 
 
+@pytest.mark.parametrize("kind", [tuple, iter, np.array])
+def test_ids_and_titles_may_come_in_any_iterable(served, kind, monkeypatch):
+    uncheck(module, monkeypatch)
+    recommender = served("sasrec")
+    ids, titles = ["new", "newer"], [TITLES[4], TITLES[1]]
+    larger = recommender.add_items(kind(ids), titles=kind(titles))
+    expected = recommender.add_items(ids, titles=titles)
+    assert larger.recommend([["new"]], 5, titles=True) == expected.recommend(
+        [["new"]], 5, titles=True
+    )
+
+
 def test_titles_may_be_read_by_an_encoder(served):
     """As by its vectors; it reads known and new titles alike."""
     recommender = served("gru4rec")
