@@ -125,8 +125,11 @@ def _next(
         if epoch == max(told) and trial.should_prune():
             raise Stopped
 
+    # Those killed since a trial was finished: an earlier one of the same setting was judged by
+    # fewer others, and has been drawn again itself.
+    last = max((one.number for one in _finished(study)), default=-1)
     for killed in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-        if killed.params == trial.params:
+        if killed.number > last and killed.params == trial.params:
             for epoch, score in killed.intermediate_values.items():
                 report(epoch, score)
     search.say(f"Trial {done + 1} of {search.trials}: {_words(setting)}")

@@ -85,6 +85,51 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(whole, tmp_path, st
     assert len(trainings.begun) - begun <= 14 - finished
 
 
+class Repeated:
+    """Eight settings that come again and again; a stopped one is trained anew each time.
+
+    Args:
+        stop_at: how many epochs may be trained in all before the kill.
+    """
+
+    def __init__(self, stop_at: int = 10**6):
+        self.left = stop_at
+        self.done: set[str] = set()
+
+    def __call__(self, setting, watch):
+        """One trial."""
+        name = setting["kl"]
+        number = "abcdefgh".index(name)
+        late = 0.6 if number % 2 == 0 else 1.1
+        height = 1 + number * 4 % 11 / 10
+        scores = {e: height * e / 8 * (1 if e < 5 else late) for e in range(1, 9)}
+        try:
+            for epoch, score in scores.items() if name not in self.done else ():
+                if not self.left:
+                    raise Kill
+                self.left -= 1
+                watch(epoch, score)
+        except Stopped:
+            return {"stopped": "early"}
+        self.done.add(name)
+        best = max(scores.values())
+        return {"validation": {"NDCG@10": best}, "best_epoch": 8, "epochs": scores}
+
+
+def test_a_setting_that_comes_again_is_judged_anew(tmp_path):
+    """Epochs of a trial that was killed long ago taken for those of a later one."""
+    space = (Axis("kl", values=tuple("abcdefgh")),)
+    one, other = (
+        Search(space, 20, 3, tmp_path / f"{name}.journal", lambda line: None) for name in "ab"
+    )
+    whole = optimise(one, Repeated())
+    trainings = Repeated(stop_at=52)
+    with pytest.raises(Kill):
+        optimise(other, trainings)
+    trainings.left = 10**6
+    assert optimise(other, trainings) == whole
+
+
 def test_more_trials_go_on_and_fewer_are_read(whole, tmp_path):
     trainings = Trainings()
     assert optimise(search(tmp_path, trials=6), trainings) == whole[:6]
