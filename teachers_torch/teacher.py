@@ -275,6 +275,8 @@ class Pretraining:
         files: of a configuration, the files that a finished one leaves in its folder, and those
             that may be there as well.
         free: fields of the configuration that may be others when a stopped one goes on.
+        more_read: files of a domain that it depends on besides what `Kind.settings` names, as JSON
+            values.
     """
 
     config: type
@@ -282,6 +284,7 @@ class Pretraining:
     check: Callable[[Sequence[Dataset], TeacherSettings, Cache], None]
     files: Callable[[Any], tuple[list[str], list[str]]]
     free: tuple[str, ...] = ()
+    more_read: Callable[[Dataset, TeacherSettings], dict[str, object]] = lambda _, __: {}
 
 
 T = TypeVar("T", bound=AnyTeacher)

@@ -116,9 +116,12 @@ def examine_folder(
         "domains": {
             domain.name: {
                 "data": domain.fingerprint,
-                "inputs": kind(name).settings(
-                    Task(domain, leave_one_out(domain.interactions)), settings.teachers
-                ),
+                "inputs": {
+                    **kind(name).settings(
+                        Task(domain, leave_one_out(domain.interactions)), settings.teachers
+                    ),
+                    **pretraining.more_read(domain, settings.teachers),
+                },
             }
             for domain in domains
         },

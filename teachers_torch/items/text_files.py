@@ -64,13 +64,15 @@ def features_path(config: TextConfig, name: str) -> Path:
     return path
 
 
-def features_digest(config: TextConfig, name: str) -> str:
-    """SHA-256 over the file's and its numbering's content.
+def features_digest(config: TextConfig, name: str, *, dropped: bool = False) -> str:
+    """SHA-256 over the file's and its numbering's content; arguments as `read_text_features`'s.
 
     Raises:
         UserError: one of them is missing.
     """
     path = features_path(config, name)
+    if dropped:
+        path = path.with_suffix(DROPPED)
     try:
         return files_digest((path, path.with_suffix(NUMBERING)))
     except OSError as error:

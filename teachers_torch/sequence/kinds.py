@@ -27,7 +27,7 @@ from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.encoder import SequenceModel
 from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, Inputs
 from teachers_torch.sequence.pretrain import pretrain, written
-from teachers_torch.sequence.pretrain_task import FREE, check_start
+from teachers_torch.sequence.pretrain_task import FAMILIES, FREE, check_start
 from teachers_torch.sequence.start import begin_from, read_start, start_digest
 from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.tune import tune_model
@@ -67,6 +67,7 @@ class SequenceKind:
             self._check_domains,
             written,
             FREE,
+            FAMILIES[self.init].more_read,
         )
 
     def check(self, task: Task, settings: TeacherSettings, cache: Cache) -> None:

@@ -20,6 +20,7 @@ from teachers_torch.items.inputs import (
     text_inputs,
 )
 from teachers_torch.items.pixels import PixelEncoder
+from teachers_torch.items.text_files import features_digest
 from teachers_torch.sequence.start import (
     PretrainFacts,
     Start,
@@ -90,12 +91,14 @@ class Family(NamedTuple):
         read: the features of all domains' items; a part with images is the second one.
         make: the model over them, and over an encoder of raw pixels where there are some.
         variants: see `PretrainTask`.
+        more_read: see `teacher.Pretraining`.
     """
 
     config: type[UniSRecConfig] | type[UniM2RecConfig]
     read: Callable[[Asked], list[Modality]]
     make: Make
     variants: int
+    more_read: Callable[[Dataset, TeacherSettings], dict[str, object]] = lambda _, __: {}
 
 
 def _read_unisrec(asked: Asked) -> list[Modality]:
@@ -106,6 +109,13 @@ def _read_unisrec(asked: Asked) -> list[Modality]:
     texts = join([text_inputs(d, settings.text, norm, cache, log) for d in domains])
     dropped = join([text_inputs(d, settings.text, norm, cache, log, drop) for d in domains])
     return [join([texts, dropped])]
+
+
+def _dropped_texts(domain: Dataset, settings: TeacherSettings) -> dict[str, object]:
+    """The file of the texts without some of their words, where they are given."""
+    if not settings.text.text_features:
+        return {}
+    return {"dropped_texts": features_digest(settings.text, domain.name, dropped=True)}
 
 
 def _read_unim2rec(asked: Asked) -> list[Modality]:
@@ -134,7 +144,7 @@ def _make_unim2rec(
 
 
 FAMILIES = {
-    "unisrec": Family(UniSRecConfig, _read_unisrec, _make_unisrec, variants=1),
+    "unisrec": Family(UniSRecConfig, _read_unisrec, _make_unisrec, 1, _dropped_texts),
     "unim2rec": Family(UniM2RecConfig, _read_unim2rec, _make_unim2rec, variants=2),
 }
 

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -182,3 +183,27 @@ def test_a_stopped_pretraining_may_be_made_longer_but_a_finished_one_is_kept(tmp
     assert read_facts(folder).get("epochs") == 4
     assert "epoch   1" in command(6, "--pretrain_save_every=3", "--overwrite")
     assert read_facts(folder).get("epochs") == 6
+
+
+def test_texts_without_words_that_are_given_belong_to_a_pretraining(tmp_path):
+    """A finished pre-training of other texts, shown as the one that was asked for."""
+    (domain,) = load_domains(settings(), ["synthetic-garden"])
+    rows = np.random.default_rng(0).normal(size=(domain.num_items, 768)).astype("<f4")
+    file = tmp_path / "texts.feat1CLS"
+    rows.tofile(file)
+    lines = [f"{item}\t{row}\n" for row, item in enumerate(domain.item_ids)]
+    file.with_suffix(".item2index").write_text("".join(lines))
+    asked = settings(f"--text_features={file}", f"--output_dir={tmp_path / 'out'}")
+
+    def identity(name):
+        return examine_folder(name, [domain], asked, PretrainConfig()).identity
+
+    with pytest.raises(UserError, match=r"texts\.feat2CLS: found no such file, expected it"):
+        identity("unisrec")
+    found = []
+    for dropped in (rows, -rows, rows):
+        dropped.tofile(file.with_suffix(".feat2CLS"))
+        found.append((identity("unisrec"), identity("unim2rec")))
+    (one, other), (changed, same), again = found
+    assert one == again[0] != changed
+    assert other == same  # which drops no words
