@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from bridge.teacher_vectors import Vectors
 from experiments.cli.command import Call
@@ -66,6 +66,8 @@ def item_vectors(
 ) -> Float[np.ndarray, "V d"] | None:
     """A vector for each of today's items; None where all new items get the mean row.
 
+    Items without a text get the mean vector, and so about the mean row.
+
     Args:
         source: `--rows_from`.
         dataset: today's.
@@ -79,17 +81,30 @@ def item_vectors(
         return None
     if source == "words":
         titles = dataset.catalogue.texts["title"]
-        return text_vectors(titles, titles)
+        told = np.array([bool(title.strip()) for title in titles])
+        return _filled(text_vectors(titles, titles), told)
     if source == "texts":
         cache = Cache(Path(settings.run.cache_dir))
         config = settings.teachers.text
         found = text_inputs(dataset, config, 0.0, cache, lambda event: None)
-        return found.features.astype(np.float64)
+        return _filled(found.features.astype(np.float64), found.available)
     sources = [teacher.source for teacher in teachers]
     tables = [_evened(source.items) for source in sources if isinstance(source, Vectors)]
     if not tables:
         raise _no_vectors()
     return np.hstack(tables)
+
+
+def _filled(
+    vectors: Float[np.ndarray, "V d"], known: Bool[np.ndarray, " V"]
+) -> Float[np.ndarray, "V d"]:
+    """The vectors, the known ones' mean where nothing is known.
+
+    An encoder has a vector for the empty text too, one like no other, of which the map would make a
+    row as long as any.
+    """
+    mean = vectors[known].mean(axis=0) if known.any() else 0.0
+    return np.where(known[:, None], vectors, mean)
 
 
 def _no_vectors() -> UserError:
