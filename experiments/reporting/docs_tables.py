@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from experiments.reporting.groups import teachers_in_order
+from experiments.reporting.list_table import list_lines
+from experiments.reporting.paper import MODELS, TABLE3, paper_value, papers_name
 from experiments.reporting.results import (
     Comparison,
     Metrics,
@@ -106,10 +108,42 @@ def models(results: Results, timing: Timing) -> str:
     return "\n".join([*lines, f"| *{distilled['label']}* | {' | '.join(cells)} |"])
 
 
+def paper(results: Results, timing: Timing) -> str:
+    """The models of the paper's Table 3, in brackets its own figures; a dash for what wasn't run.
+
+    Raises:
+        UserError: the paper doesn't have the data set.
+    """
+    data, measured = results["data"]["name"], results.get("models", {})
+    found = {
+        papers_name(model["label"]): measured.get(name, {}).get("test", model["test"])
+        for name, model in teachers_in_order(results).items()
+    }
+    found |= {papers_name(one["label"]): one["test"] for one in results["variants"]}
+    lines = [f"| model | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    for name in MODELS:
+        cells = []
+        for metric in COLUMNS:
+            printed = paper_value(data, name, metric)
+            if printed is None:
+                raise UserError(f"paper: found {data}, expected one of {', '.join(TABLE3)}")
+            ours = decimals(found[name][metric]) if name in found else MISSING
+            cells.append(f"{ours} ({decimals(printed)})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def lists(results: Results, timing: Timing) -> str:
+    """What the variants' lists are like."""
+    return "\n".join(list_lines(results)).strip()
+
+
 VIEWS: Mapping[str, Callable[[Results, Timing], str]] = {
     "headline": headline,
     "students": students,
     "models": models,
+    "paper": paper,
+    "lists": lists,
 }
 """What a block `<!-- made of NAME: VIEW -->` shows of a study."""
 

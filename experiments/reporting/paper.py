@@ -94,7 +94,7 @@ def paper_value(data: str, model: str, metric: str) -> float | None:
     0.0627
     """
     table = {name.lower(): metrics for name, metrics in TABLE3.items()}.get(data.lower(), {})
-    name = _papers_name(model)
+    name = papers_name(model)
     if name not in MODELS or metric not in table:
         return None
     return table[metric][MODELS.index(name)]
@@ -106,15 +106,21 @@ def paper_costs(model: str) -> tuple[float, float, float] | None:
     >>> paper_costs("UniSRec text+ID")
     (2.7, 51.5, 1.9)
     """
-    return TABLE4.get(_papers_name(model))
+    return TABLE4.get(papers_name(model))
 
 
-def _papers_name(model: str) -> str:
+def papers_name(model: str) -> str:
     """The paper's name of a model, or ours where it has none.
 
-    Its UniSRec has an ID embedding; ours without one is another model.
+    Its UniSRec has an ID embedding; ours without one is another model. It doesn't say what second
+    domain its RecGURU has; ours has none unless it is given one.
     """
-    return {"UniSRec text+ID": "UniSRec", "PRM-KD (SASRec)": "PRM-KD"}.get(model, model)
+    names = {
+        "UniSRec text+ID": "UniSRec",
+        "PRM-KD (SASRec)": "PRM-KD",
+        "RecGURU-AE": "RecGURU",
+    }
+    return names.get(model, model)
 
 
 def impossible_steps(metrics: Mapping[str, float], rounding: float = 5e-5) -> list[tuple[int, int]]:

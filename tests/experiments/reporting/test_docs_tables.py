@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.reporting.docs_tables import VIEWS, headline, models, students
+from experiments.reporting.docs_tables import VIEWS, headline, lists, models, paper, students
 from experiments.reporting.pages import fill
 from prmkd_jax.common.errors import UserError
 from tests.experiments.fake_run import base_only_results, fake_results, fake_timing
@@ -95,6 +95,36 @@ def test_models_with_the_students_alone_that_are_not_the_reference(results):
     assert len(lines) == 6
 
 
+def test_the_papers_cells_stand_beside_ours(results):
+    """Another data set's cell, or a model that was not run without its row."""
+    results["data"]["name"] = "Toys"
+    results["teachers"]["unisrec"]["label"] = "UniSRec text+ID"
+    lines = paper(results, fake_timing()).splitlines()
+    assert lines[0].startswith("| model | Recall@5 | Recall@10 | Recall@20 | NDCG@5 | NDCG@10 |")
+    rows = {cells[1].strip(): cells[2:-1] for cells in (line.split("|") for line in lines[2:])}
+    assert list(rows) == [
+        "UniSRec", "Recformer", "UniM²Rec", "GRU4Rec", "SASRec", "BERT4Rec", "RecGURU", "PRM-KD",
+    ]  # fmt: skip
+    assert rows["UniSRec"][4] == " 0.0600 (0.0745) "
+    assert rows["SASRec"][1] == " 0.1000 (0.0979) "
+    assert rows["PRM-KD"][4] == " 0.0750 (0.0784) "
+    assert rows["BERT4Rec"][1] == " – (0.0829) "
+    results["data"]["name"] = "Beauty"
+    with pytest.raises(UserError, match="found Beauty, expected one of Instruments, Toys"):
+        paper(results, fake_timing())
+
+
+def test_what_the_lists_are_like(results):
+    """The figures of another variant."""
+    base, distilled = results["variants"]
+    base["lists"], distilled["lists"] = {"coverage": 0.25}, {"coverage": 0.5, "tail": 0.125}
+    lines = lists(results, fake_timing()).splitlines()
+    assert lines[0].startswith("Lists of ten, test part")
+    assert lines[2].startswith("| variant | coverage | Gini | tail |")
+    assert lines[4].startswith(f"| {base['label']} | 0.250 | – | – |")
+    assert lines[5].startswith(f"| {distilled['label']} | 0.500 | – | 0.125 |")
+
+
 def test_a_study_without_a_distilled_student_is_refused():
     with pytest.raises(UserError, match="found no distilled student, or none alone"):
         headline(base_only_results(), fake_timing())
@@ -108,4 +138,4 @@ def test_a_block_names_its_view():
     asked = []
     fill(page, lambda name, view: asked.append((name, view)) or "", "page.md")
     assert asked == [("a.json", "headline"), ("b.json", "")]
-    assert set(VIEWS) == {"headline", "students", "models"}
+    assert set(VIEWS) == {"headline", "students", "models", "paper", "lists"}
