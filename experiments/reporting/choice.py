@@ -52,11 +52,13 @@ def choice_lines(results: Results) -> list[str]:
     )
     tau = order(found)
     kendall = MISSING if math.isnan(tau) else f"{tau:.2f}"
+    refitted = any(one.get("test_before_refit") for one in results["variants"])
+    before = " All tests here are before the refit, as validation saw the students." * refitted
     return [
         "",
         f"Does validation choose what the test would? Kendall's τ of the two orders by {SHOWN} is "
         f"{kendall} over {len(found)} models (1: the same, 0: unrelated). Validation prefers "
-        f"{chosen.label}, which has {decimals(chosen.test)} on the test, {ends}.",
+        f"{chosen.label}, which has {decimals(chosen.test)} on the test, {ends}.{before}",
     ]
 
 

@@ -31,6 +31,9 @@ def test_a_refitted_student_counts_as_validation_saw_it():
     assert found[student["label"]].test == 0.0123
     assert found[student["label"]].validation == student["validation"]["NDCG@10"]
     assert {one["label"] for one in results["teachers"].values()} <= set(found)
+    assert "before the refit" in choice_lines(results)[1]
+    student["test_before_refit"] = None
+    assert "before the refit" not in choice_lines(results)[1]
 
 
 def test_a_study_says_what_validation_would_have_chosen():
