@@ -24,7 +24,9 @@ def run(call: Call) -> None:
     if config.page:
         require_place(Path(config.page).parent, "--page")
         sections = gather(output, Path(config.page), "What was measured")
-        call.reporter.say(f"{len(sections)} studies on {config.page}")
+        call.reporter.say(
+            f"{len(sections)} {'study' if len(sections) == 1 else 'studies'} on {config.page}"
+        )
         return
     if config.fill:
         changes = fill_pages([Path(page) for page in config.fill], output)

@@ -226,7 +226,8 @@ def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, object]:
     told = {"updated_from": _described(update, mapped)}
     runs: dict[str, FinishedRun] = {}
     for name, each in {**update.plans, UPDATED: begun}.items():
-        reporter.say(f"{MODELS[name]}: at most {each.settings.train.max_epochs} epochs")
+        most = each.settings.train.max_epochs
+        reporter.say(f"{MODELS[name]}: at most {most} epoch{'s' if most > 1 else ''}")
         place = _place(output, name)
         if name == UPDATED:
             place = dataclasses.replace(place, told=told)
