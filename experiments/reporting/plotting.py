@@ -180,6 +180,12 @@ def horizontal_bars(
     axes.set_xlim(low - room if low < 0 else 0, high + room if high > 0 or low == 0 else 0)
 
 
+def explain_x(axes: Axes, lines: Sequence[str]) -> None:
+    """Words below the x axis, in the figure's middle: below the axes' own, beside long names, they
+    would be cut off. For figures of one pair of axes."""
+    axes.get_figure(root=True).supxlabel("\n".join(lines), fontsize=STYLE["font.size"])
+
+
 def log_x(axes: Axes) -> None:
     """A logarithmic x axis with plain numbers; called when all is drawn.
 

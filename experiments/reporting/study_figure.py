@@ -2,7 +2,14 @@
 
 from matplotlib.axes import Axes
 
-from experiments.reporting.plotting import COLOURS, INK, Sketch, horizontal_bars, name_rows
+from experiments.reporting.plotting import (
+    COLOURS,
+    INK,
+    Sketch,
+    explain_x,
+    horizontal_bars,
+    name_rows,
+)
 from experiments.reporting.results import Results
 from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import ALPHA, decimals
@@ -30,7 +37,7 @@ def study_figure(results: Results) -> Sketch:
             spreads,
             filled=sure,
         )
-        axes.set_xlabel("\n".join(words))
+        explain_x(axes, words)
 
     return Sketch(0.9 + 0.34 * len(rows) + 0.2 * (len(words) - 1), draw)
 
@@ -60,6 +67,6 @@ def effects_figure(results: Results) -> Sketch:
         axes.axvline(0, color=INK, linewidth=0.8)
         name_rows(axes, [label for label, *_ in found])
         axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
-        axes.set_xlabel("\n".join(words if found else ["nothing is compared"]))
+        explain_x(axes, words if found else ["nothing is compared"])
 
     return Sketch(0.9 + 0.3 * max(1, len(found)) + 0.2 * (len(words) - 1), draw)

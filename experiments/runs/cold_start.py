@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.cli.command import Call
-from experiments.reporting.plotting import DISTILLED, INK, Sketch, name_rows
+from experiments.reporting.plotting import DISTILLED, INK, Sketch, explain_x, name_rows
 from experiments.reporting.results import Results
 from experiments.reporting.wording import ALPHA, decimals, p_value, percent
 from experiments.runs.analysis import Found, analyse
@@ -196,9 +196,10 @@ def _sketch(rows: Sequence[GainRow]) -> Sketch:
         axes.axvline(0, color=INK, linewidth=0.8)
         name_rows(axes, labels)
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlabel(
-            f"difference of {SHOWN}: {shown[0]['variant']} − {shown[0]['reference']}\n"
-            f"95 % intervals over users; hollow: p ≥ {ALPHA:g}"
-        )
+        words = [
+            f"difference of {SHOWN}: {shown[0]['variant']} − {shown[0]['reference']}",
+            f"95 % intervals over users; hollow: p ≥ {ALPHA:g}",
+        ]
+        explain_x(axes, words)
 
     return Sketch(1.1 + 0.3 * len(shown), draw)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib import image
 from rich.console import Console
 from scipy import stats
 
@@ -268,6 +269,17 @@ def test_changes_have_intervals_and_a_picture(results, tmp_path):
     assert drawn.png() == drawn.png()
     alone = {**results, "variants": results["variants"][:1]}
     assert "nothing is compared" in effects_figure(alone).svg()
+
+
+@pytest.mark.parametrize("figure", [study_figure, effects_figure])
+def test_no_words_of_a_picture_are_cut_off(results, figure):
+    """What the lines mean, beside the names of three variants."""
+    copied = copy.deepcopy(results)
+    for row in copied["variants"]:
+        row["label"] = f"{row['label']} (BERT4Rec from texts)"
+    pixels = image.imread(io.BytesIO(figure(copied).png()))[..., :3]
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    assert all((edge == 1).all() for edge in edges)
 
 
 def test_lists_have_a_table_of_their_own(results):
