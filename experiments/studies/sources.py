@@ -1,9 +1,9 @@
 """python -m experiments study sources --flagfile=sources.cfg: what each source of knowledge gives.
 
 A configuration with several sources, and each of them added after the other and left out alone:
-the trained teachers, the untrained ones, columns beyond the batch, and what a user has seen as
-unwanted. A source that the configuration doesn't have has no rows. What `--refit` gives is in
-every row's record: the test before and after.
+the start from texts, the trained teachers, the untrained ones, columns beyond the batch, and what
+a user has seen as unwanted. A source that the configuration doesn't have has no rows. What
+`--refit` gives is in every row's record: the test before and after.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from experiments.cli.settings import Settings
 from experiments.runs.variant import Study, Variant, alone, other_starts, taught_by
+from prmkd_jax.students.config import RANDOM, parse_item_init
 from prmkd_jax.students.registry import label
 from teachers_torch.registry import UNTRAINED
 
@@ -41,12 +42,13 @@ def list_variants(settings: Settings) -> list[Variant]:
     path = [
         Variant(f"plus_{last.name}", f"+ {last.label}", _flags(settings, sources[: n + 1]))
         for n, last in enumerate(sources[:-1])
+        if _teaches(sources[: n + 1])
     ]
     without = [
         Variant(f"without_{one.name}", f"without {one.label}", _flags(settings, rest))
         for one in sources[:-1]
         for rest in [[other for other in sources if other != one]]
-        if any(other.teachers for other in rest)
+        if _teaches(rest)
     ]
     return [
         Variant("prmkd", "all", ("--method=prmkd",), reference=None, kind="distilled"),
@@ -57,13 +59,22 @@ def list_variants(settings: Settings) -> list[Variant]:
     ]
 
 
+def _teaches(sources: Sequence[_Source]) -> bool:
+    """Whether there is more than a student alone, which has rows of its own."""
+    return any(source.teachers for source in sources)
+
+
 def _sources(settings: Settings) -> list[_Source]:
     """The sources that a configuration has, in the order in which they are added."""
     teachers = settings.run.teachers
     trained = tuple(name for name in teachers if name not in UNTRAINED)
     untrained = tuple(name for name in teachers if name in UNTRAINED)
     distill = settings.distill
+    begun = parse_item_init(settings.student.item_init).source
     sources = [
+        _Source("start", "the start from texts", f"--item_init={RANDOM}")
+        if begun == "text"
+        else None,
         _Source("teachers", "trained teachers", teachers=trained) if trained else None,
         _Source("untrained", "untrained teachers", teachers=untrained) if untrained else None,
         _Source("columns", f"{distill.negatives} columns", "--negatives=in_batch")

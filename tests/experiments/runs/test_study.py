@@ -414,6 +414,17 @@ def test_sources_are_added_in_turn_and_left_out_alone():
         "without_columns": (both, "1.0,2.0,3.0", "in_batch", new),
     }
     assert set(found("--teachers=unisrec")) == {"prmkd"}
+    begun = ("--item_init=text:0.2", "--teachers=unisrec,neighbours")
+    assert set(found(*begun)) == {
+        "prmkd",
+        "plus_teachers",
+        "without_start",
+        "without_teachers",
+    }
+    names = ("prmkd", "plus_teachers", "without_start")
+    flags = {one.name: one.flags for one in sources.list_variants(settings(*begun))}
+    starts = [settings(*begun, *flags[name]).student.item_init for name in names]
+    assert starts == ["text:0.2", "text:0.2", "random"]
     two = found("--teachers=unisrec", "--negatives=catalogue")
     assert set(two) == {"prmkd", "plus_teachers"}
     assert set(found("--teachers=unisrec,neighbours")) == {
