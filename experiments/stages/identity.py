@@ -22,7 +22,7 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import class_identity
-from prmkd_jax.train.config import NUMERICS_VERSION, TrainConfig
+from prmkd_jax.train.config import LAZY_ADAM_VERSION, NUMERICS_VERSION, TrainConfig
 from prmkd_jax.train.stored import stored_dtype
 from teachers_torch.teacher import Identity
 
@@ -55,6 +55,7 @@ _WORDS = {
     "student_class": "the class of --student",
     "joint_scores": "how the joint scores are kept",
     "numerics_version": "the version of the training code",
+    "lazy_adam_version": "the version of --lazy_adam",
     "texts": "what the vectors of texts are made by",
     "teachers": "teacher",
     "variants": "variant",
@@ -99,6 +100,8 @@ def run_identity(
         kept = stored_dtype(settings.distill, task)
         identity["joint_scores"] = kept.name if kept else "made in each step"
     identity["numerics_version"] = NUMERICS_VERSION
+    if settings.train.lazy_adam:
+        identity["lazy_adam_version"] = LAZY_ADAM_VERSION
     scores_in_torch = run.teachers and run.teacher_scores == "torch"
     packages = (*_PACKAGES, "torch") if scores_in_torch else _PACKAGES
     identity["packages"] = {name: metadata.version(name) for name in packages}

@@ -264,6 +264,12 @@ def test_another_version_of_what_computes_makes_another_run(finished, monkeypatc
         difference = first_difference(identity(finished[0]), before)
         assert str(difference).startswith("the version of the training code: found 1000000")
     with monkeypatch.context() as patch:
+        patch.setattr(module, "LAZY_ADAM_VERSION", 10**6)
+        assert first_difference(identity(finished[0]), before) is None
+        lazy = identity(finished[0], "--lazy_adam")
+    difference = first_difference(lazy, identity(finished[0], "--lazy_adam"))
+    assert str(difference).startswith("the version of --lazy_adam: found 1000000")
+    with monkeypatch.context() as patch:
         patch.setattr(module.metadata, "version", lambda name: "0.0.1")
         difference = first_difference(identity(finished[0]), before)
         assert str(difference).startswith("packages, jax: found '0.0.1', expected '")
