@@ -30,7 +30,7 @@ def start_lines(results: Results) -> list[str]:
         return []
     return [
         "",
-        "Change against the student alone from another start, (p of the t-test / of Wilcoxon's), "
+        "Change against the student alone from another start (p of the t-test / of Wilcoxon's), "
         "over users, Holm-corrected over the table.",
         "",
         f"| variant | against | {' | '.join(SHOWN)} |",
@@ -48,7 +48,7 @@ def model_lines(results: Results) -> list[str]:
     for metric in SHOWN:
         lines += [
             "",
-            f"Change of {metric} against each teacher and untrained model, (p of the t-test / of "
+            f"Change of {metric} against each teacher and untrained model (p of the t-test / of "
             "Wilcoxon's), over users, Holm-corrected over the table.",
             "",
             f"| variant | {' | '.join(models.values())} |",

@@ -76,7 +76,7 @@ def write_report(
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
         models=compared_models(results),
-        starts={variant["name"]: variant["label"] for variant in results["variants"]},
+        starts=_starts(results),
         list_headings=list(LISTS.values()),
         lists={
             variant["label"]: list_cells(lists)
@@ -89,6 +89,12 @@ def write_report(
         longest=max(timing.get("stages", {}).values(), default=0),
     )
     write_text(path, page)
+
+
+def _starts(results: Results) -> dict[str, str]:
+    """Name → label of the students alone with which a distilled one is compared besides."""
+    known = {name for row in results["variants"] for name in row.get("against_alone", {})}
+    return {row["name"]: row["label"] for row in results["variants"] if row["name"] in known}
 
 
 def best_digits(results: Results) -> dict[str, str]:

@@ -218,6 +218,19 @@ def test_a_distilled_student_that_is_compared_with_nothing(tmp_path):
     assert "Nothing is compared." in page
 
 
+def test_other_starts_stand_where_no_model_was_ranked(tmp_path):
+    """A catalogue too large to rank the teachers, and with them the cheapest rival, unmentioned."""
+    results = fake_results()
+    base, distilled = results["variants"]
+    other = {**base, "name": "base-text", "label": "SASRec from texts"}
+    results["variants"].insert(1, other)
+    assert "other starts" not in written(tmp_path, results)
+    distilled["against_alone"] = {"base-text": distilled["against"]}
+    page = Page(written(tmp_path, results))
+    assert "Against teachers, untrained models and other starts" in page.texts["h2"]
+    assert any("SASRec from texts" in text for text in page.texts["details"])
+
+
 def test_figures_are_files_that_open_alone(figures):
     """Breaks if a figure is no well-formed SVG or keeps the page's variables."""
     assert list(figures) == [f"sasrec-{name}" for name in FIGURES]
