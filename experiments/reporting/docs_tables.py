@@ -84,28 +84,30 @@ def students(results: Results, timing: Timing) -> str:
 def models(results: Results, timing: Timing) -> str:
     """Each teacher, untrained model and other start, and how far the distilled student is ahead."""
     distilled = _told(results).distilled
-    starts = distilled.get("against_alone", {})
-    against = distilled.get("against_models", {})
-    lines = [
-        f"| model | {' | '.join(COLUMNS)} | NDCG@10, seen items masked | the distilled student's "
-        "lead in NDCG@10 | p, t-test | p, Wilcoxon |",
-        f"|---|{'---|' * (len(COLUMNS) + 4)}",
+    rivals = _rivals(results, distilled)
+    tested_masked = any(rival.tested_masked for rival in rivals)
+    head = [
+        *("model", *COLUMNS, "NDCG@10, seen items masked"),
+        *("the distilled student's lead in NDCG@10", "p, t-test", "p, Wilcoxon"),
+        *(("lead, masked", "p, t-test", "p, Wilcoxon") if tested_masked else ()),
     ]
-    measured = results.get("models", {})
-    everyone = {**teachers_in_order(results), **results.get("untrained", {})}
-    for name, model in everyone.items():
-        own = measured.get(name, {})
-        test, masked = own.get("test", model["test"]), own.get("test_masked")
-        lines.append(_rival(model["label"], test, masked, distilled, against.get(name, {})))
-    lines += [
-        _rival(one["label"], one["test"], one.get("test_masked"), distilled, starts[one["name"]])
-        for one in results["variants"]
-        if one["name"] in starts
-    ]
-    cells = [f"*{decimals(distilled['test'][metric])}*" for metric in COLUMNS]
-    masked = distilled.get("test_masked")
-    cells += [f"*{decimals(masked[NDCG])}*" if masked else MISSING, "", "", ""]
-    return "\n".join([*lines, f"| *{distilled['label']}* | {' | '.join(cells)} |"])
+    rows = []
+    for rival in rivals:
+        cells = [rival.label, *(decimals(rival.test[metric]) for metric in COLUMNS)]
+        cells.append(decimals(rival.masked[NDCG]) if rival.masked else MISSING)
+        cells += [_lead(distilled["test"], rival.test), *_tests(rival.tested)]
+        if tested_masked:
+            own = distilled.get("test_masked")
+            ahead = _lead(own, rival.masked) if own and rival.masked else MISSING
+            cells += [ahead, *_tests(rival.tested_masked)]
+        rows.append(cells)
+    own = distilled.get("test_masked")
+    cells = [distilled["label"], *(decimals(distilled["test"][metric]) for metric in COLUMNS)]
+    cells.append(decimals(own[NDCG]) if own else MISSING)
+    last = [f"*{cell}*" for cell in cells]
+    rows.append([*last, *[""] * (len(head) - len(last))])
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def paper(results: Results, timing: Timing) -> str:
@@ -148,17 +150,68 @@ VIEWS: Mapping[str, Callable[[Results, Timing], str]] = {
 """What a block `<!-- made of NAME: VIEW -->` shows of a study."""
 
 
-def _rival(
-    label: str,
-    test: Metrics,
-    masked: Metrics | None,
-    distilled: VariantResult,
-    against: Mapping[str, Comparison],
-) -> str:
-    ahead = percent(distilled["test"][NDCG] / test[NDCG] - 1) if test[NDCG] else MISSING
-    cells = [decimals(test[metric]) for metric in COLUMNS]
-    cells += [decimals(masked[NDCG]) if masked else MISSING, ahead, *_tests(against.get(NDCG))]
-    return f"| {label} | {' | '.join(cells)} |"
+class _Rival(NamedTuple):
+    """A model that the distilled student is compared with.
+
+    Attributes:
+        label: in tables.
+        test: its metrics.
+        masked: the same with the items of the history taken out, where known.
+        tested: the comparison of NDCG@10, where there is one.
+        tested_masked: the same with these items taken out.
+    """
+
+    label: str
+    test: Metrics
+    masked: Metrics | None
+    tested: Comparison | None
+    tested_masked: Comparison | None
+
+
+def _rivals(results: Results, distilled: VariantResult) -> list[_Rival]:
+    """Teachers, untrained models, and the student alone from another start."""
+    masked = distilled.get("masked")
+    ahead, ahead_masked = ((tests or {}).get("against_models", {}) for tests in (distilled, masked))
+    rivals = []
+    measured = results.get("models", {})
+    for name, model in {**teachers_in_order(results), **results.get("untrained", {})}.items():
+        own = measured.get(name, {})
+        tested, tested_masked = (each.get(name, {}).get(NDCG) for each in (ahead, ahead_masked))
+        rivals.append(
+            _Rival(
+                model["label"],
+                own.get("test", model["test"]),
+                own.get("test_masked"),
+                tested,
+                tested_masked,
+            )
+        )
+    for one in results["variants"]:
+        if one["name"] in distilled.get("against_alone", {}):
+            tested, tested_masked = (
+                _pair_test(distilled, one, NDCG, masked=m) for m in (False, True)
+            )
+            rivals.append(
+                _Rival(one["label"], one["test"], one.get("test_masked"), tested, tested_masked)
+            )
+    return rivals
+
+
+def _pair_test(
+    distilled: VariantResult, alone: VariantResult, metric: str, *, masked: bool
+) -> Comparison | None:
+    """The one test of the two, whichever is the other's reference; None where none was made."""
+    for one, other in ((alone, distilled), (distilled, alone)):
+        tests = one.get("masked") if masked else one
+        against = (tests or {}).get("against")
+        if one["reference"] == other["name"] and against:
+            return against[metric]
+    tests = distilled.get("masked") if masked else distilled
+    return (tests or {}).get("against_alone", {}).get(alone["name"], {}).get(metric)
+
+
+def _lead(own: Metrics, other: Metrics) -> str:
+    return percent(own[NDCG] / other[NDCG] - 1) if other[NDCG] else MISSING
 
 
 def _told(results: Results) -> _Told:
@@ -194,12 +247,10 @@ def _best_teachers(results: Results) -> dict[str, TeacherResult]:
 
 
 def _gain(distilled: VariantResult, plain: VariantResult, metric: str) -> str:
-    """Its change and the p-value of the one test of the two, whichever is the other's reference."""
+    """Its change, and the p-value."""
     change = percent(distilled["test"][metric] / plain["test"][metric] - 1)
-    for one, other in ((plain, distilled), (distilled, plain)):
-        if one["reference"] == other["name"] and one["against"]:
-            return f"{change} ({p_value(one['against'][metric]['t_p_holm'])})"
-    return change
+    tested = _pair_test(distilled, plain, metric, masked=False)
+    return f"{change} ({p_value(tested['t_p_holm'])})" if tested else change
 
 
 def _masked(results: Results, told: _Told) -> str:
@@ -211,21 +262,28 @@ def _masked(results: Results, told: _Told) -> str:
     )
     if not own:
         return f"{text}."
-    nothing, measured = results.get("untrained", {}), results.get("models", {})
-    rivals = [(one["label"], one.get("test_masked")) for one in told.alone]
-    best = max(nothing, key=lambda name: nothing[name]["test"][NDCG], default="")
-    rivals.append(
-        (nothing.get(best, {}).get("label", ""), measured.get(best, {}).get("test_masked"))
-    )
+    rivals = [
+        (one["label"], one.get("test_masked"), _pair_test(told.distilled, one, NDCG, masked=True))
+        for one in told.alone
+    ]
+    nothing = {model["label"] for model in results.get("untrained", {}).values()}
+    known = [one for one in _rivals(results, told.distilled) if one.label in nothing]
+    best = max(known, key=lambda one: one.test[NDCG], default=None)
+    if best is not None:
+        rivals.append((best.label, best.masked, best.tested_masked))
     ahead = [
-        f"{percent(own[NDCG] / masked[NDCG] - 1)} against {label}"
-        for label, masked in rivals
+        f"{_lead(own, masked)}{_in_brackets(tested)} against {label}"
+        for label, masked, tested in rivals
         if masked
     ]
     return (
         f"{text}. With what a user already has masked for all models, its lead in NDCG@10 is "
         f"{_named(ahead)}."
     )
+
+
+def _in_brackets(tested: Comparison | None) -> str:
+    return f" (p {p_value(tested['t_p_holm'])})" if tested else ""
 
 
 def _row(

@@ -72,6 +72,14 @@ class Seed(TypedDict):
     history: list[Epoch]
 
 
+class Tested(TypedDict):
+    """A variant's tests against its reference, the models and other starts."""
+
+    against: Mapping[str, Comparison] | None
+    against_models: Mapping[str, Mapping[str, Comparison]]
+    against_alone: Mapping[str, Mapping[str, Comparison]]
+
+
 class VariantResult(TypedDict):
     """A variant: means over its seeds, and each seed."""
 
@@ -94,6 +102,7 @@ class VariantResult(TypedDict):
     against: Mapping[str, Comparison] | None
     against_models: NotRequired[Mapping[str, Mapping[str, Comparison]]]
     against_alone: NotRequired[Mapping[str, Mapping[str, Comparison]]]
+    masked: NotRequired[Tested | None]
 
 
 class Flags(TypedDict):

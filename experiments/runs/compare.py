@@ -21,6 +21,7 @@ Tested = dict[str, dict[str, float | tuple[float, float] | None]]
 """Metric → `change` (a fraction of the reference, None where that is 0), `interval` (its 95 %
 interval over users), `t_p`, `t_p_holm`, `wilcoxon_p`, `wilcoxon_p_holm`."""
 
+Ranks = Float[np.ndarray, " instances"]
 Key = TypeVar("Key")
 
 
@@ -44,7 +45,8 @@ def study_results(
     runs: Mapping[Variant, FinishedRun],
     environment: Mapping[str, object],
     settings: Mapping[str, Any],
-    models: Mapping[str, Float[np.ndarray, " instances"]] | None = None,
+    models: Mapping[str, Ranks] | None = None,
+    models_masked: Mapping[str, Ranks] | None = None,
 ) -> dict[str, object]:
     """The results of a study, a view of its runs' records (docs/records.md).
 
@@ -54,13 +56,21 @@ def study_results(
         environment: machine and versions with which the results were put together.
         settings: every flag's value, as the command got them.
         models: test ranks of the teachers and of the untrained models, as far as known.
+        models_masked: the same with the items of the history taken out.
     """
     teachers: dict[str, Any] = {}
     for run in runs.values():
         teachers = {**run.record.teachers, **teachers}
     asked = [name for name in settings["teachers"] if name in teachers]
     order = dict.fromkeys([*asked, *teachers])
-    compared = compare_runs(runs, models or {})
+    ranks, masked = {}, {}
+    for variant, run in runs.items():
+        if run.ranks is not None:
+            ranks[variant.name] = run.ranks
+        if run.masked is not None:
+            masked[variant.name] = run.masked
+    compared = compare_runs(runs, ranks, models or {})
+    compared_masked = compare_runs(runs, masked, models_masked or {}) if masked else None
     first = next(iter(runs.values())).record
     return {
         "schema_version": SCHEMA_VERSION,
@@ -73,9 +83,10 @@ def study_results(
         "variants": [
             {
                 **describe_variant(variant, run),
-                "against": compared.reference.get(variant.name),
-                "against_models": compared.models.get(variant.name, {}),
-                "against_alone": compared.alone.get(variant.name, {}),
+                **_described(compared, variant),
+                "masked": _described(compared_masked, variant)
+                if compared_masked and variant.name in masked
+                else None,
             }
             for variant, run in runs.items()
         ],
@@ -102,9 +113,18 @@ def study_timing(runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float
     }
 
 
+def _described(compared: Compared, variant: Variant) -> dict[str, object]:
+    return {
+        "against": compared.reference.get(variant.name),
+        "against_models": compared.models.get(variant.name, {}),
+        "against_alone": compared.alone.get(variant.name, {}),
+    }
+
+
 def compare_runs(
     runs: Mapping[Variant, FinishedRun],
-    models: Mapping[str, Float[np.ndarray, " instances"]],
+    ranks: Mapping[str, Float[np.ndarray, "seeds instances"]],
+    models: Mapping[str, Ranks],
 ) -> Compared:
     """What each variant's difference from its reference, and from each rival, is worth.
 
@@ -114,14 +134,18 @@ def compare_runs(
     variant and its student alone.
 
     Args:
-        runs: variants with a run that has ranked the test part.
+        runs: variants and their runs.
+        ranks: name of a variant → its test ranks; a variant without them is compared with none.
         models: name → test ranks of models that have no seeds.
     """
-    ranks = {variant.name: run.ranks for variant, run in runs.items() if run.ranks is not None}
     found = measure([*ranks.values(), *(row[None] for row in models.values())])
     variants = dict(zip(ranks, found, strict=False))
     others = dict(zip(models, found[len(ranks) :], strict=True))
-    references = {v.name: v.reference for v in runs if v.reference is not None}
+    references = {
+        v.name: v.reference
+        for v in runs
+        if v.reference is not None and {v.name, v.reference} <= set(variants)
+    }
     against = _tested(
         {name: difference(variants[other], variants[name]) for name, other in references.items()}
     )

@@ -64,6 +64,8 @@ from teachers_torch.registry import kind
 
 _LOG = logging.getLogger(__name__)
 _RANKS = "ranks-{seed}.npy"
+_MASKED = "ranks_masked-{seed}.npy"
+"""Not left by versions before it was, so that a run is finished without it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,8 @@ class FinishedRun:
     Attributes:
         record: its record, with the seeds that were asked for.
         ranks: every test instance's expected rank; None where the test part was not ranked.
+        masked: the same with the items of the history taken out, infinite where the target is one
+            of them; None also where a seed's was not kept.
         seconds: seed → `train` and `evaluate` of each epoch, as far as known.
         teacher_seconds: teacher → `tune_seconds`, `encode_seconds`.
     """
@@ -81,6 +85,7 @@ class FinishedRun:
     ranks: Float[np.ndarray, "seeds instances"] | None
     seconds: Mapping[int, Sequence[Mapping[str, float]]]
     teacher_seconds: Mapping[str, Mapping[str, float]]
+    masked: Float[np.ndarray, "seeds instances"] | None = None
 
 
 def ready_teachers(
@@ -203,12 +208,16 @@ def read_run(plan: PlannedRun, place: Place) -> FinishedRun:
     record = read_record(place.folder)
     if record is None:
         raise UserError(f"{place.folder}: found no record, expected that of a finished run")
-    ranks = None
+    ranks = masked = None
     if plan.rank_test:
         ranks = np.stack([np.load(_ranks_file(place, seed)) for seed in plan.seeds])
+        kept = [place.folder / _MASKED.format(seed=seed) for seed in plan.seeds]
+        if all(is_sealed(path) for path in kept):
+            masked = np.stack([np.load(path) for path in kept])
     timing = read_seconds(place.folder)
     seconds = {int(seed): epochs for seed, epochs in timing.get("seeds", {}).items()}
-    return FinishedRun(record.of_seeds(plan.seeds), ranks, seconds, timing.get("teachers", {}))
+    teachers = timing.get("teachers", {})
+    return FinishedRun(record.of_seeds(plan.seeds), ranks, seconds, teachers, masked)
 
 
 def _train(
@@ -241,9 +250,13 @@ def _train(
     place.folder.mkdir(parents=True, exist_ok=True)
     served = trained.served
     if served.test is not None:
-        path = _ranks_file(place, seed)
-        with writing_sealed(path) as partial, partial.open("wb") as stream:
-            np.save(stream, served.test.all_items)
+        masked = place.folder / _MASKED.format(seed=seed)
+        for path, ranks in (
+            (masked, served.test.unseen_items),
+            (_ranks_file(place, seed), served.test.all_items),
+        ):
+            with writing_sealed(path) as partial, partial.open("wb") as stream:
+                np.save(stream, ranks)
     record = _record(
         plan, teachers, bank, trained.fitted.parameters, describe_seed(trained, plan.task)
     )
@@ -317,6 +330,11 @@ def run_files(plan: PlannedRun) -> list[str]:
     """The files that a finished run leaves in its folder."""
     ranks = [_RANKS.format(seed=seed) for seed in plan.seeds] if plan.rank_test else []
     return [RECORD, SECONDS, *ranks]
+
+
+def masked_files(plan: PlannedRun) -> list[str]:
+    """The files that a finished run of this version leaves besides."""
+    return [_MASKED.format(seed=seed) for seed in plan.seeds] if plan.rank_test else []
 
 
 def _tell_damage(ranks: Path) -> None:

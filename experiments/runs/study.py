@@ -255,8 +255,9 @@ def _make(
         teachers = teacher_rows(_teachers_of(plans), task, ready, call.reporter)
         models = {name: each.row for name, each in untrained.items()} | teachers
         ranks = {name: row.test for name, row in models.items()}
+        masked = {name: row.test_masked for name, row in models.items()}
         settings = {**as_dict(GROUPS, call.configs), "overwrite": False}
-        results = study_results(study, runs, describe_environment(), settings, ranks)
+        results = study_results(study, runs, describe_environment(), settings, ranks, masked)
     results["models"] = {name: row.metrics for name, row in models.items()}
     results["untrained"] = {name: each.entry for name, each in untrained.items()}
     return _write(output, layout.files, runs, results, study_timing(runs, stages))

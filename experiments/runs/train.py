@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict, as_flagfile, parse
 from experiments.cli.settings import GROUPS, RunConfig, Settings
-from experiments.runs.finished import run_files
+from experiments.runs.finished import masked_files, run_files
 from experiments.runs.plan import PlannedRun
 from experiments.runs.study import Layout, Plans, carry_out, run_identity_with_seeds
 from experiments.runs.variant import Study, Variant, alone
@@ -68,10 +68,11 @@ def _place(output: Path, variant: Variant, _: PlannedRun) -> Place:
 
 
 def _more_files(plans: Plans) -> tuple[list[str], list[str]]:
-    """The files that are always written, and the figures."""
-    always = [CONFIG, FLAGFILE, LOG]
+    """The files that are always written, and those that may be there."""
+    always, masked = [CONFIG, FLAGFILE, LOG], []
     for variant, plan in plans.items():
         always += [f"{RUNS}/{variant.name}/{name}" for name in run_files(plan)]
+        masked += [f"{RUNS}/{variant.name}/{name}" for name in masked_files(plan)]
         for seed in plan.seeds:
             name = run_name(plan.settings, seed)
             states = Path(CHECKPOINTS) / name
@@ -81,7 +82,7 @@ def _more_files(plans: Plans) -> tuple[list[str], list[str]]:
             files = student_file_names(plan.settings.run)
             always += [f"{STUDENTS}/{name}/{file}" for file in files]
     student = result_name(next(iter(plans.values())).settings.student)
-    return always, TRAIN_FILES.figure_names([student])
+    return always, [*masked, *TRAIN_FILES.figure_names([student])]
 
 
 def _begin(call: Call, output: Path, plans: Plans) -> None:

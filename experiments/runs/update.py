@@ -14,7 +14,7 @@ from experiments.cli.command import Call
 from experiments.cli.settings import Settings, read_paths
 from experiments.reporting.tables import print_files
 from experiments.reporting.update import MODELS, update_table
-from experiments.runs.finished import FinishedRun, finish_run, run_files
+from experiments.runs.finished import FinishedRun, finish_run, masked_files, run_files
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
@@ -90,7 +90,7 @@ def run(call: Call) -> None:
         _identity(update),
         _files(update),
         # Only teachers that are tuned now are told there.
-        optional=[LOG],
+        optional=[LOG, *_masked_files(update)],
         overwrite=call.settings.run.overwrite,
         reads=read_paths(call.configs),
     )
@@ -205,6 +205,11 @@ def _files(update: _Update) -> list[str]:
             exported = student_file_names(plan.settings.run)
             files += [f"students/{name}/{trained}/{file}" for file in exported]
     return files
+
+
+def _masked_files(update: _Update) -> list[str]:
+    plans = update.plans.items()
+    return [f"runs/{name}/{file}" for name, plan in plans for file in masked_files(plan)]
 
 
 def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, object]:

@@ -29,11 +29,14 @@ class Row(NamedTuple):
 
     Attributes:
         test: ranks of the test part's targets among all items, history not masked.
+        test_masked: the same with the items of the history taken out, infinite where the target is
+            one of them.
         metrics: metrics of `validation` and `test`, and of both `_masked`, where the items of the
             history are taken out of the ranking; as a student's.
     """
 
     test: Float64[np.ndarray, " instances"]
+    test_masked: Float64[np.ndarray, " instances"]
     metrics: dict[str, dict[str, float]]
 
 
@@ -84,7 +87,7 @@ def rank_row(teacher: ReadyTeacher, task: Task) -> Row:
     source = teacher.source
     scorer = _Products(source) if isinstance(source, Vectors) else source
     metrics = {}
-    ranks = np.empty(0)
+    ranks = masked = np.empty(0)
     for part in ("validation", "test"):
         instances = getattr(task.split, part)
         targets = task.targets(instances)
@@ -96,8 +99,9 @@ def rank_row(teacher: ReadyTeacher, task: Task) -> Row:
         ]
         ranks = rank_scores(scorer, instances, targets, size)
         metrics[part] = ranking_metrics(ranks)
-        metrics[f"{part}_masked"] = ranking_metrics(np.where(again, np.inf, unseen))
-    return Row(ranks, metrics)
+        masked = np.where(again, np.inf, unseen)
+        metrics[f"{part}_masked"] = ranking_metrics(masked)
+    return Row(ranks, masked, metrics)
 
 
 class _Products:

@@ -95,6 +95,29 @@ def test_models_with_the_students_alone_that_are_not_the_reference(results):
     assert len(lines) == 6
 
 
+def test_tests_with_seen_items_masked_stand_beside_their_leads(results):
+    """The other protocol's p-value, or that of another model."""
+    base, distilled = results["variants"]
+    other = {**base, "name": "base-text", "label": "SASRec from texts"}
+    results["variants"].insert(1, other)
+    tested = {"change": 0.1, "t_p_holm": 0.03, "wilcoxon_p_holm": 0.2}
+    distilled["against_alone"] = {"base-text": {"NDCG@10": tested}}
+    distilled["masked"] = {
+        "against": {"NDCG@10": {**tested, "t_p_holm": 4e-5}},
+        "against_models": {"neighbours": {"NDCG@10": {**tested, "t_p_holm": 0.06}}},
+        "against_alone": {"base-text": {"NDCG@10": {**tested, "t_p_holm": 7e-3}}},
+    }
+    head, _, _, nothing, texts, last = models(results, fake_timing()).splitlines()
+    assert head.endswith(" | p, Wilcoxon | lead, masked | p, t-test | p, Wilcoxon |")
+    assert nothing.endswith(" | +7.1 % | – | – | +10.0 % | 0.06 | 0.2 |")
+    assert texts.endswith(" | 0.03 | 0.2 | +10.0 % | 0.007 | 0.2 |")
+    assert last.count("|") == head.count("|")
+    assert headline(results, fake_timing()).endswith(
+        "its lead in NDCG@10 is +10.0 % (p 4e-5) against SASRec, +10.0 % (p 0.007) against SASRec "
+        "from texts and +10.0 % (p 0.06) against Neighbours (untrained)."
+    )
+
+
 def test_the_papers_cells_stand_beside_ours(results):
     """Another data set's cell, or a model that was not run without its row."""
     results["data"]["name"] = "Toys"

@@ -15,6 +15,7 @@ from experiments.stages.record import read_record
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
+from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.train.config import TrainConfig
 from tests.experiments.calls import SMALL, finished_run
 
@@ -41,6 +42,7 @@ def assert_same(one: FinishedRun, other: FinishedRun) -> None:
     """Equal results; the clock differs where a run was done twice, the epochs don't."""
     assert one.record.seeds == other.record.seeds
     np.testing.assert_equal(one.ranks, other.ranks)
+    np.testing.assert_equal(one.masked, other.masked)
     for result in one.record.seeds:
         assert len(one.seconds[result.seed]) == len(other.seconds[result.seed]) == result.epochs
 
@@ -116,6 +118,22 @@ def test_ranks_that_were_damaged_are_made_again(tmp_path, trained, caplog):
     assert_same(first, finished_run(short, tmp_path / "runs"))
     assert len(trained) == 2
     assert caplog.messages == [f"{path}: found it damaged; it is made again"]
+
+
+def test_a_run_without_the_masked_ranks_is_finished(tmp_path, trained):
+    """Hours repeated for what an earlier version didn't keep, or another seed's ranks as these."""
+    runs = tmp_path / "runs"
+    flags = configs(tmp_path, "--max_epochs=1", "--seeds=0,1")
+    first = finished_run(flags, runs)
+    assert first.masked.shape == first.ranks.shape == (2, 40)
+    for seed, result in enumerate(first.record.seeds):
+        assert ranking_metrics(first.masked[seed]) == result.test_masked
+    (path,) = runs.glob("*/ranks_masked-1.npy")
+    path.unlink()
+    again = finished_run(flags, runs)
+    assert len(trained) == 2
+    assert again.masked is None
+    np.testing.assert_equal(again.ranks, first.ranks)
 
 
 def test_a_run_that_chooses_never_ranks_the_test_part(tmp_path, trained):

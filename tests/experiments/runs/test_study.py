@@ -186,6 +186,45 @@ def test_a_distilled_student_is_compared_with_its_student_from_another_start():
     assert found["change"] == pytest.approx(after.mean() / before.mean() - 1)
 
 
+def test_differences_are_tested_with_seen_items_masked_too(runs, results):
+    """The tests of the other protocol, or a study that fails for a run of before."""
+    assert [row["masked"] for row in results["variants"]] == [None] * 3
+    rng = np.random.default_rng(2)
+    masked = {
+        variant: dataclasses.replace(
+            run, masked=np.where(rng.random((2, 60)) < 0.1, np.inf, rng.integers(0, 30, (2, 60)))
+        )
+        for variant, run in runs.items()
+    }
+    flags = {"dataset": "Scientific", "seeds": [0, 1], "teachers": ["unisrec"]}
+    study = Study("rivals", "Rivals", "PRM-KD", lambda _: [])
+    ranks = {"unisrec": rng.integers(0, 40, 60).astype(float)}
+    model = {"unisrec": np.where(rng.random(60) < 0.1, np.inf, ranks["unisrec"])}
+    found = study_results(study, masked, {}, flags, ranks, model)
+    json.dumps(found, allow_nan=False)
+    means = {
+        variant.name: per_user(run.masked, "NDCG@10").mean(axis=0)
+        for variant, run in masked.items()
+    }
+    reference, *others = found["variants"]
+    assert reference["masked"]["against"] is None
+    p = [stats.ttest_rel(means[name], means["prmkd"]).pvalue for name in ("rd", "average")]
+    tests = [row["masked"]["against"]["NDCG@10"] for row in others]
+    np.testing.assert_allclose([one["t_p_holm"] for one in tests], holm(p), rtol=1e-9)
+    against = reference["masked"]["against_models"]["unisrec"]["NDCG@10"]
+    before = per_user(model["unisrec"], "NDCG@10")
+    assert against["change"] == pytest.approx(means["prmkd"].mean() / before.mean() - 1)
+    assert against["t_p"] == pytest.approx(stats.ttest_rel(means["prmkd"], before).pvalue)
+    for row, given in zip(found["variants"], results["variants"], strict=True):
+        assert row["against"] == given["against"]
+    # One run of before: it is compared with none in this protocol, and the others with each other.
+    last = list(masked)[-1]
+    masked[last] = runs[last]
+    mixed = study_results(study, masked, {}, flags, ranks, model)
+    assert mixed["variants"][-1]["masked"] is None
+    assert mixed["variants"][1]["masked"]["against"]["NDCG@10"]["t_p"] == pytest.approx(p[0])
+
+
 def test_the_models_that_variants_are_compared_with_have_tables(results, timing):
     """A cell of another model's or metric's, or a column of one that was never ranked."""
     copied = copy.deepcopy(results)

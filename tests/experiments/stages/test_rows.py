@@ -62,6 +62,8 @@ def test_a_row_is_ranked_as_by_hand(kind):
     row = rank_row(ReadyTeacher(source, {}), TASK)
     assert set(row.metrics) == {"validation", "validation_masked", "test", "test_masked"}
     np.testing.assert_array_equal(row.test, list(ranks_by_hand(scores_of, "test", masked=False)))
+    unseen = list(ranks_by_hand(scores_of, "test", masked=True))
+    np.testing.assert_array_equal(row.test_masked, unseen)
     for part in ("validation", "test"):
         for masked, name in ((False, part), (True, f"{part}_masked")):
             expected = np.array(list(ranks_by_hand(scores_of, part, masked=masked)))
