@@ -7,6 +7,7 @@ from pathlib import Path
 from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
 from experiments.reporting.groups import Group, group_variants, teachers_in_order, untrained
 from experiments.reporting.list_table import LISTS, list_cells
+from experiments.reporting.masked_table import masked_rows
 from experiments.reporting.model_table import compared_models
 from experiments.reporting.plotting import BASE, DISTILLED, FONT, INK, RULE, TEACHER, Drawing
 from experiments.reporting.results import Results, Timing, VariantResult
@@ -75,6 +76,7 @@ def write_report(
         sheet=results["data"].get("sheet", []),
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
+        masked=masked_rows(results),
         models=compared_models(results),
         starts=_starts(results),
         list_headings=list(LISTS.values()),

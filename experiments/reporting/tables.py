@@ -12,6 +12,7 @@ from rich.text import Text
 from experiments.reporting.choice import choice_lines
 from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.list_table import list_lines
+from experiments.reporting.masked_table import masked_lines
 from experiments.reporting.model_table import model_lines, start_lines
 from experiments.reporting.results import (
     Comparison,
@@ -226,7 +227,7 @@ def markdown(results: Results, timing: Timing) -> str:
     lines += [_markdown_untrained(model) for model in untrained(results).values()]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
     lines += [*choice_lines(results), *model_lines(results), *start_lines(results)]
-    lines += list_lines(results)
+    lines += [*masked_lines(results), *list_lines(results)]
     return "\n".join(lines) + "\n"
 
 
