@@ -10,8 +10,8 @@ def results() -> dict:
     """A student alone and a distilled one that is tested, two teachers of which one was ranked."""
     found = fake_results()
     base, distilled = found["variants"]
-    base["test_masked"] = {"Recall@10": 0.2, "NDCG@10": 0.1}
-    distilled["test_masked"] = {"Recall@10": 0.25, "NDCG@10": 0.125}
+    base["test_masked"] = {**base["test"], "Recall@10": 0.2, "NDCG@10": 0.1}
+    distilled["test_masked"] = {**base["test"], "Recall@10": 0.25, "NDCG@10": 0.125}
     tested = {"NDCG@10": {"change": 0.25, "t_p_holm": 3e-9, "wilcoxon_p_holm": 0.1}}
     distilled["masked"] = {"against": tested, "against_models": {}, "against_alone": {}}
     base["masked"] = {"against": None, "against_models": {}, "against_alone": {}}
