@@ -65,12 +65,12 @@ def count_segments(counts: Int[np.ndarray, " instances"], groups: int = 4) -> li
     for group in range(1, groups + 1):
         if not len(above):
             break
-        last = int(above[min(len(above) - 1, -(-group * len(above) // groups) - 1)])
+        last = int(above[-(-group * len(above) // groups) - 1])
         members = (counts >= first) & (counts <= last)
         if members.any():
             low = int(counts[members].min())
             segments.append(Segment(str(last) if low == last else f"{low}–{last}", members))
-        first = max(first, last + 1)
+        first = last + 1
     return segments
 
 

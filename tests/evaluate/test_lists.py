@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from prmkd_jax.evaluate.lists import list_metrics, word_vectors
+from prmkd_jax.evaluate.lists import list_metrics, tail, word_vectors
 
 TEXTS = {
     "title": ("Red wool hat", "red HAT", "Garden hose, 10 m", "", "hose"),
@@ -48,6 +48,12 @@ def test_every_figure_equals_its_definition_in_float64():
         1 - cosine(words[a], words[b]) for row in LISTS for a, b in itertools.combinations(row, 2)
     ]
     assert found["diversity"] == pytest.approx(math.fsum(pairs) / len(pairs), rel=1e-12)
+
+
+def test_the_head_is_a_fifth_of_the_items_and_of_equal_counts_the_earlier_ones():
+    """A head that is cut off to nothing, or ties that the sort decides."""
+    assert tail(np.array([2, 9, 2, 2, 1, 0, 0, 0])).tolist() == [False, False] + [True] * 6
+    assert tail(np.array([1, 1, 1])).tolist() == [False, True, True]
 
 
 def test_extremes():
