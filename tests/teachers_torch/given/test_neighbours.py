@@ -125,6 +125,20 @@ def test_held_out_pairs_are_not_counted():
     assert np.nanmax(known[:, 4]) == 0
 
 
+def test_a_teacher_of_other_constants_scores_like_a_fresh_one():
+    """Similarities kept from the constants before, so that all settings look alike."""
+    task = task_of(from_histories([[0, 1, 2, 3, 4], [2, 3, 5, 3, 4]], NUM_ITEMS))
+    texts = np.random.default_rng(0).normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+    teacher, asked = NeighboursTeacher(task, texts), (np.arange(10), np.arange(NUM_ITEMS))
+    seen = [teacher.score(*asked)]
+    for constants in (Constants(share=2.0), Constants(power=1), Constants(decay=0.25, last=5)):
+        fresh = NeighboursTeacher(task, texts)
+        teacher.constants = fresh.constants = constants
+        seen.append(teacher.score(*asked))
+        np.testing.assert_array_equal(seen[-1], fresh.score(*asked))
+        assert not np.array_equal(seen[-1], seen[-2], equal_nan=True)
+
+
 def test_the_constants_are_chosen_on_validation_and_kept(tmp_path):
     """Constants lost in the cache, or a choice that the card doesn't name."""
     task = task_of(shelf_world(users=40))
