@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from teachers_torch import losses
 from teachers_torch.config import EncoderConfig
 from teachers_torch.losses import cosine_cross_entropy
+from teachers_torch.sequence import encoder as module
 from teachers_torch.sequence.encoder import SequenceEncoder
 from tests.teachers_torch.worlds import packed_batch, randomise, to_numpy
 
@@ -133,6 +134,27 @@ def test_dropout_in_training_only(encoder, table):
     np.testing.assert_array_equal(first, second)
     encoder.train()
     assert np.abs(np.concatenate(encode(encoder, table, SEGMENTS)) - first).max() > 0.1
+
+
+def test_dropout_stands_where_recbole_has_it(encoder, table, monkeypatch):
+    """Inputs, attention weights or an output that are not dropped, or dropped twice."""
+    sites, attend = [], F.scaled_dot_product_attention
+
+    def attention(*inputs, dropout_p, **others):
+        sites.append(("weights", dropout_p))
+        return attend(*inputs, **others)
+
+    def dropped(x, share, training):
+        sites.append((tuple(x.shape), share if training else 0.0))
+        return x
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(module, "dropout", dropped)
+    for share in (0.5, 0.0):
+        encode(encoder.train(share > 0), table, SEGMENTS)
+        states = ((3, 8, WIDTH), share)
+        assert sites == [states, *[("weights", share), states, states] * CONFIG.num_layers]
+        sites.clear()
 
 
 def test_initial_values():

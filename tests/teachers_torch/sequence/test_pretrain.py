@@ -9,9 +9,10 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import PretrainConfig, UniM2RecConfig, UniSRecConfig
+from teachers_torch.items.inputs import WordDrop, join, text_inputs
 from teachers_torch.sequence import pretrain as module
 from teachers_torch.sequence.pretrain import augmented_batch, prefixes, pretrain
-from teachers_torch.sequence.pretrain_task import join_interactions
+from teachers_torch.sequence.pretrain_task import build, join_interactions
 from teachers_torch.sequence.start import read_facts
 from tests.teachers_torch.worlds import interactions_of, ring_world, settings_of
 
@@ -79,6 +80,39 @@ def test_every_parameter_of_unisrec_is_trained(domain, tmp_path):
     run("unisrec", [domain], tmp_path)
     early, late = weights(tmp_path / "out" / "epoch-2"), weights(tmp_path / "out")
     assert [name for name in early if torch.equal(early[name], late[name])] == []
+
+
+def test_every_epoch_has_all_training_instances_in_another_order(domain, tmp_path, monkeypatch):
+    """A target one row off, an item that is held out, or the same batches again and again."""
+    seen = []
+
+    def watched(item_seq, lengths, targets, *rest):
+        for row, length, target in zip(item_seq, lengths, targets, strict=True):
+            seen.append((*row[:length].tolist(), int(target)))
+        return augmented_batch(item_seq, lengths, targets, *rest)
+
+    monkeypatch.setattr(module, "augmented_batch", watched)
+    run("unisrec", [domain], tmp_path, config=dataclasses.replace(PRETRAIN, epochs=2))
+    # Row i + 1 is item i; a history's last two items are not trained on.
+    histories = (domain.interactions.items + 1).reshape(24, 9)[:, :-2].tolist()
+    expected = [tuple(history[:stop]) for history in histories for stop in range(2, 8)]
+    first, second = seen[: len(expected)], seen[len(expected) :]
+    assert sorted(first) == sorted(second) == sorted(expected)
+    assert first != second
+
+
+def test_word_drop_reads_rows_of_the_texts_without_some_words(domain, tmp_path):
+    """The plain texts read twice, another domain's rows, or a share or norm of its own."""
+    second = dataclasses.replace(ring_world(users=9, items=12), name="second")
+    config, read = dataclasses.replace(PRETRAIN, word_drop=0.5), []
+    for drop in (None, WordDrop(0.5, 3)):
+        parts = (domain, second), (SETTINGS.text, 15.0, Cache(tmp_path), print, drop)
+        read.append(join([text_inputs(one, *parts[1]) for one in parts[0]]).features)
+    task = build("unisrec", [domain, second], SETTINGS, config, 3, Cache(tmp_path), print)
+    assert (task.num_items, task.variants) == (32, 1)
+    assert (read[0] != read[1]).any()
+    np.testing.assert_array_equal(task.model.features[1:], np.concatenate(read))
+    assert not task.model.features[0].any()
 
 
 def test_vision_encoder_is_trained_on_raw_pixels(domain, tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -150,6 +151,21 @@ def test_stopped_and_taken_up_is_the_same_as_uninterrupted(parts, tmp_path, stop
     whole, stopped = (tuning._replace(seconds=0.0, validation={}) for tuning in tunings)
     assert whole == stopped == Tuning(5, 2, {})
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_weight_decay_joins_the_gradient(parts, decay):
+    """An L2 that is asked for and never added."""
+    model, batches = parts
+    model.loss = lambda batch: sum(p.sum() for p in model.parameters()) * 0
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    config = dataclasses.replace(CONFIG, max_epochs=1, weight_decay=decay)
+    tune_model(model, batches, scripted(model, [0.1])[0], config, lambda event: None)
+    # Adam's steps of one gradient's sign: towards 0 by the rate each.
+    far = [one.abs() > 0.2 for one in before]
+    for was, now, some in zip(before, model.parameters(), far, strict=True):
+        assert ((now.abs() < was.abs())[some] == bool(decay)).all()
+    assert any(some.any() for some in far)
 
 
 def test_frozen_parameters_stay(parts):
