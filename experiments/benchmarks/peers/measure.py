@@ -28,6 +28,7 @@ from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS
 from experiments.stages.data import load_task
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.errors import first_line
 
 TEACHERS, WIDTH = 3, 64
 EPOCHS = 10
@@ -88,7 +89,7 @@ def measure(call: Call) -> tuple[list[Row], dict[str, object]]:
                 "target": config.peer_target,
             },
             flags,
-            Cache(Path(settings.run.cache_dir)),
+            Cache(Path(settings.run.cache_dir).absolute()),
             theirs(dict(os.environ), call.runtime),
             config,
             call.reporter.say,
@@ -139,8 +140,10 @@ def take_turns(bench: Bench, contender: Contender) -> Runs:
         UnmadeError: the peer's environment can't be made, or a process fails.
     """
     python, script = Path(sys.executable), ["-m", f"{_PACKAGE}.{contender.driver}"]
-    variables = dict(bench.theirs)
+    variables, place = dict(bench.theirs), None
     if contender.requirements:
+        # Other libraries leave logs and states where they run; flags name paths seen from here.
+        place = bench.folder
         python = environment(bench.cache, HERE / contender.requirements, bench.say)
         script = [str(HERE / f"{contender.driver}.py")]
     else:
@@ -149,18 +152,29 @@ def take_turns(bench: Bench, contender: Contender) -> Runs:
     own = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     runs = []
     for _ in range(bench.config.peer_rounds):
-        ours = _process(bench, [sys.executable, "-m", f"{_PACKAGE}.ours"], own, contender)
-        runs.append((ours, _process(bench, [str(python), *script], variables, contender)))
+        ours = _process(bench, [sys.executable, "-m", f"{_PACKAGE}.ours"], own, contender, None)
+        runs.append((ours, _process(bench, [str(python), *script], variables, contender, place)))
     return runs
 
 
 def _process(
-    bench: Bench, command: Sequence[str], variables: dict[str, str], contender: Contender
+    bench: Bench,
+    command: Sequence[str],
+    variables: dict[str, str],
+    contender: Contender,
+    place: Path | None,
 ) -> Measured:
     """Runs a driver and reads its last line.
 
+    Args:
+        bench: what all share.
+        command: the driver.
+        variables: of its environment.
+        contender: whom the settings are for.
+        place: the folder that it runs in; None for this process's.
+
     Raises:
-        UnmadeError: it fails.
+        UnmadeError: it can't be started, fails, or says no figures.
     """
     settings = {
         **bench.told,
@@ -179,15 +193,22 @@ def _process(
             text=True,
             check=False,
             env=variables,
-            cwd=bench.folder,
+            errors="replace",
+            cwd=place,
             timeout=limit,
         )
     except subprocess.TimeoutExpired as error:
         raise UnmadeError(f"it had not finished after {error.timeout:.0f} s") from error
+    except OSError as error:
+        raise UnmadeError(f"it can't be started: {first_line(error)}") from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         raise UnmadeError(f"status {done.returncode}: {lines[-1].strip()}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    last = (done.stdout.strip().splitlines() or ["nothing"])[-1]
+    try:
+        return json.loads(last)
+    except ValueError as error:
+        raise UnmadeError(f"its last line has no figures: {last[:200]}") from error
 
 
 def refused(contender: Contender, why: str) -> Row:

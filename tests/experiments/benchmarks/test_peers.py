@@ -16,7 +16,7 @@ from experiments.benchmarks.peers.protocol import METRIC, Clocked, Timed, time_p
 from experiments.benchmarks.peers.teachers import read_vectors, write_vectors
 from experiments.benchmarks.report import table
 from experiments.cli.flags import parse
-from experiments.cli.options import PEERS
+from experiments.cli.options import PEERS, BenchConfig
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.stages.data import load_task
 from prmkd_jax.common.cache import Cache
@@ -252,3 +252,47 @@ def test_a_driver_prints_one_line_last_and_its_own_memory(tmp_path):
     assert content["epochs"] == [1.0] * 3
     assert content["versions"] == {"x": "1"}
     assert 0 < content["memory"] < held.nbytes / 2
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """What the processes of one comparison share."""
+    flags = tmp_path / "ours.cfg"
+    return measure.Bench(
+        tmp_path, {}, flags, Cache(tmp_path / "cache"), {}, BenchConfig(), lambda _: None
+    )
+
+
+def test_folders_are_those_that_the_command_was_given(tmp_path, monkeypatch, bench):
+    """`--data_dir=data`, the default, looked for in the folder of the comparison."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "environment", lambda *_: tmp_path / "python")
+    started = []
+
+    def start(command, **options):
+        started.append((command[0], options["cwd"]))
+        return subprocess.CompletedProcess(command, 0, "{}", "")
+
+    monkeypatch.setattr(measure.subprocess, "run", start)
+    measure.take_turns(bench, CONTENDERS["packed"])
+    measure.take_turns(bench, CONTENDERS["replay"])
+    own = (sys.executable, None)
+    assert started == [own, own, own, (str(tmp_path / "python"), tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["/no/such/python"], "it can't be started: .*No such file"),
+        ([sys.executable, "-c", "print('done')"], "its last line has no figures: done"),
+        ([sys.executable, "-c", "pass"], "its last line has no figures: nothing"),
+        (
+            [sys.executable, "-c", r"import os; os.write(2, b'\xff one\n'); os._exit(3)"],
+            "status 3: � one",
+        ),
+    ],
+)
+def test_a_process_without_figures_ends_no_other_peer(bench, command, why):
+    """Hours of the peers before it lost by a traceback."""
+    with pytest.raises(UnmadeError, match=why):
+        measure._process(bench, command, {}, CONTENDERS["packed"], None)
