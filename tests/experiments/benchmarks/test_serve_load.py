@@ -4,10 +4,21 @@ import asyncio
 
 import pytest
 
-from experiments.benchmarks.http_load import Request, fetch, good_requests, mixed_requests, send
+from experiments.benchmarks import serve_load
+from experiments.benchmarks.http_load import (
+    Request,
+    Sent,
+    fetch,
+    good_requests,
+    mixed_requests,
+    send,
+)
 from experiments.benchmarks.random_student import export_random_student
 from experiments.benchmarks.serve_load import measure
 from experiments.cli.options import LoadConfig
+from experiments.commands.load import COMMAND
+from prmkd_jax.common.errors import UserError
+from tests.experiments.calls import make_call
 from tests.serve.http.running import export, running
 from tests.worlds import random_world
 
@@ -42,6 +53,23 @@ def test_a_wrong_status_is_told(served):
     assert not sent.expected
 
 
+def test_a_request_that_fails_at_the_steady_rate_ends_the_command(monkeypatch):
+    """Half of the requests lost, and a good p99 of the others."""
+    sent = [
+        Sent(200, 0.01, True),
+        Sent(503, 0.0, False),
+        Sent(0, 0.0, False),
+        Sent(200, 0.02, True),
+    ]
+    found = serve_load._latency(sent, LoadConfig(rate=2, seconds=2))
+    assert (found["requests"], found["answered"], found["failed"]) == (4, 2, 2)
+    monkeypatch.setattr(serve_load, "export_random_student", lambda *_, **__: None)
+    monkeypatch.setattr(serve_load, "measure", lambda *_: found)
+    call, _ = make_call(COMMAND, [])
+    with pytest.raises(UserError, match="found requests that failed"):
+        serve_load.run(call)
+
+
 @pytest.mark.slow
 def test_the_command_measures_a_service_of_its_own(tmp_path):
     """Rates, reloads, hostile requests and memory, small."""
@@ -50,6 +78,7 @@ def test_the_command_measures_a_service_of_its_own(tmp_path):
     config = LoadConfig(rate=50, seconds=2, mixed=60, reloads=1, many=200)
     found = measure(tmp_path, config, lambda _: None)
     assert found["answered"] == found["requests"] == 100
+    assert found["failed"] == 0
     assert found["reloads"] == 1
     assert found["many"] == 200
     for name in ("unhandled_errors", "failed_during_reloads", "mixed_wrong_statuses"):
