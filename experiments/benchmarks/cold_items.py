@@ -38,6 +38,9 @@ def measure(measuring: Measuring) -> Plan:
             "made of them"
         )
     cold = measuring.held(task.dataset.num_items)
+    is_cold = cold[task.targets(task.split.test)]
+    measuring.require_some(is_cold, "an item that is held out")
+    measuring.require_some(~is_cold, "another item")
     warm = measuring.task_of(without_items(task.dataset, ~cold))
     vectors = _vectors(measuring, None)[TEXTS]
     taught = measuring.options.text_teacher

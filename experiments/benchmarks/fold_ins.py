@@ -36,6 +36,8 @@ def measure(measuring: Measuring) -> Plan:
             "vector for each"
         )
     held = measuring.held(task.dataset.num_users)
+    of_held = held[task.dataset.interactions.users[task.split.test]]
+    measuring.require_some(of_held, "a user who is held out")
     students = [
         Student("all", task),
         Student("others", measuring.task_of(without_users(task.dataset, ~held))),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from experiments.cli.command import Call, resolve
 from experiments.cli.flags import names_of
@@ -119,6 +119,23 @@ class Measuring:
         rng = np.random.default_rng(self.options.held_out_seed)
         out[rng.permutation(count)[:share]] = True
         return out
+
+    def require_some(self, chosen: Bool[np.ndarray, " test"], whose: str) -> None:
+        """Refuses to measure on nothing, before anything is trained.
+
+        Args:
+            chosen: the test targets that are measured.
+            whose: they are.
+
+        Raises:
+            UserError: there are none.
+        """
+        if not chosen.any():
+            raise UserError(
+                f"--held_out: found {self.options.held_out:g}, with which none of {len(chosen)} "
+                f"test targets is of {whose}, expected at least one (another --held_out_seed "
+                "chooses others)"
+            )
 
     def task_of(self, dataset: Dataset) -> Task:
         """The smaller data set, divided as the complete one is: at its moments, not its shares."""

@@ -86,6 +86,15 @@ def test_a_data_set_needs_texts_or_their_vectors(tmp_path):
     cold_items.measure(dataclasses.replace(given, task=bare.task))
 
 
+@pytest.mark.parametrize(("out", "whose"), [(False, "an item that is held"), (True, "another")])
+def test_targets_need_to_be_held_out_and_others_not(tmp_path, monkeypatch, out, whose):
+    """Two trainings, then a traceback."""
+    monkeypatch.setattr(Measuring, "held", lambda _, count: np.full(count, out))
+    wanted = f"--held_out: found 0.1, with which none of 40 test targets is of {whose}"
+    with pytest.raises(UserError, match=wanted):
+        cold_items.measure(prepared(tmp_path, *TAUGHT))
+
+
 def identity(measuring: Measuring) -> dict[str, object]:
     """What decides whether a finished measurement is shown again."""
     return measuring.identity(cold_items.measure(measuring))

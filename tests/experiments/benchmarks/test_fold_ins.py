@@ -47,6 +47,14 @@ def test_a_student_without_users_is_refused_before_it_is_trained(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_held_out_users_need_targets(tmp_path, monkeypatch):
+    """Two trainings, then a traceback."""
+    monkeypatch.setattr(held_out.Measuring, "held", lambda _, count: np.zeros(count, bool))
+    with pytest.raises(UserError, match="with which none of 40 test targets is of a user who"):
+        measured(tmp_path, "--student=lightgcn")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_text_teacher_is_refused_where_none_teaches(tmp_path):
     """A flag that changes nothing but the result's identity."""
     with pytest.raises(UserError, match="--text_teacher: found it for fold_ins"):
