@@ -28,10 +28,16 @@ class Reporter:
     """Tells what is being done, in the way that suits where the output goes."""
 
     def __init__(self, console: Console | None = None):
-        # A log has no width of its own; tables in it are made for 120 columns.
-        self.console = console or Console(highlight=False)
+        # A log has no width of its own; tables in it are made for 120 columns. Rich would make an
+        # emoji of ":100:", as in the settings "distill_weight=1:100:log".
+        self.console = console or Console(highlight=False, emoji=False)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=120, file=self.console.file)
+            self.console = Console(highlight=False, emoji=False, width=120, file=self.console.file)
+
+    @property
+    def shows_bars(self) -> bool:
+        """Whether the output can draw a bar again and again; else there are lines at intervals."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def say(self, text: str) -> None:
         """Prints one line, however long: a command or a path that is broken can't be copied."""
@@ -60,7 +66,7 @@ class Reporter:
     def stage(self, title: str, unit: str) -> Iterator["Stage"]:
         """Shows a stage of unknown parts; its parts are announced by `Stage.update`."""
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn(unit),
@@ -68,7 +74,7 @@ class Reporter:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self.shows_bars,
         )
         with bar:
             yield Stage(self, bar, title, unit)
@@ -104,7 +110,7 @@ class Stage:
             self._started, self._logged, self._first = now, now, done
         self._done = done
         self._bar.update(self._task, completed=done, total=total, description=self._title)
-        if not self._reporter.console.is_terminal and now - self._logged >= _LOG_EVERY:
+        if not self._reporter.shows_bars and now - self._logged >= _LOG_EVERY:
             self._logged = now
             rate = (done - self._first) / (now - self._started)
             left = (total - done) / rate

@@ -3,6 +3,7 @@
 import io
 import logging
 
+import pytest
 from rich.console import Console
 
 from experiments.cli.console import Reporter
@@ -14,11 +15,16 @@ def reporter(terminal: bool) -> tuple[Reporter, io.StringIO]:
     return Reporter(console), stream
 
 
-def test_log_gets_plain_lines_with_rate_and_remaining_time(monkeypatch):
-    """Control characters in a log, a line for every step, or a wrong rate."""
+@pytest.mark.parametrize("terminal", [False, True])
+def test_log_gets_plain_lines_with_rate_and_remaining_time(monkeypatch, terminal):
+    """Control characters in a log, a line for every step, or a wrong rate.
+
+    A terminal without a cursor, such as an editor's, would show nothing for hours.
+    """
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr("experiments.cli.console.monotonic", lambda: float(next(clock)))
-    told, stream = reporter(terminal=False)
+    monkeypatch.setenv("TERM", "dumb")
+    told, stream = reporter(terminal)
     with told.stage("run", "steps") as stage:  # the stage begins at 0 s
         for done in range(1, 6):  # 20, 40, … 100 s
             stage.update(done, 10)
@@ -54,8 +60,12 @@ def test_terminal_shows_a_bar():
 def test_line_is_not_taken_for_markup():
     """A name in brackets that vanishes from the output."""
     told, stream = reporter(terminal=False)
-    told.say("[red]x")
-    assert stream.getvalue() == "[red]x\n"
+    told.say("[red]x, distill_weight=1:100:log")
+    assert stream.getvalue() == "[red]x, distill_weight=1:100:log\n"
+    told, stream = reporter(terminal=True)
+    with told.stage("fetch [/x]", "MB") as stage:
+        stage.update(1, 2, "fetch [red]y")
+    assert "fetch [red]y" in stream.getvalue()
 
 
 def test_a_long_line_stays_one():
