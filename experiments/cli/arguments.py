@@ -135,6 +135,10 @@ def _split(words: Sequence[str], origin: str, known: flags.FlagValues) -> Iterat
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"{origin}--{name}: found no value, expected --{name}=value")
             value = rest.popleft()
+            if value.startswith("="):
+                raise UserError(
+                    f"{origin}--{name}: found a blank before {value!r}, expected --{name}=value"
+                )
         yield name, value
 
 

@@ -113,6 +113,9 @@ class _OptionParser(flags.ArgumentParser):
         return self._path(value) if isinstance(value, str) else value
 
     def _path(self, text: str) -> str:
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+            # No shell takes them away in a flagfile.
+            raise UserError(f"--{self.name}: found {text!r}, expected a path without quotes")
         path = expand_path(text, f"--{self.name}")
         check_place(path, f"--{self.name}", self.field.metadata["path"])
         return path

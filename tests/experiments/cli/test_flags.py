@@ -288,6 +288,7 @@ def test_bare_flagfile_name_is_looked_up_in_configs(folder, monkeypatch):
         ("--switch False", "--switch: found 'False' after a switch"),
         ("whole=1", "found 'whole=1' outside any flag"),
         ("--text", "--text: found no value"),
+        ("--text = words", "--text: found a blank before '= words', expected --text=value"),
         ("--flagfile=b.cfg", "--flagfile: found no file 'b.cfg'"),
     ],
 )
@@ -501,6 +502,8 @@ def test_paths_are_expanded_as_a_shell_would(monkeypatch):
         ("--optional=\0", "--optional: found '\\x00', expected a path"),
         ("--folder=$NO_SUCH_THING/a", "--folder: found '$NO_SUCH_THING/a', expected a path: $NO_"),
         ("--folder=~no-such-user/a", "--folder: found '~no-such-user/a', expected a path: there"),
+        ("--folder='a b'", "--folder: found \"'a b'\", expected a path without quotes"),
+        ('--several=a,"b"', "--several: found '\"b\"', expected a path without quotes"),
         ("--several=a,$NO_SUCH_THING/a", "--several: found '$NO_SUCH_THING/a', expected a path: $"),
     ],
 )
