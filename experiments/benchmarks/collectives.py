@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-_CALL = re.compile(rf"= (.+?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
+_CALL = re.compile(rf"= (.+?) ({'|'.join(_KINDS)})(-start)?\((.*)")
 _ARRAY = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _COMPACT = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
@@ -14,6 +14,7 @@ _COMPACT = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 _NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
 _SIZE = re.compile(r"'(\w+)'=(\d+)")
 _ALONG = re.compile(r"'(\w+)'(?::\(\d+\)(\d+))?")
+_FLAG = ("u32", "")
 _BITS = re.compile(r"\d+")
 
 
@@ -57,6 +58,9 @@ def collectives(text: str, devices: int) -> list[Collective]:
     >>> line = "%x = f32[6] all-reduce(%y), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%a"
     >>> collectives(line, 8)
     [Collective(kind='all-reduce', group=4, result=24)]
+    >>> line = "%x = (f32[2], f32[4], u32[], u32[]) all-gather-start(%y), replica_groups={{0,1}}"
+    >>> collectives(line, 2)
+    [Collective(kind='all-gather', group=2, result=16)]
     """
     return list(_read(text, devices))
 
@@ -66,10 +70,15 @@ def _read(text: str, devices: int) -> Iterator[Collective]:
         match = _CALL.search(line)
         if match is None:
             continue
-        result, kind, rest = match.groups()
+        result, kind, begun, rest = match.groups()
         group = 2 if kind == "collective-permute" else _group(rest, devices)
         if group > 1:
-            yield Collective(kind, group, sum(map(_bytes, _ARRAY.findall(result))))
+            arrays = _ARRAY.findall(result)
+            if begun and kind != "all-reduce":
+                # One that goes on meanwhile names its operands, its results, and its flags.
+                arrays = [each for each in arrays if each != _FLAG]
+                arrays = arrays[len(arrays) // 2 :]
+            yield Collective(kind, group, sum(map(_bytes, arrays)))
 
 
 def _group(text: str, devices: int) -> int:
