@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.benchmarks.floors import machine_speeds
-from experiments.benchmarks.timing import Row, once, repeated, seconds_of
+from experiments.benchmarks.timing import Row, compiling_anew, once, repeated, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -26,7 +26,8 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     for share in SHARES:
         ids = task.split.test[: len(task.split.test) // share]
         evaluator = make_evaluator(run, graphdef, ids)
-        first, times = repeated(lambda evaluator=evaluator: evaluator(params))
+        with compiling_anew():
+            first, times = repeated(lambda evaluator=evaluator: evaluator(params))
         rows.append(seconds_of("ranking", times, users=len(ids)))
         _, encoding = repeated(lambda evaluator=evaluator: evaluator.queries(params))
         rows.append(seconds_of("user vectors", encoding, users=len(ids)))

@@ -30,7 +30,7 @@ from experiments.benchmarks.floors import (
     median_seconds,
     work_of,
 )
-from experiments.benchmarks.timing import Row, once
+from experiments.benchmarks.timing import Row, compiling_anew, once
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -256,9 +256,10 @@ def time_steps(name: str, run: Run, repeats: int) -> StepSeconds:
 
 
 def _compile(step: TrainStep, *arguments: Any) -> tuple[float, jax.stages.Compiled]:
-    started = time.perf_counter()
-    compiled = step.lower(*arguments).compile()
-    return time.perf_counter() - started, compiled
+    with compiling_anew():
+        started = time.perf_counter()
+        compiled = step.lower(*arguments).compile()
+        return time.perf_counter() - started, compiled
 
 
 def _live_input_seconds(run: Run) -> float:

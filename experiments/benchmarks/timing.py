@@ -1,11 +1,13 @@
 """Times that are repeated: median and quartiles, compilation apart."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 FEWEST = 10
 """Repetitions of what a suite times."""
@@ -64,6 +66,23 @@ def repeated(
         jax.block_until_ready(call())
         times.append(time.perf_counter() - started)
     return times[:warm_up], times[warm_up:]
+
+
+@contextmanager
+def compiling_anew() -> Iterator[None]:
+    """Inside, nothing is read from the cache of programs, in which an earlier run left its own."""
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    _enable_cache(False)
+    try:
+        yield
+    finally:
+        _enable_cache(before)
+
+
+def _enable_cache(enabled: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    # JAX has noted whether it has one.
+    compilation_cache.reset_cache()
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:

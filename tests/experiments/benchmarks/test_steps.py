@@ -1,11 +1,16 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
+from experiments.benchmarks import compiling, floors
 from experiments.benchmarks import steps as bench
 from experiments.benchmarks.floors import Measurement, Speeds, Work
 from experiments.benchmarks.steps import measure, recformer_speed
+from experiments.benchmarks.timing import compiling_anew
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from prmkd_jax.common.errors import UserError
@@ -81,6 +86,43 @@ def test_every_number_has_a_unit_and_each_teacher_its_own_width(tmp_path, monkey
     for step in ("plain", "distilled (jax)", "distilled (torch)"):
         assert seconds[f"{step} step"] > 0
         assert seconds[f"{step} epoch"] > seconds[f"{step} step"]
+
+
+def test_the_machines_speed_of_copying_is_that_of_memory_in_use(monkeypatch):
+    """A floor that the system's handing out of new memory has raised, above the step itself."""
+    monkeypatch.setattr(floors, "_MATRIX", {"cpu": 8, "other": 8})
+    monkeypatch.setattr(floors, "_COPIED", {"cpu": 2**16, "other": 2**16})
+    places = []
+
+    def watched(call, *arguments, repeats=10):
+        found = [call(*arguments) for _ in range(3)]
+        places.append({each.unsafe_buffer_pointer() for each in found if not each.is_deleted()})
+        places[-1] |= {call(*arguments).unsafe_buffer_pointer() for _ in range(3)}
+        return 2.0
+
+    monkeypatch.setattr(floors, "median_seconds", watched)
+    assert floors.machine_speeds() == Speeds(flops=8**3, bandwidth=4 * 2**16)
+    assert len(places[1]) == 1
+
+
+def test_compiling_is_timed_anew_where_an_earlier_run_left_the_program(tmp_path):
+    """Milliseconds of reading told as those of compiling, from the second run on."""
+    hits = []
+
+    def heard(event, **_):
+        if event == "/jax/compilation_cache/cache_hits":
+            hits.append(event)
+
+    program = jax.jit(lambda x: jnp.sin(x) * 3.25).lower(jnp.ones(7))
+    jax.monitoring.register_event_listener(heard)
+    with compiling._cache(str(tmp_path)):
+        compilation_cache.reset_cache()
+        program.compile()
+        with compiling_anew():
+            program.compile()
+        assert hits == []
+        program.compile()
+        assert len(hits) == 1
 
 
 def test_floors_by_hand():
