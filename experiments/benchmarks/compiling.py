@@ -13,11 +13,12 @@ from jax.experimental.compilation_cache import compilation_cache
 from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.distill import random_vectors
 from experiments.benchmarks.step_times import lowered
-from experiments.benchmarks.timing import FEWEST, Row, seconds_of
+from experiments.benchmarks.timing import FEWEST, Row, compiling_anew, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
 from experiments.stages.students import plain_run, student_facts
+from prmkd_jax.train.run import Run
 
 TEACHERS = 3
 
@@ -35,19 +36,15 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
         tracing, compiling, reading = [], [], []
         with tempfile.TemporaryDirectory(prefix="prmkd-bench-") as folder, _cache(folder):
             for round_ in range(FEWEST + 1):
-                # Without this, tracing would find what the last round left.
-                jax.clear_caches()
-                started = time.perf_counter()
-                program = lowered(run)
-                traced = time.perf_counter()
-                _compile(program, cached=False)
-                compiled = time.perf_counter()
-                _compile(program, cached=True)  # the first one writes
-                read = time.perf_counter()
+                traced, program = _lowered(run)
+                with compiling_anew():
+                    compiled = _compile(program)
+                # Another one: what a program was compiled to stays with it.
+                read = _compile(_lowered(run)[1])  # the first one writes
                 if round_:
-                    tracing.append(traced - started)
-                    compiling.append(compiled - traced)
-                    reading.append(read - compiled)
+                    tracing.append(traced)
+                    compiling.append(compiled)
+                    reading.append(read)
         rows += [
             seconds_of(f"{name}, made and traced", tracing),
             seconds_of(f"{name}, compiled", compiling),
@@ -57,10 +54,19 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     return rows
 
 
-def _compile(program: jax.stages.Lowered, *, cached: bool) -> jax.stages.Compiled:
-    jax.config.update("jax_enable_compilation_cache", cached)
-    compilation_cache.reset_cache()
-    return program.compile()
+def _lowered(run: Run) -> tuple[float, jax.stages.Lowered]:
+    """Seconds to make and trace a run's step, and the program."""
+    # Without this, tracing would find what was traced before, and what that was compiled to.
+    jax.clear_caches()
+    started = time.perf_counter()
+    program = lowered(run)
+    return time.perf_counter() - started, program
+
+
+def _compile(program: jax.stages.Lowered) -> float:
+    started = time.perf_counter()
+    program.compile()
+    return time.perf_counter() - started
 
 
 @contextmanager
@@ -74,6 +80,7 @@ def _cache(folder: str) -> Iterator[None]:
     before = {name: getattr(jax.config, name) for name in changed}
     for name, value in changed.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()
     try:
         yield
     finally:

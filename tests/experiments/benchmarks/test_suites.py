@@ -1,5 +1,6 @@
 """Every suite measures on a small world; what their rows say is tested where they are made."""
 
+import jax
 import pytest
 
 from experiments.benchmarks import compiling, distill, evaluate, memory, scale, tuning
@@ -54,6 +55,25 @@ def test_a_large_run_tells_seconds_and_memory_of_its_stages(few):
         assert len(held) == 6
         assert held == sorted(held)
     assert any("loss" in line for line in told)
+
+
+def test_programs_are_read_from_the_cache_where_that_is_timed(few, monkeypatch):
+    """No time at all: that of a program that JAX has at hand."""
+    events = []
+
+    def heard(event, **_):
+        if event.startswith("/jax/compilation_cache/cache_"):
+            events.append(event.rpartition("_")[2])
+
+    def program(_):
+        shape = jax.ShapeDtypeStruct((7,), "float32")
+        return jax.jit(lambda x: jax.numpy.cos(x) * 1.75).lower(shape)
+
+    monkeypatch.setattr(compiling, "lowered", program)
+    jax.monitoring.register_event_listener(heard)
+    rows = compiling.measure(settings(), BenchConfig(), lambda _: events.append("told"))
+    assert events == [*("misses", "hits", "hits", "told"), *("misses", "hits", "hits", "told")]
+    assert {row.repeats for row in rows} == {2}
 
 
 @pytest.mark.slow  # two compilations of a step, three times
