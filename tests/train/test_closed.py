@@ -22,10 +22,14 @@ WORLD = random_world()
 TOP = 3
 
 
-def closed_run(tmp_path, columns=2048, **changes):
+def closed_run(tmp_path, columns=2048, history="prefix", **changes):
     """A distilled run that is ready for its first step."""
     config = DistillConfig(
-        negatives="closed", closed_top=TOP, closed_columns=columns, distill_weight=1.0
+        negatives="closed",
+        closed_top=TOP,
+        closed_columns=columns,
+        distill_weight=1.0,
+        teacher_history=history,
     )
     run = make_run(WORLD, tmp_path, student=student_config(dropout=0.0), **changes)
     run = dataclasses.replace(run, distill=config, teachers=RandomTeachers(WORLD))
@@ -33,12 +37,17 @@ def closed_run(tmp_path, columns=2048, **changes):
     return dataclasses.replace(run, threshold=calibrate_threshold(run))
 
 
-def test_the_teachers_best_items_are_those_of_the_joint_scores(tmp_path):
-    """The best of one teacher, of other weights, or of another instance."""
-    run = closed_run(tmp_path)
+@pytest.mark.parametrize("history", ["prefix", "whole"])
+def test_the_teachers_best_items_are_those_of_the_joint_scores(tmp_path, history):
+    """The best of one teacher, of other weights, of another instance or another history."""
+    run = closed_run(tmp_path, history=history)
+    users, ends = WORLD.interactions.users, WORLD.interactions.indptr[1:]
     assert run.best_items.shape == (len(WORLD.interactions.items), TOP)
     for instance in run.task.split.train[::7]:
-        logits = run.teachers.logits(np.array([instance]), np.arange(WORLD.num_items))[:, 0]
+        after = run.task.split.train_end[users[instance]]
+        whole = history == "whole" and after < ends[users[instance]]
+        read = np.array([after if whole else instance])
+        logits = run.teachers.logits(read, np.arange(WORLD.num_items))[:, 0]
         joint = sum(
             weight * np.array(eq.normalized_scores(list(row), 0.5, "zscore_softmax"))
             for weight, row in zip(run.teachers.default_weights, logits, strict=True)

@@ -15,7 +15,7 @@ from prmkd_jax.train.feed import ahead, in_calls, placed_inputs
 from prmkd_jax.train.inputs import Inputs, training_batches
 from prmkd_jax.train.loop import fit
 from prmkd_jax.train.sharding import make_mesh
-from tests.worlds import distilled, make_run, random_world
+from tests.worlds import RandomTeachers, distilled, make_run, random_world
 
 
 def apart(inputs: Inputs) -> list[list[np.ndarray]]:
@@ -118,6 +118,21 @@ def test_inputs_made_ahead_are_those_of_the_loop(tmp_path, monkeypatch):
         monkeypatch.undo()
         assert len(plain) == len(early) > 0
         assert all(np.array_equal(a, b) for a, b in zip(plain, early, strict=True))
+
+
+def test_what_hangs_on_the_moment_is_not_made_ahead(tmp_path, monkeypatch):
+    """Columns by parameters of steps ago, or PyTorch asked by another thread."""
+    plain, made = make_run(random_world(), tmp_path), []
+    run = dataclasses.replace(plain, **distilled(plain))
+    asked = dataclasses.replace(run, teachers=RandomTeachers(random_world(), side="scores"))
+    monkeypatch.setattr(feed, "_on_cpu", lambda mesh: False)
+    monkeypatch.setattr(feed, "ahead", lambda values, count: made.append(count) or values)
+    for each, closed in ((run, lambda batch: None), (asked, None)):
+        placed_inputs(each, make_mesh(1), iter(()), closed)
+    assert made == []
+    for each in (plain, run):
+        placed_inputs(each, make_mesh(1), iter(()))
+    assert len(made) == 2
 
 
 def test_several_steps_a_call_train_as_one_does(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from prmkd_jax.students.student import create_student
 from prmkd_jax.train import loop
 from prmkd_jax.train.checkpoint import load_checkpoint
 from prmkd_jax.train.config import TrainConfig
-from prmkd_jax.train.loop import fit
+from prmkd_jax.train.loop import fit, validation_instances
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.run import Fitted, Run, fresh_student
 from prmkd_jax.train.step import init_state
@@ -70,6 +70,19 @@ def test_a_distillation_without_teachers_is_refused(tmp_path, kept):
     run = make_run(WORLD, tmp_path)
     with pytest.raises(ValueError, match="both teachers and a distillation, or neither"):
         dataclasses.replace(run, **{kept: distilled(run)[kept]})
+
+
+def test_a_sample_of_the_validation_users_is_the_same_for_every_seed(tmp_path):
+    """The first users, or other ones for each seed, whose runs are then not comparable."""
+    runs = [a_run(tmp_path, train={"validation_users": 20}, seed=seed) for seed in (3, 4)]
+    chosen, other = (validation_instances(run).tolist() for run in runs)
+    every = runs[0].task.split.validation.tolist()
+    assert chosen == other == sorted(set(chosen) & set(every))
+    assert len(chosen) == 20 < len(every)
+    assert chosen != every[:20]
+    for wanted in (None, len(every), len(every) + 1):
+        all_of_them = a_run(tmp_path, train={"validation_users": wanted})
+        assert validation_instances(all_of_them).tolist() == every
 
 
 @pytest.fixture

@@ -208,17 +208,20 @@ def test_rows_come_back_to_their_place():
     tree = {
         "item_embedding": {"table": np.arange(10.0).reshape(5, 2)},
         "position_embedding": {"table": np.arange(6.0).reshape(3, 2)},
+        "other_item_embedding": {"table": np.arange(5.0).reshape(5, 1)},
         "count": np.zeros(()),
     }
     tables, ids = Tables((TABLE,), 5), np.array([1, 3, 5, 6])
     rows = take_rows(jax.tree.map(jax.numpy.asarray, tree), tables, ids)
     assert rows["item_embedding"]["table"].tolist()[:2] == [[2, 3], [6, 7]]
     assert rows["position_embedding"]["table"].shape == (3, 2)
+    assert rows["other_item_embedding"]["table"].shape == (5, 1)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, rows)
     back = put_rows(jax.tree.map(jax.numpy.asarray, tree), doubled, tables, ids)
     wanted = [[0, 1], [4, 6], [4, 5], [12, 14], [8, 9]]
     assert back["item_embedding"]["table"].tolist() == wanted
     assert back["position_embedding"]["table"].tolist() == [[0, 2], [4, 6], [8, 10]]
+    assert back["other_item_embedding"]["table"].ravel().tolist() == [0, 2, 4, 6, 8]
 
 
 @pytest.mark.parametrize(
