@@ -102,6 +102,20 @@ def test_dropout_stands_before_every_layer_but_the_last(monkeypatch):
     assert dropped == [(0.4, (ROWS.item_seq.size, width)) for width in (2 * 7, 6, 5)]
 
 
+def test_each_layer_has_a_mask_of_its_own():
+    """One layer's mask on the inputs of the next, or on the last one's."""
+    student, params = nnx.merge(GRAPHDEF, nnx.State(PARAMS)), in_float64(PARAMS)
+    drawn, every = student.queries(ROWS, nnx.Rngs(jax.random.key(3))), student.items()
+    scores = np.asarray(student.score(drawn, every))[ASKED]
+    queries, items = np.asarray(drawn, float)[ASKED], np.asarray(every, float)
+    hidden = queries[:, None, 8:14] + items[:, 8:]  # after the FM's vector and its 1
+    for number, mask in enumerate((queries[:, 14:20], queries[:, 20:])):
+        layer = params["layers"][number]
+        hidden = (np.maximum(hidden, 0) * mask[:, None]) @ layer["kernel"] + layer["bias"]
+    deep = (np.maximum(hidden, 0) @ params["out"]["kernel"])[..., 0]
+    np.testing.assert_allclose(scores, queries[:, :8] @ items[:, :8].T + deep, atol=1e-4)
+
+
 def test_scoring_a_catalogue_keeps_no_pair_for_the_backward_pass():
     """Activations of all pairs: 2 GB where 512 rows meet 4,385 items."""
     config = student_config(student="deepfm", mlp_sizes=(64, 64))
