@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.students.layers import drop
 
 # Both the authors'.
 _DROPOUT = 0.2
@@ -32,8 +33,7 @@ class Critic(nnx.Module):
     ) -> Float[Array, " N"]:
         """Logits; dropout only where `rngs` is given."""
         for layer in self.layers:
-            users = jax.nn.relu(layer(users))
-            users = self.dropout(users, deterministic=rngs is None, rngs=rngs)
+            users = drop(self.dropout, jax.nn.relu(layer(users)), rngs)
         return self.out(users)[:, 0]
 
 

@@ -7,6 +7,7 @@ from flax import nnx
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.students.adversary import Critic, Users, adversarial_loss, asked_first
+from tests.students.reference import dropout_sites
 
 WIDTH, OWN, SECOND = 3, 5, 4
 KEY = jax.random.key(3)
@@ -112,11 +113,13 @@ def test_no_users_at_all_are_no_loss():
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 
 
-def test_critic_drops_only_where_a_key_is_given():
+def test_critic_drops_only_where_a_key_is_given(monkeypatch):
     """Noise in the slope's penalty, or none where the authors have it."""
     critic, x = Critic(WIDTH, rngs=nnx.Rngs(0)), users(5, OWN, 0).vectors
     np.testing.assert_array_equal(critic(x), critic(x))
     assert (np.asarray(critic(x)) != np.asarray(critic(x, nnx.Rngs(KEY)))).any()
+    sites = dropout_sites(monkeypatch, lambda rngs: critic(x, rngs))
+    assert sites == [(0.2, (OWN, width)) for width in (15, 30, 15)]
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(critic)))) == (
         15 * 4 + 30 * 16 + 15 * 31 + 16
     )
