@@ -206,9 +206,12 @@ def _process(
         raise UnmadeError(f"status {done.returncode}: {lines[-1].strip()}")
     last = (done.stdout.strip().splitlines() or ["nothing"])[-1]
     try:
-        return json.loads(last)
-    except ValueError as error:
-        raise UnmadeError(f"its last line has no figures: {last[:200]}") from error
+        found = json.loads(last)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UnmadeError(f"its last line has no figures: {last[:200]}")
+    return found
 
 
 def refused(contender: Contender, why: str) -> Row:

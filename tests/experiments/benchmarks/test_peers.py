@@ -285,6 +285,7 @@ def test_folders_are_those_that_the_command_was_given(tmp_path, monkeypatch, ben
     [
         (["/no/such/python"], "it can't be started: .*No such file"),
         ([sys.executable, "-c", "print('done')"], "its last line has no figures: done"),
+        ([sys.executable, "-c", "print(100)"], "its last line has no figures: 100"),
         ([sys.executable, "-c", "pass"], "its last line has no figures: nothing"),
         (
             [sys.executable, "-c", r"import os; os.write(2, b'\xff one\n'); os._exit(3)"],
