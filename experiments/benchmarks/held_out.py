@@ -125,7 +125,7 @@ class Measuring:
 
         Args:
             chosen: the test targets that are measured.
-            whose: they are.
+            whose: what they are targets of, in words.
 
         Raises:
             UserError: there are none.

@@ -91,17 +91,15 @@ def models(results: Results, timing: Timing) -> str:
         *("the distilled student's lead in NDCG@10", "p, t-test", "p, Wilcoxon"),
         *(("lead, masked", "p, t-test", "p, Wilcoxon") if tested_masked else ()),
     ]
-    rows = []
+    own, rows = distilled.get("test_masked"), []
     for rival in rivals:
         cells = [rival.label, *(decimals(rival.test[metric]) for metric in COLUMNS)]
         cells.append(decimals(rival.masked[NDCG]) if rival.masked else MISSING)
         cells += [_lead(distilled["test"], rival.test), *_tests(rival.tested)]
         if tested_masked:
-            own = distilled.get("test_masked")
             ahead = _lead(own, rival.masked) if own and rival.masked else MISSING
             cells += [ahead, *_tests(rival.tested_masked)]
         rows.append(cells)
-    own = distilled.get("test_masked")
     cells = [distilled["label"], *(decimals(distilled["test"][metric]) for metric in COLUMNS)]
     cells.append(decimals(own[NDCG]) if own else MISSING)
     last = [f"*{cell}*" for cell in cells]

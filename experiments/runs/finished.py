@@ -65,7 +65,7 @@ from teachers_torch.registry import kind
 _LOG = logging.getLogger(__name__)
 _RANKS = "ranks-{seed}.npy"
 _MASKED = "ranks_masked-{seed}.npy"
-"""Not left by versions before it was, so that a run is finished without it."""
+"""Earlier versions left none: a run is finished without it too."""
 
 
 @dataclasses.dataclass(frozen=True)

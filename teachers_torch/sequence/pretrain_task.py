@@ -144,7 +144,9 @@ def _make_unim2rec(
 
 
 FAMILIES = {
-    "unisrec": Family(UniSRecConfig, _read_unisrec, _make_unisrec, 1, _dropped_texts),
+    "unisrec": Family(
+        UniSRecConfig, _read_unisrec, _make_unisrec, variants=1, more_read=_dropped_texts
+    ),
     "unim2rec": Family(UniM2RecConfig, _read_unim2rec, _make_unim2rec, variants=2),
 }
 
