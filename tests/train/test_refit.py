@@ -12,6 +12,7 @@ from prmkd_jax.data.splits import given, global_temporal, leave_one_out, with_va
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.evaluator import Evaluator
 from prmkd_jax.students.facts import make_facts
+from prmkd_jax.train.closed import teachers_best
 from prmkd_jax.train.loop import fit
 from prmkd_jax.train.refit import refit, refit_run
 from prmkd_jax.train.run import Run, fresh_student
@@ -23,7 +24,12 @@ WORLD = random_world()
 def a_run(folder, kind="plain", **changes) -> Run:
     run = make_run(WORLD, folder / "own", **changes)
     run = dataclasses.replace(run, train=dataclasses.replace(run.train, refit=True))
-    return dataclasses.replace(run, **distilled(run)) if kind == "prmkd" else run
+    if kind == "plain":
+        return run
+    if kind == "prmkd":
+        return dataclasses.replace(run, **distilled(run))
+    run = dataclasses.replace(run, **distilled(run, negatives=kind, closed_top=3))
+    return dataclasses.replace(run, best_items=teachers_best(run))
 
 
 def left(refitted) -> dict[str, Any]:
@@ -66,9 +72,9 @@ def test_the_training_part_takes_in_the_validation_part(split, train_end, train)
     assert set(split.train) | set(split.validation) <= set(both.train)
 
 
-@pytest.mark.parametrize("kind", ["plain", "prmkd"])
+@pytest.mark.parametrize("kind", ["plain", "prmkd", "closed"])
 def test_it_is_the_same_training_on_more_data(tmp_path, kind):
-    """Another start, seed or threshold; or the old edges, batches or teachers' instances."""
+    """Another start, seed or threshold; or the old edges, batches, instances or best items."""
     run = a_run(tmp_path, kind)
     refitted = refit(run, 1)
     task = Task(WORLD, with_validation(run.task.split, WORLD.interactions))
@@ -79,6 +85,8 @@ def test_it_is_the_same_training_on_more_data(tmp_path, kind):
         folder=tmp_path / "same",
         train=dataclasses.replace(run.train, max_epochs=1),
     )
+    if run.best_items is not None:
+        same = dataclasses.replace(same, best_items=teachers_best(same))
     expected = fit(same)
     assert expected.best_epoch == 1
     assert same_bits(jax.device_get(refitted.params), jax.device_get(expected.params))

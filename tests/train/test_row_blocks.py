@@ -45,6 +45,7 @@ def steps_of(run):
         ({"student": "sasrec"}, {"negatives": "in_batch"}),
         ({"student": "sasrec"}, {"negatives": "catalogue", "seen_items": "unwanted"}),
         ({"student": "gru4rec"}, {"negatives": "catalogue", "method": "unkd", "unkd_groups": 3}),
+        ({"student": "sasrec"}, {"negatives": "catalogue", "method": "label_smoothing"}),
         # Its scores have weights of their own.
         ({"student": "deepfm", "loss": "softmax"}, None),
     ],

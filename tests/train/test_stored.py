@@ -67,6 +67,7 @@ def steps_of(run: Run, kept=None):
         ("tables", {"seen_items": "scored", "kd_include_positive": False}),
         ("tables", {"teacher_history": "whole", "score_normalization": "minmax"}),
         ("tables", {"method": "unkd", "unkd_groups": 3}),
+        ("tables", {"method": "label_smoothing"}),
     ],
 )
 def test_stored_scores_train_as_those_that_each_step_makes(tmp_path, side, changes):
