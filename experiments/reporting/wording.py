@@ -108,7 +108,7 @@ def seconds(duration: float | None) -> str:
 def seed_count(variants: Iterable[VariantResult]) -> str:
     """How many seeds variants are means of: "1 seed", "3 seeds", "1 to 3 seeds"."""
     numbers = {len(variant["seeds"]) for variant in variants}
-    least, most = min(numbers), max(numbers)
+    least, most = min(numbers, default=0), max(numbers, default=0)
     span = f"{most}" if least == most else f"{least} to {most}"
     return f"{span} seed{'s' if most > 1 else ''}"
 

@@ -72,7 +72,11 @@ def test_programs_are_read_from_the_cache_where_that_is_timed(few, monkeypatch):
     monkeypatch.setattr(compiling, "lowered", program)
     jax.monitoring.register_event_listener(heard)
     rows = compiling.measure(settings(), BenchConfig(), lambda _: events.append("told"))
-    assert events == [*("misses", "hits", "hits", "told"), *("misses", "hits", "hits", "told")]
+    # Before the first program, what it is made with may be compiled.
+    first = events.index("told") + 1
+    assert events[:first][-4:] == ["misses", "hits", "hits", "told"]
+    assert events[:first].count("hits") == 2
+    assert events[first:] == ["misses", "hits", "hits", "told"]
     assert {row.repeats for row in rows} == {2}
 
 
