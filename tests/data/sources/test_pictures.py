@@ -42,10 +42,13 @@ class Site:
                     site.open += 1
                     site.most = max(site.most, site.open)
                 try:
-                    site.answer(self)
+                    content = site.answer(self)
                 finally:
                     with site.lock:
                         site.open -= 1
+                # Only now: whoever has it all may ask again before this thread goes on.
+                if isinstance(content, bytes):
+                    self.wfile.write(content)
 
             def log_message(self, format, *args):
                 pass
@@ -56,8 +59,8 @@ class Site:
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         self.thread.start()
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Does what the path's first word says."""
+    def answer(self, handler: BaseHTTPRequestHandler) -> bytes | None:
+        """Does what the path's first word says; returns what is still to be sent."""
         what = handler.path.split("/")[1]
         content = picture("PNG" if what == "png" else "JPEG")
         status = {"gone": 404, "away": 302}.get(what, 200)
@@ -72,8 +75,9 @@ class Site:
         handler.send_header("Content-Length", str(size))
         handler.end_headers()
         cut = what == "cut" or (what == "short" and self.asked[handler.path] == 1)
-        if status == 200 and what != "huge":
-            handler.wfile.write(content[: len(content) // 2] if cut else content)
+        if status != 200 or what == "huge":
+            return None
+        return content[: len(content) // 2] if cut else content
 
     def close(self) -> None:
         """Ends the server."""
