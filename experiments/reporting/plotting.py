@@ -183,7 +183,9 @@ def horizontal_bars(
 def explain_x(axes: Axes, lines: Sequence[str]) -> None:
     """Words below the x axis, in the figure's middle: below the axes' own, beside long names, they
     would be cut off. For figures of one pair of axes."""
-    axes.get_figure(root=True).supxlabel("\n".join(lines), fontsize=STYLE["font.size"])
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes of ours are always on one
+    figure.supxlabel("\n".join(lines), fontsize=STYLE["font.size"])
 
 
 def log_x(axes: Axes) -> None:
