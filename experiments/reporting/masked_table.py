@@ -1,5 +1,7 @@
 """What models reach where nobody may recommend what a user has, as a table of its own."""
 
+from collections.abc import Callable
+
 from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.results import Results, VariantResult
 from experiments.reporting.wording import MISSING, decimals, p_value, percent
@@ -8,10 +10,14 @@ SHOWN = ("Recall@10", "NDCG@10")
 TESTED = "NDCG@10"
 
 
-def masked_rows(results: Results) -> list[list[str]]:
+def masked_rows(results: Results, written: Callable[[float], str] = p_value) -> list[list[str]]:
     """Label, Recall@10, NDCG@10, the change of NDCG@10 and its p-value.
 
     None of results that were not tested so, as those of earlier versions.
+
+    Args:
+        results: see docs/records.md.
+        written: how a p-value is.
     """
     measured = [row for row in results["variants"] if row.get("test_masked")]
     if not any(row.get("masked") for row in measured):
@@ -25,7 +31,7 @@ def masked_rows(results: Results) -> list[list[str]]:
     for variant in measured:
         masked = variant.get("test_masked") or {}
         values = [decimals(masked[metric]) for metric in SHOWN]
-        rows.append([variant["label"], *values, *_test(variant)])
+        rows.append([variant["label"], *values, *_test(variant, written)])
     return rows
 
 
@@ -45,9 +51,9 @@ def masked_lines(results: Results) -> list[str]:
     ]
 
 
-def _test(variant: VariantResult) -> list[str]:
+def _test(variant: VariantResult, written: Callable[[float], str]) -> list[str]:
     tests = variant.get("masked")
     against = (tests or {}).get("against")
     if not against:
         return ["", ""]
-    return [percent(against[TESTED]["change"]), p_value(against[TESTED]["t_p_holm"])]
+    return [percent(against[TESTED]["change"]), written(against[TESTED]["t_p_holm"])]

@@ -76,7 +76,7 @@ def write_report(
         sheet=results["data"].get("sheet", []),
         groups=[_section(group, results, timing) for group in group_variants(results)],
         best=best_digits(results),
-        masked=masked_rows(results),
+        masked=masked_rows(results, p_value_typeset),
         models=compared_models(results),
         starts=_starts(results),
         list_headings=list(LISTS.values()),

@@ -43,3 +43,4 @@ def test_results_of_before_have_no_such_table(tmp_path):
         write_report(tmp_path / "report.html", content, fake_timing())
         text = (tmp_path / "report.html").read_text()
         assert ("With seen items masked" in text) is there
+        assert ("<td>3×10⁻⁹</td>" in text) is there
