@@ -214,6 +214,8 @@ def read_run(plan: PlannedRun, place: Place) -> FinishedRun:
         kept = [place.folder / _MASKED.format(seed=seed) for seed in plan.seeds]
         if all(is_sealed(path) for path in kept):
             masked = np.stack([np.load(path) for path in kept])
+        elif damaged := [path for path in kept if path.exists() and not is_sealed(path)]:
+            _LOG.warning("%s: found it damaged; no test with seen items masked", damaged[0])
     timing = read_seconds(place.folder)
     seconds = {int(seed): epochs for seed, epochs in timing.get("seeds", {}).items()}
     teachers = timing.get("teachers", {})

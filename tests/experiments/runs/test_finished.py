@@ -120,7 +120,7 @@ def test_ranks_that_were_damaged_are_made_again(tmp_path, trained, caplog):
     assert caplog.messages == [f"{path}: found it damaged; it is made again"]
 
 
-def test_a_run_without_the_masked_ranks_is_finished(tmp_path, trained):
+def test_a_run_without_the_masked_ranks_is_finished(tmp_path, trained, caplog):
     """Hours repeated for what an earlier version didn't keep, or another seed's ranks as these."""
     runs = tmp_path / "runs"
     flags = configs(tmp_path, "--max_epochs=1", "--seeds=0,1")
@@ -129,9 +129,14 @@ def test_a_run_without_the_masked_ranks_is_finished(tmp_path, trained):
     for seed, result in enumerate(first.record.seeds):
         assert ranking_metrics(first.masked[seed]) == result.test_masked
     (path,) = runs.glob("*/ranks_masked-1.npy")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert finished_run(flags, runs).masked is None
+    assert caplog.messages == [f"{path}: found it damaged; no test with seen items masked"]
     path.unlink()
     again = finished_run(flags, runs)
     assert len(trained) == 2
+    assert len(caplog.messages) == 1
     assert again.masked is None
     np.testing.assert_equal(again.ranks, first.ranks)
 
