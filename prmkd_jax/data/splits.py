@@ -248,11 +248,17 @@ def _date(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
 
 
-def split_digest(split: Split) -> str:
+def split_digest(split: Split, interactions: Interactions) -> str:
     """SHA-256 over the three parts, in hex."""
     digest = hashlib.sha256()
     for part in (split.train, split.validation, split.test):
         digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b"|")
+    # The parts are instances, and a user's first interaction is never one: whether it belongs to
+    # the training part has to be told. By leave-one-out it always does.
+    start, end = interactions.indptr[:-1], interactions.indptr[1:]
+    (untrained,) = np.nonzero((split.train_end == start) & (end > start))
+    if len(untrained):
+        digest.update(untrained.astype(np.int64).tobytes() + b"|")
     return digest.hexdigest()
 
 

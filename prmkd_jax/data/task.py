@@ -58,8 +58,8 @@ class Task:
 
     @cached_property
     def split_digest(self) -> str:
-        """SHA-256 over the three parts' instance ids, 64 hex digits."""
-        return split_digest(self.split)
+        """SHA-256 over what is trained on and the held out instances, 64 hex digits."""
+        return split_digest(self.split, self.dataset.interactions)
 
     @cached_property
     def in_train(self) -> Bool[np.ndarray, " interactions"]:

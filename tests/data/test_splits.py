@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.splits import given as given_split
-from prmkd_jax.data.splits import global_temporal, leave_one_out, require_parts
+from prmkd_jax.data.splits import global_temporal, leave_one_out, require_parts, split_digest
 
 
 def test_leave_one_out_by_hand():
@@ -192,3 +192,13 @@ def test_a_given_split_that_is_none_is_refused(histories, says):
 def test_a_given_split_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="Toys: found no column split, expected one for --split"):
         given_split(by_days([1, 2, 3]), "Toys")
+
+
+def test_the_digest_tells_whose_first_interaction_is_trained_on():
+    # A validation interaction that is a user's first is no instance: the parts are alike.
+    learned = by_parts("tttve", "t")
+    unseen = by_parts("tttve", "v")
+    trained, held_out = given_split(learned), given_split(unseen)
+    assert trained.train.tolist() == held_out.train.tolist()
+    assert trained.validation.tolist() == held_out.validation.tolist()
+    assert split_digest(trained, learned) != split_digest(held_out, unseen)
