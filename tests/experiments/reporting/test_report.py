@@ -99,6 +99,25 @@ def test_two_students_make_one_whole_page(tmp_path):
     assert used <= set(ids)
 
 
+def test_a_page_of_several_students_with_several_variants_has_the_study_for_its_heading(tmp_path):
+    results = one_seed_results()
+    base, prmkd = copy.deepcopy(results["variants"])
+    other = {"student": {"name": "gru4rec", "label": "GRU4Rec"}}
+    results["variants"] = [
+        {**variant, **student, "name": f"{prefix}{variant['name']}", **reference}
+        for student, prefix in (({}, ""), (other, "gru4rec-"))
+        for variant, reference in (
+            ({**base, "label": prefix or "SASRec"}, {}),
+            (prmkd, {"reference": f"{prefix}base"}),
+            ({**prmkd, "name": "again"}, {"reference": f"{prefix}base"}),
+        )
+    ]
+    results["study"]["title"] = "PRM-KD on every student"
+    page = Page(written(tmp_path, results))
+    assert page.texts["h1"] == ["PRM-KD on every student"]
+    assert "2 variants against SASRec" in page.texts["h2"]
+
+
 def test_needs_nothing_from_outside(text):
     """Breaks if the page loads anything and so is broken offline."""
     page = Page(text)
