@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from prmkd_jax.evaluate import bootstrap
 from prmkd_jax.evaluate.bootstrap import change_interval, interval, resampled_means
 
 
@@ -30,6 +31,17 @@ def test_columns_see_the_same_users_whatever_is_drawn_at_once():
         both, resampled_means(np.concatenate([values, values + 3], 1), 300)
     )
     assert (both != resampled_means(np.concatenate([values, values + 3], 1), 300, seed=1)).any()
+
+
+def test_draws_in_several_blocks_are_those_of_one(monkeypatch):
+    """Draws that begin again in each block, or a last block that is as long as the others."""
+    values = np.random.default_rng(0).normal(size=(51, 2))
+    drawn = np.random.default_rng(0).integers(0, 51, (25, 51))
+    expected = [[values[row, column].mean() for column in range(2)] for row in drawn]
+    # Seven resamples at once, so that four are left for the last block.
+    for most in (7 * 51, 1, 25 * 51):
+        monkeypatch.setattr(bootstrap, "_MOST_DRAWN", most)
+        np.testing.assert_allclose(resampled_means(values, 25), expected, rtol=1e-12)
 
 
 def test_the_interval_agrees_with_scipys():

@@ -30,6 +30,12 @@ def test_honest_scores_have_nearly_no_error_and_boasting_ones_have():
     assert calibration(np.sqrt(chance), hits)["calibration_error"] > 0.1
 
 
+def test_of_few_users_each_is_a_group_of_their_own():
+    """An error of nan where some groups are empty."""
+    found = calibration(np.array([0.75, 0.25, 0.5]), np.array([True, False, True]))
+    assert found == {"confidence": 0.5, "calibration_error": (0.25 + 0.25 + 0.5) / 3}
+
+
 def test_what_is_no_confidence_is_refused():
     """A logit that is taken for a probability."""
     with pytest.raises(ValueError, match=r"a confidence of 3.0"):

@@ -78,6 +78,18 @@ def test_many_lists_are_measured_in_blocks():
     assert list_metrics(many, COUNTS, words)["diversity"] == pytest.approx(expected, rel=1e-12)
 
 
+def test_words_are_those_of_any_script_and_end_at_an_underscore():
+    """Words of English letters alone: a diversity of half the catalogue, or of broken words."""
+    titles = ("Wärmflasche – rot", "ROT_WÄRMFLASCHE", "赤い 帽子", "赤い")
+    vectors = word_vectors({"title": titles})
+    assert vectors is not None
+    cosines = (vectors @ vectors.T).toarray()
+    # log(4 / 2) for each word but 帽子, which has log 4, twice as much.
+    expected = np.zeros((4, 4))
+    expected[:2, :2], expected[2:, 2:] = 1, [[1, 1 / math.sqrt(5)], [1 / math.sqrt(5), 1]]
+    np.testing.assert_allclose(cosines, expected, rtol=1e-12, atol=1e-15)
+
+
 def test_texts_without_words_have_no_vectors():
     """A diversity of 1 for a catalogue of which nothing is known."""
     assert word_vectors({"title": ("", "--", "")}) is None

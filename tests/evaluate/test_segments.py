@@ -54,6 +54,7 @@ def test_a_segments_gain_is_the_comparison_of_its_users_alone():
             assert gain["other"] == pytest.approx(expected.other_mean, rel=1e-12)
             assert gain["change"] == pytest.approx(expected.improvement, rel=1e-12)
             assert gain["p"] == expected.t_p
+            assert gain["change_interval"] == pytest.approx(expected.interval, rel=1e-9)
             low, high = gain["difference_interval"]
             assert low < gain["other"] - gain["base"] < high
         assert [gain["p_holm"] for gain in gains] == holm([gain["p"] for gain in gains])

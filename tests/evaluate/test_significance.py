@@ -38,6 +38,22 @@ def test_agrees_with_scipy_over_users_after_the_mean_over_seeds():
         )
 
 
+def test_each_metric_has_the_interval_of_its_own_resampled_change():
+    """Ends that are of another metric, of one model, or of seeds that are drawn as users."""
+    base, other = some_ranks(5, 2, 90, 40), some_ranks(6, 3, 90, 25)
+    drawn = np.random.default_rng(0).integers(0, 90, (1000, 90))
+    for metric, found in compare(base, other).items():
+        name, _, cutoff = metric.partition("@")
+        users = []
+        for ranks in (base, other):
+            hit = ranks < float(cutoff or "inf")
+            gain = {"Recall": 1.0, "NDCG": 1 / np.log2(ranks + 2), "MRR": 1 / (ranks + 1)}[name]
+            users.append((hit * gain).mean(axis=0))
+        changes = [users[1][some].mean() / users[0][some].mean() - 1 for some in drawn]
+        expected = np.quantile(changes, [0.025, 0.975])
+        np.testing.assert_allclose(found.interval, expected, rtol=1e-9, err_msg=metric)
+
+
 def test_t_test_by_hand():
     """Breaks if the test loses its pairing, its degrees of freedom or one of its sides."""
     # mean 2, sample variance 2.5, five users: t = 2 / sqrt(2.5 / 5) = 2.8284..., 4 degrees.
