@@ -55,6 +55,14 @@ def test_the_teachers_best_items_are_those_of_the_joint_scores(tmp_path, history
         assert run.best_items[instance].tolist() == np.argsort(-joint)[:TOP].tolist()
 
 
+def test_teachers_that_give_scores_have_the_same_best_items(tmp_path):
+    """Scores of the instance's own prefix where the teachers have read the whole history."""
+    config = DistillConfig(negatives="closed", closed_top=TOP, teacher_history="whole")
+    run = make_run(WORLD, tmp_path, distill=config, teachers=RandomTeachers(WORLD))
+    given = dataclasses.replace(run, teachers=RandomTeachers(WORLD, side="scores"))
+    np.testing.assert_array_equal(teachers_best(given), teachers_best(run))
+
+
 def test_columns_hold_targets_teachers_and_students_best(tmp_path):
     """The student of the first step instead of the present one, or dropout in its ranking."""
     run = closed_run(tmp_path)

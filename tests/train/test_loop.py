@@ -412,6 +412,59 @@ def test_an_epochs_measures_are_means_over_the_measured_instances(monkeypatch):
     assert "teachers" not in loop._record(steps[2:], run, 3, {})
 
 
+def test_an_epochs_losses_are_means_over_its_instances(monkeypatch):
+    """A last batch of few instances that weighs as much as a full one."""
+    uncheck(loop, monkeypatch)
+    names = ("loss", "cross_entropy", "distillation", "gradient_norm")
+    steps = [
+        types.SimpleNamespace(
+            **dict(zip(names, values, strict=True)), num_instances=count, teachers=None
+        )
+        for count, values in ((64, (1, 2, 3, 4)), (64, (2, 4, 9, 1)), (8, (9, 5, 0, 7)))
+    ]
+    run = types.SimpleNamespace(teachers=None, train=TrainConfig())
+    record = loop._record(steps, run, 3, None)
+    expected = [
+        (64 * a + 64 * b + 8 * c) / 136 for a, b, c in ((1, 2, 9), (2, 4, 5), (3, 9, 0), (4, 1, 7))
+    ]
+    assert record == {
+        "epoch": 3,
+        **{n: pytest.approx(x) for n, x in zip(names, expected, strict=True)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept", "best_epoch", "most"),
+    [
+        ([0.0, 0.0, 0.0], [True, False, False], 1, 9),
+        ([0.1, 0.3, 0.3, 0.2], [True, True, False, False], 2, 9),
+        ([0.1, 0.3, 0.2, 0.4], [True, True, False, True], 4, 4),
+        ([0.3, 0.1, 0.2], [True, False, False], 1, 9),
+    ],
+)
+def test_an_epoch_is_kept_where_it_is_better_than_all_before(
+    monkeypatch, scores, kept, best_epoch, most
+):
+    """An epoch that is as good as the best kept, one of 0 that is worse than none, or a patience
+    that counts from the last epoch instead of the best."""
+    uncheck(loop, monkeypatch)
+    train = TrainConfig(patience=2, max_epochs=most)
+    run = types.SimpleNamespace(epochs=None, train=train)
+    progress, found, finished = loop._Progress(), [], []
+    for score in scores:
+        record = {"validation": {"NDCG@10": score}}
+        found.append(loop._note_epoch(progress, run, record, {"train": 2.0, "evaluate": 0.5}))
+        finished.append(progress.finished)
+    assert found == kept
+    assert finished == [False] * (len(scores) - 1) + [True]
+    assert (progress.epoch, progress.best_epoch) == (len(scores), best_epoch)
+    assert progress.best == max(scores)
+    assert (progress.train_seconds, progress.evaluate_seconds) == (
+        2.0 * len(scores),
+        0.5 * len(scores),
+    )
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     ("field", "told"),

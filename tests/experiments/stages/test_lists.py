@@ -1,0 +1,49 @@
+"""What a run's record says of its lists."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from experiments.stages.lists import describe_lists
+from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.evaluate.evaluator import BestItems, UserRanks
+from tests.worlds import from_histories, task_of
+
+# Trained on: 0 and 1, 0 and 2, 0; items 3, 4 and 5 are held out.
+WORLD = from_histories([[0, 1, 3, 4], [0, 2, 3, 5], [0, 3, 4]], 6)
+# The description, which no figure reads, would make 0 and 5 alike.
+TEXTS = {
+    **WORLD.catalogue.texts,
+    "title": ("red hat", "cup", "", "lamp", "red hat", "desk"),
+    "description": ("oak", "", "", "", "", "oak"),
+}
+TASK = task_of(dataclasses.replace(WORLD, catalogue=Catalogue(TEXTS)))
+LISTS = np.array([[0, 4], [3, 1], [0, 5]], np.int32)
+CONFIDENCE = np.array([0.25, 0.375, 1.0])
+
+
+def test_lists_are_measured_by_the_training_part_and_by_ranks_with_nothing_masked():
+    """Popularity that counts held-out items, a hit of the other protocol, or one behind the list's
+    end."""
+    # Of two places 1.5 is in the list, 2 is the first one behind it.
+    ranks = UserRanks(np.array([1.5, 2.0, 0.0]), np.array([np.inf, 0.0, np.inf]))
+    found = describe_lists(TASK, BestItems(LISTS, CONFIDENCE), ranks)
+    assert found["coverage"] == 5 / 6
+    # The head is item 0, which two of six places have.
+    assert found["tail"] == pytest.approx(4 / 6)
+    counts = {0: 3, 1: 1, 2: 1, 3: 0, 4: 0, 5: 0}
+    bits = [-math.log2((counts[item] + 1) / 11) for item in LISTS.reshape(-1).tolist()]
+    assert found["novelty"] == pytest.approx(sum(bits) / 6)
+    # 0 and 4 are alike, 3 and 1 as well as 0 and 5 share no word.
+    assert found["diversity"] == pytest.approx(2 / 3)
+    assert found["confidence"] == pytest.approx(1.625 / 3)
+    assert found["calibration_error"] == pytest.approx((0.75 + 0.375 + 0.0) / 3)
+
+
+def test_lists_of_one_item_have_no_diversity():
+    """A run over a catalogue of one item that fails at its end."""
+    ranks = UserRanks(np.zeros(3), np.zeros(3))
+    found = describe_lists(TASK, BestItems(LISTS[:, :1], CONFIDENCE), ranks)
+    assert found["diversity"] is None
