@@ -9,13 +9,22 @@ from transformers import PreTrainedTokenizerFast
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
+from teachers_torch.recformer import pretrain_loop
+from teachers_torch.recformer.model import Recformer
 from teachers_torch.recformer.official import CARD
-from teachers_torch.recformer.pairs import Pairs, View
+from teachers_torch.recformer.pairs import History, Pairs, View
 from teachers_torch.recformer.pretrain import STATE, pretrain
 from teachers_torch.recformer.pretrain_loop import in_batch_accuracy, pretraining_loss
 from teachers_torch.recformer.start import build_model, load_start
+from teachers_torch.recformer.tokens import Reader, tokenize
 from teachers_torch.states import save_state
-from tests.teachers_torch.recformer_worlds import random_model, random_tokens, tiny_tokenizer
+from tests.teachers_torch.recformer_worlds import (
+    ARCHITECTURE,
+    lively,
+    random_model,
+    random_tokens,
+    tiny_tokenizer,
+)
 from tests.teachers_torch.worlds import ring_world, settings_of
 
 SMALL = RecformerPretrainConfig(
@@ -74,6 +83,40 @@ def test_accuracy_is_the_share_of_nearest_own_items():
     histories = torch.eye(3)
     items = torch.tensor([[1.0, 0, 0], [50.0, 10, 0], [0, 9.0, 9]])
     assert in_batch_accuracy(histories, items) == pytest.approx(2 / 3)
+
+
+def test_accuracy_counts_each_validation_pair_once():
+    """A last batch of one pair that weighs as much as a full one, or dropout while it counts."""
+    model, words = lively(Recformer(ARCHITECTURE, dropout=0.5)), tiny_tokenizer()
+    titles = ["red lamp", "blue lamp", "item 3", "acme .", "red red", "item 7 blue"]
+    reader = Reader(tokenize({"title": titles}, words, 32), 0, 1, 5, 99, 5)
+    items = [[0, 1], [2, 3], [4, 5], [1, 2], [3, 0, 4]]
+    pairs = Pairs([History(reader, np.array(x)) for x in items], 4, 30, 0.15)
+    rows, rng, right = np.array([4, 0, 2, 1, 3]), np.random.default_rng(0), 0
+    for chosen in ([4, 0], [2, 1], [3]):
+        views = pairs.draw(np.array(chosen), rng)
+        a, b = (model.longformer(view.tokens)[:, 0].detach().double().numpy() for view in views)
+        b /= np.linalg.norm(b, axis=1, keepdims=True)
+        right += int(((a @ b.T).argmax(axis=1) == np.arange(len(chosen))).sum())
+    assert right < 5
+    found = pretrain_loop._accuracy(model.train(), pairs, rows, RecformerConfig(), 2)
+    assert found == pytest.approx(right / 5)
+
+
+def test_accumulated_gradients_are_those_of_the_mean_loss():
+    """Gradients that grow with the number of batches that are gathered, and so are clipped."""
+    model = random_model(language_head=True)
+    views = [(view([9, 6, 4], 0), view([5, 3, 3], 1)), (view([7, 2], 2), view([4, 4], 3))]
+    for pair in views:
+        (pretraining_loss(model, *pair, 0.05, 0.1) / 2).backward()
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad()
+    config = RecformerConfig(dropout=0.0, temperature=0.05)
+    settings = dataclasses.replace(SMALL, accumulate=2, mlm_weight=0.1)
+    for pair in views:
+        pretrain_loop._add_gradients(model, pair, config, settings)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], msg=name)
 
 
 @pytest.fixture
@@ -146,6 +189,26 @@ def test_gradients_are_gathered_and_clipped(config, tmp_path, monkeypatch):
     assert len([event for event in events if event["event"] == "validation"]) == 2
     assert len(steps) == 2
     assert max(norms) < 1.001
+
+
+def test_every_batch_has_dropout_and_no_word_moves_that_is_fixed(config, tmp_path, monkeypatch):
+    """Dropout that the first validation turns off for good, or the largest table trained against
+    the flag."""
+    modes, tables = [], []
+
+    def spy(model, *arguments):
+        modes.append(model.training)
+        embeddings = model.longformer.embeddings.state_dict()
+        tables.append({name: table.clone() for name, table in embeddings.items()})
+        return pretraining_loss(model, *arguments)
+
+    monkeypatch.setattr(pretrain_loop, "pretraining_loss", spy)
+    config = dataclasses.replace(config, fix_word_embeddings=True)
+    run(config, tmp_path, max_epochs=1, accumulate=1, evaluate_every=1)
+    assert modes == [True] * 4
+    moved = [name for name in tables[0] if not torch.equal(tables[0][name], tables[-1][name])]
+    assert "word_embeddings.weight" not in moved
+    assert "position_embeddings.weight" in moved
 
 
 def test_what_can_not_be_pretrained_is_refused(config, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from teachers_torch.config import PretrainConfig, UniM2RecConfig
 from teachers_torch.items.inputs import Modality
 from teachers_torch.sequence.contrast import PretrainBatch
-from teachers_torch.sequence.unim2rec import UniM2Rec, alignment_loss
+from teachers_torch.sequence.unim2rec import UniM2Rec, alignment_loss, without_one
 from tests.teachers_torch.worlds import packed_batch, randomise, to_numpy
 
 ITEMS, TEXT, IMAGE, WIDTH = 8, 5, 3, 6
@@ -147,19 +147,8 @@ def test_no_item_with_both_means_no_alignment_and_finite_gradients(batch):
     assert float(alignment_loss(torch.zeros(0, 3), torch.zeros(0, 3))) == 0.0
 
 
-def test_pretrain_loss_is_the_formula():
-    """Items read by another row's content, a variant without the wrong modality, a lost term."""
-    rows = torch.tensor([[4, 1, 6, 2], [7, 8, 0, 0], [5, 0, 0, 0]])
-    lengths, targets = torch.tensor([4, 2, 1]), torch.tensor([6, 1, 6])
-    # Row r + 8 is item r without its text, r + 16 without its image; 4 and 7 keep what they have.
-    changed = torch.tensor([[4, 9, 6 + 16, 2], [7, 8 + 8, 0, 0], [5 + 16, 0, 0, 0]])
-    both = HAS_TEXT & HAS_IMAGE
-    tables = []
-    model, _ = build(id_embedding=False)
-    for no_text, no_image in ((False, False), (True, False), (False, True)):
-        seen = np.stack([HAS_TEXT & ~(both & no_text), HAS_IMAGE & ~(both & no_image)], axis=1)
-        tables.append(model._fuse(model._adapt(), torch.from_numpy(seen)))
-    table = torch.cat(tables)
+def contrast_by_hand(model, table, rows, changed, lengths, targets):
+    """L(s, e) + ½ L(s, s') in float64, row r of the batch read at table[r - 1]."""
 
     def encode(sequences):
         vectors = []
@@ -172,13 +161,67 @@ def test_pretrain_loss_is_the_formula():
     queries, augmented = encode(rows), encode(changed)
     keys = table[targets - 1].detach().double().numpy()
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-    expected = 0.0
+    total = 0.0
     for weight, others in ((1.0, keys), (0.5, augmented)):
-        for i in range(3):
-            # Rows 0 and 2 have the same target.
-            rivals = [j for j in range(3) if j == i or targets[i] != targets[j]]
+        for i in range(len(rows)):
+            # Rows with the same target are no rivals.
+            rivals = [j for j in range(len(rows)) if j == i or targets[i] != targets[j]]
             logits = others[rivals] @ queries[i] / 0.07
-            expected += weight * (np.log(np.exp(logits).sum()) - queries[i] @ others[i] / 0.07) / 3
+            lost = np.log(np.exp(logits).sum()) - queries[i] @ others[i] / 0.07
+            total += weight * lost / len(rows)
+    return total
+
+
+@pytest.fixture
+def without_images(monkeypatch):
+    """A model in training whose dropout hides the image of every item that has both, and whose
+    only noise that is; and the vectors of all items then."""
+    model, _ = build(id_embedding=False, align_weight=0.0, dropout=0.0, adaptor_dropout=0.0)
+    for adaptor in model.adaptors:
+        monkeypatch.setattr(
+            adaptor, "gates", lambda x, gate=adaptor.w_gate: (x @ gate).softmax(dim=-1)
+        )
+    seen = np.stack([HAS_TEXT, HAS_IMAGE & ~HAS_TEXT], axis=1)
+    table = model._fuse(model._adapt(), torch.from_numpy(seen))
+    monkeypatch.setattr(model, "_drop_modality", lambda available: without_one(available)[1])
+    return model.train(), table
+
+
+def test_what_modality_dropout_hides_is_not_tuned_on(batch, without_images):
+    """Items that are read, or ranked, with what was to be hidden."""
+    model, table = without_images
+    users = model.user_vectors(batch, table[batch.item_seq]).detach().double().numpy()
+    items = table.detach().double().numpy()
+    logits = users @ (items / np.linalg.norm(items, axis=1, keepdims=True)).T / 0.07
+    own = logits[np.arange(len(logits)), batch.targets]
+    expected = (np.log(np.exp(logits).sum(axis=1)) - own).mean()
+    assert float(model.loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_modality_dropout_hides_is_not_pretrained_on(without_images):
+    """Sequences or targets of pre-training with what was to be hidden."""
+    model, table = without_images
+    rows = torch.tensor([[5, 1, 6, 2], [7, 8, 0, 0], [6, 0, 0, 0]])
+    lengths, targets = torch.tensor([4, 2, 1]), torch.tensor([6, 1, 5])
+    expected = contrast_by_hand(model, table, rows, rows, lengths, targets)
+    batch = PretrainBatch(rows, lengths, targets, rows, lengths)
+    found = model.pretrain_loss(batch, PretrainConfig(sequence_weight=0.5))
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_pretrain_loss_is_the_formula():
+    """Items read by another row's content, a variant without the wrong modality, a lost term."""
+    rows = torch.tensor([[4, 1, 6, 2], [7, 8, 0, 0], [5, 0, 0, 0]])
+    lengths, targets = torch.tensor([4, 2, 1]), torch.tensor([6, 1, 6])
+    # Row r + 8 is item r without its text, r + 16 without its image; 4 and 7 keep what they have.
+    changed = torch.tensor([[4, 9, 6 + 16, 2], [7, 8 + 8, 0, 0], [5 + 16, 0, 0, 0]])
+    both = HAS_TEXT & HAS_IMAGE
+    tables = []
+    model, _ = build(id_embedding=False)
+    for no_text, no_image in ((False, False), (True, False), (False, True)):
+        seen = np.stack([HAS_TEXT & ~(both & no_text), HAS_IMAGE & ~(both & no_image)], axis=1)
+        tables.append(model._fuse(model._adapt(), torch.from_numpy(seen)))
+    expected = contrast_by_hand(model, torch.cat(tables), rows, changed, lengths, targets)
     items = [0, 3, 5, 1, 6, 7, 4]
     pairs = sorted(item for item in items if both[item])
     contents = model._adapt()
