@@ -27,7 +27,7 @@ from prmkd_jax.serve.exported import IDS, SERVED, WEIGHTS, Exported, read_export
 from prmkd_jax.serve.new_items import extend
 from prmkd_jax.serve.program import ITEMS, Program
 from prmkd_jax.students.layers import dot
-from prmkd_jax.students.student import flatten_params
+from prmkd_jax.students.student import served_parameters
 from teachers_torch.recformer.model import RecformerTeacher, encode
 from teachers_torch.sequence.encoder import TensorBatch
 from teachers_torch.sequence.teacher import TunedTeacher
@@ -71,7 +71,8 @@ class Served:
         catalogue: number of items.
         cached: whether the items' vectors are at hand.
         file_bytes: of the files that are deployed, at the data set's own size; 0 where unknown.
-        parameters: trained numbers, at the data set's own size.
+        parameters: of a student the numbers that serving needs, of a teacher the trained ones, at
+            the data set's own size.
         bytes: all that answering holds: weights, and item vectors or what they are made of.
         flops: operations of one request.
         added: seconds that each call takes longer than `ask` by itself: making the items' vectors.
@@ -138,7 +139,7 @@ def serve_student(name: str, exported: Exported, file_bytes: int, catalogue: int
         catalogue=catalogue,
         cached=True,
         file_bytes=file_bytes,
-        parameters=sum(array.size for array in flatten_params(exported.params).values()),
+        parameters=served_parameters(exported.config.student, exported.params),
         bytes=sum(array.nbytes for array in arrays.values()),
         flops=_student_flops(program, arrays, catalogue),
         added=0.0,

@@ -12,10 +12,16 @@ from typing import Any, Literal, TypedDict, cast
 from matplotlib.axes import Axes
 
 from experiments.cli.command import Call
-from experiments.reporting.costs import ServeCosts
+from experiments.reporting.costs import ModelSize, ServeCosts
 from experiments.reporting.paper import paper_costs
 from experiments.reporting.plotting import COLOURS, Sketch, log_x
-from experiments.reporting.results import Metrics, Results, Timing
+from experiments.reporting.results import (
+    Metrics,
+    Results,
+    TeacherResult,
+    Timing,
+    VariantResult,
+)
 from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import MISSING, decimals, lookup, seconds
 from experiments.runs.analysis import Found, analyse
@@ -95,22 +101,25 @@ def model_rows(results: Results, timing: Timing, measured: ServeCosts) -> list[M
 
     The smallest catalogue and the largest batch that were measured: closest to the data set's own
     size, and least of what every call costs whatever it is asked.
+
+    Raises:
+        UserError: the benchmark was made of a model of another size than `train`'s.
     """
     items = min(model["items"] for model in measured["models"])
     batch = max(latency["batch"] for latency in measured["latencies"])
     epochs = _epoch_seconds(results, timing)
     tested = {variant["kind"]: variant for variant in results["variants"]}
-    models = [
-        (STUDENTS[kind], tested[kind]["label"], kind, tested[kind]["test"])
-        for kind in STUDENTS
-        if kind in tested
+    models: list[tuple[str, str, VariantResult | TeacherResult]] = [
+        (STUDENTS[kind], kind, tested[kind]) for kind in STUDENTS if kind in tested
     ]
-    models += [(t["label"], t["label"], "teacher", t["test"]) for t in results["teachers"].values()]
+    models += [(teacher["label"], "teacher", teacher) for teacher in results["teachers"].values()]
     rows: list[ModelCosts] = []
-    for name, label, kind, test in models:
+    for name, kind, model in models:
+        label, test = model["label"], model["test"]
         for sizes in measured["models"]:
             if (sizes["model"], sizes["items"]) != (name, items):
                 continue
+            _require_same(name, sizes, model)
             vectors = sizes["item_vectors"]
             (latency,) = (
                 each
@@ -133,6 +142,17 @@ def model_rows(results: Results, timing: Timing, measured: ServeCosts) -> list[M
                 }
             )
     return rows
+
+
+def _require_same(name: str, sizes: ModelSize, model: VariantResult | TeacherResult) -> None:
+    """Refuses costs of another model under this one's name, such as a student of another width."""
+    found, expected = sizes["parameters"], model["parameters"]
+    if found != expected:
+        raise UserError(
+            f"{BENCH}: {name}: found {found:,} parameters, expected {expected:,} as "
+            f"{model['label']} has in {TRAIN_FILES.results} (give bench the flags that train had, "
+            "or its students as --plain and --distilled)"
+        )
 
 
 def _epoch_seconds(results: Results, timing: Timing) -> dict[str, float]:

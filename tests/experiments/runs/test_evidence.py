@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -351,7 +352,8 @@ def served() -> dict:
     for items in (1000, 50):
         for (name, vectors), (held, ms) in sizes.items():
             place = {"model": name, "item_vectors": vectors, "items": items}
-            models.append({**place, "bytes_held": held * items})
+            parameters = 5_778_452 if name.startswith("UniSRec") else 2_783_100
+            models.append({**place, "bytes_held": held * items, "parameters": parameters})
             latencies += [{**place, "batch": b, "p50_ms": ms * b * items} for b in (1, 8)]
     return {"models": models, "latencies": latencies, "environment": {"processor": "x"}}
 
@@ -374,6 +376,16 @@ def test_costs_are_in_times_the_plain_students():
     svg = found.sketches["efficiency"].svg()
     assert "area: memory" in svg
     assert "mathdefault" not in svg  # numbers, and no formulas
+
+
+@pytest.mark.parametrize("name", ["plain student", "distilled student", "UniSRec text+ID"])
+def test_costs_of_a_model_of_another_size_are_refused(name):
+    """A student 64 wide that was timed, next to the metrics of one 300 wide."""
+    measured = served()
+    for model in measured["models"]:
+        model["parameters"] -= model["model"] == name
+    with pytest.raises(UserError, match=rf"bench-serve\.json: {re.escape(name)}: found .*[0-9],"):
+        efficiency.find(fake_results(), fake_timing(), measured)
 
 
 def test_what_was_not_measured_is_named(tmp_path):
