@@ -30,5 +30,6 @@ COMMAND = Command(
     groups=(*GROUPS, Group("Variants", "", StudyConfig)),
     body="experiments.runs.study:run",
     variations="experiments.runs.study:variations",
+    ignores=frozenset({"method"}),  # variants say what differs from PRM-KD
     topics={**{name: f"experiments.studies.{name}:STUDY" for name in STUDIES}, **ANALYSES},
 )

@@ -51,6 +51,10 @@ from teachers_torch.teacher import Identity
 FINISHED = "finished"
 """Folder of finished runs, next to `--output_dir`: all studies share it."""
 
+METHOD = "--method=prmkd"
+"""What every variant is that doesn't say otherwise: studies take PRM-KD apart, whatever the call's
+own `--method` is."""
+
 Plans = Mapping[Variant, PlannedRun]
 
 
@@ -359,6 +363,6 @@ def parse_variants(call: Call) -> dict[Variant, Mapping[type, object]]:
         raise UserError("--teachers: found none, expected at least one to distil from")
     variants = choose_variants(study.variants(settings), call.config(StudyConfig))
     return {
-        variant: parse([*call.argv, *variant.flags], call.command.groups).configs
+        variant: parse([*call.argv, METHOD, *variant.flags], call.command.groups).configs
         for variant in variants
     }

@@ -21,7 +21,7 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS, settings_from
-from experiments.commands.study import COMMAND
+from experiments.commands.study import COMMAND, STUDIES
 from experiments.reporting.study_figure import effects_figure, study_figure
 from experiments.reporting.tables import markdown
 from experiments.reporting.together import together
@@ -30,7 +30,7 @@ from experiments.runs import train
 from experiments.runs.compare import study_results, study_timing
 from experiments.runs.finished import FinishedRun
 from experiments.runs.plan import plan_runs
-from experiments.runs.study import possible
+from experiments.runs.study import parse_variants, possible
 from experiments.runs.variant import Study, Variant, alone, choose_variants
 from experiments.stages import starts
 from experiments.stages.record import Record, SeedResult
@@ -400,6 +400,15 @@ def test_rivals_are_all_methods_once():
     assert found["average"].teacher_weights == "uniform"
     assert found["weighted"].teacher_weights == "validation"
     assert [found[name].consistency_quantile for name in ("average", "weighted")] == [1, 1]
+
+
+@pytest.mark.parametrize("topic", STUDIES)
+def test_rows_that_say_nothing_else_are_of_prmkd(topic):
+    """Ablations of another method under PRM-KD's name, where a call or its flagfile names one."""
+    call, _ = make_call(COMMAND, ["--flagfile=demo.cfg", "--method=rd"], topic)
+    for variant, configs in parse_variants(call).items():
+        method = settings_from(configs).distill.method
+        assert method == (variant.name if variant.name in METHODS else "prmkd")
 
 
 def test_ablations_take_away_what_their_names_say():
