@@ -112,7 +112,8 @@ class ReportConfig:
     )
     keep: str = option(
         "",
-        "JSON file: a small copy of the study's results and times, for --fill.",
+        "JSON file: a small copy of the results and times of the one study in --output_dir, for "
+        "--fill.",
         path="file",
     )
     fill: tuple[str, ...] = option(

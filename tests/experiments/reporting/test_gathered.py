@@ -191,6 +191,17 @@ def test_a_page_of_the_docs_is_made_of_small_copies(folder, tmp_path):
         run(make_call(COMMAND, argv)[0])
 
 
+def test_a_copy_is_of_the_only_study_in_a_folder(tmp_path):
+    """One data set's results kept under another's name, since they lie in one folder."""
+    finished(tmp_path / "two", study_files("table3-Beauty"), fake_results())
+    write_sealed_json(tmp_path / "two" / "table3-Toys.json", fake_results())
+    write_sealed_json(tmp_path / "two" / "table3-Toys_run.json", {})
+    call, _ = make_call(COMMAND, [f"--output_dir={tmp_path / 'two'}", f"--keep={tmp_path / 't'}"])
+    with pytest.raises(UserError, match=r"found 2 studies in .*Beauty\.json, table3-Toys\.json"):
+        run(call)
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_view_that_there_is_not_is_refused(folder, tmp_path):
     """A block that is emptied, or a traceback."""
     run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", f"--keep={tmp_path / 'm.json'}"])[0])
