@@ -14,12 +14,20 @@ from experiments.cli.console import Reporter
 from experiments.cli.flags import parse
 from experiments.cli.options import SearchConfig
 from experiments.cli.settings import Settings, check_settings, settings_from
+from experiments.cli.unread import warnings
 from experiments.reporting.wording import MISSING
 from experiments.runs.finished import finish_run, never, ready_teachers
 from experiments.runs.optimise import Row, Search, Stopped, Watch, optimise, require_optuna
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.runs.sheets import show_sheets
-from experiments.runs.space import Axis, as_flags, combinations, corners, parse_space
+from experiments.runs.space import (
+    Axis,
+    as_flags,
+    combinations,
+    corners,
+    parse_space,
+    tried_names,
+)
 from experiments.stages.data import load_task
 from experiments.stages.identity import digest
 from experiments.stages.record import Record
@@ -56,6 +64,8 @@ def run(call: Call) -> None:
         return tasks[settings.data]
 
     trials = parse_trials(call)
+    for line in _unread(call, trials):
+        call.reporter.warn(line)
     plans = dict(zip(trials, plan_runs(trials.values(), rank_test=False, load=load), strict=True))
     check_runs(plans.values())
     show_sheets(plans.values(), call.reporter)
@@ -71,6 +81,18 @@ def run(call: Call) -> None:
     write_text(output / f"search-{name}.md", table)
     call.reporter.say(table)
     call.reporter.say(f"Written to {output / f'search-{name}.json'} and .md")
+
+
+def _unread(call: Call, trials: Mapping[str, Mapping[type, object]]) -> list[str]:
+    """Settings that are tried and that no trial reads, and flags of the other way to search."""
+    search = call.config(SearchConfig)
+    tried = frozenset(axis.name for axis in _space(call)) or tried_names(search.grid)
+    runs = [settings_from(configs) for configs in trials.values()]
+    own = sorted({"trials", "search_seed"} & call.explicit) if not search.space else []
+    return [
+        *(f"--{name} has no effect: there is no --space" for name in own),
+        *warnings(runs, tried, "search", frozenset()),
+    ]
 
 
 def _all(call: Call, plans: Mapping[str, PlannedRun]) -> list[Row]:

@@ -86,6 +86,19 @@ def combinations(grid: str) -> Iterator[list[str]]:
     return (list(chosen) for chosen in itertools.product(*options.values()))
 
 
+def tried_names(grid: str) -> frozenset[str]:
+    """The settings that a grid tries.
+
+    >>> sorted(tried_names("dropout=0.1,0.5; kl=js"))
+    ['dropout', 'kl']
+
+    Raises:
+        UserError: as `combinations`.
+    """
+    first = next(combinations(grid))
+    return frozenset(flag.removeprefix("--").partition("=")[0] for flag in first)
+
+
 def parse_space(text: str, groups: Sequence[Group]) -> tuple[Axis, ...]:
     """Reads `--space`; whether a flag takes the values is seen where they are given to it.
 

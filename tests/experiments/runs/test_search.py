@@ -75,6 +75,32 @@ def test_mistakes_are_told_before_the_first_trial(monkeypatch):
     assert not tried
 
 
+@pytest.mark.parametrize(
+    ("tried", "told"),
+    [
+        ("--grid=dropout=0.1,0.2;distill_weight=1,5", ["distill_weight"]),
+        ("--space=dropout=0:0.5 distill_weight=1:5", ["distill_weight"]),
+        ("--grid=loss=softmax,gbce;gbce_t=0.5,0.9", []),
+    ],
+)
+def test_what_is_tried_and_never_read_is_told(tried, told):
+    """Hours for trials of the same training: the plain student's, by what only teachers need."""
+    call, _ = make_call(COMMAND, [*SMALL, "--model=base", tried])
+    lines = search._unread(call, search.parse_trials(call))
+    why = "has no effect: there is no teacher to distil from"
+    assert lines == [f"--{name} {why}" for name in told]
+
+
+def test_flags_of_the_other_way_to_search_are_told():
+    """A number of trials that a grid doesn't have."""
+    grid, trials = "--grid=dropout=0.1,0.2", "--trials=5"
+    call, _ = make_call(COMMAND, [*SMALL, grid, trials])
+    told = ["--trials has no effect: there is no --space"]
+    assert search._unread(call, search.parse_trials(call)) == told
+    call, _ = make_call(COMMAND, [*SMALL, "--space=dropout=0:0.5", trials])
+    assert search._unread(call, search.parse_trials(call)) == []
+
+
 def test_the_data_sheet_of_every_split_is_shown_once(monkeypatch, tmp_path):
     monkeypatch.setattr(search, "_try", lambda *trial: [])
     grid = "--grid=split=leave_one_out,temporal;dropout=0.1,0.2"
