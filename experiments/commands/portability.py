@@ -11,7 +11,7 @@ COMMAND = Command(
     groups=(*GROUPS, Group("Portability", "", PortabilityConfig)),
     body="experiments.benchmarks.portability.run:run",
     ignores=frozenset(
-        {"student", "max_epochs", "patience", "export_recbole", "teacher_scores", "init"}
+        {"student", "max_epochs", "patience", "export_recbole", "log_to", "teacher_scores", "init"}
     ),
     interrupted="interrupted; the same command goes on with the student that was compared",
 )

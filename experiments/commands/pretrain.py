@@ -24,6 +24,6 @@ COMMAND = Command(
     ),
     body="experiments.stages.pretrain:run",
     ignores=frozenset(names_of(UNREAD))
-    | {"seeds", "teacher_scores", "export_recbole", STUDENT_START},
+    | {"seeds", "teacher_scores", "export_recbole", "log_to", STUDENT_START},
     interrupted="interrupted; the same command goes on from here, recformer from its start",
 )
