@@ -55,6 +55,9 @@ METHOD = "--method=prmkd"
 """What every variant is that doesn't say otherwise: studies take PRM-KD apart, whatever the call's
 own `--method` is."""
 
+READ_BY_ANALYSES = {"table2": frozenset({"datasets"})}
+"""Study that trains nothing → what it reads of `StudyConfig`; the others read nothing of it."""
+
 Plans = Mapping[Variant, PlannedRun]
 
 
@@ -87,6 +90,8 @@ def run(call: Call) -> None:
     """
     study = the_study(call)
     if not isinstance(study, Study):
+        for name in sorted(_unread_by(call.topic) & call.explicit):
+            call.reporter.warn(f"--{name} has no effect: study {call.topic} does not read it")
         study(call)
         return
     calls, names = each_data_set(call), call.config(StudyConfig).datasets
@@ -101,6 +106,12 @@ def run(call: Call) -> None:
         carry_out(one, named, parse_variants(one), _layout(named))
     if names:
         write_together(output, study, names, call.reporter)
+
+
+def _unread_by(analysis: str) -> frozenset[str]:
+    """The flags of variants that a study which trains nothing doesn't read."""
+    names = {field.name for field in dataclasses.fields(StudyConfig)}
+    return frozenset(names - READ_BY_ANALYSES.get(analysis, frozenset()))
 
 
 def _named(study: Study, data_set: str) -> Study:

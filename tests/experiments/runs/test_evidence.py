@@ -1,19 +1,21 @@
 """Studies of the paper's tables and figures: what they list, and those that train nothing."""
 
 import copy
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
 
+from experiments.cli.command import Call
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.study import COMMAND
 from experiments.reporting.curves import SIGNS, curve
 from experiments.reporting.paper import MODELS, TABLE2, TABLE3, impossible_steps
 from experiments.reporting.together import together
-from experiments.runs import cold_start, efficiency, table2
+from experiments.runs import cold_start, efficiency, study, table2
 from experiments.runs.several import each_data_set
 from experiments.runs.study import variations
 from experiments.runs.views import TRAIN_FILES, find_studies, study_files
@@ -151,6 +153,25 @@ def test_gains_are_of_the_segments_instances_and_of_seeds_by_their_numbers():
     assert "**PRM-KD (SASRec)** against SASRec (train)" in table
     assert table.count("\n| ") == len(rows) + 1
     assert "difference of NDCG@10" in cold_start._sketch(rows).svg()
+
+
+@pytest.mark.parametrize(
+    ("topic", "read"), [("table2", ["datasets"]), ("cold_start", []), ("efficiency", [])]
+)
+def test_flags_of_variants_that_nothing_reads_are_told(topic, read):
+    """A table of all variants or of another data set, taken for that of those asked for."""
+    command = dataclasses.replace(COMMAND, topics={topic: f"{__name__}:done"})
+    flags = {"datasets": "Toys", "variants": "prmkd", "dataset_flags": "Toys: dropout=0.3"}
+    call, stream = make_call(command, [f"--{name}={text}" for name, text in flags.items()], topic)
+    study.run(call)
+    assert stream.getvalue().splitlines() == [
+        f"warning: --{name} has no effect: study {topic} does not read it"
+        for name in sorted(set(flags) - set(read))
+    ]
+
+
+def done(_: Call) -> None:
+    """A study that trains nothing."""
 
 
 def test_ranks_of_other_data_or_another_split_are_refused(tmp_path):
