@@ -329,7 +329,8 @@ def _lines(path: Path) -> Iterable[str]:
             f"{path}: damaged ({error}), expected a measurement (--overwrite measures again)"
         ) from error
     seeds: list[Mapping[str, Mapping[str, Any]]] = list(found["seeds"].values())
-    yield f"{found['student']} on {found['dataset']}, {len(seeds)} seed(s)"
+    counted = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    yield f"{found['student']} on {found['dataset']}, {counted}"
     yield f"{'':58}{'instances':>10}" + "".join(f"{name:>11}" for name in SHOWN)
     for row in sorted(seeds[0]):
         values = [np.mean([seed[row][name] for seed in seeds]) for name in SHOWN]

@@ -52,10 +52,6 @@ def run(call: Call) -> None:
     config, say = call.config(LoadConfig), call.reporter.say
     if config.output:
         require_place(Path(config.output).parent, "--output")
-        if os.path.lexists(config.output) and not os.path.isfile(config.output):
-            raise UserError(
-                f"--output: found {config.output}, which is no file, expected one or nothing"
-            )
     with tempfile.TemporaryDirectory(prefix="prmkd-load-") as name:
         folder = Path(name)
         say("exporting two students of random weights")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.reporting.gathered import Section, is_gathered, write_gathered
+from experiments.reporting.wording import seed_count
 from experiments.runs.analysis import ANALYSES
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.record import complete, read_versioned
@@ -24,7 +25,7 @@ WANTED: Mapping[str, str] = {
     "table2": "study table2",
     "table3": "study table3 --flagfile=table3.cfg",
     "ablation": "study ablation --flagfile=ablation.cfg",
-    "students": "study universality --flagfile=students.cfg",
+    "students": "study students --flagfile=students.cfg",
     "sources": "study sources --flagfile=sources.cfg",
     "rivals": "study rivals --flagfile=rivals.cfg",
     "sensitivity": "study sensitivity --flagfile=sensitivity.cfg",
@@ -166,9 +167,8 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
     """What is missing in a study's results, in words."""
     found = []
     variants = content.get("variants", [])
-    seeds = {variant["label"]: len(variant["seeds"]) for variant in variants}
-    if seeds and max(seeds.values()) < 3:
-        found.append(f"{max(seeds.values())} seed(s): the spread between seeds isn't known.")
+    if variants and max(len(variant["seeds"]) for variant in variants) < 3:
+        found.append(f"{seed_count(variants)}: too few to know the spread between seeds.")
     if variants and not content.get("untrained"):
         found.append("The untrained models were not measured.")
     without = [v["label"] for v in variants if v.get("lists") is None]

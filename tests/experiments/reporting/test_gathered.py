@@ -54,7 +54,7 @@ def test_what_is_there_and_what_is_not_is_told(folder, tmp_path):
     ]
     assert [one.source for one in sections] == ["main/results.json", "rivals/rivals.json"]
     assert set(sections[1].figures) == {"rivals", "rivals_effects"}
-    assert "1 seed(s): the spread between seeds isn't known." in sections[1].remarks
+    assert "1 seed: too few to know the spread between seeds." in sections[1].remarks
     page = (tmp_path / "all.html").read_text()
     assert "<strong>ablation in rivals</strong>: stopped; the same command goes on" in page
     for name in set(WANTED) - {"train", "rivals"}:
