@@ -1,7 +1,5 @@
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -224,12 +222,3 @@ def test_names():
         *("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed"),
         *("neighbours", "popularity", "recent-popularity"),
     }
-
-
-def test_no_jax_and_a_light_config():
-    """The teachers loading jax, or the command line loading torch to know their flags."""
-    code = (
-        "import sys, teachers_torch.config; assert 'torch' not in sys.modules; "
-        "import teachers_torch.store; assert 'jax' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
