@@ -17,7 +17,7 @@ from prmkd_jax.serve.artifact import check_artifact, write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import CARD, IDS, SERVED, read_exported
 from prmkd_jax.serve.recommender import Recommender
-from tests.serve.http.running import export
+from tests.serve.exports import export
 from tests.students import fields
 
 WORLD = fields.WORLD

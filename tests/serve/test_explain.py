@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
-from flax import nnx
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest
@@ -17,12 +16,9 @@ from prmkd_jax.serve import explain
 from prmkd_jax.serve.artifact import write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import ARRAYS, CARD, read_explanation, view_teacher
-from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.recommender import Recommender
-from prmkd_jax.students.student import create_student
+from tests.serve.exports import export
 from tests.students import fields
-from tests.students.reference import random_params
-from tests.worlds import MAX_SEQ_LEN, facts, student_config
 
 ITEMS = fields.WORLD.num_items
 TITLES = tuple(f"Title {n}" for n in range(ITEMS))
@@ -48,10 +44,8 @@ def ranks_of(answer):
 def artefact(tmp_path_factory):
     """An artefact that explains, made of two students of random weights."""
     folder = tmp_path_factory.mktemp("explained")
-    config, known = student_config(student="sasrec"), facts(WORLD, MAX_SEQ_LEN)
     for seed, name in enumerate(("distilled", "plain")):
-        params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=seed)
-        export_student(folder / name, params, config, known, WORLD)
+        export(folder / name, WORLD, seed)
     view = view_teacher(
         "linear", "Linear", TABLE, own_vectors(HISTORIES[:200]), HISTORIES[:200],
         (own_vectors(HISTORIES[200:]), HISTORIES[200:]),
@@ -164,14 +158,10 @@ def test_another_explanation_is_another_artefact(artefact):
 
 def test_damage_and_another_plain_student_are_told(artefact, tmp_path):
     """Ranks of other items under the same ids."""
-    config = student_config(student="sasrec")
     other = dataclasses.replace(WORLD, item_ids=tuple(f"x{n}" for n in range(ITEMS)))
-    known = facts(other, MAX_SEQ_LEN)
-    params = nnx.to_pure_dict(create_student(config, known, 0)[1])
-    export_student(tmp_path / "other", params, config, known, other)
     asked = ExportConfig(
         model=str(artefact / "distilled"),
-        plain=str(tmp_path / "other"),
+        plain=str(export(tmp_path / "other", other, 0)),
         output_dir=str(tmp_path / "out"),
         formats=("vectors",),
     )

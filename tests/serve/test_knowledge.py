@@ -3,26 +3,19 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from prmkd_jax.serve.exported import export_student, read_exported
+from prmkd_jax.serve.exported import read_exported
 from prmkd_jax.serve.knowledge import joint_scores, joint_vectors, knowledge
 from prmkd_jax.serve.program import Program
-from prmkd_jax.students.registry import window
-from prmkd_jax.students.student import create_student
-from tests.students.reference import random_params
-from tests.worlds import MAX_SEQ_LEN, facts, shelf_world, student_config
+from tests.serve.exports import export
+from tests.worlds import shelf_world
 
 WORLD = shelf_world(users=12, shelves=2, size=4, length=9)
 
 
 def known_of(folder, name, seed=0):
     """An exported student with drawn weights, and what it knows."""
-    config = student_config(student=name)
-    known = facts(WORLD, window(config, MAX_SEQ_LEN))
-    params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=seed)
-    export_student(folder / f"{name}{seed}", params, config, known, WORLD)
-    exported = read_exported(folder / f"{name}{seed}")
+    exported = read_exported(export(folder / f"{name}{seed}", WORLD, seed, name))
     return exported, knowledge(exported, WORLD)
 
 

@@ -10,17 +10,13 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.serve import new_items
 from prmkd_jax.serve import recommender as module
-from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.new_items import Map, Ridge, RowMap, choose_map, text_vectors
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.serve.scorer import Scorer
 from prmkd_jax.students.config import BUILT_IN
-from prmkd_jax.students.registry import window
-from prmkd_jax.students.student import create_student
 from tests.checking import uncheck
+from tests.serve.exports import export
 from tests.students import fields
-from tests.students.reference import random_params
-from tests.worlds import MAX_SEQ_LEN, facts, student_config
 
 ITEMS = fields.WORLD.num_items
 TITLES = tuple(f"{'lamp' if n % 2 else 'kettle'} of kind {n % 5}" for n in range(ITEMS))
@@ -34,12 +30,8 @@ def served(tmp_path_factory):
 
     def serve(name):
         if name not in made:
-            config = student_config(student=name)
-            known = facts(WORLD, window(config, MAX_SEQ_LEN))
-            params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=5)
             folder = tmp_path_factory.mktemp("served") / name
-            export_student(folder, params, config, known, WORLD)
-            made[name] = Recommender.load(folder)
+            made[name] = Recommender.load(export(folder, WORLD, 5, name))
         return made[name]
 
     return serve

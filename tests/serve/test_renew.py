@@ -4,19 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.data.subset import with_items, without_items, without_users
-from prmkd_jax.serve.exported import export_student, read_exported
+from prmkd_jax.serve.exported import read_exported
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.serve.renew import changes, map_items, only_items, params_for, table_axes
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import window
-from prmkd_jax.students.student import create_student, flatten_params
+from prmkd_jax.students.student import flatten_params
+from tests.serve.exports import export
 from tests.students import fields
-from tests.students.reference import random_params
 from tests.worlds import MAX_SEQ_LEN, facts, student_config
 
 TITLES = tuple(f"Title {n % 7}" for n in range(fields.WORLD.num_items))
@@ -36,12 +35,8 @@ def yesterday(tmp_path_factory):
 
     def of(name):
         if name not in made:
-            config = student_config(student=name)
-            known = facts(OLD, window(config, MAX_SEQ_LEN))
-            params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=5)
             folder = tmp_path_factory.mktemp("yesterday") / name
-            export_student(folder, params, config, known, OLD)
-            made[name] = read_exported(folder)
+            made[name] = read_exported(export(folder, OLD, 5, name))
         return made[name]
 
     return of

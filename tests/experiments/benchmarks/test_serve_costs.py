@@ -23,7 +23,7 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.exported import read_exported
 from teachers_torch.registry import kind
-from tests.serve.http.running import export
+from tests.serve.exports import export
 from tests.worlds import random_world
 
 WIDTH, ITEMS = 8, 20

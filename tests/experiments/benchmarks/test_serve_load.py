@@ -19,7 +19,8 @@ from experiments.cli.options import LoadConfig
 from experiments.commands.load import COMMAND
 from prmkd_jax.common.errors import UserError
 from tests.experiments.calls import make_call
-from tests.serve.http.running import export, running
+from tests.serve.exports import export
+from tests.serve.http.running import running
 from tests.worlds import random_world
 
 

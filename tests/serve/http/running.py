@@ -5,21 +5,13 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from flax import nnx
 
-from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.server import listen, make_server
 from prmkd_jax.serve.http.service import Service
-from prmkd_jax.students.registry import window
-from prmkd_jax.students.student import create_student
-from tests.students.reference import random_params
-from tests.worlds import MAX_SEQ_LEN, facts, student_config
 
 
 class Running(NamedTuple):
@@ -81,15 +73,6 @@ def running(**options: Any) -> Iterator[Running]:
             server.should_exit = True
             thread.join(60)
     assert not thread.is_alive()
-
-
-def export(folder: Path, world: Dataset, seed: int, student: str = "sasrec") -> Path:
-    """An export of random weights."""
-    config = student_config(student=student)
-    known = facts(world, window(config, MAX_SEQ_LEN))
-    params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=seed)
-    export_student(folder, params, config, known, world)
-    return folder
 
 
 def histories(count: int, items: int, seed: int = 0) -> list[list[str]]:

@@ -11,7 +11,8 @@ from prmkd_jax.serve.artifact import write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView
 from prmkd_jax.serve.recommender import Recommender
-from tests.serve.http.running import export, running
+from tests.serve.exports import export
+from tests.serve.http.running import running
 from tests.worlds import random_world
 
 # What a shop's texts may hold: markup, a script, an entity, quotes, a very long word.

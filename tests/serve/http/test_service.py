@@ -31,7 +31,8 @@ from prmkd_jax.serve.http.server import listen
 from prmkd_jax.serve.http.service import Service
 from prmkd_jax.serve.recommender import Recommender
 from tests.packages import ROOT, run_beside
-from tests.serve.http.running import export, histories, running
+from tests.serve.exports import export
+from tests.serve.http.running import histories, running
 from tests.worlds import random_world
 
 WORLD = random_world()
@@ -273,15 +274,22 @@ def test_too_many_requests_at_once_are_sent_away(folder, monkeypatch):
 
 def test_a_request_is_given_up_after_its_time(folder, monkeypatch):
     """The answer is an error, and the next request is answered."""
+    leave, left = threading.Event(), threading.Event()
+    answer = answer_jobs
+
+    def slow(*arguments):
+        assert leave.wait(30)
+        found = answer(*arguments)
+        left.set()
+        return found
+
     with running(model=str(folder), timeout=0.5, reload_every=0, **LIMITS) as served:
-        answer = answer_jobs
-        monkeypatch.setattr(
-            service_module, "answer_jobs", lambda *some: time.sleep(1.5) or answer(*some)
-        )
+        monkeypatch.setattr(service_module, "answer_jobs", slow)
         status, content = served.post("/recommend", histories=[["i1"]])
         assert (status, content["error"]["code"]) == (504, "timeout")
         monkeypatch.setattr(service_module, "answer_jobs", answer)
-        time.sleep(1.5)
+        leave.set()
+        assert left.wait(30)
         assert served.post("/recommend", histories=[["i1"]])[0] == 200
 
 
