@@ -41,10 +41,16 @@ def measure(flagfile: str, say: Callable[[str], None]) -> list[Row]:
 
 
 def stages(output: Path) -> dict[str, float]:
-    """Seconds of the teachers and of the students, from the run's `timing.json` files."""
+    """Seconds of the teachers and of the students, from the trainings' `timing.json` files.
+
+    Args:
+        output: folder of a run of `train`.
+    """
     found: dict[str, float] = {}
     for path in sorted(output.rglob("timing.json")):
         timing = read_seconds(path.parent)
+        if "seeds" not in timing:
+            continue  # of all trainings together, next to their results
         for teacher, made in timing.get("teachers", {}).items():
             # Of each run the same: the teachers are made once.
             found[f"teacher {teacher}, tuned"] = made["tune_seconds"]

@@ -3,11 +3,21 @@
 import jax
 import pytest
 
-from experiments.benchmarks import compiling, distill, evaluate, memory, scale, tuning
+from experiments.benchmarks import (
+    compiling,
+    distill,
+    end_to_end,
+    evaluate,
+    memory,
+    scale,
+    tuning,
+)
 from experiments.benchmarks.suites import MEASURED
 from experiments.cli.flags import parse
 from experiments.cli.options import SUITES, BenchConfig
 from experiments.cli.settings import GROUPS, settings_from
+from prmkd_jax.common.sealed import write_sealed_json
+from tests.experiments.fake_run import fake_timing
 
 SMALL = (
     *("--dataset=synthetic", "--synthetic_users=30", "--synthetic_items=20", "--max_seq_len=8"),
@@ -38,6 +48,25 @@ def few(monkeypatch):
     monkeypatch.setattr(scale, "WIDTHS", (8,))
     for name, size in (("BASE_USERS", 20), ("BASE_ITEMS", 30), ("BASE_HISTORY", 6), ("RANKED", 8)):
         monkeypatch.setattr(scale, name, size)
+
+
+def test_a_whole_runs_seconds_are_those_of_its_trainings(tmp_path):
+    """The study's own times, which lie beside its results, taken for a training's."""
+    epochs = [{"train": 2.0, "evaluate": 0.5}, {"train": 1.0, "evaluate": 0.25}]
+    made = {"unisrec": {"tune_seconds": 9.0, "encode_seconds": 1.0}}
+    write_sealed_json(tmp_path / "timing.json", fake_timing())
+    for name, seeds, teachers in (("base", 1, {}), ("prmkd", 2, made)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        content = {"seeds": {str(seed): epochs for seed in range(seeds)}, "teachers": teachers}
+        write_sealed_json(tmp_path / "runs" / name / "timing.json", content)
+    assert end_to_end.stages(tmp_path) == {
+        "base, train": 3.0,
+        "base, evaluate": 0.75,
+        "teacher unisrec, tuned": 9.0,
+        "teacher unisrec, encoded": 1.0,
+        "prmkd, train": 6.0,
+        "prmkd, evaluate": 1.5,
+    }
 
 
 def test_a_large_run_tells_seconds_and_memory_of_its_stages(few):
