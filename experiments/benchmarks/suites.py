@@ -17,6 +17,7 @@ from experiments.benchmarks import (
     students,
     tuning,
 )
+from experiments.benchmarks.columns import require_columns
 from experiments.benchmarks.peers import measure as peers
 from experiments.benchmarks.timing import Row
 from experiments.cli.command import Call
@@ -39,13 +40,22 @@ MEASURED: dict[str, Measure] = {
     "devices": devices.measure,
 }
 """Suites that measure in this process and leave rows."""
+DISTILLED = ("train", "students", "distill", "compile", "scale", "memory")
+"""Those that take distilled steps without a training before them."""
 
 
 def run(call: Call) -> None:
-    """Measures, prints and writes what the suite writes."""
+    """Measures, prints and writes what the suite writes.
+
+    Raises:
+        UserError: the place can't be written to, the suite can't measure these columns, or as the
+            suite.
+    """
     config, say = call.config(BenchConfig), call.reporter.say
     suite = config.suite
     require_place(Path(call.settings.run.output_dir), "--output_dir")
+    if suite in DISTILLED:
+        require_columns(call.settings, f"--suite={suite}")
     if suite == "serve":
         serve_costs.run(call)
     elif suite == "peers":

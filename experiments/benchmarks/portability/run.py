@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from bridge.runtime import available_cores
+from experiments.benchmarks.columns import require_columns
 from experiments.benchmarks.portability.ceilings import DEVICES, RATES
 from experiments.benchmarks.portability.curves import every_arithmetic, gaps, train_all
 from experiments.benchmarks.portability.kept import finished, identity, libtpu_version
@@ -49,7 +50,7 @@ def run(call: Call) -> None:
     """Compares, prints, and writes `portability.json`, `.md` and `.svg` into --output_dir.
 
     Raises:
-        UserError: there is no teacher, or the place can't be written to.
+        UserError: as `compare`, or the place can't be written to.
         SystemExit: with status 1 where a student failed, after all is written.
     """
     config = call.config(PortabilityConfig)
@@ -85,10 +86,11 @@ def compare(settings: Settings, config: PortabilityConfig, call: Call) -> list[d
     """All figures, one entry a student; of one that failed what was raised, and where.
 
     Raises:
-        UserError: there is no teacher.
+        UserError: there is no teacher, or `--negatives` is closed.
     """
     if not settings.run.teachers:
         raise UserError("--teachers: found none, expected at least one to distil from")
+    require_columns(settings, "portability")
     depends_on = identity(call, load_task(settings))
     make = functools.partial(_finished, settings, config, depends_on)
     at_once = _at_once(len(config.students))

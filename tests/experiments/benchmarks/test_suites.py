@@ -10,13 +10,17 @@ from experiments.benchmarks import (
     evaluate,
     memory,
     scale,
+    suites,
     tuning,
 )
-from experiments.benchmarks.suites import MEASURED
+from experiments.benchmarks.suites import DISTILLED, MEASURED
 from experiments.cli.flags import parse
 from experiments.cli.options import SUITES, BenchConfig
 from experiments.cli.settings import GROUPS, settings_from
+from experiments.commands.bench import COMMAND
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import write_sealed_json
+from tests.experiments.calls import make_call
 from tests.experiments.fake_run import fake_timing
 
 SMALL = (
@@ -33,6 +37,15 @@ def settings(*flags):
 def test_every_suite_has_a_body():
     """A choice of --suite that ends in a KeyError."""
     assert set(SUITES) == {*MEASURED, "serve", "end_to_end", "peers"}
+
+
+@pytest.mark.parametrize("suite", DISTILLED)
+def test_columns_that_a_training_makes_are_refused_at_once(suite, tmp_path):
+    """A traceback after the plain steps."""
+    flags = [f"--suite={suite}", "--negatives=closed", f"--output_dir={tmp_path}"]
+    call, _ = make_call(COMMAND, flags)
+    with pytest.raises(UserError, match=f"--negatives: found 'closed' with --suite={suite}, which"):
+        suites.run(call)
 
 
 @pytest.fixture
