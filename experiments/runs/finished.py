@@ -115,11 +115,13 @@ def unfinished_seeds(plan: PlannedRun, place: Place) -> list[int]:
     """The seeds that are still to be trained, or whose files were lost.
 
     Raises:
-        UserError: the record is damaged, of another version, or another run's.
+        UserError: the record or the seconds are damaged, or the record is of another version or
+            another run's.
     """
     record = read_record(place.folder)
     if record is not None:
         _require_own(record, plan, place)
+    read_seconds(place.folder)  # a seed's are added to them: damage is told before it is trained
     known = set() if record is None else {result.seed for result in record.seeds}
     return [seed for seed in plan.seeds if seed not in known or not _is_whole(plan, place, seed)]
 

@@ -10,6 +10,7 @@ from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS
 from experiments.runs import finished as trials
 from experiments.runs.finished import FinishedRun
+from experiments.runs.plan import plan_runs, shared_place
 from experiments.stages import students
 from experiments.stages.record import read_record
 from prmkd_jax.common.errors import UserError
@@ -105,6 +106,18 @@ def test_another_versions_record_is_refused_in_one_line(tmp_path):
     path.write_text(json.dumps(content).replace("0.", "1."))
     with pytest.raises(UserError, match=r"record.json: damaged \(it differs from its digest\)"):
         read_record(path.parent)
+
+
+def test_damaged_seconds_are_told_before_the_training(tmp_path, monkeypatch):
+    """Hours of a seed that has no record at their end."""
+    monkeypatch.setattr(trials, "train_student", None)
+    flags = configs(tmp_path)
+    (plan,) = plan_runs([flags])
+    folder = shared_place(tmp_path / "runs", plan).folder
+    folder.mkdir(parents=True)
+    (folder / "timing.json").write_text("{")
+    with pytest.raises(UserError, match=r"timing\.json: damaged \(Expecting property name"):
+        finished_run(flags, tmp_path / "runs")
 
 
 def test_ranks_that_were_damaged_are_made_again(tmp_path, trained, caplog):
