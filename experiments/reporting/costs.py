@@ -7,7 +7,7 @@ from typing import TypedDict
 class ModelSize(TypedDict):
     """A model with a catalogue, and one way of having the items' vectors.
 
-    `file_bytes` is 0 where there are no files; `parameters` count what they do in `train`'s results.
+    `file_bytes` is 0 where there are no files; `parameters` are counted as in `train`'s results.
     """
 
     model: str
