@@ -254,9 +254,11 @@ def open_regular(path: Path) -> io.BufferedReader:
         OSError: it can't be opened, or is no regular file.
     """
     # Not to wait for whoever writes into a pipe; of a regular file it changes nothing.
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # NUL, or half a character: a catalogue may name anything
+        raise OSError(errno.EINVAL, "no file has such a name", str(path)) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -264,6 +266,21 @@ def open_regular(path: Path) -> io.BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there that may be missing.
+
+    Raises:
+        UserError: something else is in its place, such as a link to a file that is gone: passed
+            over in silence, it would give other numbers.
+    """
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        kind = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else ""
+        raise UserError(f"{path}: found {kind or 'no regular file'}, expected a file or nothing")
+    return False
 
 
 def file_digest(path: Path) -> str:

@@ -7,11 +7,19 @@ sealed JSON object holds the digest of its other entries under `digest`.
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prmkd_jax.common.files import content_digest, file_digest, read_json, write_json, writing
+from prmkd_jax.common.files import (
+    content_digest,
+    file_digest,
+    open_regular,
+    read_json,
+    write_json,
+    writing,
+)
 
 _BYTES = hashlib.sha256().digest_size
 _BLOCK = 1 << 20
@@ -34,9 +42,13 @@ def seal(path: Path) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file ends in the digest of what stands before; False without a file."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
-        left = path.stat().st_size - _BYTES
+    """Whether a file ends in the digest of what stands before; False without a file.
+
+    Raises:
+        OSError: it can't be read, or is no regular file.
+    """
+    with contextlib.suppress(FileNotFoundError), open_regular(path) as stream:
+        left = os.fstat(stream.fileno()).st_size - _BYTES
         digest = hashlib.sha256()
         while left > 0 and (block := stream.read(min(left, _BLOCK))):
             digest.update(block)
@@ -52,7 +64,8 @@ def read_sealed(path: Path) -> bytes:
         OSError: the file can't be read.
         ValueError: it isn't as it was written.
     """
-    content = path.read_bytes()
+    with open_regular(path) as stream:
+        content = stream.read()
     body = memoryview(content)[:-_BYTES]
     if hashlib.sha256(body).digest() != content[-_BYTES:]:
         raise ValueError("it differs from its digest")

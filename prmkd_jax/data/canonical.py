@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float16, Int8, Int32, Int64
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import is_there
 from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.prepared import require_unchanged
@@ -280,7 +281,7 @@ def _check_pictures(
 
 def _read_features(path: Path) -> Float16[np.ndarray, "images features"] | None:
     """An array of finite float16 vectors, or None where there is no such file."""
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         features = np.array(open_npy(path))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, write_json
+from prmkd_jax.common.files import file_digest, is_there, write_json
 
 PREPARED = "prepared.json"
 _FILES = "files"
@@ -43,7 +43,7 @@ def require_unchanged(folder: Path) -> None:
 def _read(folder: Path) -> dict:
     """The content of prepared.json; empty where there is none."""
     path = folder / PREPARED
-    if not path.is_file():
+    if not is_there(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

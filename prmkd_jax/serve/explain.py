@@ -21,7 +21,7 @@ from jaxtyping import Float, Float16, Float32, Int
 from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.files import file_digest, is_there
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve.new_items import Ridge
 
@@ -199,7 +199,7 @@ def read_explanation(folder: Path, num_items: int) -> Explanation | None:
     # It is opened later: a link to the artefact may have been moved by then.
     plain = (folder / PLAIN).resolve() if (folder / PLAIN).is_dir() else None
     path = folder / CARD
-    if not path.is_file():
+    if not is_there(path):
         return None if plain is None else Explanation((), plain)
     try:
         content: Mapping[str, Any] = read_sealed_json(path)

@@ -1,5 +1,6 @@
 """Recommendations from an exported student: ids in, ids and scores out."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +99,7 @@ class Recommender:
         folder = Path(folder)
         exported, check = read_exported(folder), folder / CHECK
         loaded = cls(exported, read_explanation(folder, len(exported.item_ids)))
-        if check.exists():
+        if os.path.lexists(check):
             check_answers(check, exported.item_ids, exported.user_ids or (), loaded._rows_of)
         return loaded
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Int
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import is_there
 from prmkd_jax.common.options import LARGEST, SMALLEST
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import PrecomputedConfig
@@ -15,6 +16,8 @@ from teachers_torch.ranked_lists import RankedLists, SparseRows, lowest
 
 OFFSETS, IDS, VALUES, REST = "offsets.npy", "ids.npy", "values.npy", "rest.npy"
 LISTS_AT_ONCE = 65536
+# NumPy counts spans of time among the integers.
+_KINDS = {"integers": "iu", "floats": "f"}
 
 
 class ListTeacher:
@@ -71,15 +74,15 @@ def read_lists(folder: Path, instances: int, num_items: int, scale: float = 1.0)
     Raises:
         UserError: naming the file, what was found and what was expected.
     """
-    offsets = _read(folder / OFFSETS, np.integer, (instances + 1,))
+    offsets = _read(folder / OFFSETS, "integers", (instances + 1,))
     _check_offsets(folder / OFFSETS, offsets)
-    ids = _read(folder / IDS, np.integer, (int(offsets[-1]),))
-    values = _read(folder / VALUES, np.floating, (int(offsets[-1]),))
+    ids = _read(folder / IDS, "integers", (int(offsets[-1]),))
+    values = _read(folder / VALUES, "floats", (int(offsets[-1]),))
     rows = SparseRows(offsets.astype(np.int64), ids, values)
     _check_rows(folder, rows, num_items, scale)
-    if not (folder / REST).exists():
+    if not is_there(folder / REST):
         return RankedLists("precomputed", rows, lowest(rows))
-    rest = _read(folder / REST, np.floating, (), (instances,))
+    rest = _read(folder / REST, "floats", (), (instances,))
     if not np.isfinite(rest).all():
         raise UserError(f"{folder / REST}: found nan or inf, expected finite numbers")
     wrong = _beyond(rest, scale)
@@ -88,16 +91,15 @@ def read_lists(folder: Path, instances: int, num_items: int, scale: float = 1.0)
     return RankedLists("precomputed", rows, np.broadcast_to(rest, instances))
 
 
-def _read(path: Path, kind: type, *shapes: tuple[int, ...]) -> np.ndarray:
-    """Maps one array and checks its type and shape."""
-    words = "integers" if kind is np.integer else "floats"
+def _read(path: Path, words: str, *shapes: tuple[int, ...]) -> np.ndarray:
+    """Maps one array and checks its type, a name of `_KINDS`, and its shape."""
     try:
         array: Any = open_npy(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, expected part of the ranked lists") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: found no .npy array, expected one of {words}") from error
-    if not np.issubdtype(array.dtype, kind):
+    if array.dtype.kind not in _KINDS[words]:
         raise UserError(f"{path}: found dtype {array.dtype}, expected {words}")
     if array.shape not in shapes:
         expected = " or ".join(str(list(shape)) for shape in shapes)

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int
 from prmkd_jax.common.arrays import half_fault, open_npy
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, files_digest
+from prmkd_jax.common.files import file_digest, files_digest, is_there
 from prmkd_jax.common.sealed import read_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
@@ -99,7 +99,7 @@ def has_lists(config: PrecomputedConfig) -> bool:
     Raises:
         UserError: there is no folder, or it holds vectors as well.
     """
-    lists, vectors = (_path(config, name).exists() for name in (OFFSETS, INSTANCES))
+    lists, vectors = (is_there(_path(config, name)) for name in (OFFSETS, INSTANCES))
     if lists and vectors:
         raise UserError(
             f"{config.folder}: found both {OFFSETS} and {INSTANCES}, expected ranked lists or "
@@ -116,7 +116,7 @@ def content_digest(config: PrecomputedConfig) -> str:
     """
     if not has_lists(config):
         return files_digest(_existing(config, name) for name in (INSTANCES, ITEMS))
-    rest = [REST] * _path(config, REST).exists()
+    rest = [REST] * is_there(_path(config, REST))
     return files_digest(_existing(config, name) for name in (OFFSETS, IDS, VALUES, *rest))
 
 
@@ -143,7 +143,7 @@ def _require_own(config: PrecomputedConfig, task: Task) -> None:
         UserError: naming the file, or what is damaged since `teach` wrote it.
     """
     path = _path(config, MADE_OF)
-    if not path.is_file():
+    if not is_there(path):
         return
     try:
         made_of = read_sealed_json(path)

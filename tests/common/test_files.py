@@ -17,6 +17,7 @@ from prmkd_jax.common.files import (
     append_json_line,
     content_digest,
     file_digest,
+    is_there,
     open_regular,
     read_json,
     recover_folder,
@@ -27,6 +28,7 @@ from prmkd_jax.common.files import (
     writing_into,
 )
 from prmkd_jax.common.places import require_place
+from prmkd_jax.common.sealed import is_sealed, read_sealed
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -272,3 +274,41 @@ def test_a_place_is_checked_without_being_made(tmp_path):
     require_place(tmp_path / "new" / "below", "--out")
     require_place(tmp_path, "--out")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud83d"])
+def test_a_name_that_no_file_has_is_an_error_of_the_system(tmp_path, name):
+    """A ValueError where a catalogue names such an image, which nobody waits for."""
+    for read in (open_regular, file_digest):
+        with pytest.raises(OSError, match=r"such a name|No such file"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "loop", "pipe"])
+def test_what_is_no_file_in_an_optional_ones_place_is_refused(tmp_path, kind):
+    """A link whose file was never fetched, taken for a file that isn't there: other numbers."""
+    path = tmp_path / "item2index"
+    assert not is_there(path)
+    {
+        "folder": path.mkdir,
+        "link": lambda: path.symlink_to(tmp_path / "gone"),
+        "loop": lambda: path.symlink_to(path),
+        "pipe": lambda: os.mkfifo(path),
+    }[kind]()
+    with pytest.raises(UserError, match=rf"{path}: found .*, expected a file or nothing"):
+        is_there(path)
+
+
+def test_a_link_to_a_file_is_one(tmp_path):
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert is_there(tmp_path / "a")
+    assert is_there(tmp_path / "b")
+
+
+@pytest.mark.parametrize("read", [is_sealed, read_sealed])
+def test_a_pipe_is_no_sealed_file(tmp_path, read):
+    """A run that waits for ever for whoever writes into it."""
+    os.mkfifo(tmp_path / "ranks-0.npy")
+    with pytest.raises(OSError, match="no regular file"):
+        read(tmp_path / "ranks-0.npy")

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import is_there
 from prmkd_jax.data.sources.clean import Row, Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import MissingSource, expanded
@@ -185,12 +186,13 @@ def raw_files(config: PrepareConfig) -> tuple[Path, Path | None]:
 
 def _either(folder: Path, name: str) -> Path | None:
     paths = [folder / name, folder / name.removesuffix(".gz")]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_there(path)), None)
 
 
 def _is_raw(path: Path) -> bool:
     endings = (".json", ".jsonl", ".csv")
-    return path.is_file() and path.name.removesuffix(".gz").endswith(endings)
+    named = path.name.removesuffix(".gz").endswith(endings)
+    return named and not path.is_dir() and is_there(path)
 
 
 def _is_csv(path: Path) -> bool:

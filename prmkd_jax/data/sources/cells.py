@@ -4,7 +4,7 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sheet import MISSING
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 
 # Whole numbers from here on are no longer told apart.
 _EXACT = {pl.Float32: 2**24, pl.Float64: 2**53}
@@ -58,7 +58,7 @@ def numbers(column: pl.Series, place: Place) -> pl.Series:
         bad = column.is_not_null() & column.cast(pl.Float32, strict=False).is_null()
         if bad.any():
             row = int(bad.arg_true()[0])
-            raise UserError(f"{place.row(row)}: found {column[row]!r}, expected {wanted}")
+            raise UserError(f"{place.row(row)}: found {short(column[row])}, expected {wanted}")
     read = column.cast(pl.Float32, strict=False)
     return read.fill_nan(None)
 
@@ -107,7 +107,7 @@ def whole_numbers(column: pl.Series, place: Place, wanted: str) -> pl.Series:
         texts = column.cast(pl.String).str.replace(r"\.0+$", "")
         odd = texts.str.contains(".", literal=True).fill_null(value=False).arg_true()
         if len(odd):
-            raise UserError(f"{place.row(odd[0])}: found {texts[odd[0]]}, expected {wanted}")
+            raise UserError(f"{place.row(odd[0])}: found {texts[odd[0]][:60]}, expected {wanted}")
         return texts
     # Numbers of 16 bits come as 32.
     numbers, limit = column.fill_nan(None), _EXACT.get(type(column.dtype), 2**24)

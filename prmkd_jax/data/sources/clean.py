@@ -13,7 +13,7 @@ from typing import TypeAlias
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 
 # What JSON, a Python literal or a nested parquet column holds.
 Scalar: TypeAlias = (
@@ -214,7 +214,7 @@ def identifier(value: Value, where: str) -> str | None:
         return str(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
-    raise UserError(f"{where}: found {value!r}, expected text or a whole number as an id")
+    raise UserError(f"{where}: found {short(value)}, expected text or a whole number as an id")
 
 
 def require_characters(told: str, where: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import is_there
 
 FORMATS = {
     ".csv": "csv",
@@ -91,10 +92,17 @@ def _parts_at(path: Path) -> list[Path]:
 
 
 def _is_part(path: Path, folder: Path) -> bool:
-    """Whether a file below a folder is data."""
+    """Whether a file below a folder is data.
+
+    Raises:
+        UserError: a link leads to a file that is gone, or it is no regular one: its rows would be
+            missing.
+    """
     names = path.relative_to(folder).parts
     hidden = any(name.startswith((".", "_")) for name in names)
-    return path.is_file() and not hidden and path.suffix != ".crc" and path.stat().st_size > 0
+    if hidden or path.suffix == ".crc" or path.is_dir():
+        return False
+    return is_there(path) and path.stat().st_size > 0
 
 
 def format_of(path: Path) -> str:

@@ -9,10 +9,10 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.files import file_digest, read_json
 from prmkd_jax.data.canonical import INTERACTIONS, ITEMS
 from prmkd_jax.data.sources.config import PrepareConfig
 
@@ -59,12 +59,20 @@ def describe_files(paths: Sequence[Path]) -> list[Read]:
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """What `prepare` wrote down; None where there is nothing of it."""
+    """What `prepare` wrote down; None where there is nothing of it, or something else."""
     try:
-        kept = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        return Origin(kept["flags"], kept["sources"], kept["interactions"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kept: Any = read_json(folder / REPORT)
+        origin = Origin(kept["flags"], kept["sources"], kept["interactions"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None
+    right = isinstance(origin.flags, dict) and isinstance(origin.sources, list)
+    return origin if right and all(map(_is_read, origin.sources)) else None
+
+
+def _is_read(value: object) -> bool:
+    """Whether it describes a file that was read."""
+    kinds = Read.__annotations__
+    return isinstance(value, dict) and all(type(value.get(name)) is kinds[name] for name in kinds)
 
 
 def require_same(folder: Path, config: PrepareConfig, files: Sequence[Path] | None) -> None:

@@ -18,7 +18,7 @@ from prmkd_jax.data.sources.clean import (
     require_characters,
 )
 from prmkd_jax.data.sources.files import Block, blocks
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 
 # What is no id unless it stands in quotes, and a number that floating point may have rounded.
 _NOT_TEXT = r"^(true|false|-?\d+\.\d+)$"
@@ -103,8 +103,7 @@ def _json_cells(
             value = row.get(name)
             where = f"{path}, line {number}, {name}"
             if not isinstance(value, str | int | float | None):
-                shown = repr(value)[:60]
-                raise UserError(f"{where}: found {shown}, expected text or a number")
+                raise UserError(f"{where}: found {short(value)}, expected text or a number")
             if isinstance(value, str):
                 require_characters(value, where)
             cells[name].append(identifier(value, where) if name in identifiers else _as_text(value))
@@ -125,9 +124,9 @@ def json_rows(path: Path, block: Block) -> Iterator[tuple[int, Row]]:
         except UnicodeDecodeError:
             row = None
         if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
-            shown = line[:60].decode("utf-8", "replace")
+            found = short(line[:60].decode("utf-8", "replace"))
             hint = " a line, not a list of them" if line.lstrip().startswith(b"[") else ""
-            raise UserError(f"{path}, line {number}: found {shown!r}, expected a JSON object{hint}")
+            raise UserError(f"{path}, line {number}: found {found}, expected a JSON object{hint}")
         if found := fault(row):
             raise UserError(f"{path}, line {number}: found {found}, expected at most that")
         yield number, row

@@ -6,10 +6,11 @@ from pathlib import Path
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import is_there
 from prmkd_jax.data.sources.clean import Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import expanded
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 from prmkd_jax.data.sources.source import (
     History,
     Source,
@@ -45,13 +46,13 @@ def open_lcrec(config: PrepareConfig) -> Source:
     catalogue = folder / f"{prefix}.item.json"
     return Source(
         interactions=iter([history_batch(histories, inter)]),
-        items=iter([_items(catalogue, items)]) if catalogue.is_file() else None,
+        items=iter([_items(catalogue, items)]) if is_there(catalogue) else None,
         timed=False,
         ordered=True,
         files=tuple(
             path
             for path in (inter, catalogue, *(folder / f"{prefix}.{kind}2id" for kind in _KINDS))
-            if path.is_file()
+            if is_there(path)
         ),
         notes=("order: the lists, oldest first",),
     )
@@ -66,13 +67,13 @@ def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Value]]]:
     for item, fields in json_object(path).items():
         if not isinstance(fields, dict):
             raise UserError(
-                f"{path}, field {item!r}: found {str(fields)[:60]!r}, expected an object"
+                f"{path}, field {short(item)}: found {short(str(fields))}, expected an object"
             )
         yield item, {name: fields.get(name) for name in _FIELDS}
 
 
 def _names(path: Path) -> tuple[Path, dict[str, str]] | None:
-    return (path, index_file(path)) if path.is_file() else None
+    return (path, index_file(path)) if is_there(path) else None
 
 
 def _name(index: str, names: tuple[Path, dict[str, str]] | None, where: Path) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int8, Int32, Int64
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.cells import ids, labels, numbers, plain, without_missing
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 from prmkd_jax.data.sources.rows import Batch
 from prmkd_jax.data.sources.times import Clock
 
@@ -207,7 +207,7 @@ def _whole(column: pl.Series, place: Place) -> pl.Series:
     bad = (texts.is_not_null() & ranks.is_null()).arg_true()
     if len(bad):
         row = place.row(int(bad[0]))
-        raise UserError(f"{row}: found {texts[bad[0]]!r}, expected a whole number")
+        raise UserError(f"{row}: found {short(texts[bad[0]])}, expected a whole number")
     return ranks.alias("time")
 
 

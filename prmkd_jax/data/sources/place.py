@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 _NAMES = 12
 _NAME_CHARS = 40
+_FOUND_CHARS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,17 @@ class Place:
         for blank in self.blank:
             number += blank <= number
         return f"{self.file}, {self.word} {number}, {self.column}"
+
+
+def short(value: object) -> str:
+    """What was found, as Python writes it, on one line of bounded length.
+
+    >>> short("a\\nb"), len(short("x" * 100_000)), len(short(["x"] * 100_000))
+    ("'a\\\\nb'", 62, 60)
+    """
+    if isinstance(value, str):
+        return repr(value[:_FOUND_CHARS])
+    return repr(value)[:_FOUND_CHARS]
 
 
 def shown(names: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from prmkd_jax.data.sources.folder import (
 )
 from prmkd_jax.data.sources.lcrec import open_lcrec
 from prmkd_jax.data.sources.log import Incomplete, collect
+from prmkd_jax.data.sources.place import short
 from prmkd_jax.data.sources.recbole_atomic import open_recbole
 from prmkd_jax.data.sources.recformer import open_recformer
 from prmkd_jax.data.sources.source import Source
@@ -175,12 +176,56 @@ def _found(target: Path, config: PrepareConfig) -> Report:
     require_same(target, config, files)
     if wrong is not None:
         raise wrong
-    kept: Any = read_json(target / REPORT)
-    sheet = Sheet.from_list(kept["sheet"])
+    report = _kept_report(target)
     if config.strict:
-        sheet.require_clean()
+        report.sheet.require_clean()
+    return report
+
+
+def _kept_report(target: Path) -> Report:
+    """The report of a data set that is there, as it was written.
+
+    Raises:
+        UserError: something in it is missing or of another kind.
+    """
+    path = target / REPORT
+    try:
+        kept: Any = read_json(path)
+        right = (
+            _are(kept["sheet"], _LINE)
+            and _are(kept["steps"], _STEP)
+            and isinstance(kept["notes"], list)
+            and all(isinstance(note, str) for note in kept["notes"])
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        right = False
+    if not right:
+        raise UserError(
+            f"{path}: damaged, expected what prepare has written (--overwrite makes the data set "
+            "again)"
+        )
     steps = tuple(filters.Step(**step) for step in kept["steps"])
-    return Report(target, tuple(kept["notes"]), steps, sheet, found=True)
+    return Report(target, tuple(kept["notes"]), steps, Sheet.from_list(kept["sheet"]), found=True)
+
+
+_LINE = {
+    "name": str,
+    "number": (int, float),
+    "of": (int, type(None)),
+    "example": str,
+    "warning": str,
+}
+_STEP = {"name": str, **dict.fromkeys(("removed", "left", "users", "items"), int)}
+
+
+def _are(value: object, fields: Mapping[str, type | tuple[type, ...]]) -> bool:
+    """Whether it is a list of objects with these fields and no others."""
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and one.keys() == fields.keys()
+        and all(isinstance(one[name], kind) for name, kind in fields.items())
+        for one in value
+    )
 
 
 def open_source(config: PrepareConfig, clock: Clock) -> Source:
@@ -251,10 +296,10 @@ def _catalogue(
         return rows.with_columns(missing[1:]), 0, set()
     rows, twice, others = canonical_files.final_items(folder, item_ids, config.keep_items == "all")
     if not rows["item_id"].is_in(item_ids.implode()).any():
-        has = f"it has {min(others)!r}" if others else "it has no row"
+        has = f"it has {short(min(others))}" if others else "it has no row"
         raise UserError(
-            f"the catalogue: found no item of the interactions, such as {item_ids[0]!r}, in it "
-            f"({has}), expected the same ids in both"
+            f"the catalogue: found no item of the interactions, such as {short(item_ids[0])}, in "
+            f"it ({has}), expected the same ids in both"
         )
     return rows, twice, others
 

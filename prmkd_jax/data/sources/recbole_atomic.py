@@ -13,11 +13,12 @@ from typing import NamedTuple
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import is_there
 from prmkd_jax.data.sources.clean import Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import MissingSource, expanded, whole_text
 from prmkd_jax.data.sources.log import canonical
-from prmkd_jax.data.sources.place import Place, shown
+from prmkd_jax.data.sources.place import Place, short, shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import History, Source, history_batch, index_file, renamed
 from prmkd_jax.data.sources.tables import (
@@ -54,7 +55,7 @@ def open_recbole(config: PrepareConfig, clock: Clock) -> Source:
     items = _items(config, folder, name)
     headers = {path: typed_columns(path) for path in paths}
     beside = (folder / f"{name}.{kind}" for kind in ("item", "text", "user2index", "item2index"))
-    files = (*paths, *(path for path in beside if path.is_file()))
+    files = (*paths, *(path for path in beside if is_there(path)))
     if _LIST in headers[paths[0]]:
         histories = _benchmark(folder, name, paths, headers)
         notes = ("order: the lists of the benchmark files, oldest first",)
@@ -83,7 +84,7 @@ def typed_columns(path: Path) -> dict[str, str]:
         name, _, kind = column.partition(":")
         if kind not in _TYPES:
             raise UserError(
-                f"{path}, header: found {column!r}, expected name:type with a type out of "
+                f"{path}, header: found {short(column)}, expected name:type with a type out of "
                 f"{', '.join(_TYPES)}"
             )
         columns[name] = column
@@ -155,7 +156,7 @@ def _benchmark(
                 instances.setdefault(user, []).append(row)
     longest = max((len(row.prefix) for rows in instances.values() for row in rows), default=0)
     users, items = (
-        index_file(path) if (path := folder / f"{name}.{kind}2index").is_file() else None
+        index_file(path) if is_there(path := folder / f"{name}.{kind}2index") else None
         for kind in ("user", "item")
     )
     histories = []
@@ -203,9 +204,9 @@ def _joined(
 
 
 def _items(config: PrepareConfig, folder: Path, name: str) -> Iterator[pl.DataFrame] | None:
-    if (folder / f"{name}.item").is_file():
+    if is_there(folder / f"{name}.item"):
         return _item_file(config, folder / f"{name}.item")
-    if (folder / f"{name}.text").is_file():
+    if is_there(folder / f"{name}.text"):
         return _text_file(folder / f"{name}.text")
     return None
 

@@ -14,7 +14,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.clean import Row, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import expanded
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 from prmkd_jax.data.sources.source import (
     History,
     Source,
@@ -70,7 +70,7 @@ def _numbering(path: Path) -> dict[str, str]:
     for name, number in json_object(path).items():
         if isinstance(number, bool) or not isinstance(number, int) or str(number) in names:
             raise UserError(
-                f"{path}, field {name!r}: found {str(number)[:60]!r}, expected a whole number "
+                f"{path}, field {short(name)}: found {short(str(number))}, expected a whole number "
                 "that stands nowhere else"
             )
         names[str(number)] = name
@@ -84,8 +84,9 @@ def _items(path: Path) -> pl.DataFrame:
 def _rows(path: Path) -> Iterator[Row]:
     for item, fields in json_object(path).items():
         if not isinstance(fields, dict):
-            found = str(fields)[:60]
-            raise UserError(f"{path}, field {item!r}: found {found!r}, expected an object")
+            raise UserError(
+                f"{path}, field {short(item)}: found {short(str(fields))}, expected an object"
+            )
         yield {
             "item_id": item,
             "title": fields.get("title"),

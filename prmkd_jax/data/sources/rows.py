@@ -19,7 +19,7 @@ from prmkd_jax.data.sources.csv_check import is_regular
 from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_header
 from prmkd_jax.data.sources.files import Block, blocks, format_of
 from prmkd_jax.data.sources.json_rows import json_frames, json_rows, place_of
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 
 _ROWS = 200_000
 _ITEM_ROWS = 20_000
@@ -74,7 +74,7 @@ def columns_of(path: Path, kind: str | None = None, *, first: bool = False) -> l
     # Columns without a name, as of a comma at the end of the lines, are nobody's.
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise UserError(f"{path}, header: found {twice[0]!r} twice, expected each name once")
+        raise UserError(f"{path}, header: found {short(twice[0])} twice, expected each name once")
     return header
 
 

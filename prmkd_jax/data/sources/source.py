@@ -11,7 +11,7 @@ import polars as pl
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.sources.clean import Value, fault, require_characters
 from prmkd_jax.data.sources.files import MissingSource, whole_text
-from prmkd_jax.data.sources.place import Place, shown
+from prmkd_jax.data.sources.place import Place, short, shown
 from prmkd_jax.data.sources.rows import Batch
 
 
@@ -116,7 +116,7 @@ def json_object(path: Path) -> Mapping[str, Value]:
         raise UserError(f"{path}: found {type(value).__name__}, expected a JSON object")
     for name, each in value.items():
         if found := fault(each):
-            raise UserError(f"{path}, field {name!r}: found {found}, expected at most that")
+            raise UserError(f"{path}, field {short(name)}: found {found}, expected at most that")
     return value
 
 
@@ -127,11 +127,15 @@ def id_list(path: Path, key: str, value: Value) -> list[str]:
         UserError: it is no list of whole numbers and texts.
     """
     if not isinstance(value, list):
-        raise UserError(f"{path}, field {key!r}: found {_short(value)}, expected a list of items")
+        raise UserError(
+            f"{path}, field {short(key)}: found {short(value)}, expected a list of items"
+        )
     for item in value:
         if isinstance(item, bool) or not isinstance(item, int | str) or not str(item).strip():
-            raise UserError(f"{path}, field {key!r}: found {_short(item)}, expected an item's id")
-        require_characters(str(item), f"{path}, field {key!r}")
+            raise UserError(
+                f"{path}, field {short(key)}: found {short(item)}, expected an item's id"
+            )
+        require_characters(str(item), f"{path}, field {short(key)}")
     return [str(item) for item in value]
 
 
@@ -148,7 +152,7 @@ def index_file(path: Path) -> dict[str, str]:
         cells = line.split("\t")
         if len(cells) != 2 or cells[1] in names:
             raise UserError(
-                f"{path}, line {number}: found {line[:60]!r}, expected a name, a tab and an index "
+                f"{path}, line {number}: found {short(line)}, expected a name, a tab and an index "
                 "that stands nowhere else"
             )
         names[cells[1]] = cells[0]
@@ -162,9 +166,5 @@ def renamed(value: str, names: Mapping[str, str], path: Path, where: str) -> str
         UserError: the index file lacks it.
     """
     if value not in names:
-        raise UserError(f"{where}: found index {value!r}, expected one of {path}")
+        raise UserError(f"{where}: found index {short(value)}, expected one of {path}")
     return names[value]
-
-
-def _short(value: Value) -> str:
-    return repr(value)[:60]

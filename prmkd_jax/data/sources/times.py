@@ -10,7 +10,7 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.cells import plain, without_missing
-from prmkd_jax.data.sources.place import Place
+from prmkd_jax.data.sources.place import Place, short
 from prmkd_jax.data.time_units import NAMES, TO_MICROSECONDS, unit_of
 
 # Written by BigQuery's csv; other ISO forms are known to polars.
@@ -193,11 +193,11 @@ def _name(kind: str) -> str:
 
 def _mixed(place: Place, first: str, kind: str, second: str, other: str) -> UserError:
     return UserError(
-        f"{place.column_of()}: found {first} ({kind}) and {second} ({other}), expected one unit; "
-        "--time_unit sets it"
+        f"{place.column_of()}: found {first[:60]} ({kind}) and {second[:60]} ({other}), "
+        "expected one unit; --time_unit sets it"
     )
 
 
 def _refuse(place: Place, bad: pl.Series, written: pl.Series, wanted: str) -> NoReturn:
     index = int(bad.arg_true()[0])
-    raise UserError(f"{place.row(index)}: found {str(written[index])!r}, expected {wanted}")
+    raise UserError(f"{place.row(index)}: found {short(str(written[index]))}, expected {wanted}")

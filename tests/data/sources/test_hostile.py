@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -117,3 +119,65 @@ def test_damaged_benchmark_files(tmp_path, train, index, text):
         "recbole", "d", data_dir=str(tmp_path / "data"), raw_dir=str(raw), overwrite=True
     )
     read_or_refuse(tmp_path, given)
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp", "rating", "header"])
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.jsonl"])
+def test_a_line_that_refuses_a_long_cell_is_short(tmp_path, name, column):
+    """A hundred thousand characters of a file on the screen, and none of what was expected."""
+    row = {"user_id": "a", "item_id": "x", "timestamp": "1538352000", "rating": "5"}
+    long = {**row, column: "y" * 100_000} if column != "header" else {"y" * 100_000: "1"}
+    sep = "," if name == "log.csv" else "\t"
+    lines = [sep.join(long), sep.join(long.values())]
+    if name == "log.jsonl":
+        lines = [json.dumps(long)]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    paths = (str(tmp_path / name),)
+    refusal = "expected"  # of nothing: an id may be long
+    try:
+        prepare(PrepareConfig(interactions=paths, name="d", data_dir=str(tmp_path / "data")))
+    except UserError as error:
+        refusal = str(error)
+    assert "expected" in refusal
+    assert len(refusal) < 500 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("table", "part-1.csv"),
+        ("pattern", "part-1.csv"),
+        ("recbole", "s.item"),
+        ("lcrec", "s.item.json"),
+        ("lcrec", "s.item2id"),
+        ("amazon", "meta_B.json"),
+    ],
+)
+def test_a_file_that_leads_nowhere_is_not_passed_over(tmp_path, source, name, kind):
+    """Rows, names or texts that are missing in silence, since a link's file was never fetched."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "part-0.csv").write_bytes(CSV)
+    if source == "recbole":
+        (raw / "s.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\na\tx\t1e9\n")
+    elif source == "lcrec":
+        (raw / "s.inter.json").write_bytes(LISTS)
+    elif source == "amazon":
+        (raw / "part-0.csv").unlink()
+        review = {"reviewerID": "a", "asin": "x", "unixReviewTime": 10**9, "overall": 5}
+        (raw / "B.json").write_text(json.dumps(review) + "\n")
+    flags = {
+        "table": {"interactions": (str(raw),)},
+        "pattern": {"interactions": (str(raw / "*.csv"),)},
+    }.get(source, {"source": source, "raw_dir": str(raw)})
+    asked = PrepareConfig(name="d", data_dir=str(tmp_path / "data"), **flags)
+    prepare(asked)
+    shutil.rmtree(tmp_path / "data")
+    if kind == "link":
+        (raw / name).symlink_to(tmp_path / "gone")
+    else:
+        os.mkfifo(raw / name)
+    with pytest.raises(UserError, match=rf"{name}: found .*, expected a file or nothing"):
+        prepare(asked)
+    assert not (tmp_path / "data" / "d").exists()

@@ -130,6 +130,32 @@ def test_small_batches_change_nothing(tmp_path, monkeypatch):
         assert pl.read_parquet(large / file).equals(pl.read_parquet(small / file))
 
 
+@pytest.mark.parametrize("name", ["flags", "sources", "sheet", "steps", "notes"])
+@pytest.mark.parametrize(
+    "value",
+    [None, 3, "x", [3], [[]], [{}], [{"file": "x"}], [{"name": "a", "number": "x"}]],
+)
+def test_another_prepared_json_is_refused_in_one_line(tmp_path, name, value):
+    """A traceback where the same command is given again."""
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    report = tmp_path / "data/d/prepared.json"
+    sound = json.loads(report.read_text())
+    report.write_text(json.dumps({**sound, name: value}))
+    with pytest.raises(UserError, match=r"/d already|d/prepared\.json: damaged") as told:
+        prepare(config(tmp_path, interactions=(path,)))
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_nested_prepared_json_is_refused(tmp_path):
+    """A RecursionError."""
+    (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
+    prepare(config(tmp_path, interactions=(path,)))
+    (tmp_path / "data/d/prepared.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"--name=d: found .*/d already, expected a new name or"):
+        prepare(config(tmp_path, interactions=(path,)))
+
+
 def test_a_data_set_is_replaced_only_when_asked(tmp_path):
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))

@@ -55,6 +55,17 @@ def test_lists_are_scored(tmp_path):
         assert row.tolist() == [values.get(item, min(values.values())) for item in range(5)]
 
 
+def test_a_rest_that_leads_nowhere_is_refused(tmp_path):
+    """Each list's lowest in place of what was given, in silence."""
+    write(tmp_path)
+    (tmp_path / "rest.npy").symlink_to(tmp_path / "gone")
+    told = r"rest\.npy: found a link to nothing, expected a file"
+    with pytest.raises(UserError, match=told):
+        build(tmp_path)
+    with pytest.raises(UserError, match=told):
+        KIND.settings(TASK, settings(tmp_path))
+
+
 @pytest.mark.parametrize("rest", [np.array(-7.5), np.arange(10) - 20.0])
 def test_the_rest_may_be_given(tmp_path, rest):
     """One number for all, or one an instance."""
@@ -98,6 +109,7 @@ MISTAKES = {
     },
     "ids.npy: found shape [10], expected [11]": {"ids": IDS[1:]},
     "ids.npy: found dtype float64, expected integers": {"ids": IDS / 1},
+    "ids.npy: found dtype timedelta64[s], expected integers": {"ids": IDS.astype("m8[s]")},
     "ids.npy: entry 2: found item 5, expected 0 to 4": {"ids": np.where(IDS == 2, 5, IDS)},
     "ids.npy: entry 0: found item -1, expected 0 to 4": {"ids": IDS - 2},
     "ids.npy: instance 6: found item 1 twice, expected it once": {

@@ -286,3 +286,9 @@ def test_weights_that_are_not_there_are_not_drawn(encoders, tmp_path):
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(UserError, match=r"without 1 of its weights, such as layernorm\.bias"):
         ImageEncoder(str(tmp_path / "part"))
+
+
+def test_a_path_that_no_file_has_counts_as_no_image():
+    """A ValueError for an image that a catalogue of JSON lines names with a NUL."""
+    assert image.contents_digest(["a\0b"]) == image.contents_digest(["missing.png"])
+    assert image.image_fault("a\0b") == "no file has such a name"
