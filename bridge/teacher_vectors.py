@@ -191,7 +191,7 @@ def read_vectors(folder: Path, identity: Mapping[str, object]) -> Vectors | Rank
             instances, items = (_open(folder / file, files[file]) for file in _VECTORS)
             scale = check_scale(float(manifest["scale"]), f"{path}: scale")
             stored = Vectors(name, scale, instances, items)
-        found = manifest["identity"]
+        found = dict(manifest["identity"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: unreadable ({error}); delete {folder} to encode again") from error
     for field, expected in identity.items():

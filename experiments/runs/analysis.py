@@ -12,6 +12,7 @@ from experiments.stages.record import SCHEMA_VERSION, read_versioned
 from experiments.stages.run_folder import claimed, examine, finish
 from prmkd_jax.common.files import write_text
 from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.common.texts import read_text
 
 ANALYSES = ("table2", "cold_start", "efficiency")
 """Names of the studies that train nothing."""
@@ -83,5 +84,6 @@ def analyse(
             for figure, sketch in found.sketches.items():
                 sketch.save(output / figure)
             finish(folder)
-    call.reporter.say((output / f"{name}.md").read_text(encoding="utf-8"))
+    table = output / f"{name}.md"
+    call.reporter.say(read_text(table, str(table), "the study's table"))
     call.reporter.say(f"Written to {output / name}.json and .md, figures next to them")

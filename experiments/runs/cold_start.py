@@ -19,7 +19,8 @@ from experiments.runs.analysis import Found, analyse
 from experiments.runs.views import StudyFiles, find_studies
 from experiments.stages.data import load_task
 from experiments.stages.record import complete, read_versioned
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.arrays import read_npz
+from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.segments import Segment, SegmentGain, count_segments, segment_gains
@@ -74,15 +75,36 @@ def find(task: Task, output: Path, studies: Sequence[StudyFiles]) -> Found:
     rows: list[GainRow] = []
     for files in studies:
         results = read_same(task, output / files.results)
-        with (
-            complete(output / files.results),
-            np.load(output / files.ranks, allow_pickle=False) as ranks,
-        ):
+        ranks = read_ranks(output / files.ranks, len(task.split.test))
+        with complete(output / files.results):
             rows += study_rows(results, ranks, kinds)
     if not rows:
         raise UserError(f"--output_dir: found nothing that is compared in {output}")
     content = {"study": {"name": "cold_start"}, "data": task.dataset.name, "rows": rows}
     return Found(content, markdown(task.dataset.name, rows), {"cold_start": _sketch(rows)})
+
+
+def read_ranks(path: Path, instances: int) -> dict[str, np.ndarray]:
+    """A study's ranks, one array a run.
+
+    Args:
+        path: the study's archive.
+        instances: test instances of the data that it is of.
+
+    Raises:
+        UserError: it is missing or damaged, or holds something else than their ranks.
+    """
+    wanted = "expected the ranks that the study has written (give its command again)"
+    try:
+        ranks = read_npz(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged ({first_line(error)}), {wanted}") from error
+    for name, found in ranks.items():
+        right = found.dtype.kind == "f" and found.shape == (instances,)
+        if not right or not (np.isfinite(found) & (found >= 0)).all():
+            shown = f"{found.dtype} {list(found.shape)}" if not right else "no ranks"
+            raise UserError(f"{path}: {name}: found {shown}, {wanted}")
+    return ranks
 
 
 def read_same(task: Task, path: Path) -> Results:

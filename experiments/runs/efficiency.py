@@ -27,7 +27,7 @@ from experiments.reporting.wording import MISSING, decimals, lookup, seconds
 from experiments.runs.analysis import Found, analyse
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.record import complete, read_results, read_versioned
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest, read_json
 
 BENCH = "bench-serve.json"
@@ -67,12 +67,27 @@ def run(call: Call) -> None:
             )
     results = cast(Results, read_versioned(files[0]))
     timing = cast(Timing, read_results(files[1]))
-    measured = cast(ServeCosts, read_json(files[2]))
+    measured = read_measured(files[2])
     identity = {"files": {path.name: file_digest(path) for path in files}}
     with complete(files[2]):
         analyse(
             call, "efficiency", identity, ["efficiency"], lambda: find(results, timing, measured)
         )
+
+
+def read_measured(path: Path) -> ServeCosts:
+    """What the benchmark has left.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return cast(ServeCosts, read_json(path))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged ({first_line(error)}), expected what bench --suite=serve has "
+            "written (give that command again)"
+        ) from error
 
 
 def find(results: Results, timing: Timing, measured: ServeCosts) -> Found:

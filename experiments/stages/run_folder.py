@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict
 from experiments.stages.identity import first_difference
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import may_write
+from prmkd_jax.common.files import may_write, open_regular
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
 MANIFEST = "run.json"
@@ -165,8 +165,8 @@ def _write_manifest(folder: RunFolder, files: Sequence[str], *, finished: bool) 
 
 
 def _text(path: Path) -> str | None:
-    with contextlib.suppress(OSError, ValueError):
-        return path.read_text(encoding="utf-8")
+    with contextlib.suppress(OSError, ValueError), open_regular(path) as stream:
+        return stream.read().decode()
     return None
 
 

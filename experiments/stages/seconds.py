@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.stages.record import SeedResult, read_results
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import parse_json
 from prmkd_jax.common.sealed import write_sealed_json
 
 SECONDS = "timing.json"
+_OF_EPOCH = ("train", "evaluate")
 
 
 def write_seconds(
@@ -39,10 +41,21 @@ def read_seconds(folder: Path) -> dict[str, Any]:
     """The content of timing.json; empty where there is none.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or holds something else, as another version may.
     """
     path = folder / SECONDS
-    return read_results(path) if path.is_file() else {}
+    content = read_results(path) if path.is_file() else {}
+    seeds, teachers = content.get("seeds", {}), content.get("teachers", {})
+    right = isinstance(seeds, dict) and isinstance(teachers, dict)
+    if not right or not (
+        all(seed.isdecimal() and _are_epochs(epochs) for seed, epochs in seeds.items())
+        and all(_are_numbers(taken) for taken in teachers.values())
+    ):
+        raise UserError(
+            f"{path}: found something else than the seconds of a run's epochs, expected what the "
+            "run has written (delete the file; its times are unknown then)"
+        )
+    return content
 
 
 def epoch_seconds(log: Path, name: str) -> list[dict[str, float]]:
@@ -50,9 +63,24 @@ def epoch_seconds(log: Path, name: str) -> list[dict[str, float]]:
     taken = {
         event["epoch"]: event["seconds"]
         for event in _events(log)
-        if event.get("stage") == "student" and event["run"] == name
+        if event.get("stage") == "student"
+        and event.get("run") == name
+        # A damaged line must not end what took hours.
+        and type(event.get("epoch")) is int
+        and _are_numbers(event.get("seconds"), _OF_EPOCH)
     }
     return [taken[epoch] for epoch in sorted(taken)]
+
+
+def _are_epochs(value: object) -> bool:
+    return isinstance(value, list) and all(_are_numbers(one, _OF_EPOCH) for one in value)
+
+
+def _are_numbers(value: object, names: Sequence[str] = ()) -> bool:
+    """Whether it is an object of numbers, these among them."""
+    if not isinstance(value, dict) or not set(names) <= value.keys():
+        return False
+    return all(type(number) in (int, float) for number in value.values())
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:

@@ -1,12 +1,29 @@
-"""Arrays in `.npy` files that others made."""
+"""Arrays in `.npy` and `.npz` files that others made."""
 
 import tokenize
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from prmkd_jax.common.files import open_regular
+
+MOST_BYTES = 2**34
+# A damaged header is a damaged Python expression.
+_BROKEN = (SyntaxError, TypeError, OverflowError, EOFError, RecursionError, tokenize.TokenError)
+# What an archive says that is none, or is packed or locked in a way that NumPy never writes.
+# MemoryError: NumPy makes room for what a header claims before it reads.
+_NO_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    LookupError,
+    AttributeError,
+    MemoryError,
+)
 
 
 def half_fault(vectors: np.ndarray, first: int = 0) -> str:
@@ -53,11 +70,41 @@ def open_npy(path: Path) -> np.ndarray:
     """
     with open_regular(path):
         pass
-    # A damaged header is a damaged Python expression.
-    broken = (SyntaxError, TypeError, OverflowError, EOFError, RecursionError, tokenize.TokenError)
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore"):
             warnings.simplefilter("ignore", SyntaxWarning)
             return np.lib.format.open_memmap(path, mode="r")
-    except broken as error:
+    except _BROKEN as error:
         raise ValueError(f"a damaged header: {error}") from error
+
+
+def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` archive, by name.
+
+    Unlike `np.load` it takes no Python objects, and says of any damage that it is some.
+
+    Args:
+        path: the archive.
+        most_bytes: bytes that an array may have, unpacked: a few may claim terabytes.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is no such archive, or holds a larger array.
+    """
+    try:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
+            largest = max((member.file_size for member in archive.infolist()), default=0)
+        if largest > most_bytes:
+            raise ValueError(f"an array of {largest:,} bytes")
+        # NumPy leaves a file open that it opened itself and can't read.
+        with open_regular(path) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            with np.load(stream, allow_pickle=False) as file:
+                arrays = dict(file)
+        # Of a file that is none of its own NumPy gives the bytes.
+        others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if others:
+            raise ValueError(f"{others[0]!r}, which is no array")
+        return arrays
+    except (*_BROKEN, *_NO_ARCHIVE) as error:
+        raise ValueError(f"a damaged archive: {error or type(error).__name__}") from error

@@ -142,7 +142,7 @@ def check_artifact(folder: Path) -> list[str]:
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise UserError(f"{folder / name}: damaged: its SHA-256 is not the one in {MANIFEST}")
     formats = _read_json(folder / INTERFACE).get("formats")
-    if not isinstance(formats, list) or not set(formats) <= set(CHECKS):
+    if not isinstance(formats, list) or not all(name in list(CHECKS) for name in formats):
         raise UserError(
             f"{folder / INTERFACE}: formats: found {formats!r}, expected some of "
             f"{', '.join(CHECKS)}"
@@ -185,9 +185,7 @@ def _is_made(folder: Path, model_digest: str, config: ExportConfig, explained: E
     if config.overwrite or not (folder / MANIFEST).is_file():
         return False
     path = folder / INTERFACE
-    if not path.is_file() or _read_manifest(folder).get("files", {}).get(INTERFACE) != (
-        file_digest(path)
-    ):
+    if not path.is_file() or _listed(folder).get(INTERFACE) != file_digest(path):
         return False
     interface = _read_json(path)
     asked = {

@@ -49,7 +49,16 @@ def _has(value: object, **fields: Callable[[Any], bool]) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and _has_whole_characters(value)
+
+
+def _has_whole_characters(text: str) -> bool:
+    """Whether a file takes it: JSON can hold half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_count(value: object) -> bool:
@@ -272,6 +281,9 @@ def _form(array: np.ndarray | None) -> str:
 def _require_texts(path: Path, name: str, found: Any, count: int) -> None:
     _require(path, name, _is_texts(found), found, "a list of texts")
     _require(path, name, len(found) == count, f"{len(found)} of them", f"{count}")
+    if not _has_whole_characters("".join(found)):
+        half = next(text for text in found if not _has_whole_characters(text))
+        _require(path, name, False, repr(half), "text without half a character")
 
 
 def _require(path: Path, name: str, right: bool, found: object, wanted: str) -> None:

@@ -1,14 +1,13 @@
 """The self-check of an artefact: histories with the answers that were right when it was written."""
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prmkd_jax.common.arrays import read_npz
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import open_regular
 
 CHECK = "check.npz"
 # The arrays, with their axes and kind of numbers; along the first axis are the histories.
@@ -37,15 +36,8 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is missing or damaged.
     """
     try:
-        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-            largest = max((member.file_size for member in archive.infolist()), default=0)
-        if largest > _MOST_BYTES:
-            raise ValueError(f"an array of {largest:,} bytes")
-        # NumPy leaves a file open that it opened itself and can't read. MemoryError: it makes
-        # room for what a header claims before it reads.
-        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
-            check = dict(file)
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        check = read_npz(path, _MOST_BYTES)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: found no readable self-check ({first_line(error)})") from None
     right = all(
         name in check

@@ -1,7 +1,12 @@
+import io
+import random
+import zipfile
+
 import numpy as np
 import pytest
 
-from prmkd_jax.common.arrays import open_npy
+from prmkd_jax.common.arrays import open_npy, read_npz
+from tests.reliability.damage import damaged
 
 
 def npy(shape: str, data: bytes = b"\0" * 40) -> bytes:
@@ -52,3 +57,34 @@ def test_damaged_headers_end_in_a_value_error(tmp_path):
         except (ValueError, OSError):
             refused += 1
     assert refused > 500
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_archive_is_refused(tmp_path, save):
+    """What zipfile, zlib and NumPy each say of it, which whoever reads one file doesn't know."""
+    sound, path, refused = {"a": np.arange(5.0), "b": np.ones(3)}, tmp_path / "a.npz", 0
+    save(path, **sound)
+    assert {name: array.tolist() for name, array in read_npz(path).items()} == {
+        name: array.tolist() for name, array in sound.items()
+    }
+    content, chance = path.read_bytes(), random.Random(0)
+    for _ in range(1500):
+        path.write_bytes(damaged(content, chance))
+        try:
+            read_npz(path)
+        except (OSError, ValueError):
+            refused += 1
+    assert refused > 1000
+
+
+def test_archives_that_claim_terabytes_or_hold_no_arrays_are_refused(tmp_path):
+    """Memory that a stranger decides about, or bytes in an array's place."""
+    np.savez_compressed(tmp_path / "large.npz", a=np.zeros(10**5))
+    with pytest.raises(ValueError, match="an array of 800,"):
+        read_npz(tmp_path / "large.npz", most_bytes=10**5)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    (tmp_path / "texts.npz").write_bytes(stream.getvalue())
+    with pytest.raises(ValueError, match=r"'a\.txt', which is no array"):
+        read_npz(tmp_path / "texts.npz")

@@ -18,7 +18,8 @@ from PIL import Image
 from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.stages.record import read_versioned
-from prmkd_jax.common.arrays import open_npy
+from experiments.stages.seconds import epoch_seconds
+from prmkd_jax.common.arrays import open_npy, read_npz
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import read_sealed_json
 from prmkd_jax.data.canonical import read_dataset
@@ -89,6 +90,13 @@ def _arrays() -> Iterator[bytes]:
     for array in (np.ones((3, 2), np.float16), np.arange(5), np.asfortranarray(np.ones((2, 3)))):
         stream = io.BytesIO()
         np.save(stream, array)
+        yield stream.getvalue()
+
+
+def _archives() -> Iterator[bytes]:
+    for save in (np.savez, np.savez_compressed):
+        stream = io.BytesIO()
+        save(stream, a=np.ones((3, 2), np.float16), b=np.arange(5))
         yield stream.getvalue()
 
 
@@ -173,6 +181,16 @@ def targets() -> dict[str, Target]:
     return {
         "torch": Target("a.pth", tuple(_torch_files()), read_recbole),
         "npy": Target("a.npy", tuple(_arrays()), open_npy, (OSError, ValueError)),
+        "npz": Target("a.npz", tuple(_archives()), read_npz, (OSError, ValueError)),
+        "log": Target(
+            "log.jsonl",
+            (
+                b'{"stage": "student", "run": "a", "epoch": 1, '
+                b'"seconds": {"train": 2.0, "evaluate": 1.0}}\n',
+            ),
+            lambda path: epoch_seconds(path, "a"),
+            (),
+        ),
         "image": Target("a.jpg", tuple(_images()), read_image, (BrokenImage,)),
         "flagfile": Target(
             "a.cfg",

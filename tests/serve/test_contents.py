@@ -99,6 +99,10 @@ FORGED = {
     "fewer ids": ("sasrec", {"ids": {"item_ids": ["i1"]}}, "item_ids: found 1 of them, expected"),
     "one id twice": ("sasrec", {"ids": {"item_ids": ["i"] * 40}}, "item_ids: found one id twice"),
     "few titles": ("sasrec", {"ids": {"titles": ["a"]}}, "titles: found 1 of them, expected 40"),
+    "half a title": (
+        "sasrec", {"ids": {"titles": ["\ud83d"] * 40}}, r"titles: found '\ud83d', expected text"
+    ),
+    "half a label": ("sasrec", {"label": "\ud83d"}, "label: found \ud83d, expected text"),
     "few users": ("fm", {"ids": {"user_ids": ["u"]}}, "user_ids: found 1 of them, expected "),
     "no fields": ("fm", {"ids": {"fields": None}}, "fields: found None, expected an object"),
     "fewer words": ("fm", {"ids": {"fields": {"brand": []}}}, "field.brand: found numbers past"),
@@ -178,6 +182,7 @@ def rewrite(folder, name, content):
         ("artifact.json", b"[]", "artifact.json: found no JSON object"),
         ("artifact.json", b"{}", "artifact.json: formats: found None, expected some of"),
         ("artifact.json", b'{"formats": ["exe"]}', "formats: found ['exe'], expected some of"),
+        ("artifact.json", b'{"formats": [[]]}', "formats: found [[]], expected some of"),
         ("artifact.json", b"[" * 9999, "artifact.json: found no readable JSON"),
         ("check.npz", b"", "check.npz: found no readable self-check"),
         ("check.npz", b"PK\3\4 no zip", "check.npz: found no readable self-check"),
@@ -193,6 +198,31 @@ def test_a_wrong_part_of_an_artefact_is_told_in_one_line(
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         check_artifact(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_in_place_of_the_digests_is_told_when_it_would_be_made_again(
+    artefact, models, tmp_path
+):
+    folder = tmp_path / "forged"
+    shutil.copytree(artefact, folder)
+    write_sealed_json(folder / "manifest.json", {"format": 1, "files": []})
+    config = ExportConfig(model=str(models["sasrec"]), output_dir=str(folder), formats=("vectors",))
+    with pytest.raises(UserError, match=r"manifest\.json: files: found none, expected names and"):
+        write_artifact(config, lambda _: None)
+
+
+def test_a_self_check_that_is_packed_in_another_way_is_told(artefact, tmp_path):
+    """A NotImplementedError or a zlib.error: a flipped bit is enough."""
+    folder = tmp_path / "packed"
+    shutil.copytree(artefact, folder)
+    with np.load(folder / "check.npz") as file:
+        np.savez_compressed(folder / "check.npz", **file)
+    content = bytearray((folder / "check.npz").read_bytes())
+    content[4] = 255  # the version of zip that is needed
+    content[60:64] = b"\xff" * 4
+    (folder / "check.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"check\.npz: found no readable self-check"):
+        Recommender.load(folder)
 
 
 def test_the_loader_runs_the_self_check(artefact, tmp_path):

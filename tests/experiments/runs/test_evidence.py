@@ -211,6 +211,42 @@ def test_a_finished_cold_start_is_shown_for_its_own_data_alone(tmp_path):
         assert (tmp_path / "cold_start.md").read_bytes() == table
 
 
+@pytest.mark.parametrize("kind", ["empty", "half", "flip", "text", "short", "nan", "below", "int"])
+def test_damaged_ranks_are_told_by_their_file(tmp_path, kind):
+    """A traceback of zipfile's, or another file's name."""
+    path, ranks = tmp_path / "ranks.npz", np.arange(40.0)
+    made = {
+        "short": ranks[:-1],
+        "nan": np.where(ranks == 3, np.nan, ranks),
+        "below": ranks - 1,
+        "int": ranks.astype(int),
+    }
+    np.savez_compressed(path, **{"base-seed0": made.get(kind, ranks)})
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "half": content[: len(content) // 2],
+            "flip": content[:90] + bytes([content[90] ^ 1]) + content[91:],
+            "text": b"hello",
+        }.get(kind, content)
+    )
+    with pytest.raises(UserError, match=r"ranks\.npz: .*expected the ranks that the study") as told:
+        cold_start.read_ranks(path, 40)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_table_that_is_no_text_is_told(tmp_path):
+    """A traceback where a finished study is shown again."""
+    argv = [*SMALL, f"--output_dir={tmp_path}"]
+    table2.run(make_call(COMMAND, argv, "table2")[0])
+    (tmp_path / "table2.md").write_bytes(b"caf\xe9")
+    with pytest.raises(
+        UserError, match=r"table2\.md: can't be read .*, expected the study's table"
+    ):
+        table2.run(make_call(COMMAND, argv, "table2")[0])
+
+
 def test_table3_has_the_papers_models_and_what_is_cheap():
     """A model left out, or one compared with another than the base."""
     variants = {one.name: one for one in table3.list_variants(settings())}
@@ -413,4 +449,15 @@ def test_what_was_not_measured_is_named(tmp_path):
     """A table of half of the models, or a traceback."""
     call, _ = make_call(COMMAND, [f"--output_dir={tmp_path}"], "efficiency")
     with pytest.raises(UserError, match=r"results\.json: missing, expected what the command train"):
+        efficiency.run(call)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_a_damaged_benchmark_is_told(tmp_path, content):
+    """A traceback: the benchmark's file has no digest."""
+    write_sealed_json(tmp_path / "results.json", fake_results())
+    write_sealed_json(tmp_path / "timing.json", fake_timing())
+    (tmp_path / "bench-serve.json").write_bytes(content)
+    call, _ = make_call(COMMAND, [f"--output_dir={tmp_path}"], "efficiency")
+    with pytest.raises(UserError, match=r"bench-serve\.json: damaged .*, expected what bench"):
         efficiency.run(call)

@@ -1,6 +1,7 @@
 """A run's folder: who may write there, and what is removed."""
 
 import json
+import os
 import re
 
 import pytest
@@ -165,5 +166,12 @@ def test_a_manifest_that_lists_what_lies_outside_is_refused(tmp_path, name):
 def test_a_damaged_manifest_is_refused(tmp_path, text):
     """A traceback, or a folder whose owner is not known taken for nobody's."""
     (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
+        examine(tmp_path, identity(), FILES, overwrite=True)
+
+
+def test_a_pipe_in_the_lists_place_is_refused_at_once(tmp_path):
+    """A command that waits for ever for whoever writes into it."""
+    os.mkfifo(tmp_path / "run.json")
     with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
         examine(tmp_path, identity(), FILES, overwrite=True)
