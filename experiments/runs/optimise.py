@@ -15,7 +15,7 @@ import numpy as np
 from experiments.runs.space import Axis
 from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import writing
+from prmkd_jax.common.files import content_digest, open_regular, writing
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 STUDY = "search"
 ROW = "row"
 """Where the journal has what a trial gave."""
+ROW_DIGEST = "row_digest"
+"""Where it has the SHA-256 of that; journals of earlier versions have none."""
+STOPPED = {"early": "stopped early", "diverged": "diverged", "impossible": "can't be"}
+"""Why a drawn trial has no result of its own."""
 UNJUDGED_TRIALS = 5
 """Finished trials before one can be stopped early."""
 UNJUDGED_EPOCHS = 3
@@ -73,9 +77,10 @@ def optimise(search: Search, attempt: Callable[[dict[str, str], Watch], Row]) ->
     waiting = f"{search.journal}: another command makes this search, waiting"
     with locked(search.journal, lambda: search.say(waiting)):
         study = _open(search)
+        _rows(search, study)  # a damaged one is told before further trials are made
         while (done := len(_finished(study))) < search.trials:
             _next(search, study, done, attempt)
-        return [trial.user_attrs[ROW] for trial in _finished(study)[: search.trials]]
+        return _rows(search, study)[: search.trials]
 
 
 def require_optuna() -> None:
@@ -139,6 +144,7 @@ def _next(
     if "stopped" in row:
         row |= _so_far(told)
     trial.set_user_attr(ROW, row)
+    trial.set_user_attr(ROW_DIGEST, content_digest(row))
     if "stopped" in row:
         study.tell(trial, state=TrialState.PRUNED)
     else:
@@ -167,6 +173,43 @@ def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
 
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     return study.get_trials(deepcopy=False, states=states)
+
+
+def _rows(search: Search, study: "optuna.Study") -> list[Row]:
+    """What the finished trials gave.
+
+    Raises:
+        UserError: one of them isn't as it was written.
+    """
+    with _readable(search.journal):
+        return [_row(trial) for trial in _finished(study)]
+
+
+def _row(trial: "optuna.trial.FrozenTrial") -> Row:
+    """What a finished trial gave.
+
+    Raises:
+        ValueError: there is nothing, or something else than was written.
+    """
+    row = trial.user_attrs.get(ROW)
+    if trial.user_attrs.get(ROW_DIGEST) not in (None, content_digest(row)):
+        raise ValueError(f"the row of trial {trial.number} differs from its digest")
+    if not isinstance(row, dict) or not _is_row(row):
+        raise ValueError(f"trial {trial.number} has no row of a trial")
+    return row
+
+
+def _is_row(row: Row) -> bool:
+    """Whether a row can be shown: one of an earlier version has no digest."""
+    scores, best = row.get("validation"), row.get("best_epoch")
+    texts = [row.get(name, "") for name in ("model", "seeds", "setting")]
+    numbers = [*scores.values()] if isinstance(scores, dict) else [None]
+    numbers += [] if best is None else [best]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(one) in (int, float) and np.isfinite(one) for one in numbers)
+        and row.get("stopped", "early") in list(STOPPED)
+    )
 
 
 def _open(search: Search) -> "optuna.Study":
@@ -206,7 +249,15 @@ class _Held:
 def _readable(journal: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, LookupError, TypeError, AssertionError, AttributeError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AssertionError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{journal}: damaged ({first_line(error)}), expected Optuna's journal of this search: "
             "delete it; finished trials are kept and not trained again"
@@ -217,7 +268,8 @@ def _cut_unfinished(journal: Path) -> None:
     """Takes away a last line that a kill has left without its end: more would be joined to it."""
     if not journal.exists():
         return
-    content = journal.read_bytes()
+    with open_regular(journal) as stream:
+        content = stream.read()
     if content and not content.endswith(b"\n"):
         with writing(journal) as partial:
             partial.write_bytes(content[: content.rfind(b"\n") + 1])

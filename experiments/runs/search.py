@@ -17,7 +17,7 @@ from experiments.cli.settings import Settings, check_settings, settings_from
 from experiments.cli.unread import warnings
 from experiments.reporting.wording import MISSING
 from experiments.runs.finished import finish_run, never, ready_teachers
-from experiments.runs.optimise import Row, Search, Stopped, Watch, optimise, require_optuna
+from experiments.runs.optimise import STOPPED, Row, Search, Stopped, Watch, optimise, require_optuna
 from experiments.runs.plan import PlannedRun, check_runs, plan_runs, shared_place
 from experiments.runs.sheets import show_sheets
 from experiments.runs.space import (
@@ -45,8 +45,6 @@ from prmkd_jax.students.registry import result_name
 METRICS = ("Recall@10", SELECTION_METRIC)
 TRIALS = "trials"
 """Folder of finished trials, next to `--output_dir`: all searches share it."""
-STOPPED = {"early": "stopped early", "diverged": "diverged", "impossible": "can't be"}
-"""Why a drawn trial has no result of its own."""
 
 
 def run(call: Call) -> None:

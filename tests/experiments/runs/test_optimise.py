@@ -1,5 +1,7 @@
 """A search by Optuna over a function that is known: what it draws, stops and goes on from."""
 
+import json
+
 import pytest
 
 from experiments.runs.optimise import Search, Stopped, optimise
@@ -156,3 +158,58 @@ def test_a_damaged_journal_is_told_in_one_line(tmp_path):
     (tmp_path / "search.journal").write_text("no journal\nat all\n")
     with pytest.raises(UserError, match=r"search\.journal: damaged .*, expected Optuna's journal"):
         optimise(search(tmp_path), Trainings())
+
+
+def _lost(line: bytes) -> bytes:
+    return b""
+
+
+def _other(line: bytes) -> bytes:
+    """The line of a row, with another number in it."""
+    entry = json.loads(line)
+    entry["user_attr"]["row"]["best_epoch"] = 4
+    return json.dumps(entry).encode() + b"\n"
+
+
+@pytest.mark.parametrize("change", [_lost, _other])
+def test_a_row_that_was_lost_or_changed_is_told_before_more_is_trained(tmp_path, change):
+    """A traceback after hours, or a table with a number that no training gave."""
+    optimise(search(tmp_path, trials=2), Trainings())
+    journal, trainings = tmp_path / "search.journal", Trainings()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    row = next(number for number, line in enumerate(lines) if b'"row":' in line)
+    journal.write_bytes(b"".join([*lines[:row], change(lines[row]), *lines[row + 1 :]]))
+    said = r"search\.journal: damaged \(the row of trial 0 differs from its digest\)"
+    with pytest.raises(UserError, match=said):
+        optimise(search(tmp_path, trials=3), trainings)
+    assert not trainings.begun
+
+
+def test_a_journal_of_before_is_read_and_its_rows_are_looked_at(tmp_path):
+    """Finished trials that are lost with a new version, or a row without its numbers."""
+    rows = optimise(search(tmp_path, trials=2), Trainings())
+    journal = tmp_path / "search.journal"
+    old = [line for line in journal.read_bytes().splitlines() if b"row_digest" not in line]
+    journal.write_bytes(b"".join(line + b"\n" for line in old))
+    assert optimise(search(tmp_path, trials=2), Trainings()) == rows
+    for sound, damage in ((b'"best_epoch":6', b'"best_epoch":"6"'), (b'"validation"', b'"x"')):
+        changed = [line.replace(sound, damage) for line in old]
+        assert changed != old
+        journal.write_bytes(b"".join(line + b"\n" for line in changed))
+        with pytest.raises(UserError, match="trial 0 has no row of a trial"):
+            optimise(search(tmp_path, trials=2), Trainings())
+
+
+@pytest.mark.parametrize("value", [b"Infinity", b"NaN", b"1e999"])
+def test_numbers_that_are_none_are_told(tmp_path, value):
+    """An OverflowError out of Optuna."""
+    optimise(search(tmp_path, trials=2), Trainings())
+    journal = tmp_path / "search.journal"
+    lines = journal.read_bytes().splitlines()
+    width = next(n for n, line in enumerate(lines) if b'"param_name":"width"' in line)
+    entry = json.loads(lines[width])
+    entry["param_value_internal"] = "here"
+    lines[width] = json.dumps(entry).encode().replace(b'"here"', value)
+    journal.write_bytes(b"".join(line + b"\n" for line in lines))
+    with pytest.raises(UserError, match="expected Optuna's journal of this search"):
+        optimise(search(tmp_path, trials=2), Trainings())
