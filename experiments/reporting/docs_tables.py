@@ -208,8 +208,8 @@ def _pair_test(
     return (tests or {}).get("against_alone", {}).get(alone["name"], {}).get(metric)
 
 
-def _lead(own: Metrics, other: Metrics) -> str:
-    return percent(own[NDCG] / other[NDCG] - 1) if other[NDCG] else MISSING
+def _lead(own: Metrics, other: Metrics, metric: str = NDCG) -> str:
+    return percent(own[metric] / other[metric] - 1) if other[metric] else MISSING
 
 
 def _told(results: Results) -> _Told:
@@ -246,7 +246,7 @@ def _best_teachers(results: Results) -> dict[str, TeacherResult]:
 
 def _gain(distilled: VariantResult, plain: VariantResult, metric: str) -> str:
     """Its change, and the p-value."""
-    change = percent(distilled["test"][metric] / plain["test"][metric] - 1)
+    change = _lead(distilled["test"], plain["test"], metric)
     tested = _pair_test(distilled, plain, metric, masked=False)
     return f"{change} ({p_value(tested['t_p_holm'])})" if tested else change
 

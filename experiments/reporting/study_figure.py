@@ -43,9 +43,12 @@ def study_figure(results: Results) -> Sketch:
 
 
 def effects_figure(results: Results) -> Sketch:
-    """Each variant's change of test NDCG@10 as a point in its interval over users."""
+    """Each variant's change of test NDCG@10 as a point in its interval over users.
+
+    A change from 0, which is none in percent, has no point.
+    """
     found = [
-        (row["label"], 100 * (against["change"] or 0.0), against)
+        (row["label"], against["change"], against)
         for row in results["variants"]
         if row["against"] is not None
         for against in [row["against"][SHOWN]]
@@ -63,7 +66,8 @@ def effects_figure(results: Results) -> Sketch:
                 ends = [100 * end for end in interval]
                 axes.plot(ends, (place, place), color=colour, lw=2, solid_capstyle="butt")
             face = colour if against["t_p_holm"] < ALPHA else "white"
-            axes.plot(change, place, "o", color=colour, mfc=face, ms=6)
+            if change is not None:
+                axes.plot(100 * change, place, "o", color=colour, mfc=face, ms=6)
         axes.axvline(0, color=INK, linewidth=0.8)
         name_rows(axes, [label for label, *_ in found])
         axes.set_ylim(max(1, len(found)) - 0.5, -0.5)

@@ -54,6 +54,16 @@ def test_the_headline_says_who_gains_what_over_whom(results):
     ]
 
 
+def test_a_headline_over_a_student_that_finds_nothing(results):
+    """A division by zero where the small run of a large catalogue hits no target."""
+    base, _ = results["variants"]
+    base["test"]["Recall@10"] = 0.0
+    lines = headline(results, fake_timing()).splitlines()
+    assert (
+        "| improvement over SASRec (p, paired t-test) | – (0.02) | +50.0 % (3e-9) | none |" in lines
+    )
+
+
 def test_the_test_stands_where_the_distilled_student_is_the_reference(results):
     """As in the study of sources, where p-values belong to the student alone."""
     base, distilled = results["variants"]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matplotlib import image
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 
@@ -308,6 +309,17 @@ def test_changes_have_intervals_and_a_picture(results, tmp_path):
     assert drawn.png() == drawn.png()
     alone = {**results, "variants": results["variants"][:1]}
     assert "nothing is compared" in effects_figure(alone).svg()
+
+
+def test_a_change_from_nothing_is_no_point_at_zero(results):
+    """Any gain over a reference that finds nothing drawn as if there was none."""
+    copied = copy.deepcopy(results)
+    copied["variants"][1]["against"]["NDCG@10"] |= {"change": None, "interval": None}
+    axes = Figure().subplots()
+    effects_figure(copied).draw(axes)
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    change = copied["variants"][2]["against"]["NDCG@10"]["change"]
+    assert [list(point.get_xydata()[0]) for point in points] == [[100 * change, 1]]
 
 
 @pytest.mark.parametrize("figure", [study_figure, effects_figure])
