@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64, Integer, Shaped
 
+from prmkd_jax.common.ragged import offsets_of, places_within
+
 
 @dataclasses.dataclass(frozen=True)
 class SparseRows:
@@ -43,9 +45,7 @@ class SparseRows:
         out[:] = np.reshape(np.asarray(rest, dtype=np.float32), (-1, 1))
         start = self.offsets[rows]
         sizes = self.offsets[np.asarray(rows) + 1] - start
-        ends = np.cumsum(sizes)
-        entries = np.arange(ends[-1] if len(ends) else 0)
-        entries = entries - np.repeat(ends - sizes, sizes) + np.repeat(start, sizes)
+        entries = np.repeat(start, sizes) + places_within(sizes)
         ids = self.ids[entries]
         place = np.searchsorted(distinct, ids)
         place[place == len(distinct)] = 0
@@ -121,7 +121,7 @@ def best(scores: Float32[np.ndarray, "B V"], top: int) -> Shaped[np.ndarray, " B
 def as_lists(name: str, rows: Shaped[np.ndarray, " N"], num_items: int) -> RankedLists:
     """Rows of `best`, one an instance, as lists."""
     listed = rows["ids"] >= 0
-    offsets = np.concatenate([[0], np.cumsum(listed.sum(axis=1))]).astype(np.int64)
+    offsets = offsets_of(listed.sum(axis=1))
     ids = narrow(rows["ids"][listed], num_items)
     return RankedLists(name, SparseRows(offsets, ids, rows["values"][listed]), rows["rest"])
 

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float16, Int8, Int32, Int64
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import is_there
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.prepared import require_unchanged
@@ -128,8 +129,7 @@ def _read_interactions(path: Path, given_split: bool) -> tuple[Interactions, pa.
             row, user = int(order[again[0]]), user_ids[int(users[again[0]])].as_py()
             wanted = f"no other row of user {user!r} at this position"
             _refuse(path, row, clock, times[again[0]].item(), wanted)
-    indptr = np.zeros(len(user_ids) + 1, dtype=np.int64)
-    np.cumsum(np.bincount(users, minlength=len(user_ids)), out=indptr[1:])
+    indptr = offsets_of(np.bincount(users, minlength=len(user_ids)))
     appearance = np.argsort(np.unique(items, return_index=True)[1])
     number = np.empty(len(item_ids), dtype=np.int32)
     number[appearance] = np.arange(len(item_ids), dtype=np.int32)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
 
+from prmkd_jax.common.ragged import places_within
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.task import Task
 
@@ -168,8 +169,7 @@ def _first_read(
     out = np.full((len(users), len(items)), _NEVER)
     short = sizes <= len(items)
     rows = np.repeat(np.flatnonzero(short), sizes[short])
-    ends = np.cumsum(sizes[short])
-    known = np.repeat(start[short] - (ends - sizes[short]), sizes[short]) + np.arange(len(rows))
+    known = np.repeat(start[short], sizes[short]) + places_within(sizes[short])
     place = np.searchsorted(items, read.items[known])
     place[place == len(items)] = 0
     hits = items[place] == read.items[known]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.ragged import places_within
 from prmkd_jax.data.dataset import Interactions
 
 
@@ -95,7 +96,7 @@ def history_segments(
     has_target = shared_stop > begin
     long_targets = np.maximum(end - begin - 1 - window, 0)
     # The targets after the shared segment: begin + window + 1, … , end − 1.
-    own = np.repeat(shared_stop, long_targets) + 1 + _ranges(long_targets)
+    own = np.repeat(shared_stop, long_targets) + 1 + places_within(long_targets)
     return Segments(
         start=np.concatenate([begin[has_target], own - window]),
         stop=np.concatenate([shared_stop[has_target], own]),
@@ -203,7 +204,7 @@ def _place(
     chosen = segments[np.arange(first, first + len(placed))]
     row, column = np.array(placed, dtype=np.int64).T
     sizes = chosen.sizes
-    within = _ranges(sizes)
+    within = places_within(sizes)
     offsets = np.repeat(chosen.start, sizes) + within
     slots = np.repeat(row * length + column, sizes) + within
     # Segments are numbered 1, 2, … per batch; within a row that is still distinct.
@@ -225,9 +226,3 @@ def _place(
         users=rows_of(interactions.users[offsets], 0),
         instance_ids=rows_of(np.where(predicts, read + 1, -1), -1),
     )
-
-
-def _ranges(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " total"]:
-    """0 … counts[0] − 1, 0 … counts[1] − 1, and so on."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

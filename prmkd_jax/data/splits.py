@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.dataset import Interactions
 
 PARTS = ("train", "validation", "test")
@@ -42,10 +43,16 @@ class Split:
 
 def with_validation(split: Split, interactions: Interactions) -> Split:
     """The split whose training part holds the validation part too; the test part is the same."""
-    start, users = interactions.indptr[:-1], interactions.users
-    offsets = np.arange(len(interactions.items), dtype=np.int64)
-    inside = (offsets > start[users]) & (offsets < split.validation_end[users])
-    return dataclasses.replace(split, train=offsets[inside], train_end=split.validation_end)
+    train = instances_before(interactions, split.validation_end)
+    return dataclasses.replace(split, train=train, train_end=split.validation_end)
+
+
+def instances_before(
+    interactions: Interactions, end: Int64[np.ndarray, " users"]
+) -> Int64[np.ndarray, " instances"]:
+    """The instances of each user before an offset: all interactions but the user's first."""
+    offsets, users = np.arange(len(interactions.items)), interactions.users
+    return np.flatnonzero((offsets > interactions.indptr[users]) & (offsets < end[users]))
 
 
 def leave_one_out(interactions: Interactions) -> Split:
@@ -62,10 +69,8 @@ def leave_one_out(interactions: Interactions) -> Split:
     start, end = interactions.indptr[:-1], interactions.indptr[1:]
     held_out = (end - start) >= 3
     train_end = np.where(held_out, end - 2, end)
-    offsets = np.arange(len(interactions.items), dtype=np.int64)
-    users = interactions.users
     return Split(
-        train=offsets[(offsets > start[users]) & (offsets < train_end[users])],
+        train=instances_before(interactions, train_end),
         validation=(end - 2)[held_out],
         test=(end - 1)[held_out],
         train_end=train_end,
@@ -157,10 +162,8 @@ def global_temporal(
     start, end = interactions.indptr[:-1], interactions.indptr[1:]
     train_end = start + _before(interactions, first)
     test_from = start + _before(interactions, second)
-    offsets = np.arange(len(interactions.items), dtype=np.int64)
-    users = interactions.users
     return Split(
-        train=offsets[(offsets > start[users]) & (offsets < train_end[users])],
+        train=instances_before(interactions, train_end),
         validation=train_end[(train_end > start) & (train_end < test_from)],
         test=test_from[(test_from > start) & (test_from < end)],
         train_end=train_end,
@@ -216,23 +219,23 @@ def _clock(interactions: Interactions, name: str) -> Int64[np.ndarray, " interac
     return times
 
 
-def _cut(text: Cut, times: Int64[np.ndarray, " interactions"]) -> int:
+def _cut(cut: Cut, times: Int64[np.ndarray, " interactions"]) -> int:
     """The first microsecond after a cut."""
-    if isinstance(text, int):
-        return text
+    if isinstance(cut, int):
+        return cut
     try:
-        share = float(text)
+        share = float(cut)
     except ValueError:
         try:
-            moment = datetime.fromisoformat(text)
+            moment = datetime.fromisoformat(cut)
         except ValueError:
             raise UserError(
-                f"--split_at: found {text!r}, expected a share between 0 and 1 or an ISO date"
+                f"--split_at: found {cut!r}, expected a share between 0 and 1 or an ISO date"
             ) from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return round(moment.timestamp() * 1e6)
     if not 0 < share < 1:
-        raise UserError(f"--split_at: found {text!r}, expected a share between 0 and 1")
+        raise UserError(f"--split_at: found {cut!r}, expected a share between 0 and 1")
     place = min(round(share * len(times)), len(times) - 1)
     return int(np.partition(times, place)[place])
 
@@ -240,7 +243,7 @@ def _cut(text: Cut, times: Int64[np.ndarray, " interactions"]) -> int:
 def _before(interactions: Interactions, cut: int) -> Int64[np.ndarray, " users"]:
     """How many interactions of each user are before a time."""
     assert interactions.timestamps is not None
-    earlier = np.concatenate([[0], np.cumsum(interactions.timestamps < cut)])
+    earlier = offsets_of(interactions.timestamps < cut)
     return earlier[interactions.indptr[1:]] - earlier[interactions.indptr[:-1]]
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool
 
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions
 
 
@@ -37,7 +38,7 @@ def without_users(dataset: Dataset, keep: Bool[np.ndarray, " users"]) -> Dataset
     """
     histories = _only(dataset.interactions, keep[dataset.interactions.users])
     lengths = histories.lengths[keep]
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    indptr = offsets_of(lengths)
     ids = tuple(user for user, kept in zip(dataset.user_ids, keep, strict=True) if kept)
     return dataclasses.replace(
         dataset, interactions=dataclasses.replace(histories, indptr=indptr), user_ids=ids
@@ -72,7 +73,7 @@ def with_items(dataset: Dataset, ids: tuple[str, ...], titles: tuple[str, ...]) 
 
 def _only(histories: Interactions, there: Bool[np.ndarray, " interactions"]) -> Interactions:
     """Some interactions of every user."""
-    indptr = np.concatenate([[0], np.cumsum(there)])[histories.indptr].astype(np.int64)
+    indptr = offsets_of(there)[histories.indptr]
     return Interactions(
         indptr,
         histories.items[there],

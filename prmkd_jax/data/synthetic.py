@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float16, Float64, Int32, Int64, Integer
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 
@@ -154,7 +155,7 @@ def make_domain(seed: int, name: str, config: WorldConfig) -> Domain:
     pixels = render(rng, attributes[pictured][:, _SEEN])
     image_rows = np.where(pictured, np.cumsum(pictured) - 1, -1).astype(np.int32)
     texts = _texts(rng, name, attributes, told)
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    indptr = offsets_of(lengths)
     dataset = Dataset(
         name=f"synthetic-{name}",
         interactions=Interactions(indptr, items.astype(np.int32), _timestamps(seed, name, indptr)),

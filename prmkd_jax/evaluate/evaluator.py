@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Float64, Int32, Int64
 
+from prmkd_jax.common.ragged import places_within
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.packing import PackedRows, instance_segments, pack, row_length
 from prmkd_jax.ops.arrays import Array
@@ -91,7 +92,7 @@ class Evaluator:
             (rows, place[rows.instance_ids.reshape(-1)])
             for rows in pack(interactions, segments, batch_size // length, length)
         ]
-        self._targets = _pad(interactions.items[instance_ids], self._padded, 0)
+        self._targets = np.pad(interactions.items[instance_ids], (0, self._padded - self._count))
         self._histories = distinct_histories(interactions, instance_ids)
         # Twice the mean: nearly all blocks have this shape, and so share compiled code.
         mean = len(self._histories.items) * self._block / max(self._count, 1)
@@ -197,10 +198,7 @@ def distinct_histories(
     """
     start = interactions.indptr[interactions.users[instance_ids]]
     counts = instance_ids - start
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    within = np.arange(total) - np.repeat(ends - counts, counts)
-    items = interactions.items[np.repeat(start, counts) + within]
+    items = interactions.items[np.repeat(start, counts) + places_within(counts)]
     width = int(items.max(initial=0)) + 1
     # One number a pair: sorting these is quick, and sorts by history, then by item.
     keys = np.unique(np.repeat(np.arange(len(counts)), counts) * width + items)
@@ -252,12 +250,6 @@ def _merged(graphdef: nnx.GraphDef, divided: Divided, params: dict) -> Student:
 @functools.partial(jax.jit, donate_argnums=0)
 def _scatter(out: Array, encoded: Array, places: Array) -> Array:
     return out.at[places].set(encoded, mode="drop")
-
-
-def _pad(array: np.ndarray, rows: int, fill: int) -> np.ndarray:
-    out = np.full((rows, *array.shape[1:]), fill, dtype=np.int32)
-    out[: len(array)] = array
-    return out
 
 
 def _power_of_two(number: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.dataset import Dataset, Interactions
 from teachers_torch.config import EncoderConfig, PretrainConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.items.inputs import (
@@ -65,8 +66,7 @@ def join_interactions(domains: Sequence[Dataset]) -> Interactions:
         for domain, end in zip(domains, ends, strict=True)
     ]
     lengths = np.concatenate([domain.interactions.lengths for domain in domains])
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Interactions(indptr, np.concatenate(items).astype(np.int32))
+    return Interactions(offsets_of(lengths), np.concatenate(items).astype(np.int32))
 
 
 class Asked(NamedTuple):

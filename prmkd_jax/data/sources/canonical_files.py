@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int8, Int32, Int64
 
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.canonical import INTERACTIONS, ITEMS, TIME_UNIT
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.sources.clean import ITEM_COLUMNS
@@ -59,8 +60,7 @@ def histories(log: Log, ties: Ties, by_appearance: bool) -> Histories:
     items, item_ids = _renumbered(log.items, log.item_ids, by_appearance=False)
     log = dataclasses.replace(log, users=users, items=items)
     log = log.take(in_order(log, ties))
-    indptr = np.zeros(len(user_ids) + 1, dtype=np.int64)
-    np.cumsum(np.bincount(log.users, minlength=len(user_ids)), out=indptr[1:])
+    indptr = offsets_of(np.bincount(log.users, minlength=len(user_ids)))
     return Histories(
         interactions=Interactions(indptr, log.items),
         user_ids=user_ids,
