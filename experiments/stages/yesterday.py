@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments.cli.command import Call
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.serve.config import UpdateConfig
-from prmkd_jax.serve.contents import read_config
+from prmkd_jax.serve.contents import read_options
 from prmkd_jax.serve.exported import CARD, read_card
 from prmkd_jax.students.config import STUDENT_NAMES, StudentConfig
 from prmkd_jax.students.registry import about, weights_depend_on
@@ -28,7 +28,7 @@ def completed(call: Call) -> Call:
     name = card["config"].get("student")
     if name not in STUDENT_NAMES or _is_another(call, name):
         return call
-    theirs = read_config(path / CARD, card["config"])
+    theirs = read_options(path / CARD, "config", card["config"], StudentConfig)
     own, data = call.config(StudentConfig), call.config(DataConfig)
     taken = {
         field.name: getattr(theirs, field.name)

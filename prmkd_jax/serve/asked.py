@@ -150,7 +150,7 @@ def require_strings(name: str, ids: Sequence[object]) -> None:
             raise ValueError(f"{name}: found {one!r} among ids, expected strings")
 
 
-def places(k: int) -> int:
+def number_of_items(k: int) -> int:
     """How many items are wanted, as Python's own number.
 
     Raises:

@@ -149,15 +149,6 @@ def require_card(path: Path, card: Mapping[str, object]) -> None:
         _require(path, name, right(value), value, wanted)
 
 
-def read_config(path: Path, values: Mapping[str, object]) -> StudentConfig:
-    """The student's options; unknown ones are passed over, missing ones have their defaults.
-
-    Raises:
-        UserError: one is of another type, or outside its bounds.
-    """
-    return read_options(path, "config", values, StudentConfig)
-
-
 def read_options(
     path: Path, place: str, values: Mapping[str, object], kind: type[Config]
 ) -> Config:

@@ -34,7 +34,7 @@ from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.card import Card
 from prmkd_jax.serve.contents import (
-    read_config,
+    read_options,
     require_card,
     require_ids,
     require_same_ids,
@@ -181,14 +181,12 @@ def read_exported(folder: Path) -> Exported:
     require_ids(folder / IDS, ids, card["facts"])
     require_served(folder / SERVED, served, card["facts"], ids["fields"])
     facts = read_facts(card["facts"], served, ids["fields"])
-    like = abstract_params(config, facts)
-    require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
-    require_numbers(weights, str(folder / WEIGHTS))
-    require_widths(folder / SERVED, served, like, config, facts)
+    params = _params_of(weights, config, facts, folder / WEIGHTS)
+    require_widths(folder / SERVED, served, params, config, facts)
     return Exported(
         config=config,
         facts=facts,
-        params=unflatten_params(weights, like),
+        params=params,
         items=served[ITEMS],
         users=served.get(USERS),
         fold_in=served.get(FOLD_IN),
@@ -215,9 +213,21 @@ def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Data
         require_same_ids(folder / IDS, "user_ids", ids["user_ids"], dataset.user_ids)
     for field, names in _tabled_fields(weights, facts).items():
         require_same_ids(folder / CARD, field, card["fields"].get(field), names)
+    return _params_of(weights, config, facts, folder / WEIGHTS)
+
+
+def _params_of(
+    weights: dict[str, np.ndarray], config: StudentConfig, facts: Facts, path: Path
+) -> Params:
+    """A student's parameters out of a file's weights.
+
+    Raises:
+        UserError: weights are missing, surplus, of another shape or not finite.
+    """
     like = abstract_params(config, facts)
-    require_weights(_shapes(weights), param_shapes(like), str(folder / WEIGHTS))
-    require_numbers(weights, str(folder / WEIGHTS))
+    found = {name: array.shape for name, array in weights.items()}
+    require_weights(found, param_shapes(like), str(path))
+    require_numbers(weights, str(path))
     return unflatten_params(weights, like)
 
 
@@ -281,7 +291,7 @@ def _read_config(folder: Path, card: Card) -> StudentConfig:
             f"{folder / CARD}: student: found {values.get('student')!r} ({named}), which is not "
             f"installed, expected one of {', '.join(STUDENT_NAMES)}"
         )
-    config = read_config(folder / CARD, values)
+    config = read_options(folder / CARD, "config", values, StudentConfig)
     if not heads_fit(config):
         raise UserError(
             f"{folder / CARD}: config.num_heads: found {config.num_heads}, expected a divisor of "
@@ -335,10 +345,6 @@ def _require_digest(folder: Path, card: Card, name: str) -> None:
         raise UserError(f"{path}: damaged: its SHA-256 is not the one in {CARD}")
 
 
-def _shapes(weights: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in weights.items()}
-
-
 def knows_users(config: StudentConfig, facts: Facts) -> bool:
     """Whether such a student has vectors of its own users."""
     own = _has_users(param_shapes(abstract_params(config, facts)))
@@ -347,7 +353,16 @@ def knows_users(config: StudentConfig, facts: Facts) -> bool:
 
 def _has_users(weights: Iterable[str]) -> bool:
     """Whether it has a row for each user that it was trained for."""
-    return any(f".{name}".endswith(f".{USER_TABLE}") for name in weights)
+    return any(map(is_user_table, weights))
+
+
+def is_user_table(parameter: str) -> bool:
+    """Whether a parameter, by its dotted name, has a row for each user.
+
+    >>> is_user_table("fm.user_embedding.table"), is_user_table("item_embedding.table")
+    (True, False)
+    """
+    return f".{parameter}".endswith(f".{USER_TABLE}")
 
 
 def _tabled_fields(weights: Iterable[str], facts: Facts) -> dict[str, list[str]]:

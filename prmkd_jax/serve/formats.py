@@ -11,7 +11,7 @@ from jax import export
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_json
-from prmkd_jax.serve.program import Program
+from prmkd_jax.serve.program import Program, array_specs
 from prmkd_jax.serve.self_check import close, require_same
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -22,13 +22,12 @@ MOST_ONNX_BYTES = 2_000_000_000
 def _write_stablehlo(folder: Path, program: Program, inner_product: bool) -> None:
     folder.mkdir()
     arrays = program.arrays()
-    specs = {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in arrays.items()}
     batch, history, excluded = export.symbolic_shape("b, h, e")
 
     def ids(*shape: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, np.int32)
 
-    asked = (specs, ids(batch, program.window or history), ids(batch))
+    asked = (array_specs(arrays), ids(batch, program.window or history), ids(batch))
     programs: dict[str, tuple[Callable, tuple]] = {
         "recommend": (program.recommend, (*asked, ids(batch, excluded)))
     }

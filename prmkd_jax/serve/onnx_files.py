@@ -8,7 +8,7 @@ import onnx
 from jax import export
 
 from prmkd_jax.serve.onnx_graph import Graph
-from prmkd_jax.serve.program import ITEMS, Program
+from prmkd_jax.serve.program import ITEMS, Program, array_specs
 
 
 def recommend_model(program: Program) -> onnx.ModelProto:
@@ -25,7 +25,7 @@ def recommend_model(program: Program) -> onnx.ModelProto:
     (batch,) = export.symbolic_shape("b")
     (scores,) = graph.trace(
         program.score,
-        (_specs(arrays), jax.ShapeDtypeStruct((batch, program.width), np.float32)),
+        (array_specs(arrays), jax.ShapeDtypeStruct((batch, program.width), np.float32)),
         [*_sorted(names), vectors],
     )
     left = _without(graph, scores, graph.input("excluded", ["b", "e"]), len(arrays[ITEMS]))
@@ -63,7 +63,7 @@ def _vectors(
     """Declares the inputs and adds what makes user vectors of them."""
     graph.input("history", ["b", program.window or "h"])
     graph.input("users", ["b"])
-    asked = (_specs(arrays), *_asked(program))
+    asked = (array_specs(arrays), *_asked(program))
     return graph.trace(program.user_vectors, asked, [*_sorted(names), "history", "users"])[0]
 
 
@@ -83,10 +83,6 @@ def _asked(program: Program) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
     batch, history = export.symbolic_shape("b, h")
     shape = (batch, program.window or history)
     return jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct((batch,), np.int32)
-
-
-def _specs(arrays: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
-    return {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in arrays.items()}
 
 
 def _sorted(names: Mapping[str, str]) -> list[str]:

@@ -47,9 +47,9 @@ class Graph:
         self._symbols: dict[str, str] = {}
         self._numbers = itertools.count()
 
-    def input(self, name: str, shape: Sequence[int | str], dtype: str = "int32") -> str:
-        """Declares an input; a dimension that is text is a symbol of the graph."""
-        self._inputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
+    def input(self, name: str, shape: Sequence[int | str]) -> str:
+        """Declares an input of int32; a dimension that is text is a symbol of the graph."""
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT32, shape))
         for axis, size in enumerate(shape):
             if isinstance(size, str) and size not in self._symbols:
                 sizes = self.add("Shape", name, start=axis, end=axis + 1)

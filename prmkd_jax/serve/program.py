@@ -27,6 +27,7 @@ from prmkd_jax.students.student import (
     Student,
     abstract_params,
     flatten_params,
+    is_served,
     structure,
 )
 
@@ -60,11 +61,6 @@ class Program:
     def window(self) -> int | None:
         """Columns of `history`; None where any number will do."""
         return self.exported.facts.window if self._per_prefix else None
-
-    @property
-    def reads_users(self) -> bool:
-        """Whether `users` changes anything."""
-        return self.exported.user_ids is not None
 
     @functools.cached_property
     def width(self) -> int:
@@ -176,13 +172,14 @@ class Program:
 
     def _read_params(self) -> dict[str, np.ndarray]:
         """The parameters that serving reads; user tables with a row for the mean user."""
-        unread = about(self.exported.config.student).training_only
+        student = self.exported.config.student
         weights = flatten_params(with_mean_user(self.exported.params))
-        return {
-            name: array
-            for name, array in weights.items()
-            if not any(name.startswith(f"{part}.") for part in unread)
-        }
+        return {name: array for name, array in weights.items() if is_served(student, name)}
+
+
+def array_specs(arrays: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a program's arrays."""
+    return {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in arrays.items()}
 
 
 def _packed(history: Array, users: Array, own_slot: bool) -> tuple[PackedRows, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.serve.asked import Ids, ItemLists, id_lists, listed, parts, places
+from prmkd_jax.serve.asked import Ids, ItemLists, id_lists, listed, number_of_items, parts
 from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, read_explanation
 from prmkd_jax.serve.exported import Exported, read_exported
 from prmkd_jax.serve.new_items import (
@@ -141,7 +141,7 @@ class Recommender:
                 a string stands for a list, or an id is no string.
             UserError: a user has no vector and the student can't make one.
         """
-        k = places(k)
+        k = number_of_items(k)
         given = id_lists("histories", histories)
         users = None if users is None else listed("users", users, "user ids")
         read = self._ids.histories(given, users)
@@ -193,7 +193,7 @@ class Recommender:
         Raises:
             ValueError: as `recommend`.
         """
-        k = places(k)
+        k = number_of_items(k)
         read = self._ids.known(*id_lists("history", [history]))
         ids, titles = self.exported.item_ids, self.exported.titles
 
@@ -269,7 +269,7 @@ class Recommender:
             ValueError: k is no number of at least 1.
             UserError: the student doesn't know the item.
         """
-        k = places(k)
+        k = number_of_items(k)
         if not isinstance(item, str) or item not in self._ids.items:
             raise UserError(f"similar: found item {item!r}, expected one that the student knows")
         items, scores = self._scorer.similar(self._ids.items[item], k)

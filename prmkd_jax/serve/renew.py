@@ -93,7 +93,6 @@ def map_items(
     found: Changes,
     dataset: Dataset,
     vectors: Float[np.ndarray, "V d"] | None,
-    seed: int = 0,
 ) -> Mapped:
     """The student with a row for each of today's items and no other.
 
@@ -103,7 +102,6 @@ def map_items(
         dataset: today's.
         vectors: what is known of today's items, in their order; None gives all new items the mean
             row.
-        seed: decides which known items the map's strength is chosen on.
     """
     small = only_items(exported, found.kept_items)
     titles = _titles(dataset, found.new_items)
@@ -117,9 +115,7 @@ def map_items(
         known, new = (
             vectors[[row_of[item] for item in ids]] for ids in (small.item_ids, found.new_items)
         )
-        recommender = Recommender(small).add_items(
-            found.new_items, new, known, titles=titles, seed=seed
-        )
+        recommender = Recommender(small).add_items(found.new_items, new, known, titles=titles)
         larger = recommender.exported
         chosen = recommender.map
     return Mapped(only_items(larger, dataset.item_ids), chosen)

@@ -12,7 +12,7 @@ from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.serve.card import CardFacts
 from prmkd_jax.serve.contents import require_columns, require_places, require_rows
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, SecondDomain
+from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, without_rows
 from prmkd_jax.students.registry import about
 from prmkd_jax.students.student import FoldsIn, Params, structure
 
@@ -56,8 +56,7 @@ def read_facts(
     """The facts of an export: sizes of its card, arrays of `fact_arrays`, names of its ids."""
     second, window = None, sizes["window"]
     if sizes["second_items"] is not None:
-        empty = np.zeros((0, window + 1), np.int32)
-        second = SecondDomain(sizes["second_items"], PackedRows(*[empty] * 5))
+        second = without_rows(sizes["second_items"], window)
     # In the order of training: DeepFM's first layer reads the fields one after another.
     fields = {
         name: Field(tuple(names[name]), arrays[f"{_FIELD}{name}"])

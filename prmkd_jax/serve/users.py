@@ -5,7 +5,7 @@ from jaxtyping import Float32
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.asked import Histories
-from prmkd_jax.serve.exported import USER_TABLE, Exported
+from prmkd_jax.serve.exported import Exported, is_user_table
 from prmkd_jax.students.student import Params, flatten_params, unflatten_params
 
 
@@ -44,6 +44,6 @@ def with_mean_user(params: Params) -> Params:
     tables = {
         name: np.concatenate([table, table.mean(0, keepdims=True)])
         for name, table in weights.items()
-        if f".{name}".endswith(f".{USER_TABLE}")
+        if is_user_table(name)
     }
     return unflatten_params({**weights, **tables}, params) if tables else params

@@ -52,6 +52,12 @@ class SecondDomain(NamedTuple):
     rows: PackedRows
 
 
+def without_rows(num_items: int, window: int) -> SecondDomain:
+    """A second domain of which only the size is left, which is all that scoring needs."""
+    empty = np.zeros((0, window + 1), np.int32)
+    return SecondDomain(num_items, PackedRows(*[empty] * len(PackedRows._fields)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Facts:
     """Sizes, training edges and item fields; equal where the content is equal.
@@ -101,8 +107,7 @@ class Facts:
         """
         second = None
         if self.second is not None:
-            empty = np.zeros((0, self.window + 1), np.int32)
-            second = self.second._replace(rows=PackedRows(*[empty] * len(PackedRows._fields)))
+            second = without_rows(self.second.num_items, self.window)
         return dataclasses.replace(
             self,
             edges=self.edges if "edges" in parts else np.zeros((2, 0), np.int32),

@@ -161,12 +161,13 @@ def param_shapes(params: Params) -> dict[str, tuple[int, ...]]:
 
 def served_parameters(student: str, params: Params) -> int:
     """How many numbers serving needs: all parameters but those that only training reads."""
+    return sum(leaf.size for name, leaf in _named_leaves(params) if is_served(student, name))
+
+
+def is_served(student: str, parameter: str) -> bool:
+    """Whether serving reads a parameter of a student, by its dotted name."""
     unread = about(student).training_only
-    return sum(
-        leaf.size
-        for name, leaf in _named_leaves(params)
-        if not any(name.startswith(f"{part}.") for part in unread)
-    )
+    return not parameter.startswith(tuple(f"{part}." for part in unread))
 
 
 def _named_leaves(params: Params) -> Iterator[tuple[str, Array]]:

@@ -234,8 +234,8 @@ def _batch_loss(
     distill: DistillBatch | None,
     constants: Constants,
     key: Key[Array, ""],
-    ids: Int[Array, " M"] | None = None,
-    lazy: Tables | None = None,
+    ids: Int[Array, " M"] | None,
+    lazy: Tables | None,
 ) -> tuple[Float[Array, ""], StepMetrics]:
     """What is minimised, and the metrics, whose gradient's norm is still 0.
 
