@@ -1,7 +1,7 @@
 """The light models that are served: the protocol they share, and how one is made."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -15,6 +15,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.plugins import own_code
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.students.about import About
 from prmkd_jax.students.config import STUDENTS, StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.registry import about, student_class
@@ -103,8 +104,8 @@ def create_student(
     """A freshly initialised student, split into its structure and its parameters.
 
     Raises:
-        UserError: a user's own class can't be imported, raises something, or gives arrays of
-            other shapes than the protocol's.
+        UserError: a user's own class can't be imported, raises something, gives arrays of
+            other shapes than the protocol's, or names tables that it doesn't have.
     """
     made = student_class(config.student)
     if config.student in STUDENTS:
@@ -114,7 +115,14 @@ def create_student(
     if not issubclass(type(student), nnx.Module):
         raise UserError(f"{_told(config.student, made)} is no flax.nnx.Module, expected one")
     _require_protocol(student, config.student, facts)
-    return nnx.split(student)
+    graphdef, state = nnx.split(student)
+    _require_tables(
+        _told(config.student, made),
+        param_shapes(nnx.to_pure_dict(state)),
+        about(config.student),
+        facts,
+    )
+    return graphdef, state
 
 
 def abstract_params(config: StudentConfig, facts: Facts) -> Params:
@@ -218,6 +226,29 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
         raise UserError(
             f"--student: {name}: found queries, items and scores of shape {found} for 6 slots and "
             f"{facts.num_items} items, expected {expected}"
+        )
+
+
+def _require_tables(
+    told: str, shapes: Mapping[str, tuple[int, ...]], said: About, facts: Facts
+) -> None:
+    """Checks the tables that a user's own student names: of others `--lazy_adam` takes no rows.
+
+    Raises:
+        UserError: one isn't there, or has no row for each item; or none is named though an item
+            is its rows alone.
+    """
+    fitting = [name for name, shape in shapes.items() if len(shape) == 2]
+    fitting = [name for name in fitting if shapes[name][0] == facts.num_items]
+    for table in said.item_tables:
+        if table not in fitting:
+            raise UserError(
+                f"{told}.about: item_tables: found {table!r}, expected parameters with a row for "
+                f"each of {facts.num_items} items, out of: {', '.join(fitting) or 'none'}"
+            )
+    if said.rows_alone and not said.item_tables:
+        raise UserError(
+            f"{told}.about: rows_alone: found True without item_tables, expected their names"
         )
 
 

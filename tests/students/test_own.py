@@ -88,6 +88,7 @@ def test_the_pages_student_learns_is_exported_and_recommends(page, trained):
 BAD = """
 import jax.numpy as jnp
 from flax import nnx
+from prmkd_jax.students.about import About
 class Padded(nnx.Module):
     rows = 1
     def __init__(self, config, facts, *, rngs):
@@ -112,6 +113,10 @@ class Whole(Sound):
     def score(self, queries, items): return (queries @ items.T).astype(int)
 class Vector(Sound):
     def auxiliary(self, rows, rngs): return jnp.zeros(3)
+class Misnamed(Sound):
+    about = About(item_tables=("tables",))
+class Alone(Sound):
+    about = About(rows_alone=True)
 class Plain:
     def __init__(self, config, facts, *, rngs): pass
 """
@@ -123,6 +128,9 @@ MISTAKES = {
     "Array": "Array.items returned list, expected floats [40, d]",
     "Whole": "Whole.score returned int32, expected floats [6, 40]",
     "Vector": "Vector.auxiliary returned shape [3], expected one number",
+    "Misnamed": "Misnamed.about: item_tables: found 'tables', expected parameters with a row for "
+    "each of 40 items, out of: table",
+    "Alone": "Alone.about: rows_alone: found True without item_tables, expected their names",
     "Plain": "Plain is no flax.nnx.Module, expected one",
 }
 
