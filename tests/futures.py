@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool
 
+from prmkd_jax.data.config import SPLITS
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import PARTS
 from prmkd_jax.data.synthetic import TARGET, WorldConfig, make_domain
-from prmkd_jax.data.task import SPLITS, Task, make_task
+from prmkd_jax.data.task import Task, make_task
 
 __all__ = ["SPLITS", "after_test_begins", "after_training", "tiny_task", "with_other_items"]
 

@@ -1,11 +1,11 @@
 """The options of single commands."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.data.config import data_dir_option
 from prmkd_jax.students.config import BUILT_IN, STUDENT_NAMES
 
 SUITES = (
@@ -146,12 +146,7 @@ class TeachConfig:
         "", "Folder of the teacher's files, which must be new or empty.", path="folder"
     )
     dataset: str = option("", "The data that they were trained on; the first card's by default.")
-    data_dir: str = option(
-        os.environ.get("PRMKD_DATA_DIR") or "data",
-        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
-        filled=True,
-        path="folder",
-    )
+    data_dir: str = data_dir_option()
 
     def __post_init__(self):
         validate(self)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import may_write
 
 
 def require_place(folder: Path, flag: str) -> None:
@@ -24,7 +25,7 @@ def require_place(folder: Path, flag: str) -> None:
         raise UserError(f"{flag}: found {str(folder)[:200]!r} ({error.strerror})") from None
     if not is_folder:
         raise UserError(f"{flag}: found {nearest}, which is no folder, expected one or nothing")
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    if not may_write(nearest):
         raise UserError(f"{flag}: found {nearest} without permission to write, expected it")
 
 

@@ -69,10 +69,10 @@ def read_dataset(
         UserError: if a file is missing or malformed, naming the file, the row (from 0) and
             the column, the value found and what was expected.
     """
-    folder = Path(data_dir) / name
+    folder = data_dir / name
     for file in (INTERACTIONS, ITEMS):
         if not (folder / file).is_file():
-            raise UserError(_missing(Path(data_dir), name, file, flag))
+            raise UserError(_missing(data_dir, name, file, flag))
     require_unchanged(folder)
     interactions, user_ids, item_ids = _read_interactions(folder / INTERACTIONS, given_split)
     table = _read_items(folder)
@@ -287,9 +287,10 @@ def _read_features(path: Path) -> Float16[np.ndarray, "images features"] | None:
         features = np.array(open_npy(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: found no readable .npy array ({_line(error)})") from None
-    if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype != np.float16:
-        found = f"{getattr(features, 'dtype', 'no array')} {getattr(features, 'shape', '')}".strip()
-        raise UserError(f"{path}: found {found}, expected float16 [rows, d]")
+    if features.ndim != 2 or features.dtype != np.float16:
+        raise UserError(
+            f"{path}: found {features.dtype} {features.shape}, expected float16 [rows, d]"
+        )
     if not features.shape[1]:
         raise UserError(f"{path}: found vectors of width 0, expected at least 1")
     bad = np.argwhere(~np.isfinite(features))

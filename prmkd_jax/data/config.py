@@ -2,12 +2,31 @@
 
 import dataclasses
 import os
+from typing import Any
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
 IMAGE_FEATURES = "image_features.npy"
 """File of a data set's pictures as vectors, which is read in place of the pictures."""
+
+
+SPLITS = ("leave_one_out", "given", "temporal")
+"""The names of `--split`."""
+
+
+def data_dir_option(path: bool | str = "folder") -> Any:
+    """Declares `--data_dir`, which several commands have.
+
+    Args:
+        path: as `options.option` has it; True where the folder need not be one.
+    """
+    return option(
+        os.environ.get("PRMKD_DATA_DIR") or "data",
+        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
+        filled=True,
+        path=path,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,18 +36,13 @@ class DataConfig:
     dataset: str = option(
         "synthetic", "Data set: a folder of --data_dir, or 'synthetic'.", filled=True
     )
-    data_dir: str = option(
-        os.environ.get("PRMKD_DATA_DIR") or "data",
-        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
-        filled=True,
-        path="folder",
-    )
+    data_dir: str = data_dir_option()
     split: str = option(
         "leave_one_out",
         "What is held out. leave_one_out: of each user the last item for the test, the one before "
         "it for validation. given: what the column split of the interactions says. temporal: what "
         "comes after two moments that all users share.",
-        choices=("leave_one_out", "given", "temporal"),
+        choices=SPLITS,
     )
     split_at: tuple[str, ...] = option(
         ("0.8", "0.9"),

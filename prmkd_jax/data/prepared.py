@@ -1,10 +1,9 @@
 """Digests of a prepared data set's files, in `prepared.json` beside them."""
 
-import json
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, is_there, write_json
+from prmkd_jax.common.files import file_digest, is_there, read_json, write_json
 
 PREPARED = "prepared.json"
 _FILES = "files"
@@ -46,10 +45,10 @@ def _read(folder: Path) -> dict:
     if not is_there(path):
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict) or not isinstance(content.get(_FILES, {}), dict):
             raise ValueError("no object of names and digests")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: damaged ({first_line(error)}), expected what prepare has written (prepare "
             "the data set again, or delete this file)"

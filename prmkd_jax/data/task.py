@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.config import SPLITS
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.sheet import Sheet, describe
 from prmkd_jax.data.splits import (
@@ -20,9 +21,6 @@ from prmkd_jax.data.splits import (
     split_digest,
     with_validation,
 )
-
-SPLITS = ("leave_one_out", "given", "temporal")
-"""The names of `--split`."""
 
 
 class ReadItems(NamedTuple):

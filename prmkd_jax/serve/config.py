@@ -5,6 +5,7 @@ import os
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.data.config import data_dir_option
 
 FORMATS = ("stablehlo", "onnx", "vectors")
 SOURCES = ("input", "dataset", "history", "similar_to")
@@ -33,12 +34,7 @@ class RecommendConfig:
     similar_to: tuple[str, ...] = option(
         (), "Source: items, each answered with the items most like it instead.", repeats=True
     )
-    data_dir: str = option(
-        os.environ.get("PRMKD_DATA_DIR") or "data",
-        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
-        filled=True,
-        path="folder",
-    )
+    data_dir: str = data_dir_option()
     output: str = option(
         "", "File of the answers, .jsonl or .parquet; without it they are printed.", path="file"
     )
@@ -93,12 +89,7 @@ class ExportConfig:
     dataset: str = option(
         "", "For --explain: the data that it was trained on; the card's by default."
     )
-    data_dir: str = option(
-        os.environ.get("PRMKD_DATA_DIR") or "data",
-        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
-        filled=True,
-        path=True,
-    )
+    data_dir: str = data_dir_option(path=True)
     cache_dir: str = option(
         os.environ.get("PRMKD_CACHE_DIR") or "cache",
         "Folder of the tuned teachers ($PRMKD_CACHE_DIR, else ./cache).",

@@ -7,8 +7,8 @@ import pytest
 
 from prmkd_jax.data.batches import TrainingBatches, as_batch
 from prmkd_jax.data.columns import catalogue_columns, in_batch_columns
+from prmkd_jax.data.config import SPLITS
 from prmkd_jax.data.packing import instance_segments, pack
-from prmkd_jax.data.task import SPLITS
 from prmkd_jax.evaluate.evaluator import distinct_histories
 from prmkd_jax.students.facts import make_facts
 from tests.futures import after_test_begins, after_training, tiny_task, with_other_items

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prmkd_jax.common.cache import Cache
-from prmkd_jax.data.task import SPLITS
+from prmkd_jax.data.config import SPLITS
 from teachers_torch import tuning
 from teachers_torch.config import RecformerConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.recformer.tune import sample_targets

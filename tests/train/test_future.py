@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from prmkd_jax.data.task import SPLITS
+from prmkd_jax.data.config import SPLITS
 from prmkd_jax.students.facts import make_facts
 from prmkd_jax.train.calibrate import calibrate_threshold
 from prmkd_jax.train.loop import fit

@@ -39,7 +39,8 @@ class Generation:
 
     Attributes:
         reviews: canonical name → field of a review.
-        ratings: columns of the csv of ratings; it has a header where `ratings_header`.
+        ratings: columns of the csv of ratings.
+        ratings_header: whether that csv begins with them.
         items: canonical name → field of the metadata.
         files: what `--reviews` names → folder on the site, and pattern of the file's name.
         metadata: the same of the metadata.
@@ -159,7 +160,8 @@ def raw_files(config: PrepareConfig) -> tuple[Path, Path | None]:
     """The files of reviews and of metadata, gzipped or not; by `--category`, or the only ones.
 
     Raises:
-        UserError: there is no file of reviews, or more than one that could be it.
+        MissingSource: there is no file of reviews.
+        UserError: there is more than one that could be it.
     """
     folder = expanded(config.raw_dir)
     if config.category:

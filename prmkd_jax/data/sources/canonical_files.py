@@ -15,7 +15,8 @@ from prmkd_jax.data.canonical import INTERACTIONS, ITEMS, TIME_UNIT
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.sources.clean import ITEM_COLUMNS
 from prmkd_jax.data.sources.filters import Ties, in_order
-from prmkd_jax.data.sources.log import SPLITS, Log
+from prmkd_jax.data.sources.log import Log
+from prmkd_jax.data.splits import PARTS
 
 _ROWS = 1 << 20
 STAGED = "items.staged.parquet"
@@ -34,7 +35,7 @@ class Histories:
         ratings: as in `Log`, like the following.
         events: index of `event_names`, −1 where there is none.
         event_names: the types of events.
-        splits: index of `SPLITS`, None where there is no given split or it is leave-one-out.
+        parts: as in `Log`, None also where they are leave-one-out's.
     """
 
     interactions: Interactions
@@ -45,7 +46,7 @@ class Histories:
     ratings: Float32[np.ndarray, " rows"] | None
     events: Int32[np.ndarray, " rows"] | None
     event_names: tuple[str, ...]
-    splits: Int8[np.ndarray, " rows"] | None
+    parts: Int8[np.ndarray, " rows"] | None
 
 
 def histories(log: Log, ties: Ties, by_appearance: bool) -> Histories:
@@ -70,7 +71,7 @@ def histories(log: Log, ties: Ties, by_appearance: bool) -> Histories:
         ratings=log.ratings,
         events=log.events,
         event_names=log.event_names,
-        splits=None if is_leave_one_out(indptr, log.splits) else log.splits,
+        parts=None if is_leave_one_out(indptr, log.parts) else log.parts,
     )
 
 
@@ -82,21 +83,21 @@ def _tied(log: Log) -> int:
 
 
 def is_leave_one_out(
-    indptr: Int64[np.ndarray, " users_plus_1"], splits: Int8[np.ndarray, " rows"] | None
+    indptr: Int64[np.ndarray, " users_plus_1"], parts: Int8[np.ndarray, " rows"] | None
 ) -> bool:
     """Whether a given split holds out the last item, the one before it, and nothing else.
 
     As `data.splits.leave_one_out`, which holds nothing out of fewer than three items. True
     where there is no given split.
     """
-    if splits is None:
+    if parts is None:
         return True
     lengths = np.diff(indptr)
-    expected = np.zeros(len(splits), dtype=np.int8)
+    expected = np.zeros(len(parts), dtype=np.int8)
     held_out = indptr[1:][lengths >= 3]
-    expected[held_out - 1] = SPLITS.index("test")
-    expected[held_out - 2] = SPLITS.index("validation")
-    return np.array_equal(expected, splits)
+    expected[held_out - 1] = PARTS.index("test")
+    expected[held_out - 2] = PARTS.index("validation")
+    return np.array_equal(expected, parts)
 
 
 def _renumbered(
@@ -122,7 +123,7 @@ def write_interactions(folder: Path, data: Histories) -> None:
     users, items = data.interactions.users, data.interactions.items
     positions = np.arange(len(items), dtype=np.int64) - data.interactions.indptr[users]
     event_names = pa.array(data.event_names, pa.string())
-    split_names = pa.array(SPLITS, pa.string())
+    part_names = pa.array(PARTS, pa.string())
 
     def part(rows: slice) -> pa.Table:
         columns: dict[str, pa.Array | pa.ChunkedArray] = {
@@ -138,8 +139,8 @@ def write_interactions(folder: Path, data: Histories) -> None:
         if data.events is not None:
             codes = data.events[rows]
             columns["event"] = event_names.take(pa.array(codes, mask=codes < 0))
-        if data.splits is not None:
-            columns["split"] = split_names.take(pa.array(data.splits[rows]))
+        if data.parts is not None:
+            columns["split"] = part_names.take(pa.array(data.parts[rows]))
         table = pa.table(columns)
         for index, name in enumerate(table.column_names):
             if name in ("user_id", "item_id"):

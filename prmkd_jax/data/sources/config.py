@@ -6,6 +6,7 @@ import os
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
+from prmkd_jax.data.config import data_dir_option
 from prmkd_jax.data.sources.files import expanded
 
 SOURCES = ("table", "recbole", "lcrec", "recformer", "amazon")
@@ -36,12 +37,7 @@ class PrepareConfig:
 
     source: str = option("table", "Format of the files.", choices=SOURCES)
     name: str = option("", "Name of the data set: the folder that is made in --data_dir.")
-    data_dir: str = option(
-        os.environ.get("PRMKD_DATA_DIR") or "data",
-        "Folder of the data sets ($PRMKD_DATA_DIR, else ./data).",
-        filled=True,
-        path="folder",
-    )
+    data_dir: str = data_dir_option()
     overwrite: bool = option(False, "Replace the data set of this name.")
     strict: bool = option(False, "Make an error of every warning; nothing is written then.")
 

@@ -179,7 +179,8 @@ def whole_text(path: Path) -> str:
     """Reads a file of bounded size as a whole.
 
     Raises:
-        UserError: it is not there, too large, or not UTF-8.
+        MissingSource: it is not there.
+        UserError: it is damaged, too large, or not UTF-8.
     """
     if not path.is_file():
         raise MissingSource(f"{path}: found no file, expected it")

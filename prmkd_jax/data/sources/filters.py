@@ -79,7 +79,7 @@ def in_order(log: Log, ties: Ties) -> Int64[np.ndarray, " rows"]:
     """
     if not ties.by_item:
         return np.lexsort((log.times, log.users))
-    keys = [log.events, log.ratings, log.items, log.splits, log.times, log.users]
+    keys = [log.events, log.ratings, log.items, log.parts, log.times, log.users]
     return np.lexsort([column for column in keys if column is not None])
 
 

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, TypedDict
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, read_json
 from prmkd_jax.data.canonical import INTERACTIONS, ITEMS
+from prmkd_jax.data.prepared import PREPARED
 from prmkd_jax.data.sources.config import PrepareConfig
-
-REPORT = "prepared.json"
 
 
 class Read(TypedDict):
@@ -61,7 +60,7 @@ def describe_files(paths: Sequence[Path]) -> list[Read]:
 def read_origin(folder: Path) -> Origin | None:
     """What `prepare` wrote down; None where there is nothing of it, or something else."""
     try:
-        kept: Any = read_json(folder / REPORT)
+        kept: Any = read_json(folder / PREPARED)
         origin = Origin(kept["flags"], kept["sources"], kept["interactions"])
     except (OSError, ValueError, LookupError, TypeError):
         return None

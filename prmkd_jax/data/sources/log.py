@@ -18,9 +18,8 @@ from prmkd_jax.data.sources.place import Place, short
 from prmkd_jax.data.sources.rows import Batch
 from prmkd_jax.data.sources.times import Clock
 
-# Canonical name → the file's name. `position` is a whole number, `split` one of SPLITS.
+# Canonical name → the file's name. `position` is a whole number, `split` a place in `splits.PARTS`.
 Columns = Mapping[str, str]
-SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,8 @@ class Log:
         ratings: nan where there is none; None without ratings.
         events: number of the event's type, −1 where there is none; None without.
         event_names: the types of events.
-        splits: index of the part in `SPLITS` that the source gives; None where it gives none.
+        parts: the part that the source gives, as its place in `splits.PARTS`; None where it gives
+            none.
     """
 
     users: Int32[np.ndarray, " rows"]
@@ -49,7 +49,7 @@ class Log:
     ratings: Float32[np.ndarray, " rows"] | None = None
     events: Int32[np.ndarray, " rows"] | None = None
     event_names: tuple[str, ...] = ()
-    splits: Int8[np.ndarray, " rows"] | None = None
+    parts: Int8[np.ndarray, " rows"] | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -58,7 +58,7 @@ class Log:
         """Some of the rows, by a mask or by their numbers."""
         columns = {
             name: None if column is None else column[rows]
-            for name in ("users", "items", "times", "ratings", "events", "splits")
+            for name in ("users", "items", "times", "ratings", "events", "parts")
             for column in (getattr(self, name),)
         }
         return dataclasses.replace(self, **columns)
@@ -151,7 +151,7 @@ def collect(batches: Iterable[Batch], timed: bool, files: str = "") -> tuple[Log
         ratings=arrays.get("rating"),
         events=arrays.get("event"),
         event_names=tuple(names["event"]) if "event" in names else (),
-        splits=arrays.get("split"),
+        parts=arrays.get("split"),
     )
     return log, incomplete
 

@@ -12,7 +12,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import file_digest, read_json, write_json
 from prmkd_jax.common.places import require_apart
 from prmkd_jax.data.dataset import TEXT_FIELDS
-from prmkd_jax.data.prepared import file_digests
+from prmkd_jax.data.prepared import PREPARED, file_digests
 from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
 from prmkd_jax.data.sources import canonical_files, filters
 from prmkd_jax.data.sources.amazon import SITES, open_amazon, wanted_files
@@ -20,7 +20,7 @@ from prmkd_jax.data.sources.clean import ITEM_COLUMNS
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress, fetch
 from prmkd_jax.data.sources.files import MissingSource, expanded
-from prmkd_jax.data.sources.finished import REPORT, describe_files, require_same
+from prmkd_jax.data.sources.finished import describe_files, require_same
 from prmkd_jax.data.sources.folder import (
     PICTURES,
     is_data_set,
@@ -92,6 +92,7 @@ def prepare(
     A data set that is there, made of the same files with the same flags, is left as it is.
 
     Args:
+        config: what is prepared, and where to.
         progress: receives the bytes of a download as they come.
         say: receives a line before each long stage.
 
@@ -138,7 +139,7 @@ def _made(
         log, steps = filters.apply(log, config, ties, titled)
         data = canonical_files.histories(log, ties, by_appearance=not ties.by_item)
         say("writing")
-        given = _split_note(log.splits is not None, data.splits is not None)
+        given = _split_note(log.parts is not None, data.parts is not None)
         del log
         rows, twice, others = _catalogue(folder, config, data.item_ids, has_catalogue)
         sheet = _sheet(data, rows, others, config, _given(incomplete, twice, data))
@@ -155,7 +156,7 @@ def _made(
             "interactions": file_digest(folder / canonical_files.INTERACTIONS),
             "files": file_digests(folder),
         }
-        write_json(folder / REPORT, {**report.as_dict(), **origin})
+        write_json(folder / PREPARED, {**report.as_dict(), **origin})
     return report
 
 
@@ -188,7 +189,7 @@ def _kept_report(target: Path) -> Report:
     Raises:
         UserError: something in it is missing or of another kind.
     """
-    path = target / REPORT
+    path = target / PREPARED
     try:
         kept: Any = read_json(path)
         right = (
@@ -355,8 +356,8 @@ def _sheet(
 
 def _split(data: canonical_files.Histories) -> tuple[Split, list[Line]]:
     """The split that training will take, and a warning where the given one can't be."""
-    if data.splits is not None:
-        interactions = dataclasses.replace(data.interactions, parts=data.splits)
+    if data.parts is not None:
+        interactions = dataclasses.replace(data.interactions, parts=data.parts)
         try:
             return given_split(interactions), []
         except UserError as error:
