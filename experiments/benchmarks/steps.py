@@ -220,7 +220,7 @@ def time_steps(name: str, run: Run, repeats: int) -> StepSeconds:
     stored = stored_of(run)
     inputs = itertools.cycle(distill_inputs(run, batches.epoch(0), stored=stored))
     if stored is not None:
-        next(inputs)  # makes its scores, as one in `MEASURED` does
+        next(inputs)  # makes its scores, as one in `BATCHES_A_MEASURE` does
     started = time.perf_counter()
     first = next(inputs)
     made = time.perf_counter() - started

@@ -18,7 +18,7 @@ from prmkd_jax.ops.arrays import Array
 from prmkd_jax.train.objective import Prepared, loss_of
 from prmkd_jax.train.run import Run
 
-MEASURED = 32
+BATCHES_A_MEASURE = 32
 """Batches of which one measures the teachers, where the others' joint scores are stored."""
 
 
@@ -124,8 +124,8 @@ def distill_inputs(
         run: whose distillation.
         batches: of its training instances.
         closed: makes the columns where they are closed (`train.closed`).
-        stored: gives what was made before (`train.stored`). The first of every `MEASURED` batches
-            is made all the same: its step measures each teacher.
+        stored: gives what was made before (`train.stored`). The first of every
+            `BATCHES_A_MEASURE` batches is made all the same: its step measures each teacher.
 
     Raises:
         ValueError: closed columns are asked for without `closed`.
@@ -137,7 +137,7 @@ def distill_inputs(
         if config is None or teachers is None:
             yield batch, None
             continue
-        if stored is not None and number % MEASURED:
+        if stored is not None and number % BATCHES_A_MEASURE:
             yield batch, stored(batch)
             continue
         columns = _columns(run.task, config, batch, closed)

@@ -20,6 +20,7 @@ from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.registry import about, loss_name
+from prmkd_jax.students.tables import Table, is_table
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.inputs import DistillBatch
 from prmkd_jax.train.objective import loss_of
@@ -28,7 +29,7 @@ from prmkd_jax.train.run import Run
 TreeT = TypeVar("TreeT")
 
 
-class Tables(NamedTuple):
+class ItemTables(NamedTuple):
     """Parameters with one row an item.
 
     Attributes:
@@ -39,8 +40,12 @@ class Tables(NamedTuple):
     names: tuple[str, ...]
     num_items: int
 
+    def has(self, path: KeyPath) -> bool:
+        """Whether a leaf of parameters, or of a state with their moments, is one of them."""
+        return is_table(path, tuple(Table(name, self.num_items) for name in self.names)) > 0
 
-def lazy_tables(run: Run) -> Tables | None:
+
+def lazy_tables(run: Run) -> ItemTables | None:
     """The tables whose rows are updated one by one; None for dense Adam.
 
     Raises:
@@ -49,7 +54,7 @@ def lazy_tables(run: Run) -> Tables | None:
     check_lazy(run.student, run.train, run.distill)
     if not run.train.lazy_adam:
         return None
-    return Tables(about(run.student.student).item_tables, run.facts.num_items)
+    return ItemTables(about(run.student.student).item_tables, run.facts.num_items)
 
 
 def check_lazy(student: StudentConfig, train: TrainConfig, distill: DistillConfig | None) -> None:
@@ -107,7 +112,7 @@ def needed_items(
     return jnp.where(ids < num_items, ids, num_items + jnp.arange(size, dtype=ids.dtype))
 
 
-def take_rows(tree: TreeT, tables: Tables, ids: Int[Array, " M"]) -> TreeT:
+def take_rows(tree: TreeT, tables: ItemTables, ids: Int[Array, " M"]) -> TreeT:
     """Parameters, or Adam's moments, with only these rows of the tables.
 
     Args:
@@ -117,12 +122,12 @@ def take_rows(tree: TreeT, tables: Tables, ids: Int[Array, " M"]) -> TreeT:
     """
 
     def take(path: KeyPath, leaf: Array) -> Array:
-        return leaf.at[ids].get(mode="clip") if _is_table(path, leaf, tables) else leaf
+        return leaf.at[ids].get(mode="clip") if tables.has(path) else leaf
 
     return jax.tree_util.tree_map_with_path(take, tree)
 
 
-def put_rows(tree: TreeT, rows: TreeT, tables: Tables, ids: Int[Array, " M"]) -> TreeT:
+def put_rows(tree: TreeT, rows: TreeT, tables: ItemTables, ids: Int[Array, " M"]) -> TreeT:
     """The inverse of `take_rows`: the tree with these rows replaced; those at padding are dropped.
 
     Args:
@@ -133,15 +138,8 @@ def put_rows(tree: TreeT, rows: TreeT, tables: Tables, ids: Int[Array, " M"]) ->
     """
 
     def put(path: KeyPath, leaf: Array, part: Array) -> Array:
-        if not _is_table(path, leaf, tables):
+        if not tables.has(path):
             return part
         return leaf.at[ids].set(part, mode="drop", unique_indices=True, indices_are_sorted=True)
 
     return jax.tree_util.tree_map_with_path(put, tree, rows)
-
-
-def _is_table(path: KeyPath, leaf: Array, tables: Tables) -> bool:
-    """Whether a leaf is a table, or the moments of one: its name ends with the parameter's."""
-    name = f".{jax.tree_util.keystr(path, simple=True, separator='.')}"
-    named = any(name.endswith(f".{table}") for table in tables.names)
-    return named and leaf.ndim > 0 and leaf.shape[0] == tables.num_items

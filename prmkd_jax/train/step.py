@@ -20,12 +20,11 @@ from prmkd_jax.ops.rows import ItemRows, Items, MadeRows, places
 from prmkd_jax.ops.shards import on_each_device, scores_of
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.student import HasAuxiliary, MakesSomeItems, Params, Student
-from prmkd_jax.students.tables import Divided, trim_tables
-from prmkd_jax.students.tables import Tables as RowTables
+from prmkd_jax.students.tables import Divided, Tables, trim_tables
 from prmkd_jax.train.inputs import Constants, DistillBatch, Inputs
 from prmkd_jax.train.objective import Instances, draw_items, loss_of, own_losses
 from prmkd_jax.train.row_blocks import block_size, losses_in_blocks, on_a_processor
-from prmkd_jax.train.rows import Tables, needed_items, put_rows, take_rows
+from prmkd_jax.train.rows import ItemTables, needed_items, put_rows, take_rows
 from prmkd_jax.train.sharding import (
     BATCH,
     CONSTANTS,
@@ -36,7 +35,7 @@ from prmkd_jax.train.sharding import (
 )
 from prmkd_jax.train.teaching import taught_before, user_inputs
 
-MEASURED = 8
+INSTANCES_A_MEASURE = 8
 """Of so many instances of a batch one is measured, for the log. Measuring all of them took as long
 as the distillation loss with its gradient, a tenth of the step of a SASRec 64 wide."""
 
@@ -66,8 +65,8 @@ class StepMetrics(NamedTuple):
         distillation: the distillation loss, not yet weighted; 0 for the plain student.
         gradient_norm: L2 norm of the gradient, before decay and Adam.
         num_instances: number of instances in the batch.
-        teachers: measures of each teacher, means over one in `MEASURED` of the instances; None for
-            the plain student, and where the joint scores were made before.
+        teachers: measures of each teacher, means over one instance in `INSTANCES_A_MEASURE`; None
+            for the plain student, and where the joint scores were made before.
         num_measured: number of instances that they are of.
     """
 
@@ -114,8 +113,8 @@ def make_train_step(
     config: DistillConfig | None,
     student_config: StudentConfig,
     mesh: Mesh,
-    lazy: Tables | None = None,
-    divided: RowTables = (),
+    lazy: ItemTables | None = None,
+    divided: Tables = (),
     in_blocks: bool | None = None,
 ) -> TrainStep:
     """Compiles the step of the plain (`config` None) or of the distilled student, once.
@@ -187,7 +186,7 @@ def _several_steps(step: TrainStep) -> TrainStep:
 
 
 def _read_items(
-    lazy: Tables,
+    lazy: ItemTables,
     student_config: StudentConfig,
     batch: Batch,
     distill: DistillBatch | None,
@@ -227,7 +226,7 @@ def _batch_loss(
     graphdef: nnx.GraphDef,
     config: DistillConfig | None,
     student_config: StudentConfig,
-    divided: RowTables,
+    divided: Tables,
     in_blocks: bool,
     params: Params,
     batch: Batch,
@@ -235,7 +234,7 @@ def _batch_loss(
     constants: Constants,
     key: Key[Array, ""],
     ids: Int[Array, " M"] | None,
-    lazy: Tables | None,
+    lazy: ItemTables | None,
 ) -> tuple[Float[Array, ""], StepMetrics]:
     """What is minimised, and the metrics, whose gradient's norm is still 0.
 
@@ -297,7 +296,7 @@ def _items(
 def _every(config: DistillConfig) -> int:
     """Of how many instances of a batch one is measured."""
     # Over the catalogue few batches come without joint scores; of those all instances count.
-    return 1 if config.negatives == "catalogue" else MEASURED
+    return 1 if config.negatives == "catalogue" else INSTANCES_A_MEASURE
 
 
 def _mean_measures(measures: TeacherMeasures, measured: Bool[Array, " M"]) -> TeacherMeasures:

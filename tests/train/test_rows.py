@@ -14,7 +14,14 @@ from prmkd_jax.students.student import HasAuxiliary, MakesSomeItems, create_stud
 from prmkd_jax.train.config import TrainConfig
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.optim import make_optimizer
-from prmkd_jax.train.rows import Tables, check_lazy, lazy_tables, needed_items, put_rows, take_rows
+from prmkd_jax.train.rows import (
+    ItemTables,
+    check_lazy,
+    lazy_tables,
+    needed_items,
+    put_rows,
+    take_rows,
+)
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
 from prmkd_jax.train.step import init_state, make_train_step
 from tests.students import reference
@@ -209,13 +216,15 @@ def test_rows_come_back_to_their_place():
         "item_embedding": {"table": np.arange(10.0).reshape(5, 2)},
         "position_embedding": {"table": np.arange(6.0).reshape(3, 2)},
         "other_item_embedding": {"table": np.arange(5.0).reshape(5, 1)},
+        "second": {"item_embedding": {"table": np.arange(5.0).reshape(5, 1)}},
         "count": np.zeros(()),
     }
-    tables, ids = Tables((TABLE,), 5), np.array([1, 3, 5, 6])
+    tables, ids = ItemTables((TABLE,), 5), np.array([1, 3, 5, 6])
     rows = take_rows(jax.tree.map(jax.numpy.asarray, tree), tables, ids)
     assert rows["item_embedding"]["table"].tolist()[:2] == [[2, 3], [6, 7]]
     assert rows["position_embedding"]["table"].shape == (3, 2)
     assert rows["other_item_embedding"]["table"].shape == (5, 1)
+    assert rows["second"]["item_embedding"]["table"].shape == (5, 1)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, rows)
     back = put_rows(jax.tree.map(jax.numpy.asarray, tree), doubled, tables, ids)
     wanted = [[0, 1], [4, 6], [4, 5], [12, 14], [8, 9]]

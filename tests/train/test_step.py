@@ -16,7 +16,7 @@ from prmkd_jax.students.student import create_student
 from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.optim import make_optimizer
 from prmkd_jax.train.sharding import make_mesh, place, place_inputs
-from prmkd_jax.train.step import MEASURED, init_state, make_train_step
+from prmkd_jax.train.step import INSTANCES_A_MEASURE, init_state, make_train_step
 from tests.distill import reference as eq
 from tests.students import reference
 from tests.worlds import RandomTeachers, facts, make_run, random_world, same_bits, student_config
@@ -181,7 +181,7 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
     assert float(metrics.cross_entropy) == pytest.approx(ce, rel=1e-5)
     assert float(metrics.distillation) == pytest.approx(kd, rel=1e-5)
     assert float(metrics.loss) == pytest.approx(ce + 5.0 * kd, rel=1e-5)
-    every = 1 if run.distill.negatives == "catalogue" else MEASURED
+    every = 1 if run.distill.negatives == "catalogue" else INSTANCES_A_MEASURE
     measured = [user for row, _, user in rows if row % every == 0]
     assert metrics.num_measured == len(measured)
     for field in ("excluded", "weight", "kl"):

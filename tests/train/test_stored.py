@@ -112,7 +112,7 @@ def test_teachers_are_asked_once_for_most_batches(tmp_path):
     run = a_run(tmp_path, Counted(WORLD, side="scores"), epochs=3)
     history = fit(run).history
     batches = [len(list(training_batches(run).epoch(epoch))) for epoch in range(3)]
-    assert all(1 < number < inputs.MEASURED for number in batches)
+    assert all(1 < number < inputs.BATCHES_A_MEASURE for number in batches)
     assert asked == [WORLD.num_items] * (batches[0] + 3)
     assert all(set(one["teachers"]) == set(run.teachers.names) for one in history)
 
