@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # command lines ask kinds for their names without loading tor
 Log = Callable[[dict[str, Any]], None]
 """Receives progress events: dicts with an `event` and its figures."""
 
-SELECTION_METRIC = "NDCG@10"
 # Part of every cache key: raise it when the same configuration gives other vectors.
 ENCODER_VERSION = 3
 
@@ -374,7 +373,8 @@ class Kind(Protocol, Generic[T]):
         Args:
             teacher: from `build`.
             task: trained on its training part.
-            validate: metrics over all validation users, `SELECTION_METRIC` among them.
+            validate: metrics over all validation users, `evaluate.metrics.SELECTION_METRIC` among
+                them.
             seed: seed of the batches; torch's global generator is seeded by the caller.
             state_file: holds the state after each epoch; a killed tuning continues from it.
             log: receives a `step` event each step, an `epoch` event each validated epoch.

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from teachers_torch.losses import require_finite
 from teachers_torch.states import load_state, save_state
-from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
+from teachers_torch.teacher import Log, Tuning
 
 B = TypeVar("B")
 

@@ -19,6 +19,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def shortened(text: str) -> str:
+    """A text of at most 60 characters, to be shown in a message.
+
+    >>> len(shortened("a" * 1000)), shortened("plain")
+    (60, 'plain')
+    """
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def first_line(error: BaseException) -> str:
     """What another library's exception says, short enough for a `UserError`."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

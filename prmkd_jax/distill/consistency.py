@@ -78,6 +78,9 @@ def redistribute_weights(
     Returns:
         Weights that sum to 1; all 0 where no teacher is available.
 
+    Raises:
+        ValueError: there is no such rule.
+
     >>> weights, everyone = jnp.array([0.5, 0.25, 0.25]), jnp.array([True, True, True])
     >>> redistribute_weights(weights, everyone, jnp.array([False, False, True]), "equal").tolist()
     [0.625, 0.375, 0.0]

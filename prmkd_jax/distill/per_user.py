@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 class UserInput(NamedTuple):
-    """One user's columns as the teachers score them; a batch has an axis B before each other.
+    """One user's columns as the teachers score them; of a batch each has a leading axis B.
 
     Attributes:
         teacher_scores: the teachers' training logits.
@@ -55,7 +55,7 @@ class UserInput(NamedTuple):
 
 
 class Taught(NamedTuple):
-    """What the teachers together teach one user; a batch has an axis B before each other.
+    """What the teachers together teach one user; of a batch each has a leading axis B.
 
     Attributes:
         joint: their joint scores (eq. 3), without a gradient; 0 outside the valid columns.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, shortened
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.serve.card import CardFacts
 from prmkd_jax.students.config import StudentConfig
@@ -280,8 +280,7 @@ def _require_texts(path: Path, name: str, found: Any, count: int) -> None:
 def _require(path: Path, name: str, right: bool, found: object, wanted: str) -> None:
     if not right:
         told = repr(found) if not isinstance(found, str) else found
-        told = told if len(told) <= 60 else f"{told[:57]}..."
-        raise UserError(f"{path}: {name}: found {told}, expected {wanted}")
+        raise UserError(f"{path}: {name}: found {shortened(told)}, expected {wanted}")
 
 
 def require_same_ids(

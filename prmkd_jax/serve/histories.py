@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.errors import UserError, first_line, shortened
 from prmkd_jax.common.files import parse_json
 from prmkd_jax.data.dataset import Dataset
 
@@ -150,5 +150,4 @@ def _asked(where: str, user: object, history: object) -> Asked:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(repr(value))

@@ -107,7 +107,11 @@ class Graph:
         return self.inline(cast(Jaxpr, closed.jaxpr), closed.consts, names)
 
     def inline(self, jaxpr: Jaxpr, consts: Sequence[ArrayLike], names: Sequence[str]) -> list[str]:
-        """Adds the operations of a jaxpr; the names of its outputs."""
+        """Adds the operations of a jaxpr; the names of its outputs.
+
+        Raises:
+            UserError: as `trace`.
+        """
         known: dict[Variable, str] = dict(zip(jaxpr.invars, names, strict=True))
         for variable, value in zip(jaxpr.constvars, consts, strict=True):
             known[variable] = self.constant(value)

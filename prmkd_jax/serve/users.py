@@ -18,6 +18,7 @@ def own_vectors(exported: Exported, read: Histories, rows: int) -> Float32[np.nd
         rows: how many vectors.
 
     Raises:
+        ValueError: the export holds no user vectors.
         UserError: a user has no vector and the student can't make one.
     """
     own, fold_in = exported.users, exported.fold_in

@@ -263,8 +263,8 @@ def _run_epoch(
     inputs: Iterator[Inputs],
     constants: Constants,
     steps: int,
-    on_step: Callable[[int, int], None],
-    closed: ClosedColumns | None = None,
+    on_step: OnStep,
+    closed: ClosedColumns | None,
 ) -> tuple[TrainState, list[StepMetrics]]:
     metrics: list[StepMetrics] = []
     taken = 0

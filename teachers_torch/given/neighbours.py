@@ -23,12 +23,13 @@ from torch import nn
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.data.task import Task
+from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from teachers_torch.config import NeighboursConfig, TextConfig
 from teachers_torch.given.untuned import Untuned
 from teachers_torch.items.inputs import has_texts, text_inputs, texts_identity, texts_width
 from teachers_torch.ranked_lists import SparseRows, sparse_counts
 from teachers_torch.settings import TeacherSettings
-from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
+from teachers_torch.teacher import Log, Tuning
 
 MOST_PAIRS = 2**29
 """Pairs of items whose similarities are kept, 2 GiB; with more they are made for each batch."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, shortened
 from prmkd_jax.common.plugins import own_class, own_code, own_entry, own_identity
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
@@ -201,10 +201,9 @@ def _floats(values: object) -> Float32[np.ndarray, "..."] | None:
 def _shown(value: object) -> str:
     """A value in few words; its own code may not say any."""
     try:
-        text = repr(value)
+        return shortened(repr(value))
     except Exception:
         return type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _wrong(name: str, origin: str, what: str) -> UserError:

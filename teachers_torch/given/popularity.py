@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Int, Int64
 from torch import nn
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.task import Task
+from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from teachers_torch.given.untuned import Untuned
 from teachers_torch.settings import TeacherSettings
-from teachers_torch.teacher import SELECTION_METRIC, Log, Tuning
+from teachers_torch.teacher import Log, Tuning
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Newest shares of the training interactions that `recent-popularity` chooses from."""
@@ -99,18 +100,12 @@ class RecentKind(PopularityKind):
         Raises:
             UserError: the data set has none.
         """
-        if task.dataset.interactions.timestamps is None:
-            raise UserError(
-                f"data set {task.dataset.name}: found no timestamps, expected some for "
-                "--teachers=recent-popularity"
-            )
+        _clock(task)
 
     def settings(self, task: Task, settings: TeacherSettings) -> dict[str, object]:
         """The clock, which isn't part of the data's own fingerprint, and what is chosen from."""
-        self.check(task, settings, Cache(Path()))
-        times = np.asarray(task.dataset.interactions.timestamps)
         # The order says all: not the times themselves.
-        order = np.argsort(times[task.in_train], kind="stable")
+        order = np.argsort(_clock(task)[task.in_train], kind="stable")
         return {"order": content_digest(order.tolist())[:16], "shares": list(SHARES)}
 
     def tune(
@@ -131,6 +126,21 @@ class RecentKind(PopularityKind):
         best = max(tried, key=lambda share: tried[share][SELECTION_METRIC])
         teacher.share.fill_(best)
         return Tuning(epochs=0, best_epoch=0, validation=tried[best], chosen={"share": best})
+
+
+def _clock(task: Task) -> Int64[np.ndarray, " interactions"]:
+    """The time of each interaction.
+
+    Raises:
+        UserError: the data set has none.
+    """
+    times = task.dataset.interactions.timestamps
+    if times is None:
+        raise UserError(
+            f"data set {task.dataset.name}: found no timestamps, expected some for "
+            "--teachers=recent-popularity"
+        )
+    return times
 
 
 KIND = PopularityKind()

@@ -146,6 +146,7 @@ def vector_width(sentences: Sequence[str], config: TextConfig, cache: Cache) -> 
 
     Raises:
         UserError: as `encode_texts`.
+        ValueError: there are no sentences.
     """
     name = _entry(sentences, config)
     if cache.has("texts", name):

@@ -251,7 +251,11 @@ def _require_reading(encoder: TextEncoder) -> None:
 
 
 def bundled_folder() -> Path:
-    """The bundled encoder's folder, once its weights are seen to be upstream's."""
+    """The bundled encoder's folder, once its weights are seen to be upstream's.
+
+    Raises:
+        UserError: it isn't installed, or its weights are others.
+    """
     spec = importlib.util.find_spec(BUNDLED_PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(

@@ -34,6 +34,7 @@ def tune_recformer(
         teacher: its `log` receives each `step`, each validation as `epoch`, and its encoding.
         split: trained on the training part.
         validate: metrics over all validation users, `NDCG@10` among them.
+        seed: seed of targets and batches.
         state_file: see `tune_in_stages`.
 
     Raises:
