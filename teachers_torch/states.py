@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,24 @@ def require_tensors(weights: Mapping[str, torch.Tensor], source: str) -> None:
     """
     floats = {name: x.float() if x.is_floating_point() else x for name, x in weights.items()}
     require_numbers({name: x.detach().cpu().numpy() for name, x in floats.items()}, source)
+
+
+def require_complete(missing: Iterable[str], source: str) -> None:
+    """Refuses weights that an encoder's files lack: Hugging Face's loaders draw them at random.
+
+    Args:
+        missing: names of the weights that the loader didn't find.
+        source: how an error begins.
+
+    Raises:
+        UserError: there are some, but for a pooler's, which no vector that is read comes from and
+            many files lack.
+    """
+    lost = sorted(name for name in missing if "pooler" not in name)
+    if lost:
+        raise UserError(
+            f"{source} without {len(lost)} of its weights, such as {lost[0]}, expected all"
+        )
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

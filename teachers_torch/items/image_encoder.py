@@ -11,7 +11,7 @@ from torch import Tensor
 from prmkd_jax.common.errors import UserError, first_line
 from teachers_torch.items.image_file import BrokenImage, read_image
 from teachers_torch.items.text_encoder import NO_CODE
-from teachers_torch.states import best_device, require_tensors, seeded
+from teachers_torch.states import best_device, require_complete, require_tensors, seeded
 
 
 class ImageEncoder:
@@ -45,13 +45,7 @@ class ImageEncoder:
                 f"--image_encoder: found {name!r}, expected a Hugging Face hub name or folder of "
                 f"a vision encoder ({first_line(error)})"
             ) from error
-        # No vector that is read comes from a pooler, which many files lack.
-        missing = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
-        if missing:
-            raise UserError(
-                f"--image_encoder: found {name!r} without {len(missing)} of its weights, such as "
-                f"{missing[0]}, expected all"
-            )
+        require_complete(loaded["missing_keys"], f"--image_encoder: found {name!r}")
         require_tensors(dict(model.named_parameters()), f"--image_encoder={name}")
         self._model = model.eval().to(best_device())
 

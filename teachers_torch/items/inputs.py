@@ -29,6 +29,11 @@ class Modality(NamedTuple):
     available: Bool[np.ndarray, " items"]
 
 
+def made_up(width: int) -> Modality:
+    """Two items with features of a width, to try weights on: none depends on the items' number."""
+    return Modality(np.zeros((2, width), np.float32), np.ones(2, bool))
+
+
 def has_texts(dataset: Dataset, config: TextConfig) -> bool:
     """Whether there are vectors of texts, or any text to encode."""
     sentences = item_sentences(dataset.catalogue)

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
-from teachers_torch.states import require_tensors, seeded
+from teachers_torch.states import require_complete, require_tensors, seeded
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -148,13 +148,7 @@ def _require_complete(encoder: TextEncoder) -> None:
     _, loaded = type(model).from_pretrained(
         model.config._name_or_path, config=model.config, output_loading_info=True
     )
-    # No vector that is read comes from a pooler, which many files lack.
-    missing = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise UserError(
-            f"--text_encoder: found {encoder.name!r} without {len(missing)} of its weights, such "
-            f"as {missing[0]}, expected all"
-        )
+    require_complete(loaded["missing_keys"], f"--text_encoder: found {encoder.name!r}")
 
 
 def _set_padding(encoder: TextEncoder) -> None:

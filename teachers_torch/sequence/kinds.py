@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from prmkd_jax.common.cache import Cache
@@ -23,7 +22,7 @@ from teachers_torch.config import (
     UniSRecConfig,
     UniSRecOptions,
 )
-from teachers_torch.items.inputs import Modality
+from teachers_torch.items.inputs import Modality, made_up
 from teachers_torch.sequence.encoder import SequenceModel
 from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, Inputs
 from teachers_torch.sequence.pretrain import pretrain, written
@@ -83,8 +82,7 @@ class SequenceKind:
         vision = None if start is None else start.vision
         widths = self.inputs.widths(task.dataset, settings, vision, cache)
         if start is not None:
-            # Two made-up items will do: no weight that is read depends on their number.
-            items = [Modality(np.zeros((2, w), np.float32), np.ones(2, bool)) for w in widths]
+            items = [made_up(width) for width in widths]
             with seeded(0):
                 begin_from(self.model(settings, items), start, freeze=config.freeze_encoder)
 

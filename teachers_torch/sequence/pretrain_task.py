@@ -17,6 +17,7 @@ from teachers_torch.items.inputs import (
     WordDrop,
     image_inputs,
     join,
+    made_up,
     pixel_inputs,
     text_inputs,
 )
@@ -189,10 +190,7 @@ def check_start(
     Raises:
         UserError: they don't, or the weights are missing or damaged.
     """
-    # Two made-up items will do: no weight depends on their number.
-    made = [
-        [Modality(np.zeros((2, w), np.float32), np.ones(2, bool)) for w in own] for own in widths
-    ]
+    made = [[made_up(width) for width in own] for own in widths]
     none = Modality(np.zeros((2, 0), np.float32), np.zeros(2, bool))
     count = max(len(own) for own in widths)
     modalities = [

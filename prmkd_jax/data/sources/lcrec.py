@@ -1,16 +1,14 @@
 """LC-Rec's json: `<name>.inter.json` {user: [items]} and `<name>.item.json` {item: fields}."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
 
-from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import is_there
-from prmkd_jax.data.sources.clean import Value, item_frame
+from prmkd_jax.data.sources.clean import item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import expanded
-from prmkd_jax.data.sources.place import Place, short
+from prmkd_jax.data.sources.place import Place
 from prmkd_jax.data.sources.source import (
     History,
     Source,
@@ -18,6 +16,7 @@ from prmkd_jax.data.sources.source import (
     id_list,
     index_file,
     json_object,
+    objects_of,
     renamed,
     the_file,
 )
@@ -59,17 +58,11 @@ def open_lcrec(config: PrepareConfig) -> Source:
 
 
 def _items(path: Path, names: tuple[Path, dict[str, str]] | None) -> pl.DataFrame:
-    rows = [{"item_id": _name(item, names, path), **fields} for item, fields in _entries(path)]
+    rows = [
+        {"item_id": _name(item, names, path), **{name: fields.get(name) for name in _FIELDS}}
+        for item, fields in objects_of(path)
+    ]
     return item_frame(rows, Place(str(path)))
-
-
-def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Value]]]:
-    for item, fields in json_object(path).items():
-        if not isinstance(fields, dict):
-            raise UserError(
-                f"{path}, field {short(item)}: found {short(str(fields))}, expected an object"
-            )
-        yield item, {name: fields.get(name) for name in _FIELDS}
 
 
 def _names(path: Path) -> tuple[Path, dict[str, str]] | None:

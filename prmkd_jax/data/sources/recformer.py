@@ -21,6 +21,7 @@ from prmkd_jax.data.sources.source import (
     history_batch,
     id_list,
     json_object,
+    objects_of,
     renamed,
 )
 
@@ -82,11 +83,7 @@ def _items(path: Path) -> pl.DataFrame:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    for item, fields in json_object(path).items():
-        if not isinstance(fields, dict):
-            raise UserError(
-                f"{path}, field {short(item)}: found {short(str(fields))}, expected an object"
-            )
+    for item, fields in objects_of(path):
         yield {
             "item_id": item,
             "title": fields.get("title"),

@@ -120,6 +120,20 @@ def json_object(path: Path) -> Mapping[str, Value]:
     return value
 
 
+def objects_of(path: Path) -> Iterator[tuple[str, Mapping[str, Value]]]:
+    """The fields of a JSON object whose values are objects, such as a catalogue by item.
+
+    Raises:
+        UserError: it is none, or a value is no object.
+    """
+    for name, fields in json_object(path).items():
+        if not isinstance(fields, dict):
+            raise UserError(
+                f"{path}, field {short(name)}: found {short(str(fields))}, expected an object"
+            )
+        yield name, fields
+
+
 def id_list(path: Path, key: str, value: Value) -> list[str]:
     """A JSON list of ids as text.
 
