@@ -6,6 +6,7 @@ nothing else: a search that was stopped goes on as if it had not been.
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -203,13 +204,18 @@ def _is_row(row: Row) -> bool:
     """Whether a row can be shown: one of an earlier version has no digest."""
     scores, best = row.get("validation"), row.get("best_epoch")
     texts = [row.get(name, "") for name in ("model", "seeds", "setting")]
-    numbers = [*scores.values()] if isinstance(scores, dict) else [None]
-    numbers += [] if best is None else [best]
     return (
-        all(isinstance(text, str) for text in texts)
-        and all(type(one) in (int, float) and np.isfinite(one) for one in numbers)
+        isinstance(scores, dict)
+        and all(isinstance(text, str) for text in texts)
+        and all(_is_number(score) for score in scores.values())
+        and (best is None or _is_number(best))
         and row.get("stopped", "early") in list(STOPPED)
     )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a journal's value is a finite number; JSON's true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _open(search: Search) -> "optuna.Study":
