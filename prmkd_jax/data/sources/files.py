@@ -67,8 +67,9 @@ def find(flag: str, patterns: Sequence[str]) -> list[Path]:
         else:
             paths = []
             for path in map(Path, glob.glob(str(one), recursive=True)):
-                hidden = path.name.startswith((".", "_"))
-                paths += [] if hidden else _parts_in(path) if path.is_dir() else _parts_at(path)
+                # What was asked for itself is neither a file nor a folder.
+                passed = path == one or path.name.startswith((".", "_"))
+                paths += [] if passed else _parts_in(path) if path.is_dir() else _parts_at(path)
         if not paths:
             what = "no data in folder" if os.path.isdir(one) else "no file"
             raise MissingSource(
