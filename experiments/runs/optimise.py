@@ -17,6 +17,7 @@ from experiments.runs.space import Axis
 from prmkd_jax.common.cache import locked
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import content_digest, open_regular, writing
+from prmkd_jax.common.options import is_number
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 
 if TYPE_CHECKING:
@@ -207,15 +208,14 @@ def _is_row(row: Row) -> bool:
     return (
         isinstance(scores, dict)
         and all(isinstance(text, str) for text in texts)
-        and all(_is_number(score) for score in scores.values())
-        and (best is None or _is_number(best))
+        and all(_is_finite(score) for score in scores.values())
+        and (best is None or _is_finite(best))
         and row.get("stopped", "early") in list(STOPPED)
     )
 
 
-def _is_number(value: object) -> bool:
-    """Whether a journal's value is a finite number; JSON's true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_finite(value: object) -> bool:
+    return is_number(value) and math.isfinite(value)
 
 
 def _open(search: Search) -> "optuna.Study":

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.stages.record import SeedResult, read_results
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import parse_json
+from prmkd_jax.common.options import is_number
 from prmkd_jax.common.sealed import write_sealed_json
 
 SECONDS = "timing.json"
@@ -80,7 +81,7 @@ def _are_numbers(value: object, names: Sequence[str] = ()) -> bool:
     """Whether it is an object of numbers, these among them."""
     if not isinstance(value, dict) or not set(names) <= value.keys():
         return False
-    return all(type(number) in (int, float) for number in value.values())
+    return all(map(is_number, value.values()))
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:

@@ -13,12 +13,11 @@ from prmkd_jax.common.files import open_regular
 MOST_BYTES = 2**34
 # A damaged header is a damaged Python expression.
 _BROKEN = (SyntaxError, TypeError, OverflowError, EOFError, RecursionError, tokenize.TokenError)
-# What an archive says that is none, or is packed or locked in a way that NumPy never writes.
-# MemoryError: NumPy makes room for what a header claims before it reads.
+# What an archive says that is none, or is packed or locked in a way that NumPy never writes:
+# RuntimeError from zipfile. MemoryError: NumPy makes room for what a header claims before it reads.
 _NO_ARCHIVE = (
     zipfile.BadZipFile,
     zlib.error,
-    NotImplementedError,
     RuntimeError,
     LookupError,
     AttributeError,

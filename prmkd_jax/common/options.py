@@ -113,13 +113,14 @@ def validate(config: Any) -> None:
 def excess(value: object, field: dataclasses.Field) -> str:
     """What an error adds where a number is within the declared bounds, but of an absurd size."""
     elements = value if isinstance(value, tuple) else (value,)
-    if any(_is_number(one) and math.isfinite(one) and not _sane(one, field) for one in elements):
+    if any(is_number(one) and math.isfinite(one) and not _sane(one, field) for one in elements):
         whole = any(isinstance(one, int) for one in elements)
         return f", at most {LARGEST_COUNT}" if whole else ", that float32 can hold"
     return ""
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a flag's or a JSON file's value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -153,7 +154,7 @@ def _element_allowed(value: Any, field: dataclasses.Field) -> bool:
         return False  # no system has such a file
     if isinstance(value, float) and not math.isfinite(value):
         return False
-    if _is_number(value) and not _sane(value, field):
+    if is_number(value) and not _sane(value, field):
         return False
     checks = {
         "low": lambda bound: value >= bound,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from prmkd_jax.common.errors import UserError, shortened
+from prmkd_jax.common.options import is_number
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.serve.card import CardFacts
 from prmkd_jax.students.config import StudentConfig
@@ -35,12 +36,8 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_metrics(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))
+    return isinstance(value, dict) and all(map(is_number, value.values()))
 
 
 def _has(value: object, **fields: Callable[[Any], bool]) -> bool:
@@ -110,7 +107,7 @@ _CARD: dict[str, Check] = {
         lambda value: _has(
             value,
             **dict.fromkeys(("users", "items", "interactions", "cold_targets"), _is_count),
-            average_length=_is_number,
+            average_length=is_number,
         ),
         "an object of the data's sizes",
     ),
@@ -125,9 +122,7 @@ _CARD: dict[str, Check] = {
     "record.remarks": _or_null(
         lambda value: (
             isinstance(value, list)
-            and all(
-                _has(each, name=_is_text, number=_is_number, warning=_is_text) for each in value
-            )
+            and all(_has(each, name=_is_text, number=is_number, warning=_is_text) for each in value)
         ),
         "a list of objects, each with its name, number and warning",
     ),

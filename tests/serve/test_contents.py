@@ -212,7 +212,7 @@ def test_a_list_in_place_of_the_digests_is_told_when_it_would_be_made_again(
 
 
 def test_a_self_check_that_is_packed_in_another_way_is_told(artefact, tmp_path):
-    """A NotImplementedError or a zlib.error: a flipped bit is enough."""
+    """A traceback of the zip reader's: a flipped bit is enough."""
     folder = tmp_path / "packed"
     shutil.copytree(artefact, folder)
     with np.load(folder / "check.npz") as file:
