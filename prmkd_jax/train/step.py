@@ -1,5 +1,6 @@
 """One training step, pure: eq. 6 of arXiv 2401.00797, its gradient, Adam."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -125,8 +126,8 @@ def make_train_step(
     catalogue are made `in_blocks` of rows; None: where that gains anything (`train.row_blocks`).
     """
     in_blocks = on_a_processor(mesh) if in_blocks is None else in_blocks
-
-    loss_fn = functools.partial(_batch_loss, graphdef, config, student_config, divided, in_blocks)
+    setup = _Setup(graphdef, config, student_config, divided, in_blocks, lazy)
+    loss_fn = functools.partial(_batch_loss, setup)
 
     def train_step(
         state: TrainState, batch: Batch, distill: DistillBatch | None, constants: Constants
@@ -137,7 +138,7 @@ def make_train_step(
             ids = _read_items(lazy, student_config, batch, distill, constants, key)
             params, moments = (take_rows(tree, lazy, ids) for tree in (params, moments))
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch, distill, constants, key, ids, lazy
+            params, batch, distill, constants, key, ids
         )
         updates, opt_state = optimizer.update(grads, moments, params)
         params = optax.apply_updates(params, updates)
@@ -222,25 +223,33 @@ def _divided_step(
     return jax.jit(step, donate_argnums=0, in_shardings=(None, *specs, None))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """What is the same in every step of a run; see `make_train_step`."""
+
+    graphdef: nnx.GraphDef
+    config: DistillConfig | None
+    student_config: StudentConfig
+    divided: Tables
+    in_blocks: bool
+    lazy: ItemTables | None
+
+
 def _batch_loss(
-    graphdef: nnx.GraphDef,
-    config: DistillConfig | None,
-    student_config: StudentConfig,
-    divided: Tables,
-    in_blocks: bool,
+    setup: _Setup,
     params: Params,
     batch: Batch,
     distill: DistillBatch | None,
     constants: Constants,
     key: Key[Array, ""],
     ids: Int[Array, " M"] | None,
-    lazy: ItemTables | None,
 ) -> tuple[Float[Array, ""], StepMetrics]:
     """What is minimised, and the metrics, whose gradient's norm is still 0.
 
     With `ids` the tables of `params` have these items' rows alone.
     """
-    student = nnx.merge(graphdef, nnx.State(trim_tables(params, divided)))
+    config, student_config, lazy = setup.config, setup.student_config, setup.lazy
+    student = nnx.merge(setup.graphdef, nnx.State(trim_tables(params, setup.divided)))
     rngs = nnx.Rngs(key)
     rows = batch.rows
     if ids is not None:
@@ -256,8 +265,10 @@ def _batch_loss(
     def mean(values: Array) -> Array:
         return jnp.where(batch.is_instance, values, 0.0).sum(0) / num_instances
 
-    kd, measures, num_measured = None, None, jnp.float32(0.0)
-    block = block_size(student_config, config, items, len(queries), distill) if in_blocks else None
+    kd = measures = block = None
+    num_measured = jnp.float32(0.0)
+    if setup.in_blocks:
+        block = block_size(student_config, config, items, len(queries), distill)
     if block is not None:
         given = (instances, jnp.asarray(batch.is_instance), distill, constants, key, block)
         total, ce, kd = losses_in_blocks(student_config, config, student, *given)
