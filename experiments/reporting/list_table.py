@@ -1,6 +1,7 @@
 """What variants' lists are like, as a table of its own (docs/records.md)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from experiments.reporting.results import Results
 from experiments.reporting.wording import MISSING
@@ -19,18 +20,26 @@ LISTS = {
 
 def list_lines(results: Results) -> list[str]:
     """A second table: what the variants' lists are like; nothing where none was measured."""
-    measured = [(row["label"], row.get("lists")) for row in results["variants"]]
-    if not any(lists for _, lists in measured):
+    rows = results["variants"]
+    if not any(row.get("lists") for row in rows):
         return []
     words = "; ".join(f"{heading}: {meaning}" for heading, meaning in LISTS.values())
     return [
         "",
-        f"Lists of ten, test part, history not masked. {words}.",
+        f"Lists of ten, test part, history not masked; MRR: mean of 1 / the target's rank among "
+        f"all items. {words}.",
         "",
-        f"| variant | {' | '.join(heading for heading, _ in LISTS.values())} |",
-        f"|---|{'---|' * len(LISTS)}",
-        *(f"| {label} | {' | '.join(list_cells(lists))} |" for label, lists in measured),
+        f"| variant | MRR | {' | '.join(heading for heading, _ in LISTS.values())} |",
+        f"|---|---|{'---|' * len(LISTS)}",
+        *(
+            f"| {row['label']} | {_mrr(row)} | {' | '.join(list_cells(row.get('lists')))} |"
+            for row in rows
+        ),
     ]
+
+
+def _mrr(row: Mapping[str, Any]) -> str:
+    return MISSING if row.get("test") is None else f"{row['test']['MRR']:.4f}"
 
 
 def list_cells(lists: Mapping[str, float | None] | None) -> list[str]:

@@ -151,11 +151,12 @@ def test_what_the_lists_are_like(results):
     """The figures of another variant."""
     base, distilled = results["variants"]
     base["lists"], distilled["lists"] = {"coverage": 0.25}, {"coverage": 0.5, "tail": 0.125}
+    base["test"]["MRR"], distilled["test"]["MRR"] = 0.03125, 0.0625
     lines = lists(results, fake_timing()).splitlines()
     assert lines[0].startswith("Lists of ten, test part")
-    assert lines[2].startswith("| variant | coverage | Gini | tail |")
-    assert lines[4].startswith(f"| {base['label']} | 0.250 | – | – |")
-    assert lines[5].startswith(f"| {distilled['label']} | 0.500 | – | 0.125 |")
+    assert lines[2].startswith("| variant | MRR | coverage | Gini | tail |")
+    assert lines[4].startswith(f"| {base['label']} | 0.0312 | 0.250 | – | – |")
+    assert lines[5].startswith(f"| {distilled['label']} | 0.0625 | 0.500 | – | 0.125 |")
 
 
 def test_a_study_without_a_distilled_student_is_refused():
