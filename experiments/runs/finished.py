@@ -39,7 +39,7 @@ from experiments.stages.record import (
 )
 from experiments.stages.run_folder import remove_states
 from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
-from experiments.stages.starts import item_start, require_item_vectors
+from experiments.stages.starts import item_start, require_item_vectors, require_same_files
 from experiments.stages.students import (
     Place,
     Trained,
@@ -185,6 +185,7 @@ def _train_missing(
         return
     teachers = [ready[found.key] for found in plan.teachers]
     items = item_start(plan.settings, plan.task, teachers, reporter)
+    require_same_files(plan.settings, plan.task, plan.identity.get("item_init", {}))
     bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
     for seed in missing:
         _tell_damage(_ranks_file(place, seed))

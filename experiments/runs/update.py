@@ -144,9 +144,14 @@ def _plan(call: Call) -> _Update:
     params_for(mapped.exported, settings.student, plan.facts, task.dataset, yesterday.source)
     begun = {"from": yesterday.digest, "vanished": options.vanished, "rows_from": options.rows_from}
     if found.new_items and options.rows_from == "texts":
-        begun["texts"] = texts_identity(task.dataset, settings.teachers.text)
+        begun["texts"] = _texts(task, settings)
     plans[UPDATED] = dataclasses.replace(plan, identity={**plan.identity, "begun": begun})
     return _Update(options, yesterday, found, plans)
+
+
+def _texts(task: Task, settings: Settings) -> str:
+    """What the vectors of today's texts depend on."""
+    return texts_identity(task.dataset, settings.teachers.text)
 
 
 def _shortened(call: Call, options: UpdateConfig) -> dict[type, object]:
@@ -255,6 +260,12 @@ def _mapped(update: _Update, teachers: list[ReadyTeacher]) -> Mapped:
     if update.changes.new_items:
         source = update.options.rows_from
         vectors = item_vectors(source, plan.task.dataset, plan.settings, teachers)
+        begun = plan.identity["begun"]
+        if "texts" in begun and begun["texts"] != _texts(plan.task, plan.settings):
+            raise UserError(
+                "--rows_from: found texts with other files than when the command began, expected "
+                "the same until the rows are made: give the command again"
+            )
     return map_items(update.yesterday.exported, update.changes, plan.task.dataset, vectors)
 
 

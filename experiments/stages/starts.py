@@ -1,6 +1,6 @@
 """What a student's item tables begin from, `--item_init`: texts' vectors, or the teachers'."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,25 @@ def item_start_identity(settings: Settings, task: Task) -> dict[str, object]:
     if _asked(settings).source != "text":
         return {}
     return TEXTS.identity(task.dataset, settings.teachers)
+
+
+def require_same_files(settings: Settings, task: Task, before: Mapping[str, object]) -> None:
+    """Refuses vectors of other files than the run is known by: hours may have passed since.
+
+    Args:
+        settings: the run's.
+        task: its data.
+        before: what `item_start_identity` said when the command began.
+
+    Raises:
+        UserError: it says something else now.
+    """
+    if item_start_identity(settings, task) != before:
+        raise UserError(
+            f"--item_init: found {settings.student.item_init!r} with other files than when the "
+            "command began, expected the same until the item tables are made: give the command "
+            "again"
+        )
 
 
 def item_start(

@@ -230,6 +230,27 @@ class _Making(NamedTuple):
     def folder(self) -> Path:
         return vectors_folder(self.cache, self.found)
 
+    def require_unchanged(self) -> None:
+        """Refuses files that are others than when they were hashed: hours may lie between.
+
+        What is made of them would stand in the cache as made of the former ones, for good. What a
+        stopped tuning or encoding would go on from is removed.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        found, teachers = self.found, self.settings.teachers
+        now = identity(found.name, self.task, teachers, found.seed)
+        if now.key == found.key:
+            return
+        _remove_steps(found, self.cache)  # nobody knows of which files they are
+        before, after = found.content["settings"], now.content["settings"]
+        changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        raise UserError(
+            f"teacher {found.name}: found other files than when the command began "
+            f"({', '.join(changed)}), expected the same until it is made: give the command again"
+        )
+
     @property
     def stored(self) -> Callable[[], AnyTeacher]:
         """Reads the tuned teacher on another machine."""
@@ -249,11 +270,16 @@ def may_give_vectors(settings: Settings) -> bool:
 
 
 def _tuned(making: _Making) -> tuple[AnyTeacher, TeacherCard, TeacherProgress]:
-    """The tuned teacher; one that was killed while encoding is read back."""
+    """The tuned teacher; one that was killed while encoding is read back.
+
+    Raises:
+        UserError: its files were changed, before or while it was tuned.
+    """
     found, task, teachers = making.found, making.task, making.settings.teachers
     progress = TeacherProgress(
         making.title, making.reporter, making.stage, making.log, tried=making.teaching
     )
+    making.require_unchanged()
     if (making.folder / CARD).is_file():
         making.reporter.say(f"{making.title}: tuned before, in {making.folder}")
         teacher, card = load(
@@ -264,6 +290,7 @@ def _tuned(making: _Making) -> tuple[AnyTeacher, TeacherCard, TeacherProgress]:
         if card.chosen:
             chosen = setting_line(card.chosen, card.validation)
             making.reporter.say(f"{making.title}: chosen: {chosen}")
+        making.require_unchanged()
         save(teacher, card, making.folder)
     return teacher, card, progress
 
@@ -298,6 +325,7 @@ def _write_vectors(
             f"(equal vectors); {100 * share:.1f} % of the interactions are with them"
         )
     seconds = time.perf_counter() - started
+    making.require_unchanged()
     save_card(dataclasses.replace(card, encode_seconds=seconds, tied_items=int(tied.sum())), folder)
     write_vectors(
         folder,
@@ -325,6 +353,7 @@ def _write_lists(
     )
     lists = as_lists(making.found.name, rows, dataset.num_items)
     seconds = time.perf_counter() - started
+    making.require_unchanged()
     save_card(dataclasses.replace(card, encode_seconds=seconds), folder)
     write_lists(folder, lists, _manifest(making.found, making.task))
 

@@ -14,7 +14,8 @@ from experiments.cli.settings import GROUPS, settings_from
 from experiments.cli.unread import unread
 from experiments.commands.train import COMMAND
 from experiments.runs import train
-from experiments.runs.plan import check_runs, plan_runs
+from experiments.runs.finished import finish_run
+from experiments.runs.plan import check_runs, plan_runs, shared_place
 from experiments.stages import starts
 from experiments.stages.data import load_task
 from experiments.stages.identity import run_identity
@@ -156,7 +157,14 @@ def test_a_file_of_equal_vectors_is_refused_before_anything_is_trained(tmp_path)
         check_runs(plan_runs([configs(tmp_path, *flags)]))
     rows[3] = 2
     rows.tofile(tmp_path / "a.feat1CLS")
-    check_runs(plan_runs([configs(tmp_path, *flags)]))
+    (plan,) = plan_runs([configs(tmp_path, *flags)])
+    check_runs([plan])
+    # Hours of teachers later: a record would name the former vectors.
+    rows[3] = 3
+    rows.tofile(tmp_path / "a.feat1CLS")
+    place, reporter = shared_place(tmp_path / "runs", plan), Reporter(Console(quiet=True))
+    with pytest.raises(UserError, match="--item_init: found 'text' with other files than when"):
+        finish_run(plan, place, {}, reporter)
 
 
 def test_teachers_without_vectors_are_told_before_they_are_tuned(tmp_path):

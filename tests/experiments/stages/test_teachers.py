@@ -31,8 +31,9 @@ def prepare(tmp_path):
     ]  # fmt: skip
     dataset = ring_world()
 
-    def call(teachers="recformer", dataset=dataset):
-        settings = settings_from(parse([*argv, f"--teachers={teachers}"], GROUPS).configs)
+    def call(teachers="recformer", dataset=dataset, more=()):
+        asked = [*argv, f"--teachers={teachers}", *more]
+        settings = settings_from(parse(asked, GROUPS).configs)
         console, log = Console(record=True, width=200), []
         task = make_task(dataset)
         reporter = Reporter(console)
@@ -122,3 +123,39 @@ def test_items_with_equal_vectors_are_counted(prepare, monkeypatch):
     ready, said, _ = prepare()
     assert ready.card["tied_items"] >= 2
     assert f"can't tell {ready.card['tied_items']} of " in said
+
+
+@pytest.mark.parametrize("moment", ["before it is read", "while it is encoded"])
+def test_files_that_change_while_the_command_runs_are_never_kept_as_the_former(
+    prepare, tmp_path, monkeypatch, moment
+):
+    """Hours lie between a file's hash and its reading; the cache would keep the new content as the
+    old one's, for every later run."""
+    given = tmp_path / "given"
+    given.mkdir()
+    flags = [f"--precomputed_folder={given}"]
+
+    def write(seed):
+        rng = np.random.default_rng(seed)
+        for name, rows in (("items.npy", ring_world().num_items), ("instances.npy", 540)):
+            np.save(given / name, rng.normal(size=(rows, 4)))
+
+    place = "_tuned" if moment == "before it is read" else "encode_in_shards"
+    real = getattr(teaching, place)
+
+    def changing(*args, **options):
+        write(1)
+        return real(*args, **options)
+
+    write(0)
+    monkeypatch.setattr(teaching, place, changing)
+    with pytest.raises(UserError, match=r"teacher precomputed: found other files .*\(content\)"):
+        prepare("precomputed", more=flags)
+    assert not list((tmp_path / "cache").rglob("manifest.json"))
+    monkeypatch.setattr(teaching, place, real)
+    for seed in (1, 0):
+        write(seed)
+        source = prepare("precomputed", more=flags)[0].source
+        for part in ("items", "instances"):
+            expected = np.load(given / f"{part}.npy").astype(np.float16)
+            np.testing.assert_array_equal(getattr(source, part), expected)
