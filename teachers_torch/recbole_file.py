@@ -1,12 +1,13 @@
 """RecBole's checkpoint files, UniSRec's among them: read without running what is in them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, printable, shortened
 from teachers_torch.pickled import Inert
 from teachers_torch.torch_file import read_torch_file
 
@@ -16,6 +17,7 @@ from teachers_torch.torch_file import read_torch_file
 BUILTINS = ("builtins.getattr", "__builtin__.getattr", "builtins.set", "__builtin__.set")
 IGNORED = ("recbole.", "unisrec.", "config.", "yaml.", "numpy.", "_codecs.", *BUILTINS)
 LONGEST_NAME = 200  # of a parameter
+PAD = "[PAD]"  # what RecBole calls its row 0
 
 
 class Checkpoint(NamedTuple):
@@ -113,7 +115,10 @@ def _settings(config: object) -> dict[str, int | float | str]:
 
 
 def _tokens(tokens: object, path: Path) -> dict[str, list[str]]:
-    """Checks that every field's ids are a list of texts; NumPy's arrays are not read."""
+    """Checks that every field's ids are a list of texts, [PAD] and then each id once.
+
+    NumPy's arrays are not read.
+    """
     found: dict[str, list[str]] = {}
     for field, ids in (tokens if isinstance(tokens, dict) else {"": [None]}).items():
         given = ids if isinstance(ids, list) else [None]
@@ -122,6 +127,18 @@ def _tokens(tokens: object, path: Path) -> dict[str, list[str]]:
             raise UserError(
                 f"{path}: field2id_token: found something else than a list of texts for each "
                 "field, expected that (`tolist` makes one of an array)"
+            )
+        shown = shortened(printable(field))
+        if texts[:1] != [PAD]:
+            first = shortened(repr(texts[0])) if texts else "nothing"
+            raise UserError(
+                f"{path}: field2id_token: {shown}: found {first} for row 0, expected {PAD!r}"
+            )
+        if len(set(texts)) < len(texts):
+            again, _ = Counter(texts).most_common(1)[0]
+            raise UserError(
+                f"{path}: field2id_token: {shown}: found {shortened(repr(again))} twice, expected "
+                "each id once: a row stands for one"
             )
         found[field] = texts
     return found

@@ -31,6 +31,22 @@ def test_ids_that_are_no_texts_are_refused(tmp_path, tokens):
         read_recbole(tmp_path / "file.pth")
 
 
+@pytest.mark.parametrize(
+    ("ids", "line"),
+    [
+        (["[PAD]", "a", "b", "a"], "item_id: found 'a' twice, expected each id once"),
+        (["a", "b"], r"item_id: found 'a' for row 0, expected '\[PAD\]'"),
+        ([], r"item_id: found nothing for row 0, expected '\[PAD\]'"),
+    ],
+)
+def test_ids_that_name_no_row_for_sure_are_refused(tmp_path, ids, line):
+    """Of an id that stands twice the last row was taken; without [PAD] an item was lost."""
+    content = {"state_dict": WEIGHTS, "field2id_token": {"item_id": ids}}
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=f"field2id_token: {line}"):
+        read_recbole(tmp_path / "file.pth")
+
+
 def test_an_empty_file_of_weights_is_refused(tmp_path):
     """A model of nothing."""
     torch.save({}, tmp_path / "file.pth")
