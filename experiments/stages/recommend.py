@@ -1,6 +1,7 @@
 """The body of `recommend`: an exported student answers a file, a data set or one history."""
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,13 +83,27 @@ def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Aske
     """What identifies the histories, the histories from a place on, and their number."""
     if config.input:
         path = Path(config.input)
+        digest = file_digest(path)
         total = sum(1 for _ in read_histories(path))
-        return file_digest(path), functools.partial(read_histories, path), total
+        return digest, functools.partial(_unchanged_histories, path, digest), total
     if config.history:
         asked = Asked(None, list(config.history))
-        return ",".join(config.history), lambda first: iter([asked][first:]), 1
+        # As JSON: ids may hold commas.
+        return json.dumps(config.history), lambda first: iter([asked][first:]), 1
     dataset = _dataset(config)
     return dataset.fingerprint, functools.partial(dataset_histories, dataset), dataset.num_users
+
+
+def _unchanged_histories(path: Path, digest: str, first: int) -> Iterator[Asked]:
+    """The histories of a file from a place on.
+
+    Raises:
+        UserError: at their end, if it is another file than the one with this digest; or as
+            `read_histories`.
+    """
+    yield from read_histories(path, first)
+    if file_digest(path) != digest:
+        raise UserError(f"--input: found {path} changed while it was read, expected it to stay")
 
 
 def _dataset(config: RecommendConfig) -> Dataset:
