@@ -20,6 +20,7 @@ from prmkd_jax.serve.http.errors import (
     Json,
     error_response,
     http_error,
+    repeated_field,
     shorten,
     validation_error,
 )
@@ -57,6 +58,10 @@ def create_app(service: Service) -> Guard:
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
 
     async def direct(scope: Scope, body: bytes) -> Response | None:
+        twice = repeated_field(body) if scope["method"] == "POST" else None
+        if twice is not None:
+            name = shorten(repr(twice))
+            raise ApiError(422, "invalid_request", f"{name}: found twice, expected once")
         if scope["path"] != _RECOMMEND or scope["method"] != "POST" or not _is_json(scope):
             return None
         try:

@@ -1,6 +1,7 @@
 """Errors as the service tells them: a status, and JSON {"error": {"code", "message"}}."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 
 from fastapi.exceptions import RequestValidationError
@@ -67,6 +68,30 @@ def validation_error(error: RequestValidationError) -> Json:
     where = ".".join(places) or "the request"
     found = "" if first["type"] == "missing" else f"found {shown(first.get('input'))}, "
     return error_response(422, "invalid_request", f"{shorten(where)}: {found}{first['msg']}")
+
+
+def repeated_field(body: bytes) -> str | None:
+    """The first field that an object of a JSON body has twice: readers take the last in silence.
+
+    Returns:
+        its name; None where there is none, or the body is no JSON.
+
+    >>> repeated_field(b'{"k": 1, "k": 2}'), repeated_field(b'[{"k": 1}, {"k": 2}]')
+    ('k', None)
+    """
+    repeated: list[str] = []
+
+    def noting(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            repeated.append(Counter(name for name, _ in pairs).most_common(1)[0][0])
+        return fields
+
+    try:
+        json.loads(body, object_pairs_hook=noting)
+    except (ValueError, RecursionError):
+        return None
+    return repeated[0] if repeated else None
 
 
 def shown(value: object) -> str:

@@ -20,6 +20,10 @@ Direct = Callable[[Scope, bytes], Awaitable[Response | None]]
 """Answers a request whose body was read; None leaves it to the framework."""
 
 
+class _NotTaken(Exception):
+    """A part of the answer has waited too long for the caller to take it."""
+
+
 class Guard:
     """ASGI middleware that reads a request's complete body, within limits, before it goes on.
 
@@ -59,7 +63,11 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            try:
+                async with asyncio.timeout(self._config.timeout):
+                    await send(message)
+            except TimeoutError:
+                raise _NotTaken from None
 
         self._open += 1
         self._metrics.open.set(self._open)
@@ -71,6 +79,9 @@ class Guard:
                 await self._answer(scope, body, receive, noting)
         except ApiError as error:
             await error_response(error.status, error.code, str(error))(scope, receive, noting)
+        except _NotTaken:
+            # Who doesn't read the answer is not to hold a place among `max_requests` for ever.
+            _LOG.warning("%s: the caller took none of the answer for a while, given up", path)
         except Exception:
             self._metrics.unhandled.inc()
             _LOG.exception("unhandled error in %s", path)

@@ -130,11 +130,14 @@ def warm(recommender: Recommender, config: ServeConfig) -> None:
     # Users without a vector can't be answered by a student that makes none.
     users: list[str | None] = [*(exported.user_ids or ())[:1]]
     window = exported.facts.window
-    lengths = _longest(window, lambda count: padded_window(count, window), least=1)
+    # An id takes three bytes of a body at least, which is no longer than that.
+    most_ids = config.max_body // 3
+    longest = min(window, config.max_history, most_ids)
+    lengths = _longest(longest, lambda count: padded_window(count, window), least=1)
     # Denied items stand in one list with those of the history.
-    denied = _longest(config.max_history + config.max_list, padded_list)
+    denied = _longest(min(config.max_history + config.max_list, most_ids), padded_list)
     lists: list[tuple[list[str] | None, list[str] | None]] = [(few * n, None) for n in denied]
-    lists += [(None, few * n) for n in _longest(config.max_list, padded_list)]
+    lists += [(None, few * n) for n in _longest(min(config.max_list, most_ids), padded_list)]
     # One large request, or several small ones together.
     most = min(MOST_ROWS, max(config.max_histories, config.batch_rows))
     for rows in _longest(most, padded_rows, least=1):
@@ -155,7 +158,13 @@ def _longest(most: int, padded: Callable[[int], int], least: int = 0) -> list[in
     >>> _longest(100, padded_list), _longest(20, padded_rows, least=1)
     ([64, 100], [1, 8, 20])
     """
-    return sorted({padded(count): count for count in range(least, most + 1)}.values())
+    found: list[int] = []
+    count = least
+    while count <= most:
+        # A padded size is that of itself.
+        found.append(min(most, max(count, padded(count))))
+        count = found[-1] + 1
+    return found
 
 
 def found_version(folder: Path) -> tuple[Digests, Version]:

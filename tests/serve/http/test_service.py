@@ -30,6 +30,7 @@ from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.server import listen
 from prmkd_jax.serve.http.service import Service
 from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.serve.rows import padded_list, padded_window
 from tests.packages import ROOT, run_beside
 from tests.serve.exports import export
 from tests.serve.http.running import histories, running
@@ -158,6 +159,7 @@ WRONG = {
     "a long list": ({"histories": [["i1"]], "deny": ["i1"] * 31}, 422, "over_limit"),
     "lists": ({"histories": [["i1"]], "allow": [["i1"], []]}, 422, "invalid_request"),
     "users": ({"histories": [["i1"]], "users": []}, 422, "invalid_request"),
+    "one field twice": (b'{"histories":[["i1"]],"k":1,"k":2}', 422, "invalid_request"),
     "a long body": (b" " * 20_001, 413, "body_too_large"),
 }
 
@@ -224,6 +226,23 @@ def test_pictures_come_whole(served, part):
     """Errors about ranges that are not in the service's one form."""
     answer = served.ask("GET", "/images?item=i1", headers={"range": part})
     assert answer == (200, PICTURE.decode())
+
+
+def test_a_caller_that_reads_nothing_holds_no_place(folder, tmp_path):
+    """A few of them, and the service sent everybody away, for ever."""
+    (tmp_path / "large.png").write_bytes(bytes(2**25))
+    (tmp_path / "images.json").write_text(json.dumps({"i1": "large.png"}))
+    limits = {"images": str(tmp_path / "images.json"), "timeout": 1.0, "max_requests": 1}
+    with running(model=str(folder), reload_every=0, **{**LIMITS, **limits}) as service:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+            connection.sendall(b"GET /images?item=i1 HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            assert service.ask("GET", "/items")[0] == 503
+            waited = time.monotonic() + 30
+            while service.ask("GET", "/items")[0] == 503:
+                assert time.monotonic() < waited
+                time.sleep(0.1)
+        assert "prmkd_unhandled_errors_total 0.0" in service.ask("GET", "/metrics")[1]
 
 
 def test_a_chunked_body_without_end_is_cut_off(served):
@@ -499,6 +518,12 @@ def wait_for(served, condition):
     while not condition():
         assert time.monotonic() < end, served.said
         time.sleep(0.05)
+
+
+def test_limits_of_a_billion_are_prepared_for_at_once():
+    """A count of all lengths up to a limit that somebody meant as none: the service never began."""
+    assert models._longest(10**9, padded_list) == [*(64 * 16**n for n in range(6)), 10**9]
+    assert models._longest(50, lambda count: padded_window(count, 50), 1) == [16, 32, 50]
 
 
 def test_one_requests_mistake_is_not_its_neighbours(tmp_path):
