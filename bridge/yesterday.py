@@ -16,7 +16,6 @@ from prmkd_jax.serve.exported import (
     CARD,
     Exported,
     export_student,
-    read_card,
     read_exported,
     require_config,
     student_below,
@@ -62,9 +61,8 @@ def read_yesterday(path: Path, config: StudentConfig, facts: Facts, dataset: Dat
             f"--from: found no student at {path}, expected the folder of an exported one"
             f"{student_below(path)}, or a .pth file of RecBole's"
         )
-    card = read_card(path)
-    require_config(card, config, path)
     exported = read_exported(path)
+    require_config(exported.card, config, path)
     # A student with a token of its own has a position for it too.
     found, expected = (
         each.window + about(config.student).own_slot for each in (facts, exported.facts)
@@ -73,7 +71,7 @@ def read_yesterday(path: Path, config: StudentConfig, facts: Facts, dataset: Dat
         raise UserError(
             f"--max_seq_len: found {found}, expected {expected} as the student in {path} was made"
         )
-    return Yesterday(exported, str(path), card["digest"])
+    return Yesterday(exported, str(path), exported.card["digest"])
 
 
 def _from_recbole(path: Path, config: StudentConfig, facts: Facts, dataset: Dataset) -> Exported:

@@ -10,7 +10,8 @@ def run(call: Call) -> None:
     """Writes the artefact, and says what was tried on it."""
     config = call.config(ExportConfig)
     config.require()
-    views, left_out = teacher_views(config) if config.explain else Explaining([], [])
+    found = teacher_views(config) if config.explain else Explaining([], [], None)
+    views, left_out, student = found
     for label in left_out:
         call.reporter.say(f"{label}: not in the explanation, since it gives scores and no vectors")
     for view in views:
@@ -18,4 +19,4 @@ def run(call: Call) -> None:
             f"{view.label}: of its own first ten places the estimate finds "
             f"{100 * (view.fidelity or 0.0):.0f} % again"
         )
-    write_artifact(config, call.reporter.say, views)
+    write_artifact(config, call.reporter.say, views, student)

@@ -27,10 +27,12 @@ class Explaining(NamedTuple):
     Attributes:
         views: those that give vectors.
         left_out: labels of those that give scores, of which nothing can be estimated.
+        student: the digest of the student's card; None where nothing is to be explained.
     """
 
     views: list[TeacherView]
     left_out: list[str]
+    student: str | None
 
 
 def teacher_views(config: ExportConfig) -> Explaining:
@@ -60,6 +62,7 @@ def teacher_views(config: ExportConfig) -> Explaining:
     return Explaining(
         [_view(name, labels.get(name, name), each, dataset) for name, each in given.items()],
         [labels.get(name, name) for name in found if name not in given],
+        card["digest"],
     )
 
 

@@ -48,7 +48,7 @@ def run(call: Call) -> None:
     if _is_made(folder, made_of):
         call.reporter.say(f"{folder}: made before, of these students")
         return
-    known = [knowledge(_read(path, task), task.dataset) for path in paths]
+    known = [knowledge(_read(path, cards[path], task), task.dataset) for path in paths]
     with writing_folder(folder, replaced={MADE_OF, *TAUGHT}) as partial:
         what = _write(partial, known, call.reporter)
         digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
@@ -132,8 +132,16 @@ def _is_made(folder: Path, made_of: Mapping[str, object]) -> bool:
     )
 
 
-def _read(path: Path, task: Task) -> Exported:
+def _read(path: Path, card: Card, task: Task) -> Exported:
+    """The student that this is the card of.
+
+    Raises:
+        UserError: it is damaged, of other items or users, or another one, which may have seen
+            more, has taken its place meanwhile.
+    """
     exported = read_exported(path)
+    if exported.card["digest"] != card["digest"]:
+        raise UserError(f"{path}: found it replaced while it was read, expected it to stay")
     require_same_ids(path / IDS, "item_ids", exported.item_ids, task.dataset.item_ids)
     if exported.user_ids is not None:
         require_same_ids(path / IDS, "user_ids", exported.user_ids, task.dataset.user_ids)

@@ -268,6 +268,38 @@ def open_regular(path: Path) -> io.BufferedReader:
         raise
 
 
+@contextlib.contextmanager
+def unchanged(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Holds while files that belong together are read one after another.
+
+    A digest is of what lay there when it was made: what is read after it may be another file.
+
+    Args:
+        folder: holds them, or is a link to what does.
+        names: of the files; missing ones must stay so.
+
+    Raises:
+        UserError: at the end, if one was replaced or written meanwhile.
+    """
+    before = _stamps(folder, names)
+    yield
+    if _stamps(folder, names) != before:
+        raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
+
+
+def _stamps(folder: Path, names: Collection[str]) -> list[tuple[int, ...] | None]:
+    """What tells a file from another one, and from itself with another content."""
+    found: list[tuple[int, ...] | None] = []
+    for name in names:
+        try:
+            state = (folder / name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+    return found
+
+
 def is_there(path: Path) -> bool:
     """Whether a file is there that may be missing.
 

@@ -10,6 +10,8 @@ from prmkd_jax.common.options import option, validate
 IMAGE_FEATURES = "image_features.npy"
 """File of a data set's pictures as vectors, which is read in place of the pictures."""
 
+LONGEST_WINDOW = 65536
+"""Items of the longest prefix that any model sees."""
 
 SPLITS = ("leave_one_out", "given", "temporal")
 """The names of `--split`."""
@@ -56,7 +58,9 @@ class DataConfig:
         choices=("interactions", "catalogue"),
     )
     strict: bool = option(False, "Make an error of every warning of the data sheet.")
-    max_seq_len: int = option(50, "Longest prefix that a model sees, in items.", low=1, high=65536)
+    max_seq_len: int = option(
+        50, "Longest prefix that a model sees, in items.", low=1, high=LONGEST_WINDOW
+    )
     synthetic_seed: int = option(0, "Seed of the synthetic world.", low=0, flag=False)
     synthetic_users: int = option(2000, "Users of the synthetic target domain.", low=10, high=10**7)
     synthetic_items: int = option(1500, "Items of the synthetic target domain.", low=20, high=10**7)

@@ -55,6 +55,7 @@ def write_artifact(
     config: ExportConfig,
     say: Callable[[str], None] = print,
     teachers: Sequence[TeacherView] = (),
+    student: str | None = None,
 ) -> None:
     """Writes the folder and checks what it wrote; an error leaves the old one as it was.
 
@@ -64,14 +65,17 @@ def write_artifact(
         config: which student, where to, which formats.
         say: is told each finished part.
         teachers: what explanations tell of, for `--explain`.
+        student: the digest of the card of the student that they taught; None where nobody knows.
 
     Raises:
-        UserError: the student can't be read or has no such form, a package is missing, or the
-            folder holds something else.
+        UserError: the student can't be read or has no such form, another one has taken its place,
+            a package is missing, or the folder holds something else.
     """
     folder = Path(config.output_dir)
     model = Path(config.model)
     exported = read_exported(model)
+    if student not in (None, exported.card["digest"]):
+        raise _replaced(model)
     explained = _explained(config, teachers)
     if _is_made(folder, exported.card["digest"], config, explained):
         say(f"{folder}: made before, of this student with these flags")
@@ -126,7 +130,11 @@ def _copy_student(model: Path, folder: Path, digest: str | None) -> None:
     with contextlib.suppress(UserError):
         if read_complete_card(folder)["digest"] == digest:
             return
-    raise UserError(f"{model}: found it replaced while it was read, expected it to stay")
+    raise _replaced(model)
+
+
+def _replaced(model: Path) -> UserError:
+    return UserError(f"{model}: found it replaced while it was read, expected it to stay")
 
 
 def check_artifact(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ field, before it is used.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ import numpy as np
 
 from prmkd_jax.common.errors import UserError, shortened
 from prmkd_jax.common.options import is_number
-from prmkd_jax.data.config import DataConfig
+from prmkd_jax.data.config import LONGEST_WINDOW, DataConfig
 from prmkd_jax.serve.card import CardFacts
 from prmkd_jax.students.config import StudentConfig
 
@@ -25,15 +26,20 @@ Check = tuple[Callable[[Any], bool], str]
 """Whether a value is right, and what is."""
 
 
-def _is_whole(low: int) -> Check:
+def _is_whole(low: int, high: int = _MOST_ROWS) -> Check:
     def right(value: object) -> bool:
-        return type(value) is int and low <= value <= _MOST_ROWS
+        return type(value) is int and low <= value <= high
 
-    return right, f"a whole number, at least {low}"
+    most = "" if high == _MOST_ROWS else f", at most {high}"
+    return right, f"a whole number, at least {low}{most}"
 
 
 def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_lists_of_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_texts, value.values()))
 
 
 def _is_metrics(value: object) -> bool:
@@ -87,9 +93,9 @@ _CARD: dict[str, Check] = {
     "facts": _OBJECT,
     "facts.users": _is_whole(0),
     "facts.items": _is_whole(1),
-    "facts.window": _is_whole(1),
+    "facts.window": _is_whole(1, LONGEST_WINDOW),
     "facts.second_items": _or_null(_is_count, "a whole number or null"),
-    "fields": _OBJECT,
+    "fields": (_is_lists_of_texts, "an object of lists of texts"),
     "record": _OBJECT,
     "record.seed": _or_null(_is_count, "a whole number"),
     "record.best_epoch": _or_null(_is_count, "a whole number"),
@@ -180,8 +186,14 @@ def read_options(
         raise UserError(f"{path}: {place}.{str(error).removeprefix('--')}") from None
 
 
-def require_ids(path: Path, ids: Mapping[str, object], facts: CardFacts) -> None:
+def require_ids(path: Path, ids: Mapping[str, object], facts: CardFacts, *, users: bool) -> None:
     """Refuses lists of ids, titles or words that aren't texts, or of another length.
+
+    Args:
+        path: of the file.
+        ids: its content.
+        facts: the sizes.
+        users: whether the student has vectors of its users, which their ids are the rows of.
 
     Raises:
         UserError: naming the list.
@@ -189,8 +201,10 @@ def require_ids(path: Path, ids: Mapping[str, object], facts: CardFacts) -> None
     items: Any = ids.get("item_ids")
     _require_texts(path, "item_ids", items, facts["items"])
     _require(path, "item_ids", len(set(items)) == len(items), "one id twice", "each once")
-    if ids.get("user_ids") is not None:
-        _require_texts(path, "user_ids", ids["user_ids"], facts["users"])
+    owners: Any = ids.get("user_ids")
+    if users or owners is not None:
+        _require_texts(path, "user_ids", owners, facts["users"])
+        _require(path, "user_ids", len(set(owners)) == len(owners), "one id twice", "each once")
     if ids.get("titles") is not None:
         _require_texts(path, "titles", ids["titles"], facts["items"])
     fields: Any = ids.get("fields")
@@ -199,16 +213,38 @@ def require_ids(path: Path, ids: Mapping[str, object], facts: CardFacts) -> None
         _require(path, f"fields.{name}", _is_texts(words), words, "a list of texts")
 
 
-def require_rows(
-    path: Path, arrays: Mapping[str, np.ndarray], name: str, rows: int, *, optional: bool = False
-) -> None:
+def require_views(path: Path, teachers: object) -> None:
+    """Refuses what an artefact tells of its teachers where a field is missing or of another type.
+
+    Raises:
+        UserError: naming the list.
+    """
+
+    def right(each: Any) -> bool:
+        if not _has(each, name=_is_text, label=_is_text):
+            return False
+        fidelity = each.get("fidelity")
+        return fidelity is None or (is_number(fidelity) and math.isfinite(fidelity))
+
+    fits = isinstance(teachers, list) and all(map(right, teachers))
+    _require(path, "teachers", fits, teachers, "objects of a name, a label and a fidelity")
+
+
+def require_none(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> None:
+    """Refuses a table that this student has none of: it would be answered by.
+
+    Raises:
+        UserError: naming the table.
+    """
+    _require(path, name, name not in arrays, _form(arrays.get(name)), "none for this student")
+
+
+def require_rows(path: Path, arrays: Mapping[str, np.ndarray], name: str, rows: int) -> None:
     """Refuses a table of another kind, or with another number of rows.
 
     Raises:
         UserError: naming the table.
     """
-    if optional and name not in arrays:
-        return
     table = arrays.get(name)
     right = table is not None and table.ndim == 2 and len(table) == rows
     _require(path, name, right, _form(table), f"{rows} rows")

@@ -21,8 +21,9 @@ from jaxtyping import Float, Float16, Float32, Int
 from safetensors import SafetensorError
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, is_there
+from prmkd_jax.common.files import file_digest, is_there, unchanged
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+from prmkd_jax.serve.contents import require_views
 from prmkd_jax.serve.new_items import Ridge
 
 CARD, ARRAYS, PLAIN = "explain.json", "explain.safetensors", "plain"
@@ -194,7 +195,8 @@ def read_explanation(folder: Path, num_items: int) -> Explanation | None:
         num_items: the student's.
 
     Raises:
-        UserError: it is damaged, of another format, or of another number of items.
+        UserError: it is damaged, replaced meanwhile, of another format, or of another number of
+            items.
     """
     # It is opened later: a link to the artefact may have been moved by then.
     plain = (folder / PLAIN).resolve() if (folder / PLAIN).is_dir() else None
@@ -202,12 +204,14 @@ def read_explanation(folder: Path, num_items: int) -> Explanation | None:
     if not is_there(path):
         return None if plain is None else Explanation((), plain)
     try:
-        content: Mapping[str, Any] = read_sealed_json(path)
-        if content["format"] != FORMAT:
-            raise UserError(f"{path}: format: found {content['format']}, expected {FORMAT}")
-        if file_digest(folder / ARRAYS) != content["sha256"]:
-            raise UserError(f"{folder / ARRAYS}: damaged: its SHA-256 is not the one in {CARD}")
-        arrays = safetensors.numpy.load_file(folder / ARRAYS)
+        with unchanged(folder, (CARD, ARRAYS)):
+            content: Mapping[str, Any] = read_sealed_json(path)
+            if content["format"] != FORMAT:
+                raise UserError(f"{path}: format: found {content['format']}, expected {FORMAT}")
+            if file_digest(folder / ARRAYS) != content["sha256"]:
+                raise UserError(f"{folder / ARRAYS}: damaged: its SHA-256 is not the one in {CARD}")
+            arrays = safetensors.numpy.load_file(folder / ARRAYS)
+        require_views(path, content.get("teachers"))
         views = tuple(
             TeacherView(
                 each["name"],

@@ -27,6 +27,7 @@ from prmkd_jax.common.files import (
     file_digest,
     open_regular,
     read_json,
+    unchanged,
     write_json,
     writing_into,
 )
@@ -171,15 +172,17 @@ def read_exported(folder: Path) -> Exported:
     """Reads all that serving needs.
 
     Raises:
-        UserError: a file is missing or damaged, of another format, or its student's class is
-            not installed.
+        UserError: a file is missing or damaged, of another format, or replaced meanwhile, or its
+            student's class is not installed.
     """
-    card = read_complete_card(folder)
-    config = _read_config(folder, card)
-    weights, served = _load_arrays(folder / WEIGHTS), _load_arrays(folder / SERVED)
-    ids = _read_json(folder / IDS)
-    require_ids(folder / IDS, ids, card["facts"])
-    require_served(folder / SERVED, served, card["facts"], ids["fields"])
+    with unchanged(folder, FILES):
+        card = read_complete_card(folder)
+        config = _read_config(folder, card)
+        weights, served = _load_arrays(folder / WEIGHTS), _load_arrays(folder / SERVED)
+        ids = _read_json(folder / IDS)
+    per_prefix = about(config.student).user_vector_per_prefix
+    require_ids(folder / IDS, ids, card["facts"], users=_has_users(weights) or not per_prefix)
+    require_served(folder / SERVED, served, card["facts"], ids["fields"], users=not per_prefix)
     facts = read_facts(card["facts"], served, ids["fields"])
     params = _params_of(weights, config, facts, folder / WEIGHTS)
     require_widths(folder / SERVED, served, params, config, facts)
@@ -201,15 +204,19 @@ def read_params(folder: Path, config: StudentConfig, facts: Facts, dataset: Data
     """The parameters, for the same student and the same ids: where training goes on.
 
     Raises:
-        UserError: a file is missing or damaged, or it is another student's or other data's.
+        UserError: a file is missing, damaged or replaced meanwhile, or it is another student's or
+            other data's.
     """
-    card = read_card(folder)
-    for name in (WEIGHTS, IDS):
-        _require_digest(folder, card, name)
-    weights, ids = _load_arrays(folder / WEIGHTS), _read_json(folder / IDS)
+    with unchanged(folder, FILES):
+        card = read_card(folder)
+        for name in (WEIGHTS, IDS):
+            _require_digest(folder, card, name)
+        weights, ids = _load_arrays(folder / WEIGHTS), _read_json(folder / IDS)
     require_config(card, config, folder)
+    has_users = _has_users(weights)
+    require_ids(folder / IDS, ids, card["facts"], users=has_users)
     require_same_ids(folder / IDS, "item_ids", ids["item_ids"], dataset.item_ids)
-    if _has_users(weights):
+    if has_users:
         require_same_ids(folder / IDS, "user_ids", ids["user_ids"], dataset.user_ids)
     for field, names in _tabled_fields(weights, facts).items():
         require_same_ids(folder / CARD, field, card["fields"].get(field), names)

@@ -10,7 +10,12 @@ from jaxtyping import Int32
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.serve.card import CardFacts
-from prmkd_jax.serve.contents import require_columns, require_places, require_rows
+from prmkd_jax.serve.contents import (
+    require_columns,
+    require_none,
+    require_places,
+    require_rows,
+)
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, without_rows
 from prmkd_jax.students.registry import about
@@ -71,13 +76,29 @@ def require_served(
     arrays: Mapping[str, np.ndarray],
     sizes: CardFacts,
     names: Mapping[str, Sequence[str]],
+    *,
+    users: bool,
 ) -> None:
-    """Refuses tables that don't fit the sizes, and row numbers that point past them."""
-    users, items = sizes["users"], sizes["items"]
+    """Refuses tables that don't fit the sizes, and row numbers that point past them.
+
+    Args:
+        path: of the file.
+        arrays: what it holds.
+        sizes: the card's.
+        names: the words of each field.
+        users: whether the student's user vectors are finished ones, one a user.
+
+    Raises:
+        UserError: naming the table.
+    """
+    most, items = sizes["users"], sizes["items"]
     require_rows(path, arrays, ITEMS, items)
-    require_rows(path, arrays, USERS, users, optional=True)
-    require_rows(path, arrays, FOLD_IN, items, optional=True)
-    require_places(path, arrays, _EDGES, (2, None), np.array([[0, users], [0, items]]))
+    for name, rows in ((USERS, most), (FOLD_IN, items)):
+        if not users:
+            require_none(path, arrays, name)
+        elif name == USERS or name in arrays:
+            require_rows(path, arrays, name, rows)
+    require_places(path, arrays, _EDGES, (2, None), np.array([[0, most], [0, items]]))
     for name in ITEM_FIELDS:
         if name in names:
             bounds = (-1, len(names[name]))

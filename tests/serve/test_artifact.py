@@ -247,6 +247,9 @@ def test_an_export_whose_model_is_replaced_meanwhile_is_refused(models, tmp_path
     folder = tmp_path / "artefact"
     with pytest.raises(UserError, match=r"current: found it replaced while it was read"):
         write_artifact(settings(link, folder, formats=("vectors",)), lambda _: None)
+    # As when it is another one than its teachers were looked up for.
+    with pytest.raises(UserError, match=r"gru4rec: found it replaced while it was read"):
+        write_artifact(settings(models["gru4rec"], folder), lambda _: None, student="0" * 64)
     assert not folder.exists()
 
 

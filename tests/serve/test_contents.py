@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -13,12 +14,15 @@ import safetensors.numpy
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import content_digest, file_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
+from prmkd_jax.serve import exported as exports
 from prmkd_jax.serve.artifact import check_artifact, write_artifact
 from prmkd_jax.serve.config import ExportConfig
-from prmkd_jax.serve.exported import CARD, IDS, SERVED, read_exported
+from prmkd_jax.serve.exported import CARD, IDS, SERVED, WEIGHTS, read_exported, read_params
 from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.students.registry import window
 from tests.serve.exports import export
 from tests.students import fields
+from tests.worlds import MAX_SEQ_LEN, facts, student_config
 
 WORLD = fields.WORLD
 ITEMS = [f"i{row}" for row in range(WORLD.num_items)]
@@ -103,6 +107,25 @@ FORGED = {
         "sasrec", {"ids": {"titles": ["\ud83d"] * 40}}, r"titles: found '\ud83d', expected text"
     ),
     "half a label": ("sasrec", {"label": "\ud83d"}, "label: found \ud83d, expected text"),
+    "no user ids": ("fm", {"ids": {"user_ids": None}}, "user_ids: found None, expected a list of"),
+    "one user twice": (
+        "lightgcn", {"ids": {"user_ids": ["u"] * WORLD.num_users}}, "user_ids: found one id twice"
+    ),
+    "no finished users": (
+        "lightgcn", {"served": {"users": REMOVED}}, "users: found nothing, expected "
+    ),
+    "finished users of a student without": (
+        "sasrec", {"served": {"users": np.ones((WORLD.num_users, 8), np.float32)}},
+        "users: found float32 of shape ",
+    ),
+    "a fold-in of a student without": (
+        "fm", {"served": {"fold_in": np.ones((40, 8), np.float32)}}, "fold_in: found float32 of sh"
+    ),
+    "a window of months": (
+        "sasrec", {"facts.window": 2**31 - 1},
+        "facts.window: found 2147483647, expected a whole number, at least 1, at most 65536",
+    ),
+    "words as a number": ("fm", {"fields": {"brand": 3}}, "fields: found {'brand': 3}, expected"),
     "few users": ("fm", {"ids": {"user_ids": ["u"]}}, "user_ids: found 1 of them, expected "),
     "no fields": ("fm", {"ids": {"fields": None}}, "fields: found None, expected an object"),
     "fewer words": ("fm", {"ids": {"fields": {"brand": []}}}, "field.brand: found numbers past"),
@@ -160,6 +183,42 @@ def test_wrong_content_under_right_digests_is_told_by_its_field(case, models, tm
         read_exported(folder)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) - len(str(folder)) < 250
+
+
+@pytest.mark.parametrize("ids", [{"item_ids": REMOVED}, {"user_ids": REMOVED}, {"item_ids": 3}])
+def test_a_start_reads_wrong_ids_as_little_as_serving_does(ids, models, tmp_path):
+    folder = forge(models["fm"], tmp_path / "forged", {"ids": dict(ids)})
+    config = student_config(student="fm")
+    known = facts(WORLD, window(config, MAX_SEQ_LEN))
+    read_params(models["fm"], config, known, WORLD)
+    with pytest.raises(UserError, match=rf"ids\.json: {next(iter(ids))}: found (None|3), expected"):
+        read_params(folder, config, known, WORLD)
+
+
+@pytest.mark.parametrize(
+    ("reader", "name"), [("serving", WEIGHTS), ("serving", SERVED), ("start", WEIGHTS)]
+)
+def test_files_of_two_exports_are_never_read_as_one(reader, name, models, tmp_path, monkeypatch):
+    """A student that is replaced between the look at its digests and the reading: the card of one
+    with the vectors of the other."""
+    folder, other = tmp_path / "student", export(tmp_path / "other", WORLD, 2)
+    shutil.copytree(models["sasrec"], folder)
+    real = exports._load_arrays
+
+    def swapped(path):
+        if path.name == name:
+            os.replace(other / name, path)
+        return real(path)
+
+    def read():
+        if reader == "serving":
+            read_exported(folder)
+        else:
+            read_params(folder, student_config(), facts(WORLD, MAX_SEQ_LEN), WORLD)
+
+    monkeypatch.setattr(exports, "_load_arrays", swapped)
+    with pytest.raises(UserError, match=f"{folder}: found it replaced while it was read"):
+        read()
 
 
 def test_a_copy_with_nothing_changed_is_read(models, tmp_path):

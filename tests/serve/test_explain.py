@@ -1,6 +1,7 @@
 """Ranks by teachers and by the plain student, next to what was recommended."""
 
 import dataclasses
+import json
 import re
 import shutil
 
@@ -9,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
+from prmkd_jax.common.files import content_digest, file_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.serve import explain
@@ -196,4 +197,18 @@ def test_an_explanation_that_does_not_fit_the_student_is_refused(
     content = read_sealed_json(folder / CARD)
     write_sealed_json(folder / CARD, {**content, "sha256": file_digest(folder / ARRAYS)})
     with pytest.raises(UserError, match=re.escape(message)):
+        Recommender.load(folder)
+
+
+@pytest.mark.parametrize(
+    "told", [{"label": 7}, {"name": None}, {"fidelity": float("1e999")}, {"fidelity": "high"}]
+)
+def test_what_is_told_of_a_teacher_is_of_its_type(artefact, tmp_path, told):
+    """The service met it at every comparison, as a bug of its own."""
+    folder = tmp_path / "forged"
+    shutil.copytree(artefact / "artefact", folder)
+    content = read_sealed_json(folder / CARD)
+    content["teachers"][0] |= told
+    (folder / CARD).write_text(json.dumps({**content, "digest": content_digest(content)}))
+    with pytest.raises(UserError, match=r"explain\.json: teachers: found \[.*, expected objects"):
         Recommender.load(folder)

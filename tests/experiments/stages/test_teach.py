@@ -1,6 +1,7 @@
 """teach: a trained student teaches another, if it has seen no more than its training part."""
 
 import json
+import shutil
 
 import pytest
 
@@ -93,6 +94,21 @@ def test_files_that_are_not_as_they_were_written_are_made_again(folder, tmp_path
     # As versions wrote it that kept no digests.
     write_sealed_json(output / "students.json", made_of)
     assert "vectors of SASRec" in again()
+
+
+def test_a_student_that_is_replaced_meanwhile_teaches_nothing(folder, tmp_path, monkeypatch):
+    """The one that was looked at had seen no more than its training part; this one may have."""
+    target = card_with(folder, tmp_path / "student", lambda card: None)
+    real = teach.task_of
+
+    def replaced(data):
+        shutil.copytree(folder / "plain" / "students" / SEEDS[1], target, dirs_exist_ok=True)
+        return real(data)
+
+    monkeypatch.setattr(teach, "task_of", replaced)
+    with pytest.raises(UserError, match="found it replaced while it was read, expected it to stay"):
+        run_teach(tmp_path / "taught", target)
+    assert not (tmp_path / "taught").exists()
 
 
 def test_seeds_are_one_teacher(folder):
