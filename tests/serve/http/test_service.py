@@ -232,7 +232,7 @@ def test_a_caller_that_reads_nothing_holds_no_place(folder, tmp_path):
     """A few of them, and the service sent everybody away, for ever."""
     (tmp_path / "large.png").write_bytes(bytes(2**25))
     (tmp_path / "images.json").write_text(json.dumps({"i1": "large.png"}))
-    limits = {"images": str(tmp_path / "images.json"), "timeout": 1.0, "max_requests": 1}
+    limits = {"images": str(tmp_path / "images.json"), "timeout": 4.0, "max_requests": 1}
     with running(model=str(folder), reload_every=0, **{**LIMITS, **limits}) as service:
         with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
             connection.sendall(b"GET /images?item=i1 HTTP/1.1\r\nhost: x\r\n\r\n")
