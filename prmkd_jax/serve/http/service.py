@@ -185,4 +185,5 @@ class Service:
 
     def _most(self, name: str, found: int, most: int) -> None:
         if found > most:
-            raise ApiError(422, "over_limit", f"{name}: found {found}, expected at most {most}")
+            shown = shorten(str(found))
+            raise ApiError(422, "over_limit", f"{name}: found {shown}, expected at most {most}")

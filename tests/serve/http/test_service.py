@@ -154,6 +154,7 @@ WRONG = {
     "k of none": ({"histories": [["i1"]], "k": 0}, 422, "invalid_request"),
     "k as text": ({"histories": [["i1"]], "k": "3"}, 422, "invalid_request"),
     "a large k": ({"histories": [["i1"]], "k": 41}, 422, "over_limit"),
+    "a k of 4000 digits": (b'{"histories":[["i1"]],"k":' + b"9" * 4000 + b"}", 422, "over_limit"),
     "many histories": ({"histories": [["i1"]] * 9}, 422, "over_limit"),
     "a long history": ({"histories": [["i1"] * 21]}, 422, "over_limit"),
     "a long list": ({"histories": [["i1"]], "deny": ["i1"] * 31}, 422, "over_limit"),
