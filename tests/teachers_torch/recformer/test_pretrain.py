@@ -80,9 +80,9 @@ def test_the_loss_is_made_in_float32_where_the_encoder_is_in_bfloat16():
 
 def test_accuracy_is_the_share_of_nearest_own_items():
     """Dot products in place of cosines, or columns counted."""
-    histories = torch.eye(3)
-    items = torch.tensor([[1.0, 0, 0], [50.0, 10, 0], [0, 9.0, 9]])
-    assert in_batch_accuracy(histories, items) == pytest.approx(2 / 3)
+    histories = torch.eye(4)[[0, 1, 2, 0]]
+    items = torch.tensor([[1.0, 0, 0, 0], [50.0, 10, 0, 0], [0, 0.1, 9, 0], [0, 0, 0, 1]])
+    assert in_batch_accuracy(histories, items) == pytest.approx(3 / 4)
 
 
 def test_accuracy_counts_each_validation_pair_once():
