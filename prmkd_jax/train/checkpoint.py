@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.errors import UserError, first_line, shortened
 from prmkd_jax.common.files import file_digest, flush, flush_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.ops.arrays import Array
@@ -80,8 +80,8 @@ def load_checkpoint(folder: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]] |
             NumPy arrays are restored as such.
 
     Raises:
-        UserError: all states are damaged, or the arrays there are others, as after a change of
-            the data.
+        UserError: all states are damaged, orbax can't read the newest, or the arrays there are
+            others, as after a change of the data.
     """
     finished = _finished(folder)
     for epoch in reversed(finished):
@@ -107,8 +107,16 @@ def _read(path: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]]:
     leaves, structure = jax.tree.flatten(like)
     abstract = {str(index): _wanted(leaf) for index, leaf in enumerate(leaves)}
     with _alone():
-        metadata = ocp.metadata(str(path))
-        _require_same(path, _shapes(metadata.metadata), _shapes(abstract))
+        try:
+            metadata = ocp.metadata(str(path))
+            found = _shapes(metadata.metadata)
+        except Exception as error:  # whatever orbax says of what another version has written
+            raise UserError(
+                f"{path}: found a training state that orbax can't read "
+                f"({shortened(first_line(error))}), expected one of this version; delete "
+                f"{path.parent} to train from the beginning"
+            ) from error
+        _require_same(path, found, _shapes(abstract))
         restored: Any = ocp.load(str(path), abstract)
     progress: Any = metadata.custom_metadata
     ordered = [restored[str(index)] for index in range(len(leaves))]
@@ -164,7 +172,7 @@ def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _require_same(path: Path, found: dict[str, str], expected: dict[str, str]) -> None:
-    for name in sorted(found.keys() | expected.keys(), key=int):
+    for name in sorted(found.keys() | expected.keys(), key=lambda name: (len(name), name)):
         if found.get(name) != expected.get(name):
             raise UserError(
                 f"{path}: array {name}: found {found.get(name)}, expected {expected.get(name)}; "

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
+from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.train.checkpoint import _digests, load_checkpoint, save_checkpoint
 from tests.worlds import same_bits
 
 PROGRESS = {
@@ -174,3 +175,17 @@ def test_another_models_state_is_refused(tmp_path, like, message):
         load_checkpoint(tmp_path, {name: jnp.zeros(shape) for name, shape in like.items()})
     assert str(tmp_path / "epoch_1") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["_METADATA", "manifest.ocdbt"])
+def test_a_state_that_orbax_cannot_read_is_refused_in_one_line(tmp_path, file):
+    """As another version of it may have written: it told nothing, and a traceback came later."""
+    save_checkpoint(tmp_path, 3, some_state(), {})
+    state = tmp_path / "epoch_3"
+    (found,) = state.glob(f"*/{file}")
+    found.write_bytes(b"")
+    write_sealed_json(state / "digests.json", {"files": _digests(state)})
+    with pytest.raises(
+        UserError, match=r"epoch_3: found a training state that orbax can't read \("
+    ):
+        load_checkpoint(tmp_path, some_state())
