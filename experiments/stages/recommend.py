@@ -83,8 +83,8 @@ def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Aske
     """What identifies the histories, the histories from a place on, and their number."""
     if config.input:
         path = Path(config.input)
-        digest = file_digest(path)
         total = sum(1 for _ in read_histories(path))
+        digest = file_digest(path)
         return digest, functools.partial(_unchanged_histories, path, digest), total
     if config.history:
         asked = Asked(None, list(config.history))
