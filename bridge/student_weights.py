@@ -26,7 +26,7 @@ from teachers_torch.recbole_file import Checkpoint, read_recbole, require_settin
 from teachers_torch.states import require_tensors
 
 
-class Start(NamedTuple):
+class StudentStart(NamedTuple):
     """What a student starts from.
 
     Attributes:
@@ -60,12 +60,14 @@ def weights_file(path: Path) -> Path:
     return file
 
 
-def start_digest(path: Path) -> str:
+def student_start_digest(path: Path) -> str:
     """SHA-256 of those weights, 64 hex digits, wherever the file is."""
     return file_digest(weights_file(path))
 
 
-def read_start(path: Path, config: StudentConfig, facts: Facts, dataset: Dataset) -> Start:
+def read_student_start(
+    path: Path, config: StudentConfig, facts: Facts, dataset: Dataset
+) -> StudentStart:
     """Reads what `--init=student=PATH` names: an exported student, or a file of RecBole's.
 
     Args:
@@ -80,10 +82,10 @@ def read_start(path: Path, config: StudentConfig, facts: Facts, dataset: Dataset
     file = weights_file(path)
     digest = file_digest(file)
     if file.name == WEIGHTS:
-        return Start(read_params(file.parent, config, facts, dataset), None, digest)
+        return StudentStart(read_params(file.parent, config, facts, dataset), None, digest)
     checkpoint = read_recbole(file)
     params = from_recbole(checkpoint, config, facts, dataset, str(path))
-    return Start(params, checkpoint, digest)
+    return StudentStart(params, checkpoint, digest)
 
 
 def from_recbole(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bridge.student_weights import Start
+from bridge.student_weights import StudentStart
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, RunConfig, Settings, settings_from
 from experiments.stages.data import load_task
@@ -45,7 +45,7 @@ class PlannedRun:
     flags: Mapping[str, Any]
     task: Task
     facts: Facts
-    start: Start | None
+    start: StudentStart | None
     teachers: tuple[Identity, ...]
     identity: Mapping[str, Any]
     rank_test: bool

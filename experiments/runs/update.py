@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bridge.student_weights import Start
+from bridge.student_weights import StudentStart
 from bridge.yesterday import Yesterday, read_yesterday
 from experiments.cli.command import Call
 from experiments.cli.settings import Settings, read_paths
@@ -231,7 +231,7 @@ def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, object]:
         update.yesterday.source,
     )  # fmt: skip
     map_seconds = time.perf_counter() - started
-    begun = dataclasses.replace(plan, start=Start(params, None, update.yesterday.digest))
+    begun = dataclasses.replace(plan, start=StudentStart(params, None, update.yesterday.digest))
     ready = {each.key: one for each, one in zip(plan.teachers, teachers, strict=True)}
     told = {"updated_from": _described(update, mapped)}
     runs: dict[str, FinishedRun] = {}

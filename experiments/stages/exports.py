@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from bridge import student_weights
 from bridge.recbole_layout import layout
-from bridge.student_weights import Start, read_start, to_recbole
+from bridge.student_weights import StudentStart, read_student_start, to_recbole
 from experiments.cli.settings import RunConfig, Settings
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
@@ -26,7 +25,7 @@ from prmkd_jax.students.student import Params, abstract_params, create_student, 
 _COPIES, _BYTES = 4, 4
 
 
-def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
+def student_start(settings: Settings, task: Task, facts: Facts) -> StudentStart | None:
     """What the student starts from by `--init`; None where it names nothing.
 
     It comes before anything is trained, so that a mistake here, a student that can't be made, or
@@ -47,7 +46,7 @@ def student_start(settings: Settings, task: Task, facts: Facts) -> Start | None:
     if not settings.run.student_init:
         return None
     path = Path(settings.run.student_init)
-    return read_start(path, settings.student, facts, task.dataset)
+    return read_student_start(path, settings.student, facts, task.dataset)
 
 
 def _require_memory(params: Params, settings: Settings) -> None:
@@ -74,15 +73,6 @@ def physical_memory() -> float:
         return math.inf
 
 
-def start_digest(settings: Settings) -> str:
-    """SHA-256 over the weights that `--init` names for the student, wherever they are.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    return student_weights.start_digest(Path(settings.run.student_init))
-
-
 def student_file_names(run: RunConfig) -> list[str]:
     """The files that `export` writes for each student."""
     return [*FILES, *([RECBOLE_FILE] if run.export_recbole else [])]
@@ -94,7 +84,7 @@ def export(
     settings: Settings,
     task: Task,
     facts: Facts,
-    start: Start | None,
+    start: StudentStart | None,
     result: Mapping[str, object],
 ) -> None:
     """Writes a trained student; with `--export_recbole` under RecBole's keys too.

@@ -7,14 +7,15 @@ often a state is saved, changes no number.
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from bridge.student_weights import student_start_digest
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.data import second_domain
-from experiments.stages.exports import start_digest
 from experiments.stages.starts import item_start_identity
 from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.config import DataConfig
@@ -29,7 +30,7 @@ from teachers_torch.teacher import Identity
 _READ = (DataConfig, StudentConfig, TrainConfig)
 # Where the data are, whether a warning stops the run, and how often a state is saved, changes no
 # number; what the cuts of a split change is in its digest.
-_FREE = ("data_dir", "strict", "checkpoint_seconds", "split_at")
+_CHANGES_NO_NUMBER = ("data_dir", "strict", "checkpoint_seconds", "split_at")
 # Of a teacher's identity what isn't said of the run itself.
 _OF_TEACHER = ("encoder_version", "settings", "seed")
 # They draw the random numbers and round: after an upgrade a stopped run would end in numbers
@@ -88,7 +89,7 @@ def run_identity(
     if domain is not None:
         identity["second_domain_data"] = domain.fingerprint
     if run.student_init:
-        identity["student_init"] = start_digest(settings)
+        identity["student_init"] = student_start_digest(Path(run.student_init))
     if item_init := item_start_identity(settings, task):
         identity["item_init"] = item_init
     if own_class := class_identity(settings.student.student):
@@ -119,7 +120,7 @@ def _flags_read(configs: Mapping[type, object], settings: Settings) -> dict[str,
         if group.config in _READ or (run.teachers and group.config is DistillConfig)
     ]
     flags = as_dict(read, configs)
-    flags = {name: value for name, value in flags.items() if name not in _FREE}
+    flags = {name: value for name, value in flags.items() if name not in _CHANGES_NO_NUMBER}
     flags["teachers"] = list(run.teachers)
     if run.teachers:
         flags["teacher_scores"] = run.teacher_scores

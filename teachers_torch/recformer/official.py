@@ -131,7 +131,7 @@ def save_start(
         write_sealed_json(partial / CARD, content)
 
 
-def read_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
+def read_saved_start(folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
     """Reads what `save_start` wrote.
 
     Raises:

@@ -21,7 +21,7 @@ from teachers_torch.recformer.official import CARD, TOKENIZER, WEIGHTS, save_sta
 from teachers_torch.recformer.pairs import History, Pairs
 from teachers_torch.recformer.pretrain_loop import Pretraining, train
 from teachers_torch.recformer.start import (
-    Start,
+    RecformerStart,
     build_model,
     configured,
     load_start,
@@ -137,7 +137,7 @@ def _finished(folder: Path, identity: str) -> Pretraining | None:
 
 
 def _histories(
-    domains: Sequence[Dataset], start: Start, settings: TeacherSettings, cache: Cache
+    domains: Sequence[Dataset], start: RecformerStart, settings: TeacherSettings, cache: Cache
 ) -> list[History]:
     """Those of all domains' users who have one."""
     histories = []

@@ -22,7 +22,7 @@ from teachers_torch.recformer.official import (
     TOKENIZER,
     load_official,
     read_official,
-    read_start,
+    read_saved_start,
 )
 from teachers_torch.recformer.tokens import Reader, item_tokens
 from teachers_torch.settings import TeacherSettings
@@ -34,7 +34,7 @@ RANDOM = "random"
 OFFICIAL_TOKENIZER = "allenai/longformer-base-4096"
 
 
-class Start(NamedTuple):
+class RecformerStart(NamedTuple):
     """Weights to begin from, and their tokenizer.
 
     Attributes:
@@ -55,7 +55,7 @@ def configured(settings: TeacherSettings) -> RecformerConfig:
     return dataclasses.replace(config, init=settings.init.get(RecformerTeacher.name, config.init))
 
 
-def load_start(config: RecformerConfig, max_items: int) -> Start:
+def load_start(config: RecformerConfig, max_items: int) -> RecformerStart:
     """Reads the weights that `config.init` names.
 
     Args:
@@ -68,17 +68,17 @@ def load_start(config: RecformerConfig, max_items: int) -> Start:
     path = Path(config.init)
     if config.init == RANDOM:
         tokenizer = load_tokenizer(config.tokenizer or BUNDLED_ENCODER)
-        start = Start(_random(config, tokenizer, max_items), {}, tokenizer)
+        start = RecformerStart(_random(config, tokenizer, max_items), {}, tokenizer)
     elif path.is_file():
         # First the file that is here: the tokenizer may have to be fetched.
         official = read_official(path)
-        start = Start(*official, load_tokenizer(config.tokenizer or OFFICIAL_TOKENIZER))
+        start = RecformerStart(*official, load_tokenizer(config.tokenizer or OFFICIAL_TOKENIZER))
     elif (path / CARD).is_file():
-        start = Start(*read_start(path), load_tokenizer(str(path / TOKENIZER)))
+        start = RecformerStart(*read_saved_start(path), load_tokenizer(str(path / TOKENIZER)))
     else:
         encoder = load_encoder(hub_or_folder(config.init))
         converted = convert(encoder, config.num_layers, config.max_tokens, max_items)
-        start = Start(*converted, load_tokenizer(config.tokenizer or config.init))
+        start = RecformerStart(*converted, load_tokenizer(config.tokenizer or config.init))
     _check(start, config)
     return start
 
@@ -94,7 +94,11 @@ def start_identity(config: RecformerConfig) -> dict[str, str]:
 
 
 def build_model(
-    start: Start, config: RecformerConfig, *, num_items: int = 0, language_head: bool = False
+    start: RecformerStart,
+    config: RecformerConfig,
+    *,
+    num_items: int = 0,
+    language_head: bool = False,
 ) -> Recformer:
     """A model with these weights.
 
@@ -115,7 +119,11 @@ def build_model(
 
 
 def make_reader(
-    start: Start, catalogue: Catalogue, config: RecformerConfig, max_items: int, cache: Cache
+    start: RecformerStart,
+    catalogue: Catalogue,
+    config: RecformerConfig,
+    max_items: int,
+    cache: Cache,
 ) -> Reader:
     """How these weights read a catalogue's items; they are tokenised once and cached.
 
@@ -166,7 +174,7 @@ def hub_or_folder(name: str) -> str:
     return str(bundled_folder()) if name == BUNDLED_ENCODER else name
 
 
-def _check(start: Start, config: RecformerConfig) -> None:
+def _check(start: RecformerStart, config: RecformerConfig) -> None:
     """Refuses a tokenizer or a length that doesn't fit the weights."""
     tokenizer, architecture = start.tokenizer, start.architecture
     found = (len(tokenizer), tokenizer.pad_token_id)

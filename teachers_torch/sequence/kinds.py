@@ -27,7 +27,7 @@ from teachers_torch.sequence.encoder import SequenceModel
 from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, Inputs
 from teachers_torch.sequence.pretrain import pretrain, written
 from teachers_torch.sequence.pretrain_task import FAMILIES, FREE, check_start
-from teachers_torch.sequence.start import begin_from, read_start, start_digest
+from teachers_torch.sequence.start import begin_from, read_sequence_start, sequence_start_digest
 from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.tune import tune_model
 from teachers_torch.sequence.unim2rec import UniM2Rec
@@ -78,7 +78,7 @@ class SequenceKind:
             UserError: see `Kind.check`.
         """
         config = self._config(settings)
-        start = read_start(self.init, config, settings)
+        start = read_sequence_start(self.init, config, settings)
         vision = None if start is None else start.vision
         widths = self.inputs.widths(task.dataset, settings, vision, cache)
         if start is not None:
@@ -94,13 +94,13 @@ class SequenceKind:
             **self.inputs.identity(task.dataset, settings),
         }
         if self.init in settings.init:
-            found["start"] = start_digest(Path(settings.init[self.init]))
+            found["start"] = sequence_start_digest(Path(settings.init[self.init]))
         return found
 
     def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> TunedTeacher:
         """The model over the items' features, with random or initial weights."""
         config = self._config(settings)
-        start = read_start(self.init, config, settings)
+        start = read_sequence_start(self.init, config, settings)
         vision = None if start is None else start.vision
         inputs = self.inputs.read(task.dataset, settings, vision, cache, log)
         model = self.model(settings, inputs)

@@ -25,10 +25,10 @@ from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.items.text_files import features_digest
 from teachers_torch.sequence.start import (
     PretrainFacts,
-    Start,
+    SequenceStart,
     begin_from,
     model_facts,
-    read_start,
+    read_sequence_start,
 )
 from teachers_torch.sequence.unim2rec import IMAGE, UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
@@ -208,7 +208,7 @@ def _begun(
 ) -> tuple[UniSRec | UniM2Rec, str | None]:
     """The model, and a description of what it begins from; None where that is random."""
     chosen = FAMILIES[family]
-    start = read_start(family, settings.get(chosen.config), settings)
+    start = read_sequence_start(family, settings.get(chosen.config), settings)
     shape = _pixels_shape(domains) if len(modalities) > IMAGE else None
     model = chosen.make(settings, modalities, _vision(start, shape))
     if start is None:
@@ -217,7 +217,7 @@ def _begun(
     return model, start.description
 
 
-def _vision(start: Start | None, shape: tuple[int, int, int] | None) -> PixelEncoder | None:
+def _vision(start: SequenceStart | None, shape: tuple[int, int, int] | None) -> PixelEncoder | None:
     """The encoder of raw images of this shape: the start's, else a new one.
 
     Raises:

@@ -25,7 +25,7 @@ VISION = "vision."
 WEIGHTS_DIGEST = "weights_sha256"
 
 
-class Start(NamedTuple):
+class SequenceStart(NamedTuple):
     """Weights to begin from.
 
     Attributes:
@@ -83,7 +83,7 @@ def model_facts(family: str, config: EncoderConfig, settings: TeacherSettings) -
     }
 
 
-def start_digest(path: Path) -> str:
+def sequence_start_digest(path: Path) -> str:
     """SHA-256 over a checkpoint's content; its place doesn't matter.
 
     Raises:
@@ -99,7 +99,9 @@ def start_digest(path: Path) -> str:
     return files_digest(parts)
 
 
-def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) -> Start | None:
+def read_sequence_start(
+    family: str, config: EncoderConfig, settings: TeacherSettings
+) -> SequenceStart | None:
     """Weights of a family, from the path in `settings.init`; None if there is none.
 
     Raises:
@@ -108,7 +110,7 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
     if family not in settings.init:
         return None
     path = Path(settings.init[family])
-    digest = start_digest(path)
+    digest = sequence_start_digest(path)
     if not path.is_dir():
         return _official_start(path, digest, family, config)
     try:
@@ -140,7 +142,7 @@ def read_start(family: str, config: EncoderConfig, settings: TeacherSettings) ->
         own = {k[len(VISION) :]: weights.pop(k) for k in list(weights) if k.startswith(VISION)}
         load_weights(vision, own, str(path))
     description = f"pre-trained on {names}, {facts['epochs']} epochs (sha256 {digest[:16]})"
-    return Start(description, weights, vision)
+    return SequenceStart(description, weights, vision)
 
 
 def _is_image_shape(shape: object) -> bool:
@@ -168,7 +170,7 @@ def read_facts(folder: Path) -> PretrainFacts:
     return cast(PretrainFacts, facts)
 
 
-def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:
+def begin_from(model: SequenceModel, start: SequenceStart, *, freeze: bool) -> None:
     """Copies weights into a model that is to be tuned, or pre-trained further.
 
     IDs are fresh: they are the target's. So is the image adaptor where no pre-training domain
@@ -193,7 +195,7 @@ def begin_from(model: SequenceModel, start: Start, *, freeze: bool) -> None:
         model.trm_encoder.requires_grad_(False)
 
 
-def _official_start(path: Path, digest: str, family: str, config: EncoderConfig) -> Start:
+def _official_start(path: Path, digest: str, family: str, config: EncoderConfig) -> SequenceStart:
     if family != "unisrec":
         raise UserError(
             f"--init: {family}={path}: found a file, expected a folder made by pre-training "
@@ -214,4 +216,4 @@ def _official_start(path: Path, digest: str, family: str, config: EncoderConfig)
     require_settings(checkpoint, expected, str(path))
     # A fine-tuned file's tables are of its own items.
     weights = {k: v for k, v in checkpoint.weights.items() if k not in (PLM, IDS)}
-    return Start(f"official {path.name} (sha256 {digest[:16]})", weights)
+    return SequenceStart(f"official {path.name} (sha256 {digest[:16]})", weights)

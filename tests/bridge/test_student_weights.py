@@ -5,7 +5,7 @@ import torch
 from flax import nnx
 
 from bridge.recbole_layout import RECBOLE, recbole_keys
-from bridge.student_weights import read_start, to_recbole
+from bridge.student_weights import read_student_start, to_recbole
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.packing import instance_segments, pack
 from prmkd_jax.serve.exported import export_student
@@ -97,7 +97,7 @@ def test_recboles_model_gives_the_same_scores_here_and_comes_back(tmp_path, stud
     """A transposed matrix, another item's row, or a key that is changed on the way."""
     config = config_of(student)
     model = saved(student, tmp_path / "model.pth", tokens)
-    start = read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
+    start = read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
     first_items = HISTORIES.indptr[HISTORIES.users]
     instances = np.flatnonzero(np.arange(len(HISTORIES.items)) > first_items)[::3]
     found, expected = ours(config, start.params, instances), theirs(model, tokens, instances)
@@ -129,7 +129,7 @@ def test_a_student_of_ours_is_written_in_recboles_numbering(tmp_path, student):
     model = MODELS[student](41, 61, MAX_SEQ_LEN)
     model.load_state_dict(weights)
     torch.save(weights, tmp_path / "alone.pth")
-    again = read_start(tmp_path / "alone.pth", config, facts_of(config), WORLD).params
+    again = read_student_start(tmp_path / "alone.pth", config, facts_of(config), WORLD).params
     assert same_bits(again, jax.tree.map(np.asarray, params))
 
 
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_listed_at_once(tmp_path):
     config = config_of("sasrec", num_layers=3, inner_size=5)
     small = random_world(items=30)
     with pytest.raises(UserError) as error:
-        read_start(tmp_path / "model.pth", config, facts(small, MAX_SEQ_LEN), small)
+        read_student_start(tmp_path / "model.pth", config, facts(small, MAX_SEQ_LEN), small)
     for part in (
         f"{tmp_path / 'model.pth'}: found weights that don't fit (missing: trm_encoder.layer.2.",
         "trm_encoder.layer.0.feed_forward.dense_1.weight [10, 12] in place of [5, 12]",
@@ -167,10 +167,10 @@ def test_what_shapes_do_not_tell_is_compared(tmp_path, student, settings, found)
         torch.save(content, tmp_path / "model.pth")
         if values:
             with pytest.raises(UserError) as error:
-                read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
+                read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
             assert f"model.pth: config: found {found}, expected" in str(error.value)
         else:
-            read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
+            read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
 
 
 def test_items_that_the_file_lacks_are_told(tmp_path):
@@ -181,7 +181,7 @@ def test_items_that_the_file_lacks_are_told(tmp_path):
     torch.save(content, tmp_path / "model.pth")
     config = config_of("gru4rec")
     with pytest.raises(UserError, match="item_id: found no 'i7' \\(2 missing of 40\\)"):
-        read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
+        read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
 
 
 def test_students_that_recbole_lacks_are_told(tmp_path):
@@ -189,7 +189,7 @@ def test_students_that_recbole_lacks_are_told(tmp_path):
     config = config_of("fm")
     saved("gru4rec", tmp_path / "model.pth", {})
     with pytest.raises(UserError, match="found fm, expected one of sasrec, gru4rec, "):
-        read_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
+        read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
     with pytest.raises(UserError, match="--export_recbole: found fm, expected one of"):
         to_recbole({}, config, WORLD)
 
@@ -209,7 +209,7 @@ def test_an_exported_student_is_a_start_too(tmp_path, path):
     config = config_of("fm")
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 1)[1])
     export_student(tmp_path / "exported", params, config, facts_of(config), WORLD)
-    start = read_start(tmp_path / path, config, facts_of(config), WORLD)
+    start = read_student_start(tmp_path / path, config, facts_of(config), WORLD)
     assert start.recbole is None
     assert same_bits(flatten_params(start.params), flatten_params(params))
 
@@ -223,4 +223,4 @@ def test_another_file_beside_an_export_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"epoch2\.safetensors, expected weights\.safetensors or its"
     ):
-        read_start(tmp_path / "epoch2.safetensors", config, facts_of(config), WORLD)
+        read_student_start(tmp_path / "epoch2.safetensors", config, facts_of(config), WORLD)

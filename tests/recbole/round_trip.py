@@ -131,7 +131,7 @@ def _theirs(
 
 def _of_recbole(weights: Path, dataset: Dataset, folder: Path) -> Path:
     """RecBole's file as an export, without any training."""
-    from bridge.student_weights import read_start
+    from bridge.student_weights import read_student_start
     from experiments.cli.flags import parse
     from experiments.cli.settings import GROUPS, settings_from
     from experiments.stages.students import student_facts
@@ -140,7 +140,7 @@ def _of_recbole(weights: Path, dataset: Dataset, folder: Path) -> Path:
 
     settings = settings_from(parse([*SIZES], GROUPS).configs)
     facts = student_facts(make_task(dataset), settings)
-    start = read_start(weights, settings.student, facts, dataset)
+    start = read_student_start(weights, settings.student, facts, dataset)
     export_student(folder / "as-trained", start.params, settings.student, facts, dataset)
     return folder / "as-trained"
 

@@ -55,7 +55,7 @@ from prmkd_jax.train.checkpoint import load_checkpoint, save_checkpoint
 from teachers_torch import shards, store
 from teachers_torch.recformer import official
 from teachers_torch.recformer.longformer import Architecture
-from teachers_torch.recformer.official import read_start
+from teachers_torch.recformer.official import read_saved_start
 from teachers_torch.sequence.start import read_facts
 from teachers_torch.states import load_state, save_state
 from teachers_torch.store import read_card
@@ -211,7 +211,7 @@ def write_recformer(folder):
 
 
 def read_recformer(folder):
-    architecture, weights = read_start(folder)
+    architecture, weights = read_saved_start(folder)
     return str(architecture), values(weights[name] for name in sorted(weights))
 
 

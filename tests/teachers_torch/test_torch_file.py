@@ -23,7 +23,7 @@ from teachers_torch import states
 from teachers_torch.pickled import Damaged, Foreign, Inert, unpickle
 from teachers_torch.recbole_file import read_recbole
 from teachers_torch.recformer.official import read_official
-from teachers_torch.sequence.start import start_digest
+from teachers_torch.sequence.start import sequence_start_digest
 from teachers_torch.torch_file import read_torch_file
 
 ROOT = Path(__file__).parents[2]
@@ -438,7 +438,7 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path):
             read_torch_file(path)
     for path in (tmp_path / "pipe", tmp_path / "missing"):
         with pytest.raises(UserError, match="no such file"):
-            start_digest(path)
+            sequence_start_digest(path)
 
 
 # Damage.

@@ -24,7 +24,7 @@ FOLDER = "students"
 """Folder of the finished ones, in `--output_dir`."""
 _LOG = logging.getLogger(__name__)
 # Where files lie, and which other students are compared, changes no figure.
-_FREE = ("students", "output_dir", "cache_dir", "data_dir", "overwrite", "log_to")
+_CHANGES_NO_FIGURE = ("students", "output_dir", "cache_dir", "data_dir", "overwrite", "log_to")
 
 
 def identity(call: Call, task: Task) -> dict[str, object]:
@@ -42,7 +42,9 @@ def identity(call: Call, task: Task) -> dict[str, object]:
     # Of the code `sources` says more than a commit, which knows nothing of what isn't committed.
     environment = {k: v for k, v in describe_environment().items() if k != "git_commit"}
     return {
-        "settings": {name: value for name, value in settings.items() if name not in _FREE},
+        "settings": {
+            name: value for name, value in settings.items() if name not in _CHANGES_NO_FIGURE
+        },
         "data": [task.dataset.fingerprint, task.split_digest],
         "second_domain": None if domain is None else domain.fingerprint,
         "environment": environment,

@@ -14,7 +14,7 @@ import jax
 from jax.extend import core
 
 # Neither computed nor written: a view, or a part of what is fused.
-_FREE = frozenset(
+_COSTS_NOTHING = frozenset(
     (
         *("broadcast_in_dim", "reshape", "squeeze", "transpose", "copy", "stop_gradient", "iota"),
         *("convert_element_type", "bitcast_convert_type", "slice", "select_n"),
@@ -105,7 +105,7 @@ def _single(equation: core.JaxprEqn, name: str) -> Work:
         return Work(0.0, 0.0, 2.0 * written + _bytes(equation.invars[1]), 0.0, 0)
     if name.startswith("scatter") or name == "dynamic_update_slice":
         return Work(0.0, 0.0, float(read + written), 0.0, 0)
-    if name in _FREE:
+    if name in _COSTS_NOTHING:
         return _NOTHING
     done = max(out, _size(equation.invars[0])) if name.startswith("reduce_") else out
     floating = any(_floats(var) for var in equation.outvars)

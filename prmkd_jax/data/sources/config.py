@@ -16,7 +16,7 @@ DEDUPLICATIONS = ("exact", "consecutive", "pairs")
 
 
 # What changes no row of the result.
-_FREE = (
+_CHANGES_NO_ROW = (
     *("name", "data_dir", "overwrite", "strict", "download", "base_url"),
     *("download_images", "image_hosts", "image_connections", "encode_images"),
 )
@@ -154,7 +154,7 @@ class PrepareConfig:
         for name in ("interactions", "items"):
             settings[name] = [os.path.abspath(expanded(path)) for path in settings[name]]
         settings["raw_dir"] = self.raw_dir and os.path.abspath(expanded(self.raw_dir))
-        return {name: settings[name] for name in settings if name not in _FREE}
+        return {name: settings[name] for name in settings if name not in _CHANGES_NO_ROW}
 
     def unread(self) -> dict[str, str]:
         """Fields that nothing reads, and why."""

@@ -23,7 +23,7 @@ from teachers_torch.config import PretrainConfig, RecformerPretrainConfig, UniSR
 from teachers_torch.items import inputs
 from teachers_torch.recformer.start import configured, load_start
 from teachers_torch.sequence import pretrain
-from teachers_torch.sequence.start import read_facts, read_start
+from teachers_torch.sequence.start import read_facts, read_sequence_start
 from tests.experiments.calls import make_call
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import text_vectors
@@ -108,7 +108,7 @@ def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
     ]
     assert f"--init=unisrec={folder}" in "".join(told)
     started = settings(*flags, f"--init=unisrec={folder}").teachers
-    start = read_start("unisrec", started.get(UniSRecConfig), started)
+    start = read_sequence_start("unisrec", started.get(UniSRecConfig), started)
     assert start is not None
     assert start.description.startswith("pre-trained on synthetic-garden, 2 epochs")
 

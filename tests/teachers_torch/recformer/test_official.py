@@ -13,7 +13,7 @@ from teachers_torch.recformer.official import (
     load_official,
     official_weights,
     read_official,
-    read_start,
+    read_saved_start,
     save_start,
 )
 from tests.teachers_torch.recformer_worlds import (
@@ -157,7 +157,7 @@ def test_own_starts_come_back_as_they_went(tmp_path):
     for number in (1, 2):
         save_start(model, tiny_tokenizer(), {"number": number}, tmp_path / "start")
     assert [path.name for path in tmp_path.iterdir()] == ["start"]
-    architecture, weights = read_start(tmp_path / "start")
+    architecture, weights = read_saved_start(tmp_path / "start")
     assert architecture == model.architecture
     torch.testing.assert_close(weights, dict(model.state_dict()), rtol=0, atol=0)
     assert json.loads((tmp_path / "start" / "recformer.json").read_text())["number"] == 2
@@ -174,7 +174,7 @@ def test_damaged_starts_are_refused(name, tmp_path):
     save_start(random_model(), tiny_tokenizer(), {}, tmp_path / "start")
     (tmp_path / "start" / name).write_bytes(b"{")
     with pytest.raises(UserError, match="expected what pre-training wrote"):
-        read_start(tmp_path / "start")
+        read_saved_start(tmp_path / "start")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_sizes_that_nothing_can_be_built_of_are_refused(field, value, tmp_path):
     card["architecture"] = {**card["architecture"], field: value}
     write_sealed_json(tmp_path / "start" / "recformer.json", card)
     with pytest.raises(UserError, match="expected what pre-training wrote"):
-        read_start(tmp_path / "start")
+        read_saved_start(tmp_path / "start")
 
 
 @pytest.mark.parametrize("shape", [(128,), (), (30, 0)])
