@@ -42,7 +42,7 @@ from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.splits import moments
 from prmkd_jax.data.task import Task, make_task
-from prmkd_jax.evaluate.metrics import ranking_metrics
+from prmkd_jax.evaluate.metrics import KEY_METRICS, ranking_metrics
 from prmkd_jax.serve.exported import CARD, FILES, export_student
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.registry import label
@@ -51,7 +51,6 @@ from teachers_torch.given.precomputed import INSTANCES, ITEMS
 
 RESULT, LOG = "measured.json", "log.jsonl"
 COLD_ITEMS = "cold_items"
-SHOWN = ("Recall@10", "NDCG@10")
 Table = dict[str, dict[str, Any]]
 """A name for each row → its metrics."""
 
@@ -331,8 +330,8 @@ def _lines(path: Path) -> Iterable[str]:
     seeds: list[Mapping[str, Mapping[str, Any]]] = list(found["seeds"].values())
     counted = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     yield f"{found['student']} on {found['dataset']}, {counted}"
-    yield f"{'':58}{'instances':>10}" + "".join(f"{name:>11}" for name in SHOWN)
+    yield f"{'':58}{'instances':>10}" + "".join(f"{name:>11}" for name in KEY_METRICS)
     for row in sorted(seeds[0]):
-        values = [np.mean([seed[row][name] for seed in seeds]) for name in SHOWN]
+        values = [np.mean([seed[row][name] for seed in seeds]) for name in KEY_METRICS]
         count = seeds[0][row]["instances"]
         yield f"{row:58}{count:>10}" + "".join(f"{value:>11.4f}" for value in values)

@@ -10,14 +10,14 @@ from scipy import stats
 from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.results import Results
 from experiments.reporting.wording import MISSING, decimals
+from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 
-SHOWN = "NDCG@10"
 FEWEST = 4
 """Candidates below which an order says nothing: two of three pairs agree by chance often enough."""
 
 
 class Candidate(NamedTuple):
-    """A model that could have been chosen: its `SHOWN` on validation and on the test part."""
+    """A model that could have been chosen, with its `SELECTION_METRIC` on both parts."""
 
     label: str
     validation: float
@@ -31,11 +31,14 @@ def candidates(results: Results) -> list[Candidate]:
     is the one whose validation is known.
     """
     given = (*untrained(results).values(), *teachers_in_order(results).values())
-    found = [Candidate(one["label"], one["validation"][SHOWN], one["test"][SHOWN]) for one in given]
+    found = [(one["label"], one["validation"], one["test"]) for one in given]
     for one in results["variants"]:
         test = one.get("test_before_refit") or one["test"]
-        found.append(Candidate(one["label"], one["validation"][SHOWN], test[SHOWN]))
-    return found
+        found.append((one["label"], one["validation"], test))
+    return [
+        Candidate(label, validation[SELECTION_METRIC], test[SELECTION_METRIC])
+        for label, validation, test in found
+    ]
 
 
 def choice_lines(results: Results) -> list[str]:
@@ -56,9 +59,10 @@ def choice_lines(results: Results) -> list[str]:
     before = " All tests here are before the refit, as validation saw the students." * refitted
     return [
         "",
-        f"Does validation choose what the test would? Kendall's τ of the two orders by {SHOWN} is "
-        f"{kendall} over {len(found)} models (1: the same, 0: unrelated). Validation prefers "
-        f"{chosen.label}, which has {decimals(chosen.test)} on the test, {ends}.{before}",
+        "Does validation choose what the test would? Kendall's τ of the two orders by "
+        f"{SELECTION_METRIC} is {kendall} over {len(found)} models (1: the same, 0: unrelated). "
+        f"Validation prefers {chosen.label}, which has {decimals(chosen.test)} on the test, "
+        f"{ends}.{before}",
     ]
 
 

@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 
 from experiments.reporting.plotting import BASE, DISTILLED, Sketch
 from experiments.reporting.results import Results, VariantResult
-from experiments.reporting.tables import SHOWN
+from prmkd_jax.evaluate.metrics import KEY_METRIC
 
 SIGNS = {"temperature": "temperature τ", "distill_weight": "weight λ", "hidden_size": "width D"}
 """Settings that have a curve → the axis' name."""
@@ -30,15 +30,15 @@ def curve(results: Results, flag: str) -> Sketch:
             if not points:
                 continue
             values = [value for value, _ in points]
-            means = [variant["test"][SHOWN] for _, variant in points]
-            spreads = [(variant["test_std"] or {}).get(SHOWN, 0.0) for _, variant in points]
+            means = [variant["test"][KEY_METRIC] for _, variant in points]
+            spreads = [(variant["test_std"] or {}).get(KEY_METRIC, 0.0) for _, variant in points]
             axes.errorbar(values, means, spreads, color=colour, marker="o", ms=4, label=label)
         axes.set_xscale("log")
         ticks = sorted({value for _, points, _ in lines for value, _ in points})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.xaxis.minorticks_off()
         axes.set_xlabel(SIGNS[flag])
-        axes.set_ylabel(f"{SHOWN}, test set")
+        axes.set_ylabel(f"{KEY_METRIC}, test set")
         axes.legend(loc="best")
 
     return Sketch(2.6, draw)

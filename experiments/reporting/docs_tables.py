@@ -26,9 +26,7 @@ from experiments.reporting.wording import (
     seed_count,
 )
 from prmkd_jax.common.errors import UserError
-
-SHOWN = ("Recall@10", "NDCG@10")
-NDCG = "NDCG@10"
+from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 
 
 class _Told(NamedTuple):
@@ -54,7 +52,7 @@ def headline(results: Results, timing: Timing) -> str:
     taught = _named([each["label"] for each in _own_teachers(results, distilled).values()])
     label = f"the same {distilled['student']['label']}, distilled from {taught}"
     lines.append(_row(label, distilled["test"], distilled, bold=True))
-    gains = [_gain(distilled, plain, metric) for metric in SHOWN]
+    gains = [_gain(distilled, plain, metric) for metric in KEY_METRICS]
     cost = percent(distilled["parameters"] / plain["parameters"] - 1)
     cost = "none" if distilled["parameters"] == plain["parameters"] else cost
     words = f"improvement over {plain['label']} (p, paired t-test)"
@@ -70,7 +68,7 @@ def students(results: Results, timing: Timing) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in results["variants"]:
-        against = (one["against"] or {}).get(NDCG)
+        against = (one["against"] or {}).get(KEY_METRIC)
         change = ["", ""]
         if against is not None:
             change = [percent(against["change"]), p_value(against["t_p_holm"])]
@@ -94,14 +92,14 @@ def models(results: Results, timing: Timing) -> str:
     own, rows = distilled.get("test_masked"), []
     for rival in rivals:
         cells = [rival.label, *(decimals(rival.test[metric]) for metric in COLUMNS)]
-        cells.append(decimals(rival.masked[NDCG]) if rival.masked else MISSING)
+        cells.append(decimals(rival.masked[KEY_METRIC]) if rival.masked else MISSING)
         cells += [_lead(distilled["test"], rival.test), *_tests(rival.tested)]
         if tested_masked:
             ahead = _lead(own, rival.masked) if own and rival.masked else MISSING
             cells += [ahead, *_tests(rival.tested_masked)]
         rows.append(cells)
     cells = [distilled["label"], *(decimals(distilled["test"][metric]) for metric in COLUMNS)]
-    cells.append(decimals(own[NDCG]) if own else MISSING)
+    cells.append(decimals(own[KEY_METRIC]) if own else MISSING)
     last = [f"*{cell}*" for cell in cells]
     rows.append([*last, *[""] * (len(head) - len(last))])
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -174,7 +172,7 @@ def _rivals(results: Results, distilled: VariantResult) -> list[_Rival]:
     measured = results.get("models", {})
     for name, model in {**teachers_in_order(results), **results.get("untrained", {})}.items():
         own = measured.get(name, {})
-        tested, tested_masked = (each.get(name, {}).get(NDCG) for each in (ahead, ahead_masked))
+        tested, tested_masked = (one.get(name, {}).get(KEY_METRIC) for one in (ahead, ahead_masked))
         rivals.append(
             _Rival(
                 model["label"],
@@ -187,7 +185,7 @@ def _rivals(results: Results, distilled: VariantResult) -> list[_Rival]:
     for one in results["variants"]:
         if one["name"] in distilled.get("against_alone", {}):
             tested, tested_masked = (
-                _pair_test(distilled, one, NDCG, masked=m) for m in (False, True)
+                _pair_test(distilled, one, KEY_METRIC, masked=m) for m in (False, True)
             )
             rivals.append(
                 _Rival(one["label"], one["test"], one.get("test_masked"), tested, tested_masked)
@@ -208,7 +206,7 @@ def _pair_test(
     return (tests or {}).get("against_alone", {}).get(alone["name"], {}).get(metric)
 
 
-def _lead(own: Metrics, other: Metrics, metric: str = NDCG) -> str:
+def _lead(own: Metrics, other: Metrics, metric: str = KEY_METRIC) -> str:
     return percent(own[metric] / other[metric] - 1) if other[metric] else MISSING
 
 
@@ -238,7 +236,7 @@ def _best_teachers(results: Results) -> dict[str, TeacherResult]:
     trained = {n: one for n, one in results["teachers"].items() if n not in nothing}
     groups = {"the best trained teacher, ": trained.values(), "": nothing.values()}
     return {
-        words: max(group, key=lambda one: one["test"][NDCG])
+        words: max(group, key=lambda one: one["test"][KEY_METRIC])
         for words, group in groups.items()
         if group
     }
@@ -260,13 +258,14 @@ def _masked(results: Results, told: _Told) -> str:
     )
     if not own:
         return f"{text}."
+    tests = [_pair_test(told.distilled, one, KEY_METRIC, masked=True) for one in told.alone]
     rivals = [
-        (one["label"], one.get("test_masked"), _pair_test(told.distilled, one, NDCG, masked=True))
-        for one in told.alone
+        (one["label"], one.get("test_masked"), test)
+        for one, test in zip(told.alone, tests, strict=True)
     ]
     nothing = {model["label"] for model in results.get("untrained", {}).values()}
     known = [one for one in _rivals(results, told.distilled) if one.label in nothing]
-    best = max(known, key=lambda one: one.test[NDCG], default=None)
+    best = max(known, key=lambda one: one.test[KEY_METRIC], default=None)
     if best is not None:
         rivals.append((best.label, best.masked, best.tested_masked))
     ahead = [
@@ -292,7 +291,7 @@ def _row(
 
 
 def _shown(test: Metrics) -> list[str]:
-    return [decimals(test[metric]) for metric in SHOWN]
+    return [decimals(test[metric]) for metric in KEY_METRICS]
 
 
 def _pair(test: Metrics | None) -> str:

@@ -23,7 +23,7 @@ from experiments.reporting.plotting import (
 from experiments.reporting.results import Results, VariantResult
 from experiments.reporting.wording import ALPHA, ONE_SEED, decimals, seed_count, unbroken
 from prmkd_jax.common.files import write_text
-from prmkd_jax.evaluate.metrics import METRICS
+from prmkd_jax.evaluate.metrics import KEY_METRICS, METRICS, SELECTION_METRIC
 
 KINDS = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "weights")
 """What a group's figures show: the ends of their names."""
@@ -31,7 +31,7 @@ KINDS = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "
 
 def drawings(group: Group, results: Results) -> list[Drawing]:
     """All figures that the results of one group have the data for."""
-    found = [_test_metric(group, results, metric) for metric in ("Recall@10", "NDCG@10")]
+    found = [_test_metric(group, results, metric) for metric in KEY_METRICS]
     if group.compared and group.pair is None:
         return found
     if group.pair is not None:
@@ -164,7 +164,7 @@ def _improvement(group: Group, other: VariantResult) -> Drawing:
 def _learning(group: Group) -> Drawing:
     curves = {
         variant["name"]: [
-            np.array([record["validation"]["NDCG@10"] for record in seed["history"]])
+            np.array([record["validation"][SELECTION_METRIC] for record in seed["history"]])
             for seed in variant["seeds"]
         ]
         for variant in group.variants

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.results import Results, VariantResult
 from experiments.reporting.wording import MISSING, decimals, p_value, percent
-
-SHOWN = ("Recall@10", "NDCG@10")
-TESTED = "NDCG@10"
+from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 
 
 def masked_rows(results: Results, written: Callable[[float], str] = p_value) -> list[list[str]]:
@@ -26,11 +24,11 @@ def masked_rows(results: Results, written: Callable[[float], str] = p_value) -> 
     rows = []
     for name, model in {**untrained(results), **teachers_in_order(results)}.items():
         masked = models.get(name, {}).get("test_masked")
-        values = [decimals(masked[metric]) for metric in SHOWN] if masked else [MISSING] * 2
+        values = [decimals(masked[metric]) for metric in KEY_METRICS] if masked else [MISSING] * 2
         rows.append([model["label"], *values, "", ""])
     for variant in measured:
         masked = variant.get("test_masked") or {}
-        values = [decimals(masked[metric]) for metric in SHOWN]
+        values = [decimals(masked[metric]) for metric in KEY_METRICS]
         rows.append([variant["label"], *values, *_test(variant, written)])
     return rows
 
@@ -42,10 +40,10 @@ def masked_lines(results: Results) -> list[str]:
         return []
     return [
         "",
-        f"With what a user already has masked, for all models; the change of {TESTED} and p-values "
-        f"against {results['study']['versus']} as above.",
+        f"With what a user already has masked, for all models; the change of {KEY_METRIC} and "
+        f"p-values against {results['study']['versus']} as above.",
         "",
-        f"| model | {' | '.join(SHOWN)} | change of {TESTED} | p, t-test |",
+        f"| model | {' | '.join(KEY_METRICS)} | change of {KEY_METRIC} | p, t-test |",
         "|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
@@ -56,4 +54,4 @@ def _test(variant: VariantResult, written: Callable[[float], str]) -> list[str]:
     against = (tests or {}).get("against")
     if not against:
         return ["", ""]
-    return [percent(against[TESTED]["change"]), written(against[TESTED]["t_p_holm"])]
+    return [percent(against[KEY_METRIC]["change"]), written(against[KEY_METRIC]["t_p_holm"])]

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from experiments.reporting.groups import teachers_in_order, untrained
 from experiments.reporting.results import Comparison, Results
 from experiments.reporting.wording import MISSING, p_value, percent
+from prmkd_jax.evaluate.metrics import KEY_METRICS
 
-SHOWN = ("NDCG@10", "Recall@10")
-"""The metrics of the Markdown tables; the page and the JSON have all."""
+_CHANGES_OF = KEY_METRICS[::-1]
+"""The metrics of the Markdown tables, the main one first; the page and the JSON have all."""
 
 
 def compared_models(results: Results) -> dict[str, str]:
@@ -21,8 +22,8 @@ def start_lines(results: Results) -> list[str]:
     """Distilled variants against their students alone from another start; nothing without one."""
     labels = {row["name"]: row["label"] for row in results["variants"]}
     lines = [
-        f"| {row['label']} | {labels[name]} | {_cell(against, SHOWN[0])} | "
-        f"{_cell(against, SHOWN[1])} |"
+        f"| {row['label']} | {labels[name]} | "
+        f"{' | '.join(_cell(against, metric) for metric in _CHANGES_OF)} |"
         for row in results["variants"]
         for name, against in row.get("against_alone", {}).items()
     ]
@@ -33,7 +34,7 @@ def start_lines(results: Results) -> list[str]:
         "Change against the student alone from another start (p of the t-test / of Wilcoxon's), "
         "over users, Holm-corrected over the table.",
         "",
-        f"| variant | against | {' | '.join(SHOWN)} |",
+        f"| variant | against | {' | '.join(_CHANGES_OF)} |",
         "|---|---|---|---|",
         *lines,
     ]
@@ -45,7 +46,7 @@ def model_lines(results: Results) -> list[str]:
     if not models:
         return []
     lines = []
-    for metric in SHOWN:
+    for metric in _CHANGES_OF:
         lines += [
             "",
             f"Change of {metric} against each teacher and untrained model (p of the t-test / of "

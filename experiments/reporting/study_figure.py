@@ -11,17 +11,17 @@ from experiments.reporting.plotting import (
     name_rows,
 )
 from experiments.reporting.results import Results
-from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import ALPHA, decimals
+from prmkd_jax.evaluate.metrics import KEY_METRIC
 
 
 def study_figure(results: Results) -> Sketch:
     """The variants' test NDCG@10 as bars; hollow ones may differ by chance."""
     rows = results["variants"]
-    values = [row["test"][SHOWN] for row in rows]
-    spreads = [(row["test_std"] or {}).get(SHOWN, 0.0) for row in rows]
-    sure = [not row["against"] or row["against"][SHOWN]["t_p_holm"] < ALPHA for row in rows]
-    words = [f"{SHOWN}, test set"]
+    values = [row["test"][KEY_METRIC] for row in rows]
+    spreads = [(row["test_std"] or {}).get(KEY_METRIC, 0.0) for row in rows]
+    sure = [not row["against"] or row["against"][KEY_METRIC]["t_p_holm"] < ALPHA for row in rows]
+    words = [f"{KEY_METRIC}, test set"]
     if any(spreads):
         words.append("whiskers: ±1 standard deviation over seeds")
     if not all(sure):
@@ -51,10 +51,10 @@ def effects_figure(results: Results) -> Sketch:
         (row["label"], against["change"], against)
         for row in results["variants"]
         if row["against"] is not None
-        for against in [row["against"][SHOWN]]
+        for against in [row["against"][KEY_METRIC]]
     ]
     colours = [COLOURS[row["kind"]] for row in results["variants"] if row["against"]]
-    words = [f"change of {SHOWN} against {results['study']['versus']}, %"]
+    words = [f"change of {KEY_METRIC} against {results['study']['versus']}, %"]
     words.append("lines: 95 % intervals over resampled users, seeds as they are")
     if any(against["t_p_holm"] >= ALPHA for *_, against in found):
         words.append(f"hollow: p ≥ {ALPHA:g}, Holm-corrected")

@@ -31,12 +31,9 @@ from experiments.reporting.wording import (
     seconds,
     seed_count,
 )
+from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 
 COLUMNS = ("Recall@5", "Recall@10", "Recall@20", "NDCG@5", "NDCG@10", "NDCG@20")
-# What fits a terminal of 40 columns.
-_NARROW = ("Recall@10", "NDCG@10")
-SHOWN = "NDCG@10"
-"""The metric of a study's table and figure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +129,8 @@ def result_table(results: Results, timing: Timing, width: int) -> Table:
         padding=(0, 1) if width >= 100 else 0,
     )
     table.add_column("Model\n(test set)", overflow="fold")
-    columns, costs = (COLUMNS, ["Training", "Served\nparams"]) if width >= 80 else (_NARROW, [])
+    # A terminal of 40 columns has room for two.
+    columns, costs = (COLUMNS, ["Training", "Served\nparams"]) if width >= 80 else (KEY_METRICS, [])
     for header in (*(column.replace("@", "\n@") for column in columns), *costs):
         table.add_column(header, justify="right", no_wrap=True)
     for row in (*untrained_rows(results), *teacher_rows(results, timing)):
@@ -240,21 +238,21 @@ def with_interval(against: Comparison) -> str:
 
 
 def _markdown_untrained(model: TeacherResult) -> str:
-    shown = [decimals(model["test"]["Recall@10"]), decimals(model["test"][SHOWN])]
-    cells = [model["label"], *shown, "", "", "", decimals(model["validation"][SHOWN]), *[""] * 4]
+    shown = [decimals(model["test"][metric]) for metric in KEY_METRICS]
+    validation = decimals(model["validation"][KEY_METRIC])
+    cells = [model["label"], *shown, "", "", "", validation, *[""] * 4]
     return f"| {' | '.join(cells)} |"
 
 
 def _markdown_row(variant: VariantResult, timing: Timing) -> str:
-    cells = [variant["label"], decimals(variant["test"]["Recall@10"])]
-    cells.append(decimals(variant["test"][SHOWN]))
-    against = (variant["against"] or {}).get(SHOWN)
+    cells = [variant["label"], *(decimals(variant["test"][metric]) for metric in KEY_METRICS)]
+    against = (variant["against"] or {}).get(KEY_METRIC)
     if against is not None:
         cells += [with_interval(against), p_value(against["t_p_holm"])]
         cells += [p_value(against["wilcoxon_p_holm"])]
     else:
         cells += ["", "", ""]
-    cells += [decimals(variant["validation"][SHOWN]), f"{variant['best_epoch']:.0f}"]
+    cells += [decimals(variant["validation"][KEY_METRIC]), f"{variant['best_epoch']:.0f}"]
     for key in ("seconds_per_epoch", "seconds_to_best"):
         cells.append(seconds(lookup(timing, "variants", variant["name"], key)))
     cells.append(count(variant["parameters"]))

@@ -9,8 +9,7 @@ from experiments.reporting.results import Results
 from experiments.reporting.tables import teacher_rows, untrained_rows, variant_row
 from experiments.reporting.wording import ALPHA, MISSING, decimals, percent
 from prmkd_jax.common.files import open_regular
-
-METRICS = ("Recall@10", "NDCG@10")
+from prmkd_jax.evaluate.metrics import KEY_METRICS
 
 
 def together(title: str, several: Mapping[str, Results]) -> str:
@@ -23,18 +22,19 @@ def together(title: str, several: Mapping[str, Results]) -> str:
     values = {name: _values(results) for name, results in several.items()}
     labels = dict.fromkeys(label for rows in values.values() for label in rows)
     versus = next(iter(several.values()))["study"]["versus"]
+    columns = [(name, metric) for name in several for metric in KEY_METRICS]
     lines = [
         f"{_head(title)}, history not masked. In brackets the paper's cell, "
         f"for another filtering of the data (study table2); *: p < {ALPHA:g} against {versus}, "
         "paired t-test over users, Holm-corrected over the data set's table; bold: the best.",
         "",
-        f"| model | {' | '.join(f'{name} {metric}' for name in several for metric in METRICS)} |",
-        f"|---|{'---|' * len(METRICS) * len(several)}",
+        f"| model | {' | '.join(f'{name} {metric}' for name, metric in columns)} |",
+        f"|---|{'---|' * len(columns)}",
     ]
     for label in labels:
-        cells = [_cell(values[name], name, label, metric) for name in several for metric in METRICS]
+        cells = [_cell(values[name], name, label, metric) for name, metric in columns]
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    changes = [_change(results, metric) for results in several.values() for metric in METRICS]
+    changes = [_change(several[name], metric) for name, metric in columns]
     if any(change != MISSING for change in changes):
         lines.append(f"| change by distillation | {' | '.join(changes)} |")
     return "\n".join(lines) + "\n"
@@ -59,7 +59,7 @@ Cell = tuple[float, bool]
 def _values(results: Results) -> dict[str, dict[str, Cell]]:
     """Model → metric → value, and whether it differs from the base for certain."""
     rows = [*untrained_rows(results), *teacher_rows(results, {})]
-    found = {row.label: {metric: (row.test[metric], False) for metric in METRICS} for row in rows}
+    found = {one.label: {name: (one.test[name], False) for name in KEY_METRICS} for one in rows}
     for variant in results["variants"]:
         against = variant["against"]
         found[variant_row(variant, {}).label] = {
@@ -67,7 +67,7 @@ def _values(results: Results) -> dict[str, dict[str, Cell]]:
                 variant["test"][metric],
                 against is not None and against[metric]["t_p_holm"] < ALPHA,
             )
-            for metric in METRICS
+            for metric in KEY_METRICS
         }
     return found
 

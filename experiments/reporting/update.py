@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.reporting.wording import MISSING, decimals
+from prmkd_jax.evaluate.metrics import KEY_METRICS
 
 MODELS = {
     "yesterday": "Yesterday's",
@@ -17,7 +18,6 @@ _PARTS = {
     "known_targets": "known targets",
     "new_targets": "new targets",
 }
-_SHOWN = ("Recall@10", "NDCG@10")
 
 
 def update_table(result: Mapping[str, Any]) -> str:
@@ -48,4 +48,4 @@ def update_table(result: Mapping[str, Any]) -> str:
 def _cell(metrics: Mapping[str, float] | None) -> str:
     if metrics is None:
         return MISSING
-    return " / ".join(decimals(metrics[name]) for name in _SHOWN)
+    return " / ".join(decimals(metrics[name]) for name in KEY_METRICS)

@@ -23,10 +23,9 @@ from prmkd_jax.common.arrays import read_npz
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.task import Task
+from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 from prmkd_jax.evaluate.segments import Segment, SegmentGain, count_segments, segment_gains
 
-METRICS = ("Recall@10", "NDCG@10")
-SHOWN = "NDCG@10"
 KINDS = {
     "all": "all test instances",
     "target": "how often the target was trained on",
@@ -158,7 +157,7 @@ def study_rows(
         reference = variant["reference"]
         if reference is None:
             continue
-        for metric in METRICS:
+        for metric in KEY_METRICS:
             for kind, segments in kinds.items():
                 gains = segment_gains(seeds[reference], seeds[variant["name"]], segments, metric)
                 rows += [
@@ -206,7 +205,7 @@ def _line(row: GainRow) -> str:
 def _sketch(rows: Sequence[GainRow]) -> Sketch:
     """The difference in every segment with its interval, of the last compared variant."""
     last = (rows[-1]["study"], rows[-1]["variant"])
-    shown = [r for r in rows if (r["study"], r["variant"]) == last and r["metric"] == SHOWN]
+    shown = [r for r in rows if (r["study"], r["variant"]) == last and r["metric"] == KEY_METRIC]
     labels = [r["segment"] if r["kind"] == "all" else f"{r['kind']} {r['segment']}" for r in shown]
 
     def draw(axes: Axes) -> None:
@@ -219,7 +218,7 @@ def _sketch(rows: Sequence[GainRow]) -> Sketch:
         name_rows(axes, labels)
         axes.set_ylim(len(shown) - 0.5, -0.5)
         words = [
-            f"difference of {SHOWN}: {shown[0]['variant']} − {shown[0]['reference']}",
+            f"difference of {KEY_METRIC}: {shown[0]['variant']} − {shown[0]['reference']}",
             f"95 % intervals over users; hollow: p ≥ {ALPHA:g}",
         ]
         explain_x(axes, words)

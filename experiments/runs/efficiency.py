@@ -22,13 +22,13 @@ from experiments.reporting.results import (
     Timing,
     VariantResult,
 )
-from experiments.reporting.tables import SHOWN
 from experiments.reporting.wording import MISSING, decimals, lookup, seconds
 from experiments.runs.analysis import Found, analyse
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.record import complete, read_results, read_versioned
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import file_digest, read_json
+from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 
 BENCH = "bench-serve.json"
 STUDENTS = {"base": "plain student", "distilled": "distilled student"}
@@ -152,7 +152,7 @@ def model_rows(results: Results, timing: Timing, measured: ServeCosts) -> list[M
                     "epoch_seconds": epochs.get(label),
                     "bytes_held": sizes["bytes_held"],
                     "p50_ms": latency["p50_ms"],
-                    "test": {metric: test[metric] for metric in ("Recall@10", SHOWN)},
+                    "test": {metric: test[metric] for metric in KEY_METRICS},
                     "paper": paper_costs(label),
                 }
             )
@@ -195,14 +195,14 @@ def markdown(name: str, rows: Sequence[ModelCosts], environment: Mapping[str, ob
         "anew: they are made for each batch.",
         "",
         "| model | item vectors | training | memory | time of a batch | an epoch | MB | ms | "
-        f"{SHOWN} |",
+        f"{KEY_METRIC} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         times = [_times(row, base, key, place) for place, key in enumerate(COSTS)]
         cells = [row["model"], row["item_vectors"], *times, seconds(row["epoch_seconds"])]
         cells += [f"{row['bytes_held'] / 1e6:,.1f}", f"{row['p50_ms']:,.1f}"]
-        lines.append(f"| {' | '.join([*cells, decimals(row['test'][SHOWN])])} |")
+        lines.append(f"| {' | '.join([*cells, decimals(row['test'][KEY_METRIC])])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -221,7 +221,7 @@ def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
             cached = row["item_vectors"] == "cached"
             colour = COLOURS[row["kind"]]
             area = 30 + 900 * row["bytes_held"] / largest
-            place = (row["p50_ms"], row["test"][SHOWN])
+            place = (row["p50_ms"], row["test"][KEY_METRIC])
             face = colour if cached else "none"
             axes.scatter(*place, s=area, facecolors=face, edgecolors=colour, alpha=0.8)
             if cached:
@@ -232,6 +232,6 @@ def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
         axes.set_xlabel(
             f"ms for {rows[0]['batch']:,} histories\narea: memory; hollow: vectors made anew"
         )
-        axes.set_ylabel(f"{SHOWN}, test set")
+        axes.set_ylabel(f"{KEY_METRIC}, test set")
 
     return Sketch(3.6, draw)

@@ -39,10 +39,9 @@ from prmkd_jax.common.files import write_json, write_text
 from prmkd_jax.common.places import require_place
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
-from prmkd_jax.evaluate.metrics import SELECTION_METRIC
+from prmkd_jax.evaluate.metrics import KEY_METRICS, SELECTION_METRIC
 from prmkd_jax.students.registry import result_name
 
-METRICS = ("Recall@10", SELECTION_METRIC)
 TRIALS = "trials"
 """Folder of finished trials, next to `--output_dir`: all searches share it."""
 
@@ -214,7 +213,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in sorted(order, key=lambda row: "stopped" in row):
         recall, ndcg = (
             f"{row['validation'][metric]:.4f}" if metric in row["validation"] else MISSING
-            for metric in METRICS
+            for metric in KEY_METRICS
         )
         epoch = MISSING if row["best_epoch"] is None else f"{row['best_epoch']:.0f}"
         setting = (
@@ -272,7 +271,7 @@ def _row(model: str, seeds: str, runs: Sequence[Mapping[str, Any]]) -> Row:
         "seeds": seeds,
         "validation": {
             metric: statistics.fmean(run["validation"][metric] for run in runs)
-            for metric in METRICS
+            for metric in KEY_METRICS
         },
         "best_epoch": statistics.fmean(run["best_epoch"] for run in runs),
     }

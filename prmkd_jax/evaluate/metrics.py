@@ -7,6 +7,10 @@ CUTOFFS = (5, 10, 20)
 SELECTION_METRIC = "NDCG@10"
 """Decides, on validation, which epoch is kept and when training stops."""
 METRICS = (*(f"Recall@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
+KEY_METRIC = SELECTION_METRIC
+"""Shown where there is room for one."""
+KEY_METRICS = ("Recall@10", KEY_METRIC)
+"""Shown where there is room for two."""
 
 
 def expected_ranks(

@@ -40,7 +40,7 @@ def _specs(record: Callable[..., TreeT], **fields: object) -> TreeT:
 STATE = _EVERYWHERE
 """Parameters, moments, step, key; where tables are divided, `Divided.specs` of them."""
 CONSTANTS = _EVERYWHERE
-METRICS = _EVERYWHERE
+STEP_METRICS = _EVERYWHERE
 BATCH = _specs(
     Batch,
     rows=_DIVIDED,

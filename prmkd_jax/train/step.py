@@ -30,8 +30,8 @@ from prmkd_jax.train.sharding import (
     BATCH,
     CONSTANTS,
     DISTILL_BATCH,
-    METRICS,
     STATE,
+    STEP_METRICS,
     shardings,
 )
 from prmkd_jax.train.teaching import taught_before, user_inputs
@@ -155,7 +155,7 @@ def make_train_step(
         train_step,
         donate_argnums=0,
         in_shardings=shardings(mesh, (STATE, BATCH, distill_specs, CONSTANTS)),
-        out_shardings=shardings(mesh, (STATE, METRICS)),
+        out_shardings=shardings(mesh, (STATE, STEP_METRICS)),
     )
 
 
