@@ -24,6 +24,7 @@ from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.starts import check_item_start, item_start
 from experiments.stages.students import (
     Place,
+    Training,
     check_loss,
     logger,
     make_bank,
@@ -158,10 +159,8 @@ class Measuring:
             bank = make_bank(teachers, settings, student.task.dataset.num_items)
             reporter.say(f"{student.name}: {student.task.dataset.num_items} items")
             items = item_start(settings, student.task, teachers, reporter)
-            trained = train_student(
-                student.task, facts, bank, settings, seed, place, reporter, log,
-                flags={}, items=items, rank_test=False,
-            )  # fmt: skip
+            training = Training(student.task, facts, settings, bank, items=items, rank_test=False)
+            trained = train_student(training, seed, place, reporter, log)
             params = trained.fitted.params
             export_student(folder, params, settings.student, facts, student.task.dataset)
         return Recommender.load(folder)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from bridge.teacher_bank import TeacherBank
 from experiments.cli.console import Reporter
 from experiments.runs.follow import announce
-from experiments.runs.plan import PlannedRun
+from experiments.runs.plan import PlannedRun, training_of
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import export, student_file_names
 from experiments.stages.identity import first_difference
@@ -39,13 +39,13 @@ from experiments.stages.record import (
 )
 from experiments.stages.run_folder import remove_states
 from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
-from experiments.stages.starts import item_start, require_item_vectors, require_same_files
+from experiments.stages.starts import require_item_vectors, require_same_files
 from experiments.stages.students import (
     Place,
     Trained,
+    Training,
     Watch,
     logger,
-    make_bank,
     run_name,
     train_student,
     unwatched,
@@ -58,7 +58,6 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from prmkd_jax.students.registry import label, loss_name, result_name, with_loss
-from prmkd_jax.students.starts import ItemStart
 from prmkd_jax.train.refit import refit_folder
 from teachers_torch.registry import kind
 
@@ -184,13 +183,12 @@ def _train_missing(
     if not missing:
         return
     teachers = [ready[found.key] for found in plan.teachers]
-    items = item_start(plan.settings, plan.task, teachers, reporter)
+    training = training_of(plan, teachers, reporter)
     require_same_files(plan.settings, plan.task, plan.identity.get("item_init", {}))
-    bank = make_bank(teachers, plan.settings, plan.task.dataset.num_items)
     for seed in missing:
         _tell_damage(_ranks_file(place, seed))
         watching = watch if seed == plan.seeds[0] else unwatched
-        _train(plan, place, seed, teachers, bank, items, reporter, watching)
+        _train(plan, place, seed, teachers, training, reporter, watching)
 
 
 def _remove_all_states(plan: PlannedRun, place: Place) -> None:
@@ -230,28 +228,13 @@ def _train(
     place: Place,
     seed: int,
     teachers: Sequence[ReadyTeacher],
-    bank: TeacherBank | None,
-    items: ItemStart | None,
+    training: Training,
     reporter: Reporter,
     watch: Watch,
 ) -> None:
     """Trains one seed and writes all that it leaves, the record last."""
     announce(plan, seed)
-    trained = train_student(
-        plan.task,
-        plan.facts,
-        bank,
-        plan.settings,
-        seed,
-        place,
-        reporter,
-        logger(place.log),
-        flags=plan.flags,
-        start=None if plan.start is None else plan.start.params,
-        items=items,
-        rank_test=plan.rank_test,
-        watch=watch,
-    )
+    trained = train_student(training, seed, place, reporter, logger(place.log), watch)
     place.folder.mkdir(parents=True, exist_ok=True)
     served = trained.served
     if served.test is not None:
@@ -262,9 +245,8 @@ def _train(
         ):
             with writing_sealed(path) as partial, partial.open("wb") as stream:
                 np.save(stream, ranks)
-    record = _record(
-        plan, teachers, bank, trained.fitted.parameters, describe_seed(trained, plan.task)
-    )
+    result = describe_seed(trained, plan.task)
+    record = _record(plan, teachers, training.bank, trained.fitted.parameters, result)
     if place.students is not None:
         keys = {found.name: found.key for found in plan.teachers}
         told = {**card_record(record), "teacher_keys": keys, **place.told}

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from experiments.cli.console import Reporter
-from experiments.runs.plan import PlannedRun
+from experiments.runs.plan import PlannedRun, training_of
 from experiments.stages.identity import digest
-from experiments.stages.starts import item_start
-from experiments.stages.students import Place, make_bank, train_student
+from experiments.stages.students import Place, train_student
 from experiments.stages.teachers import prepare_teachers, require_made
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.train.processes import lead, orders
@@ -42,23 +41,9 @@ def follow(runs: Sequence[tuple[PlannedRun, Place]], reporter: Reporter) -> None
 
 
 def _train(plan: PlannedRun, place: Place, seed: int, reporter: Reporter) -> None:
-    settings = plan.settings
-    require_made(plan.teachers, plan.task, settings)
-    teachers = prepare_teachers(plan.teachers, plan.task, settings, reporter, _nothing)
-    train_student(
-        plan.task,
-        plan.facts,
-        make_bank(teachers, settings, plan.task.dataset.num_items),
-        settings,
-        seed,
-        place,
-        reporter,
-        _nothing,
-        flags=plan.flags,
-        start=None if plan.start is None else plan.start.params,
-        items=item_start(settings, plan.task, teachers, reporter),
-        rank_test=plan.rank_test,
-    )
+    require_made(plan.teachers, plan.task, plan.settings)
+    teachers = prepare_teachers(plan.teachers, plan.task, plan.settings, reporter, _nothing)
+    train_student(training_of(plan, teachers, reporter), seed, place, reporter, _nothing)
 
 
 def _nothing(event: Mapping[str, object]) -> None:

@@ -1,20 +1,28 @@
 """Runs that are to be trained: what each depends on, read and checked before the first begins."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bridge.student_weights import StudentStart
+from experiments.cli.console import Reporter
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, RunConfig, Settings, settings_from
 from experiments.stages.data import load_task
 from experiments.stages.exports import student_start
 from experiments.stages.identity import digest, run_identity
 from experiments.stages.metrics_log import check_log_to
-from experiments.stages.starts import check_item_start
-from experiments.stages.students import Place, check_loss, plain_run, student_facts
-from experiments.stages.teachers import check_teachers, teacher_identities
+from experiments.stages.starts import check_item_start, item_start
+from experiments.stages.students import (
+    Place,
+    Training,
+    check_loss,
+    make_bank,
+    plain_run,
+    student_facts,
+)
+from experiments.stages.teachers import ReadyTeacher, check_teachers, teacher_identities
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
@@ -123,6 +131,29 @@ def check_runs(plans: Iterable[PlannedRun]) -> None:
     for plan in plans:
         check_teachers(plan.teachers, plan.task, plan.settings, checked)
         check_item_start(plan.settings, plan.task)
+
+
+def training_of(plan: PlannedRun, teachers: Sequence[ReadyTeacher], reporter: Reporter) -> Training:
+    """What all seeds of a run are trained with.
+
+    Args:
+        plan: the run.
+        teachers: its teachers, in its order.
+        reporter: shows progress where texts are encoded.
+
+    Raises:
+        UserError: as `item_start`.
+    """
+    return Training(
+        task=plan.task,
+        facts=plan.facts,
+        settings=plan.settings,
+        bank=make_bank(teachers, plan.settings, plan.task.dataset.num_items),
+        start=None if plan.start is None else plan.start.params,
+        items=item_start(plan.settings, plan.task, teachers, reporter),
+        flags=plan.flags,
+        rank_test=plan.rank_test,
+    )
 
 
 def shared_place(folder: Path, plan: PlannedRun) -> Place:

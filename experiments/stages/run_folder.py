@@ -68,7 +68,6 @@ def examine(
     reads: Collection[str] = (),
     optional: Sequence[str] = (),
     manifest: str = MANIFEST,
-    flag: str = "--output_dir",
     free: Sequence[str] = (),
 ) -> RunFolder:
     """Looks whether a run may write into a folder; changes nothing.
@@ -81,7 +80,6 @@ def examine(
         reads: files and folders that the run reads, which must not be among these.
         optional: further files, which not every such run writes.
         manifest: name of the manifest.
-        flag: how an error calls the folder.
         free: names in the identity's `settings` that may change while the run isn't finished.
 
     Raises:
@@ -92,9 +90,9 @@ def examine(
     identity = json.loads(json.dumps(identity))
     planned = (manifest, *files, *optional)
     seen = _text(path / manifest)
-    before = _read_manifest(path / manifest, flag)
+    before = _read_manifest(path / manifest)
     listed = set(() if before is None else (manifest, *before["files"]))
-    _require_free(path, planned, listed, flag)
+    _require_free(path, planned, listed)
     if before is None:
         return RunFolder(path, manifest, identity, (*files, *optional), "nothing")
     known = tuple(before["files"])
@@ -107,10 +105,10 @@ def examine(
         return RunFolder(path, manifest, identity, together, found, known, seen)
     if not overwrite:
         raise UserError(
-            f"{difference} as in {path / manifest}, the run that is there (take another {flag}, "
-            "or replace that run with --overwrite)"
+            f"{difference} as in {path / manifest}, the run that is there (take another "
+            "--output_dir, or replace that run with --overwrite)"
         )
-    _require_unread(path, (manifest, *known), reads, flag)
+    _require_unread(path, (manifest, *known), reads)
     return RunFolder(path, manifest, identity, (*files, *optional), "another", known, seen)
 
 
@@ -170,7 +168,7 @@ def _text(path: Path) -> str | None:
     return None
 
 
-def _read_manifest(path: Path, flag: str) -> Manifest | None:
+def _read_manifest(path: Path) -> Manifest | None:
     """What the manifest says; None where there is none.
 
     Raises:
@@ -191,7 +189,7 @@ def _read_manifest(path: Path, flag: str) -> Manifest | None:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path}: found no list of a run's files, expected one (move it, or take another "
-            f"{flag})"
+            "--output_dir)"
         ) from None
     return found
 
@@ -213,7 +211,7 @@ def _is_inside(name: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
-def _require_free(path: Path, planned: Sequence[str], listed: set[str], flag: str) -> None:
+def _require_free(path: Path, planned: Sequence[str], listed: set[str]) -> None:
     """Refuses what is in the way of the files to be written.
 
     Raises:
@@ -221,7 +219,9 @@ def _require_free(path: Path, planned: Sequence[str], listed: set[str], flag: st
     """
     for folder in sorted({parent for name in planned for parent in (path / name).parents}):
         if os.path.lexists(folder) and not folder.is_dir():
-            raise UserError(f"{folder}: found a file, expected a folder or nothing ({flag}={path})")
+            raise UserError(
+                f"{folder}: found a file, expected a folder or nothing (--output_dir={path})"
+            )
     for name in planned:
         place = path / name
         is_folder = name.endswith("/")
@@ -231,14 +231,14 @@ def _require_free(path: Path, planned: Sequence[str], listed: set[str], flag: st
             kind = "folder" if place.is_dir() else "file"
             raise UserError(
                 f"{place}: found a {kind} that no run listed as its own, expected none (move it, "
-                f"or take another {flag})"
+                "or take another --output_dir)"
             )
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not may_write(nearest):
-        raise UserError(f"{flag}: found {nearest} without permission to write, expected it")
+        raise UserError(f"--output_dir: found {nearest} without permission to write, expected it")
 
 
-def _require_unread(path: Path, removed: Sequence[str], reads: Collection[str], flag: str) -> None:
+def _require_unread(path: Path, removed: Sequence[str], reads: Collection[str]) -> None:
     """Refuses to remove what is read: a file itself, or one directly in a folder that is read.
 
     Folders are not looked through further: one that is read may hold the output folder.
@@ -252,8 +252,8 @@ def _require_unread(path: Path, removed: Sequence[str], reads: Collection[str], 
         for place in places:
             if place.parent == real or place in (real, *real.parents):
                 raise UserError(
-                    f"{flag}: found {place}, which --overwrite would remove and this command "
-                    f"reads ({read}), expected another {flag}"
+                    f"--output_dir: found {place}, which --overwrite would remove and this "
+                    f"command reads ({read}), expected another --output_dir"
                 )
 
 

@@ -65,6 +65,31 @@ class Trained:
 
 
 @dataclasses.dataclass(frozen=True)
+class Training:
+    """What a student is trained with, whatever its seed.
+
+    Attributes:
+        task: data and split.
+        facts: the part of it that the student may know.
+        settings: the run's settings.
+        bank: the teachers; None trains the student alone.
+        start: parameters to begin with; None draws them from the seed.
+        items: what the item tables begin from; None leaves them as drawn.
+        flags: every flag's value, for the tool of `--log_to`.
+        rank_test: False where the run only serves to choose a setting.
+    """
+
+    task: Task
+    facts: Facts
+    settings: Settings
+    bank: TeacherBank | None
+    start: Params | None = None
+    items: ItemStart | None = None
+    flags: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    rank_test: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Place:
     """Where a run leaves its files.
 
@@ -181,51 +206,42 @@ def run_name(settings: Settings, seed: int) -> str:
 
 
 def train_student(
-    task: Task,
-    facts: Facts,
-    bank: TeacherBank | None,
-    settings: Settings,
+    training: Training,
     seed: int,
     place: Place,
     reporter: Reporter,
     log: Log,
-    *,
-    flags: Mapping[str, object],
-    start: Params | None = None,
-    items: ItemStart | None = None,
-    rank_test: bool = True,
     watch: Watch = unwatched,
 ) -> Trained:
     """Trains one student, distilled if there is a bank; goes on from its folder's newest state.
 
     Args:
-        task: data and split.
-        facts: the part of it that the student may know.
-        bank: the teachers.
-        settings: the run's settings.
+        training: what it is trained with.
         seed: the student's.
         place: folders of states and metrics.
         reporter: shows progress.
         log: takes one event an epoch.
-        flags: every flag's value, for the tool of `--log_to`.
-        start: parameters to begin with; None draws them from the seed.
-        items: what the item tables begin from; None leaves them as drawn.
-        rank_test: False where the run only serves to choose a setting.
         watch: told every epoch before it is kept.
 
     Raises:
         UserError: training diverged.
     """
+    settings = training.settings
     name = run_name(settings, seed)
-    run = plain_run(task, facts, settings, seed, place.states / name)
-    run = dataclasses.replace(run, start=start, item_start=items, rank_test=rank_test)
-    if bank is not None:
-        run = distilled_run(run, settings, bank)
+    run = dataclasses.replace(
+        plain_run(training.task, training.facts, settings, seed, place.states / name),
+        start=training.start,
+        item_start=training.items,
+        rank_test=training.rank_test,
+    )
+    if training.bank is not None:
+        run = distilled_run(run, settings, training.bank)
     if run.student != settings.student:
         reporter.say(_chosen_loss(name, run))
     if run.distill is not None and run.distill.negatives == "catalogue":
         reporter.say(f"{name}: {_stored(run)}")
-    metrics = open_log(settings.run.log_to if writes() else "", place.log.parent, name, flags)
+    tool = settings.run.log_to if writes() else ""
+    metrics = open_log(tool, place.log.parent, name, training.flags)
     try:
         fitted = _fit(run, name, reporter, log, metrics, watch)
     finally:

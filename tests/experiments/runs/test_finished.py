@@ -26,9 +26,9 @@ def trained(monkeypatch) -> list[tuple]:
     """What is trained: (seed, whether there are teachers)."""
     calls, train = [], trials.train_student
 
-    def watched(task, facts, bank, settings, seed, *rest, **named):
-        calls.append((seed, bank is not None))
-        return train(task, facts, bank, settings, seed, *rest, **named)
+    def watched(training, seed, *rest):
+        calls.append((seed, training.bank is not None))
+        return train(training, seed, *rest)
 
     monkeypatch.setattr(trials, "train_student", watched)
     return calls

@@ -14,7 +14,7 @@ from experiments.runs import finished as trials
 from experiments.runs.plan import plan_runs
 from experiments.stages.data import load_task
 from experiments.stages.exports import export, student_start
-from experiments.stages.students import Place, Trained, student_facts, train_student
+from experiments.stages.students import Place, Trained, Training, student_facts, train_student
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.train.checkpoint import load_checkpoint
@@ -41,10 +41,11 @@ def train(folder, settings, start=None) -> tuple[Trained, str]:
     task, seed = load_task(settings), settings.run.seeds[0]
     facts = student_facts(task, settings)
     place = Place(folder, folder / "log.jsonl", folder / "checkpoints")
-    trained = train_student(
-        task, facts, None, settings, seed, place, Reporter(Console(quiet=True)), lambda _: None,
-        flags={}, start=None if start is None else start.params,
-    )  # fmt: skip
+    training = Training(
+        task, facts, settings, bank=None, start=None if start is None else start.params
+    )
+    reporter = Reporter(Console(quiet=True))
+    trained = train_student(training, seed, place, reporter, lambda _: None)
     name = f"sasrec-base-seed{seed}"
     export(folder / name, trained.fitted.params, settings, task, facts, start, {"seed": seed})
     return trained, name
@@ -100,9 +101,9 @@ def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, 
     """A finished run of other weights under the same path, read back for these."""
     started_from, train_student = [], trials.train_student
 
-    def watched(*arguments, start, **named):
-        started_from.append(start is not None)
-        return train_student(*arguments, start=start, **named)
+    def watched(training, *arguments):
+        started_from.append(training.start is not None)
+        return train_student(training, *arguments)
 
     monkeypatch.setattr(trials, "train_student", watched)
     path = tmp_path / "model.pth"
