@@ -77,15 +77,20 @@ def typed_columns(path: Path) -> dict[str, str]:
     """A file's columns, name → name with its type, as the header has it.
 
     Raises:
-        UserError: a column has none of the types.
+        UserError: a column has none of the types, or two have one name.
     """
-    columns = {}
+    columns: dict[str, str] = {}
     for column in columns_of(path, "tsv"):
         name, _, kind = column.partition(":")
         if kind not in _TYPES:
             raise UserError(
                 f"{path}, header: found {short(column)}, expected name:type with a type out of "
                 f"{', '.join(_TYPES)}"
+            )
+        if name in columns:
+            raise UserError(
+                f"{path}, header: found {short(columns[name])} and {short(column)}, expected each "
+                "name once"
             )
         columns[name] = column
     return columns

@@ -46,8 +46,12 @@ class History:
 
 
 def history_batch(histories: Sequence[History], file: Path) -> Batch:
-    """Histories as one frame of rows, with `time` the rank in the history."""
-    frame = {
+    """Histories as one frame of rows, with `time` the rank in the history.
+
+    Raises:
+        UserError: a user's or an item's id is blank.
+    """
+    columns = {
         "user_id": [one.user for one in histories for _ in one.items],
         "item_id": [item for one in histories for item in one.items],
         "time": [rank for one in histories for rank in range(len(one.items))],
@@ -58,9 +62,16 @@ def history_batch(histories: Sequence[History], file: Path) -> Batch:
         "time": pl.Int64,
     }
     if histories and histories[0].parts is not None:
-        frame["split"] = [part for one in histories for part in one.parts or ()]
+        columns["split"] = [part for one in histories for part in one.parts or ()]
         schema["split"] = pl.Int8
-    return Batch(pl.DataFrame(frame, schema=schema), Place(str(file)))
+    frame = pl.DataFrame(columns, schema=schema)
+    for name in ("user_id", "item_id"):
+        blank = frame[name].filter(frame[name].str.strip_chars() == "")
+        if len(blank):
+            raise UserError(
+                f"{file}: found {name} {short(blank[0])}, expected an id that is not blank"
+            )
+    return Batch(frame, Place(str(file)))
 
 
 def the_file(folder: Path, pattern: str, what: str) -> Path:
@@ -157,19 +168,23 @@ def index_file(path: Path) -> dict[str, str]:
     """A file of `name <tab> index` lines, as index → name.
 
     Raises:
-        UserError: a line is of another form, or an index comes twice.
+        UserError: a line is of another form, or a name or an index comes twice.
     """
     names: dict[str, str] = {}
-    for number, line in enumerate(whole_text(path).splitlines(), start=1):
+    seen: set[str] = set()
+    for number, line in enumerate(whole_text(path).split("\n"), start=1):
+        line = line.removesuffix("\r")
         if not line.strip():
             continue
-        cells = line.split("\t")
-        if len(cells) != 2 or cells[1] in names:
+        name, _, index = line.partition("\t")
+        # Of two indices with one name, two users would be one in silence.
+        if not name.strip() or not index or "\t" in index or index in names or name in seen:
             raise UserError(
-                f"{path}, line {number}: found {short(line)}, expected a name, a tab and an index "
-                "that stands nowhere else"
+                f"{path}, line {number}: found {short(line)}, expected a name, a tab and an index, "
+                "both of which stand nowhere else"
             )
-        names[cells[1]] = cells[0]
+        names[index] = name
+        seen.add(name)
     return names
 
 

@@ -113,6 +113,11 @@ def nested(depth: int) -> list:
         ),
         ("lcrec", {"d.item.json": {"0": "A"}}, "d.item.json, field '0': found 'A', expected an"),
         ("lcrec", {"e.inter.json": {}}, "found d.inter.json, e.inter.json, expected one file"),
+        ("lcrec", {"d.item2id": "a\t0\na\t1\nc\t2\n"}, "item2id, line 2: found 'a.*1', expected a"),
+        ("lcrec", {"d.user2id": "ann\t0\nann\t1\n"}, "user2id, line 2: found 'ann.*1', expected"),
+        ("lcrec", {"d.item2id": " \t0\nb\t1\nc\t2\n"}, "item2id, line 1: found ' .*0', expected"),
+        ("lcrec", {"d.inter.json": {"": [0, 1, 2]}}, "found user_id '', expected"),
+        ("recformer", {"smap.json": {"": 0, "b": 1, "c": 2, "d": 3}}, "found item_id '', expected"),
         ("lcrec", {"d.inter.json": "[" * 100_000}, "found JSON nested too deep|no JSON"),
         (
             "lcrec",

@@ -132,6 +132,8 @@ def test_a_given_split_that_is_not_leave_one_out_is_kept(tmp_path):
     [
         ({"d.item2index": "a\t0\n"}, "found index '1', expected one of .*item2index"),
         ({"d.item2index": "a\t0\nb\t0\n"}, "item2index, line 2: found 'b\\\\t0', expected"),
+        ({"d.user2index": "ann\t0\nann\t1\n"}, "user2index, line 2: found 'ann.*1', expected a n"),
+        ({"d.test.inter": "item_id:float\t" + HEADER}, "header: found 'item_id:float' and"),
         ({"d.valid.inter": HEADER + "0\t2 1\t3\n"}, "user '0' that do not continue"),
         ({"d.test.inter": HEADER + "0\t0\t\n"}, "d.test.inter, row 0, .*: found an empty cell"),
         ({"d.test.inter": "user_id\titem_id\n"}, "header: found 'user_id', expected name:type"),
