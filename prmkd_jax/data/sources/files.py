@@ -51,13 +51,15 @@ def expanded(path: str) -> Path:
 
 
 def find(flag: str, patterns: Sequence[str]) -> list[Path]:
-    """The data files of paths, folders and patterns, each once, sorted by name.
+    """The data files of paths, folders and patterns, sorted by name.
+
+    Each is there once, whatever names and links lead to it.
 
     Raises:
         MissingSource: one of them stands for no file.
         UserError: one of them stands for a format that is not read.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for pattern in patterns:
         one = expanded(pattern)
         if os.path.isfile(one):
@@ -75,17 +77,40 @@ def find(flag: str, patterns: Sequence[str]) -> list[Path]:
             raise MissingSource(
                 f"--{flag}: found {what} {pattern!r}, expected a file, folder or glob"
             )
-        found.update(dict.fromkeys(sorted(paths)))
-    for path in found:
-        format_of(path)
-    if len({format_of(path) for path in found}) > 1:
-        kinds = ", ".join(sorted({format_of(path) for path in found}))
-        raise UserError(f"--{flag}: found files of several formats ({kinds}), expected one")
-    return list(found)
+        # `latest.csv`, a link to a part beside it, would double that part's rows.
+        for path in sorted(paths, key=lambda path: (path.is_symlink(), path)):
+            found.setdefault(os.path.realpath(path), path)
+    kinds = sorted({format_of(path) for path in found.values()})
+    if len(kinds) > 1:
+        raise UserError(
+            f"--{flag}: found files of several formats ({', '.join(kinds)}), expected one"
+        )
+    return [*found.values()]
 
 
 def _parts_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if _is_part(path, folder)]
+    """The data below a folder, also behind links to folders, each of which is entered once.
+
+    Raises:
+        UserError: as `_is_part`.
+        OSError: a folder can't be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    found: list[Path] = []
+    entered: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        paths = (Path(place, name) for name in names)
+        found += [path for path in paths if _is_part(path, folder)]
+    return found
 
 
 def _parts_at(path: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """csv, tsv, jsonl and parquet with named columns: what a warehouse exports."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.clean import Row, item_frame, text
+from prmkd_jax.data.sources.clean import Row, as_written, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import find, format_of
 from prmkd_jax.data.sources.log import canonical
@@ -182,11 +183,11 @@ def renamed_row(row: Row, columns: Mapping[str, str], folder: Path) -> Row:
     image = named.pop("image_path", None)
     if isinstance(image, list | tuple):
         image = next(iter(image), None)
-    image = (text(image) or "") if not isinstance(image, dict) else ""
+    image = as_written(image) or ""
     if image.startswith("//"):
         image = f"https:{image}"
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", image):
         named["image_url"] = image
     elif image:
-        named["image_path"] = str((folder / image).resolve())
+        named["image_path"] = os.path.realpath(folder / image)  # a link in a circle stays one
     return named

@@ -257,6 +257,25 @@ def test_the_header_is_that_of_the_file_itself(tmp_path):
     assert rows(tmp_path) == [("a", "7", 1538352000000)]
 
 
+def test_a_file_with_two_names_is_read_once(tmp_path):
+    """`latest.csv` beside the part that it leads to would double that part's rows."""
+    path = write(tmp_path / "log", "day-1.csv", CSV)
+    (tmp_path / "log/latest.csv").symlink_to("day-1.csv")
+    (tmp_path / "log/again").symlink_to(".")
+    report = run(tmp_path, str(tmp_path / "log"), path, str(tmp_path / "log/../log/day-1.csv"))
+    assert len(rows(tmp_path)) == 3
+    assert "1 file of interactions" in report.notes
+
+
+def test_parts_in_a_folder_that_is_a_link_are_read(tmp_path):
+    """Where months lie on another disk their rows would be missing in silence."""
+    write(tmp_path / "log", "2018.csv", CSV)
+    write(tmp_path / "old", "2017.csv", CSV.replace("2,", "3,"))
+    (tmp_path / "log/old").symlink_to(tmp_path / "old")
+    run(tmp_path, str(tmp_path / "log"))
+    assert {row[0] for row in rows(tmp_path)} == {"01", "2", "3"}
+
+
 def test_part_files_below_folders_that_a_pattern_names(tmp_path):
     for day in ("dt=2018-10-01", "dt=2018-10-02", "_temporary"):
         write(tmp_path / "export" / day, "part-0.csv", CSV.replace("01,", f"{day},"))
@@ -321,6 +340,25 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
     one, other = write(tmp_path, "a.csv", CSV), write(tmp_path, "b.tsv", CSV)
     with pytest.raises(UserError, match=r"found files of several formats \(csv, tsv\)"):
         run(tmp_path, one, other)
+
+
+@pytest.mark.parametrize(
+    ("cell", "column", "expected"),
+    [
+        ("https://a/?id=1&region=us&copy=2", "image_url", "https://a/?id=1&region=us&copy=2"),
+        ("https://a/?id=1&amp;w=2", "image_url", "https://a/?id=1&w=2"),
+        ("a  b&lt.jpg", "image_path", "{folder}/a  b&lt.jpg"),
+        ("<b>.jpg", "image_path", "{folder}/<b>.jpg"),
+        ("loop.jpg", "image_path", "{folder}/loop.jpg"),
+    ],
+)
+def test_an_images_name_is_no_text_to_be_cleaned(tmp_path, cell, column, expected):
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    log = write(tmp_path, "log.csv", CSV)
+    items = write(tmp_path, "items.csv", f"item_id,image_path\n007,{cell}\n")
+    run(tmp_path, log, items=(items,))
+    written = pl.read_parquet(tmp_path / "data/shop/items.parquet")
+    assert written[column].to_list() == [expected.format(folder=tmp_path)]
 
 
 def test_images_are_files_beside_the_catalogue_or_addresses(tmp_path):
