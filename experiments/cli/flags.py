@@ -8,6 +8,7 @@ absl reads each value; `experiments.cli.arguments` decides which values there ar
 """
 
 import dataclasses
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,6 +118,12 @@ class _OptionParser(flags.ArgumentParser):
             # No shell takes them away in a flagfile.
             raise UserError(f"--{self.name}: found {text!r}, expected a path without quotes")
         path = expand_path(text, f"--{self.name}")
+        if re.search(r"\s(#|//)\s", text) and not os.path.lexists(path):
+            # Behind a value it would name another folder, such as a cache without its teachers.
+            raise UserError(
+                f"--{self.name}: found {text!r}, expected a path without a comment, which has a "
+                "line of its own"
+            )
         check_place(path, f"--{self.name}", self.field.metadata["path"])
         return path
 

@@ -29,7 +29,7 @@ from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.prepared import require_unchanged
 from prmkd_jax.data.splits import PARTS
-from prmkd_jax.data.time_units import SMALLEST, TO_MICROSECONDS
+from prmkd_jax.data.time_units import SMALLEST, TO_MICROSECONDS, are_dates
 
 INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
 TIME_UNIT = b"unit"
@@ -158,7 +158,8 @@ def microseconds(
     """Unix times of any unit as microseconds; the unit is known by their size, unless it is given.
 
     Sizes of seconds, milliseconds, microseconds and nanoseconds don't overlap from 1973 to 5138.
-    Numbers that are no Unix times of that span, such as 0, 1, 2, … are an order and no clock: None.
+    Numbers that are no Unix times of that span, such as 0, 1, 2, …, and dates without signs, such
+    as 2018100110, are an order and no clock: None.
 
     Raises:
         UserError: the times are of different units.
@@ -182,6 +183,8 @@ def microseconds(
             f"{path}, column timestamp: found {times[0]} and {first}, which are of different "
             "units, expected seconds, milliseconds, microseconds or nanoseconds throughout"
         )
+    if are_dates(sizes):
+        return None
     numerator, denominator = list(TO_MICROSECONDS.values())[low]
     return times * numerator // denominator
 

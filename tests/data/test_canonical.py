@@ -379,6 +379,9 @@ def test_timestamps_of_every_unit_become_microseconds(tmp_path, factor):
 
 def test_numbers_that_only_order_are_no_clock(tmp_path):
     assert microseconds(tmp_path, np.array([0, 1, 2, 1_500_000_000])) is None
+    # By their size seconds of 2033.
+    assert microseconds(tmp_path, np.array([2018100110, 2018100209])) is None
+    assert microseconds(tmp_path, np.array([2018100110, 2018100260])) is not None
 
 
 def test_timestamps_of_two_units_are_refused(tmp_path):

@@ -9,6 +9,7 @@ fields are called depends on the generation, and so do the files' names:
 """  # noqa: E501
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import is_there
 from prmkd_jax.data.sources.clean import Row, Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
+from prmkd_jax.data.sources.csv_rows import csv_rows
 from prmkd_jax.data.sources.files import MissingSource, expanded
 from prmkd_jax.data.sources.log import canonical
-from prmkd_jax.data.sources.place import shown
+from prmkd_jax.data.sources.place import short, shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
@@ -134,6 +136,8 @@ def open_amazon(config: PrepareConfig, clock: Clock) -> Source:
         _require(reviews, columns_of(reviews, "jsonl", first=True), config.generation, known)
     elif generation.ratings_header:
         _require(reviews, columns_of(reviews, "csv"), "2023", {"2023": generation.ratings})
+    else:
+        _require_ratings(reviews, config.generation)
     if metadata is not None:
         known = {year: [other.items["item_id"]] for year, other in GENERATIONS.items()}
         _require(metadata, columns_of(metadata, "jsonl", first=True), config.generation, known)
@@ -239,6 +243,29 @@ def first_image(value: Value) -> str | None:
     if isinstance(value, dict):
         return first_image([value.get(size) for size in ("hi_res", "large", "thumb")])
     return value if isinstance(value, str) and value.startswith(("https://", "http://")) else None
+
+
+def _require_ratings(path: Path, generation: str) -> None:
+    """Refuses ratings without a header that are another generation's.
+
+    2014's and 2018's differ in their order alone. An item's id has ten characters, a user's more.
+    """
+    begin = [cells for _, cells in itertools.islice(csv_rows(path, "csv"), 1000) if len(cells) > 1]
+    for year, other in GENERATIONS.items():
+        if other.ratings_header and begin and begin[0] == list(other.ratings):
+            raise UserError(
+                f"{path}: found the header {shown(begin[0])}, expected none (it is that of "
+                f"--generation={year})"
+            )
+    place = {name: GENERATIONS[generation].ratings.index(name) for name in ("user_id", "item_id")}
+    users, items = ([cells[at] for cells in begin] for at in place.values())
+    if users and {*map(len, users)} == {10} and {*map(len, items)} != {10}:
+        other = "2014" if generation == "2018" else "2018"
+        raise UserError(
+            f"{path}: found the user {short(users[0])} and the item {short(items[0])}, which look "
+            f"like an item and a user, expected the order of --generation={generation} (it is "
+            f"that of --generation={other})"
+        )
 
 
 def _require(

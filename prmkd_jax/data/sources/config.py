@@ -132,8 +132,13 @@ class PrepareConfig:
                 f"--name: found {self.name!r}, expected another name: synthetic and synthetic-… "
                 "are of the synthetic world"
             )
-        for flag in ("date_from", "date_until"):
-            moment(flag, getattr(self, flag))
+        first = moment("date_from", self.date_from)
+        end = moment("date_until", self.date_until)
+        if first is not None and end is not None and first >= end:
+            raise UserError(
+                f"--date_until: found {self.date_until!r}, expected a later date than "
+                f"--date_from={self.date_from}"
+            )
         for flag in ("user_column", "item_column"):
             if not getattr(self, flag):
                 raise UserError(f"--{flag}: found nothing, expected the name of a column")
@@ -204,10 +209,12 @@ _LONGEST_NAME = 200  # bytes
 def _is_plain(name: str) -> bool:
     """Whether a name is a folder's everywhere, and an element of --domains.
 
-    >>> [_is_plain(name) for name in ("Games-5core", "a/b", ".hidden", "a,b", "Ü ber")]
-    [True, False, False, False, True]
+    A comment behind it in a flagfile is no part of it.
+
+    >>> [_is_plain(name) for name in ("Games-5core", "a/b", ".hidden", "a,b", "Ü ber", "a # b")]
+    [True, False, False, False, True, False]
     """
-    odd = not name.isprintable() or name.startswith(".") or name != name.strip()
+    odd = " #" in name or not name.isprintable() or name.startswith(".") or name != name.strip()
     return not odd and not _ODD & {*name} and len(name.encode()) <= _LONGEST_NAME
 
 

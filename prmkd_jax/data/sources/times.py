@@ -11,7 +11,7 @@ import polars as pl
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.cells import plain, without_missing
 from prmkd_jax.data.sources.place import Place, short
-from prmkd_jax.data.time_units import NAMES, TO_MICROSECONDS, unit_of
+from prmkd_jax.data.time_units import NAMES, TO_MICROSECONDS, are_dates, unit_of
 
 # Written by BigQuery's csv; other ISO forms are known to polars.
 _ZONE_WORD = r"\s*(?:UTC|GMT|Z)$"
@@ -144,6 +144,9 @@ class Clock:
         if unit != other:
             first, second = (str(written.filter(numbers == value)[0]) for value in (low, high))
             raise _mixed(place, first, NAMES[unit], second, NAMES[other])
+        if are_dates(numbers.drop_nulls()):
+            wanted = f"{_WANTED} (--time_unit={unit} takes numbers like it for {NAMES[unit]})"
+            _refuse(place, numbers.is_not_null(), written, wanted)
         return unit
 
     def _same(self, kind: str, example: str, place: Place) -> None:

@@ -56,6 +56,27 @@ def write(path: Path, lines: list) -> None:
     path.write_bytes(gzip.compress(("\n".join(texts) + "\n").encode()))
 
 
+RATINGS = (
+    "A3KCRMPNZ0X8U,B000123456,5.0,1365811200\nA00414041RD0BXM6WK0GX,B000123457,4.0,1365811201\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "generation", "message"),
+    [
+        (RATINGS, "2018", "found the user 'B000123456' .* \\(it is that of --generation=2014"),
+        ("B000123456,A3KCRMPNZ0X8U,5,1365811200\n", "2014", "it is that of --generation=2018"),
+        ("user_id,parent_asin,rating,timestamp\n" + RATINGS, "2018", "of --generation=2023"),
+    ],
+)
+def test_ratings_of_another_generation_are_refused(tmp_path, rows, generation, message):
+    """Users would be items in silence: nothing but the order of the columns differs."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/Beauty.csv").write_text(rows)
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, generation)
+
+
 def run(folder: Path, generation: str, **changes) -> Report:
     options = {"name": "d", "data_dir": str(folder / "data"), "raw_dir": str(folder / "raw")}
     return prepare(PrepareConfig("amazon", generation=generation, **{**options, **changes}))

@@ -501,6 +501,11 @@ def test_strict_makes_an_error_of_a_warning(tmp_path):
         ({"name": "synthetic-garden"}, "--name: found 'synthetic-garden', expected another name"),
         ({"name": "synthetic-shop"}, "--name: found 'synthetic-shop', expected another name"),
         ({"name": ".d"}, "--name: found '.d', expected a plain folder name"),
+        (
+            {"date_from": "2018-10-01", "date_until": "2018-10-01"},
+            "--date_until: found '2018-10-01', expected a later date than --date_from=2018-10-01",
+        ),
+        ({"name": "shop # mine"}, "--name: found 'shop # mine', expected a plain folder name"),
         ({"date_from": "1.10.2018"}, "--date_from: found '1.10.2018', expected a date such as"),
         ({"base_url": "http://example.org"}, "--base_url: found 'http://example.org', expected"),
         ({"deduplicate": ("all",)}, "--deduplicate: found"),

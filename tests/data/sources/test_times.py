@@ -98,6 +98,10 @@ def test_two_kinds_in_two_batches_are_refused():
         (pl.Series(["01.10.2018"]), 10, "'01.10.2018'"),
         (pl.Series([2**60], dtype=pl.Datetime("ms")), 10, ".*"),
         (pl.Series([20181001]), 10, "'20181001'"),
+        # By their size seconds of 2033, and milliseconds of 1976 and 2609.
+        (pl.Series([2018100110, 2018100209]), 10, "'2018100110'"),
+        (pl.Series(["201810011000", None, "201810012359"]), 10, "'201810011000'"),
+        (pl.Series([20181001100000.0]), 10, "'20181001100000.0'"),
         (pl.Series([2**63 + 5], dtype=pl.UInt64), 10, "'9223372036854775813'"),
     ],
 )
@@ -151,6 +155,11 @@ def test_a_unit_that_makes_no_time_is_refused():
 
 def test_a_given_unit_is_not_guessed():
     assert Clock("s").read(pl.Series([5, None]), PLACE).to_list() == [5_000_000, None]
+
+
+def test_seconds_of_2033_are_no_dates_where_one_of_them_is_none():
+    assert Clock().read(pl.Series([2018100110, 2018100160]), PLACE)[1] == 2018100160 * 10**6
+    assert Clock("s").read(pl.Series([2018100110]), PLACE)[0] == 2018100110 * 10**6
 
 
 def test_units_end_where_the_next_begins():

@@ -504,6 +504,8 @@ def test_paths_are_expanded_as_a_shell_would(monkeypatch):
         ("--folder=~no-such-user/a", "--folder: found '~no-such-user/a', expected a path: there"),
         ("--folder='a b'", "--folder: found \"'a b'\", expected a path without quotes"),
         ('--several=a,"b"', "--several: found '\"b\"', expected a path without quotes"),
+        ("--folder=a  # mine", "--folder: found 'a  # mine', expected a path without a comment"),
+        ("--several=a,b\t// mine", "--several: found 'b\\t// mine', expected a path without a com"),
         ("--several=a,$NO_SUCH_THING/a", "--several: found '$NO_SUCH_THING/a', expected a path: $"),
     ],
 )
