@@ -5,6 +5,7 @@ what it is about to write.
 """
 
 import dataclasses
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ TABLE_2 = ("users", "items", "interactions", "average length", "sparsity")
 
 # What libraries write where a value is missing.
 MISSING = frozenset({"nan", "none", "null", "<na>", "na", "n/a", "nat", "undefined", "\\n"})
+# 4.00638E+12 stands for every number that begins so.
+_ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 # Shares above which a figure is a warning.
 _MANY_TIES = 0.1
 _MANY_SHORT = 0.5
@@ -258,7 +261,7 @@ def _empty_words(data: Described) -> Line:
 
 def _ids(data: Described) -> Iterable[Line]:
     for kind, identifiers in (("user", data.user_ids), ("item", data.item_ids)):
-        missing, fractions, blanks = [], [], []
+        missing, fractions, blanks, rounded = [], [], [], []
         for identifier in identifiers:
             if identifier != identifier.strip() or "\n" in identifier:
                 blanks.append(identifier)
@@ -266,12 +269,17 @@ def _ids(data: Described) -> Iterable[Line]:
                 missing.append(identifier)
             elif identifier.endswith(".0") and identifier[:-2].isdigit():
                 fractions.append(identifier)
+            elif _ROUNDED.fullmatch(identifier):
+                rounded.append(identifier)
         warning = "a missing value made into text?" if missing else ""
         example = _quoted(min(missing, default=""))
         yield Line(f"{kind} ids that stand for nothing", len(missing), None, example, warning)
         warning = "whole numbers made into fractions?" if fractions else ""
         example = _quoted(min(fractions, default=""))
         yield Line(f"{kind} ids that end in .0", len(fractions), None, example, warning)
+        if rounded:
+            example, warning = _quoted(min(rounded)), "long numbers that a spreadsheet has rounded?"
+            yield Line(f"{kind} ids with a power of ten", len(rounded), None, example, warning)
         warning = "with and without them are two ids" if blanks else ""
         example = _quoted(min(blanks, default=""))
         yield Line(f"{kind} ids with blanks around", len(blanks), None, example, warning)

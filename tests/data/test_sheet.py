@@ -72,6 +72,15 @@ def test_likely_mistakes_are_warnings():
     ]
 
 
+def test_long_numbers_that_a_spreadsheet_has_rounded_are_a_warning():
+    """Many products are one then, and nobody sees it."""
+    made = sheet(item_ids=("007", "4.00638E+12", "1,5e+10", "E+5", "5E+x"))
+    line = made["item ids with a power of ten"]
+    assert (line.number, line.example) == (2, "'1,5e+10'")
+    assert line.warning
+    assert "user ids with a power of ten" not in [line.name for line in made.lines]
+
+
 def test_lost_leading_zeros_are_recognised():
     line = sheet(has_row=np.array([False, True, True, True, True]), other_rows={"7", "b", "z"})[
         "items without a catalogue row"

@@ -2,13 +2,14 @@
 
 import contextlib
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.data.sources.files import DAMAGED, open_binary, open_text
+from prmkd_jax.data.sources.files import DAMAGED, LINE_BYTES, open_binary, open_text
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 csv.field_size_limit(16 << 20)
@@ -81,8 +82,13 @@ def csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
     lines = 0
     taken: list[str] = []
 
-    def fed(stream: Iterable[str]) -> Iterator[str]:
-        for line in stream:
+    def fed(stream: io.TextIOWrapper) -> Iterator[str]:
+        while line := stream.readline(LINE_BYTES):
+            if len(line) == LINE_BYTES:
+                raise UserError(
+                    f"{path}, after line {lines + len(taken)}: found a line of more than "
+                    f"{LINE_BYTES >> 20} million characters, expected its end"
+                )
             taken.append(line)
             yield line
 
@@ -129,7 +135,7 @@ def _no_text(path: Path) -> str:
     """Which line is no UTF-8; the reader decodes many at once and doesn't know."""
     # Damaged gzip data may end before that line does.
     with contextlib.suppress(*DAMAGED), open_binary(path) as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(iter(lambda: stream.readline(LINE_BYTES), b""), start=1):
             try:
                 line.decode()
             except UnicodeDecodeError as error:

@@ -213,4 +213,4 @@ def _whole(column: pl.Series, place: Place) -> pl.Series:
 
 def _incomplete(frame: pl.DataFrame, index: int, place: Place) -> str:
     missing = [name for name in ("user_id", "item_id", "time") if frame[name][index] is None]
-    return f"{Path(place.file).name}, {place.word} {place.first + index} has no {missing[0]}"
+    return f"{Path(place.file).name}, {place.word} {place.number(index)} has no {missing[0]}"

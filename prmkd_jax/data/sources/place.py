@@ -36,10 +36,14 @@ class Place:
 
     def row(self, index: int) -> str:
         """The file, one row of the batch, and the column."""
+        return f"{self.file}, {self.word} {self.number(index)}, {self.column}"
+
+    def number(self, index: int) -> int:
+        """The number of one row of the batch in its file."""
         number = self.first + index
         for blank in self.blank:
             number += blank <= number
-        return f"{self.file}, {self.word} {number}, {self.column}"
+        return number
 
 
 def short(value: object) -> str:

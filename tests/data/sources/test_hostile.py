@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.canonical import read_dataset
+from prmkd_jax.data.sources import csv_rows
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.prepare import prepare
 
@@ -85,6 +86,17 @@ def test_gzip_data_that_end_before_what_is_no_text(tmp_path):
         path.write_bytes(content)
         options = {"data_dir": str(tmp_path / "data"), "interactions": (str(path),)}
         read_or_refuse(tmp_path, PrepareConfig("table", "d", **options))
+
+
+@pytest.mark.parametrize("line", [b"x" * 5000, b"\xff" * 5000], ids=["text", "bytes"])
+def test_a_header_without_an_end_is_not_read_into_memory(tmp_path, monkeypatch, line):
+    """Ten megabytes of gzip data may be ten gigabytes."""
+    monkeypatch.setattr(csv_rows, "LINE_BYTES", 1000)
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress(line))
+    options = {"data_dir": str(tmp_path / "data"), "interactions": (str(path),)}
+    with pytest.raises(UserError, match=r"found a line of more than|found invalid start byte"):
+        prepare(PrepareConfig("table", "d", **options))
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -300,9 +300,10 @@ def test_columns_do_not_hang_on_which_part_file_comes_first(tmp_path, names):
 def test_json_cells_that_hold_no_value_or_several(tmp_path):
     lines = '{"user_id": NaN, "item_id": 7, "timestamp": 1538352000}\n'
     lines += '{"user_id": "a", "item_id": "[7", "timestamp": 1538352000}\n'
-    report = run(tmp_path, write(tmp_path, "log.jsonl", lines))
+    report = run(tmp_path, write(tmp_path, "log.jsonl", f"\n{lines}"))
     assert rows(tmp_path) == [("a", "[7", 1538352000000)]
     assert report.sheet["incomplete rows"].number == 1
+    assert report.sheet["incomplete rows"].example == "log.jsonl, line 2 has no user_id"
     bad = write(tmp_path, "bad.jsonl", lines + lines.replace('"[7"', "[7]"))
     with pytest.raises(UserError, match=r"bad.jsonl, line 4, item_id: found \[7\], expected text"):
         run(tmp_path, bad, name="bad")
