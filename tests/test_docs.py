@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
 from tests.packages import ROOT
+from tests.pages import python_blocks
 
 README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -114,8 +115,22 @@ def test_ids_of_the_demo_that_pages_name_are_in_its_world():
 
 @pytest.mark.parametrize("page", CURRENT, ids=names(CURRENT))
 def test_commands_exist_and_take_the_flags_given(page, commands):
-    for line in _command_lines(page.read_text()):
+    text = page.read_text()
+    for line in [*_command_lines(text), *_short_commands(text, commands)]:
         _check_command(line, commands)
+
+
+def test_a_command_without_its_program_is_read_too(commands):
+    """A code span that only looks like one is passed by."""
+    text = "`train --seeds=0\n  --refit` and `study rivals --nosuch=1`, `train`, `serve | train`"
+    found = [*_short_commands(text, commands)]
+    assert found == [
+        "python -m experiments train --seeds=0 --refit",
+        "python -m experiments study rivals --nosuch=1",
+    ]
+    _check_command(found[0], commands)
+    with pytest.raises(pytest.fail.Exception, match="nosuch"):
+        _check_command(found[1], commands)
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=names(CURRENT))
@@ -207,6 +222,14 @@ def _command_lines(text: str) -> Iterator[str]:
         yield _before_the_shells(" ".join(span.split()))
 
 
+def _short_commands(text: str, commands: Iterable[str]) -> Iterator[str]:
+    """Code spans that begin with a command's name and hold a flag, with their program."""
+    for span in re.findall(r"`([^`]+)`", _without_blocks(text)):
+        name, *rest = span.split()
+        if name in commands and any(word.startswith("--") for word in rest):
+            yield _before_the_shells(" ".join(["python -m experiments", name, *rest]))
+
+
 def _before_the_shells(line: str) -> str:
     """A command without what the shell adds: a comment, a redirection, another command."""
     return re.split(r" [#>|&]", line)[0]
@@ -217,7 +240,7 @@ def _known_flags(commands: dict) -> set[str]:
 
 
 def _python(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return python_blocks(str(page.relative_to(ROOT)))
 
 
 def _without_blocks(text: str) -> str:

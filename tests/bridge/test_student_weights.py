@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import about, window
 from prmkd_jax.students.student import create_student, flatten_params
 from tests.bridge.recbole_models import HEADS, INNER, LAYERS, MODELS, STATE, WIDTH
+from tests.pages import python_block
 from tests.worlds import MAX_SEQ_LEN, facts, random_world, same_bits, student_config
 
 WORLD = random_world()
@@ -131,6 +134,29 @@ def test_a_student_of_ours_is_written_in_recboles_numbering(tmp_path, student):
     torch.save(weights, tmp_path / "alone.pth")
     again = read_student_start(tmp_path / "alone.pth", config, facts_of(config), WORLD).params
     assert same_bits(again, jax.tree.map(np.asarray, params))
+
+
+def test_the_weights_pages_code_puts_ids_in_and_goes_back(tmp_path, monkeypatch):
+    """Ids that aren't found where they are put, or a file that RecBole's own call can't read."""
+    config, page = config_of("sasrec"), "docs/weights.md"
+    saved("sasrec", tmp_path / "theirs.pth", {})
+    known = {"item_id": ["[PAD]", *WORLD.item_ids[::-1]], "user_id": ["[PAD]", *WORLD.user_ids]}
+    tokens = {field: np.array(ids) for field, ids in known.items()}
+    dataset = SimpleNamespace(field2id_token=tokens, iid_field="item_id", uid_field="user_id")
+    given = {"torch": torch, "dataset": dataset, "path": tmp_path / "theirs.pth"}
+    exec(python_block(page, "weights_only=False"), given)
+    start = read_start(tmp_path / "theirs.pth", config, facts_of(config), WORLD)
+    theirs = given["checkpoint"]["state_dict"]["item_embedding.weight"]
+    np.testing.assert_array_equal(start.params["item_embedding"]["table"], theirs.numpy()[:0:-1])
+
+    weights = to_recbole(start.params, config, WORLD, start.recbole)
+    torch.save({"state_dict": weights}, tmp_path / "recbole.pth")
+    model = MODELS["sasrec"](41, 61, MAX_SEQ_LEN)
+    monkeypatch.chdir(tmp_path)
+    exec(python_block(page, "load_state_dict"), {"torch": torch, "model": model})
+    assert torch.equal(
+        model.state_dict()["item_embedding.weight"], weights["item_embedding.weight"]
+    )
 
 
 def test_what_does_not_fit_is_listed_at_once(tmp_path):

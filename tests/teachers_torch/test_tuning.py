@@ -7,6 +7,7 @@ import torch
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data import canonical
 from prmkd_jax.data.splits import leave_one_out
 from teachers_torch.config import (
     PrecomputedConfig,
@@ -17,6 +18,7 @@ from teachers_torch.config import (
 )
 from teachers_torch.registry import TEACHERS, identity
 from teachers_torch.tuning import evaluate, tuning_state
+from tests.pages import python_block
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 from tests.teachers_torch.worlds import build, key_of, settings_of, task_of, tune
 
@@ -222,3 +224,25 @@ def test_names():
         *("unisrec-text", "unisrec", "unim2rec", "recformer", "precomputed"),
         *("neighbours", "popularity", "recent-popularity"),
     }
+
+
+def test_the_teachers_pages_code_tunes_with_each_share_of_hidden_images(
+    ring, tmp_path, monkeypatch, capsys
+):
+    """A configuration that is passed by and leaves the default in its place."""
+    monkeypatch.setattr(canonical, "read_dataset", lambda folder, name: ring)
+    monkeypatch.setenv("PRMKD_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    sizes = ", ".join(
+        f"{name}={value}" for name, value in (SMALL | {"batch_size": 50, "max_epochs": 1}).items()
+    )
+    code = python_block("docs/teachers.md", "hide_images")
+    code = code.replace("hidden_size=64, dropout=0.5", sizes).replace(
+        "log=print", "log=events.append"
+    )
+    events = []
+    made = {"events": events}
+    exec(code, made)
+    printed = [line.split(" {")[0] for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["0", "0.25", "0.5", "0.75", "1"]
+    assert made["settings"].get(UniM2RecConfig).hide_images == 1

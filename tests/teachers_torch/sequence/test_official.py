@@ -23,6 +23,7 @@ from teachers_torch.sequence.official import (
     to_official,
     write_official,
 )
+from tests.pages import python_block
 
 ROWS, TEXT, WIDTH, INNER, LENGTH, LAYERS, EXPERTS = 9, 6, 8, 5, 5, 2, 3
 SEQ = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [8, 0, 0, 0, 0], [7, 2, 3, 0, 0]])
@@ -173,6 +174,19 @@ def test_pretrain_loss_and_gradients_are_the_official_ones(table):
     other = PretrainConfig(duplicates="left_out")
     arguments = (SEQ, LENGTHS, TARGETS, AUGMENTED, AUGMENTED_LENGTHS, other)
     assert float(official_pretrain_loss(model, *arguments).detach()) < float(loss.detach())
+
+
+def test_the_teachers_pages_code_reads_scores_and_writes(tmp_path, table):
+    """A name, an argument or their order of before."""
+    state = random_state()
+    torch.save({"state_dict": state}, tmp_path / "theirs.pth")
+    batch = {"item_seq": SEQ, "lengths": LENGTHS, "targets": TARGETS, "text_vectors": table}
+    batch |= {"augmented_seq": AUGMENTED, "augmented_lengths": AUGMENTED_LENGTHS}
+    paths = {"path": tmp_path / "theirs.pth", "new_path": tmp_path / "ours.pth"}
+    exec(python_block("docs/teachers.md", "official_scores"), {**batch, **paths})
+    written = read_recbole(tmp_path / "ours.pth").weights
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[key], state[key]) for key in state)
 
 
 def test_pad_class_can_be_left_out(table):
