@@ -145,7 +145,7 @@ def test_the_weights_pages_code_puts_ids_in_and_goes_back(tmp_path, monkeypatch)
     dataset = SimpleNamespace(field2id_token=tokens, iid_field="item_id", uid_field="user_id")
     given = {"torch": torch, "dataset": dataset, "path": tmp_path / "theirs.pth"}
     exec(python_block(page, "weights_only=False"), given)
-    start = read_start(tmp_path / "theirs.pth", config, facts_of(config), WORLD)
+    start = read_student_start(tmp_path / "theirs.pth", config, facts_of(config), WORLD)
     theirs = given["checkpoint"]["state_dict"]["item_embedding.weight"]
     np.testing.assert_array_equal(start.params["item_embedding"]["table"], theirs.numpy()[:0:-1])
 
