@@ -241,7 +241,7 @@ def test_the_teachers_pages_code_tunes_with_each_share_of_hidden_images(
         "log=print", "log=events.append"
     )
     events = []
-    made = {"events": events}
+    made: dict = {"events": events}
     exec(code, made)
     printed = [line.split(" {")[0] for line in capsys.readouterr().out.splitlines()]
     assert printed == ["0", "0.25", "0.5", "0.75", "1"]
