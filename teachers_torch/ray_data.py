@@ -183,7 +183,7 @@ def _connected(address: str) -> Iterator[Any]:
         )
     host, _, port = address.partition(":")
     if port:  # Ray itself would try for two minutes, and say so in many lines
-        with _told(address, OSError, OverflowError):
+        with _cluster_errors(address, OSError, OverflowError):
             socket.create_connection((host, int(port)), timeout=10).close()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     terminate = signal.getsignal(signal.SIGTERM)
@@ -194,9 +194,9 @@ def _connected(address: str) -> Iterator[Any]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     started = {"include_dashboard": False} if address == "local" else {}
     try:
-        with _told(address, ConnectionError, RuntimeError, ValueError):
+        with _cluster_errors(address, ConnectionError, RuntimeError, ValueError):
             ray.init(address=address, log_to_driver=False, configure_logging=False, **started)
-        with _told(address, ray.exceptions.RayError):
+        with _cluster_errors(address, ray.exceptions.RayError):
             yield ray
     finally:
         ray.shutdown()
@@ -205,7 +205,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _told(address: str, *kinds: type[Exception]) -> Iterator[None]:
+def _cluster_errors(address: str, *kinds: type[Exception]) -> Iterator[None]:
     """Says in a line what goes wrong with the cluster."""
     try:
         yield

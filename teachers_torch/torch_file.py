@@ -116,8 +116,8 @@ def read_torch_stream(path: Path, file: Stream, size: int, ignored: tuple[str, .
         return _content(_open(file, size), size, ignored)
     except Foreign as error:
         raise UserError(
-            f"{path}: found {_shown(str(error))}, which no checkpoint needs, expected tensors and "
-            "plain values"
+            f"{path}: found {_one_line(str(error))}, which no checkpoint needs, expected tensors "
+            "and plain values"
         ) from error
     except _UNREADABLE as error:
         raise _no_checkpoint(path, error) from error
@@ -125,11 +125,11 @@ def read_torch_stream(path: Path, file: Stream, size: int, ignored: tuple[str, .
 
 def _no_checkpoint(path: Path, error: BaseException) -> UserError:
     return UserError(
-        f"{path}: found no checkpoint of torch.save ({_shown(str(error))}), expected one"
+        f"{path}: found no checkpoint of torch.save ({_one_line(str(error))}), expected one"
     )
 
 
-def _shown(text: str) -> str:
+def _one_line(text: str) -> str:
     """Words of a file or a library, fit for one line."""
     return (text if text.isprintable() else ascii(text)[1:-1])[:200]
 
@@ -279,7 +279,7 @@ class _Tensors:
                 raise Damaged("a pickle with a storage of an unknown form")
         name = f"data/{key}"
         if name not in self.archive.records:
-            raise Damaged(f"no record {_shown(name)}")
+            raise Damaged(f"no record {_one_line(name)}")
         if self.archive.records[name].file_size != count * dtype.itemsize:
             raise Damaged(f"a record {name} of another size than its pickle says")
         if name not in self.known:

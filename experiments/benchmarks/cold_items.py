@@ -31,7 +31,8 @@ def measure(measuring: Measuring) -> Plan:
     Raises:
         UserError: there are no texts, or their encoder or file is missing or wrong.
     """
-    task, texts = measuring.task, measuring.settings.teachers.text
+    task = measuring.task
+    texts = measuring.settings.teachers.text
     if not has_texts(task.dataset, texts):
         raise UserError(
             f"data set {task.dataset.name}: found no texts, expected some: rows of new items are "
@@ -57,7 +58,8 @@ def measure(measuring: Measuring) -> Plan:
 
 def _measure(measuring: Measuring, students: list[Student], cold: np.ndarray, seed: int) -> Table:
     """Every way to rank the held-out items, on targets of which a share is held out."""
-    task, warm = measuring.task, students[0].task
+    task = measuring.task
+    warm = students[0].task
     student, complete = (measuring.train(each, seed) for each in students)
     test = task.split.test
     is_cold = cold[task.dataset.interactions.items[test]]
@@ -104,7 +106,8 @@ def _vectors(measuring: Measuring, warm: Task | None) -> dict[str, Float[np.ndar
         measuring: the measurement.
         warm: the task that the teachers were tuned on; None for texts alone.
     """
-    settings, dataset = measuring.settings, measuring.task.dataset
+    settings = measuring.settings
+    dataset = measuring.task.dataset
     cache = Cache(Path(settings.run.cache_dir))
     titles = dataset.catalogue.texts.get("title", ())
     texts = text_inputs(dataset, settings.teachers.text, 0.0, cache, lambda event: None)
@@ -124,7 +127,8 @@ def _vectors(measuring: Measuring, warm: Task | None) -> dict[str, Float[np.ndar
 
 def _by_text(vectors: np.ndarray, task: Task, instances: np.ndarray) -> list[list[float]]:
     """Ranks by the cosine of an item's text with that of the newest item read."""
-    items, unit = task.dataset.interactions.items, _unit(vectors)
+    items = task.dataset.interactions.items
+    unit = _unit(vectors)
     ranks: list[list[float]] = []
     for first in range(0, len(instances), ROWS_AT_ONCE):
         some = instances[first : first + ROWS_AT_ONCE]

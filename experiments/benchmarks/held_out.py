@@ -139,7 +139,8 @@ class Measuring:
 
     def task_of(self, dataset: Dataset) -> Task:
         """The smaller data set, divided as the complete one is: at its moments, not its shares."""
-        data, complete = self.settings.data, self.task.dataset
+        data = self.settings.data
+        complete = self.task.dataset
         if data.split != "temporal":
             return make_task(dataset, data.split)
         cuts = moments(complete.interactions, data.cuts, complete.name)
@@ -147,7 +148,8 @@ class Measuring:
 
     def train(self, student: Student, seed: int) -> Recommender:
         """The student at its best epoch on validation, trained now or read back."""
-        output, settings = Path(self.settings.run.output_dir), self.settings_of(student)
+        output = Path(self.settings.run.output_dir)
+        settings = self.settings_of(student)
         folder = output / folder_of(student, seed)
         if not (folder / CARD).is_file():
             facts = student_facts(student.task, settings)
@@ -210,7 +212,8 @@ def measuring_of(call: Call) -> Measuring:
     Raises:
         UserError: there is no such data set, or it can't be divided.
     """
-    settings, ignored = call.settings, f"{STUDENT}="
+    settings = call.settings
+    ignored = f"{STUDENT}="
     run = dataclasses.replace(
         settings.run,
         init=tuple(entry for entry in settings.run.init if not entry.startswith(ignored)),

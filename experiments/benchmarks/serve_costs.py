@@ -154,7 +154,7 @@ def _described(served: Served) -> ModelSize:
     return {
         "model": served.name,
         "items": served.catalogue,
-        "item_vectors": "cached" if served.cached else "made anew",
+        "item_vectors": "cached" if served.cached else "recomputed",
         "file_bytes": served.file_bytes,
         "parameters": served.parameters,
         "bytes_held": served.bytes,
@@ -167,7 +167,7 @@ def _latency(served: Served, asked: Requests, seconds: np.ndarray) -> Latency:
     p50, p90, p99 = np.percentile(seconds * 1000, [50, 90, 99]).round(4).tolist()
     return {
         "model": served.name,
-        "item_vectors": "cached" if served.cached else "made anew",
+        "item_vectors": "cached" if served.cached else "recomputed",
         "items": served.catalogue,
         "batch": len(asked.instances),
         "calls": len(seconds),

@@ -29,7 +29,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 
 
-class _Told(NamedTuple):
+class _Compared(NamedTuple):
     """The variants that these tables speak of.
 
     Attributes:
@@ -43,12 +43,12 @@ class _Told(NamedTuple):
 
 def headline(results: Results, timing: Timing) -> str:
     """The best teachers, the students alone, the distilled one, and what it gains."""
-    told = _told(results)
-    distilled, plain = told.distilled, told.alone[0]
+    compared = _compared(results)
+    distilled, plain = compared.distilled, compared.alone[0]
     lines = ["| model | Recall@10 | NDCG@10 | parameters served |", "|---|---|---|---|"]
     for words, model in _best_teachers(results).items():
         lines.append(_row(f"{words}{model['label']}", model["test"], model))
-    lines += [_row(one["label"], one["test"], one) for one in told.alone]
+    lines += [_row(one["label"], one["test"], one) for one in compared.alone]
     taught = _named([each["label"] for each in _own_teachers(results, distilled).values()])
     label = f"the same {distilled['student']['label']}, distilled from {taught}"
     lines.append(_row(label, distilled["test"], distilled, bold=True))
@@ -56,7 +56,7 @@ def headline(results: Results, timing: Timing) -> str:
     cost = percent(distilled["parameters"] / plain["parameters"] - 1)
     cost = "none" if distilled["parameters"] == plain["parameters"] else cost
     words = f"improvement over {plain['label']} (p, paired t-test)"
-    lines += [f"| {words} | {' | '.join(gains)} | {cost} |", "", _masked(results, told)]
+    lines += [f"| {words} | {' | '.join(gains)} | {cost} |", "", _masked(results, compared)]
     return "\n".join(lines)
 
 
@@ -74,14 +74,14 @@ def students(results: Results, timing: Timing) -> str:
             change = [percent(against["change"]), p_value(against["t_p_holm"])]
         before, masked = (one.get(key) for key in ("test_before_refit", "test_masked"))
         epoch = seconds(lookup(timing, "variants", one["name"], "seconds_per_epoch"))
-        cells = [*_shown(one["test"]), *change, _pair(before), _pair(masked), epoch]
+        cells = [*_metric_cells(one["test"]), *change, _pair(before), _pair(masked), epoch]
         lines.append(f"| {one['label']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def models(results: Results, timing: Timing) -> str:
     """Each teacher, untrained model and other start, and how far the distilled student is ahead."""
-    distilled = _told(results).distilled
+    distilled = _compared(results).distilled
     rivals = _rivals(results, distilled)
     tested_masked = any(rival.tested_masked for rival in rivals)
     head = [
@@ -210,7 +210,7 @@ def _lead(own: Metrics, other: Metrics, metric: str = KEY_METRIC) -> str:
     return percent(own[metric] / other[metric] - 1) if other[metric] else MISSING
 
 
-def _told(results: Results) -> _Told:
+def _compared(results: Results) -> _Compared:
     """The variants that are compared.
 
     Raises:
@@ -222,7 +222,7 @@ def _told(results: Results) -> _Told:
         raise UserError(
             f"{results['study']['name']}: found no distilled student, or none alone, expected both"
         )
-    return _Told(distilled[0], alone)
+    return _Compared(distilled[0], alone)
 
 
 def _own_teachers(results: Results, distilled: VariantResult) -> dict[str, TeacherResult]:
@@ -249,22 +249,22 @@ def _gain(distilled: VariantResult, plain: VariantResult, metric: str) -> str:
     return f"{change} ({p_value(tested['t_p_holm'])})" if tested else change
 
 
-def _masked(results: Results, told: _Told) -> str:
+def _masked(results: Results, compared: _Compared) -> str:
     """How far it is ahead where nobody may recommend what a user has."""
-    own = told.distilled.get("test_masked")
-    text = f"Means of {seed_count([told.distilled, *told.alone])}"
+    own = compared.distilled.get("test_masked")
+    text = f"Means of {seed_count([compared.distilled, *compared.alone])}"
     text += "; the students have seen the validation items before the test" * bool(
-        told.distilled.get("test_before_refit")
+        compared.distilled.get("test_before_refit")
     )
     if not own:
         return f"{text}."
-    tests = [_pair_test(told.distilled, one, KEY_METRIC, masked=True) for one in told.alone]
+    tests = [_pair_test(compared.distilled, one, KEY_METRIC, masked=True) for one in compared.alone]
     rivals = [
         (one["label"], one.get("test_masked"), test)
-        for one, test in zip(told.alone, tests, strict=True)
+        for one, test in zip(compared.alone, tests, strict=True)
     ]
     nothing = {model["label"] for model in results.get("untrained", {}).values()}
-    known = [one for one in _rivals(results, told.distilled) if one.label in nothing]
+    known = [one for one in _rivals(results, compared.distilled) if one.label in nothing]
     best = max(known, key=lambda one: one.test[KEY_METRIC], default=None)
     if best is not None:
         rivals.append((best.label, best.masked, best.tested_masked))
@@ -286,16 +286,16 @@ def _in_brackets(tested: Comparison | None) -> str:
 def _row(
     label: str, test: Metrics, model: TeacherResult | VariantResult, *, bold: bool = False
 ) -> str:
-    cells = [label, *_shown(test), count(model["parameters"] or None)]
+    cells = [label, *_metric_cells(test), count(model["parameters"] or None)]
     return f"| {' | '.join(f'**{cell}**' if bold else cell for cell in cells)} |"
 
 
-def _shown(test: Metrics) -> list[str]:
+def _metric_cells(test: Metrics) -> list[str]:
     return [decimals(test[metric]) for metric in KEY_METRICS]
 
 
 def _pair(test: Metrics | None) -> str:
-    return " / ".join(_shown(test)) if test else MISSING
+    return " / ".join(_metric_cells(test)) if test else MISSING
 
 
 def _tests(found: Comparison | None) -> list[str]:

@@ -191,8 +191,8 @@ def markdown(name: str, rows: Sequence[ModelCosts], environment: Mapping[str, ob
         f"Costs on {name} in times those of {base['model']}, in brackets the paper's (on Arts, one "
         f"RTX 3090); ours on {processor}, {base['items']:,} items, {base['batch']:,} histories at "
         "once. Training: an epoch, of teachers their tuning with its validations. Memory: weights "
-        "and item vectors, or what these are made of. Cached: the items' vectors are at hand; made "
-        "anew: they are made for each batch.",
+        "and item vectors, or what these are made of. Cached: the items' vectors are at hand; "
+        "recomputed: they are computed for each batch.",
         "",
         "| model | item vectors | training | memory | time of a batch | an epoch | MB | ms | "
         f"{KEY_METRIC} |",
@@ -213,7 +213,7 @@ def _times(row: ModelCosts, base: ModelCosts, key: Cost, place: int) -> str:
 
 
 def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
-    """Quality over the time of a batch; areas are memory, hollow ones make vectors anew."""
+    """Quality over the time of a batch; areas are memory, hollow ones recompute the vectors."""
     largest = max(row["bytes_held"] for row in rows)
 
     def draw(axes: Axes) -> None:
@@ -230,7 +230,7 @@ def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
         axes.margins(0.25)
         log_x(axes)
         axes.set_xlabel(
-            f"ms for {rows[0]['batch']:,} histories\narea: memory; hollow: vectors made anew"
+            f"ms for {rows[0]['batch']:,} histories\narea: memory; hollow: vectors recomputed"
         )
         axes.set_ylabel(f"{KEY_METRIC}, test set")
 

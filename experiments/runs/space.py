@@ -72,7 +72,8 @@ def combinations(grid: str) -> Iterator[list[str]]:
         name, equals, values = part.partition("=")
         if not equals or not values or not name.strip():
             raise UserError(f"--grid: found {part!r}, expected name=value,value")
-        name, tried = name.strip().removeprefix("--"), [one.strip() for one in values.split(",")]
+        name = name.strip().removeprefix("--")
+        tried = [one.strip() for one in values.split(",")]
         if name in options or len({*tried}) < len(tried):
             raise UserError(f"--grid: found {part!r}, expected each name and each value once")
         if name in NO_SETTINGS:

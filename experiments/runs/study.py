@@ -94,7 +94,8 @@ def run(call: Call) -> None:
             call.reporter.warn(f"--{name} has no effect: study {call.topic} does not read it")
         study(call)
         return
-    calls, names = each_data_set(call), call.config(StudyConfig).datasets
+    calls = each_data_set(call)
+    names = call.config(StudyConfig).datasets
     output = Path(call.settings.run.output_dir)
     if names:
         require_together(output, study)
@@ -161,7 +162,8 @@ def carry_out(
     Raises:
         UserError: on bad data or inputs, or if the folder is another run's.
     """
-    reporter, run = call.reporter, call.settings.run
+    reporter = call.reporter
+    run = call.settings.run
     output = Path(run.output_dir)
     stages: dict[str, float] = {}
     with _timed(stages, "data"):
@@ -181,8 +183,10 @@ def carry_out(
 
 def _lead(call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[str, float]) -> None:
     """What the first of several processes does, or the only one."""
-    reporter, run = call.reporter, call.settings.run
-    output, planned = Path(run.output_dir), list(plans.values())
+    reporter = call.reporter
+    run = call.settings.run
+    output = Path(run.output_dir)
+    planned = list(plans.values())
     show_sheets(planned, reporter)
     folder = _examine(call, plans, layout)
     if folder.found == "finished":
@@ -291,7 +295,8 @@ def _finish_runs(
     call: Call, plans: Plans, layout: Layout, stages: dict[str, float]
 ) -> tuple[dict[Variant, FinishedRun], dict[str, ReadyTeacher]]:
     """The teachers of all runs first, then the students of each; and the teachers by their keys."""
-    output, reporter = Path(call.settings.run.output_dir), call.reporter
+    output = Path(call.settings.run.output_dir)
+    reporter = call.reporter
     places = {variant: layout.place(output, variant, plan) for variant, plan in plans.items()}
     ready: dict[str, ReadyTeacher] = {}
     with _timed(stages, "teachers"):
@@ -367,7 +372,8 @@ def parse_variants(call: Call) -> dict[Variant, Mapping[type, object]]:
     Raises:
         UserError: as `variations`.
     """
-    settings, study = call.settings, the_study(call)
+    settings = call.settings
+    study = the_study(call)
     if not isinstance(study, Study):
         raise TypeError(f"{call.topic} has no variants")
     if not settings.run.teachers:

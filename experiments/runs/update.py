@@ -77,13 +77,14 @@ def run(call: Call) -> None:
     Raises:
         UserError: on bad data or inputs, a student that doesn't fit, or another run's folder.
     """
-    reporter, output = call.reporter, Path(call.settings.run.output_dir)
+    reporter = call.reporter
+    output = Path(call.settings.run.output_dir)
     update = _plan(call)
     for name in sorted({"max_epochs", "item_init"} & call.explicit):
         if not update.options.scratch:
             reporter.warn(f"--{name} has no effect: --noscratch trains nothing from scratch")
     show_sheet(update.plan.task, reporter)
-    for line in _told(update.changes):
+    for line in _change_lines(update.changes):
         reporter.say(line)
     folder = examine(
         output,
@@ -115,7 +116,8 @@ def run(call: Call) -> None:
 
 
 def _plan(call: Call) -> _Update:
-    options, settings = call.config(UpdateConfig), call.settings
+    options = call.config(UpdateConfig)
+    settings = call.settings
     options.require()
     if settings.run.student_init:
         raise UserError("--init: found student, expected none: --from names where it begins")
@@ -160,7 +162,8 @@ def _shortened(call: Call, options: UpdateConfig) -> dict[type, object]:
     Raises:
         UserError: a curriculum would end after these epochs.
     """
-    train, student = call.config(TrainConfig), call.config(StudentConfig)
+    train = call.config(TrainConfig)
+    student = call.config(StudentConfig)
     if train.curriculum_epochs > options.update_epochs:
         raise UserError(
             f"--curriculum_epochs: found {train.curriculum_epochs}, expected at most "
@@ -219,7 +222,8 @@ def _masked_files(update: _Update) -> list[str]:
 
 def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, object]:
     """Teachers, the map, both trainings, and what they are worth."""
-    plan, reporter = update.plan, call.reporter
+    plan = update.plan
+    reporter = call.reporter
     log = logger(output / LOG)
     started = time.perf_counter()
     teachers = prepare_teachers(plan.teachers, plan.task, plan.settings, reporter, log)
@@ -256,7 +260,8 @@ def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, object]:
 
 
 def _mapped(update: _Update, teachers: list[ReadyTeacher]) -> Mapped:
-    plan, vectors = update.plan, None
+    plan = update.plan
+    vectors = None
     if update.changes.new_items:
         source = update.options.rows_from
         vectors = item_vectors(source, plan.task.dataset, plan.settings, teachers)
@@ -271,7 +276,8 @@ def _mapped(update: _Update, teachers: list[ReadyTeacher]) -> Mapped:
 
 def _described(update: _Update, mapped: Mapped) -> dict[str, object]:
     """What has changed and how rows were made, as JSON content."""
-    found, options = update.changes, update.options
+    found = update.changes
+    options = update.options
     return {
         "from": {
             "digest": update.yesterday.digest,
@@ -295,7 +301,8 @@ def _models(
     update: _Update, mapped: Mapped, runs: Mapping[str, FinishedRun], map_seconds: float
 ) -> dict[str, object]:
     """Metrics on today's test part, on all targets and apart by whether yesterday knew them."""
-    task, exported = update.plan.task, update.yesterday.exported
+    task = update.plan.task
+    exported = update.yesterday.exported
     test = task.split.test
     asked = instance_targets(task.dataset, test)
     known = np.isin(np.array([row[0] for row in asked.targets]), np.array(exported.item_ids))
@@ -344,7 +351,7 @@ def _mean(seeds: list[np.ndarray], chosen: np.ndarray) -> dict[str, float] | Non
     return {"instances": int(chosen.sum()), **means}
 
 
-def _told(found: Changes) -> list[str]:
+def _change_lines(found: Changes) -> list[str]:
     """What has changed, in words."""
     lines = [
         f"{len(found.kept_items):,} items that yesterday's student knows, {len(found.new_items):,} "

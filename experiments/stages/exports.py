@@ -22,7 +22,8 @@ from prmkd_jax.students.registry import class_identity
 from prmkd_jax.students.student import Params, abstract_params, create_student, param_shapes
 
 # Of every weight: itself, its gradient and Adam's two moments; of float32.
-_COPIES, _BYTES = 4, 4
+_COPIES = 4
+_BYTES = 4
 
 
 def student_start(settings: Settings, task: Task, facts: Facts) -> StudentStart | None:
@@ -56,7 +57,8 @@ def _require_memory(params: Params, settings: Settings) -> None:
         UserError: weights, gradients and Adam's two moments take more than there is.
     """
     numbers = sum(math.prod(shape) for shape in param_shapes(params).values())
-    needed, there = _COPIES * _BYTES * numbers, physical_memory()
+    needed = _COPIES * _BYTES * numbers
+    there = physical_memory()
     if needed > there:
         raise UserError(
             f"--student={settings.student.student}: found {numbers:,} parameters, which take "
@@ -98,7 +100,8 @@ def export(
         start: the weights that it started from: RecBole's rows are written as its file has them.
         result: seed and metrics, for its card.
     """
-    config, dataset = settings.student, task.dataset
+    config = settings.student
+    dataset = task.dataset
     export_student(folder, params, config, facts, dataset, result)
     if settings.run.export_recbole:
         recbole = None if start is None else start.recbole

@@ -58,7 +58,7 @@ def run(call: Call) -> None:
         return
     with call.reporter.stage("recommending", "histories") as stage:
         summary = answer_file(recommender, job, output, stage.update, config.overwrite)
-    for line in _told(summary, recommender, output):
+    for line in _summary_lines(summary, recommender, output):
         call.reporter.say(line)
 
 
@@ -125,7 +125,7 @@ def _identity(config: RecommendConfig, recommender: Recommender, source: str) ->
     }
 
 
-def _told(summary: Summary, recommender: Recommender, output: Path) -> list[str]:
+def _summary_lines(summary: Summary, recommender: Recommender, output: Path) -> list[str]:
     lines = [f"{output}: {summary.histories} answers"]
     if summary.unknown_items:
         lines.append(f"items that the student doesn't know, skipped: {summary.unknown_items}")

@@ -32,9 +32,9 @@ def check_item_start(settings: Settings, task: Task) -> None:
         UserError: the data set has no texts or all the same, their encoder or file is missing or
             wrong, or no teacher gives vectors of items.
     """
-    if _asked(settings).source == "teachers" and not may_give_vectors(settings):
+    if _requested(settings).source == "teachers" and not may_give_vectors(settings):
         raise _no_vectors(settings)
-    if _asked(settings).source != "text":
+    if _requested(settings).source != "text":
         return
     dataset = task.dataset
     if not has_texts(settings, task):
@@ -66,7 +66,7 @@ def has_texts(settings: Settings, task: Task) -> bool:
 
 def item_start_identity(settings: Settings, task: Task) -> dict[str, object]:
     """What the vectors depend on besides data and teachers; empty where nothing else is read."""
-    if _asked(settings).source != "text":
+    if _requested(settings).source != "text":
         return {}
     return TEXTS.identity(task.dataset, settings.teachers)
 
@@ -100,7 +100,7 @@ def item_start(
     Raises:
         UserError: see `check_item_start`; or no teacher gives vectors of items.
     """
-    asked = _asked(settings)
+    asked = _requested(settings)
     if asked.source == "text":
         return _from_texts(asked, settings, task, reporter)
     if asked.source == "teachers":
@@ -119,7 +119,7 @@ def require_item_vectors(settings: Settings, teachers: Sequence[ReadyTeacher]) -
         UserError: no teacher gives vectors of items.
     """
     sources = [teacher.source for teacher in teachers]
-    if _asked(settings).source == "teachers" and not _item_vectors(sources):
+    if _requested(settings).source == "teachers" and not _item_vectors(sources):
         raise _no_vectors(settings)
 
 
@@ -144,5 +144,5 @@ def _from_texts(asked: ItemInit, settings: Settings, task: Task, reporter: Repor
     return ItemStart(found.features, found.available, asked.deviation)
 
 
-def _asked(settings: Settings) -> ItemInit:
+def _requested(settings: Settings) -> ItemInit:
     return parse_item_init(settings.student.item_init)

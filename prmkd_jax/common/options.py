@@ -76,11 +76,13 @@ def expected(field: dataclasses.Field) -> str:
         return ", ".join(kind + ["not empty"] * field.metadata["filled"])
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     return ", ".join(
-        f"{word} {_shown(bounds[key])}" for key, word in words.items() if bounds[key] is not None
+        f"{word} {_formatted(bounds[key])}"
+        for key, word in words.items()
+        if bounds[key] is not None
     )
 
 
-def _shown(bound: float) -> str:
+def _formatted(bound: float) -> str:
     """A bound as people write it."""
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 

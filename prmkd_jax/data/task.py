@@ -74,7 +74,8 @@ class Task:
     @cached_property
     def read_items(self) -> ReadItems:
         """Every user's distinct training items."""
-        interactions, num_items = self.dataset.interactions, max(self.dataset.num_items, 1)
+        interactions = self.dataset.interactions
+        num_items = max(self.dataset.num_items, 1)
         (trained,) = np.nonzero(self.in_train)
         users = interactions.users[trained].astype(np.int64)
         # One number a pair: a row of two columns takes ten times as long to sort.

@@ -106,7 +106,7 @@ def _read_lines(path: Path, first: int) -> Iterator[Asked]:
                 ) from None
             if not isinstance(content, dict):
                 raise UserError(f"{where}: found {_short(content)}, expected an object")
-            yield _asked(where, content.get("user_id"), content.get("history"))
+            yield _checked(where, content.get("user_id"), content.get("history"))
 
 
 def _read_parquet(path: Path, first: int) -> Iterator[Asked]:
@@ -121,7 +121,7 @@ def _read_parquet(path: Path, first: int) -> Iterator[Asked]:
                 histories = left["history"].to_pylist()
                 users = left["user_id"].to_pylist() if "user_id" in columns else [None] * len(left)
                 for user, history in zip(users, histories, strict=True):
-                    yield _asked(f"{path}, row {row}", user, history)
+                    yield _checked(f"{path}, row {row}", user, history)
                     row += 1
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: found no readable parquet file ({first_line(error)})") from None
@@ -137,7 +137,7 @@ def _columns(path: Path, schema: pa.Schema) -> list[str]:
     return columns
 
 
-def _asked(where: str, user: object, history: object) -> Asked:
+def _checked(where: str, user: object, history: object) -> Asked:
     if user is not None and not isinstance(user, str):
         raise UserError(f"{where}, user_id: found {_short(user)}, expected a string or null")
     if not isinstance(history, list) or not all(isinstance(item, str) for item in history):

@@ -100,12 +100,12 @@ def _figures(label: str, record: CardRecord) -> list[str]:
     names = list(rows[0][1])
     head = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     return head + [
-        f"| {name} | {' | '.join(_shown(values.get(metric)) for metric in names)} |"
+        f"| {name} | {' | '.join(_decimals(values.get(metric)) for metric in names)} |"
         for name, values in rows
     ]
 
 
-def _shown(value: float | None) -> str:
+def _decimals(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 

@@ -31,7 +31,7 @@ def recommend_model(program: Program) -> onnx.ModelProto:
     left = _without(graph, scores, graph.input("excluded", ["b", "e"]), len(arrays[ITEMS]))
     count = graph.constant([program.k], np.int64)
     best, rows = graph.add_many("TopK", left, count, outputs=2, axis=1)
-    (answered,) = graph.trace(program.answered, _asked(program), ["history", "users"])
+    (answered,) = graph.trace(program.answered, _input_specs(program), ["history", "users"])
     infinite = graph.constant(-np.inf, np.float32)
     best = graph.add("Where", answered, best, infinite)
     rows = graph.add("Cast", rows, to=onnx.TensorProto.INT32)
@@ -63,7 +63,7 @@ def _vectors(
     """Declares the inputs and adds what makes user vectors of them."""
     graph.input("history", ["b", program.window or "h"])
     graph.input("users", ["b"])
-    asked = (array_specs(arrays), *_asked(program))
+    asked = (array_specs(arrays), *_input_specs(program))
     return graph.trace(program.user_vectors, asked, [*_sorted(names), "history", "users"])[0]
 
 
@@ -79,7 +79,7 @@ def _without(graph: Graph, scores: str, excluded: str, count: int) -> str:
     return graph.add("ScatterElements", padded, places, updates, axis=1)
 
 
-def _asked(program: Program) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+def _input_specs(program: Program) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     batch, history = export.symbolic_shape("b, h")
     shape = (batch, program.window or history)
     return jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct((batch,), np.int32)

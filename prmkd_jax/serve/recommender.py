@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.serve.asked import Ids, ItemLists, id_lists, listed, number_of_items, parts
 from prmkd_jax.serve.explain import PLAIN_NAME, Explanation, read_explanation
 from prmkd_jax.serve.exported import Exported, read_exported
 from prmkd_jax.serve.new_items import (
@@ -22,6 +21,7 @@ from prmkd_jax.serve.new_items import (
     extend,
     text_vectors,
 )
+from prmkd_jax.serve.requests import Ids, ItemLists, id_lists, listed, number_of_items, parts
 from prmkd_jax.serve.rows import MOST_ROWS
 from prmkd_jax.serve.scorer import Scorer
 from prmkd_jax.serve.self_check import CHECK, check_answers

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.serve.asked import Filters, Histories
 from prmkd_jax.serve.compiled import (
     Structure,
     best_items,
@@ -19,6 +18,7 @@ from prmkd_jax.serve.compiled import (
 )
 from prmkd_jax.serve.exported import Exported
 from prmkd_jax.serve.judge import JUDGED_K, judge, judging_items
+from prmkd_jax.serve.requests import Filters, Histories
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
 from prmkd_jax.serve.users import own_vectors, with_mean_user
 from prmkd_jax.students.registry import about

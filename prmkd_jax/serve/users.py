@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.serve.asked import Histories
 from prmkd_jax.serve.exported import Exported, is_user_table
+from prmkd_jax.serve.requests import Histories
 from prmkd_jax.students.student import Params, flatten_params, unflatten_params
 
 

@@ -120,7 +120,8 @@ class BERT4Rec(nnx.Module):
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "R L D"]:
         """The states at all slots, [MASK] at some; each sees all of its segment."""
-        mask, items = self.mask_embedding.table[0], self.item_embedding(rows.item_seq)
+        mask = self.mask_embedding.table[0]
+        items = self.item_embedding(rows.item_seq)
         vectors = jnp.where(masked[..., None], mask, items)
         hidden = self.input_norm(vectors + self.position_embedding(rows.positions))
         hidden = drop(self.dropout, hidden, rngs)

@@ -135,7 +135,8 @@ class RecGURU(nnx.Module):
     ) -> Float[Array, "R L D"]:
         """The autoencoder's user vectors, at the asked slots."""
         asked = jnp.asarray(rows.instance_ids) >= 0
-        end, items = domain.end_embedding.table[0], domain.item_embedding(rows.item_seq)
+        end = domain.end_embedding.table[0]
+        items = domain.item_embedding(rows.item_seq)
         hidden = jnp.where(asked[..., None], end, items) + self.position_embedding(rows.positions)
         hidden = drop(self.dropout, hidden, rngs)
         allowed = whole_segments(rows.segment_ids)
@@ -167,7 +168,8 @@ class RecGURU(nnx.Module):
     ) -> Float[Array, ""]:
         """Mean cross-entropy of every item of a segment but its first."""
         hidden = self._decode(domain, domain.decoder, rows, users, rngs)
-        targets, asked = jnp.asarray(rows.item_seq), jnp.asarray(rows.instance_ids) >= 0
+        targets = jnp.asarray(rows.item_seq)
+        asked = jnp.asarray(rows.instance_ids) >= 0
         ids = jnp.where(asked, 0, rows.segment_ids)
         follows = (ids[:, :-1] == ids[:, 1:]) & (ids[:, 1:] > 0)
         losses = cross_entropy(
@@ -196,7 +198,8 @@ def draw_rows(known: PackedRows, slots: int, rngs: nnx.Rngs) -> PackedRows:
     number = max(1, slots // length)
     chosen = jax.random.choice(rngs(), count, (number,), p=ends / ends.sum())
     row = jax.tree.map(lambda field: jnp.asarray(field)[chosen], known)
-    end, column = jnp.asarray(ends)[chosen][:, None], jnp.arange(length)
+    end = jnp.asarray(ends)[chosen][:, None]
+    column = jnp.arange(length)
     new_end = jax.random.randint(rngs(), (number, 1), 1, end + 1)
     instance = row.instance_ids.max(axis=1, keepdims=True) - (end - new_end)
     kept = column <= new_end

@@ -110,14 +110,14 @@ def create_student(
     made = student_class(config.student)
     if config.student in STUDENTS:
         return nnx.split(made(config, facts, rngs=nnx.Rngs(params=seed)))
-    with own_code(f"{_told(config.student, made)}.__init__", made.__module__):
+    with own_code(f"{_class_label(config.student, made)}.__init__", made.__module__):
         student = made(config, facts, rngs=nnx.Rngs(params=seed))
     if not issubclass(type(student), nnx.Module):
-        raise UserError(f"{_told(config.student, made)} is no flax.nnx.Module, expected one")
+        raise UserError(f"{_class_label(config.student, made)} is no flax.nnx.Module, expected one")
     _require_protocol(student, config.student, facts)
     graphdef, state = nnx.split(student)
     _require_tables(
-        _told(config.student, made),
+        _class_label(config.student, made),
         param_shapes(nnx.to_pure_dict(state)),
         about(config.student),
         facts,
@@ -193,7 +193,7 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
     Raises:
         UserError: a method is missing, or returns no floats of the shape that it should.
     """
-    told = _told(name, type(student))
+    told = _class_label(name, type(student))
     for method in ("queries", "items", "score"):
         if not callable(getattr(student, method, None)):
             raise UserError(f"{told} has no method {method}, expected queries, items and score")
@@ -252,7 +252,7 @@ def _require_tables(
         )
 
 
-def _told(name: str, made: type) -> str:
+def _class_label(name: str, made: type) -> str:
     return f"--student: {name}: {made.__module__}.{made.__qualname__}"
 
 

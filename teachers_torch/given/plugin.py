@@ -97,7 +97,7 @@ class OwnTeacher:
         except Exception:  # whatever the object's own code raises
             scale = math.nan
         told = f"--teachers: {self.name}: {self._origin}.score_scale"
-        return check_scale(scale, told, _shown(value))
+        return check_scale(scale, told, _short_repr(value))
 
     def _checked(
         self, method: str, vectors: object, rows: int
@@ -198,7 +198,7 @@ def _floats(values: object) -> Float32[np.ndarray, "..."] | None:
         return found.astype(np.float32, copy=False)
 
 
-def _shown(value: object) -> str:
+def _short_repr(value: object) -> str:
     """A value in few words; its own code may not say any."""
     try:
         return shortened(repr(value))
@@ -258,7 +258,7 @@ class OwnKind(Untuned):
         """
         label = getattr(self.model_class, "label", "")
         if not isinstance(label, str):
-            raise _wrong(self.name, self.origin, f"label is {_shown(label)}, expected text")
+            raise _wrong(self.name, self.origin, f"label is {_short_repr(label)}, expected text")
         if self.gives_scores(settings):
             return
         missing = [name for name in VECTORS if not callable(getattr(self.model_class, name, None))]

@@ -101,7 +101,7 @@ def encode_files(
     shutil.rmtree(parts, ignore_errors=True)
     broken = np.isnan(features).any(axis=1)
     if broken.any():
-        told = _told([path for path, bad in zip(distinct, broken, strict=True) if bad])
+        told = _unreadable([path for path, bad in zip(distinct, broken, strict=True) if bad])
         _LOG.warning("data set %s: %s; its items have none", dataset.name, told)
     row_of = {path: row for row, path in enumerate(distinct) if not broken[row]}
     paths = dataset.catalogue.image_paths or ()
@@ -139,10 +139,10 @@ def image_fault(path: str | Path) -> str:
 
 
 def _none(dataset: Dataset, paths: Sequence[str]) -> str:
-    return f"data set {dataset.name}: {_told(paths)}, expected at least one image"
+    return f"data set {dataset.name}: {_unreadable(paths)}, expected at least one image"
 
 
-def _told(broken: Sequence[str]) -> str:
+def _unreadable(broken: Sequence[str]) -> str:
     """How many image files can't be read, and one of them."""
     return (
         f"found {len(broken):,} image files that can't be read (such as {broken[0]}: "

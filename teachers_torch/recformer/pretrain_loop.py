@@ -110,7 +110,8 @@ def train(
     Raises:
         UserError: it diverges, there are too few histories, or the state is another's or damaged.
     """
-    size, every = pretraining.batch_size, pretraining.accumulate
+    size = pretraining.batch_size
+    every = pretraining.accumulate
     validation, training = _parts(len(pairs.histories), pretraining.validation_share, seed)
     model.longformer.fix_words(config.fix_word_embeddings)
     batches = -(-len(training) // size)
@@ -120,7 +121,9 @@ def train(
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     course = _resumed(state_file, identity, parts)
     while course.epoch <= pretraining.max_epochs:
-        rng, started, unsaved = np.random.default_rng([seed, course.epoch]), time.perf_counter(), 0
+        rng = np.random.default_rng([seed, course.epoch])
+        started = time.perf_counter()
+        unsaved = False
         shuffled = rng.permutation(training)
         if course.drawn:
             rng.bit_generator.state = json.loads(course.drawn)
@@ -145,9 +148,13 @@ def train(
                 unsaved = True
             # Between two steps there are gradients, which no state holds.
             if unsaved and stepped:
-                course.drawn, unsaved = json.dumps(rng.bit_generator.state), False
+                course.drawn = json.dumps(rng.bit_generator.state)
+                unsaved = False
                 save_state(state_file, _state(course, identity, parts))
-        course.epoch, course.batch, course.total, course.drawn = course.epoch + 1, 0, 0.0, ""
+        course.epoch += 1
+        course.batch = 0
+        course.total = 0.0
+        course.drawn = ""
     return course.best._replace(epochs=pretraining.max_epochs)
 
 
@@ -233,7 +240,9 @@ def _accuracy(
 ) -> float:
     """In-batch accuracy over pairs that are the same at every call."""
     model.eval()
-    device, rng, right = next(model.parameters()).device, np.random.default_rng(0), 0.0
+    device = next(model.parameters()).device
+    rng = np.random.default_rng(0)
+    right = 0.0
     for at in range(0, len(rows), batch_size):
         views = pairs.draw(rows[at : at + batch_size], rng)
         with autocast(config, device):

@@ -13,7 +13,7 @@ import prmkd_jax.serve as public
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.evaluate.evaluator import Evaluator
-from prmkd_jax.serve import asked, compiled, scorer
+from prmkd_jax.serve import compiled, requests, scorer
 from prmkd_jax.serve import recommender as module
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.recommender import Recommender
@@ -242,7 +242,7 @@ def test_titles_come_with_explain_alone(served):
 def test_wrong_calls_are_refused(served, monkeypatch):
     """A string for a list of ids, numbers for ids, lists of another length, no items at all."""
     uncheck(module, monkeypatch)
-    uncheck(asked, monkeypatch)
+    uncheck(requests, monkeypatch)
     recommender = served("sasrec")[0]
     for message, call in {
         "histories: found a string": {"histories": ["i1"]},
@@ -273,7 +273,7 @@ def test_wrong_calls_are_refused(served, monkeypatch):
 def test_ids_may_come_in_anything_that_holds_strings(served, monkeypatch):
     """The call of the issue, by places; generators are read once."""
     uncheck(module, monkeypatch)
-    uncheck(asked, monkeypatch)
+    uncheck(requests, monkeypatch)
     recommender = served("sasrec")[0]
     allow = [f"i{row}" for row in range(5, 30)]
     expected = recommender.recommend(
@@ -317,7 +317,7 @@ def test_long_lists_are_answered_a_few_rows_at_a_time(served, monkeypatch):
     for name in ("allow", "deny"):
         expected = recommender.recommend(read, 5, **{name: lists})
         with monkeypatch.context() as patch:
-            patch.setattr(asked, "MOST_LISTED", 2048)
+            patch.setattr(requests, "MOST_LISTED", 2048)
             patch.setattr(scorer, "padded_lists", noting)
             found = recommender.recommend(read, 5, **{name: lists})
         for one, other in zip(found, expected, strict=True):

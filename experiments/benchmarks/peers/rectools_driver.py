@@ -143,7 +143,8 @@ class Flat:
         history, targets = self._parts[part]
         started = time.perf_counter()
         self.net.eval()
-        rows, ranks = _padded(history, targets.index, self._window), []
+        rows = _padded(history, targets.index, self._window)
+        ranks = []
         items = self.net.all_item_embeddings()
         for first in range(0, len(rows), _RANKED):
             block = slice(first, first + _RANKED)

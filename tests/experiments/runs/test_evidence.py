@@ -405,7 +405,7 @@ def served() -> dict:
         ("plain student", "cached"): (10, 2.0),
         ("distilled student", "cached"): (10, 2.1),
         ("UniSRec text+ID", "cached"): (30, 5.0),
-        ("UniSRec text+ID", "made anew"): (60, 50.0),
+        ("UniSRec text+ID", "recomputed"): (60, 50.0),
     }
     for items in (1000, 50):
         for (name, vectors), (held, ms) in sizes.items():
@@ -421,7 +421,7 @@ def test_costs_are_in_times_the_plain_students():
     found = efficiency.find(fake_results(), fake_timing(), served())
     rows = {(row["model"], row["item_vectors"]): row for row in found.content["rows"]}
     assert len(rows) == 4
-    teacher = rows["UniSRec text+ID", "made anew"]
+    teacher = rows["UniSRec text+ID", "recomputed"]
     assert (teacher["bytes_held"], teacher["p50_ms"]) == (60 * 50, 50.0 * 8 * 50)
     assert teacher["epoch_seconds"] == pytest.approx(301.7 / 31)
     assert teacher["test"]["NDCG@10"] == 0.0681
@@ -429,7 +429,7 @@ def test_costs_are_in_times_the_plain_students():
     assert lines[4].startswith("| SASRec | cached | 1.00× (1.0×) | 1.00× (1.0×) | 1.00× (1.0×) |")
     assert lines[5].startswith("| PRM-KD (SASRec) | cached | 1.10× (1.2×) | 1.00× (1.0×) | 1.05×")
     assert lines[7].startswith(
-        "| UniSRec text+ID | made anew | 1.34× (2.7×) | 6.00× (51.5×) | 25.00×"
+        "| UniSRec text+ID | recomputed | 1.34× (2.7×) | 6.00× (51.5×) | 25.00×"
     )
     svg = found.sketches["efficiency"].svg()
     assert "area: memory" in svg
