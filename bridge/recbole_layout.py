@@ -139,11 +139,11 @@ def layout(
     """Where each of a student's parameters lies in RecBole's.
 
     Args:
-        student: its name.
+        student: the student's name.
         sizes: the parameters' shapes by name.
         dataset: the items and users that the tables' rows stand for.
         tokens: the file's; see `teachers_torch.recbole_file.Checkpoint`.
-        source: how an error names the file.
+        source: the file's name in error messages.
 
     Raises:
         UserError: RecBole has no such model, or the file not all items and users.

@@ -74,7 +74,7 @@ def read_student_start(
         path: the weights, as in `weights_file`.
         config: the student that starts from them.
         facts: the facts it is made with.
-        dataset: its data set.
+        dataset: the data set whose items and users the rows stand for.
 
     Raises:
         UserError: it is neither, or of another student, other sizes or other items.
@@ -129,7 +129,7 @@ def to_recbole(
 
     Args:
         params: the parameters.
-        config: which student.
+        config: the student's settings.
         dataset: the data set that its rows stand for.
         start: RecBole's file that the student came from. Its numbering is kept, and so are the
             rows of [PAD] and of items and users that the data set doesn't have; without it

@@ -37,8 +37,8 @@ class TeacherBank:
         tables: the vectors on JAX's device; None under `side="torch"`.
 
     Args:
-        sources: one a teacher, all over the same instances and items. Arrays are shared where they
-            can be: nobody may write to them again.
+        sources: each teacher's vectors or scores, all over the same instances and items. Arrays are
+            shared where possible: nobody may write to them again.
         weights: default weights w_k; normalised here, equal shares where all are 0.
         side: `jax` or `torch`.
 

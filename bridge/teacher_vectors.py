@@ -28,8 +28,8 @@ class Vectors:
 
     Attributes:
         name: the teacher's name.
-        scale: its training logit is scale × (instance vector · item vector); above 0, so that
-            the product alone ranks as the logit does.
+        scale: the factor s of the teacher's training logit, s × (instance vector · item vector);
+            above 0, so that the product alone ranks as the logit does.
         instances: row = instance id (CSR offset of the target); zeros where the teacher doesn't
             know the instance.
         items: row = item id.
@@ -91,7 +91,7 @@ def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, object]
     Args:
         folder: output folder, made if missing.
         lists: the lists.
-        identity: as in `write_vectors`.
+        identity: all that the scores depend on, as in `write_vectors`.
 
     Raises:
         UserError: if a value is not finite, or all lists are empty.

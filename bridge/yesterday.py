@@ -31,8 +31,8 @@ class Yesterday(NamedTuple):
 
     Attributes:
         exported: the student.
-        source: how an error names it.
-        digest: of its content.
+        source: the student's name in error messages.
+        digest: the digest of the student's content.
     """
 
     exported: Exported

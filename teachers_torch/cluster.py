@@ -45,11 +45,12 @@ def make_parts(
     """`make_in_parts`, on the cluster that is asked for or here.
 
     Args:
-        folder: as there; on a cluster a place that all nodes share.
-        rows: as there.
-        size: as there.
+        folder: the folder of the parts, as in `make_in_parts`; on a cluster a place that all nodes
+            share.
+        rows: number of rows in all, as in `make_in_parts`.
+        size: rows of a part, as in `make_in_parts`.
         recipe: loads what makes the rows; not called if all are there.
-        progress: as there.
+        progress: receives the rows done and their total, as in `make_in_parts`.
         there: does the same on another machine; by default `recipe` does.
 
     Raises:

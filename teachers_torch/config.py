@@ -164,9 +164,9 @@ class RecformerConfig:
     """Recformer; official settings where two cores can afford them (arXiv 2305.13731).
 
     Attributes:
-        init: what weights begin from (`--init=recformer=…`): the bundled all-MiniLM-L6-v2,
-            `random`, a file of the official code (.bin, .ckpt), a folder made by pre-training,
-            or a Hugging Face name or folder of a Longformer or of a BERT-like encoder, which is
+        init: the origin of the weights (`--init=recformer=…`): the bundled all-MiniLM-L6-v2,
+            `random`, a file of the official code (.bin, .ckpt), a folder made by pre-training, or a
+            Hugging Face name or folder of a Longformer or of a BERT-like encoder, which is
             converted.
         num_heads: attention heads of random weights.
         inner_size: width of the feed-forward layer of random weights.

@@ -27,7 +27,7 @@ def cosine_cross_entropy(
 
     Args:
         user_vectors: L2-normalised.
-        item_table: not normalised.
+        item_table: the classes' vectors, not normalised.
         targets: class of each row.
         temperature: divisor of the cosines.
     """

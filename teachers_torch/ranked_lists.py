@@ -36,8 +36,8 @@ class SparseRows:
         """Some rows and columns as a dense array.
 
         Args:
-            rows: which rows.
-            columns: which columns, in any order, also several times.
+            rows: the rows asked for.
+            columns: the columns asked for, in any order, also several times.
             rest: the value of what a row doesn't hold.
         """
         distinct, inverse = np.unique(columns, return_inverse=True)

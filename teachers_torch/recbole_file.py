@@ -24,7 +24,7 @@ class Checkpoint(NamedTuple):
     """What is read of a file.
 
     Attributes:
-        weights: its `state_dict`.
+        weights: the model's `state_dict`.
         tokens: field → the id of every row, [PAD]'s first, where the file has a
             `field2id_token` (RecBole's name for it; RecBole itself keeps it with the data set).
         settings: the numbers and words of its `config`, where it has one.
@@ -67,7 +67,7 @@ def require_settings(
         checkpoint: the file's content.
         expected: RecBole's name of a setting → its value here, and the flag to change it by, ""
             where there is none.
-        source: how an error names the file.
+        source: the file's name in error messages.
 
     Raises:
         UserError: the model was made with other settings; all of them are listed.

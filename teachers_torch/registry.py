@@ -50,7 +50,7 @@ def identity(name: str, task: Task, settings: TeacherSettings, seed: int) -> Ide
     Files that the teacher reads are hashed, so compute it once and hand it on.
 
     Args:
-        name: one of `TEACHERS`.
+        name: the name of a teacher, from `TEACHERS`.
         task: data and split.
         settings: all teachers' settings.
         seed: seed of the tuning.

@@ -11,8 +11,8 @@ def check_scale(scale: float, told: str, shown: str = "") -> float:
 
     Args:
         scale: the factor; nan stands for what is no number.
-        told: what an error calls it.
-        shown: how an error shows it, where not as a number.
+        told: the factor's name in error messages.
+        shown: the factor as an error shows it, where not as a number.
 
     Raises:
         UserError: it isn't above 0, or float32 can't hold it.

@@ -30,7 +30,7 @@ class TeacherSettings:
         image: the image encoder.
         of: configurations by class, as `UniSRecConfig`; a missing one is the default.
         max_seq_len: items of the longest prefix.
-        init: what weights begin from, by the teacher's `Kind.init`: a path or a name.
+        init: `Kind.init` of a teacher → the origin of its weights, a path or a name.
     """
 
     text: TextConfig = dataclasses.field(default_factory=TextConfig)

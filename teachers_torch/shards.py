@@ -58,9 +58,9 @@ def list_in_shards(
         teacher: tuned, with a `top`.
         num_instances: ids 0 … num_instances − 1 are ranked.
         num_items: all are scored.
-        folder: as in `encode_in_shards`.
-        progress: as in `encode_in_shards`.
-        stored: as in `encode_in_shards`.
+        folder: the folder of the shards, as in `encode_in_shards`.
+        progress: receives the instances ranked and to rank, as in `encode_in_shards`.
+        stored: reads the same teacher on another machine, as in `encode_in_shards`.
 
     Raises:
         ValueError: the teacher has no `top`.

@@ -52,7 +52,7 @@ def require_complete(missing: Iterable[str], source: str) -> None:
 
     Args:
         missing: names of the weights that the loader didn't find.
-        source: how an error begins.
+        source: the beginning of the error message.
 
     Raises:
         UserError: there are some, but for a pooler's, which no vector that is read comes from and

@@ -210,11 +210,11 @@ class TeacherCard:
         name: the teacher's name.
         dataset: the data set's name.
         data_fingerprint: hash of the data.
-        start: what its weights began from.
+        start: the origin of the weights, in words.
         seed: seed of the tuning.
-        settings: its configuration.
+        settings: the teacher's configuration.
         validation: metrics over all validation users, all items ranked.
-        test: the same over all test users, measured once, after the tuning.
+        test: the same metrics over all test users, measured once, after the tuning.
         seconds: wall-clock time of tuning and evaluation, without encoding the texts.
         num_parameters: trained parameters.
         epochs: epochs run.
@@ -268,11 +268,11 @@ class Pretraining:
     """How a kind is pre-trained.
 
     Attributes:
-        config: its configuration class, a row of `teachers_torch.settings.PRETRAIN_GROUPS`.
+        config: the configuration class, a row of `teachers_torch.settings.PRETRAIN_GROUPS`.
         run: the pre-training; its `config` is an instance of that class.
         check: finds what would stop it, as `Kind.check` does for a tuning.
-        files: of a configuration, the files that a finished one leaves in its folder, and those
-            that may be there as well.
+        files: configuration → the files that a finished pre-training leaves in its folder, and
+            those that may be there as well.
         free: fields of the configuration that may be others when a stopped one goes on.
         more_read: files of a domain that it depends on besides what `Kind.settings` names, as JSON
             values.
@@ -371,7 +371,7 @@ class Kind(Protocol, Generic[T]):
         """Trains in place and ends with the best weights; or only validates.
 
         Args:
-            teacher: from `build`.
+            teacher: the teacher, from `build`.
             task: trained on its training part.
             validate: metrics over all validation users, `evaluate.metrics.SELECTION_METRIC` among
                 them.

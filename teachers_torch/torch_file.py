@@ -104,7 +104,7 @@ def read_torch_stream(path: Path, file: Stream, size: int, ignored: tuple[str, .
     """As `read_torch_file`, of an open file.
 
     Args:
-        path: how an error names it.
+        path: the file's path in error messages.
         file: a seekable stream at its beginning.
         size: bytes that it has.
         ignored: see `read_torch_file`.

@@ -54,7 +54,7 @@ class _Course:
     Attributes:
         best: the best validation of all stages.
         best_weights: the model's there.
-        stage: its number from 1; 0 before the first.
+        stage: the stage's number from 1; 0 before the first.
         before: epochs done before the stage.
         epoch: the last one done, counted over all stages.
         waited: validations since the best one of the stage.
@@ -137,7 +137,7 @@ def train_epoch(
         optimizer: optimiser of its parameters.
         batches: batches of the kind that `loss_of` takes.
         loss_of: a batch's mean loss, and its number of instances.
-        epoch: its number.
+        epoch: the epoch's number.
         steps: about how many batches there are.
         log: receives each `step`.
     """

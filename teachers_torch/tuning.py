@@ -53,8 +53,8 @@ def tune(
     it was.
 
     Args:
-        identity: from `registry.identity`, of this task and these settings; its seed decides
-            weights, batches, dropout and noise.
+        identity: the teacher's identity from `registry.identity`, of this task and these settings;
+            its seed decides weights, batches, dropout and noise.
         task: trained on `train`, selected on `validation`, reported on `test`.
         settings: all teachers' settings.
         cache: holds encoded texts and images, and the state of the tuning after each epoch

@@ -61,8 +61,8 @@ class Student:
     """A student to be trained.
 
     Attributes:
-        name: of its folder.
-        task: what it is trained on.
+        name: the name of the student's folder.
+        task: the data and split that the student is trained on.
         vectors: those of a teacher that needs no tuning, of instances and items; None where
             `--teachers` names the teachers.
     """
@@ -79,7 +79,7 @@ class Plan:
     Attributes:
         students: those to be trained; all of them have vectors, or none has.
         measure: seed → the table.
-        reads: what the table depends on besides the students, as JSON.
+        reads: all that the table depends on besides the students, as JSON.
     """
 
     students: list[Student]
@@ -92,8 +92,8 @@ class Measuring:
     """What a measurement has to work with.
 
     Attributes:
-        settings: of the run.
-        options: who is held out.
+        settings: the run's settings.
+        options: the measurement's options, such as the share that is held out.
         task: the complete data set and its split.
         call: the command.
     """
@@ -125,7 +125,7 @@ class Measuring:
 
         Args:
             chosen: the test targets that are measured.
-            whose: what they are targets of, in words.
+            whose: the items or users that these are the targets of, in words.
 
         Raises:
             UserError: there are none.

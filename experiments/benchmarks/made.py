@@ -21,10 +21,12 @@ def made_task(
     """Histories of random items, a few items taking most of the interactions; leave-one-out.
 
     Args:
-        users: with four items each at least, so that everybody is trained on, validated and tested.
+        users: number of users, with four items each at least, so that everybody is trained on,
+            validated and tested.
         items: the catalogue; all of it is ranked.
-        interactions: of all users together, at least 4 × users; lengths are 4 and a geometric rest.
-        seed: of the draws.
+        interactions: interactions of all users together, at least 4 × users; lengths are 4 and a
+            geometric rest.
+        seed: seed of the draws.
         longest: items of one more user's history, the first; None for no such user.
     """
     rng = np.random.default_rng(seed)
@@ -51,11 +53,11 @@ def made_teachers(folder: Path, task: Task, count: int, width: int, seed: int = 
     """Teachers with random vectors, float16, written to disk and mapped.
 
     Args:
-        folder: where they are written.
-        task: whose instances and items have vectors.
+        folder: the folder that the vectors are written to.
+        task: the data set; its instances and items have vectors.
         count: teachers.
-        width: of the vectors.
-        seed: of the draws.
+        width: width of the vectors.
+        seed: seed of the draws.
     """
     rows = {"instances": len(task.dataset.interactions.items), "items": task.dataset.num_items}
     found = []

@@ -42,7 +42,7 @@ class Requests(NamedTuple):
     """One batch of histories.
 
     Attributes:
-        instances: whose histories they are, for teachers.
+        instances: ids of the instances whose histories these are, for teachers.
         histories: item rows, oldest first.
     """
 
@@ -67,12 +67,13 @@ class Served:
     """A model with one catalogue.
 
     Attributes:
-        name: for people.
+        name: the model's name, for people.
         catalogue: number of items.
         cached: whether the items' vectors are at hand.
-        file_bytes: of the files that are deployed, at the data set's own size; 0 where unknown.
-        parameters: of a student the numbers that serving needs, of a teacher the trained ones, at
-            the data set's own size.
+        file_bytes: size of the files that are deployed, at the data set's own size; 0 where
+            unknown.
+        parameters: number of the parameters: a student's that serving needs, a teacher's that are
+            trained, at the data set's own size.
         bytes: all that answering holds: weights, and item vectors or what they are made of.
         flops: operations of one request.
         added: seconds that each call takes longer than `ask` by itself: making the items' vectors.
@@ -96,7 +97,7 @@ def requests(task: Task, count: int, seed: int) -> Requests:
     Args:
         task: data and split.
         count: how many.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     interactions = task.dataset.interactions
     first = np.zeros(len(interactions.items), bool)
@@ -165,9 +166,9 @@ class ReadyTeacher:
 
     Attributes:
         teacher: untuned.
-        label: for people.
-        prepare: for a batch, the call that gives its user vectors, the items' being at hand.
-        width: of a vector.
+        label: the teacher's name, for people.
+        prepare: batch → the call that gives its user vectors, the items' being at hand.
+        width: width of a vector.
         flops: operations of one user vector.
         item_flops: operations of one item vector.
         item_seconds: time of one item vector, of many made together.

@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
     Attributes:
         kind: "text", "item" of a list, or "table".
-        text: of a paragraph or an item; "" for a table.
+        text: the text of a paragraph or an item; "" for a table.
         head: a table's headings.
         rows: a table's cells.
     """
@@ -41,15 +41,15 @@ class Section:
     """A finished study.
 
     Attributes:
-        anchor: its place in the page's address.
-        title: what was compared.
-        data: on which data set; "" for several.
-        source: its file.
-        markdown: what it says.
+        anchor: the section's anchor in the page's address.
+        title: the models or settings that were compared.
+        data: the data set's name; "" for several.
+        source: the record's path in the folder of studies.
+        markdown: the study's text as Markdown.
         figures: heading → SVG file's text.
         settings: every flag's value.
         environment: versions and machine.
-        remarks: what is missing in it.
+        remarks: lines on what the study lacks.
     """
 
     anchor: str
@@ -104,8 +104,8 @@ def write_gathered(
 
     Args:
         path: the HTML file; its folder exists.
-        title: its heading.
-        sections: what is finished.
+        title: the page's heading.
+        sections: the finished studies.
         missing: study that isn't there, or isn't finished → why, or how it is made.
     """
     filters = {"setting": _setting, "image": _image, "words": _is_words}

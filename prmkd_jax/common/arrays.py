@@ -29,7 +29,7 @@ def half_fault(vectors: np.ndarray, first: int = 0) -> str:
     """What float16 would make of vectors; "" where it holds them.
 
     Args:
-        vectors: one row each; rows of zeros stand for what isn't known.
+        vectors: vectors, a row for each item or instance; a row of zeros where it isn't known.
         first: number of the first row, for the message.
 
     >>> half_fault(np.array([[1e-9, 0.0]]))[:45]

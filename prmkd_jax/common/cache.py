@@ -108,8 +108,9 @@ def held(folder: Path, name: str, target: Path | None = None, keep: bool = True)
 
     Args:
         folder: made if missing.
-        name: what in it is written; commands that write other files there don't meet.
-        target: what an error names; by default the folder.
+        name: the part of the folder that is written; commands that write other parts don't exclude
+            each other.
+        target: the path that an error names; by default the folder.
         keep: whether the lock file stays.
 
     Raises:

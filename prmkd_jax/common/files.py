@@ -363,8 +363,8 @@ def recover_folder(folder: Path, replaced: Collection[str] | None = None) -> Non
     """Brings an old folder back whose process was killed amid its replacement, or removes it.
 
     Args:
-        folder: as of `writing_folder`.
-        replaced: as of `writing_folder`.
+        folder: the folder, as given to `writing_folder`.
+        replaced: names of the files to be replaced, as given to `writing_folder`.
     """
     for old in folder.parent.glob(f".{glob.escape(folder.name)}.old-*"):
         pid = old.name.rpartition("-")[2]

@@ -8,7 +8,7 @@ def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
     """How many of a scan's inputs are constant, and how many are carried on.
 
     Args:
-        params: of its equation.
+        params: the parameters of the scan's equation.
     """
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]

@@ -32,7 +32,7 @@ def option(
 
     Args:
         default: the default value; its dataclass annotation decides the flag's type.
-        help: one sentence for `--help`.
+        help: the sentence that `--help` shows.
         choices: the allowed values (of every element, for a tuple).
         low: smallest allowed value, inclusive.
         high: largest allowed value, inclusive.

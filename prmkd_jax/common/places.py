@@ -13,7 +13,7 @@ def require_place(folder: Path, flag: str) -> None:
 
     Args:
         folder: there already, or to be made.
-        flag: how an error names what asked for it.
+        flag: the option that an error names.
 
     Raises:
         UserError: it is in a file's place or below one, or may not be written.
@@ -34,8 +34,8 @@ def require_apart(sources: Iterable[Path], folder: Path, flag: str) -> None:
 
     Args:
         sources: files and folders that are read.
-        folder: to be replaced.
-        flag: how an error names what asked for it.
+        folder: the folder to be replaced.
+        flag: the option that an error names.
 
     Raises:
         UserError: naming the first that is the folder or lies in it.

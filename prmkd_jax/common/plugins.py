@@ -26,8 +26,8 @@ def own_class(group: str, name: str, flag: str) -> Any:
 
     Args:
         group: group of the entry points.
-        name: one that `own_names` gave.
-        flag: how an error calls the option that named it.
+        name: a name that `own_names` gave.
+        flag: the option that an error names.
 
     Raises:
         UserError: it can't be imported.
@@ -46,8 +46,8 @@ def own_code(told: str, module: str) -> Iterator[None]:
     """Runs what a user wrote; whatever it raises is told in one line, with its place.
 
     Args:
-        told: what runs, such as a flag, a class and a method.
-        module: where the class is from.
+        told: the code that runs, for an error: a flag, a class and a method.
+        module: the module that defines the class.
 
     Raises:
         UserError: it raised something.

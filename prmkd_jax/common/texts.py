@@ -13,8 +13,8 @@ def read_text(path: Path, named: str, wanted: str) -> str:
 
     Args:
         path: the file; a pipe would be waited for, and a device never end.
-        named: how an error calls it, such as the flag that names it.
-        wanted: what it should be.
+        named: the file's name in error messages, such as its flag.
+        wanted: the content expected, for an error.
 
     Raises:
         UserError: it can't be read, or holds another thing than text.

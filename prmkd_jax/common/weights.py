@@ -19,7 +19,7 @@ def require_weights(
     Args:
         found: the file's shapes by name.
         wanted: the model's.
-        source: how an error names the file.
+        source: the file's name in error messages.
         fresh: beginnings of the names that the model may have beyond the file.
 
     Raises:
@@ -46,7 +46,7 @@ def require_numbers(found: Mapping[str, np.ndarray], source: str) -> None:
 
     Args:
         found: a file's weights by name.
-        source: how an error names the file.
+        source: the file's name in error messages.
 
     Raises:
         UserError: one is of no floating type, or not finite.

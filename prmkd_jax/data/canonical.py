@@ -57,8 +57,8 @@ def read_dataset(
     Args:
         data_dir: folder of the data sets.
         name: folder of this one.
-        flag: how an error names what asked for it.
-        candidates: which items there are: "interactions", those that occur in a history, or
+        flag: the option that an error names.
+        candidates: the items to be ranked: "interactions", those that occur in a history, or
             "catalogue", those and all others of items.parquet, in its order after them.
         given_split: whether to read the column `split`, of train, validation and test.
 

@@ -44,11 +44,13 @@ def in_batch_columns(task: Task, batch: Batch, *, seen: str, deduplicate: bool =
     """The batch's targets as columns.
 
     Args:
-        task: its training histories mask; a user's later items are never read.
+        task: data and split; only training histories are masked, a user's later items are never
+            read.
         batch: a batch of the task's training instances.
-        seen: one of `SEEN`.
-        deduplicate: one column an item, in the order of the ids. Else one an instance, in the
-            order of the batch: an item may then count several times, the own target too.
+        seen: the name of a rule for seen items, from `SEEN`.
+        deduplicate: one column for each distinct item, in the order of the ids. Else a column for
+            each instance, in the order of the batch: an item may then count several times, the own
+            target too.
     """
     targets = batch.targets[batch.is_instance]
     distinct, inverse = np.unique(targets, return_inverse=True)
@@ -86,11 +88,11 @@ def closed_columns(
     Where there are too many, those that the fewest rows want are left out, the higher ids first.
 
     Args:
-        task: as in `in_batch_columns`.
-        batch: as in `in_batch_columns`.
+        task: data and split, as in `in_batch_columns`.
+        batch: the instances, as in `in_batch_columns`.
         wanted: items that each row wants; those of rows at padding are not read.
         size: C, at least the number of distinct targets.
-        seen: as in `in_batch_columns`.
+        seen: the name of a rule for seen items, from `SEEN`.
 
     Returns:
         The columns, and how many distinct items found no room.

@@ -21,7 +21,7 @@ def data_dir_option(path: bool | str = "folder") -> Any:
     """Declares `--data_dir`, which several commands have.
 
     Args:
-        path: as `options.option` has it; True where the folder need not be one.
+        path: the kind of path, as in `options.option`; True where the folder need not be one.
     """
     return option(
         os.environ.get("PRMKD_DATA_DIR") or "data",

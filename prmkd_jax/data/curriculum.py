@@ -30,7 +30,7 @@ def difficulty(task: Task) -> Float[np.ndarray, " train"]:
     fewer; the mean is over these items and the target; popularity is `Task.training_counts`.
 
     Args:
-        task: whose training instances, in the order of `Split.train`.
+        task: data and split; its training instances are rated, in the order of `Split.train`.
 
     Returns:
         Shares from 0, the easiest, to below 1. Equally difficult instances have equal ones.
@@ -67,8 +67,8 @@ class Curriculum:
     seed and e alone.
 
     Attributes:
-        batches: of all training instances.
-        epochs: after so many all are in.
+        batches: batches of all training instances.
+        epochs: the number of epochs after which no instance is left out.
     """
 
     batches: TrainingBatches

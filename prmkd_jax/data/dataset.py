@@ -55,8 +55,10 @@ class Catalogue:
     """What is known of the items besides their ids; row = item id.
 
     Attributes:
-        texts: one tuple of `num_items` strings a field of `TEXT_FIELDS`; "" where missing.
-        image_features: one row a picture, or None where the data set has no pictures.
+        texts: field of `TEXT_FIELDS` → its text for each of the `num_items` items; "" where
+            missing.
+        image_features: features of the pictures, a row for each; None where the data set has no
+            pictures.
         image_rows: the row of `image_features` that shows the item, −1 where none does.
         image_text_features: the text tower that matches `image_features`, or None.
         image_paths: file of the item's picture, "" where there is none; None without such files.

@@ -43,7 +43,7 @@ class Line:
         name: the thing that is counted.
         number: how many; a mean or a share where the name says so.
         of: out of how many; None where it is no share.
-        example: one of them.
+        example: one of the things counted, in words or by its id.
         warning: why it is likely a mistake; "" where it is not.
     """
 
@@ -136,7 +136,7 @@ def describe(dataset: Dataset, split: Split, text_limit: int = TEXT_LIMIT) -> Sh
 
     Args:
         dataset: the data.
-        split: its parts.
+        split: the data set's training, validation and test parts.
         text_limit: words of all of an item's texts that an encoder reads.
     """
     catalogue = dataset.catalogue

@@ -30,8 +30,8 @@ class Split:
         validation: instances, at most one a user.
         test: instances, at most one a user; the prefix includes the validation item.
         train_end: user u trains on `items[indptr[u]:train_end[u]]` and nothing else.
-        validation_end: with what follows up to here, u's validation part, added, where a student
-            is trained again before it is served (`with_validation`).
+        validation_end: the end of user u's validation part: up to here u's items are added to the
+            training where a student is trained again before it is served (`with_validation`).
     """
 
     train: Int64[np.ndarray, " train"]
@@ -87,7 +87,7 @@ def given(interactions: Interactions, name: str = "the data set") -> Split:
 
     Args:
         interactions: histories with `parts`.
-        name: how an error names the data.
+        name: the data set's name in error messages.
 
     Raises:
         UserError: the parts are missing, out of order, or a user has two instances to validate or
@@ -146,7 +146,7 @@ def global_temporal(
         interactions: histories with timestamps that never fall within a history.
         cuts: each a share ("0.8"), an ISO date or time ("2018-06-01", UTC where it has no zone),
             or a moment in microseconds (see `moments`).
-        name: how an error names the data.
+        name: the data set's name in error messages.
 
     Raises:
         UserError: as `moments`.
@@ -181,8 +181,8 @@ def moments(
 
     Args:
         interactions: histories with timestamps that never fall within a history.
-        cuts: as `global_temporal`'s.
-        name: how an error names the data.
+        cuts: the moments to divide at, as in `global_temporal`.
+        name: the data set's name in error messages.
 
     Raises:
         UserError: there is no clock, a history's order disagrees with it, a cut can't be read, or

@@ -14,7 +14,7 @@ def without_items(dataset: Dataset, keep: Bool[np.ndarray, " items"]) -> Dataset
 
     Args:
         dataset: the complete one.
-        keep: which items stay; they are numbered in their old order.
+        keep: True for items that stay; they are numbered in their old order.
     """
     rows = np.flatnonzero(keep)
     number = np.full(dataset.num_items, -1, np.int32)
@@ -34,7 +34,7 @@ def without_users(dataset: Dataset, keep: Bool[np.ndarray, " users"]) -> Dataset
 
     Args:
         dataset: the complete one.
-        keep: which users stay.
+        keep: True for users that stay.
     """
     histories = _only(dataset.interactions, keep[dataset.interactions.users])
     lengths = histories.lengths[keep]
@@ -51,7 +51,7 @@ def with_items(dataset: Dataset, ids: tuple[str, ...], titles: tuple[str, ...]) 
     Args:
         dataset: the data set.
         ids: the further items', none of them its own.
-        titles: their titles, "" where unknown.
+        titles: the further items' titles, "" where unknown.
     """
     known, count = dataset.catalogue, len(ids)
     blank = ("",) * count

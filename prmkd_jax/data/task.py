@@ -48,7 +48,7 @@ class Task:
 
     Attributes:
         dataset: histories and catalogue.
-        split: its training, validation and test instances.
+        split: the data set's training, validation and test instances.
     """
 
     dataset: Dataset

@@ -18,15 +18,16 @@ class Method:
 
     Attributes:
         label: display name in tables and figures.
-        scores: what enters the joint scores: each teacher's `softened` scores (eq. 1), or
-            exp(−rank / T) of its `ranks`, the importance that HetComp (Kang et al., 2023) adds up.
+        scores: the teachers' contributions to the joint scores: each teacher's `softened` scores
+            (eq. 1), or exp(−rank / T) of its `ranks`, the importance that HetComp (Kang et al.,
+            2023) adds up.
         weights: the teachers' default weights: as `configured`, `uniform`, or all on the `best`
             one on validation.
         exclusion: whether the consistency rule (eq. 2–3) may exclude a teacher.
-        loss: what the student minimises: its `divergence` from the joint distribution (eq. 5),
-            from a `label` of equal entropy, or a loss of the joint order: `rd`, `rrd`, `unkd`.
-            These order unobserved items only, as in their papers, so the row's own target is
-            left out.
+        loss: the loss that the student minimises: its `divergence` from the joint distribution (eq.
+            5), from a `label` of equal entropy, or a loss of the joint order: `rd`, `rrd`, `unkd`.
+            These order unobserved items only, as in their papers, so the row's own target is left
+            out.
         permuted: whether each teacher's scores are shuffled over the items beforehand.
     """
 

@@ -58,11 +58,11 @@ class Taught(NamedTuple):
     """What the teachers together teach one user; of a batch each has a leading axis B.
 
     Attributes:
-        joint: their joint scores (eq. 3), without a gradient; 0 outside the valid columns.
+        joint: the teachers' joint scores (eq. 3), without a gradient; 0 outside the valid columns.
         valid: columns that this method reads.
         known: whether a teacher knows this instance.
         target_column: column of the own target.
-        group: as in `UserInput`.
+        group: each column's group, as in `UserInput`.
     """
 
     joint: Float[Array, " C"]
@@ -77,7 +77,7 @@ class TeacherMeasures(NamedTuple):
 
     Attributes:
         excluded: 1 where the consistency rule excludes the teacher.
-        weight: its weight ŵ.
+        weight: the teacher's weight ŵ.
         entropy: entropy of its normalised scores, smoothed as the target is, in nats.
         agreement: 1 where no column scores above the target.
         kl: KL(student || teacher) in nats, the teacher smoothed in the same way.

@@ -113,7 +113,7 @@ def unbiased_pairs(
         joint: the teachers' joint scores; only their order is read.
         valid: columns that count.
         group: each column's group.
-        groups: their number.
+        groups: the number of groups.
         temperature: T of the chances.
     """
     depth = math.ceil(_DEPTH * temperature)

@@ -12,10 +12,10 @@ class TeacherTables(NamedTuple):
     """Vectors of K teachers, computed once; they stay on the device during the run.
 
     Attributes:
-        instances: per teacher one vector an instance (row = CSR offset of its target); None for
-            one that gives scores, which come with each batch.
-        items: per teacher one vector an item, or None as above.
-        scales: per teacher the factor from a dot product to its training logit.
+        instances: each teacher's vectors of the instances (row = CSR offset of the target); None
+            for a teacher that gives scores, which come with each batch.
+        items: each teacher's vectors of the items, or None as above.
+        scales: each teacher's factor from a dot product to its training logit.
         available: teachers that know the instance; False where scores come with each batch.
     """
 

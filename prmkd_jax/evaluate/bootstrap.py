@@ -18,9 +18,9 @@ def resampled_means(
     user, and so the means are one matrix product.
 
     Args:
-        values: one row a user.
+        values: values to average, a row for each user.
         resamples: how many.
-        seed: of the draws; equal seeds give equal draws.
+        seed: seed of the draws; equal seeds give equal draws.
 
     Raises:
         ValueError: there are no users.

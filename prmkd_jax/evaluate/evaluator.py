@@ -174,7 +174,7 @@ class Histories(NamedTuple):
 
         Args:
             first: first history.
-            stop: after the last one.
+            stop: number of the history after the last one.
             fewest: pairs, with padding; where there are more, a power of two.
         """
         begin, end = self.offsets[first], self.offsets[stop]

@@ -23,7 +23,7 @@ def expected_ranks(
     score so ranks the target in the middle, never first.
 
     Args:
-        scores: one row a user, one column an item, all finite.
+        scores: scores of all items for each user, all finite.
         targets: the column of each user's target.
 
     Returns:
@@ -69,7 +69,7 @@ def per_user(ranks: Float[np.ndarray, "*users"], metric: str) -> Float64[np.ndar
 
     Args:
         ranks: 0-based ranks, fractional where scores tie; any shape.
-        metric: one of `METRICS`.
+        metric: the name of a metric, from `METRICS`.
 
     Raises:
         ValueError: a rank is NaN or negative, or the metric is unknown.

@@ -15,8 +15,8 @@ class Segment(NamedTuple):
     """Some of the test instances.
 
     Attributes:
-        name: what they have in common.
-        members: which they are.
+        name: the property that the instances have in common, in words.
+        members: True for the test instances that belong to the segment.
     """
 
     name: str
@@ -27,15 +27,16 @@ class SegmentGain(TypedDict):
     """One metric of two models in a segment.
 
     Attributes:
-        segment: its name.
-        instances: how many there are.
+        segment: the segment's name.
+        instances: number of the segment's instances.
         base: mean of the model that is compared with.
         other: mean of the other.
         change: (other − base) / base, None where the base is 0.
-        change_interval: its interval over resampled users; None where a resampled base is 0.
-        difference_interval: that of other − base.
+        change_interval: confidence interval of `change` over resampled users; None where a
+            resampled base is 0.
+        difference_interval: confidence interval of other − base over resampled users.
         p: paired t-test over the segment's users.
-        p_holm: the same, corrected over all segments that were compared together.
+        p_holm: `p`, corrected over all segments that were compared together.
     """
 
     segment: str
@@ -53,7 +54,8 @@ def count_segments(counts: Int[np.ndarray, " instances"], groups: int = 4) -> li
     """Groups of nearly equal size by a count; 0 is a group of its own, equal counts stay together.
 
     Args:
-        counts: of each instance: how often its target was trained on, or how long its history is.
+        counts: each instance's count: how often its target was trained on, or the length of its
+            history.
         groups: how many groups the counts above 0 are divided into; fewer where few differ.
 
     >>> [s.name for s in count_segments(np.array([0, 1, 1, 2, 3, 5, 8, 40]), groups=3)]
@@ -87,9 +89,10 @@ def segment_gains(
 
     Args:
         base_ranks: 0-based ranks, infinity where a target can't be reached.
-        other_ranks: of the same instances; the number of seeds may differ.
-        segments: which may overlap.
-        metric: one of `metrics.METRICS`.
+        other_ranks: 0-based ranks of the same instances by the other model; the number of seeds may
+            differ.
+        segments: the groups of instances, which may overlap.
+        metric: the name of a metric, from `metrics.METRICS`.
     """
     base = per_user(base_ranks, metric).mean(axis=0)
     other = per_user(other_ranks, metric).mean(axis=0)

@@ -92,7 +92,7 @@ class Measured:
 
     Attributes:
         users: each user's, averaged over the seeds.
-        resampled: their means over resampled users.
+        resampled: means of the metrics over resampled users.
         means: over seeds and users.
         stds: sample standard deviations of the seeds' means, 0 for one seed.
     """
@@ -139,8 +139,8 @@ def difference(base: Measured, other: Measured) -> dict[str, Comparison]:
     seeds are no further independent users.
 
     Args:
-        base: as `measure` gives it.
-        other: of the same call.
+        base: the model that is compared with, as `measure` gives it.
+        other: the other model, from the same call of `measure`.
 
     Returns:
         A comparison for every metric of `METRICS`.

@@ -23,7 +23,7 @@ class Parts(NamedTuple):
 
     Attributes:
         given: the rows that a part adds up; 0 where it has fewer.
-        weights: their weights; 0 where it has fewer.
+        weights: the weights of these rows; 0 where a part has fewer.
         to: the row that a part belongs to, ascending.
     """
 

@@ -52,7 +52,7 @@ def sum_in_blocks(
     Args:
         total: may read arrays from around it, a student's parameters, say; gradients reach them.
         queries: user vectors.
-        items: what each block needs whole: the items' vectors.
+        items: the items' vectors, which each block reads all of.
         rows: a pytree with the leading axis B: targets, weights, a teacher's scores.
         block: rows of a block, which divides B.
 

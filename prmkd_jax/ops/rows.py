@@ -15,8 +15,8 @@ class ItemRows:
     """Vectors of some items, which stand for the table of all.
 
     Attributes:
-        vectors: one row each.
-        ids: their item ids, ascending; beyond the last item at padding.
+        vectors: the items' vectors.
+        ids: the item ids of these rows, ascending; beyond the last item at padding.
         num_items: number of all items.
 
     >>> rows = ItemRows(jnp.array([[0.1], [0.7]]), jnp.array([1, 7]), num_items=9)
@@ -38,7 +38,7 @@ class MadeRows:
     """Vectors of items that are made when they are asked for.
 
     Attributes:
-        make: from item ids to their vectors.
+        make: computes the vectors of the given item ids.
         num_items: number of all items.
     """
 

@@ -34,7 +34,7 @@ def place(tree: TreeT, shardings: object) -> TreeT:
 
     Args:
         tree: a pytree of arrays, the same in every process.
-        shardings: one an array, or one for a part of the tree.
+        shardings: a sharding for each array, or for a part of the tree.
     """
     if all(each.is_fully_addressable for each in jax.tree.leaves(shardings)):
         return jax.device_put(tree, shardings)
@@ -135,7 +135,7 @@ def over_parts(function: Callable[..., T], *parts: Array) -> T:
     """Maps over the parts of tables, each on its device.
 
     Args:
-        function: of one part of each.
+        function: computes a result from one part of each table.
         parts: made by `in_parts`, or one number a part.
     """
     axis = MODEL if shards() > 1 else None

@@ -112,7 +112,7 @@ def top_k_of_all(
     each device cross.
 
     Args:
-        score: as in `top_k`.
+        score: computes scores from user and item vectors, as in `top_k`.
         queries: user vectors.
         items: item vectors; row = item id.
         k: how many.
@@ -136,7 +136,7 @@ def top_k_of_scores(scores: Float[Array, "B V"], k: int) -> TopK:
     """`lax.top_k` of scores whose columns lie on several devices, as `scores_of` gives them.
 
     Args:
-        scores: of all items; none is −inf.
+        scores: scores of all items; none is −inf.
         k: how many, no more than there are items.
     """
     count = shards()

@@ -59,7 +59,7 @@ class Job(NamedTuple):
     Attributes:
         histories: gives the histories from a place on.
         total: how many there are.
-        identity: what the answers depend on, as JSON content: model, source, settings.
+        identity: all that the answers depend on, as JSON content: model, source, settings.
         k: most items of an answer.
         filter_seen: leave out the items of the history.
         titles: add titles.

@@ -62,10 +62,10 @@ def write_artifact(
     Of an old artefact only the files that its manifest lists are ever removed.
 
     Args:
-        config: which student, where to, which formats.
-        say: is told each finished part.
-        teachers: what explanations tell of, for `--explain`.
-        student: the digest of the card of the student that they taught; None where nobody knows.
+        config: the student to export, the folder and the formats.
+        say: receives a line of text for each finished part.
+        teachers: the teachers that explanations tell of, for `--explain`.
+        student: the digest of the card of the student that they taught; None where it isn't known.
 
     Raises:
         UserError: the student can't be read or has no such form, another one has taken its place,

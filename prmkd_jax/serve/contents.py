@@ -156,10 +156,10 @@ def read_options(
     """Options as a card holds them: unknown ones are passed over, missing ones have their defaults.
 
     Args:
-        path: of the card.
+        path: the path of the card.
         place: the field that holds them, for an error.
-        values: their names and values.
-        kind: what they are options of.
+        values: option name → value, as read from the card.
+        kind: the configuration class that declares the options.
 
     Raises:
         UserError: one is of another type, or outside its bounds, naming the card and the field.
@@ -273,9 +273,9 @@ def require_places(
     """Refuses an array of row numbers that point past their tables.
 
     Args:
-        path: of the file.
-        arrays: what it holds.
-        name: of the array.
+        path: the path of the file.
+        arrays: the file's arrays by their names.
+        name: the name of the array that is checked.
         shape: rows and columns; None for any number.
         bounds: smallest number, and one past the largest; or such a pair for each row.
 
@@ -321,8 +321,8 @@ def require_same_ids(
 
     Args:
         path: the file that has them.
-        field: which of its lists.
-        found: its ids; None where it has none.
+        field: the name of the list in the file, such as its item ids.
+        found: the file's ids; None where it has none.
         expected: the data set's.
 
     Raises:

@@ -41,10 +41,11 @@ class TeacherView(NamedTuple):
     """What serving knows of one teacher.
 
     Attributes:
-        name: as `--teachers` calls it.
+        name: the teacher's name in `--teachers`.
         label: display name.
-        items: its item vectors.
-        weights: of [mean of the history's vectors, the newest one, 1].
+        items: the teacher's item vectors.
+        weights: the linear map from [mean of the history's vectors, the newest one, 1] to a user
+            vector.
         fidelity: mean share of its own first ten places that the estimate finds again; None
             where it wasn't measured.
     """
@@ -65,7 +66,7 @@ class TeacherView(NamedTuple):
         """0-based ranks of items for a history, both as rows; None for an item added later.
 
         Args:
-            history: its items; those that were added later are skipped.
+            history: the history's items as rows; those that were added later are skipped.
             wanted: the items asked about.
             filter_seen: count no item of the history as a rival.
         """
@@ -87,7 +88,8 @@ class TeacherView(NamedTuple):
         """The rows that it would put first, with its estimated scores; of equals the first row.
 
         Args:
-            history: as for `ranks`; where nothing of it is known nothing is recommended.
+            history: the history's items as rows, as for `ranks`; where none of them is known
+                nothing is recommended.
             k: how many, at most.
             filter_seen: leave out the items of the history.
         """
@@ -117,7 +119,7 @@ class Explanation:
     """What is read back from an artefact.
 
     Attributes:
-        teachers: by their views.
+        teachers: the teachers' views, one for each.
         plain: folder of the plain student; None where it wasn't exported.
     """
 
@@ -149,10 +151,10 @@ def view_teacher(
     """Fits a teacher's map and measures it.
 
     Args:
-        name: as `--teachers` calls it.
+        name: the teacher's name in `--teachers`.
         label: display name.
-        items: its item vectors.
-        instances: its vectors of histories to fit on.
+        items: the teacher's item vectors.
+        instances: the teacher's vectors of the histories to fit on.
         histories: these, as rows of items.
         others: vectors and histories to measure on.
     """
@@ -175,7 +177,7 @@ def write_explanation(folder: Path, views: Sequence[TeacherView]) -> None:
     """Writes the teachers' part into a folder.
 
     Args:
-        folder: of the artefact, which is being written.
+        folder: the artefact's folder, which is being written.
         views: the teachers.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -191,7 +193,7 @@ def read_explanation(folder: Path, num_items: int) -> Explanation | None:
     """What an artefact's folder holds; None where it explains nothing.
 
     Args:
-        folder: of the artefact.
+        folder: the artefact's folder.
         num_items: the student's.
 
     Raises:

@@ -82,13 +82,13 @@ class Exported:
     """An exported student, read back.
 
     Attributes:
-        config: which student.
+        config: the student's settings.
         facts: sizes, and the arrays that scoring reads.
         params: the parameters.
         items: finished item vectors.
         users: finished user vectors; None where they depend on the prefix.
-        fold_in: what a user without a vector gathers from each item; None where the class
-            can't make such a vector (`students.student.FoldsIn`).
+        fold_in: the vectors that a user without a vector of the user's own gathers from the items;
+            None where the class can't make such a user vector (`students.student.FoldsIn`).
         item_ids: ids of the items' rows.
         user_ids: ids of the users' rows; None where no user has a row.
         titles: the items' titles, "" where unknown; None where none was exported.
@@ -122,10 +122,10 @@ def export_student(
     Args:
         folder: output folder.
         params: the trained parameters.
-        config: which student.
+        config: the student's settings.
         facts: the facts it was trained with.
-        dataset: its data set, whose ids name the rows of the tables.
-        record: what else the card should tell (seed, metrics, teachers), as JSON content.
+        dataset: the data set whose ids name the rows of the tables.
+        record: further fields of the card (seed, metrics, teachers), as JSON content.
     """
     weights = flatten_params(params)
     served = served_arrays(params, config, facts)

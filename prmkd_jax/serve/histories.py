@@ -64,7 +64,7 @@ class Targets(NamedTuple):
 
     Attributes:
         users: each instance's user.
-        histories: what the user had before the target, oldest first.
+        histories: the items that the user had before the target, oldest first.
         targets: the target alone in a list.
     """
 

@@ -32,7 +32,7 @@ class Knowledge:
 
     Attributes:
         exported: the student.
-        queries: its user vectors, row = instance id; zeros for users' first items.
+        queries: the student's user vectors, row = instance id; zeros for users' first items.
         has_prefix: the instances that it can answer, ascending.
     """
 
@@ -63,7 +63,8 @@ def knowledge(exported: Exported, dataset: Dataset) -> Knowledge:
 
     Args:
         exported: the student.
-        dataset: its own; items and, where they have vectors, users in the student's order.
+        dataset: the student's data set; items and, where they have vectors, users in the student's
+            order.
     """
     interactions = dataset.interactions
     ids = np.setdiff1d(np.arange(len(interactions.items)), interactions.indptr[:-1])

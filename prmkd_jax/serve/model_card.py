@@ -26,7 +26,7 @@ def model_card(card: Card, interface: Interface) -> str:
 
     Args:
         card: the exported student's.
-        interface: what the programs take and give.
+        interface: the inputs and outputs of the programs.
     """
     data, facts, record = card["dataset"], card["facts"], card["record"]
     users = (

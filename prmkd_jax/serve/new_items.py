@@ -58,7 +58,7 @@ class Ridge:
     """Ridge regressions on the same inputs: the eigenvectors are computed once.
 
     Args:
-        inputs: one vector an item.
+        inputs: the items' vectors.
     """
 
     def __init__(self, inputs: Float[np.ndarray, "n d"]):
@@ -86,10 +86,10 @@ class Map(NamedTuple):
     """How rows of new items are made of vectors.
 
     Attributes:
-        strength: of the ridge regression, one of `STRENGTHS`.
-        gain: one of `GAINS`.
-        agreement: of the places among the first ten that held-out items have by their own rows,
-            and by mapped ones, how many are the same: 2 · common / (own + mapped).
+        strength: the penalty of the ridge regression, a value of `STRENGTHS`.
+        gain: the factor by which mapped rows are lengthened, a value of `GAINS`.
+        agreement: the agreement of the first ten places of held-out items by their own rows and by
+            mapped ones: 2 · common / (own + mapped).
     """
 
     strength: float
@@ -101,7 +101,7 @@ class RowMap:
     """Ridge regressions on the vectors of known items, lengthened as held-out items need it.
 
     Args:
-        known: one vector a known item; at least two.
+        known: the known items' vectors; at least two rows.
         seed: decides which items are held out.
     """
 
@@ -160,8 +160,8 @@ def choose_map(
         rows: the regressions.
         table: the known items' own rows.
         agree: how well rows stand for those of some items, 1 at best.
-        strengths: what is tried.
-        gains: what is tried.
+        strengths: the penalties to try.
+        gains: the gains to try.
     """
     tried = [
         (agree(rows.held, rows.held_rows(table, strength, gain)), strength, -gain)
@@ -178,7 +178,7 @@ def text_vectors(
     """Hashed words, weighted by how rare they are among known texts, of length 1.
 
     Args:
-        texts: one text an item.
+        texts: the items' texts, one for each.
         known: texts that decide a word's weight: log((1 + n) / (1 + texts that hold it)) + 1.
         width: width of the vectors; words that share a place are taken for one.
     """
@@ -205,7 +205,7 @@ def check_texts(
     Args:
         exported: the student.
         ids: the new items'.
-        titles: their titles, or None.
+        titles: the items' titles, or None.
 
     Raises:
         UserError: naming what was found and expected.
@@ -240,7 +240,7 @@ def check_vectors(
         exported: the student.
         count: how many items are new.
         vectors: theirs.
-        known_vectors: of all items that the student knows.
+        known_vectors: vectors of all items that the student knows.
 
     Raises:
         UserError: naming what was found and expected.
@@ -282,7 +282,7 @@ def extend(
     Args:
         exported: the student, which stays as it is.
         ids: the new items'.
-        titles: their titles, or None.
+        titles: the new items' titles, or None.
         rows_for: the new items' rows of a table, given the known ones'.
     """
     facts = exported.facts

@@ -31,9 +31,9 @@ class Recommended(NamedTuple):
     """One recommended item.
 
     Attributes:
-        item: its id.
+        item: the item's id.
         score: the student's score; for `similar` the cosine.
-        title: its title, where asked for and exported.
+        title: the item's title, where asked for and exported.
     """
 
     item: str
@@ -48,9 +48,9 @@ class Answer(NamedTuple):
         items: best first; fewer than k where no more are left.
         unknown_items: items of the history that the student doesn't know and that were skipped.
         known_user: whether a vector of the user's own was used.
-        ranks: where explained: teacher, or `plain` for the plain student → its 0-based rank of
-            each of `items`, counted as the answer was (the history's items left out or not);
-            None for an item that it doesn't know.
+        ranks: teacher, or `plain` for the plain student → its 0-based rank of each of `items`,
+            counted as the answer was (the history's items left out or not); None for an item that
+            it doesn't know. Only where explanations were asked for.
     """
 
     items: list[Recommended]
@@ -72,12 +72,13 @@ class Recommender:
 
     Attributes:
         exported: the student.
-        explanation: what an artefact tells of teachers and the plain student; None where nothing.
+        explanation: the views of teachers and the plain student that an artefact holds; None where
+            it holds none.
         map: how rows of new items were made; None where there are none (`add_items`).
 
     Args:
-        exported: what `read_exported` gives.
-        explanation: what an artefact tells of teachers and the plain student.
+        exported: the student, from `read_exported`.
+        explanation: the views of teachers and the plain student that an artefact holds.
     """
 
     def __init__(self, exported: Exported, explanation: Explanation | None = None):
@@ -225,8 +226,8 @@ class Recommender:
 
         Args:
             histories: item ids, oldest first; unknown ones are skipped.
-            items: for each history the items asked about.
-            users: as for `recommend`.
+            items: the items asked about, a list for each history.
+            users: the users' ids, as for `recommend`.
             filter_seen: count no item of the history as a rival.
 
         Returns:
@@ -263,7 +264,7 @@ class Recommender:
             item: id of the item.
             k: how many, at most.
             titles: give the titles where they were exported.
-            explain: the same, as `recommend` has it.
+            explain: give the explanations, as in `recommend`.
 
         Raises:
             ValueError: k is no number of at least 1.
@@ -294,9 +295,9 @@ class Recommender:
 
         Args:
             ids: the new items'; add all of them at once.
-            vectors: what a teacher or a text encoder says of them; None for the words of their
-                titles.
-            known_vectors: the same of all items that this one knows, in the order of
+            vectors: vectors of the new items from a teacher or a text encoder; None for the words
+                of their titles.
+            known_vectors: the same vectors of all items that this one knows, in the order of
                 `exported.item_ids`.
             titles: the new items' titles.
             encode: a text encoder, which gives a vector [d] for each of some titles, in place of

@@ -98,10 +98,9 @@ def map_items(
 
     Args:
         exported: yesterday's.
-        found: what has changed.
+        found: the differences between yesterday's items and users and today's.
         dataset: today's.
-        vectors: what is known of today's items, in their order; None gives all new items the mean
-            row.
+        vectors: vectors of today's items, in their order; None gives all new items the mean row.
     """
     small = only_items(exported, found.kept_items)
     titles = _titles(dataset, found.new_items)
@@ -126,7 +125,7 @@ def only_items(exported: Exported, ids: Sequence[str]) -> Exported:
 
     Args:
         exported: the student; it stays as it is.
-        ids: of items that it knows.
+        ids: the ids of items that the student knows, in the new order.
     """
     row_of = {item: row for row, item in enumerate(exported.item_ids)}
     rows = np.array([row_of[item] for item in ids])
@@ -165,7 +164,7 @@ def params_for(
         config: today's settings.
         facts: today's.
         dataset: today's.
-        source: how an error names yesterday's student.
+        source: yesterday's student's name in error messages.
 
     Raises:
         UserError: a parameter has another shape than today's.

@@ -34,7 +34,7 @@ class Filters(NamedTuple):
     """Which items may be recommended.
 
     Attributes:
-        valid: by the lists that hold for all histories.
+        valid: True for items that the lists for all histories let through.
         allowed: each history's list of its own; None where there are none.
         denied: likewise.
         seen: whether the items of the history are left out.
@@ -60,8 +60,8 @@ class Ids:
         users: user id → row.
 
     Args:
-        item_ids: in the order of the item table.
-        user_ids: in the order of the user table.
+        item_ids: item ids in the order of the item table.
+        user_ids: user ids in the order of the user table.
     """
 
     def __init__(self, item_ids: Sequence[str], user_ids: Sequence[str] = ()):
@@ -78,7 +78,7 @@ class Ids:
         """Histories and their users.
 
         Args:
-            histories: as `id_lists` gives them.
+            histories: lists of item ids, as `id_lists` gives them.
             users: a user's id, or None, for each.
 
         Raises:

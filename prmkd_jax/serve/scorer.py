@@ -37,7 +37,7 @@ class Scorer:
     Sizes are padded to few, so that few programs are compiled.
 
     Args:
-        exported: what `read_exported` gives.
+        exported: the student, from `read_exported`.
     """
 
     def __init__(self, exported: Exported):
@@ -56,7 +56,7 @@ class Scorer:
 
         Args:
             read: the histories.
-            filters: of these histories.
+            filters: the filters of these histories.
             k: how many items.
 
         Raises:

@@ -58,7 +58,7 @@ def check_answers(
     """Compares a loaded student's answers with those of the file.
 
     Args:
-        path: of the self-check.
+        path: the path of the self-check.
         item_ids: id of each item's row.
         user_ids: id of each user's row; empty where users have none.
         answers: the student.

@@ -14,7 +14,7 @@ def own_vectors(exported: Exported, read: Histories, rows: int) -> Float32[np.nd
 
     Args:
         exported: the student.
-        read: at most `rows` histories; the last rows stay zero.
+        read: the histories, at most `rows`; the last rows stay zero.
         rows: how many vectors.
 
     Raises:

@@ -25,7 +25,7 @@ class About:
             registered name where empty.
         reads: the fields of `StudentConfig` that it reads, among those that not all students
             share; None where undeclared, so that no option is reported to have no effect.
-        default_loss: what it learns by where `--loss` isn't given.
+        default_loss: the loss that the student learns by where `--loss` isn't given.
         own_slot: whether every prefix is encoded by itself and ends in a slot for a token of
             the model's own, as a bidirectional model needs.
         user_vector_per_prefix: whether its user vector depends on the prefix. Where it doesn't,

@@ -41,8 +41,8 @@ class Users(NamedTuple):
     """One domain's users of a batch.
 
     Attributes:
-        vectors: their vectors.
-        real: which rows are users.
+        vectors: the users' vectors.
+        real: True for rows that are users, False at padding.
     """
 
     vectors: Float[Array, "N D"]

@@ -112,7 +112,7 @@ class ItemInit(NamedTuple):
     """What an item table begins from.
 
     Attributes:
-        source: one of `ITEM_INITS`.
+        source: the origin of the vectors, a name of `ITEM_INITS`.
         deviation: standard deviation of the table's entries; the model's own where `source` is
             random.
     """

@@ -26,7 +26,7 @@ class Field(NamedTuple):
     """A categorical field of the items.
 
     Attributes:
-        names: its distinct words, sorted; a word's number is its place.
+        names: the field's distinct words, sorted; a word's number is its place.
         words: each item's words, padded with −1.
     """
 
@@ -44,8 +44,8 @@ class SecondDomain(NamedTuple):
 
     Attributes:
         num_items: rows of its item table.
-        rows: its users' longest training prefixes, one a row; rows have `window` slots and one
-            for a token of the model's own.
+        rows: the longest training prefix of each user, a row for each; rows have `window` slots and
+            one for a token of the model's own.
     """
 
     num_items: int

@@ -60,7 +60,7 @@ class FM(nnx.Module):
 
         Args:
             rows: packed histories.
-            rngs: not needed: nothing is dropped.
+            rngs: random streams, not needed: nothing is dropped.
         """
         return self.query_of(self.user_fields(rows))
 

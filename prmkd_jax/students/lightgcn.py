@@ -49,7 +49,7 @@ class LightGCN(nnx.Module):
 
         Args:
             rows: packed histories.
-            rngs: not needed: nothing is dropped.
+            rngs: random streams, not needed: nothing is dropped.
         """
         return self._smoothed(_USERS)[jnp.asarray(rows.users).reshape(-1)]
 

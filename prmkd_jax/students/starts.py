@@ -19,7 +19,7 @@ class ItemStart(NamedTuple):
     """What item tables begin from.
 
     Attributes:
-        vectors: one an item; rows of unknown items mean nothing.
+        vectors: the items' vectors; rows of unknown items mean nothing.
         known: items that there is a vector of. The others keep the model's own start.
         deviation: standard deviation of the entries that are filled.
     """
@@ -38,7 +38,7 @@ def principal_components(
     positive, so that the result doesn't hang on the linear algebra library's choice.
 
     Args:
-        vectors: one an item.
+        vectors: the items' vectors.
         width: components wanted.
         deviation: standard deviation of all entries of the result.
 

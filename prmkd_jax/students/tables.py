@@ -26,7 +26,7 @@ class Table(NamedTuple):
     """A parameter whose rows are divided.
 
     Attributes:
-        name: its dotted name.
+        name: the table's dotted name.
         rows: how many it has.
     """
 
@@ -48,7 +48,7 @@ def is_table(path: KeyPath, tables: Tables) -> int:
     """The rows of the table that a leaf is, or that a leaf is a moment of; 0 if there is none.
 
     Args:
-        path: of the leaf in parameters, or in a state that holds such dictionaries.
+        path: the path of the leaf in parameters, or in a state that holds such dictionaries.
         tables: those that are divided.
     """
     return dict(tables).get(_name(path), 0)

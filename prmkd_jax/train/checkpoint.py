@@ -36,7 +36,7 @@ def save_checkpoint(folder: Path, epoch: int, state: object, progress: dict[str,
     kill leaves the one before.
 
     Args:
-        folder: one folder a run.
+        folder: the run's own folder.
         epoch: epochs done.
         state: pytree of arrays.
         progress: everything else that a resumed run needs, as JSON values.
@@ -75,7 +75,7 @@ def load_checkpoint(folder: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]] |
     In place of a damaged state the one before is read, with a warning.
 
     Args:
-        folder: one folder a run.
+        folder: the run's own folder.
         like: pytree of arrays with the structure, shapes, dtypes and devices to be restored.
             NumPy arrays are restored as such.
 

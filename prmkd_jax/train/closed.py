@@ -78,7 +78,7 @@ class ClosedColumns:
         """Columns of a run.
 
         Args:
-            run: with its `best_items`.
+            run: the run, with its `best_items`.
             graphdef: the student's structure; None for columns without its items.
             divided: the tables that devices share.
 

@@ -45,11 +45,11 @@ def placed_inputs(
     """The batches and what a distilled step needs besides, on the devices of a mesh.
 
     Args:
-        run: as in `distill_inputs`.
-        mesh: of the run.
-        batches: as in `distill_inputs`.
-        closed: as in `distill_inputs`.
-        stored: as in `distill_inputs`.
+        run: the training, as in `distill_inputs`.
+        mesh: the mesh of the run.
+        batches: the batches, as in `distill_inputs`.
+        closed: makes closed columns, as in `distill_inputs`.
+        stored: gives the stored scores, as in `distill_inputs`.
     """
     made = (place_inputs(mesh, *each) for each in distill_inputs(run, batches, closed, stored))
     scored = run.teachers is None or (run.teachers.tables and run.teachers.tables.complete)
@@ -66,8 +66,8 @@ def in_calls(inputs: Iterable[Pair], steps: int) -> Iterator[Inputs]:
     Inputs of other shapes, large ones, and those that are left at the end have calls of their own.
 
     Args:
-        inputs: of one step each, NumPy arrays.
-        steps: of a call.
+        inputs: the inputs of one step each, as NumPy arrays.
+        steps: number of steps that one call takes.
     """
     waiting: list[Pair] = []
     for each in inputs:

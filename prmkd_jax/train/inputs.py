@@ -64,7 +64,7 @@ class Inputs(NamedTuple):
 
     Attributes:
         batch: the instances.
-        distill: what a distilled step needs besides; None for the plain student.
+        distill: further inputs of a distilled step; None for the plain student.
         steps: 1; or so many steps are taken by the call, and every array has a first axis of them.
     """
 
@@ -121,8 +121,8 @@ def distill_inputs(
     """Adds to each batch what a distilled step needs; None for the plain student.
 
     Args:
-        run: whose distillation.
-        batches: of its training instances.
+        run: the training whose distillation it is.
+        batches: batches of the run's training instances.
         closed: makes the columns where they are closed (`train.closed`).
         stored: gives what was made before (`train.stored`). The first of every
             `BATCHES_A_MEASURE` batches is made all the same: its step measures each teacher.

@@ -224,7 +224,7 @@ def draw_items(
 
     Args:
         config: says which loss.
-        prepared: of that loss.
+        prepared: the arrays that this loss needs.
         users: the instances' users.
         num_items: number of all items.
         key: the step's; equal keys draw equal items.

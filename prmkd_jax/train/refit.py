@@ -20,11 +20,11 @@ class Refitted(NamedTuple):
     """A student trained on training and validation interactions.
 
     Attributes:
-        params: its parameters.
-        facts: what it was made with.
+        params: the student's parameters.
+        facts: the facts that the student was made with.
         test: ranks of the test instances, computed once; None if not asked for.
-        lists: their best items; None like `test`.
-        history: one record an epoch, without validation.
+        lists: the best items of the test instances; None like `test`.
+        history: a record for each epoch, without validation.
         train_seconds: wall-clock time of all training epochs, compilation included.
     """
 
@@ -48,7 +48,7 @@ def refit(
     have seen the training interactions alone.
 
     Args:
-        run: what was trained by early stopping.
+        run: the training that was ended by early stopping.
         epochs: the epoch that it chose; 0 leaves the start.
         on_step: called with the step of the epoch and about how many there are.
         on_epoch: called with the epoch's record.

@@ -22,7 +22,7 @@ class Summed(NamedTuple):
     """Means over a batch's instances.
 
     Attributes:
-        total: what is minimised.
+        total: the value that is minimised.
         own: the student's own loss.
         taught: the distillation's, not weighted; None where it isn't part of the total.
     """
@@ -99,15 +99,15 @@ def losses_in_blocks(
     """The student's own loss over all items, with the distillation over all items if it is one.
 
     Args:
-        student_config: its loss is over all items.
+        student_config: the student's settings; its loss is over all items.
         config: the distillation; None for the plain student.
         student: scores.
         batch: the instances, without logits.
         is_instance: False at padding.
-        distill: with joint scores where the distillation is over all items.
-        constants: of the run.
-        key: of the step.
-        block: of `block_size`.
+        distill: the teachers' part, with joint scores where the distillation is over all items.
+        constants: the constants of the run.
+        key: the key of the step.
+        block: number of rows of a block, from `block_size`.
     """
     items = batch.items
     assert not isinstance(items, ItemRows | MadeRows)

@@ -33,7 +33,7 @@ class ItemTables(NamedTuple):
     """Parameters with one row an item.
 
     Attributes:
-        names: their dotted names.
+        names: the tables' dotted names.
         num_items: rows of each.
     """
 
@@ -61,7 +61,7 @@ def check_lazy(student: StudentConfig, train: TrainConfig, distill: DistillConfi
     """Checks that a step with `--lazy_adam` reads some items alone.
 
     Args:
-        student: with the loss that it learns by.
+        student: the student's settings, with the loss that it learns by.
         train: says whether Adam is lazy.
         distill: the distillation; None for the plain student.
 
@@ -117,8 +117,8 @@ def take_rows(tree: TreeT, tables: ItemTables, ids: Int[Array, " M"]) -> TreeT:
 
     Args:
         tree: parameters as nested dictionaries, or a state that holds such dictionaries.
-        tables: whose rows are taken; what else there is stays complete.
-        ids: from `needed_items`; rows at padding mean nothing.
+        tables: the tables whose rows are taken; the other leaves stay complete.
+        ids: item ids, from `needed_items`; rows at padding mean nothing.
     """
 
     def take(path: KeyPath, leaf: Array) -> Array:
@@ -131,10 +131,10 @@ def put_rows(tree: TreeT, rows: TreeT, tables: ItemTables, ids: Int[Array, " M"]
     """The inverse of `take_rows`: the tree with these rows replaced; those at padding are dropped.
 
     Args:
-        tree: as in `take_rows`.
-        rows: what became of the taken rows; other leaves are taken from here.
-        tables: as in `take_rows`.
-        ids: as in `take_rows`.
+        tree: parameters or a state, as in `take_rows`.
+        rows: the taken rows after the step; other leaves are taken from here.
+        tables: the tables whose rows were taken, as in `take_rows`.
+        ids: item ids, as in `take_rows`.
     """
 
     def put(path: KeyPath, leaf: Array, part: Array) -> Array:

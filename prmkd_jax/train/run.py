@@ -62,7 +62,7 @@ class Run:
         seed: seed of initialisation, batches and dropout.
         folder: folder of the checkpoints.
         start: initial parameters; None draws them from the seed.
-        item_start: what the item tables begin from instead; None leaves them as drawn.
+        item_start: the vectors that the item tables begin from; None leaves them as drawn.
         distill: distillation; None for the plain student.
         teachers: source of the teachers' scores; None for the plain student.
         threshold: epsilon of the consistency rule (`train.calibrate`).
@@ -111,11 +111,11 @@ class Fitted:
     """A trained student at its best validation epoch.
 
     Attributes:
-        params: its parameters.
+        params: the student's parameters.
         validation: ranks of the validation instances that were used for stopping.
         test: ranks of the test instances, computed once; None if not asked for.
-        lists: their best items; None like `test`.
-        history: one record an epoch.
+        lists: the best items of the test instances; None like `test`.
+        history: a record for each epoch.
         best_epoch: the epoch that was kept, counted from 1; 0 is the start.
         parameters: number of parameters that serving needs.
         train_seconds: wall-clock time of all training epochs, compilation included.

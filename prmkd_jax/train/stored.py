@@ -64,7 +64,7 @@ class StoredScores:
 
         Args:
             run: distilled, over the catalogue, with its threshold.
-            dtype: of the scores.
+            dtype: the scores' dtype.
         """
         self.dtype = dtype
         self._run = run

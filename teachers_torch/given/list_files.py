@@ -66,10 +66,10 @@ def read_lists(folder: Path, instances: int, num_items: int, scale: float = 1.0)
     """Maps the files of a folder into memory and checks them.
 
     Args:
-        folder: with the files.
+        folder: the folder with the files.
         instances: lists that there must be.
         num_items: ids must be below.
-        scale: what the scores will be multiplied by; float32 must hold the products too.
+        scale: the factor that the scores will be multiplied by; float32 must hold the products too.
 
     Raises:
         UserError: naming the file, what was found and what was expected.

@@ -75,7 +75,7 @@ class NeighboursTeacher(nn.Module):
         """Counts the transitions.
 
         Args:
-            task: whose training part.
+            task: data and split; the training part is counted.
             texts: vectors of the items' texts, zeros where an item has none; None for no texts.
         """
         super().__init__()
@@ -293,9 +293,9 @@ def choose(start: Constants, names: list[str], measure: Callable[[Constants], fl
     """The best constants: one after the other over its grid, until none changes any more.
 
     Args:
-        start: where it begins; kept where nothing is better.
+        start: the constants to begin from; kept where nothing is better.
         names: the constants that may change.
-        measure: what is to be high.
+        measure: computes the value to be maximised.
     """
     best = start
     while True:

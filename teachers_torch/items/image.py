@@ -76,9 +76,9 @@ def encode_files(
     have no image.
 
     Args:
-        dataset: its catalogue has `image_paths`.
+        dataset: the data set, whose catalogue has `image_paths`.
         config: the encoder and its batch size.
-        cache: its room `images` holds the features.
+        cache: the cache; the features are kept in its room `images`.
         progress: receives the images encoded and to encode, every batch.
 
     Raises:

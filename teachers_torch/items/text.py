@@ -121,7 +121,7 @@ def encode_texts(
     Args:
         sentences: any strings; equal ones are encoded once.
         config: the encoder and its batch size.
-        cache: its room `texts` holds the vectors.
+        cache: the cache; the vectors are kept in its room `texts`.
         progress: receives the sentences encoded and to encode, every so often.
 
     Raises:

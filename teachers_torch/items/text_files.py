@@ -26,8 +26,8 @@ def read_text_features(
     row is its number in `<name>.item2index` next to it (lines `item<TAB>number`).
 
     Args:
-        config: its `text_features`, in which `{dataset}` stands for the data set's name.
-        dataset: its items are found by their own ids.
+        config: the settings; in their `text_features` `{dataset}` stands for the data set's name.
+        dataset: the data set, whose own ids find its items.
         dropped: read `<name>.feat2CLS`, the texts with words dropped.
 
     Raises:

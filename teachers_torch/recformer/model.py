@@ -113,8 +113,8 @@ class RecformerTeacher:
     Attributes:
         model: a Recformer with an item table.
         interactions: the histories.
-        reader: how they become tokens.
-        config: its settings.
+        reader: makes tokens of the histories.
+        config: the teacher's settings.
         start: description of what its weights began from.
         log: receives `{"event": "encode", "done": tokens, "total": tokens}` while encoding.
     """

@@ -114,7 +114,7 @@ def save_start(
     """Writes a folder that `--init=recformer=<folder>` reads; complete or not at all.
 
     Args:
-        model: its weights, the language head's included.
+        model: the model, whose weights are saved, the language head's included.
         tokenizer: written with it.
         card: record of the pre-training; JSON values.
         folder: made where it is missing; its other files stay.

@@ -48,8 +48,8 @@ class _Course:
         best: the best validation so far.
         epoch: the one in progress, from 1.
         batch: batches of it that are done.
-        total: their losses.
-        drawn: what the epoch's random numbers go on from, as JSON; "" at its begin.
+        total: sum of the losses of these batches.
+        drawn: the state of the epoch's random numbers, as JSON; "" at its beginning.
     """
 
     best: Pretraining = _NONE
@@ -98,7 +98,7 @@ def train(
 
     Args:
         model: trained in place.
-        pairs: what it is trained on.
+        pairs: the pairs that it is trained on.
         config: the model's settings.
         pretraining: optimisation.
         seed: seed of the parts, pairs, masks and batches.

@@ -140,7 +140,7 @@ def item_tokens(
         catalogue: titles, brands and categories are read.
         tokenizer: a fast one.
         max_attribute_tokens: length at which an attribute is cut, its name's tokens included.
-        cache: its room `tokens` holds them.
+        cache: the cache; the tokens are kept in its room `tokens`.
 
     Raises:
         UserError: no item has any of the attributes.

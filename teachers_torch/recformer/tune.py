@@ -31,7 +31,8 @@ def tune_recformer(
     Targets and batches depend on seed and epoch alone; dropout draws from torch's generator.
 
     Args:
-        teacher: its `log` receives each `step`, each validation as `epoch`, and its encoding.
+        teacher: the teacher, whose `log` receives each `step`, each validation as `epoch`, and its
+            encoding.
         split: trained on the training part.
         validate: metrics over all validation users, `NDCG@10` among them.
         seed: seed of targets and batches.

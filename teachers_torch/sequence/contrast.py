@@ -25,7 +25,7 @@ class PretrainBatch(NamedTuple):
         lengths: items of each, at least 1.
         targets: table row of each prefix's next item.
         augmented_seq: the augmented prefixes.
-        augmented_lengths: their lengths.
+        augmented_lengths: items of each augmented prefix, at least 1.
     """
 
     item_seq: Int64[Tensor, "batch length"]
@@ -51,8 +51,8 @@ def contrastive_loss(
         targets: the target item of each row. Where two rows share one, neither's key is the
             other's negative.
         temperature: t.
-        duplicates: what z_ij becomes there: `zero` sets it to 0, so that it still adds
-            exp(0) = 1 to the sum, as the official code does; `left_out` takes it out.
+        duplicates: the value of z_ij there: `zero` sets it to 0, so that it still adds exp(0) = 1
+            to the sum, as the official code does; `left_out` takes it out.
     """
     logits = queries @ keys.T / temperature
     own = torch.eye(len(targets), dtype=torch.bool, device=targets.device)
@@ -102,7 +102,7 @@ def item_drop(
     Args:
         item_seq: table rows, 0 after a sequence's end.
         lengths: items of each sequence.
-        keep: which items are kept; of no effect at the first place and after the end.
+        keep: True for items that are kept; of no effect at the first place and after the end.
 
     Returns:
         The shortened sequences, 0 after their ends, and their lengths.

@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
 
     Attributes:
         read: features of all items, raw pixels encoded by the vision encoder if one is given.
-        widths: their widths, without encoding the items; missing inputs are an error.
+        widths: computes the inputs' widths without encoding the items; missing inputs are an error.
         identity: encoders and files that they depend on; JSON values.
     """
 

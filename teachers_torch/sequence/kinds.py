@@ -42,8 +42,8 @@ class SequenceKind:
     """A teacher that is a `SequenceModel`; see `teachers_torch.teacher.Kind`.
 
     Attributes:
-        config: its configuration class.
-        inputs: how it reads items.
+        config: the configuration class of the teacher.
+        inputs: the item features that the teacher reads.
         model: the untuned model over these inputs.
     """
 

@@ -45,7 +45,7 @@ class PretrainTask(NamedTuple):
 
     Attributes:
         model: without IDs, which mean nothing in another domain.
-        config: its settings.
+        config: the encoder's settings.
         num_items: items N of all domains. Row 0 of the item table is [PAD], rows 1 … N are the
             items, and each augmentation reads the items from N rows of its own after these.
         variants: number of these augmentations.
@@ -182,10 +182,10 @@ def check_start(
     """Checks that the domains' features and the weights of `--init` go together.
 
     Args:
-        family: as `build`'s.
-        domains: as `build`'s.
-        settings: as `build`'s.
-        widths: of each domain, the widths of its texts' features and of its images', if any.
+        family: the teacher family, as in `build`.
+        domains: the data sets, as in `build`.
+        settings: the teachers' settings, as in `build`.
+        widths: for each domain the widths of its texts' features and of its images', if any.
 
     Raises:
         UserError: they don't, or the weights are missing or damaged.

@@ -29,7 +29,7 @@ class SequenceStart(NamedTuple):
     """Weights to begin from.
 
     Attributes:
-        description: their origin, for the teacher card.
+        description: the origin of the weights in words, for the teacher card.
         weights: the encoder's state dict.
         vision: the frozen vision encoder that was trained with them, or None.
     """

@@ -71,7 +71,7 @@ class FrozenTeacher:
     """A teacher between two steps: its items are adapted once, however often it encodes.
 
     Attributes:
-        teacher: not trained meanwhile.
+        teacher: the tuned teacher, which isn't trained meanwhile.
         table: vectors of all items, not normalised.
         segments: windows of all histories.
     """

@@ -48,7 +48,7 @@ class UniM2Rec(SequenceModel):
         """Builds an untuned model.
 
         Args:
-            config: its settings.
+            config: the model's settings.
             modalities: text, then images where there are any: features and availability bits
                 of all items.
             max_seq_len: the longest prefix.

@@ -39,7 +39,7 @@ class Gap(NamedTuple):
 
     Attributes:
         arithmetic: name.
-        difference: of the best validation NDCG@10, mean over the seeds.
+        difference: the difference of the best validation NDCG@10, mean over the seeds.
         noise: standard deviation of float32's best validation NDCG@10 over the seeds.
         within: whether the difference is no larger than the noise.
         loss: largest relative difference of an epoch's mean loss, over epochs and seeds.
@@ -56,8 +56,8 @@ class Arithmetic(NamedTuple):
     """How a student is trained.
 
     Attributes:
-        rounding: of the factors of float32's products.
-        dtype: of what the step computes with; None for float32.
+        rounding: the rounding of the factors of float32's products.
+        dtype: the dtype that the step computes in; None for float32.
         precision: JAX's, of its float32 products.
     """
 
@@ -96,8 +96,8 @@ def train_all(
 
     Args:
         make: seed → the case.
-        seeds: of students and batches.
-        epochs: of each training.
+        seeds: seeds of students and batches.
+        epochs: epochs of each training.
         ways: name → arithmetic.
     """
     cases = [make(seed) for seed in seeds]

@@ -43,7 +43,7 @@ class Program:
 
     Attributes:
         name: `forward` or `step`.
-        function: not yet compiled.
+        function: the function, not yet compiled.
         arguments: arrays; the programs depend on their shapes alone.
         donated: places of the arguments whose memory the results take.
     """
@@ -76,11 +76,11 @@ class Case:
     Attributes:
         run: the distilled run.
         graphdef: the student's structure.
-        params: its first parameters.
-        optimizer: as training has it.
-        constants: of the run.
+        params: the student's first parameters.
+        optimizer: the optimiser, as training has it.
+        constants: the constants of the run.
         batch: the first one.
-        distill: its columns.
+        distill: the columns of the first batch.
     """
 
     run: Run
@@ -112,7 +112,7 @@ class Case:
 
         Args:
             optimizer: another one than the run's.
-            dtype: of the parameters that the step computes with; None for float32.
+            dtype: the dtype of the parameters that the step computes with; None for float32.
         """
         chosen = optimizer or self.optimizer
         state = init_state(self.params, chosen, self.run.seed)
@@ -139,8 +139,8 @@ def make_case(task: Task, settings: Settings, student: str, seed: int = 0) -> Ca
     Args:
         task: data and split.
         settings: sizes, batch and distillation; `--teachers` says how many vectors an item has.
-        student: its name.
-        seed: of the student and the batches.
+        student: the student's name.
+        seed: seed of the student and the batches.
     """
     settings = dataclasses.replace(
         settings, student=dataclasses.replace(settings.student, student=student)

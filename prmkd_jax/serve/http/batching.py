@@ -48,7 +48,7 @@ def answer_jobs(
     Each gets what `Recommender.recommend` would give it alone.
 
     Args:
-        recommender: which model.
+        recommender: the model that answers.
         jobs: the requests.
         max_k: largest k of any.
 

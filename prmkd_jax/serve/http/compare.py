@@ -18,7 +18,8 @@ class Side(NamedTuple):
         items: best first.
         unknown_items: items of the history that this model doesn't know.
         teacher: whether it is a teacher's, which is an estimate.
-        fidelity: for a teacher the share of its own first ten places that the estimate finds.
+        fidelity: the share of a teacher's own first ten places that the estimate finds; None for
+            a student, and where it wasn't measured.
     """
 
     model: dict[str, str]

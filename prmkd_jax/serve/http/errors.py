@@ -17,9 +17,9 @@ class ApiError(Exception):
     """What a caller did wrong, or why it can't be answered now.
 
     Args:
-        status: of HTTP.
+        status: HTTP status code.
         code: a word that programs can compare.
-        message: one line for people.
+        message: a line of text for people.
     """
 
     def __init__(self, status: int, code: str, message: str):

@@ -28,12 +28,12 @@ class Guard:
     """ASGI middleware that reads a request's complete body, within limits, before it goes on.
 
     Args:
-        app: what answers.
+        app: the application that answers.
         config: the limits.
-        metrics: what counts.
+        metrics: the counters of requests.
         paths: those that exist.
-        direct: is asked before `app`: on the busiest path the framework's own work would cost
-            more than the answer.
+        direct: answers a request before `app` is asked: on the busiest path the framework's own
+            work would cost more than the answer.
     """
 
     def __init__(

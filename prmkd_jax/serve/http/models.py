@@ -52,9 +52,9 @@ class Loaded:
         recommender: answers.
         index: finds its items.
         title: item id → title; empty without titles.
-        name: of the folder that a link leads to, such as sasrec-prmkd-seed0.
-        digest: of its card: other content, other digest.
-        digests: of all its cards, as they were found.
+        name: the name of the folder that a link leads to, such as sasrec-prmkd-seed0.
+        digest: the digest of the version's card: other content, other digest.
+        digests: the digests of all cards of the version, as they were found.
     """
 
     recommender: Recommender
@@ -182,7 +182,7 @@ class Watched:
     """A folder whose newest version is served; the old one answers until the new one can.
 
     Args:
-        folder: of an export, or a link to one.
+        folder: the folder of an export, or a link to one.
         config: limits, for which it is warmed.
         executor: runs what would hold up the event loop.
         say: receives a line at each change.

@@ -14,7 +14,7 @@ class TitleIndex:
 
     Args:
         ids: the items'.
-        titles: their titles, or None.
+        titles: the items' titles, or None.
 
     >>> index = TitleIndex(["a1", "b2"], ["Oak table", "Oak lamp"])
     >>> index.find("LAMP oak", 10), index.find("a1", 10), index.find("glass", 10)
