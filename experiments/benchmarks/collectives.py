@@ -48,8 +48,8 @@ def collectives(text: str, devices: int) -> list[Collective]:
     """All exchanges in a compiled program; one in a loop is listed once.
 
     Args:
-        text: of `compiled.as_text()`.
-        devices: of the mesh, which all take part where no groups are given.
+        text: the compiled program, from `compiled.as_text()`.
+        devices: number of devices of the mesh, which all take part where no groups are given.
 
     >>> line = "%x = f32[2,3]{1,0} all-reduce(%y), replica_groups={{0,1},{2,3}}, to_apply=%a"
     >>> found, = collectives(line, 4)

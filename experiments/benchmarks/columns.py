@@ -9,7 +9,7 @@ def require_columns(settings: Settings, asked: str) -> None:
 
     Args:
         settings: the distillation.
-        asked: what was asked for, as on the command line.
+        asked: the value asked for, as on the command line.
 
     Raises:
         UserError: `--negatives` is closed, so that a student's best items are among the columns.

@@ -17,9 +17,9 @@ class Measurement(NamedTuple):
     """One measured number.
 
     Attributes:
-        name: what was measured.
+        name: the name of the thing measured.
         value: the number.
-        unit: its unit; "" for a ratio or a count.
+        unit: the value's unit; "" for a ratio or a count.
     """
 
     name: str

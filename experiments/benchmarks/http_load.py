@@ -58,7 +58,7 @@ class Request(NamedTuple):
         data: the whole request, or several at once.
         expected: statuses of HTTP that are right for it; empty where the caller doesn't wait.
         answers: how many come.
-        pieces: in how many parts it is sent, with a pause before each further one.
+        pieces: number of parts in which it is sent, with a pause before each further one.
         shuts: whether the caller closes its half of the connection after it.
     """
 
@@ -73,8 +73,9 @@ class Sent(NamedTuple):
     """One request's outcome.
 
     Attributes:
-        status: of HTTP; 0 where the connection ended without an answer, −1 where the caller left.
-        seconds: from when it should have left to its answer.
+        status: HTTP status code; 0 where the connection ended without an answer, −1 where the
+            caller left.
+        seconds: time from when the request should have left to its answer.
         expected: whether this status is right.
     """
 
@@ -159,8 +160,8 @@ async def send(port: int, requests: Iterator[Request], count: int, rate: float) 
     A request's time begins when it should have left: a service that falls behind is seen to.
 
     Args:
-        port: of the service, on this machine.
-        requests: what is sent, in order.
+        port: the port of the service, on this machine.
+        requests: the requests to send, in order.
         count: how many.
         rate: a second.
     """

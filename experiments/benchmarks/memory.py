@@ -31,7 +31,7 @@ class Stage(NamedTuple):
     """One stage.
 
     Attributes:
-        name: what was done.
+        name: the name of the stage.
         seconds: how long it took.
         own: most bytes held until its end that are the process's own (anonymous), in GiB.
         resident: the same with mapped files, which the system takes back when it needs room.

@@ -25,10 +25,10 @@ def write(
     """Shows the table and writes `bench-<suite>.json`, `.md` and `.svg` into --output_dir.
 
     Args:
-        call: where to, and with which settings.
-        suite: its name.
-        rows: its figures.
-        more: what else the JSON file holds.
+        call: the command, with its settings and output folder.
+        suite: the suite's name.
+        rows: the suite's figures.
+        more: further fields of the JSON file.
     """
     folder = Path(call.settings.run.output_dir)
     content = {

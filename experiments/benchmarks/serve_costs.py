@@ -101,8 +101,8 @@ def take_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[np
     """Times calls in turn, the order reversed each round.
 
     Args:
-        calls: what is timed; each is called once before.
-        seconds: for each call; at least 5 and at most 2,000 rounds.
+        calls: the calls to be timed; each is called once before.
+        seconds: time for each call; at least 5 and at most 2,000 rounds.
 
     Returns:
         each call's seconds, one a round.

@@ -9,7 +9,7 @@ def markdown(content: ServeCosts) -> str:
     """Three tables: sizes, latencies, the two students against each other.
 
     Args:
-        content: of `bench-serve.json`.
+        content: the content of `bench-serve.json`.
     """
     return "\n\n".join(
         [

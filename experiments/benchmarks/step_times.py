@@ -30,9 +30,9 @@ class StepTimes(NamedTuple):
     """Seconds of a run's steps.
 
     Attributes:
-        compile: to compile the step.
+        compile: time to compile the step.
         steps: each step that counts.
-        inputs: to make each one's input on the host.
+        inputs: times to make each step's input on the host.
         compiled: the program.
     """
 

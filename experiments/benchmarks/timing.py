@@ -17,9 +17,9 @@ class Row(NamedTuple):
     """One figure of a suite.
 
     Attributes:
-        name: what was measured; rows of one name make a curve.
+        name: the name of the thing measured; rows of one name make a curve.
         value: the figure; of what is repeated, the median.
-        unit: its unit; "" for a ratio or a count.
+        unit: the value's unit; "" for a ratio or a count.
         low: first quartile; equal to `value` where nothing is repeated.
         high: third quartile.
         repeats: how often it was measured.
@@ -56,7 +56,7 @@ def repeated(
     """Seconds of the calls that warm up, of which the first compiles, and of those that count.
 
     Args:
-        call: its result is waited for.
+        call: the function to time; its result is waited for.
         repeats: calls that count.
         warm_up: calls before them.
     """

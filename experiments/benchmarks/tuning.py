@@ -39,7 +39,7 @@ class Traffic(TorchDispatchMode):
     """Counts the bytes that operations read and write, as if nothing stayed in a cache.
 
     Attributes:
-        bytes: of all tensors that went in and came out; views cost nothing.
+        bytes: size of all tensors that went in and came out; views cost nothing.
     """
 
     def __init__(self) -> None:

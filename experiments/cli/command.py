@@ -45,7 +45,7 @@ class Command:
     Attributes:
         name: the word on the command line.
         summary: one line for the list of commands, which ends with a full stop.
-        groups: its flags.
+        groups: the groups of the command's flags.
         body: "module:function" of the function that takes the `Call`.
         variations: "module:function" of a function that takes the `Call` and gives the settings
             of every run that the command consists of; "" where that is the call's own.
@@ -84,7 +84,7 @@ class Call:
     """One use of a command: what its body gets.
 
     Attributes:
-        command: which one.
+        command: the command that is called.
         argv: the flags as given, without the command's name and topic.
         configs: every group's dataclass → its configuration.
         explicit: names of the flags given on the command line itself, not by a flagfile.
@@ -140,9 +140,9 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     """Runs one command.
 
     Args:
-        command: which one.
+        command: the command to execute.
         argv: the words after its name.
-        program: how it is called, for `--help`.
+        program: the program's name, for `--help`.
 
     Raises:
         UserError: a mistake in the flags, or one that the body finds.

@@ -92,7 +92,7 @@ def check_place(path: str, flag: str, what: bool | str) -> None:
     """Refuses a path that a file is in the way of, or a folder where a file is meant.
 
     Args:
-        path: what a flag names; "" is nothing.
+        path: a path that a flag names; "" is nothing.
         flag: the flag's name for the error message, with its dashes.
         what: "folder" or "file"; True for either, which is not looked at.
 
@@ -128,8 +128,8 @@ def describe(field: dataclasses.Field, kind: Kind, *, found: str = "") -> str:
 
     Args:
         field: the flag's.
-        kind: its type.
-        found: what was given in its place: of text that has several lines, lines are the mistake.
+        kind: the type expected.
+        found: the text given in its place: of text that has several lines, lines are the mistake.
     """
     declared = field.metadata["choices"] or field.metadata["path"]
     limits = [] if declared else [_WORDS[kind.element]]

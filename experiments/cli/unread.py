@@ -48,7 +48,7 @@ def warnings(
     Args:
         runs: the settings of all runs of a command.
         explicit: the flags given.
-        command: its name.
+        command: the command's name.
         ignores: the flags that the command itself never reads, and perhaps `STUDENT_START`.
         reads: those that it reads whatever the runs do.
     """

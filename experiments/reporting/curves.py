@@ -14,7 +14,7 @@ def curve(results: Results, flag: str) -> Sketch:
     """Test NDCG@10 over the values of one setting.
 
     Args:
-        results: of variants called `<flag>=<value>`, and of plain ones called
+        results: the results of variants called `<flag>=<value>`, and of plain ones called
             `base-<flag>=<value>`; the distilled one, if it is there, has the value that the
             settings give.
         flag: name of the setting.

@@ -150,8 +150,8 @@ class _Rival(NamedTuple):
     """A model that the distilled student is compared with.
 
     Attributes:
-        label: in tables.
-        test: its metrics.
+        label: the model's name in tables.
+        test: the model's test metrics.
         masked: the same with the items of the history taken out, where known.
         tested: the comparison of NDCG@10, where there is one.
         tested_masked: the same with these items taken out.

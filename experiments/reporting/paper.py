@@ -88,7 +88,7 @@ def paper_value(data: str, model: str, metric: str) -> float | None:
     Args:
         data: a data set's name, however it is written.
         model: a model's display name, such as "PRM-KD (SASRec)" or "UniSRec text+ID".
-        metric: one of the six.
+        metric: the name of one of the paper's six metrics.
 
     >>> paper_value("scientific", "PRM-KD (SASRec)", "NDCG@10")
     0.0627

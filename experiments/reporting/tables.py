@@ -44,7 +44,7 @@ class ResultRow:
         label: display name.
         kind: "teacher", "base", "distilled" or "other".
         test: test metrics; for a student the mean over seeds.
-        std: their sample standard deviation over seeds; None where there is one seed.
+        std: sample standard deviation of these metrics over seeds; None where there is one seed.
         train_seconds: wall-clock time of its training; None where it is not known.
         parameters: numbers that serving needs; None where they are not known.
     """
@@ -181,7 +181,7 @@ def print_results(
     """Prints the data set, the result table and where the files are.
 
     Args:
-        console: its width decides the table's.
+        console: the console; its width decides the table's.
         results: see docs/records.md.
         timing: see docs/records.md.
         files: the content in a word → the file.

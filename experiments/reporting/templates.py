@@ -14,9 +14,9 @@ def render(template: str, filters: Mapping[str, Filter], **values: object) -> st
     """The page's text; values are escaped, and one that is missing is an error.
 
     Args:
-        template: its file's name.
-        filters: by the names that the template has for them.
-        values: what the template names.
+        template: the template's file name.
+        filters: name in the template → filter.
+        values: values by the names that the template has for them.
 
     Raises:
         ValueError: the template names what a value doesn't have.

@@ -16,7 +16,7 @@ def together(title: str, several: Mapping[str, Results]) -> str:
     """Models as rows, data sets as columns, as Markdown.
 
     Args:
-        title: what is compared.
+        title: the subject of the comparison.
         several: data set → the results of its study.
     """
     values = {name: _values(results) for name, results in several.items()}

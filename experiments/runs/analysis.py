@@ -23,9 +23,9 @@ class Found:
     """What such a study finds.
 
     Attributes:
-        content: as JSON, without its version.
+        content: the results as JSON content, without the version.
         markdown: the same for people.
-        sketches: its figures, one for each name that was announced.
+        sketches: figures by name, one for each name that was announced.
     """
 
     content: Mapping[str, Any]
@@ -54,7 +54,7 @@ def analyse(
 
     Args:
         call: the command.
-        name: of the study and its files.
+        name: the name of the study and its files.
         identity: all that it depends on.
         figures: names of its figures.
         find: does the work.

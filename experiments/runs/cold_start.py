@@ -64,7 +64,7 @@ def find(task: Task, output: Path, studies: Sequence[StudyFiles]) -> Found:
 
     Args:
         task: data and split that the studies are of.
-        output: their folder.
+        output: the folder of these runs.
         studies: names of their files.
 
     Raises:

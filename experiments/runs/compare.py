@@ -51,8 +51,8 @@ def study_results(
     """The results of a study, a view of its runs' records (docs/records.md).
 
     Args:
-        study: its name and title.
-        runs: its variants in the table's order, and their runs.
+        study: the study, with its name and title.
+        runs: variant, in the table's order → its run.
         environment: machine and versions with which the results were put together.
         settings: every flag's value, as the command got them.
         models: test ranks of the teachers and of the untrained models, as far as known.
@@ -97,7 +97,7 @@ def study_timing(runs: Mapping[Variant, FinishedRun], stages: Mapping[str, float
     """What the clock says of a study, in seconds, apart from the results.
 
     Args:
-        runs: its variants and their runs.
+        runs: variant → its run.
         stages: seconds of each stage of this command.
     """
     teachers: dict[str, Any] = {}

@@ -94,9 +94,9 @@ def find(results: Results, timing: Timing, measured: ServeCosts) -> Found:
     """The table and the bubbles.
 
     Args:
-        results: of `train`.
-        timing: of `train`.
-        measured: of the benchmark.
+        results: the results of `train`.
+        timing: the times of `train`.
+        measured: the figures of the benchmark.
     """
     rows = model_rows(results, timing, measured)
     if not rows or rows[0]["kind"] != "base":

@@ -72,7 +72,7 @@ class FinishedRun:
     """A run as read back.
 
     Attributes:
-        record: its record, with the seeds that were asked for.
+        record: the run's record, with the seeds that were asked for.
         ranks: every test instance's expected rank; None where the test part was not ranked.
         masked: the same with the items of the history taken out, infinite where the target is one
             of them; None also where a seed's was not kept.
@@ -150,7 +150,7 @@ def finish_run(
     Args:
         plan: the run.
         place: folders of the run.
-        ready: its teachers by their keys, see `ready_teachers`.
+        ready: the run's teachers by their keys, see `ready_teachers`.
         reporter: shows progress.
         watch: told the epochs of the first seed that was asked for.
         gives_up: whether nobody is to go on with a run that this error has ended.

@@ -41,9 +41,9 @@ def gather(folder: Path, page: Path, title: str) -> list[Section]:
     """Writes the page of all studies in a folder and in the folders in it.
 
     Args:
-        folder: where to look.
+        folder: the folder to be searched.
         page: the HTML file.
-        title: its heading.
+        title: the page's heading.
 
     Returns:
         What is on it, in the order of `WANTED`.

@@ -52,9 +52,9 @@ class Search:
     Attributes:
         space: the settings.
         trials: how many are finished in the end, the stopped ones too.
-        seed: of what is drawn.
+        seed: seed of the draws.
         journal: the file that remembers.
-        say: is told of each trial.
+        say: receives a line of text for each trial.
     """
 
     space: Sequence[Axis]
@@ -68,7 +68,7 @@ def optimise(search: Search, attempt: Callable[[dict[str, str], Watch], Row]) ->
     """Makes the trials that are missing, and gives the rows of all.
 
     Args:
-        search: what is searched.
+        search: the axes to be searched, and how.
         attempt: makes one trial of a setting and tells `Watch` of each epoch. Its row has the best
             epoch's metrics as `validation`, and may have the scores of all as `epochs`; or, of one
             that `Watch` or a diverging training stopped, why as `stopped`.

@@ -27,8 +27,8 @@ def small_copy(results: Path, timing: Path, kept: Path) -> None:
     """Keeps a study's results for the docs, without the epochs, together with its times.
 
     Args:
-        results: its JSON file.
-        timing: its times.
+        results: the path of the study's JSON file.
+        timing: the path of the study's times.
         kept: the copy.
 
     Raises:

@@ -24,10 +24,10 @@ class Axis:
     """One setting and what it may be.
 
     Attributes:
-        name: its flag.
+        name: the name of the axis's flag.
         values: some values as text, of which one is taken; empty for a range.
         low: the range's ends, both included.
-        high: as `low`.
+        high: the upper end, as `low`.
         log: whether its logarithm is drawn evenly.
         whole: whether only whole numbers are meant.
     """

@@ -155,8 +155,8 @@ def carry_out(
 
     Args:
         call: the command.
-        study: its name and title.
-        parsed: its variants and their configurations.
+        study: the study, with its name and title.
+        parsed: variant → its configurations by class.
         layout: folders and names of the files.
 
     Raises:

@@ -51,8 +51,8 @@ class _Update:
     """All that an update reads, checked.
 
     Attributes:
-        options: of the update itself.
-        yesterday: where it begins.
+        options: the options of the update itself.
+        yesterday: the student that the update begins from.
         changes: since then.
         plans: the runs that are trained, by name.
     """

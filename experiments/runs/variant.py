@@ -20,7 +20,7 @@ class Variant(NamedTuple):
 
     Attributes:
         name: short, as `--variants` takes it.
-        label: its name in tables and figures.
+        label: the variant's name in tables and figures.
         flags: the flags that it changes, as on the command line.
         reference: the name of the variant that it is compared with, None for none.
         kind: "base", "distilled" or "other": its colour in figures.

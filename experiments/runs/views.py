@@ -121,7 +121,7 @@ def write_views(output: Path, files: StudyFiles, results: Results, timing: Timin
 
     Args:
         output: the study's folder.
-        files: their names.
+        files: the names of the files.
         results: see docs/records.md.
         timing: see docs/records.md.
     """
@@ -177,7 +177,7 @@ def write_together(output: Path, study: Study, names: Sequence[str], reporter: R
 
     Args:
         output: folder of the data sets' own results.
-        study: what was made for each.
+        study: the study that was made for each.
         names: the data sets.
         reporter: prints.
 

@@ -61,8 +61,8 @@ def trained_data(card: Card, path: Path, name: str, data_dir: str) -> DataConfig
 
     Args:
         card: the student's.
-        path: of the card.
-        name: of the data set; "" is the card's own.
+        path: the path of the card.
+        name: the data set's name; "" for the card's own.
         data_dir: folder of the data sets.
 
     Raises:
@@ -93,7 +93,7 @@ def load_domain(data: DataConfig, name: str, flag: str) -> Dataset:
     Args:
         data: folder of the data sets, and the synthetic world's size.
         name: name of the data set.
-        flag: how an error names what asked for it.
+        flag: the option that an error names.
 
     Raises:
         UserError: if it isn't there, is damaged, or could be a domain as well as a folder.

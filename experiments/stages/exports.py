@@ -93,7 +93,7 @@ def export(
 
     Args:
         folder: the student's own; replaced.
-        params: its parameters.
+        params: the student's parameters.
         settings: the run's settings.
         task: the data and split of its training.
         facts: the facts that it was made with.

@@ -15,7 +15,7 @@ def describe_lists(task: Task, lists: BestItems, ranks: UserRanks) -> dict[str, 
     Args:
         task: data and split; the training part says what is popular.
         lists: each test instance's best items, history not masked.
-        ranks: of the same instances.
+        ranks: the ranks of the same instances.
     """
     length = lists.items.shape[1]
     words = word_vectors({field: task.dataset.catalogue.texts[field] for field in FIELDS})

@@ -100,7 +100,7 @@ class Tool(NamedTuple):
 
     Attributes:
         package: the package that has to be installed.
-        module: its module that is imported.
+        module: the name of the module that is imported.
         open: makes the log of one training: module, folder, name of the training, every flag's
             value.
     """

@@ -35,7 +35,7 @@ def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:
     Args:
         source: `--rows_from`.
         dataset: today's.
-        settings: of the run.
+        settings: the run's settings.
 
     Raises:
         UserError: there are no teachers or none with vectors, no texts, or their encoder or file
@@ -71,7 +71,7 @@ def item_vectors(
     Args:
         source: `--rows_from`.
         dataset: today's.
-        settings: of the run.
+        settings: the run's settings.
         teachers: the run's.
 
     Raises:

@@ -103,7 +103,7 @@ def examine_folder(
         name: a teacher's name in `--init`.
         domains: the data sets of the pre-training.
         settings: everything else.
-        config: its settings, of the class that its pre-training names.
+        config: the configuration, of the class that its pre-training names.
 
     Raises:
         UserError: its inputs are missing or wrong, or another one's files are there.

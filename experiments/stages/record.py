@@ -52,7 +52,7 @@ class SeedResult:
         history: one entry an epoch: losses, gradient norm, validation, teachers.
         test_before_refit: `test` of the student that validation chose, where `--refit` has
             trained another, of which `test` and `test_masked` are then; else None.
-        lists: what the test part's lists of ten are like, see `stages.lists`; None like `test`, and
+        lists: measures of the test part's lists of ten, see `stages.lists`; None like `test`, and
             in records of before it was measured.
     """
 
@@ -203,7 +203,7 @@ def card_record(record: Record) -> dict[str, object]:
     """What an exported student's card tells of one seed: no path, no clock.
 
     Args:
-        record: of one seed.
+        record: the record of one seed.
     """
     (result,) = record.seeds
     data, figures = dict(record.data), dataclasses.asdict(result)
@@ -263,7 +263,7 @@ def describe_teacher(label: str, card: Mapping[str, object]) -> dict[str, object
 
     Args:
         label: display name.
-        card: its card as JSON.
+        card: the teacher's card as JSON.
     """
     kept = {key: card[key] for key in _CARD if key in card}
     return {"label": label, "parameters": card["num_parameters"], **kept}

@@ -42,10 +42,10 @@ class RunFolder:
         path: the folder.
         manifest: the name of the file that lists what is the run's.
         identity: the run's.
-        files: what it writes, relative to the folder; a name that ends in "/" is a folder of
-            training states.
-        found: what is there: nothing of ours, this run stopped or finished, or another one that
-            is to be replaced.
+        files: the files that the run writes, relative to the folder; a name that ends in "/" is a
+            folder of training states.
+        found: the folder's content: nothing of ours, this run stopped or finished, or another one
+            that is to be replaced.
         before: the files that the manifest there lists.
         seen: the manifest's text; None where there was none.
     """

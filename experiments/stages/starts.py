@@ -76,8 +76,8 @@ def require_same_files(settings: Settings, task: Task, before: Mapping[str, obje
 
     Args:
         settings: the run's.
-        task: its data.
-        before: what `item_start_identity` said when the command began.
+        task: the data and split.
+        before: the identity that `item_start_identity` gave when the command began.
 
     Raises:
         UserError: it says something else now.

@@ -47,7 +47,7 @@ class Trained:
     """One trained student.
 
     Attributes:
-        seed: its seed.
+        seed: the seed of the training.
         fitted: training result.
         refitted: the student trained on the validation interactions too; None without `--refit`.
         threshold: epsilon of the consistency rule; infinite for the plain student.
@@ -98,7 +98,7 @@ class Place:
         log: file of JSON lines.
         states: training states, a folder a seed.
         students: exported students, a folder a seed; None exports none.
-        told: what their cards tell besides the record, as JSON content.
+        told: further fields of the cards besides the record, as JSON content.
         shared: whether other commands use the folder too: it is locked while it is written, and
             the states of a finished seed are removed.
     """
@@ -137,7 +137,7 @@ def teaching(teachers: Sequence[ReadyTeacher], settings: Settings, num_items: in
     """The teachers as the student meets them: under `--method=permuted` with other items' scores.
 
     Args:
-        teachers: in the run's order, by which each has its permutation.
+        teachers: the teachers in the run's order, by which each has its permutation.
         settings: the method, and the permutations' seed.
         num_items: size of the catalogue.
     """

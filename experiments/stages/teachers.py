@@ -47,9 +47,9 @@ class ReadyTeacher(NamedTuple):
     """A tuned teacher, ready to be asked.
 
     Attributes:
-        source: its vectors or lists, memory-mapped; or the teacher itself, to be asked for the
-            scores of every batch.
-        card: its teacher card.
+        source: the teacher's vectors or lists, memory-mapped; or the teacher itself, to be asked
+            for the scores of every batch.
+        card: the teacher's card.
     """
 
     source: Source
@@ -127,7 +127,7 @@ def prepare_teachers(
     it leads to another folder, and nothing else leads to repeated work.
 
     Args:
-        identities: what they depend on.
+        identities: the identities of the teachers.
         task: data and split.
         settings: the run's settings.
         reporter: says what is made.

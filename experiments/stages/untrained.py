@@ -25,8 +25,8 @@ class Untrained(NamedTuple):
     """One such model.
 
     Attributes:
-        entry: as a teacher's in a record.
-        row: its ranks and metrics.
+        entry: the fields of its entry in a record, as a teacher's.
+        row: the model's test ranks and metrics.
     """
 
     entry: dict[str, Any]

@@ -21,7 +21,7 @@ class _Source(NamedTuple):
 
     Attributes:
         name: short, for a variant's name.
-        label: in tables.
+        label: the source's name in tables.
         without: the flag that takes it out; "" for teachers.
         teachers: the teachers that it is made of.
     """

@@ -12,9 +12,9 @@ class Contender(NamedTuple):
     """A model in another library.
 
     Attributes:
-        label: its name in the table.
+        label: the contender's name in the table.
         driver: the module of this folder that runs it.
-        model: its name for the driver.
+        model: the model's name for the driver.
         ours: flags of our student that learns by the same loss.
         requirements: file of this folder with its environment's pins; "" for our environment.
         taught: whether both learn from teachers.

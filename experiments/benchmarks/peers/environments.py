@@ -24,7 +24,7 @@ def environment(cache: Cache, requirements: Path, say: Callable[[str], None]) ->
     """The Python of the environment of a requirements file; made unless it is there, complete.
 
     Args:
-        cache: its room `peers` holds the environments.
+        cache: the cache; the environments are kept in its room `peers`.
         requirements: exact pins.
         say: takes a line.
 

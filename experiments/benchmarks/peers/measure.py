@@ -47,8 +47,8 @@ class Bench(NamedTuple):
     """What all processes of the suite share.
 
     Attributes:
-        folder: of the data and the settings.
-        told: what every driver is told.
+        folder: the folder of the data and the settings.
+        told: the settings that every driver receives.
         flags: flagfile of our settings.
         cache: holds the environments.
         theirs: environment variables of the peers.
@@ -109,7 +109,7 @@ def _runs(bench: Bench, contender: Contender, unknown: str) -> tuple[Runs, str]:
     """The rounds of a peer, and why there are none.
 
     Args:
-        bench: what all share.
+        bench: the settings that all runs share.
         contender: the peer.
         unknown: why the PyTorch step doesn't know the distillation; "" where it does.
     """
@@ -167,9 +167,9 @@ def _process(
     """Runs a driver and reads its last line.
 
     Args:
-        bench: what all share.
+        bench: the settings that all runs share.
         command: the driver.
-        variables: of its environment.
+        variables: the variables of the process's environment.
         contender: whom the settings are for.
         place: the folder that it runs in; None for this process's.
 

@@ -38,7 +38,7 @@ class Packed:
     Args:
         task: data and split.
         told: sizes.
-        distill: of the PRM-KD step.
+        distill: the settings of the PRM-KD step.
         teachers: empty for the plain student.
     """
 

@@ -72,8 +72,8 @@ def distilled_loss(
 
     Args:
         model: the student.
-        batch: of the task's training instances.
-        task: its training histories mask.
+        batch: training instances of the task.
+        task: data and split; its training histories are masked.
         teachers: all know every instance.
         weights: default weights [K], summing to 1.
         threshold: epsilon of the consistency rule.

@@ -32,7 +32,7 @@ class Sizes:
         heads: attention heads.
         layers: blocks.
         inner: width of the feed-forward layer.
-        dropout: of hidden states and attention.
+        dropout: dropout of hidden states and attention.
     """
 
     items: int

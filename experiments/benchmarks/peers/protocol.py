@@ -24,7 +24,7 @@ class Timed(NamedTuple):
     """Seconds of something that may have been stopped on its way.
 
     Attributes:
-        seconds: of what was done.
+        seconds: the time of the work.
         share: how much that is of the whole, by its batches.
         steps: batches of the whole.
     """
@@ -101,7 +101,7 @@ class EpochClock:
 
     Attributes:
         most: seconds of an epoch, after which no further batch begins.
-        seconds: until the last batch was done.
+        seconds: the time until the last batch was done.
         done: batches that are.
         total: batches of the whole epoch; infinite where the data don't say.
     """
@@ -234,7 +234,7 @@ def drive(make: Callable[[Settings], Peer], versions: Callable[[], dict[str, str
 
     Args:
         make: builds the peer from the settings.
-        versions: of what computed.
+        versions: versions of the libraries that computed, by name.
     """
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     started = time.perf_counter()

@@ -14,10 +14,10 @@ def write_vectors(folder: Path, task: Task, count: int, width: int) -> None:
     """Random vectors: what a step takes doesn't depend on their values.
 
     Args:
-        folder: for `instances-<k>.npy` and `items-<k>.npy`.
-        task: whose instances and items have vectors.
+        folder: the folder for `instances-<k>.npy` and `items-<k>.npy`.
+        task: the data set; its instances and items have vectors.
         count: teachers.
-        width: of the vectors.
+        width: width of the vectors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"instances": len(task.dataset.interactions.items), "items": task.dataset.num_items}

@@ -31,7 +31,8 @@ class Rounding(NamedTuple):
     """What a matrix unit keeps of a float32 factor: numbers, so that one program serves all units.
 
     Attributes:
-        mantissa: its bits; 23 are all. The exponent keeps its eight, as in every unit here.
+        mantissa: number of mantissa bits; 23 are all. The exponent keeps its eight, as in every
+            unit here.
         rest: 1 where what was rounded away is rounded too and multiplied as well, else 0.
     """
 
@@ -72,7 +73,7 @@ def rounded_products(function: Callable[..., T], *, rests: bool) -> Callable[...
     """The function with every matrix product of float32 made as another machine makes it.
 
     Args:
-        function: of arrays.
+        function: a function of arrays.
         rests: whether a unit may multiply rests too; without them there is one product for one.
 
     Returns:

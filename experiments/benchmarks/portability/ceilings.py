@@ -19,12 +19,12 @@ class Device:
     """One chip.
 
     Attributes:
-        name: its name.
-        platform: what JAX calls its kind.
+        name: the device's name.
+        platform: JAX's name of the device's platform.
         memory: bytes.
-        bandwidth: of the memory, bytes a second.
+        bandwidth: bandwidth of the memory, bytes a second.
         rates: kind of product, as in `RATES` → operations a second.
-        sources: where the figures were read.
+        sources: addresses where the figures were read.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Device:
         Args:
             products: operations of matrix products.
             moved: bytes read and written.
-            kind: of `RATES`.
+            kind: the kind of product, a key of `RATES`.
         """
         return max(products / self.rates[kind], moved / self.bandwidth)
 

@@ -31,7 +31,7 @@ def identity(call: Call, task: Task) -> dict[str, object]:
     """All that a student's figures depend on, but for the student: equal ones are not made again.
 
     Args:
-        call: its settings.
+        call: the command, whose settings are kept.
         task: data and split.
 
     Raises:
@@ -62,7 +62,7 @@ def finished(
 
     Args:
         folder: the command's output folder.
-        student: its name.
+        student: the student's name.
         depends_on: `identity`; with another one the student has another file.
         make: the figures, as JSON can hold them.
     """

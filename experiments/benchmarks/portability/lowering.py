@@ -38,7 +38,7 @@ class Lowered(NamedTuple):
 
     Attributes:
         operations: StableHLO operation → how often it stands in the text.
-        custom_calls: what is called outside of StableHLO → how often.
+        custom_calls: target of a call outside of StableHLO → number of calls.
         layouts: layouts that the text asks for → how often.
     """
 

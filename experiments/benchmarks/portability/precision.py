@@ -23,7 +23,7 @@ class Deviation(NamedTuple):
     """One arithmetic against float64 on the CPU.
 
     Attributes:
-        platform: where it was computed.
+        platform: the platform that computed it.
         arithmetic: `float32` or `bfloat16` and the precision of the products; or the unit of
             another machine that was imitated.
         scores: the largest difference of a score, by the largest score.

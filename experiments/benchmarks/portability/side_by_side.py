@@ -19,8 +19,8 @@ def in_processes(
     Whoever stops iterating, or is interrupted, ends the processes.
 
     Args:
-        make: as `pickle` can hand it to another process.
-        names: what it is called with; the first ones begin.
+        make: a function that `pickle` can hand to another process.
+        names: the arguments that it is called with; the first ones begin.
         at_once: processes that run together.
     """
     waiting = list(names)

@@ -17,7 +17,7 @@ def markdown(content: Row) -> str:
     """One table a question: programs, costs, memory, precision, trainings; and what failed.
 
     Args:
-        content: of `portability.json`.
+        content: the content of `portability.json`.
     """
     parts = []
     if done := _done(content):
@@ -69,9 +69,9 @@ def least_seconds(student: Row, device: str, kind: str, program: str = "step") -
 
     Args:
         student: an entry of the content's `students`.
-        device: its name.
-        kind: of the products.
-        program: its name.
+        device: the device's name.
+        kind: the kind of the products.
+        program: the program's name.
     """
     found = student["programs"][program]["seconds"][device]
     return max(found["computing"][kind], found["moving"])
