@@ -138,7 +138,7 @@ def training_of(plan: PlannedRun, teachers: Sequence[ReadyTeacher], reporter: Re
 
     Args:
         plan: the run.
-        teachers: its teachers, in its order.
+        teachers: the run's teachers, in its order.
         reporter: shows progress where texts are encoded.
 
     Raises:

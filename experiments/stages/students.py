@@ -74,7 +74,7 @@ class Training:
         settings: the run's settings.
         bank: the teachers; None trains the student alone.
         start: parameters to begin with; None draws them from the seed.
-        items: what the item tables begin from; None leaves them as drawn.
+        items: the vectors that the item tables begin from; None leaves them as drawn.
         flags: every flag's value, for the tool of `--log_to`.
         rank_test: False where the run only serves to choose a setting.
     """

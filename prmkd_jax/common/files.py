@@ -276,7 +276,7 @@ def unchanged(folder: Path, names: Collection[str]) -> Iterator[None]:
 
     Args:
         folder: holds them, or is a link to what does.
-        names: of the files; missing ones must stay so.
+        names: names of the files; missing ones must stay so.
 
     Raises:
         UserError: at the end, if one was replaced or written meanwhile.

@@ -190,8 +190,8 @@ def require_ids(path: Path, ids: Mapping[str, object], facts: CardFacts, *, user
     """Refuses lists of ids, titles or words that aren't texts, or of another length.
 
     Args:
-        path: of the file.
-        ids: its content.
+        path: the path of the file.
+        ids: the content of the file of ids.
         facts: the sizes.
         users: whether the student has vectors of its users, which their ids are the rows of.
 

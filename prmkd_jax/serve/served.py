@@ -82,8 +82,8 @@ def require_served(
     """Refuses tables that don't fit the sizes, and row numbers that point past them.
 
     Args:
-        path: of the file.
-        arrays: what it holds.
+        path: the path of the file.
+        arrays: the arrays in the file, by their names.
         sizes: the card's.
         names: the words of each field.
         users: whether the student's user vectors are finished ones, one a user.
