@@ -116,7 +116,7 @@ FORGED = {
     ),
     "finished users of a student without": (
         "sasrec", {"served": {"users": np.ones((WORLD.num_users, 8), np.float32)}},
-        "users: found float32 of shape ",
+        f"users: found float32 of shape ({WORLD.num_users}, 8), expected none for this student",
     ),
     "a fold-in of a student without": (
         "fm", {"served": {"fold_in": np.ones((40, 8), np.float32)}}, "fold_in: found float32 of sh"
