@@ -88,7 +88,7 @@ def test_python_code_can_be_read_and_its_imports_exist(page):
 
 
 def test_the_readmes_code_trains_exports_and_recommends(tmp_path):
-    """So does serving.md's, with the student that it has exported."""
+    """The code of serving.md runs after it, with the student that it has exported."""
     _write_data(tmp_path / "data" / "mine")
     serving = ROOT / "docs" / "serving.md"
     blocks = [*_python(README), *(_python(serving) if serving.exists() else [])]
@@ -106,7 +106,7 @@ def test_the_readmes_code_trains_exports_and_recommends(tmp_path):
 
 
 def test_ids_of_the_demo_that_pages_name_are_in_its_world():
-    """At the size that demo.cfg leaves as it is; a reader types them."""
+    """They exist at the default size, which demo.cfg keeps, so a reader can type them."""
     known = set(synthetic_dataset(DataConfig()).item_ids)
     named = {item for page in CURRENT for item in re.findall(r"\b[a-z]+-i\d+\b", page.read_text())}
     assert len(named) >= 3
@@ -285,7 +285,7 @@ def _write_data(folder: Path) -> None:
 
 
 def test_what_is_made_of_records_is_up_to_date(tmp_path):
-    """A table that was typed, or one of before its record changed."""
+    """Filling the pages from their records once more changes none of them."""
     made = 0
     for page in PAGES:
         blocks = page.read_text().count("\n<!-- made of ")

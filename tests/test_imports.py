@@ -38,7 +38,7 @@ def loaded(*names: str) -> tuple[list[str], set[str]]:
 
 
 def test_the_teachers_load_no_jax():
-    """A teacher's process that lets JAX take the device's memory, or a student's code creep in."""
+    """Neither JAX, the bridge nor the experiments are in a teacher's process."""
     imported, held = loaded("teachers_torch")
     assert "torch" in held
     assert len(imported) > 8
@@ -46,7 +46,7 @@ def test_the_teachers_load_no_jax():
 
 
 def test_the_students_load_no_torch():
-    """A serving image that needs PyTorch to run a model of a few megabytes."""
+    """Serving needs neither PyTorch nor the teachers' package."""
     imported, held = loaded("prmkd_jax")
     assert {"jax", "flax", "optax", "orbax"} <= held
     assert {"prmkd_jax.train.loop", "prmkd_jax.students.sasrec"} <= set(imported)
@@ -69,14 +69,14 @@ def test_the_students_load_no_torch():
     ids=["data", "configs"],
 )
 def test_data_and_configs_load_neither_framework(names):
-    """Threads and memory can still be settled; so for the commands (experiments/commands)."""
+    """After them, threads and memory can still be set, as experiments/commands does."""
     imported, held = loaded(*names)
     assert set(names) <= set(imported)
     assert not held & {*JAX, *TORCH}
 
 
 def test_the_contracts_hold():
-    """An import against the layers of the architecture."""
+    """No import goes against the layers of the architecture."""
     command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
         [sys.executable, "-c", command, "--no-cache"],

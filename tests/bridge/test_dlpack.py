@@ -60,7 +60,7 @@ def as_numbers(array: jax.Array) -> np.ndarray:
 )
 @examples
 def test_to_jax_keeps_values_and_says_whether_it_copied(device, dtype, shape, layout, offset, copy):
-    """Broken by strides or offsets lost on the way, or by a copy that is not told."""
+    """Strides and offsets survive the hand-over, and a copy is always reported."""
     tensor, values = laid_out(shape, layout, offset, dtype, device)
     found = to_jax(tensor, copy=copy)
     array, copied, reason = found.array, found.copied, found.reason
@@ -78,7 +78,7 @@ def test_to_jax_keeps_values_and_says_whether_it_copied(device, dtype, shape, la
 @hypothesis.given(dtype=st.sampled_from(DTYPES), shape=shapes, copy=st.booleans())
 @examples
 def test_to_torch_keeps_values_and_says_whether_it_copied(device, dtype, shape, copy):
-    """Broken by a wrong dtype or shape on the way back, or by a copy that is not told."""
+    """The dtype and shape survive the way back, and a copy is always reported."""
     values = np.arange(int(np.prod(shape))).reshape(shape) % (2 if dtype == "bool" else 251)
     array = jax.device_put(
         np.asarray(values, jnp.dtype(dtype)), jax.local_devices(backend=device)[0]
@@ -98,7 +98,7 @@ def test_to_torch_keeps_values_and_says_whether_it_copied(device, dtype, shape, 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int32"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_round_trip_shares_one_buffer(dtype, device):
-    """Broken if either direction copies a contiguous, aligned array."""
+    """Neither direction copies a contiguous, aligned array."""
     tensor = torch.arange(3 * 64, device=device).to(getattr(torch, dtype)).view(3, 64)
     there = to_jax(tensor)
     back = to_torch(there.array)
@@ -116,14 +116,14 @@ def test_round_trip_shares_one_buffer(dtype, device):
     ],
 )
 def test_reason_names_the_obstacle(make, said):
-    """Broken if a hand-over copies without saying why."""
+    """A copy names its reason: misalignment, strides, or a bool that crosses as uint8."""
     handover = to_jax(make())
     assert handover.copied
     assert said in handover.reason
 
 
 def test_column_major_array_arrives_row_major():
-    """Broken if torch is given JAX's strides where its kernels and views expect rows."""
+    """torch gets contiguous rows, whatever strides JAX's array has."""
     columns = jax.dlpack.from_dlpack(torch.arange(12.0).view(3, 4).t())
     found = to_torch(columns)
     tensor, copied, reason = found.array, found.copied, found.reason
@@ -135,7 +135,7 @@ def test_column_major_array_arrives_row_major():
 
 
 def test_pinned_memory_is_copied(monkeypatch):
-    """Broken if pinned memory reaches JAX, which would take it for an array on the GPU."""
+    """JAX would take pinned memory for an array on the GPU."""
     tensor = torch.arange(16.0)
     pinned = tensor.data_ptr()
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: self.data_ptr() == pinned)
@@ -147,13 +147,13 @@ def test_pinned_memory_is_copied(monkeypatch):
 
 @pytest.mark.parametrize("byte", [1, 2, 255])
 def test_any_nonzero_byte_of_a_mask_is_true(byte):
-    """Broken if a mask viewed from uint8 crosses by its bits and not by its truth."""
+    """A mask viewed from uint8 crosses by its truth values, not by its bits."""
     mask = torch.tensor([0, byte, 0], dtype=torch.uint8).view(torch.bool)
     np.testing.assert_array_equal(to_jax(mask).array, [False, True, False])
 
 
 def test_gradients_do_not_cross():
-    """Broken if a tensor of a graph is refused, or reaches JAX still attached to it."""
+    """A tensor that requires gradients crosses, but its copy in JAX is detached."""
     weight = torch.nn.Parameter(torch.arange(4.0))
     np.testing.assert_array_equal(to_jax(weight * 2).array, [0, 2, 4, 6])
     assert not to_torch(to_jax(weight).array).array.requires_grad
@@ -163,7 +163,7 @@ def test_gradients_do_not_cross():
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["float32", "bool"])
 def test_copy_survives_in_place_writes(dtype, device):
-    """Broken if JAX still reads torch's buffer after a hand-over that was told as a copy."""
+    """After a reported copy, JAX no longer reads torch's buffer."""
     slow = jax.jit(lambda x, a: a.sum() + 0 * (x @ x @ x).sum())
     work = jax.device_put(np.zeros((300, 300), np.float32), jax.local_devices(backend=device)[0])
     buffer = torch.empty(1 << 14, dtype=getattr(torch, dtype), device=device)
@@ -179,7 +179,7 @@ def test_copy_survives_in_place_writes(dtype, device):
 
 
 def test_memory_outlives_its_maker():
-    """Broken if the receiver holds no reference: freed memory is taken by the next tensor."""
+    """The receiver holds a reference, so no later tensor takes the memory."""
     arrays = [to_jax(torch.full((1 << 12,), float(i))).array for i in range(20)]
     tensors = [to_torch(jnp.full((1 << 12,), float(i))).array for i in range(20)]
     gc.collect()
@@ -191,7 +191,7 @@ def test_memory_outlives_its_maker():
 
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
 def test_donation_does_not_write_into_a_shared_buffer():
-    """Broken if a train step that donates a handed-over array overwrites what torch reads."""
+    """A train step that donates a shared array doesn't change what torch reads."""
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
     tensor = torch.arange(64.0)
     assert float(step(to_jax(tensor).array)[0]) == 1
@@ -204,7 +204,7 @@ def test_donation_does_not_write_into_a_shared_buffer():
 
 
 def test_to_torch_waits_for_the_result():
-    """Broken if torch may read a buffer that JAX has not filled yet."""
+    """torch never reads a buffer that JAX hasn't filled yet."""
     values = np.full((256, 256), 1 / 256, np.float32)
     compute = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: y @ x, x))
     compute(values).block_until_ready()
@@ -216,7 +216,7 @@ def test_to_torch_waits_for_the_result():
 
 @pytest.mark.parametrize("name", ["int8", "uint8", "int16", "complex64", "float8_e4m3fn"])
 def test_other_dtypes_are_refused(name):
-    """Broken if a dtype outside the policy crosses by chance, narrowed or not."""
+    """A dtype outside the policy raises a TypeError, with `narrow` or without it."""
     for narrow in (False, True):
         with pytest.raises(TypeError, match=f"found dtype {name}, expected one of float32, "):
             to_jax(torch.zeros(3, dtype=getattr(torch, name)), narrow=narrow)
@@ -226,7 +226,7 @@ def test_other_dtypes_are_refused(name):
 
 @pytest.mark.parametrize(("wide", "narrow"), [("int64", "int32"), ("float64", "float32")])
 def test_wide_dtypes_are_narrowed_only_when_asked(wide, narrow):
-    """Broken if 64-bit values are cut silently, as JAX does, or cannot be narrowed at all."""
+    """Without `narrow` an error tells how to narrow; with it the values are kept."""
     tensor = torch.tensor([[0, 1], [2, -3]], dtype=getattr(torch, wide)).t()
     with pytest.raises(TypeError, match=f"{wide}.*pass narrow=True to make it {narrow}"):
         to_jax(tensor)
@@ -246,7 +246,7 @@ def test_wide_dtypes_are_narrowed_only_when_asked(wide, narrow):
 
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**63 - 1, -(2**63)])
 def test_integers_beyond_int32_are_an_error(value):
-    """Broken if an id beyond int32 wraps round to another id."""
+    """An id beyond int32 is refused and never wraps round to another id."""
     with pytest.raises(ValueError, match=f"found {value} .*from -2147483648 to 2147483647"):
         to_jax(torch.tensor([0, value]), narrow=True)
     with jax.enable_x64(True):
@@ -257,13 +257,13 @@ def test_integers_beyond_int32_are_an_error(value):
 
 @pytest.mark.parametrize("value", [1e39, -1e39])
 def test_floats_beyond_float32_are_an_error(value):
-    """Broken if a finite float64 becomes infinite."""
+    """A finite float64 never becomes infinite."""
     with pytest.raises(ValueError, match=r"found -?1e\+39 "):
         to_jax(torch.tensor([0.0, value], dtype=torch.float64), narrow=True)
 
 
 def test_narrowing_keeps_the_edges():
-    """Broken if the ends of int32, infinities, nan or empty arrays are refused as too large."""
+    """The ends of int32, infinities, nan and empty arrays pass as they are."""
     edges = [-(2**31), 2**31 - 1]
     assert to_jax(torch.tensor(edges), narrow=True).array.tolist() == edges
     special = torch.tensor([np.inf, -np.inf, np.nan, 1 / 3], dtype=torch.float64)
@@ -273,7 +273,7 @@ def test_narrowing_keeps_the_edges():
 
 
 def test_device_unknown_to_jax_is_refused(monkeypatch):
-    """Broken if a tensor on CUDA is moved through the host to a JAX that has no CUDA."""
+    """A CUDA tensor isn't moved through the host to a JAX without CUDA."""
     devices = jax.local_devices
 
     def without_cuda(backend="cpu"):
@@ -291,7 +291,7 @@ def test_device_unknown_to_jax_is_refused(monkeypatch):
 
 
 def test_second_gpu_must_exist_in_jax(monkeypatch):
-    """Broken if a tensor on cuda:1 reaches a JAX that sees only the first GPU."""
+    """A tensor on cuda:1 is refused where JAX sees only the first GPU."""
     monkeypatch.setattr(
         jax, "local_devices", lambda backend=None: [SimpleNamespace(local_hardware_id=0)]
     )
@@ -307,7 +307,7 @@ def stand_ins(monkeypatch):
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_device_unknown_to_torch_is_refused(monkeypatch, stand_ins, platform):
-    """Broken if an array on an accelerator is moved through the host to a torch without it."""
+    """An array on an accelerator isn't moved through the host to a torch without it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     device = SimpleNamespace(platform=platform, local_hardware_id=0)
     array = SimpleNamespace(dtype=np.dtype("float32"), devices=lambda: [device])
@@ -316,7 +316,7 @@ def test_device_unknown_to_torch_is_refused(monkeypatch, stand_ins, platform):
 
 
 def test_spread_array_is_refused(stand_ins):
-    """Broken if only the first shard of an array spread over devices is handed over."""
+    """An array over two devices raises an error; its first shard isn't handed over alone."""
     array = SimpleNamespace(dtype=np.dtype("float32"), devices=lambda: ["first", "second"])
     with pytest.raises(ValueError, match="spread over 2 devices, expected one"):
         unchecked(to_torch)(array)

@@ -14,7 +14,7 @@ pytestmark = NEEDS_GPU
 
 
 def test_both_frameworks_read_one_buffer():
-    """A copy that nobody asked for."""
+    """A tensor on the GPU goes to JAX and back without a copy."""
     tensor = torch.arange(256.0, device="cuda").reshape(16, 16)
     array = to_jax(tensor).array
     assert array.unsafe_buffer_pointer() == tensor.data_ptr()
@@ -24,7 +24,7 @@ def test_both_frameworks_read_one_buffer():
 
 
 def test_what_another_stream_computes_is_waited_for():
-    """Half-computed values."""
+    """JAX reads values only once the tensor's stream has computed them."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         value = torch.ones(4096, 4096, device="cuda")
@@ -35,7 +35,7 @@ def test_what_another_stream_computes_is_waited_for():
 
 
 def test_the_tables_lie_on_the_gpu_and_score_as_in_float64():
-    """Tables that a step fetches from the host, or TF32 that costs digits of float16 vectors."""
+    """No step fetches a table from the host, and TF32 costs no digits."""
     rng = np.random.default_rng(0)
     instances, items = (rng.standard_normal((n, 64)).astype(np.float16) for n in (200, 100))
     bank = TeacherBank([Vectors("teacher", 2.0, instances, items)], [1.0], "jax")

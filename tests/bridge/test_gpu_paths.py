@@ -154,7 +154,7 @@ def events(monkeypatch):
 
 
 def test_a_gpu_tensor_crosses_where_it_is_after_its_stream(events):
-    """Values read before they are computed, exported from another GPU, or sent by the host."""
+    """A tensor on cuda:1 is exported from cuda:1, without a copy and not through the host."""
     handover = to_jax(GpuTensor(events))
     assert not handover.copied
     assert events == ["stream of cuda:1 waited for", "on cuda:1", "into JAX", "left"]
@@ -164,14 +164,14 @@ def test_a_gpu_tensor_crosses_where_it_is_after_its_stream(events):
 def test_what_must_be_laid_out_anew_is_copied_on_the_gpu_before_the_stream_is_waited_for(
     events, tensor
 ):
-    """A copy by the host, or one that is handed over before it is made."""
+    """The host makes no copy, and nothing is handed over before the copy is made."""
     handover = to_jax(GpuTensor(events, **tensor))
     assert handover.copied
     assert events[:2] == ["copied on the GPU", "stream of cuda:1 waited for"]
 
 
 def test_a_gpu_mask_crosses_as_bytes(events):
-    """A mask that makes a round by the host to become bool."""
+    """A mask becomes bool in JAX, without going through the host."""
     handover = to_jax(GpuTensor(events, torch.bool))
     assert handover.array.dtype.name == "bool"
     assert events == [
@@ -186,21 +186,21 @@ def test_a_gpu_mask_crosses_as_bytes(events):
 
 
 def test_a_gpu_array_crosses_once_it_is_computed(events):
-    """A buffer handed over while JAX still writes it, or fetched to be handed over."""
+    """JAX has finished writing when the buffer is handed over, and the host isn't involved."""
     handover = to_torch(GpuArray(events))
     assert not handover.copied
     assert events == ["waited", "into PyTorch"]
 
 
 def test_a_gpu_mask_of_jax_crosses_as_bytes(events):
-    """As the other way around."""
+    """A bool array crosses as uint8, and PyTorch views it as bool."""
     handover = to_torch(GpuArray(events, "bool"))
     assert handover.array.dtype == torch.bool
     assert events == ["made uint8", "waited", "into PyTorch", "seen as torch.bool"]
 
 
 def test_the_stand_ins_catch_a_hop(events):
-    """Stand-ins that let everything pass would show nothing."""
+    """Each way through the host raises an AssertionError, so the tests above can fail."""
     for hop in (
         lambda: GpuTensor(events).cpu(),
         lambda: np.asarray(GpuArray(events)),

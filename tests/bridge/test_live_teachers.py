@@ -28,14 +28,14 @@ class Arrays(NamedTuple):
 
 
 def test_a_scale_that_is_not_above_0_is_refused():
-    """A live teacher whose dot products rank upside down."""
+    """With a negative scale, a live teacher's dot products would rank upside down."""
     upside = Arrays("upside", -2.0, np.ones((3, 2), np.float32), np.ones((4, 2), np.float32))
     with pytest.raises(UserError, match=r"^teacher upside: score_scale is -2\.0, expected"):
         LiveTeachers([upside])
 
 
 def test_live_teachers_score_as_cached_ones():
-    """Rows or columns mixed up, a scale lost, or what a teacher doesn't know counted as known."""
+    """Rows, columns and scales are those of the cache, and unknown instances stay unknown."""
     histories = random_world()
     rng = np.random.default_rng(0)
     teachers = []

@@ -44,7 +44,7 @@ def run(code: str, **variables: str):
 
 
 def test_defaults_are_set_and_told():
-    """Broken if a variable is missed or misspelt, differs from its line, or a framework loads."""
+    """Each variable has its value and its line, and no framework is loaded."""
     environment, lines, loaded = run(
         "from bridge.runtime import settle\n"
         "lines = settle(compilation_cache='some/cache').lines()\n"
@@ -71,7 +71,7 @@ def test_defaults_are_set_and_told():
 
 
 def test_what_the_user_set_stays():
-    """Broken if a variable, or a related one that decides the same matter, is overridden."""
+    """A variable that the user has set, or a related one for the same matter, is kept."""
     given = {
         "XLA_CLIENT_MEM_FRACTION": "0.3",
         "NPROC": "5",
@@ -95,7 +95,7 @@ def test_what_the_user_set_stays():
 
 
 def test_threads_are_the_cores_of_this_process():
-    """Broken if a process bound to one core starts a thread for each core of the machine."""
+    """A process bound to one core gets one thread, on a machine of any size."""
     chosen = run(
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from bridge.runtime import settle\n"
@@ -106,7 +106,7 @@ def test_threads_are_the_cores_of_this_process():
 
 @pytest.mark.parametrize("threads", [0, -2])
 def test_impossible_threads_are_refused(threads):
-    """Broken if zero threads reach OpenMP, which takes them for all."""
+    """OpenMP would take zero threads for all of them."""
     assert run(
         "from bridge.runtime import settle\n"
         "from prmkd_jax.common.errors import UserError\n"
@@ -131,7 +131,7 @@ def test_impossible_threads_are_refused(threads):
     ],
 )
 def test_too_late_is_an_error_unless_nothing_is_needed(module, unheard, deaf_to):
-    """Broken if a setting without effect passes for one, or a settled process is refused."""
+    """The error names the variables that come too late; where all are set, none is raised."""
     code = (
         "import types\n"
         "from bridge.runtime import settle\n"
@@ -149,7 +149,7 @@ def test_too_late_is_an_error_unless_nothing_is_needed(module, unheard, deaf_to)
 
 
 def test_frameworks_obey_in_either_order(tmp_path):
-    """Broken if a variable is not heard, or the import order decides whether both work."""
+    """JAX and torch both follow the variables, whichever is imported first."""
     answers = {}
     for threads, order in ((1, "jax, torch"), (3, "torch, jax")):
         answers[threads] = run(
@@ -194,7 +194,7 @@ TOUCH_TWICE = (
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is settled")
 def test_freed_memory_serves_again():
-    """Broken if 128 MiB are faulted in anew (32,768 pages), in the same or in another thread."""
+    """128 MiB that were freed are used again without new page faults, in any thread."""
     pages = 2**27 // resource.getpagesize()
     assert run(TOUCH_TWICE) < pages / 10
     # What the user decided stays: here every block of this size is a mapping of its own.

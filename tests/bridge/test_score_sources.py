@@ -95,8 +95,7 @@ def run_with(tmp_path, teachers, **config):
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("columns", ["in_batch", "catalogue"])
 def test_complete_lists_and_functions_teach_as_their_vectors_do(tmp_path, side, columns):
-    """A list that is cut, a rank for a score, a teacher in another one's place, an unknown
-    instance that counts; in loss, threshold, weights and measures."""
+    """Loss, threshold, weights and measures are those of the vectors, up to rounding."""
     exact = vectors()
     mixed = [Function(exact[0]), exact[1], listed(exact[2])]
     weights = [0.2, 0.3, 0.5]
@@ -120,7 +119,7 @@ def test_complete_lists_and_functions_teach_as_their_vectors_do(tmp_path, side, 
 
 
 def test_vectors_keep_their_bits_next_to_a_teacher_that_gives_scores(tmp_path):
-    """A vector teacher whose scores change because another one's are given."""
+    """A vector teacher's scores don't change where another teacher's are given."""
     exact = vectors()
     alone, mixed = (
         TeacherBank(sources, [1, 1, 1], "jax")
@@ -138,7 +137,7 @@ def test_vectors_keep_their_bits_next_to_a_teacher_that_gives_scores(tmp_path):
 
 
 def test_live_teachers_may_give_scores():
-    """A teacher that has no vectors to be encoded."""
+    """A live teacher needs no vectors, and what it doesn't know is unavailable."""
     exact = vectors()[0]
     live = LiveTeachers([Function(exact)])
     ids, items = np.array([5, 0, 9]), np.array([3, 1])
@@ -150,7 +149,7 @@ def test_live_teachers_may_give_scores():
 
 
 def test_permuted_teachers_score_each_item_as_another():
-    """A control that still teaches: the same order for vectors and for scores."""
+    """The order of the items is the same for vectors, for a function and for lists."""
     exact = vectors()[1]
     order = np.random.default_rng(1).permutation(V)
     ids, items = np.arange(4), np.arange(V)
@@ -163,7 +162,7 @@ def test_permuted_teachers_score_each_item_as_another():
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_a_score_that_is_not_finite_is_named(value):
-    """A nan that spreads over the student, or an infinity that the softmax swallows."""
+    """The error names teacher, instance and item before a softmax can hide the value."""
     broken = Function(vectors()[0])
     broken.scores[7, 4] = value
     bank = TeacherBank([broken], [1.0], "jax")
@@ -172,7 +171,7 @@ def test_a_score_that_is_not_finite_is_named(value):
 
 
 def test_lists_come_back_from_disk(tmp_path):
-    """Ids rounded, a list cut, or the whole array read into memory."""
+    """Lists keep their ids and scores, stay on disk as memory maps, and are checked."""
     lists = listed(vectors()[2], top=7)
     write_lists(tmp_path, lists, {"data": "x"})
     found = read_vectors(tmp_path, {"data": "x"})
@@ -190,7 +189,7 @@ def test_lists_come_back_from_disk(tmp_path):
 
 
 def test_lists_that_say_nothing_are_refused(tmp_path):
-    """A teacher that knows no instance at all, found out by a student that learns nothing."""
+    """A teacher that knows no instance is an error before any student learns from it."""
     nothing = as_lists("a", best(np.full((3, V), np.nan, np.float32), 5), V)
     with pytest.raises(UserError, match="teacher a: found no instance that it knows"):
         write_lists(tmp_path, nothing, {})

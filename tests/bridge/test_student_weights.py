@@ -97,7 +97,7 @@ def theirs(model, tokens, instances) -> np.ndarray:
 @pytest.mark.parametrize("tokens", [{}, TOKENS], ids=["in order", "by tokens"])
 @pytest.mark.parametrize("student", STUDENTS)
 def test_recboles_model_gives_the_same_scores_here_and_comes_back(tmp_path, student, tokens):
-    """A transposed matrix, another item's row, or a key that is changed on the way."""
+    """Every matrix and every item's row finds its place, and all keys survive the way back."""
     config = config_of(student)
     model = saved(student, tmp_path / "model.pth", tokens)
     start = read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
@@ -124,7 +124,7 @@ def test_recboles_model_gives_the_same_scores_here_and_comes_back(tmp_path, stud
 
 @pytest.mark.parametrize("student", STUDENTS)
 def test_a_student_of_ours_is_written_in_recboles_numbering(tmp_path, student):
-    """A file that only a start from RecBole makes readable, or a [PAD] that scores."""
+    """RecBole's model loads the file, its [PAD] row is zero, and we read it back bit by bit."""
     config = config_of(student)
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 1)[1])
     weights = to_recbole(params, config, WORLD)
@@ -160,7 +160,7 @@ def test_the_weights_pages_code_puts_ids_in_and_goes_back(tmp_path, monkeypatch)
 
 
 def test_what_does_not_fit_is_listed_at_once(tmp_path):
-    """Layers that are left out, or a table of another catalogue cut to size."""
+    """One line names missing layers and shapes of another catalogue."""
     saved("sasrec", tmp_path / "model.pth", {})
     config = config_of("sasrec", num_layers=3, inner_size=5)
     small = random_world(items=30)
@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_listed_at_once(tmp_path):
     ],
 )  # fmt: skip
 def test_what_shapes_do_not_tell_is_compared(tmp_path, student, settings, found):
-    """A model that is read with other heads, another activation or another depth, in silence."""
+    """Other heads, another activation or another depth are refused."""
     model, config = saved(student, tmp_path / "model.pth", {}), config_of(student)
     for values in (settings, {}):
         content = {"state_dict": model.float().state_dict(), "config": values}
@@ -200,7 +200,7 @@ def test_what_shapes_do_not_tell_is_compared(tmp_path, student, settings, found)
 
 
 def test_items_that_the_file_lacks_are_told(tmp_path):
-    """An item that starts from another one's vector."""
+    """A catalogue item that isn't in the file is refused and never gets another one's vector."""
     tokens = {**TOKENS, "item_id": [t for t in TOKENS["item_id"] if t not in ("i7", "i9")]}
     model = MODELS["gru4rec"](len(tokens["item_id"]), 0, MAX_SEQ_LEN)
     content = {"state_dict": model.state_dict(), "field2id_token": tokens}
@@ -211,7 +211,7 @@ def test_items_that_the_file_lacks_are_told(tmp_path):
 
 
 def test_students_that_recbole_lacks_are_told(tmp_path):
-    """A traceback, or a file that nothing reads."""
+    """Reading and exporting such a student both end in one line that lists the possible ones."""
     config = config_of("fm")
     saved("gru4rec", tmp_path / "model.pth", {})
     with pytest.raises(UserError, match="found fm, expected one of sasrec, gru4rec, "):
@@ -221,7 +221,7 @@ def test_students_that_recbole_lacks_are_told(tmp_path):
 
 
 def test_parameters_without_a_counterpart_are_told():
-    """A further LayerNorm that is dropped in silence."""
+    """A parameter that RecBole's model lacks is refused and never dropped in silence."""
     assert recbole_keys("sasrec", "final_norm.scale") == ()
     config = config_of("gru4rec")
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 1)[1])
@@ -231,7 +231,7 @@ def test_parameters_without_a_counterpart_are_told():
 
 @pytest.mark.parametrize("path", ["exported", "exported/weights.safetensors"])
 def test_an_exported_student_is_a_start_too(tmp_path, path):
-    """A format of our own that we can't read."""
+    """Our own format starts a student, by its folder or by its weights file, bit by bit."""
     config = config_of("fm")
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 1)[1])
     export_student(tmp_path / "exported", params, config, facts_of(config), WORLD)
@@ -241,7 +241,7 @@ def test_an_exported_student_is_a_start_too(tmp_path, path):
 
 
 def test_another_file_beside_an_export_is_refused(tmp_path):
-    """The folder's weights read in place of those that were named."""
+    """The weights that were named are never replaced by those of the folder."""
     config = config_of("gru4rec")
     params = nnx.to_pure_dict(create_student(config, facts_of(config), 3)[1])
     export_student(tmp_path, params, config, facts_of(config), WORLD)

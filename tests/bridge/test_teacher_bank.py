@@ -73,7 +73,7 @@ def scored(bank: TeacherBank, instance_ids: np.ndarray, candidates: np.ndarray) 
 
 
 def test_vectors_come_back_as_their_float16_values(written):
-    """Rows moved, a scale rounded, or the whole table read into memory."""
+    """Rows and the scale are exact, and the tables stay on disk as memory maps."""
     assert has_vectors(written)
     vectors = read_vectors(written, IDENTITY)
     assert vectors.name == "teacher0"
@@ -87,7 +87,7 @@ def test_vectors_come_back_as_their_float16_values(written):
 
 
 def test_vectors_written_again_replace_the_former(written):
-    """A cache that keeps the first teacher for ever."""
+    """A second write to the same folder is what the next read finds."""
     items = drawn(0, WORLD.num_items) + 1
     write(written, items=items)
     found = read_vectors(written, IDENTITY).items
@@ -97,7 +97,7 @@ def test_vectors_written_again_replace_the_former(written):
 @pytest.mark.parametrize("file", ["instances.npy", "items.npy"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
 def test_damaged_files_are_named(written, file, damage):
-    """A broken disk or an interrupted copy that teaches noise."""
+    """One line names a changed, cut, grown or missing file and says what to delete."""
     path = written / file
     content = bytearray(path.read_bytes())
     if damage == "flip":
@@ -117,7 +117,7 @@ def test_damaged_files_are_named(written, file, damage):
 
 @pytest.mark.parametrize("field", list(IDENTITY))
 def test_vectors_of_something_else_are_refused(written, field):
-    """A cache folder copied from another data set, setting or version."""
+    """A cache folder of another data set, setting or version is refused by its identity."""
     expected = {**IDENTITY, field: "another"}
     with pytest.raises(UserError, match=r"found .*, expected 'another'") as caught:
         read_vectors(written, expected)
@@ -130,7 +130,7 @@ def test_vectors_of_something_else_are_refused(written, field):
     "content", ["", "{", "[]", "3", "{}", '{"files": {}}', '{"name": "x", "scale": 1.0}']
 )
 def test_a_damaged_manifest_is_named(written, content):
-    """A traceback instead of one line that says which file to delete."""
+    """One line says which file to delete; there is no traceback."""
     (written / "manifest.json").write_text(content)
     with pytest.raises(UserError, match=r"manifest\.json: unreadable .*delete") as caught:
         read_vectors(written, IDENTITY)
@@ -139,7 +139,7 @@ def test_a_damaged_manifest_is_named(written, content):
 
 @pytest.mark.parametrize("field", ["name", "scale", "identity", "files"])
 def test_a_manifest_without_a_field_is_named(written, field):
-    """The same for a manifest of an older version."""
+    """A manifest of an older version ends in the same line, with the missing field."""
     path = written / "manifest.json"
     manifest = read_sealed_json(path)
     del manifest[field]
@@ -150,7 +150,7 @@ def test_a_manifest_without_a_field_is_named(written, field):
 
 @pytest.mark.parametrize("scale", [-1.0, 0.0, float("nan"), float("inf")])
 def test_a_scale_that_is_not_above_0_is_refused(tmp_path, scale):
-    """Vectors whose dot products rank upside down, written or made by hand."""
+    """With such a scale, dot products would rank upside down or say nothing."""
     line = f"scale is {scale}, expected a finite number above 0, that float32 can hold"
     with pytest.raises(UserError, match=f"^teacher teacher0: {line}"):
         write(tmp_path / "new", scale=scale)
@@ -160,7 +160,7 @@ def test_a_scale_that_is_not_above_0_is_refused(tmp_path, scale):
 
 
 def test_stored_vectors_with_a_negative_scale_are_refused(written):
-    """Vectors that an older version has kept."""
+    """Vectors that an older version stored get the same check as new ones."""
     manifest = written / "manifest.json"
     write_sealed_json(manifest, {**read_sealed_json(manifest), "scale": -1.0})
     with pytest.raises(
@@ -170,7 +170,7 @@ def test_stored_vectors_with_a_negative_scale_are_refused(written):
 
 
 def test_vectors_that_float16_would_make_zeros_are_refused(tmp_path):
-    """A distillation loss of 0.0 that is still called a distillation."""
+    """Otherwise a distillation loss of 0.0 would pass for a distillation."""
     items = np.ones((3, 2), np.float32)
     items[1] = 1e-9
     with pytest.raises(UserError, match=r"items\.npy: row 1: found values up to 1e-09, expected"):
@@ -184,7 +184,7 @@ def test_vectors_that_float16_would_make_zeros_are_refused(tmp_path):
 
 
 def test_without_a_manifest_nothing_is_there(written):
-    """Vectors of a run that was killed while it wrote them."""
+    """Vectors of a run that was killed while it wrote them don't count."""
     (written / "manifest.json").unlink()
     assert not has_vectors(written)
     with pytest.raises(UserError, match=r"manifest\.json"):
@@ -194,7 +194,7 @@ def test_without_a_manifest_nothing_is_there(written):
 
 @pytest.mark.parametrize("killed_at", [1, 2, 3])
 def test_a_write_that_was_killed_does_not_count(tmp_path, monkeypatch, killed_at):
-    """The manifest written before the arrays, or an array under its own name half way."""
+    """The manifest comes last, and an array gets its name only once it is complete."""
     calls = []
 
     def replace(source, target):
@@ -215,7 +215,7 @@ def test_a_write_that_was_killed_does_not_count(tmp_path, monkeypatch, killed_at
 @pytest.mark.parametrize("value", [70_000.0, -1e30, np.nan, np.inf])
 @pytest.mark.parametrize("table", ["instances", "items"])
 def test_values_that_float16_cannot_hold_are_refused(tmp_path, table, value):
-    """Infinite scores that make every softmax of the distillation nan."""
+    """An infinite score would turn every softmax of the distillation into nan."""
     rows = {"instances": len(HISTORIES.items), "items": WORLD.num_items}[table]
     array = drawn(0, rows)
     array[3, 2] = value
@@ -226,7 +226,7 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path, table, value):
 
 @pytest.mark.parametrize("side", ["torch", "jax"])
 def test_scores_equal_the_float64_product_of_the_stored_vectors(vectors, side):
-    """Rows or columns gathered wrongly, a scale left out, or a product in half precision."""
+    """Each row and column is gathered rightly, with its scale, in float32 precision."""
     bank = TeacherBank(vectors, [1, 1, 1], side)
     for instance_ids, candidates in some_batches():
         found = scored(bank, instance_ids, candidates)
@@ -243,7 +243,7 @@ def test_scores_equal_the_float64_product_of_the_stored_vectors(vectors, side):
 
 @pytest.mark.parametrize("side", ["torch", "jax"])
 def test_a_row_of_zeros_is_an_instance_that_the_teacher_does_not_know(vectors, side):
-    """Teachers that count, with scores that say nothing, where they have none."""
+    """Such an instance is marked unavailable for that teacher alone."""
     instances = np.array(vectors[1].instances)
     unknown = np.arange(len(instances)) % 3 == 0
     instances[unknown] = 0
@@ -257,7 +257,7 @@ def test_a_row_of_zeros_is_an_instance_that_the_teacher_does_not_know(vectors, s
 
 
 def test_both_sides_agree(vectors):
-    """Two defaults that train two students."""
+    """PyTorch and JAX give the same scores, up to rounding."""
     sides = [TeacherBank(vectors, [1, 1, 1], side) for side in ("torch", "jax")]
     for instance_ids, candidates in some_batches():
         one, other = (np.asarray(scored(bank, instance_ids, candidates).scores) for bank in sides)
@@ -266,7 +266,7 @@ def test_both_sides_agree(vectors):
 
 
 def test_the_tables_cross_once(vectors, monkeypatch):
-    """Vectors handed over, or copied, at every batch."""
+    """JAX gets each table once, when the bank is made, and in float16."""
     crossings = []
     to_jax = teacher_bank.to_jax
 
@@ -291,7 +291,7 @@ def test_an_unknown_side_is_refused(vectors):
 
 
 def test_scores_made_in_pytorch_are_left_alone(vectors):
-    """A buffer reused for the next batch while JAX still reads the last one's scores."""
+    """Each batch has a buffer of its own, so JAX can still read the last one's scores."""
     bank = TeacherBank(vectors, [1, 1, 1], "torch")
     batches = list(some_batches())
     first = bank.for_batch(*batches[0])
@@ -304,21 +304,21 @@ def test_scores_made_in_pytorch_are_left_alone(vectors):
 
 
 def test_default_weights_are_shares(vectors):
-    """Weights that don't sum to 1 change the joint scores' meaning."""
+    """The teachers' strengths are scaled to weights that sum to 1."""
     bank = TeacherBank(vectors, [0.02, 0.05, 0.03], "torch")
     np.testing.assert_allclose(bank.default_weights, [0.2, 0.5, 0.3], rtol=1e-12)
     assert bank.names == ("teacher0", "teacher1", "teacher2")
 
 
 def test_teachers_without_any_strength_share_equally(vectors):
-    """0 / 0 where no teacher hits a target: weights of nan, and so a loss of nan."""
+    """Where no teacher hits a target, the weights aren't 0 / 0."""
     bank = TeacherBank(vectors, [0.0, 0.0, 0.0], "torch")
     np.testing.assert_allclose(bank.default_weights, [1 / 3, 1 / 3, 1 / 3])
 
 
 @pytest.mark.parametrize("side", ["torch", "jax"])
 def test_vectors_on_disk_are_mapped_not_copied(vectors, side):
-    """A copy of ten million rows a teacher in memory; here told by the addresses."""
+    """The addresses of the arrays show that no table is copied into memory."""
     bank = TeacherBank(vectors, [1, 1, 1], side)
     for k, teacher in enumerate(vectors):
         for name in ("instances", "items"):
@@ -329,7 +329,7 @@ def test_vectors_on_disk_are_mapped_not_copied(vectors, side):
 
 
 def test_teachers_that_do_not_fit_the_device_are_asked_batch_by_batch(vectors, monkeypatch):
-    """A GPU that runs out of memory, or scores that change with what fits."""
+    """The scores don't depend on which tables fit the device."""
     sizes = [teacher.instances.nbytes + teacher.items.nbytes for teacher in vectors]
     monkeypatch.setattr(teacher_bank, "tables_room", lambda: sizes[1] + sizes[2])
     bank = TeacherBank(vectors, [1, 1, 1], "jax")
@@ -346,7 +346,7 @@ def test_teachers_that_do_not_fit_the_device_are_asked_batch_by_batch(vectors, m
 
 
 def test_parts_are_written_as_their_array_would_be(tmp_path):
-    """Rows lost between parts, another header, or all parts in memory at once."""
+    """Rows that are made in parts give the same file, byte for byte, as rows in one array."""
     rows = drawn(0, 25)
     parts = make_in_parts(tmp_path / "parts", 25, 10, lambda start, stop: rows[start:stop])
     for folder, instances in (("parts", parts), ("array", rows)):
@@ -361,7 +361,7 @@ def test_parts_are_written_as_their_array_would_be(tmp_path):
 
 
 def test_a_fault_in_a_later_part_names_its_row(tmp_path):
-    """Row 3 of a part, where it is row 13 of the vectors."""
+    """The error counts rows over all parts: row 13, not row 3 of its part."""
     rows = drawn(0, 25)
     rows[13, 2] = np.nan
     parts = make_in_parts(tmp_path / "parts", 25, 10, lambda start, stop: rows[start:stop])

@@ -14,7 +14,7 @@ EDGES = [(0, 0), (0, 2), (2, 1), (2, 2), (3, 0), (3, 4)]
 
 
 def test_a_lightgcn_is_smoothed_over_todays_edges_between_what_its_file_knows(tmp_path):
-    """Edges in today's numbers, those of new users and items put somewhere, or none at all."""
+    """Its edges are in the file's numbering, and new users and items have none."""
     config = student_config(student="lightgcn", hidden_size=4, num_layers=2)
     rng = np.random.default_rng(0)
     tables = [rng.normal(size=(len(known) + 1, 4)) for known in (USERS, ITEMS)]

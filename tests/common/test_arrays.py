@@ -15,7 +15,7 @@ def npy(shape: str, data: bytes = b"\0" * 40) -> bytes:
 
 
 def test_arrays_come_back(tmp_path):
-    """Values or a type that change on the way."""
+    """Values and dtype are those that were saved."""
     array = np.arange(6, dtype=np.float16).reshape(2, 3)
     np.save(tmp_path / "a.npy", array)
     found = open_npy(tmp_path / "a.npy")
@@ -28,14 +28,14 @@ def test_arrays_come_back(tmp_path):
     ["(10**30,)", f"({2**62},)", f"({2**62}, {2**62})", "(-5, -4)", "(1000000000000, 4)", "((1,)"],
 )
 def test_shapes_that_the_file_lacks_the_bytes_for_are_refused(tmp_path, shape):
-    """Terabytes asked of the system for a file of 200 bytes."""
+    """A file of 200 bytes can't make the reader ask the system for terabytes."""
     (tmp_path / "a.npy").write_bytes(npy(shape))
     with pytest.raises((ValueError, OSError)):
         open_npy(tmp_path / "a.npy")
 
 
 def test_objects_and_archives_are_refused(tmp_path):
-    """Code that an array of Python objects brings along, or an archive taken for an array."""
+    """No code in an object array is run, and an archive doesn't pass for an array."""
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "b.npz", a=np.zeros(3))
     (tmp_path / "c.npy").write_bytes(b"PK\3\4broken")
@@ -45,7 +45,7 @@ def test_objects_and_archives_are_refused(tmp_path):
 
 
 def test_damaged_headers_end_in_a_value_error(tmp_path):
-    """A TokenError or TypeError out of NumPy's reader, or a warning."""
+    """NumPy's own TokenError, TypeError or warning never gets out."""
     rng, data, refused = np.random.default_rng(0), npy("(5, 4)"), 0
     for _ in range(2000):
         out = bytearray(data)
@@ -61,7 +61,7 @@ def test_damaged_headers_end_in_a_value_error(tmp_path):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_a_damaged_archive_is_refused(tmp_path, save):
-    """What zipfile, zlib and NumPy each say of it, which whoever reads one file doesn't know."""
+    """Whatever zipfile, zlib or NumPy raise arrives as an OSError or a ValueError."""
     sound, path, refused = {"a": np.arange(5.0), "b": np.ones(3)}, tmp_path / "a.npz", 0
     save(path, **sound)
     assert {name: array.tolist() for name, array in read_npz(path).items()} == {
@@ -78,7 +78,7 @@ def test_a_damaged_archive_is_refused(tmp_path, save):
 
 
 def test_archives_that_claim_terabytes_or_hold_no_arrays_are_refused(tmp_path):
-    """Memory that a stranger decides about, or bytes in an array's place."""
+    """The file doesn't decide how much memory is used, and bytes don't pass for an array."""
     np.savez_compressed(tmp_path / "large.npz", a=np.zeros(10**5))
     with pytest.raises(ValueError, match="an array of 800,"):
         read_npz(tmp_path / "large.npz", most_bytes=10**5)

@@ -57,7 +57,7 @@ def test_an_entry_whose_making_failed_is_made_again(tmp_path):
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("hold", [lambda folder: locked(folder / "x"), lambda f: held(f, "x")])
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, code, hold):
-    """Two processes in one entry, or a lock that outlives a killed process."""
+    """One line asks for another folder, so that two commands never write the same file."""
 
     def fail(descriptor, how):
         raise OSError(code, os.strerror(code))
@@ -83,7 +83,7 @@ with held(Path(sys.argv[1]), "x"), locked(Path(sys.argv[1]) / "entry"):
 
 
 def test_a_held_folder_is_refused_until_its_process_is_killed(tmp_path):
-    """A second run in the first one's files, or a stale lock that blocks everybody."""
+    """A second command is refused meanwhile, and no stale lock is left after the kill."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],
         stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -109,7 +109,7 @@ def test_a_room_that_is_none_is_refused(tmp_path):
 
 
 def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog):
-    """Other vectors than were written, used without a word."""
+    """Content that was changed on disk is never used."""
     cache = Cache(tmp_path)
     path = cache.entry("texts", "key.npy", lambda path: path.write_text("content") and None)
     path.write_bytes(path.read_bytes().replace(b"cont", b"kont"))

@@ -84,7 +84,7 @@ def _write(how, path, inside):
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("how", ["file", "folder", "into"])
 def test_an_error_of_the_system_names_what_was_written(how, writer, tmp_path, no_room):
-    """ "error: 2000 requested and 609 written"."""
+    """The line gives the path instead of "2000 requested and 609 written"."""
     with pytest.raises(OSError, match="File too large") as told:
         _write(how, tmp_path / "new", WRITERS[writer])
     assert told.value.errno == errno.EFBIG
@@ -111,7 +111,7 @@ def test_a_folder_is_replaced_by_the_complete_new_one(tmp_path):
 
 @pytest.mark.parametrize("killed", [None, "before", "between", "after"])
 def test_of_a_replaced_folder_only_what_is_named_goes(tmp_path, ended, killed):
-    """Somebody's files, removed with the old folder, whenever the process is killed."""
+    """Files that somebody else put there stay, whenever the process is killed."""
     folder, old = tmp_path / "shop", tmp_path / f".shop.old-{ended}"
     (folder / "images").mkdir(parents=True)
     for name in ("table", "report", "thesis.txt", "images/a.png"):
@@ -236,7 +236,7 @@ def test_digests_are_sha256(tmp_path):
 
 @pytest.mark.parametrize("read", [open_regular, file_digest, read_json])
 def test_what_is_no_regular_file_is_not_read(read, tmp_path):
-    """A pipe waits for ever, a device never ends."""
+    """A pipe would block for ever, and a device never ends."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/zero")
     for path in (tmp_path / "pipe", tmp_path / "link", tmp_path):
@@ -248,14 +248,14 @@ def test_what_is_no_regular_file_is_not_read(read, tmp_path):
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"", b"1" * 5000])
 def test_what_is_no_json_is_a_value_error(content, tmp_path):
-    """Python's recursion limit as a traceback."""
+    """Nesting beyond Python's recursion limit, or no text at all, ends in the same error."""
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"."):
         read_json(tmp_path / "a.json")
 
 
 def test_json_of_an_absurd_size_is_not_read(tmp_path, monkeypatch):
-    """A card of a hundred gigabytes."""
+    """A file above the limit is refused by its size, and a small one is read."""
     monkeypatch.setattr(files, "LARGEST_JSON", 2**20)
     (tmp_path / "a.json").write_bytes(b" " * (2**20 + 1))
     with pytest.raises(ValueError, match="it has more than 1 MB"):
@@ -265,7 +265,7 @@ def test_json_of_an_absurd_size_is_not_read(tmp_path, monkeypatch):
 
 
 def test_a_place_is_checked_without_being_made(tmp_path):
-    """Hours of work that have no place to go to."""
+    """A bad output path is refused before hours of work, and a good one isn't created yet."""
     (tmp_path / "file").write_text("")
     (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
     for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "nowhere"):
@@ -278,7 +278,7 @@ def test_a_place_is_checked_without_being_made(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud83d"])
 def test_a_name_that_no_file_has_is_an_error_of_the_system(tmp_path, name):
-    """A ValueError where a catalogue names such an image, which nobody waits for."""
+    """The error is an OSError, as for a missing file, and not a ValueError."""
     for read in (open_regular, file_digest):
         with pytest.raises(OSError, match=r"such a name|No such file"):
             read(tmp_path / name)
@@ -286,7 +286,7 @@ def test_a_name_that_no_file_has_is_an_error_of_the_system(tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["folder", "link", "loop", "pipe"])
 def test_what_is_no_file_in_an_optional_ones_place_is_refused(tmp_path, kind):
-    """A link whose file was never fetched, taken for a file that isn't there: other numbers."""
+    """A folder, a dangling link or a pipe never counts as "no file there"."""
     path = tmp_path / "item2index"
     assert not is_there(path)
     {
@@ -308,7 +308,7 @@ def test_a_link_to_a_file_is_one(tmp_path):
 
 @pytest.mark.parametrize("read", [is_sealed, read_sealed])
 def test_a_pipe_is_no_sealed_file(tmp_path, read):
-    """A run that waits for ever for whoever writes into it."""
+    """It is refused at once; the run doesn't wait for somebody to write into it."""
     os.mkfifo(tmp_path / "ranks-0.npy")
     with pytest.raises(OSError, match="no regular file"):
         read(tmp_path / "ranks-0.npy")

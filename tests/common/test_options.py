@@ -66,7 +66,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(Toy)}
     ],
 )
 def test_validate_accepts_exactly_what_is_declared(name, value, valid):
-    """A bound that is read the wrong way round, or that forgets an element or nan."""
+    """Open and closed bounds, None, nan and each element of a tuple are checked."""
     if valid:
         assert getattr(Toy(**{name: value}), name) is value
         return
@@ -94,7 +94,7 @@ def test_validate_accepts_exactly_what_is_declared(name, value, valid):
     ],
 )
 def test_a_value_that_is_there_twice_is_refused(config, name, values):
-    """A file that exists already, met after a model was loaded; a table with a row twice."""
+    """A repeated value is refused when the configuration is made, before any work."""
     with pytest.raises(UserError) as caught:
         config(**{name: values})
     found = ",".join(map(str, values))
@@ -112,7 +112,7 @@ def test_a_value_that_is_there_twice_is_refused(config, name, values):
     ],
 )
 def test_a_value_may_be_there_twice_where_that_means_something(config, name, values):
-    """Two layers of one width, or an item that was bought again, refused."""
+    """Two layers of one width, or an item that was bought again, are accepted."""
     assert getattr(config(**{name: values}), name) == values
 
 
@@ -130,7 +130,7 @@ def test_a_value_may_be_there_twice_where_that_means_something(config, name, val
     ],
 )
 def test_an_absurd_size_is_told_where_the_declared_bounds_hold(name, value, words):
-    """A line that says "above 0" of a number that is."""
+    """A value that float32 can't hold gets that reason, not a bound that it keeps."""
     assert excess(value, FIELDS[name]) == words
 
 
@@ -145,13 +145,13 @@ def test_an_absurd_size_is_told_where_the_declared_bounds_hold(name, value, word
     ],
 )
 def test_expected_says_the_limits(name, words):
-    """What `--help` and every refusal tell the user."""
+    """`--help` and every refusal show these words."""
     assert expected(FIELDS[name]) == words
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_allowed_agrees_with_the_inequalities(value):
-    """The four bounds against the comparisons they are named after."""
+    """Each bound means its comparison: closed or open, within what float32 can hold."""
     # What float32 neither makes infinite nor 0.
     held = value == 0 or 2.0**-126 <= abs(value) <= 2.0**128 - 2.0**103
     assert allowed(value, FIELDS["closed"]) == (held and -1 <= value <= 1)
@@ -161,13 +161,13 @@ def test_allowed_agrees_with_the_inequalities(value):
 
 @pytest.mark.parametrize("config", [DataConfig, DistillConfig, TrainConfig])
 def test_every_option_of_the_project_is_described_and_valid_by_default(config):
-    """An option without help, or a default that its own declaration refuses."""
+    """Each option has a help text, and its default passes its own check."""
     for field in dataclasses.fields(config()):
         assert field.metadata["help"].endswith("."), field.name
         assert allowed(field.default, field), field.name
 
 
 def test_a_configuration_cannot_be_changed_after_its_check():
-    """A value set later would pass unchecked into a run, and into its record."""
+    """No unchecked value can get into a run or its record."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().batch_size = 0  # pyright: ignore[reportAttributeAccessIssue]

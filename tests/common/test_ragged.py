@@ -8,7 +8,7 @@ from prmkd_jax.common.ragged import offsets_of, places_within
 
 @pytest.mark.parametrize("counts", [[], [0], [3], [0, 2, 0, 0, 1, 5, 0]])
 def test_offsets_and_places_are_those_of_a_loop(counts):
-    """Also of empty rows, at the begin, at the end and alone."""
+    """This includes empty rows at the start, at the end and alone."""
     counts = np.array(counts, dtype=np.int32)
     ends, places = [0], []
     for count in counts.tolist():

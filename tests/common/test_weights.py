@@ -6,7 +6,7 @@ from prmkd_jax.common.weights import require_numbers, require_weights
 
 
 def test_all_that_does_not_fit_is_listed_in_one_line():
-    """The first problem alone, or a name that may be missing refused."""
+    """The line lists every problem, and a name that may be missing isn't one."""
     wanted = {"b": (2, 3), "a": (4,), "c": (1,), "new.a": (7,)}
     require_weights({"a": (4,), "b": [2, 3], "c": (1,)}, wanted, "x.pth", fresh=("new.",))
     with pytest.raises(UserError) as error:
@@ -28,7 +28,7 @@ def test_all_that_does_not_fit_is_listed_in_one_line():
     ],
 )
 def test_weights_that_nothing_can_be_computed_with_are_named(array, line):
-    """A training that diverges after hours because of what it began from."""
+    """A training doesn't start from weights that aren't finite floats."""
     require_numbers({"v": np.zeros(2, np.float32)}, "x.pth")
     with pytest.raises(UserError) as error:
         require_numbers({"v": np.zeros(2), "w": array}, "x.pth")

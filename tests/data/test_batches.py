@@ -34,7 +34,7 @@ def equal(one, other):
     [(0, "dense"), (1, "dense"), (17, "dense"), (0, "windows"), (1, "windows"), (1, "own_slot")],
 )
 def test_an_epoch_has_every_training_instance_once(epoch, kind):
-    """An instance lost in the shuffle or at the end, or a held-out one that is trained on."""
+    """The shuffle loses none, not even at the end, and no held-out instance is trained on."""
     batches = list(stream(kind=kind).epoch(epoch))
     asked = np.concatenate([batch.instance_ids[batch.is_instance] for batch in batches])
     np.testing.assert_array_equal(np.sort(asked), SPLIT.train)
@@ -54,7 +54,7 @@ def test_an_epoch_has_every_training_instance_once(epoch, kind):
 
 
 def test_with_an_own_slot_each_instance_has_a_segment_that_ends_before_its_target():
-    """A model that sees its segment whole and finds the target, or a later item, in it."""
+    """The model that sees a segment whole never sees the target or a later item."""
     for batch in stream(kind="own_slot").epoch(0):
         rows = batch.rows
         for row, column in np.argwhere(rows.segment_ids > 0):
@@ -68,7 +68,7 @@ def test_with_an_own_slot_each_instance_has_a_segment_that_ends_before_its_targe
 
 @pytest.mark.parametrize(("longest", "most", "own_slot"), [(14, 30, True), (80, 8, False)])
 def test_nearly_all_of_a_batchs_instances_are_there(longest, most, own_slot):
-    """Slots for one prefix in ten: a batch of 64 that is one of 6, in long histories as well."""
+    """Batches are over 90 % full on average, in short and in long histories."""
     world = random_world(users=400 * 14 // longest, longest=longest)
     batches = TrainingBatches(task_of(world), most, 64, 0, own_slot)
     counts = [batch.is_instance.sum() for batch in batches.epoch(0)]
@@ -77,7 +77,7 @@ def test_nearly_all_of_a_batchs_instances_are_there(longest, most, own_slot):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_held_out_item_is_read(kind):
-    """Validation or test items among a batch's inputs or targets."""
+    """Other validation and test items give the same batches, bit by bit."""
     items = HISTORIES.items.copy()
     held_out = np.concatenate([SPLIT.validation, SPLIT.test])
     items[held_out] = 999
@@ -87,7 +87,7 @@ def test_no_held_out_item_is_read(kind):
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
-    """The same order every epoch, or one that a resumed run can't repeat."""
+    """Each epoch has an order of its own, and a resumed run repeats it."""
     first = list(stream(seed=1).epoch(3))
     assert equal(first, list(stream(seed=1).epoch(3)))
     again = stream(seed=1)
@@ -100,7 +100,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_about_how_many_steps_there_are(kind):
-    """A progress bar that ends at half, or never."""
+    """An epoch has 1 to 1.5 times as many steps as the progress bar expects."""
     batches = stream(kind=kind)
     epoch = list(batches.epoch(0))
     assert batches.rows % 8 == 0 or kind == "dense"
@@ -110,7 +110,7 @@ def test_about_how_many_steps_there_are(kind):
 
 
 def test_in_a_large_catalogue_no_slot_is_scored_that_predicts_nothing():
-    """Half of these slots predict: few enough to score all in a small catalogue, not in a large."""
+    """Half of the slots predict: a small catalogue scores all of them, a large one only those."""
     small, large = (
         TrainingBatches(task_of(random_world(items=items)), MAX_SEQ_LEN, BATCH_SIZE, seed=0)
         for items in (40, 9_000)

@@ -69,7 +69,7 @@ def histories(dataset) -> dict[str, list[str]]:
 
 
 def test_by_hand(tmp_path):
-    """Six rows out of order: sorting, numbering and joining, each wrong in its own way."""
+    """Six rows out of order are sorted, numbered by first appearance and joined to the texts."""
     dataset = read_dataset(write(tmp_path, interactions(), items()), "toy")
     assert dataset.name == "toy"
     assert dataset.user_ids == ("u", "v", "w")
@@ -91,7 +91,7 @@ def test_by_hand(tmp_path):
 
 
 def test_timestamps_sort_and_ties_keep_the_order_of_the_file(tmp_path):
-    """An unstable sort would shuffle what was bought in the same second."""
+    """What was bought in the same second stays in the order of the file."""
     times = pa.array([7, -1, 7, 5, 0, 7], pa.int64())
     data = interactions(position=None, timestamp=times)
     assert histories(read_dataset(write(tmp_path, data, items()), "toy")) == {
@@ -102,7 +102,7 @@ def test_timestamps_sort_and_ties_keep_the_order_of_the_file(tmp_path):
 
 
 def test_many_ties_stay_in_order(tmp_path):
-    """Short inputs are sorted stably by any algorithm; this one is long."""
+    """3,000 rows are enough to show an unstable sort, which short inputs can't."""
     rng = np.random.default_rng(0)
     users, times = rng.integers(0, 5, 3000), rng.integers(0, 4, 3000)
     data = pa.table(
@@ -119,7 +119,7 @@ def test_many_ties_stay_in_order(tmp_path):
 
 
 def test_position_goes_before_timestamp(tmp_path):
-    """Positions break the ties that timestamps leave."""
+    """Positions decide, even where the timestamps give another order."""
     data = interactions(timestamp=pa.array([0, 1, 2, 0, 0, 3], pa.int64()))
     dataset = read_dataset(write(tmp_path, data, items()), "toy")
     assert histories(dataset)["u"] == ["b", "a", "c"]
@@ -127,7 +127,7 @@ def test_position_goes_before_timestamp(tmp_path):
 
 
 def test_row_order_within_users_and_file_layout_do_not_matter(tmp_path):
-    """The same data in other row groups, string types or columns must be the same data set."""
+    """Other row groups, string types or further columns give the same fingerprint."""
     plain = read_dataset(write(tmp_path / "a", interactions(), items()), "toy")
     order = [5, 2, 0, 1, 3, 4]
     shuffled = interactions(
@@ -142,7 +142,7 @@ def test_row_order_within_users_and_file_layout_do_not_matter(tmp_path):
 
 
 def test_pictures(tmp_path):
-    """`image_feature_row` of another item, or a missing one that becomes row 0."""
+    """Each item has its own `image_feature_row`, and a missing one is −1, not row 0."""
     catalogue = items(image_feature_row=pa.array([0, None, 1], pa.int64()))
     folder = write(
         tmp_path, interactions(), catalogue, image_features=FEATURES, clip_text_features=-FEATURES
@@ -191,7 +191,7 @@ def test_pictures(tmp_path):
     ],
 )
 def test_bad_interactions_are_told_by_row_and_column(tmp_path, table, parts):
-    """A row that is passed over would change the data in silence."""
+    """A faulty row is an error and is never passed over in silence."""
     message = refusal(write(tmp_path, table, items()))
     assert message.startswith(str(tmp_path / "toy" / "interactions.parquet"))
     assert all(part in message for part in parts), message
@@ -219,7 +219,7 @@ def test_bad_interactions_are_told_by_row_and_column(tmp_path, table, parts):
     ],
 )
 def test_bad_catalogue_is_told_by_row_and_column(tmp_path, table, parts):
-    """A wrong catalogue row gives an item another item's text or picture."""
+    """A wrong catalogue row can't give an item another item's text or image."""
     message = refusal(write(tmp_path, interactions(), table, image_features=FEATURES))
     assert message.startswith(str(tmp_path / "toy" / "items.parquet"))
     assert all(part in message for part in parts), message
@@ -249,7 +249,7 @@ def test_bad_catalogue_is_told_by_row_and_column(tmp_path, table, parts):
     ],
 )
 def test_bad_features_are_told_by_row_and_column(tmp_path, file, array, parts):
-    """One nan in a picture makes every score of its item nan."""
+    """A single nan, which would spread to every score of its item, is found."""
     catalogue = items(image_feature_row=pa.array([0, None, 1]))
     folder = write(
         tmp_path, interactions(), catalogue, **({"image_features": FEATURES} | {file: array})
@@ -260,7 +260,7 @@ def test_bad_features_are_told_by_row_and_column(tmp_path, file, array, parts):
 
 
 def test_features_and_rows_need_each_other(tmp_path):
-    """Half of the pictures' data left behind must not read as a data set without pictures."""
+    """Half of the images' data never reads as a data set without images."""
     catalogue = items(image_feature_row=pa.array([0, None, 1]))
     message = refusal(write(tmp_path / "a", interactions(), catalogue))
     assert "image_feature_row" in message
@@ -282,7 +282,7 @@ def test_columns_without_a_value_are_columns_that_are_missing(tmp_path):
 
 
 def test_a_catalogue_of_other_items_is_refused(tmp_path):
-    """Ids of another release: teachers that read empty texts, all alike, for hours."""
+    """Ids of another release are an error, so no teacher reads only empty texts."""
     message = refusal(write(tmp_path, interactions(), items(item_id=pa.array(["x", "y", "z"]))))
     assert "items.parquet: found no item of interactions.parquet, such as '" in message
 
@@ -290,7 +290,7 @@ def test_a_catalogue_of_other_items_is_refused(tmp_path):
 @pytest.mark.parametrize("file", ["interactions.parquet", "items.parquet", "image_features.npy"])
 @pytest.mark.parametrize("content", [b"", b"user_id,item_id\nu,a\n", b"PAR1"])
 def test_file_of_another_format_is_refused(tmp_path, file, content):
-    """A csv under the wrong name, or a download that broke off, must not end in a traceback."""
+    """A csv under the wrong name or a broken download ends in one line, without a traceback."""
     folder = write(tmp_path, interactions(), items())
     (folder / "toy" / file).write_bytes(content)
     assert refusal(folder).startswith(f"{folder / 'toy' / file}: found no readable ")
@@ -298,7 +298,7 @@ def test_file_of_another_format_is_refused(tmp_path, file, content):
 
 @pytest.mark.parametrize("file", ["interactions.parquet", "items.parquet"])
 def test_a_column_whose_name_is_no_utf8_is_told(tmp_path, file):
-    """Of fuzzing: the names alone end in an error that is no error of Arrow's."""
+    """Such a name ends in the usual line, although its error isn't one of Arrow's."""
     folder = write(tmp_path, interactions(further=["x"] * 6), items(further=["x"] * 3))
     path = folder / "toy" / file
     path.write_bytes(path.read_bytes().replace(b"further", b"\xff" * 7))
@@ -306,7 +306,7 @@ def test_a_column_whose_name_is_no_utf8_is_told(tmp_path, file):
 
 
 def test_missing_data_says_how_to_get_it(tmp_path):
-    """The first thing a newcomer meets: no data set, a misspelt one, or half of one."""
+    """No data set, half of one and a misspelt name each get a hint of their own."""
     nowhere = refusal(tmp_path / "none", "Scientific")
     assert nowhere.startswith("--dataset=Scientific: found no file ")
     assert "PRMKD_DATA_DIR" in nowhere
@@ -334,7 +334,7 @@ def test_missing_data_says_how_to_get_it(tmp_path):
     ],
 )
 def test_real_data(name, users, num_items, interactions, pictures):
-    """The published counts of the real sets; one lost row shows here."""
+    """Users, items, interactions and images have the published counts."""
     dataset = read_dataset(Path(os.environ["PRMKD_DATA_DIR"]), name)
     table = table_statistics(dataset)
     assert (table["users"], table["items"], table["interactions"]) == (
@@ -349,7 +349,7 @@ def test_real_data(name, users, num_items, interactions, pictures):
 
 
 def test_picture_files_stand_in_the_data_sets_folder(tmp_path):
-    """Paths relative to wherever the command runs, or given to other items."""
+    """Relative paths start at the data set, not at the working directory, and fit their items."""
     elsewhere = str(tmp_path / "elsewhere.png")
     column = pa.array(["z.png", None, "pictures/a.jpg"])
     dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
@@ -362,7 +362,7 @@ def test_picture_files_stand_in_the_data_sets_folder(tmp_path):
 
 
 def test_without_a_picture_there_are_no_paths(tmp_path):
-    """A teacher of pictures that sets out to encode none."""
+    """`image_paths` is None then, so no teacher of images starts on an empty list."""
     for column in (None, pa.array(["z.png", None, None])):
         dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
         assert dataset.catalogue.image_paths is None
@@ -400,7 +400,7 @@ def test_the_whole_catalogue_as_candidates_adds_items_without_an_interaction(tmp
 
 
 def test_the_given_split_is_read_where_it_is_asked_for(tmp_path):
-    """A part that stays with the row and not with the interaction."""
+    """Each interaction keeps its part when the rows are sorted."""
     parts = pa.array(["test", "train", "train", "test", "train", "validation"])
     write(tmp_path, interactions(split=parts), items())
     assert read_dataset(tmp_path, "toy").interactions.parts is None

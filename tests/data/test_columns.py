@@ -39,7 +39,7 @@ def columns_by_hand(task, batch, row, seen):
 
 @given(WORLDS, st.sampled_from(SEEN))
 def test_columns_equal_a_search_by_hand(worlds, seen):
-    """A duplicate or padded column that counts, a known item left in, the own target left out."""
+    """Duplicates and padding don't count, known items are out, and the own target stays."""
     task = task_of(from_histories(worlds, 9))
     for batch in batches_of(task):
         columns = in_batch_columns(task, batch, seen=seen)
@@ -58,7 +58,7 @@ def test_columns_equal_a_search_by_hand(worlds, seen):
 
 
 def test_held_out_items_mask_nothing():
-    """A validation or test item taken out of the columns tells the student what not to rank."""
+    """Other validation and test items change no column and no mask."""
     histories, split = TASK.dataset.interactions, TASK.split
     held_out = np.concatenate([split.validation, split.test])
     items = histories.items.copy()
@@ -93,7 +93,7 @@ def test_columns_of_a_small_batch_by_hand():
 
 @given(WORLDS, st.sampled_from(SEEN))
 def test_catalogue_columns_equal_a_search_by_hand(worlds, seen):
-    """A column that isn't its item, other masks than in the batch, an own target left out."""
+    """Each column is its item, with the masks of a batch, and the own target stays."""
     task = task_of(from_histories(worlds, 9))
     histories, split = task.dataset.interactions, task.split
     for batch in batches_of(task):
@@ -114,8 +114,7 @@ def test_catalogue_columns_equal_a_search_by_hand(worlds, seen):
 
 @given(WORLDS, st.sampled_from(["in_batch", "repeated", "closed", "catalogue"]))
 def test_unwanted_items_count_but_are_not_scored(worlds, made):
-    """An item of the prefix that the teachers score, a later item or the own target that they
-    don't, a padded column, a mask where none is asked for."""
+    """Teachers score every valid column but those of the prefix; the own target stays."""
     task = task_of(from_histories(worlds, 9))
     histories = task.dataset.interactions
     make = {
@@ -145,7 +144,7 @@ def test_unwanted_items_count_but_are_not_scored(worlds, made):
 
 @given(WORLDS, st.sampled_from(SEEN))
 def test_without_deduplication_every_rows_target_is_a_column(worlds, seen):
-    """A duplicate dropped, a padded row's target that counts, another mask for a duplicate."""
+    """A duplicate keeps its column with the same mask, and a padded row's target never counts."""
     task = task_of(from_histories(worlds, 9))
     for batch in batches_of(task):
         columns = in_batch_columns(task, batch, seen=seen, deduplicate=False)
@@ -163,8 +162,7 @@ def test_without_deduplication_every_rows_target_is_a_column(worlds, seen):
 
 @given(WORLDS, st.sampled_from(SEEN), st.integers(0, 2**31), st.integers(0, 9))
 def test_closed_columns_equal_a_search_by_hand(worlds, seen, seed, room):
-    """A target without a column, a row at padding that adds items, a popular wish left out for a
-    rare one, an item that found no room and isn't counted."""
+    """Targets come first, then the most wanted items; those that find no room are counted."""
     task = task_of(from_histories(worlds, 9))
     rng = np.random.default_rng(seed)
     for batch in batches_of(task):
@@ -185,7 +183,7 @@ def test_closed_columns_equal_a_search_by_hand(worlds, seen, seed, room):
 
 
 def test_more_targets_than_closed_columns_are_refused():
-    """A target that silently has no column."""
+    """A target never silently lacks its column."""
     batch = next(batches_of(TASK))
     wanted = np.zeros((BATCH_SIZE, 1), int)
     with pytest.raises(ValueError, match="targets for 3 columns"):
@@ -194,7 +192,7 @@ def test_more_targets_than_closed_columns_are_refused():
 
 @pytest.mark.parametrize("seen", ["out", "unwanted"])
 def test_a_long_history_is_read_once_and_no_more_of_it_than_there_are_columns(monkeypatch, seen):
-    """A user's 4,000 items repeated for each of its rows: 2.4 s a batch at 50,000."""
+    """A user's 4,000 items aren't repeated for each of its rows, and the masks are right."""
     rng = np.random.default_rng(0)
     worlds = [rng.permutation(5000)[:4000].tolist(), *([[0, 1, 2, 3]] * 3)]
     task = task_of(from_histories(worlds, 5000))

@@ -38,7 +38,7 @@ def mean_ranks(values):
 
 @pytest.mark.parametrize("task", [TASK, TASK.with_validation()], ids=["train", "refit"])
 def test_difficulty_is_the_formula(task):
-    """The target left out, ranks instead of mean ranks at ties, lengths cut at a window."""
+    """The target counts, ties share their mean rank, and no window cuts the lengths."""
     found = difficulty(task)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, by_hand(task), rtol=0, atol=1e-12)
@@ -47,7 +47,7 @@ def test_difficulty_is_the_formula(task):
 
 
 def test_short_and_popular_is_easy():
-    """An order from the hardest, or popularity that is worth nothing."""
+    """The order starts with the easiest, and popularity counts as well as length."""
     # Trained on three times each: 0 and 1; twice each: 2 and 3.
     world = from_histories([[0, 1, 0, 1, 9, 9], [2, 3, 2, 3, 9, 9], [0, 1, 9, 9]], 10)
     # Equally long and equally popular are the first instances of users 0 and 2.
@@ -55,7 +55,7 @@ def test_short_and_popular_is_easy():
 
 
 def test_what_is_held_out_makes_nothing_easier():
-    """Popularity that counts validation and test items."""
+    """Popularity doesn't count validation and test items."""
     items = WORLD.interactions.items.copy()
     items[np.concatenate([TASK.split.validation, TASK.split.test])] = 7
     changed = dataclasses.replace(
@@ -66,7 +66,7 @@ def test_what_is_held_out_makes_nothing_easier():
 
 @pytest.mark.parametrize("progress", [0.0, 0.01, 0.3, 0.5, 0.99, 1.0, 1.5])
 def test_competence_is_the_formula(progress):
-    """A start at nothing, a share above one, or no root."""
+    """The share starts above 0, grows by a square root and never exceeds 1."""
     expected = min(1.0, (progress * (1 - START**2) + START**2) ** 0.5)
     assert competence(progress) == pytest.approx(expected, rel=1e-12)
 
@@ -74,7 +74,7 @@ def test_competence_is_the_formula(progress):
 @pytest.mark.parametrize("epoch", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_keeps_what_is_easy_enough_at_its_step(kind, epoch):
-    """An instance that is let in too early, or lost; a target or a slot of another instance."""
+    """No instance comes too early or gets lost, and each keeps its target and its slot."""
     task, plain = TASK, stream(kind=kind)
     known = dict(zip(task.split.train.tolist(), by_hand(task), strict=True))
     batches = list(Curriculum(plain, EPOCHS).epoch(epoch))
@@ -99,7 +99,7 @@ def test_a_batch_keeps_what_is_easy_enough_at_its_step(kind, epoch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_left_is_read_as_without_a_curriculum(kind):
-    """A prefix that loses its items with its instances, or a segment that nobody asks for."""
+    """An asked segment keeps all its items, and one that nobody asks for is empty."""
     for batch, whole in zip(
         Curriculum(stream(kind=kind), EPOCHS).epoch(0), stream(kind=kind).epoch(0), strict=True
     ):
@@ -113,7 +113,7 @@ def test_what_is_left_is_read_as_without_a_curriculum(kind):
 
 
 def test_batches_depend_on_seed_and_epoch_alone():
-    """A difficulty or a step that is carried on from epoch to epoch."""
+    """No difficulty or step is carried over from one epoch to the next."""
     first = list(Curriculum(stream(seed=1), EPOCHS).epoch(1))
     again = Curriculum(stream(seed=1), EPOCHS)
     for epoch in range(2):
@@ -124,7 +124,7 @@ def test_batches_depend_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_its_end_all_are_in(kind):
-    """A curriculum that never ends, or that goes on in another order."""
+    """The number of instances never falls, and at the end the batches are the plain ones."""
     plain = stream(kind=kind)
     seen = [
         sum(batch.is_instance.sum() for batch in Curriculum(plain, EPOCHS).epoch(epoch))
@@ -137,7 +137,7 @@ def test_at_its_end_all_are_in(kind):
 
 
 def test_a_batch_that_would_hold_nothing_is_left_out():
-    """A step on nothing: a loss of 0 that counts, moments that decay."""
+    """Every batch has an instance, so no step is taken on nothing."""
     plain = TrainingBatches(TASK, MAX_SEQ_LEN, 2, seed=0, own_slot=True)
     batches = list(Curriculum(plain, 20).epoch(0))
     assert 0 < len(batches) < len(list(plain.epoch(0)))

@@ -18,7 +18,7 @@ DATASET = Dataset("toy", INTERACTIONS, CATALOGUE, ("u", "v", "w"), ("i", "j", "k
 
 
 def test_interactions_by_hand():
-    """Users of a compressed row array are easily off by one at an empty history."""
+    """An empty history in between shifts no user."""
     assert INTERACTIONS.num_users == 3
     assert INTERACTIONS.lengths.tolist() == [3, 0, 2]
     assert INTERACTIONS.users.tolist() == [0, 0, 0, 2, 2]
@@ -74,12 +74,12 @@ VARIANTS = {
 
 @pytest.mark.parametrize("change", VARIANTS)
 def test_fingerprint_notices(change):
-    """Teacher vectors cached for other data would be reused."""
+    """Any change of the data gives another key, so cached teacher vectors aren't reused."""
     assert VARIANTS[change].fingerprint != DATASET.fingerprint
 
 
 def test_fingerprint_ignores_name_and_order_of_fields():
-    """The same data under another name, or read by another reader, must hit the cache."""
+    """The same data under another name, or from another reader, hit the cache."""
     texts = dict(reversed(list(CATALOGUE.texts.items())))
     same = dataclasses.replace(with_catalogue(texts=texts), name="renamed")
     assert same.fingerprint == DATASET.fingerprint

@@ -57,7 +57,7 @@ def read_by_the_evaluator(task, instances):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_prefixes_that_are_ranked_end_before_their_own_part(split):
-    """A validation prefix with a later item, a test prefix with one of the test period."""
+    """A validation prefix has no later item, and a test prefix none of the test period."""
     task = tiny_task(split)
     moved = with_other_items(task, split, after_training(task))
     one, other = (read_by_the_evaluator(each, task.split.validation) for each in (task, moved))

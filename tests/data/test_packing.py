@@ -67,7 +67,7 @@ LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=8)
 
 @given(LENGTHS, st.integers(1, 5), st.integers(0, 4), st.integers(1, 4), st.data())
 def test_history_segments_equal_prefix_enumeration(lengths, max_seq_len, spare, rows, data):
-    """One instance lost, asked twice, or shown another prefix or position than enumeration's."""
+    """Each instance is asked once, with the prefix and positions of the enumeration."""
     interactions = from_lengths(lengths)
     end = interactions.indptr[:-1] + [data.draw(st.integers(0, length)) for length in lengths]
     segments = history_segments(interactions, end, max_seq_len)
@@ -79,7 +79,7 @@ def test_history_segments_equal_prefix_enumeration(lengths, max_seq_len, spare, 
 
 
 def test_own_slots_by_hand():
-    """The target in the model's own slot, a slot that another token takes, or none for padding."""
+    """Each own slot is empty and comes right after its prefix; padding has none."""
     interactions = Interactions(np.array([0, 2, 6]), np.array([9, 8, 10, 11, 12, 13], np.int32))
     segments = instance_segments(interactions, np.array([1, 5, 4]), 2, own_slot=True)
     (batch,) = pack(interactions, segments, rows=2, length=6)
@@ -94,7 +94,7 @@ def test_own_slots_by_hand():
 
 
 def test_a_batch_has_at_most_so_many_segments():
-    """More questions than a batch has room for."""
+    """Five instances, at most two to a batch, give batches of 2, 2 and 1."""
     interactions = from_lengths([50])
     segments = instance_segments(interactions, np.array([1, 2, 3, 4, 5]), 3)
     batches = list(pack(interactions, segments, 3, 9, most=2))
@@ -104,7 +104,7 @@ def test_a_batch_has_at_most_so_many_segments():
 
 @given(LENGTHS, st.integers(1, 5), st.integers(0, 4), st.integers(1, 4), st.data())
 def test_instance_segments_ask_only_the_given_instances(lengths, max_seq_len, spare, rows, data):
-    """Evaluation that asks for another instance, or leaks the target into the prefix."""
+    """No other instance is asked for, and no prefix holds its target."""
     interactions = from_lengths(lengths)
     prefixes = enumerate_prefixes(interactions, interactions.indptr[1:], max_seq_len)
     chosen = data.draw(st.lists(st.sampled_from(sorted(prefixes)), unique=True)) if prefixes else []
@@ -116,7 +116,7 @@ def test_instance_segments_ask_only_the_given_instances(lengths, max_seq_len, sp
 
 
 def test_segments_of_a_long_history_by_hand():
-    """The window of a late instance must hold exactly `max_seq_len` items."""
+    """The window of a late instance holds exactly `max_seq_len` items."""
     interactions = Interactions(
         np.array([0, 2, 8]), np.array([9, 8, 10, 11, 12, 13, 14, 15], np.int32)
     )
@@ -135,7 +135,7 @@ def test_segments_of_a_long_history_by_hand():
 
 
 def test_a_batch_is_closed_only_when_no_row_has_room():
-    """A batch closed too early wastes slots; one closed too late splits a segment."""
+    """A segment that fits any row goes there, and one that fits none opens the next batch."""
     interactions = from_lengths([50])
     sizes = np.array([3, 3, 2, 1, 2, 4, 1])
     segments = Segments(np.zeros(7, np.int64), sizes, np.zeros(7, np.int64))
@@ -149,7 +149,7 @@ def test_a_batch_is_closed_only_when_no_row_has_room():
 
 @given(st.lists(st.integers(1, 6), max_size=30), st.integers(1, 4), st.integers(6, 12))
 def test_no_slot_is_lost_and_every_batch_was_full(sizes, rows, length):
-    """Slots that overlap lose items; the first segment of a batch must not fit the last one."""
+    """Slots don't overlap, and the first segment of a batch didn't fit the last batch."""
     interactions = from_lengths([200])
     stop = np.array(sizes, dtype=np.int64)
     segments = Segments(np.zeros_like(stop), stop, np.zeros_like(stop))
@@ -169,7 +169,7 @@ def test_no_slot_is_lost_and_every_batch_was_full(sizes, rows, length):
 
 
 def test_nothing_to_pack_gives_no_batch():
-    """A domain whose users have one item each must not end in an index error."""
+    """A domain whose users have one item each gives no batch and no index error."""
     interactions = from_lengths([1, 0, 1])
     segments = history_segments(interactions, interactions.indptr[1:], 5)
     assert len(segments) == 0
@@ -179,7 +179,7 @@ def test_nothing_to_pack_gives_no_batch():
 
 
 def test_segments_that_cannot_be_placed_are_refused():
-    """Cut to the row's length, or dropped, they would change the training data in silence."""
+    """A segment that is too long or empty is neither cut nor dropped in silence."""
     interactions = from_lengths([6, 3])
     segments = history_segments(interactions, interactions.indptr[1:], 5)
     with pytest.raises(ValueError, match="5 slots does not fit rows of 4"):
@@ -194,13 +194,13 @@ def test_segments_that_cannot_be_placed_are_refused():
     [(512, 50, 64), (512, 64, 64), (512, 65, 128), (512, 1, 1), (509, 50, 509), (50, 50, 50)],
 )
 def test_row_length(batch_size, max_seq_len, length):
-    """Rows that do not divide the batch would leave a shape of their own."""
+    """Rows divide the batch, so no batch has a shape of its own."""
     assert row_length(batch_size, max_seq_len) == length
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_row_length_is_the_least_divisor_that_holds_a_segment(batch_size, max_seq_len):
-    """A shorter row that would do wastes fewer slots."""
+    """The shortest row that will do wastes the fewest slots."""
     if batch_size < max_seq_len:
         with pytest.raises(
             UserError, match=f"{batch_size} slots, expected at least .*{max_seq_len}"

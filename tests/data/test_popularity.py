@@ -5,7 +5,7 @@ from tests.worlds import from_histories, task_of
 
 
 def test_popularity_groups_by_hand():
-    """Held-out items that count, groups of equal size instead of equal popularity."""
+    """Groups have equal popularity rather than equal size, and held-out items don't count."""
     # Training counts: item 0 six, 1 three, 2 two, 3 one, 4 none; 4 and 5 are held out.
     world = from_histories([[0, 0, 0, 1, 2, 4, 5], [0, 0, 0, 1, 1, 2, 3, 5, 4]], 6)
     counts = task_of(world).training_counts

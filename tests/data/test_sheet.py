@@ -120,7 +120,7 @@ def test_a_data_set_in_memory_is_described_the_same():
 
 
 def test_a_run_knows_the_rows_of_the_catalogue_too(tmp_path):
-    """Ids that lost their leading zeros in one of two files made by hand."""
+    """The sheet warns of ids that lost their leading zeros in one of two files."""
     folder = tmp_path / "toy"
     folder.mkdir()
     rows = {"user_id": ["u"] * 4, "item_id": ["7", "a", "b", "c"], "position": [0, 1, 2, 3]}

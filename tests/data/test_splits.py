@@ -24,7 +24,7 @@ def test_leave_one_out_by_hand():
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20))
 def test_leave_one_out_equals_a_loop_over_users(lengths):
-    """A held-out item that is trained on, or an instance that belongs to no part."""
+    """No held-out item is trained on, and every instance belongs to one part."""
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     interactions = Interactions(indptr, np.zeros(int(indptr[-1]), dtype=np.int32))
     train, validation, test, train_end = [], [], [], []
@@ -48,7 +48,7 @@ def test_leave_one_out_equals_a_loop_over_users(lengths):
 
 @pytest.mark.parametrize("length", [2, 3])
 def test_data_that_leave_a_part_empty_are_refused(length):
-    """A mean over nobody, in a traceback, when the teachers are tuned."""
+    """One line tells how many instances each part has."""
     indptr = np.arange(0, 5 * length + 1, length)
     interactions = Interactions(indptr, np.zeros(5 * length, dtype=np.int32))
     with pytest.raises(

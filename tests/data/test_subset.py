@@ -44,7 +44,7 @@ def named(dataset):
 
 
 def test_an_item_that_is_taken_out_has_never_been():
-    """Histories that keep its place, or rows that stand for their neighbours."""
+    """Histories close up, and texts, images and flags stay with their items."""
     keep = np.array([True, True, False, False, True])
     found = without_items(WORLD, keep)
     assert found.item_ids == ("i0", "i1", "i4")
@@ -59,7 +59,7 @@ def test_an_item_that_is_taken_out_has_never_been():
 
 
 def test_a_user_that_is_taken_out_leaves_the_items():
-    """Interactions of one user counted for the next."""
+    """The other users keep their own interactions and timestamps."""
     found = without_users(WORLD, np.array([True, False, True]))
     assert named(found) == {"u0": ["i0", "i1", "i2"], "u2": ["i2", "i4", "i0", "i2"]}
     assert found.item_ids == WORLD.item_ids
@@ -67,7 +67,7 @@ def test_a_user_that_is_taken_out_leaves_the_items():
 
 
 def test_items_are_added_at_the_end_and_nobody_has_them():
-    """Texts, images or flags of another length than the items."""
+    """Texts, images and flags are as long as the new list of items."""
     found = with_items(WORLD, ("n", "m"), ("new", ""))
     assert named(found) == named(WORLD)
     assert found.item_ids == (*WORLD.item_ids, "n", "m")

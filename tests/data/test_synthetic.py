@@ -37,14 +37,14 @@ def histories(dataset):
 
 
 def test_equal_seeds_give_equal_worlds():
-    """Fails if anything but the seed (a clock, a hash, global state) decides the content."""
+    """Only the seed decides the content, and another seed gives another world."""
     first, again, other = (make_domain(seed, TARGET, SMALL).dataset for seed in (3, 3, 4))
     assert first.fingerprint == again.fingerprint
     assert first.fingerprint != other.fingerprint
 
 
 def test_domains_do_not_depend_on_each_other():
-    """Fails if domains draw from one stream, or share users, items, types or brands."""
+    """A domain is the same alone or among others, and they share no user, item or brand."""
     alone = make_world(0, [TARGET], SMALL)[TARGET]
     world = make_world(0, DOMAINS, SMALL)
     assert [*world] == [*DOMAINS]
@@ -58,7 +58,7 @@ def test_domains_do_not_depend_on_each_other():
 
 
 def test_domains_share_the_words_of_the_attributes():
-    """Fails if a domain has attribute words of its own, so that nothing could transfer."""
+    """Every domain takes its style words from one vocabulary, so something can transfer."""
     styles = {word for synonyms in VOCABULARY["style"] for word in synonyms}
     for dataset in make_world(0, DOMAINS, SMALL).values():
         titles = [title for title in dataset.catalogue.texts["title"] if " for " in title]
@@ -66,7 +66,7 @@ def test_domains_share_the_words_of_the_attributes():
 
 
 def test_tables_agree_with_each_other(home):
-    """Fails on a wrong dtype, an id out of range, an item that never occurs or comes twice."""
+    """Dtypes and ids fit, every item occurs, and no user has an item twice."""
     dataset = home.dataset
     indptr, items = dataset.interactions.indptr, dataset.interactions.items
     assert (indptr.dtype, items.dtype) == (np.int64, np.int32)
@@ -82,7 +82,7 @@ def test_tables_agree_with_each_other(home):
 
 
 def test_histories_are_as_long_as_asked(home):
-    """Fails if the lengths leave their bounds or miss their mean."""
+    """Lengths keep their bounds and their mean."""
     lengths = home.dataset.interactions.lengths
     assert (lengths.min(), lengths.max()) >= (5, 20)
     assert lengths.max() <= 30
@@ -90,7 +90,7 @@ def test_histories_are_as_long_as_asked(home):
 
 
 def test_popularity_is_skewed_and_leaves_cold_items(home):
-    """Fails if all items are equally popular, or no item is rare."""
+    """A tenth of the items gets over 30 % of the interactions, and over 4 % get under three."""
     counts = np.sort(np.bincount(home.dataset.interactions.items))[::-1]
     assert counts[: len(counts) // 10].sum() > 0.3 * counts.sum()
     assert counts[:10].sum() < 0.1 * counts.sum()
@@ -98,7 +98,7 @@ def test_popularity_is_skewed_and_leaves_cold_items(home):
 
 
 def test_some_items_lack_the_picture_or_the_text(home):
-    """Fails if the shares are off, or an item without text is told by another field."""
+    """The shares are as asked, and an item without text tells no more than its type."""
     catalogue = home.dataset.catalogue
     assert (catalogue.image_rows < 0).mean() == pytest.approx(0.25, abs=0.04)
     pictures = np.sort(catalogue.image_rows[catalogue.image_rows >= 0])
@@ -115,7 +115,7 @@ def test_some_items_lack_the_picture_or_the_text(home):
 
 @pytest.mark.parametrize("attribute", VOCABULARY)
 def test_a_text_names_what_it_tells_and_nothing_else(home, attribute):
-    """Fails if a title names a wrong value, or one that `told` denies, or keeps quiet."""
+    """A title names the right value wherever `told` says so, and nowhere else."""
     column = ATTRIBUTES.index(attribute)
     titles = home.dataset.catalogue.texts["title"]
     for value, synonyms in enumerate(VOCABULARY[attribute]):
@@ -126,14 +126,14 @@ def test_a_text_names_what_it_tells_and_nothing_else(home, attribute):
 
 
 def test_pictures_show_what_most_texts_leave_out(home):
-    """Fails if the pictures repeat the texts, so that seeing adds nothing."""
+    """Over half of the visible attributes are shown without being told."""
     shown = home.dataset.catalogue.image_rows >= 0
     untold = ~home.told[:, [COLOUR, PATTERN, SHAPE]]
     assert (untold & shown[:, None]).mean() > 0.5
 
 
 def test_stored_pictures_are_those_of_their_items(home):
-    """Fails if pictures are mixed up between items, or an attribute cannot be read off."""
+    """Colour, pattern and shape can be read off the image of the right item."""
     catalogue = home.dataset.catalogue
     assert catalogue.image_features.dtype == np.float16
     assert catalogue.image_features.shape[1] == 16 * 16 * 3
@@ -163,13 +163,13 @@ def paint(colour, pattern, shape):
     [("red", "E02020"), ("yellow", "F0E020"), ("navy", "2040D0"), ("brown", "704020")],
 )
 def test_a_colour_is_painted_in_its_colour(colour, rgb):
-    """Fails if the palette and the words of the colours are out of step."""
+    """The palette matches the words red, yellow, navy and brown."""
     centre = paint(colour, "plain", "square")[4:12, 4:12].mean(axis=(0, 1)) * 255
     np.testing.assert_allclose(centre, list(bytes.fromhex(rgb)), atol=3)
 
 
 def test_shapes_and_patterns_look_like_their_names():
-    """Fails if the masks and the words of shapes and patterns are out of step."""
+    """The masks of shapes and patterns match their words."""
     ink = {
         shape: (paint("blue", "plain", shape)[..., 0] < 0.5).astype(int)
         for shape in ("round", "square", "rhombic", "slim")
@@ -198,7 +198,7 @@ def agreement(domain, lag):
 
 
 def test_tastes_drift():
-    """Fails if users never change, or change though they must not."""
+    """With drift, items far apart in a history agree less; without it, they agree as before."""
     sizes = {"users": 400, "items": 400, "min_length": 12, "mean_length": 12, "max_length": 12}
     steady = make_domain(0, TARGET, WorldConfig(**sizes, drift=0))
     drifting = make_domain(0, TARGET, WorldConfig(**sizes, drift=0.2))
@@ -207,7 +207,7 @@ def test_tastes_drift():
 
 
 def test_the_last_type_leads_to_its_complement():
-    """Fails if the order of a history carries no meaning."""
+    """A history's order has meaning: the complement follows over three times as often."""
 
     def share(complement):
         domain = make_domain(0, TARGET, WorldConfig(users=400, items=400, complement=complement))
@@ -241,7 +241,7 @@ def one_hot(domain, known):
 
 
 def test_content_tells_more_than_ids_and_ids_more_than_popularity(home):
-    """Fails if the world loses the premise: text and pictures know what IDs cannot."""
+    """Texts beat IDs, and images add to texts, which is the premise of the world."""
     dataset = home.dataset
     train = [history[:-2] for history in histories(dataset)]
     popularity = np.bincount(np.concatenate(train), minlength=dataset.num_items)
@@ -274,7 +274,7 @@ def test_content_tells_more_than_ids_and_ids_more_than_popularity(home):
 
 
 def test_sizes_come_from_the_flags():
-    """Fails if a --synthetic_… option is not used, or the smallest world cannot be made."""
+    """The --synthetic_… options are used, down to a world of 10 users and 20 items."""
     config = DataConfig(synthetic_seed=5, synthetic_users=10, synthetic_items=20)
     dataset = synthetic_dataset(config)
     assert (dataset.num_users, dataset.num_items) <= (10, 20)
@@ -285,7 +285,7 @@ def test_sizes_come_from_the_flags():
 
 
 def test_extreme_shares_and_few_values():
-    """Fails if a share of 0 or 1, or a short vocabulary, is not taken at its word."""
+    """Shares of 0 and 1 and a vocabulary of two values are taken at their word."""
     blind = make_domain(
         0, TARGET, WorldConfig(users=60, items=80, missing_images=1, missing_texts=1, values=2)
     )
@@ -302,6 +302,6 @@ def test_extreme_shares_and_few_values():
 
 
 def test_an_impossible_length_is_refused():
-    """Fails if a mean below the shortest history ends in a traceback of numpy."""
+    """A mean below the shortest history is refused with the lengths that are possible."""
     with pytest.raises(UserError, match="mean_length: found 4, expected 5 to 30"):
         WorldConfig(mean_length=4)

@@ -32,27 +32,27 @@ STRENGTHS = [0.06, 0.08, 0.07]
     ],
 )
 def test_default_weights_by_hand(changes, expected):
-    """Breaks if a rule is passed over, or a control gets other weights than PRM-KD."""
+    """Each rule is followed, and the controls get the weights of PRM-KD."""
     weights = default_weights(DistillConfig(**changes), STRENGTHS)
     assert weights == pytest.approx(expected)
 
 
 def test_numbers_for_other_teachers_are_a_bug():
-    """Breaks if the first two of three teachers silently get two numbers."""
+    """Two numbers for three teachers raise an error instead of going to the first two."""
     with pytest.raises(ValueError, match="2 weights for 3 teachers"):
         default_weights(DistillConfig(teacher_weights="1,2"), STRENGTHS)
 
 
 @pytest.mark.parametrize("text", ["", "1,", "0,0", "-1,2", "nan,1", "inf,1", "equal", "1;2"])
 def test_weights_that_are_neither_rule_nor_numbers_are_refused(text):
-    """Breaks if a typing error trains with weights that nobody asked for."""
+    """A typing error never trains with weights that nobody asked for."""
     with pytest.raises(UserError, match=r"--teacher_weights: found '.*', expected validation"):
         DistillConfig(teacher_weights=text)
     assert given_weights("2,1") == (2.0, 1.0)
 
 
 def test_the_smoothed_label_needs_its_label():
-    """Breaks if the control's mass falls on a column that is masked."""
+    """Without it, the control's mass would fall on a masked column."""
     with pytest.raises(UserError, match="--kd_include_positive: found False, expected True"):
         DistillConfig(method="label_smoothing", kd_include_positive=False)
 
@@ -62,7 +62,7 @@ def test_the_smoothed_label_needs_its_label():
     [{"kd_include_positive": False}, {"method": "rrd"}, {"method": "label_smoothing"}],
 )
 def test_an_own_target_that_stands_apart_needs_a_column_of_its_own(changes):
-    """The target left out of its row, and there all the same, as another row's."""
+    """Otherwise the target would be left out of its row and still stand there as another's."""
     with pytest.raises(UserError, match="--deduplicate_columns: found False, expected True"):
         DistillConfig(deduplicate_columns=False, **changes)
     DistillConfig(deduplicate_columns=False, negatives="catalogue", **changes)
@@ -70,7 +70,7 @@ def test_an_own_target_that_stands_apart_needs_a_column_of_its_own(changes):
 
 
 def test_controls_differ_from_prmkd_in_one_thing():
-    """Breaks if a control also loses the exclusion or the weights, so that it shows nothing."""
+    """A control keeps exclusion and weights, so its result is due to one change."""
     plain = vars(METHODS["prmkd"])
     for name, field in (("label_smoothing", "loss"), ("permuted", "permuted")):
         other = vars(METHODS[name])
@@ -79,6 +79,6 @@ def test_controls_differ_from_prmkd_in_one_thing():
 
 
 def test_every_choice_has_its_function():
-    """Breaks if a name can be chosen that nothing computes, or a formula can't be chosen."""
+    """No name can be chosen without a function, and no function lacks a name."""
     assert tuple(DIVERGENCES) == KL_DIRECTIONS
     assert {method.loss for method in METHODS.values()} == set(LOSSES)

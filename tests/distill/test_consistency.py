@@ -46,7 +46,7 @@ def excluded_by_reference(conf, weights, available, threshold):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_disagreement_equals_eq_2(count):
-    """Breaks if a pair is missing or counted twice, or a mean replaces the sum."""
+    """Each pair counts once, and the distances are summed, not averaged."""
     rng = np.random.default_rng(count)
     with jax.enable_x64(True):
         for available in (np.ones(count, bool), rng.random(count) < 0.6, np.zeros(count, bool)):
@@ -58,7 +58,7 @@ def test_disagreement_equals_eq_2(count):
 
 
 def test_near_identical_teachers_keep_their_digits_in_float32():
-    """Breaks if distances are computed as ‖a‖² + ‖b‖² − 2ab, which rounds such teachers away."""
+    """Distances as ‖a‖² + ‖b‖² − 2ab would be off by more than 1 % here."""
     rng = np.random.default_rng(0)
     base = rng.dirichlet(np.ones(512)) * 3
     scores = (base * (1 + 1e-4 * rng.normal(size=(3, 512)))).astype(np.float32)
@@ -73,7 +73,7 @@ def test_near_identical_teachers_keep_their_digits_in_float32():
 
 
 def test_identical_teachers_disagree_by_exactly_nothing():
-    """Breaks if rounding makes a positive number, which a threshold of 0 would act upon."""
+    """No rounding error is left for a threshold of 0 to act upon."""
     scores = jnp.tile(jax.random.uniform(jax.random.key(0), (1, 33)), (5, 1))
     conf = disagreement(scores, jnp.ones(5, bool))
     np.testing.assert_array_equal(conf, np.zeros(5))
@@ -82,7 +82,7 @@ def test_identical_teachers_disagree_by_exactly_nothing():
 
 @pytest.mark.parametrize("liar", [0, 1, 2])
 def test_the_one_that_contradicts_the_others_is_excluded(liar):
-    """Breaks if the smallest disagreement is dropped, misled by the paper's word confidence."""
+    """The largest disagreement is dropped, despite the paper's word confidence."""
     rng = np.random.default_rng(liar)
     scores = np.tile(rng.random(20), (3, 1)) + 0.01 * rng.random((3, 20))
     scores[liar] = 1 - scores[liar]
@@ -98,7 +98,7 @@ def test_the_one_that_contradicts_the_others_is_excluded(liar):
 @examples
 @given(teachers())
 def test_the_rule_equals_section_3_3_on_ties_and_missing_teachers(case):
-    """Breaks if ties, the strict threshold, two teachers or a missing one are treated otherwise."""
+    """This covers the strict threshold and the case of two teachers as well."""
     conf, weights, available, threshold = case
     here, place = excluded_by_reference(*case)
     want = np.zeros(len(conf), bool)
@@ -110,7 +110,7 @@ def test_the_rule_equals_section_3_3_on_ties_and_missing_teachers(case):
 @examples
 @given(teachers(), st.sampled_from(["equal", "proportional"]))
 def test_weights_equal_the_reference_and_sum_to_one(case, rule):
-    """Breaks if a share is lost, given to a missing or excluded teacher, or divided by 0."""
+    """No share is lost or goes to a missing or excluded teacher, and nothing divides by 0."""
     _, weights, available, _ = case
     here, place = excluded_by_reference(*case)
     excluded, want = np.zeros(len(weights), bool), np.zeros(len(weights))
@@ -126,7 +126,7 @@ def test_weights_equal_the_reference_and_sum_to_one(case, rule):
 @examples
 @given(teachers(), st.randoms(use_true_random=False))
 def test_the_order_of_the_teachers_is_immaterial(case, random):
-    """Breaks if a teacher's place decides anything but the last resort between equals."""
+    """A teacher's place matters only as the last resort between equals."""
     conf, weights, available, threshold = case
     conf = np.where(available, conf + np.arange(len(conf)) / 64, 0).astype(np.float32)
     order = np.array(random.sample(range(len(conf)), len(conf)))
@@ -141,7 +141,7 @@ def test_the_order_of_the_teachers_is_immaterial(case, random):
 
 
 def test_the_threshold_is_exceeded_strictly():
-    """Breaks if a disagreement that equals the threshold drops its teacher."""
+    """A disagreement that equals the threshold drops nobody."""
     conf, weights, everyone = jnp.array([0.5, 0.25, 0.25]), jnp.full(3, 1 / 3), jnp.ones(3, bool)
     assert not find_excluded(conf, weights, everyone, 0.5).any()
     below = np.nextafter(np.float32(0.5), np.float32(0))
@@ -160,14 +160,14 @@ def test_the_threshold_is_exceeded_strictly():
     ],
 )
 def test_ties_drop_the_lighter_then_the_later(conf, weights, want):
-    """Breaks if between equals the heavier or the first teacher goes, or ties drop several."""
+    """Of equals one teacher goes: the lightest, or the last of the equally light."""
     excluded = find_excluded(jnp.array(conf), jnp.array(weights), jnp.ones(3, bool), 0.1)
     np.testing.assert_array_equal(excluded, np.arange(3) == want)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_teachers_are_never_dropped(count):
-    """Breaks if of two teachers, who always disagree equally, one is dropped by the tie rule."""
+    """Two teachers always disagree equally, and the tie rule drops neither of them."""
     conf, weights = jnp.full(count, 9.0), jnp.arange(1.0, count + 1)
     assert not find_excluded(conf, weights, jnp.ones(count, bool), 0.0).any()
     # Neither may two be, of which the other four know nothing.
@@ -176,7 +176,7 @@ def test_one_or_two_teachers_are_never_dropped(count):
 
 
 def test_a_missing_teachers_weight_is_renormalised_away():
-    """Breaks if a missing teacher's weight is shared equally instead of in proportion."""
+    """The others share it in proportion to their weights, under both rules."""
     weights, available = jnp.array([0.2, 0.5, 0.3]), jnp.array([True, False, True])
     for rule in ("equal", "proportional"):
         new = redistribute(weights, available, jnp.zeros(3, bool), rule)
@@ -184,7 +184,7 @@ def test_a_missing_teachers_weight_is_renormalised_away():
 
 
 def test_a_missing_teacher_inherits_nothing():
-    """Breaks if an excluded teacher's weight is shared with those that do not know the user."""
+    """An excluded teacher's weight goes only to teachers that know the user."""
     weights, available = jnp.array([0.1, 0.2, 0.3, 0.4]), jnp.array([1, 1, 1, 0], bool)
     excluded = jnp.array([0, 0, 1, 0], bool)
     equal = redistribute(weights, available, excluded, "equal")
@@ -194,7 +194,7 @@ def test_a_missing_teacher_inherits_nothing():
 
 
 def test_equal_and_proportional_shares_by_hand():
-    """Breaks if the two rules are swapped or the excluded weight is counted twice."""
+    """The excluded weight is counted once, and an unknown rule is an error."""
     weights, everyone = jnp.array([0.2, 0.5, 0.3]), jnp.ones(3, bool)
     excluded = jnp.array([False, True, False])
     equal = redistribute(weights, everyone, excluded, "equal")
@@ -206,7 +206,7 @@ def test_equal_and_proportional_shares_by_hand():
 
 
 def test_joint_scores_equal_eq_3():
-    """Breaks if the weighted sum runs over columns, or an excluded teacher still speaks."""
+    """The weighted sum runs over teachers, and a weight of 0 silences one."""
     rng = np.random.default_rng(0)
     scores, weights = rng.random((3, 7)).astype(np.float32), np.array([0.25, 0.0, 0.75])
     want = [sum(weights[k] * float(scores[k, j]) for k in range(3)) for j in range(7)]
@@ -216,7 +216,7 @@ def test_joint_scores_equal_eq_3():
 
 
 def test_one_user_at_a_time_and_many_agree():
-    """Breaks if a reduction lacks its axis and mixes the users of a vmapped batch."""
+    """A vmapped reduction doesn't mix the users of a batch."""
     rng = np.random.default_rng(1)
     scores = jnp.asarray(rng.random((6, 3, 8)), jnp.float32)
     available = jnp.asarray(rng.random((6, 3)) < 0.8)

@@ -174,7 +174,7 @@ PROGRAMS = [
 
 @pytest.mark.parametrize(("method", "teachers"), PROGRAMS)
 def test_every_option_equals_the_reference(method, teachers):
-    """Breaks if any combination of options departs from the paper's formulas by 1e-6."""
+    """Every combination of options is within 1e-6 of the paper's formulas."""
     excluded = []
     for seed in range(3):
         numbers = {
@@ -199,7 +199,7 @@ def test_every_option_equals_the_reference(method, teachers):
     smoothing=st.sampled_from([0.0, 1e-3, 0.5]),
 )
 def test_options_drawn_at_random_equal_the_reference(seed, program, **numbers):
-    """Breaks if two options are right alone and wrong together."""
+    """Options that are right alone are right together."""
     # Near its minimum a stretched softmax is a difference of almost equal numbers.
     tolerance = 1e-5 if program[0] == "minmax" else 1e-6
     for config in configs(*program, **numbers):
@@ -208,7 +208,7 @@ def test_options_drawn_at_random_equal_the_reference(seed, program, **numbers):
 
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_small_temperatures_equal_the_reference(method):
-    """Breaks if an exponential under- or overflows at the small end of the paper's grid."""
+    """No exponential under- or overflows at the small end of the paper's grid."""
     for temperature in (0.02, 0.1):
         for config in configs(method, 3, temperature=temperature):
             # Nearly one-hot teachers tie; which one goes would hang on the last bit.
@@ -218,7 +218,7 @@ def test_small_temperatures_equal_the_reference(method):
 
 
 def test_the_students_gradient_passes_finite_differences():
-    """Breaks if the gradient is not that of the value, whatever the closed forms say."""
+    """The gradient is that of the value, independently of any closed form."""
     case = random_case(8, 3, DEFAULT)
     logits = np.where(case.users.valid, case.logits, 0.0)
 
@@ -230,7 +230,7 @@ def test_the_students_gradient_passes_finite_differences():
 
 
 def test_no_gradient_reaches_the_teachers_or_comes_from_a_measure():
-    """Breaks if the target's stop_gradient is lost, or a logged number could train the student."""
+    """The teachers' scores and weights are constants, and no logged number trains the student."""
     case = random_case(9, 3, DEFAULT)
 
     @quick_jit
@@ -252,7 +252,7 @@ def test_no_gradient_reaches_the_teachers_or_comes_from_a_measure():
 
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_identical_teachers_are_one_teacher(method):
-    """Breaks if agreement excludes anyone, or mixing equal opinions changes them."""
+    """Nobody is excluded, and mixing equal opinions leaves the loss of one teacher."""
     for config in configs(method, 3):
         case = random_case(10, 3, config)
         users = case.users._replace(
@@ -272,7 +272,7 @@ def test_identical_teachers_are_one_teacher(method):
 
 @pytest.mark.parametrize("liar", [0, 1, 2])
 def test_an_adversarial_teacher_is_excluded_and_silent(liar):
-    """Breaks if the wrong one of three goes, or the excluded one still colours the target."""
+    """The liar is the one of three that goes, and it no longer changes the loss."""
     case = random_case(11, 3, DEFAULT)
     rng = np.random.default_rng(liar)
     scores = rng.normal(size=(USERS, 1, COLUMNS)) + 0.05 * rng.normal(size=(USERS, 3, COLUMNS))
@@ -294,7 +294,7 @@ def test_an_adversarial_teacher_is_excluded_and_silent(liar):
 
 
 def test_the_order_of_the_teachers_only_permutes_the_measures():
-    """Breaks if a loop over teachers treats one of them differently by its place."""
+    """No teacher is treated differently because of its place."""
     case = random_case(12, 3, DEFAULT)
     losses, measures, gradients = run(case, DEFAULT)
     for order in map(list, itertools.permutations(range(3))):
@@ -308,7 +308,7 @@ def test_the_order_of_the_teachers_only_permutes_the_measures():
 
 
 def test_a_teachers_scale_and_offset_do_not_matter():
-    """Breaks if under zscore_softmax a teacher's own temperature decides who is excluded."""
+    """Under zscore_softmax, a teacher's own temperature doesn't decide who is excluded."""
     case = random_case(13, 3, DEFAULT)
     scores = case.users.teacher_scores.copy()
     scores[:, 1] = 0.25 * scores[:, 1] + 0.5
@@ -318,7 +318,7 @@ def test_a_teachers_scale_and_offset_do_not_matter():
 
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_the_largest_disagreement_is_what_the_rule_compares(method):
-    """Breaks if calibration measures another number than the step compares with it."""
+    """Calibration measures the number that the step compares with the threshold."""
     config = DistillConfig(score_normalization=method, kd_include_positive=method != "sum")
     case = random_case(15, 3, config)
     want = [one["disagreement"].max() for one in expected(case, config)]
@@ -328,7 +328,7 @@ def test_the_largest_disagreement_is_what_the_rule_compares(method):
 
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_near_identical_teachers_disagree_as_in_float64(method):
-    """Breaks if small differences between teachers drown in float32, as in a Gram matrix."""
+    """Small differences between teachers don't drown in float32."""
     rng = np.random.default_rng(14)
     scores = rng.normal(size=64) + 3e-4 * rng.normal(size=(3, 64))
     scores = scores.astype(np.float32)
@@ -340,7 +340,7 @@ def test_near_identical_teachers_disagree_as_in_float64(method):
 
 
 def test_a_batch_equals_its_users_one_by_one():
-    """Breaks if vmap mixes users: a reduction, a threshold or an argmax over the batch."""
+    """vmap mixes no users in a reduction, a threshold or an argmax."""
     case = random_case(16, 3, DEFAULT)
     one = quick_jit(functools.partial(distill_user, config=DEFAULT))
     each = [
@@ -353,7 +353,7 @@ def test_a_batch_equals_its_users_one_by_one():
 
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_what_is_masked_or_missing_has_no_influence(method):
-    """Breaks if a masked column's or a missing teacher's numbers change one bit, even by nan."""
+    """Their numbers, nan included, change no bit of the result."""
     case = random_case(17, 3, DistillConfig(score_normalization=method))
     known = case.users.available[:, :, None] & case.users.valid[:, None, :]
     results = []
@@ -369,7 +369,7 @@ def test_what_is_masked_or_missing_has_no_influence(method):
 
 
 def test_without_its_positive_a_row_ignores_it():
-    """Breaks if kd_include_positive=False leaves the target in the student's or teachers' sums."""
+    """With kd_include_positive=False the target's own scores change no bit."""
     config = DistillConfig(kd_include_positive=False)
     case = random_case(18, 3, config)
     own = np.arange(COLUMNS) == case.users.target_column[:, None]
@@ -385,7 +385,7 @@ def test_without_its_positive_a_row_ignores_it():
 
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_extreme_inputs_stay_finite_with_their_gradients(method):
-    """Breaks if a collapsed, constant or exploding model puts a nan into the parameters."""
+    """A collapsed, constant or exploding model puts no nan into the parameters."""
     case = random_case(19, 3, DistillConfig(score_normalization=method))
     rng = np.random.default_rng(0)
     scores = rng.choice([-1e9, 1e9, 0.0, 1.0], size=case.users.teacher_scores.shape)
@@ -406,7 +406,7 @@ def test_extreme_inputs_stay_finite_with_their_gradients(method):
 
 
 def test_a_broken_teacher_is_seen_in_the_loss():
-    """Breaks if a teacher's nan quietly turns the target uniform and training goes on."""
+    """A teacher's nan gives its user a loss of nan, and no other user."""
     case = random_case(17, 3, DEFAULT)
     case.users.teacher_scores[0, 1, :] = np.nan
     losses = run(case, DEFAULT)[0]
@@ -415,7 +415,7 @@ def test_a_broken_teacher_is_seen_in_the_loss():
 
 
 def test_agreement_says_whose_best_column_is_the_target():
-    """Breaks if a masked column wins, or a row without its target counts as agreement."""
+    """A masked column can't win, and a row without its target has no agreement."""
     case = random_case(20, 3, DEFAULT)
     scores = np.zeros((USERS, 3, COLUMNS), np.float32)
     scores[:, 0, 2], scores[:, 1, 1], scores[:, 2, 0] = 5, 5, 5
@@ -430,7 +430,7 @@ def test_agreement_says_whose_best_column_is_the_target():
 
 
 def test_measures_of_some_users_are_those_users_own():
-    """Losses of fewer users, or another user's measures."""
+    """All users have their losses, and every fourth one has its own measures."""
     case = random_case(24, 3, DEFAULT)
     losses, measures = quick_jit(distill_batch, static_argnums=(4, 5))(*case, DEFAULT, 4)
     all_losses, all_measures, _ = run(case, DEFAULT)
@@ -441,7 +441,7 @@ def test_measures_of_some_users_are_those_users_own():
 
 
 def test_one_compilation_serves_every_batch_threshold_and_weight():
-    """Breaks if the threshold or the weights become part of the program; logits are bfloat16."""
+    """Threshold and weights are arguments, and bfloat16 logits give float32 results."""
     compiled = jax.jit(chex.assert_max_traces(distill_batch, n=1), static_argnums=4)
     for seed in (21, 22):
         case = random_case(seed, 3, DEFAULT)
@@ -454,7 +454,7 @@ def test_one_compilation_serves_every_batch_threshold_and_weight():
 
 
 def test_columns_are_scored_as_in_float64():
-    """Breaks if float16 tables are multiplied in float16, ids mixed up, or a scale forgotten."""
+    """float16 tables are multiplied in float32, with the right ids and scales."""
     rng = np.random.default_rng(23)
     scales, ids, candidates = (1 / 0.07, 20.0), [8, 0, 3, 3], [6, 2, 0, 0, 1]
     available = rng.random((9, 2)) < 0.5

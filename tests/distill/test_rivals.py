@@ -127,7 +127,7 @@ def expected(case: Case, config: DistillConfig) -> list[dict]:
 
 @pytest.mark.parametrize("teachers", [1, 2, 3, 8])
 def test_every_method_equals_its_formula(teachers):
-    """Breaks if a method's scores, weights, exclusion, target or loss is not what it says."""
+    """This covers the loss, the gradient, the weights and the exclusion."""
     for seed in range(3):
         case = random_case(10 * teachers + seed, teachers)
         for name, (losses, measures, gradients) in run_all(case).items():
@@ -142,7 +142,7 @@ def test_every_method_equals_its_formula(teachers):
 
 
 def test_methods_differ_from_each_other():
-    """Breaks if two names stand for one computation, and a rival is compared with itself."""
+    """No rival is compared with itself under another name."""
     losses = [float(result[0][0]) for result in run_all(random_case(7, 3)).values()]
     assert len(set(losses)) == len(CONFIGS)
     settings = [dataclasses.astuple(method) for method in METHODS.values()]
@@ -150,7 +150,7 @@ def test_methods_differ_from_each_other():
 
 
 def test_gradients_pass_finite_differences():
-    """Breaks if a gradient is not that of the value: a weight that moves, a cut path."""
+    """The gradient is that of the value: no weight moves, and no path is cut."""
     case = random_case(3, 2)
     # Far enough apart that no step changes the student's ranks.
     spread = np.zeros_like(case.logits)
@@ -165,7 +165,7 @@ def test_gradients_pass_finite_differences():
 
 
 def test_what_is_masked_has_no_influence_and_all_stays_finite():
-    """Breaks if a masked column, a missing teacher or an extreme logit makes a nan."""
+    """Masked columns, missing teachers and extreme logits give no nan."""
     case = random_case(5, 3)
     known = case.users.available[:, :, None] & case.users.valid[:, None, :]
     results = []
@@ -189,7 +189,7 @@ def test_what_is_masked_has_no_influence_and_all_stays_finite():
 
 
 def test_blocks_of_users_change_nothing(monkeypatch):
-    """Breaks if a whole catalogue's users are mixed up, dropped or given no gradient in blocks."""
+    """In blocks, every user keeps its own loss, measures and gradient."""
     case = random_case(8, 3)
 
     def total(logits, config):
@@ -207,7 +207,7 @@ def test_blocks_of_users_change_nothing(monkeypatch):
 
 
 def test_ranks_by_hand():
-    """Breaks if ranks run upwards, count masked columns, or take −0, −1 and 0 in another order."""
+    """Ranks run downwards, skip masked columns, and take −0 for 0."""
     logits = jnp.array([2.0, 9.0, 5.0, 2.0, 0.0, -1.0, -0.0, -2.0, -1e30])
     valid = jnp.arange(9) != 1
     want = np.exp(-np.array([1, np.inf, 0, 1, 3, 5, 3, 6, 7]) / 10)
@@ -217,7 +217,7 @@ def test_ranks_by_hand():
 
 @pytest.mark.parametrize("temperature", [1.0, 10.0])
 def test_ranks_are_told_apart_down_to_the_last(temperature):
-    """Scores that float32 can't hold, and UnKD's groups of unpopular items without an order."""
+    """Scores that float32 can hold still order 20,000 columns, the unpopular ones too."""
     order = np.random.default_rng(0).permutation(20_000)
     scores = rank_scores(jnp.asarray(-order, jnp.float32), jnp.ones(20_000, bool), temperature)
     columns, _ = top_columns(scores, jnp.asarray(order % 50 == 49), 400)
@@ -228,7 +228,7 @@ def test_ranks_are_told_apart_down_to_the_last(temperature):
 
 
 def test_exact_ties_of_the_ensemble_go_to_the_earlier_column():
-    """Breaks if rounding errors decide between columns that three teachers rank 0 1 2, 2 0 1."""
+    """Rounding doesn't decide between columns that each get the ranks 0, 1 and 2."""
     ranks = np.array([[1, 2, 0, 3], [2, 0, 1, 3], [0, 1, 2, 3]])
     for order in ([0, 1, 2], [2, 0, 1], [1, 0, 2]):
         joint = np.exp(-ranks[order] / 10).astype(np.float32).mean(axis=0, dtype=np.float32)
@@ -238,7 +238,7 @@ def test_exact_ties_of_the_ensemble_go_to_the_earlier_column():
 
 
 def test_rd_by_hand():
-    """Breaks if the student's own top item is pushed, or the weights are not w_a · w_b."""
+    """The student's own top item isn't pushed, and the weights are w_a · w_b."""
     logits, joint = jnp.array([3.0, -1.0, 0.0]), jnp.array([0.9, 0.8, 0.1])
     loss = ranking_distillation(logits, joint, jnp.ones(3, bool), 2, 1.0, 0.1)
     # The first is ranked first by both; the second is the student's third: 2 places above 1.
@@ -247,7 +247,7 @@ def test_rd_by_hand():
 
 
 def test_rrd_by_hand():
-    """Breaks if the sum runs over the top items alone, or upwards."""
+    """Each top item is compared with itself and all columns below it."""
     logits, joint = jnp.array([0.0, 1.0, 2.0]), jnp.array([0.5, 0.9, 0.1])
     one, two, three = np.exp([0.0, 1.0, 2.0])
     want = -np.log(two / (one + two + three)) - np.log(one / (one + three))
@@ -256,7 +256,7 @@ def test_rrd_by_hand():
 
 
 def test_unkd_pairs_are_those_of_a_simulation():
-    """Breaks if a pair crosses groups, or its chance is not that of two drawn ranks."""
+    """Pairs stay within a group, with the chance of two drawn ranks."""
     rng = np.random.default_rng(0)
     logits, joint = rng.normal(size=6), np.linspace(0.9, 0.4, 6)
     group = np.array([0, 1, 0, 1, 0, 1])
@@ -273,7 +273,7 @@ def test_unkd_pairs_are_those_of_a_simulation():
 
 
 def test_unkd_without_groups_is_refused():
-    """Breaks if all items pass for one group, or for none, and nothing is learnt in silence."""
+    """Otherwise all items would pass for one group, or for none, in silence."""
     case = random_case(6, 2)
     users = case.users._replace(group=None)
     with pytest.raises(ValueError, match="groups of popularity"):
@@ -282,7 +282,7 @@ def test_unkd_without_groups_is_refused():
 
 @pytest.mark.parametrize("columns", [1, 2, 9])
 def test_the_smoothed_label_is_as_uncertain_as_the_target(columns):
-    """Breaks if the control has another entropy, so that a gain may be due to that."""
+    """The control has the target's entropy, so a gain isn't due to another uncertainty."""
     rng = np.random.default_rng(columns)
     valid = np.zeros(12, bool)
     valid[rng.permutation(12)[:columns]] = True
@@ -301,7 +301,7 @@ def test_the_smoothed_label_is_as_uncertain_as_the_target(columns):
 
 
 def test_permutations_are_fixed_and_a_teachers_own():
-    """Breaks if teachers share a permutation and so still agree, or a run draws another."""
+    """Teachers share no permutation, and a run always draws the same ones."""
     shuffles = [item_permutation(50, teacher, seed) for seed in (0, 1) for teacher in (0, 1, 2)]
     for shuffle in shuffles:
         assert sorted(shuffle) == list(range(50))

@@ -43,7 +43,7 @@ def expected(scores, valid, temperature, method):
 @pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_equals_eq_1_in_float64(method, temperature):
-    """Breaks if a formula, the temperature's place or the mask is wrong in any digit."""
+    """The formulas, the temperature and the mask agree to ten digits."""
     scores, valid = random_users(0)
     with jax.enable_x64(True):
         result = normalize_users(jnp.asarray(scores), jnp.asarray(valid), temperature, method)
@@ -55,7 +55,7 @@ def test_equals_eq_1_in_float64(method, temperature):
 @pytest.mark.parametrize("temperature", [0.25, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_equals_eq_1_in_float32(method, temperature):
-    """Breaks if float32 loses more than its last digits: scores far apart, masks of garbage."""
+    """The error is at most 1e-6, even with scores far apart and garbage behind masks."""
     scores, valid = random_users(1)
     scores = scores.astype(np.float32)
     result = normalize_users(jnp.asarray(scores), jnp.asarray(valid), temperature, method)
@@ -71,7 +71,7 @@ def test_equals_eq_1_in_float32(method, temperature):
     temperature=st.sampled_from([0.1, 0.5, 2.0]),
 )
 def test_a_teachers_scale_and_offset_do_not_matter_to_zscores(seed, factor, shift, temperature):
-    """Breaks if a teacher with larger logits, or a common bonus, gains a sharper vote."""
+    """Neither larger logits nor a common bonus gives a teacher a sharper vote."""
     scores, valid = random_users(seed, users=4)
     with jax.enable_x64(True):
         one, other = (
@@ -83,7 +83,7 @@ def test_a_teachers_scale_and_offset_do_not_matter_to_zscores(seed, factor, shif
 
 @pytest.mark.parametrize("exponent", [-20, -3, 5, 90])
 def test_zscores_of_scores_scaled_by_a_power_of_two_are_the_same_bits(exponent):
-    """Breaks if an absolute epsilon enters the division, or squares overflow float32."""
+    """No absolute epsilon enters the division, and no square overflows float32."""
     scores, valid = random_users(2)
     scores = np.where(valid, scores, 0).astype(np.float32)
     one, other = (
@@ -94,7 +94,7 @@ def test_zscores_of_scores_scaled_by_a_power_of_two_are_the_same_bits(exponent):
 
 
 def test_by_hand():
-    """Breaks if the deviation is the sample's, or minmax and l2 skip the softmax of eq. 1."""
+    """The deviation is the population's, and minmax and l2 follow the softmax of eq. 1."""
     logits, valid = jnp.array([4.0, 1.0, 99.0]), jnp.array([True, True, False])
     # Two columns have z-scores 1 and -1 whatever they are.
     sharp = 1 / (1 + np.exp(-2 / 0.5))
@@ -114,7 +114,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("method", NORMALIZATIONS)
 def test_what_is_masked_has_no_influence(method):
-    """Breaks if a masked column's value changes one bit of the others, or is not 0 itself."""
+    """A masked column is 0, and its value changes no bit of the others."""
     scores, valid = random_users(3)
     results = []
     for garbage in (0.0, -1e9, 1e9, 3e38):
@@ -130,7 +130,7 @@ def test_what_is_masked_has_no_influence(method):
 )
 @pytest.mark.parametrize("constant", [0.0, 0.3, -7.7, 1e9, -1e9, 1e-9])
 def test_constant_scores_prefer_nothing(method, value, constant):
-    """Breaks if rounding noise of a teacher that says nothing is stretched to an opinion."""
+    """Rounding noise isn't stretched to an opinion of a teacher that has none."""
     valid = jnp.array([True, True, False, True, True])
     scores = jnp.where(valid, constant, 5.0)
     result = normalize_scores(scores, valid, 0.02, method)
@@ -150,7 +150,7 @@ def test_constant_scores_prefer_nothing(method, value, constant):
     ],
 )
 def test_extreme_scores_stay_finite_with_their_derivatives(method, scores, valid):
-    """Breaks if overflow, 0/0 or the square root at 0 makes a nan, also behind a where."""
+    """Overflow, 0/0 and the square root at 0 give no nan, also behind a `where`."""
     scores, valid = jnp.array(scores), jnp.array(valid)
     result = normalize_users(scores[None], valid[None], 0.02, method)[0]
     chex.assert_tree_all_finite((result, jacobian(scores, valid, 0.02, method)))
@@ -161,12 +161,12 @@ def test_extreme_scores_stay_finite_with_their_derivatives(method, scores, valid
 
 
 def test_softmax_without_a_column_is_zero():
-    """Breaks if a row without a valid column spreads its mass over masked ones."""
+    """A row without a valid column doesn't spread its mass over masked ones."""
     assert not masked_softmax(jnp.array([1.0, 2.0]), jnp.array([False, False])).any()
 
 
 def test_every_choice_of_the_flag_is_a_normalisation():
-    """Breaks if a name can be chosen that nothing computes, or a formula can't be chosen."""
+    """Every name has its formula, and an unknown name is refused."""
     assert tuple(NORMALIZE) == NORMALIZATIONS
     with pytest.raises(UserError, match="--score_normalization: found 'zscores'"):
         DistillConfig(score_normalization="zscores")

@@ -9,7 +9,7 @@ from prmkd_jax.evaluate.bootstrap import change_interval, interval, resampled_me
 
 
 def test_resamples_are_those_of_all_possible_draws():
-    """Draws without replacement, or users with unequal chances: 3 users have 27 draws."""
+    """Users are drawn with replacement and equal chances: 3 users have 27 draws."""
     values = np.array([[0.0, 1.0], [1.0, 0.0], [4.0, 2.0]])
     found = resampled_means(values, 20_000)
     possible = np.array(
@@ -23,7 +23,7 @@ def test_resamples_are_those_of_all_possible_draws():
 
 
 def test_columns_see_the_same_users_whatever_is_drawn_at_once():
-    """Pairs that are torn apart, or other numbers on a machine with other blocks."""
+    """Values of one user stay paired, and each seed gives its own draws again."""
     values = np.random.default_rng(0).normal(size=(500, 1))
     both = resampled_means(np.concatenate([values, values + 3], axis=1), 300)
     np.testing.assert_allclose(both[:, 1] - both[:, 0], 3, rtol=1e-12)
@@ -34,7 +34,7 @@ def test_columns_see_the_same_users_whatever_is_drawn_at_once():
 
 
 def test_draws_in_several_blocks_are_those_of_one(monkeypatch):
-    """Draws that begin again in each block, or a last block that is as long as the others."""
+    """The draws go on from block to block, and the last block may be shorter."""
     values = np.random.default_rng(0).normal(size=(51, 2))
     drawn = np.random.default_rng(0).integers(0, 51, (25, 51))
     expected = [[values[row, column].mean() for column in range(2)] for row in drawn]
@@ -45,7 +45,7 @@ def test_draws_in_several_blocks_are_those_of_one(monkeypatch):
 
 
 def test_the_interval_agrees_with_scipys():
-    """Ends that are of one side, or of another level."""
+    """Both ends agree with scipy's 95 % interval to within 1 %."""
     values = np.random.default_rng(1).exponential(size=400)
     found = interval(resampled_means(values[:, None], 4000)[:, 0])
     assert found is not None
@@ -56,7 +56,7 @@ def test_the_interval_agrees_with_scipys():
 
 
 def test_the_interval_of_a_change_covers_the_truth_as_often_as_it_says():
-    """An interval of the difference taken for that of the ratio."""
+    """Of 200 intervals of the relative change, 180 to 199 contain the true one."""
     covered = 0
     for trial in range(200):
         rng = np.random.default_rng(trial)
@@ -70,7 +70,7 @@ def test_the_interval_of_a_change_covers_the_truth_as_often_as_it_says():
 
 
 def test_no_interval_where_a_base_may_be_zero():
-    """An infinity in a record."""
+    """The interval is None, so no infinity gets into a record."""
     assert change_interval(np.array([0.0, 1.0]), np.array([1.0, 1.0])) is None
     assert interval(np.array([np.nan, 1.0])) is None
     with pytest.raises(ValueError, match="no users"):

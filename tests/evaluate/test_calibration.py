@@ -5,7 +5,7 @@ from prmkd_jax.evaluate.calibration import calibration
 
 
 def test_equals_its_definition_in_float64():
-    """Bins of equal width, which most users would share, or users that fall out of all bins."""
+    """Users fall into ten groups of nearly equal size, and none is left out."""
     rng = np.random.default_rng(0)
     confidence = rng.random(103) ** 3
     hits = rng.random(103) < 0.4
@@ -22,7 +22,7 @@ def test_equals_its_definition_in_float64():
 
 
 def test_honest_scores_have_nearly_no_error_and_boasting_ones_have():
-    """An error that a model which knows its chances has."""
+    """The error is below 0.01 for the true chances and above 0.1 for their square roots."""
     rng = np.random.default_rng(1)
     chance = rng.random(50_000)
     hits = rng.random(50_000) < chance
@@ -31,13 +31,13 @@ def test_honest_scores_have_nearly_no_error_and_boasting_ones_have():
 
 
 def test_of_few_users_each_is_a_group_of_their_own():
-    """An error of nan where some groups are empty."""
+    """Empty groups don't make the error nan."""
     found = calibration(np.array([0.75, 0.25, 0.5]), np.array([True, False, True]))
     assert found == {"confidence": 0.5, "calibration_error": (0.25 + 0.25 + 0.5) / 3}
 
 
 def test_what_is_no_confidence_is_refused():
-    """A logit that is taken for a probability."""
+    """A logit isn't taken for a probability, and an empty list is an error."""
     with pytest.raises(ValueError, match=r"a confidence of 3.0"):
         calibration(np.array([0.1, 3.0]), np.array([True, False]))
     with pytest.raises(ValueError, match="0 confidences"):

@@ -77,7 +77,7 @@ def ranks_by_hand():
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_ranks_equal_a_count_one_user_at_a_time(ranks_by_hand, part):
-    """Another prefix, target, tie rule or mask than the protocol's, or users mixed up."""
+    """Prefix, target, tie rule and mask follow the protocol, and no users are mixed up."""
     ids = getattr(SPLIT, part)
     ranks = make(ids)(PARAMS)
     expected = np.array([ranks_by_hand[instance] for instance in ids.tolist()])
@@ -93,7 +93,7 @@ def test_ranks_equal_a_count_one_user_at_a_time(ranks_by_hand, part):
 
 @pytest.mark.parametrize(("batch_size", "eval_batch_size"), [(64, 1), (64, 7), (24, 1000)])
 def test_block_sizes_change_no_rank(ranks_by_hand, batch_size, eval_batch_size):
-    """Users lost at the end of a block, or padding users that are counted."""
+    """No user is lost at the end of a block, and padding users don't count."""
     ids = SPLIT.test[np.random.default_rng(0).permutation(len(SPLIT.test))]
     ranks = make(ids, batch_size=batch_size, eval_batch_size=eval_batch_size)(PARAMS)
     expected = [ranks_by_hand[instance] for instance in ids.tolist()]
@@ -101,7 +101,7 @@ def test_block_sizes_change_no_rank(ranks_by_hand, batch_size, eval_batch_size):
 
 
 def test_a_large_catalogue_shrinks_the_block(ranks_by_hand, monkeypatch):
-    """A block of users whose scores of all items don't fit the memory."""
+    """A block's scores of all items fit the memory, and the ranks stay the same."""
     seen = []
 
     def watched(scores, targets, pairs):
@@ -129,14 +129,14 @@ def queries_after(change, ids) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_no_target_is_part_of_its_prefix():
-    """A model that is shown the item it is asked for, or what came after it."""
+    """The model sees neither the item it is asked for nor anything after it."""
     held_out = np.concatenate([SPLIT.validation, SPLIT.test])
     np.testing.assert_array_equal(*queries_after(held_out, SPLIT.validation))
     np.testing.assert_array_equal(*queries_after(SPLIT.test, SPLIT.test))
 
 
 def test_every_prefix_ends_with_the_item_before_the_target():
-    """A test prefix without the validation item, as some protocols have it."""
+    """A test prefix includes the validation item."""
     for ids in (SPLIT.validation, SPLIT.test):
         before, after = queries_after(ids - 1, ids)
         assert (before != after).any(axis=1).all()
@@ -144,7 +144,7 @@ def test_every_prefix_ends_with_the_item_before_the_target():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_are_an_error(value):
-    """Comparisons with nan are all false: a broken model would be perfect."""
+    """Every comparison with nan is false, so a broken model would look perfect."""
     table = PARAMS["item_embedding"]["table"].copy()
     table[5, 0] = value
     with pytest.raises(FloatingPointError, match="users have a score that is not finite"):
@@ -152,7 +152,7 @@ def test_scores_that_are_not_finite_are_an_error(value):
 
 
 def test_the_number_of_broken_users_is_told():
-    """A message that counts padding users or blocks."""
+    """Padding users and blocks aren't counted."""
     table = PARAMS["position_embedding"]["table"].copy()
     table[1] = np.nan
     lengths = np.array([min(len(prefix_of(instance)), MAX_SEQ_LEN) for instance in SPLIT.test])
@@ -162,7 +162,7 @@ def test_the_number_of_broken_users_is_told():
 
 
 def test_distinct_histories_by_hand():
-    """A repeat that is taken off twice, another user's item, or the target itself."""
+    """A repeat counts once; another user's items and the target don't count."""
     histories = from_histories([[3, 1, 3, 2], [0, 4], [5, 5, 5]], 6).interactions
     found = distinct_histories(histories, np.array([3, 8, 5, 1]))
     assert found.items.tolist() == [1, 3, 5, 0, 3]
@@ -171,14 +171,14 @@ def test_distinct_histories_by_hand():
 
 
 def test_pairs_of_histories_by_hand():
-    """Rows counted from the first history of all, padding that is somebody's, a pair cut off."""
+    """Rows start at the block's first user, padding is nobody's, and every pair is there."""
     found = Histories(np.array([0, 2, 2, 5]), np.array([1, 3, 0, 4, 9], np.int32))
     assert found.pairs(0, 2, 3).tolist() == [[0, 0, -1], [1, 3, -1]]
     assert found.pairs(1, 3, 2).tolist() == [[1, 1, 1, -1], [0, 4, 9, -1]]
 
 
 def test_one_long_history_costs_nobody_else():
-    """Histories padded to the longest: 4 bytes × users × 5,000; here told by the shapes."""
+    """Only the block with the user of 5,000 items is padded to that length."""
     rng = np.random.default_rng(0)
     short = [rng.integers(0, 6000, 4).tolist() for _ in range(300)]
     world = from_histories([*short, rng.permutation(6000)[:5000].tolist()], 6000)
@@ -191,7 +191,7 @@ def test_one_long_history_costs_nobody_else():
 
 
 def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores():
-    """Padding among the lists, another user's list, or a share of the list alone."""
+    """The share is of the whole softmax, and each list is its user's own, without padding."""
     made = make(SPLIT.test)
     _, found = made.with_best(PARAMS, 5)
     count = len(SPLIT.test)

@@ -32,7 +32,7 @@ def by_hand() -> list[dict[str, float]]:
 
 
 def test_every_figure_equals_its_definition_in_float64():
-    """A pair that is counted twice, an item that no list has left out, or another logarithm."""
+    """Each pair counts once, and novelty is in bits."""
     found = list_metrics(LISTS, COUNTS, word_vectors(TEXTS))
     assert list(found) == ["coverage", "gini", "tail", "novelty", "diversity"]
     shown = Counter(LISTS.reshape(-1).tolist())
@@ -51,13 +51,13 @@ def test_every_figure_equals_its_definition_in_float64():
 
 
 def test_the_head_is_a_fifth_of_the_items_and_of_equal_counts_the_earlier_ones():
-    """A head that is cut off to nothing, or ties that the sort decides."""
+    """A small catalogue still has a head, and its ties don't depend on the sort."""
     assert tail(np.array([2, 9, 2, 2, 1, 0, 0, 0])).tolist() == [False, False] + [True] * 6
     assert tail(np.array([1, 1, 1])).tolist() == [False, True, True]
 
 
 def test_extremes():
-    """A Gini that isn't 0 for equal exposure, or a division by an item that nobody trains on."""
+    """Equal exposure has a Gini of 0, and items that nobody trains on divide nothing by 0."""
     everything = np.array([[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]])
     found = list_metrics(everything, np.zeros(5, int), None)
     assert found["coverage"] == 1.0
@@ -69,7 +69,7 @@ def test_extremes():
 
 
 def test_many_lists_are_measured_in_blocks():
-    """Lists past the first block that are lost."""
+    """The lists after the first block count as well."""
     words = word_vectors(TEXTS)
     rng = np.random.default_rng(0)
     many = np.array([rng.permutation(5)[:3] for _ in range(4100)])
@@ -79,7 +79,7 @@ def test_many_lists_are_measured_in_blocks():
 
 
 def test_words_are_those_of_any_script_and_end_at_an_underscore():
-    """Words of English letters alone: a diversity of half the catalogue, or of broken words."""
+    """German and Japanese titles count with their whole words, not only with English letters."""
     titles = ("Wärmflasche – rot", "ROT_WÄRMFLASCHE", "赤い 帽子", "赤い")
     vectors = word_vectors({"title": titles})
     assert vectors is not None
@@ -91,12 +91,12 @@ def test_words_are_those_of_any_script_and_end_at_an_underscore():
 
 
 def test_texts_without_words_have_no_vectors():
-    """A diversity of 1 for a catalogue of which nothing is known."""
+    """Nothing is known of such a catalogue, so it gets no diversity."""
     assert word_vectors({"title": ("", "--", "")}) is None
 
 
 def test_what_is_no_list_is_refused():
-    """An item −1, which would be the last one."""
+    """No lists, an item −1, and lists of one item where diversity is asked are errors."""
     with pytest.raises(ValueError, match="no lists"):
         list_metrics(np.zeros((0, 3), int), COUNTS, None)
     with pytest.raises(ValueError, match=r"item -1 … 2, expected 0 … 4"):

@@ -8,7 +8,7 @@ from prmkd_jax.evaluate.significance import compare, holm
 
 
 def test_groups_cover_every_instance_once_and_keep_equal_counts_together():
-    """An instance in no group or in two."""
+    """No instance is in two groups or in none, and counts of 0 have their own group."""
     for seed in range(30):
         rng = np.random.default_rng(seed)
         counts = rng.geometric(0.2, rng.integers(1, 60)) - 1
@@ -24,7 +24,7 @@ def test_groups_cover_every_instance_once_and_keep_equal_counts_together():
 
 
 def test_groups_are_nearly_equal_where_counts_allow():
-    """Quarters of the values in place of quarters of the instances."""
+    """Groups are quarters of the instances, not of the values."""
     counts = np.concatenate([np.arange(1, 101), np.full(4, 1000)])
     sizes = [int(segment.members.sum()) for segment in count_segments(counts, groups=4)]
     assert sizes == [26, 26, 26, 26]
@@ -37,7 +37,7 @@ def test_groups_are_nearly_equal_where_counts_allow():
 
 
 def test_a_segments_gain_is_the_comparison_of_its_users_alone():
-    """A mean over all users, or a test over others."""
+    """Its means, test and intervals include no other users."""
     rng = np.random.default_rng(0)
     base = rng.integers(0, 60, (3, 300)).astype(float)
     other = rng.integers(0, 40, (2, 300)).astype(float)
@@ -61,7 +61,7 @@ def test_a_segments_gain_is_the_comparison_of_its_users_alone():
 
 
 def test_the_interval_of_a_difference_is_about_the_normal_one():
-    """A percentile of other users, or of one model alone."""
+    """Each end is within 15 % of the half width of the normal interval."""
     rng = np.random.default_rng(2)
     base = rng.integers(0, 60, (1, 4000)).astype(float)
     other = rng.integers(0, 50, (1, 4000)).astype(float)
@@ -73,7 +73,7 @@ def test_the_interval_of_a_difference_is_about_the_normal_one():
 
 
 def test_a_base_of_zero_has_no_change():
-    """An infinity for cold items, which an ID model never finds."""
+    """Cold items, which an ID model never finds, give no infinity."""
     (gain,) = segment_gains(
         np.full((1, 5), 99.0), np.zeros((1, 5)), [Segment("0", np.ones(5, bool))], "Recall@10"
     )

@@ -90,7 +90,7 @@ def later(folder, killed) -> dict[str, Done]:
 
 
 def test_run_leaves_its_files_and_a_table(folder, later):
-    """A stage that is skipped, or a file that is not written."""
+    """All files of two seeds are there, and the results agree with the records."""
     finished = later["first"]
     assert finished.returncode == 0, finished.stderr
     output = folder / "first"
@@ -139,10 +139,10 @@ def results(folder: Path, *outputs: str) -> list[dict]:
 
 
 def test_killed_and_resumed_is_the_same_as_uninterrupted(folder, later):
-    """A part of the training state that the checkpoint lacks, or a finished seed run again.
+    """Teachers come from the cache, and a finished seed isn't trained again.
 
-    Another process trained what one had trained, after other work: nor is there a clock or an
-    unseeded draw in the results, or a cache key that depends on either.
+    The second process did other work before: the results have no clock and no unseeded draw,
+    and no cache key depends on either.
     """
     resumed = later["killed"]
     assert resumed.returncode == 0, resumed.stderr
@@ -153,7 +153,7 @@ def test_killed_and_resumed_is_the_same_as_uninterrupted(folder, later):
 
 
 def test_another_runs_folder_is_refused(later):
-    """Going on with a state that belongs to another configuration, or replacing it unasked."""
+    """The last line names the setting that differs, and the status is 2."""
     done = later["other"]
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
@@ -162,7 +162,7 @@ def test_another_runs_folder_is_refused(later):
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[flags[0] for flags, _ in MISTAKES])
 def test_mistake_ends_in_one_line_and_status_2(folder, later, number):
-    """A traceback, a wrong status or a run that starts all the same."""
+    """No traceback is printed, and no output folder is made."""
     done = later[str(number)]
     assert done.returncode == 2
     assert done.stderr.startswith(MISTAKES[number][1])
@@ -171,7 +171,7 @@ def test_mistake_ends_in_one_line_and_status_2(folder, later, number):
 
 
 def test_flags_that_nothing_reads_are_warned_about(folder, later):
-    """A setting that the user believes in and that has no effect."""
+    """The warning is printed, and the run finishes."""
     done = later["alone"]
     assert done.returncode == 0, done.stderr
     assert "warning: --distill_weight has no effect" in done.stdout

@@ -127,40 +127,40 @@ def test_train_reports_and_exports_it(folder, done):
 
 
 def test_the_study_of_students_lists_it(done):
-    """A row each for it alone and for it distilled."""
+    """It has a row alone and a row distilled."""
     text = shown(done["students"])
     assert "Last item" in text
     assert "PRM-KD (Last item)" in text
 
 
 def test_an_ablation_takes_the_teacher_away(done):
-    """A row without it, under its label."""
+    """The row without it is there under its label."""
     assert "only Popularity" in shown(done["ablation"])
 
 
 def test_search_tries_its_settings(done):
-    """A row a trial."""
+    """Each value has its row."""
     text = shown(done["search"])
     assert "distill_weight=1" in text
     assert "distill_weight=5" in text
 
 
 def test_bench_times_its_step(done):
-    """With the teacher's scores made on either side, and live."""
+    """The distilled step is timed with the teacher's scores by jax, by torch and live."""
     text = shown(done["bench"])
     for name in ("plain step", "distilled (jax) step", "distilled (torch) step", "live"):
         assert name in text
 
 
 def test_a_teacher_that_cannot_be_pre_trained_is_refused_in_one_line(done):
-    """The flag, the value and the teachers that can."""
+    """The line names the teacher, and the status is 2."""
     assert done["pretrain"].returncode == 2
     assert "popular" in done["pretrain"].stderr
     assert len(done["pretrain"].stderr.splitlines()) == 1
 
 
 def test_help_names_it(done):
-    """Next to the built-in ones."""
+    """Its student and its teacher are listed after the built-in ones."""
     text = shown(done["help"])
     assert "lightgcn, last" in text
     assert "recent-popularity, popular" in text

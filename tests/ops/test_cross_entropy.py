@@ -62,7 +62,7 @@ def expected(queries, items, targets):
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_values_and_gradients_equal_float64(block):
-    """Breaks if padding counts as an item, a block is lost, or a target is read from another."""
+    """Blocks, with or without padding, have the losses and gradients of the whole catalogue."""
     for scale in (1e-3, 1.0, 30.0):
         queries, items, targets = random_batch(0, scale)
         queries, items = queries.astype(np.float32), items.astype(np.float32)
@@ -76,7 +76,7 @@ def test_values_and_gradients_equal_float64(block):
 
 @pytest.mark.parametrize("score", [dot, cosine])
 def test_blocks_change_nothing(score):
-    """Breaks if padded items have an effect on any gradient, such as a cosine's nan at zero."""
+    """Padded items have no effect on losses or gradients, a cosine's at zero included."""
     queries, items, targets = (jnp.asarray(one) for one in random_batch(2))
     whole = losses_and_gradients(score, queries, items, targets, 100)
     chex.assert_tree_all_finite(whole)
@@ -87,7 +87,7 @@ def test_blocks_change_nothing(score):
 
 @pytest.mark.parametrize("block", [5, 100])
 def test_extreme_logits_stay_finite(block):
-    """Breaks if exp overflows, or a block of −1e9 among others makes nan of 0 · ∞."""
+    """Logits of ±1e9 give finite losses and gradients, in one block or in several."""
     logits = np.zeros((6, ITEMS), np.float32)
     logits[5, ITEMS - 1] = -1e9
     logits[0] = 1e9
@@ -106,7 +106,7 @@ def test_extreme_logits_stay_finite(block):
 
 @pytest.mark.parametrize("block", [5, 100])
 def test_gradients_pass_finite_differences(block):
-    """Breaks if rematerialised blocks are differentiated wrongly, in either mode."""
+    """Blocks that are computed again have correct gradients."""
     queries, items, targets = (jnp.asarray(one) for one in random_batch(3, rows=2))
 
     @jax.jit
@@ -117,13 +117,13 @@ def test_gradients_pass_finite_differences(block):
 
 
 def test_a_catalogue_of_one_item_costs_nothing():
-    """Breaks if the target is not part of the denominator: then the loss has no lower bound."""
+    """The target is part of the denominator, so that the loss is 0."""
     losses = cross_entropy(dot, jnp.ones((3, 2)), jnp.ones((1, 2)), jnp.zeros(3, jnp.int32))
     np.testing.assert_allclose(losses, np.zeros(3), atol=1e-7)
 
 
 def test_long_catalogues_keep_no_logits_for_the_backward_pass():
-    """Breaks if blocks are no longer scored again: memory then grows with the catalogue."""
+    """Blocks are scored again, so that memory doesn't grow with the catalogue."""
     rows, items, block = 64, 4096, 64
 
     def total(queries, table, targets):

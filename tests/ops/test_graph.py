@@ -23,7 +23,7 @@ def tables(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_propagation_is_the_dense_product():
-    """Edges summed at the wrong end, weights in the wrong order, or a row without edges."""
+    """New users and items are the normalised matrix, or its transpose, times the old ones."""
     graph, (users, items) = normalized_graph(4, 5, EDGES), tables()
     new_users, new_items = propagate(users, items, graph)
     np.testing.assert_allclose(new_users, dense() @ items, atol=1e-6)
@@ -31,7 +31,7 @@ def test_propagation_is_the_dense_product():
 
 
 def test_order_of_the_edges_changes_nothing():
-    """Sums over segments that are said to be sorted and aren't."""
+    """Edges in any order give exactly the same sums."""
     users, items = tables()
     shuffled = EDGES[:, np.random.default_rng(1).permutation(6)]
     one = propagate(users, items, normalized_graph(4, 5, EDGES))
@@ -41,7 +41,7 @@ def test_order_of_the_edges_changes_nothing():
 
 
 def test_rows_of_many_edges_are_complete():
-    """Sums that lose a part, a part's last edge, or take the next row's for their own."""
+    """Sums are complete for users with any number of items from 0 to 19."""
     rng = np.random.default_rng(0)
     # Users have 0 … 19 items: no part, one that is not full, full ones, several.
     matrix = np.arange(20)[:, None] > rng.permuted(np.tile(np.arange(20), (20, 1)), axis=1)
@@ -54,7 +54,7 @@ def test_rows_of_many_edges_are_complete():
 
 
 def test_gradient_is_the_transposed_product():
-    """A backward pass that takes the two sides for each other."""
+    """Users' gradients come from the items and items' gradients from the users."""
     graph = normalized_graph(4, 5, EDGES)
     check_grads(lambda *x: propagate(*x, graph), tables(), 1, modes=["rev"], atol=1e-2, rtol=1e-2)
     by_users, by_items = tables(1)
@@ -65,7 +65,7 @@ def test_gradient_is_the_transposed_product():
 
 
 def test_bfloat16_tables_have_bfloat16_sums_and_derivatives():
-    """The weights' float32 in the results: JAX refuses a derivative of another dtype."""
+    """Derivatives are close to those in float32 and keep the tables' dtype."""
     graph = normalized_graph(4, 5, EDGES)
 
     def loss(users, items):

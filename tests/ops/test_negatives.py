@@ -11,7 +11,7 @@ PAIRS = np.array([(u, i) for u, items in enumerate(HISTORIES) for i in items], d
 
 
 def test_chances_are_in_proportion_to_the_counts_plus_one():
-    """An item without training data that is never pushed down, or a correction by other chances."""
+    """Items without training data are drawn too, and `log_q` has the chances of the draws."""
     found = popularity(COUNTS)
     np.testing.assert_allclose(np.exp(found.log_q), np.array([6, 1, 2, 13, 1, 3]) / 26, rtol=1e-6)
     assert found.log_q.dtype == np.float32
@@ -24,7 +24,7 @@ def test_chances_are_in_proportion_to_the_counts_plus_one():
 
 
 def test_unseen_items_are_uniform_over_what_the_user_has_not_seen():
-    """An item of the user's or of a neighbour's history, or one that is drawn twice as often."""
+    """No item of the user's own history is drawn, and each other one is equally likely."""
     seen = seen_items(len(HISTORIES), PAIRS)
     size = 3000
     users = np.repeat(np.arange(len(HISTORIES)), size)
@@ -39,7 +39,7 @@ def test_unseen_items_are_uniform_over_what_the_user_has_not_seen():
 
 
 def test_long_histories_are_searched_to_their_end():
-    """A bisection that stops too early."""
+    """A user who has seen all items but one or two gets only those."""
     rng = np.random.default_rng(0)
     histories = [np.sort(rng.choice(500, size, replace=False)) for size in (499, 1, 250, 498)]
     pairs = np.array([(u, i) for u, items in enumerate(histories) for i in items], np.int32).T
@@ -54,7 +54,7 @@ def test_long_histories_are_searched_to_their_end():
 
 
 def test_one_key_gives_one_draw():
-    """A run that can't be repeated."""
+    """Another key gives another draw."""
     for key in (jax.random.key(5), jax.random.key(6)):
         one, other = (np.asarray(popular_items(key, popularity(COUNTS), 50)) for _ in range(2))
         np.testing.assert_array_equal(one, other)

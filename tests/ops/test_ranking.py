@@ -53,7 +53,7 @@ def users(draw):
 @examples
 @given(users())
 def test_ranks_are_the_mean_over_all_orders_of_ties(case):
-    """Breaks if ties, the history's padding or its order change a rank, or a tie counts wholly."""
+    """A tie counts half, and the history's order and padding don't matter."""
     scores, targets, histories = case
     ranks = rank(*case)
     for row in range(3):
@@ -68,7 +68,7 @@ def test_ranks_are_the_mean_over_all_orders_of_ties(case):
 
 
 def test_agrees_with_the_metrics_of_numpy():
-    """Breaks if students and teachers, ranked by two functions, are held to different rules."""
+    """Students and teachers are ranked by the same rules, with seen items masked or not."""
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(20, 301)).astype(np.float32)
     scores[::3] = np.round(scores[::3])
@@ -92,7 +92,7 @@ def test_agrees_with_the_metrics_of_numpy():
 
 @pytest.mark.parametrize("constant", [0.0, 1e9, -1e9, 0.1])
 def test_a_constant_model_is_ranked_in_the_middle(constant):
-    """Breaks if a collapsed model, all scores equal, looks better or worse than chance."""
+    """If all scores are equal, the rank is the mean of all places."""
     history = jnp.array([[0, 1, 2, -1], [50, 99, -1, -1]])
     ranks = rank(jnp.full((2, 101), constant), jnp.array([7, 100]), history)
     np.testing.assert_array_equal(ranks.all_items, [50.0, 50.0])
@@ -100,7 +100,7 @@ def test_a_constant_model_is_ranked_in_the_middle(constant):
 
 
 def test_ranks_by_hand():
-    """Breaks if ranks start at 1 or −½, or an item of the history is subtracted twice."""
+    """Ranks start at 0, and a seen item is taken out once."""
     scores = jnp.array([[3.0, 2.0, 1.0, 0.0]] * 5)
     targets = jnp.array([0, 3, 2, 2, 2])
     history = jnp.array([[-1, -1], [0, 1], [0, 3], [2, 0], [3, -1]])
@@ -112,7 +112,7 @@ def test_ranks_by_hand():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", [0, 3])
 def test_rows_with_scores_that_are_not_finite_are_told(bad, column):
-    """Breaks if a broken model, for whose nan nothing is greater, passes for a perfect one."""
+    """A row with nan or infinity is marked, so that it can't pass for a perfect one."""
     scores = np.ones((3, 4), np.float32)
     scores[1, column] = bad
     ranks = rank(scores, np.array([0, 0, 0]), np.full((3, 1), -1))
@@ -120,7 +120,7 @@ def test_rows_with_scores_that_are_not_finite_are_told(bad, column):
 
 
 def test_an_empty_history_masks_nothing():
-    """Breaks if users whose histories are all padding, or have no column, are unreachable."""
+    """Padding alone, or no column at all, leaves every item in the ranking."""
     scores, targets = jax.random.normal(jax.random.key(0), (4, 9)), jnp.arange(4)
     padded = rank(scores, targets, jnp.full((4, 3), -1))
     np.testing.assert_array_equal(padded.unseen_items, padded.all_items)
@@ -129,7 +129,7 @@ def test_an_empty_history_masks_nothing():
 
 @pytest.mark.parametrize("most", [1, 7, 60, 10_000])
 def test_places_of_several_items_are_those_of_counting(most):
-    """Blocks that count an item twice, ties, excluded items, an excluded item asked about."""
+    """An item is counted once in any block size; ties count half, excluded items not at all."""
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 6, (3, 11)).astype(np.float32)
     wanted = np.array([[0, 10, 4], [3, 3, -1], [9, 2, 5]])

@@ -28,7 +28,7 @@ def losses_by_hand(queries, items, bias):
 
 @pytest.mark.parametrize("block", [1, 3, 6, 12])
 def test_sum_and_gradients_equal_a_float64_computation(block):
-    """The last bias is read from around the function, as a student's parameters are."""
+    """Gradients reach the queries, the items and a bias from outside the function."""
 
     def whole(queries, items, bias):
         def total(queries, items, rows):

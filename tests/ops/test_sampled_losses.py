@@ -25,7 +25,7 @@ def sigmoid(x: float) -> float:
 
 
 def test_sampled_cross_entropy_equals_float64():
-    """A correction with the wrong sign, a corrected target, or a hit that counts."""
+    """Draws are corrected by their expected number; the target isn't, and hits don't count."""
     found = jax.jit(sampled_cross_entropy)(POSITIVE, NEGATIVES, np.log(EXPECTED).astype("f"), HITS)
     for row in range(ROWS):
         others = [
@@ -39,7 +39,7 @@ def test_sampled_cross_entropy_equals_float64():
 
 
 def test_all_items_drawn_as_expected_give_the_full_softmax():
-    """An estimate of another sum than that over all items, or a target that is in it twice."""
+    """The sum over the draws equals that over all items, with the target in it once."""
     scores = RNG.normal(size=(ROWS, ITEMS)).astype(np.float32)
     targets = np.arange(ROWS) * 3
     # Uniform draws: each of N = V draws has the chance 1 / V, so every item is expected once.
@@ -51,7 +51,7 @@ def test_all_items_drawn_as_expected_give_the_full_softmax():
 
 
 def test_the_denominators_estimate_is_unbiased():
-    """Items that many draws find weighing more than their scores say."""
+    """The mean over all possible draws is the sum over the items other than the target."""
     scores = RNG.normal(size=6)
     q = np.array([0.4, 0.25, 0.2, 0.1, 0.04, 0.01])
     others = np.exp(scores[1:]).sum()
@@ -72,7 +72,7 @@ def test_the_denominators_estimate_is_unbiased():
 
 @pytest.mark.parametrize("calibration", [0.0, 0.75, 1.0])
 def test_generalized_bce_equals_float64(calibration):
-    """β that powers the negatives, a sum for a mean, or a sampling rate of all items."""
+    """The power β applies to the positive alone, and the loss is a mean over what counts."""
     alpha = DRAWS / (ITEMS - 1)
     beta = alpha * ((1 - 1 / alpha) * calibration + 1 / alpha)
     found = generalized_bce(POSITIVE, NEGATIVES, HITS, ITEMS, calibration)
@@ -85,7 +85,7 @@ def test_generalized_bce_equals_float64(calibration):
 
 
 def test_generalized_bce_is_gsasrecs_transformed_logit():
-    """A shorter formula that is another loss: gSASRec transforms the positive's logit instead."""
+    """The shorter formula equals gSASRec's transformation of the positive's logit."""
     beta = 1 - 0.75 * (1 - DRAWS / (ITEMS - 1))
     for score in (-8.0, -1.0, 0.0, 3.0, 12.0):
         transformed = math.log(1 / (sigmoid(score) ** -beta - 1))
@@ -97,13 +97,13 @@ def test_generalized_bce_is_gsasrecs_transformed_logit():
 
 
 def test_more_draws_than_negatives_are_the_ordinary_bce():
-    """A power above one, which would make positives count more than they do."""
+    """The power never exceeds 1, so that positives don't count for more."""
     found = generalized_bce(POSITIVE, NEGATIVES, HITS, DRAWS - 2, 0.75)
     np.testing.assert_allclose(found, generalized_bce(POSITIVE, NEGATIVES, HITS, 2, 0.0))
 
 
 def test_bpr_equals_float64():
-    """The pair the wrong way round."""
+    """The loss falls as the positive's score rises above the negative's."""
     found = bpr(POSITIVE, NEGATIVES[:, 0])
     for row in range(ROWS):
         expected = -math.log(sigmoid(POSITIVE[row] - NEGATIVES[row, 0]))
@@ -120,7 +120,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_extreme_scores_stay_finite(name):
-    """exp that overflows, or the log of a probability that was rounded to 0 or 1."""
+    """Scores of ±1e9 give finite losses and gradients, which are computed in log space."""
     slopes = jax.grad(lambda p, n: LOSSES[name](p, n).sum(), (0, 1))
     for own in (-1e9, -100.0, 0.0, 100.0, 1e9):
         for other in (-1e9, 0.0, 1e9):
@@ -133,13 +133,12 @@ def test_extreme_scores_stay_finite(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_pass_finite_differences(name):
-    """A mask or a correction that a gradient goes through."""
     arguments = jnp.asarray(POSITIVE[:2]), jnp.asarray(NEGATIVES[:2, :2])
     check_grads(LOSSES[name], arguments, order=1, eps=1e-2, atol=1e-2, rtol=1e-2)
 
 
 def test_hits_get_no_gradient():
-    """A target that is pushed down as its own negative."""
+    """A target that is drawn as its own negative isn't pushed down."""
     for name in ("sampled_softmax", "gbce"):
         slopes = jax.grad(lambda n, name=name: LOSSES[name](POSITIVE[:2], n).sum())(
             NEGATIVES[:2, :2]
@@ -150,6 +149,6 @@ def test_hits_get_no_gradient():
 
 @pytest.mark.skipif(bool(os.environ.get("PRMKD_TESTS_UNCHECKED")), reason="checks are turned off")
 def test_shapes_of_signatures_are_checked_while_the_tests_run():
-    """One score for all rows, which broadcasting would hide."""
+    """One score for all rows is refused; broadcasting would hide it."""
     with pytest.raises(BeartypeCallHintParamViolation):
         bpr(POSITIVE, POSITIVE[:1])

@@ -59,7 +59,7 @@ def found():
 
 @pytest.mark.parametrize("block", ["100", "3"])
 def test_losses_and_gradients_equal_one_devices(found, block):
-    """A padding row that counts in a softmax, or a target that another device has."""
+    """Padding rows have no effect, and each target's score comes from the device that has it."""
     (one, gradients, *_), (four, others, *_) = found[block]
     assert four == pytest.approx(one, rel=1e-6)
     for a, b in zip(gradients, others, strict=True):
@@ -69,7 +69,7 @@ def test_losses_and_gradients_equal_one_devices(found, block):
 
 @pytest.mark.parametrize("block", ["100", "3"])
 def test_ranks_and_best_items_are_exactly_one_devices(found, block):
-    """Ties that are broken by where an item lies, or a part's padding among the best."""
+    """Ties go by item id wherever an item lies, and padding is never among the best."""
     (*_, ranks, best, one), (*_, other_ranks, other_best, four) = found[block]
     assert (one, four) == (1, 4)
     assert ranks == other_ranks
@@ -80,7 +80,7 @@ def test_ranks_and_best_items_are_exactly_one_devices(found, block):
 
 
 def test_a_table_that_cannot_be_divided_ends_with_its_last_row():
-    """Rows of zeros, at which a cosine has no gradient."""
+    """Repeated rows fill the last part; rows of zeros would give a cosine no gradient."""
     parts = in_parts(jnp.arange(10.0).reshape(5, 2), 3)
     assert parts.shape == (3, 2, 2)
     assert parts[2].tolist() == [[8.0, 9.0], [8.0, 9.0]]

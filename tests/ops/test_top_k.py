@@ -63,7 +63,7 @@ def test_blocks_of_any_size_give_the_order_of_a_stable_sort(k, most_scores):
     ids=lambda masks: "+".join(masks),
 )
 def test_masked_items_are_never_returned(masks, most_scores):
-    """What is left is ranked as without them; where nothing is, ids are −1."""
+    """The items left are ranked as without the others; where none is left, ids are −1."""
     ids, scores = by_hand(10, **masks)
     arrays = {name: jnp.asarray(mask) for name, mask in masks.items()}
     found = top_k(

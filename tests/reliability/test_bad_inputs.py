@@ -569,5 +569,5 @@ def world(tmp_path_factory):
 
 @pytest.mark.parametrize(("words", "line"), CASES)
 def test_a_mistake_ends_in_its_line_and_status_2(words, line, world, monkeypatch, capsys):
-    """A traceback, another status, or a line that leaves a user guessing."""
+    """A bad input ends the command without a traceback."""
     assert give(words, world, monkeypatch, capsys) == f"error: {line}\n"

@@ -319,5 +319,5 @@ def world(tmp_path_factory):
 
 @pytest.mark.parametrize(("words", "line"), CASES)
 def test_a_mistake_ends_in_its_line_and_status_2(words, line, world, monkeypatch, capsys):
-    """A traceback, a wait without end, a device that is replaced, or an answer to another asking."""
+    """A bad record ends the command without a traceback and without waiting."""
     assert give(words, world, monkeypatch, capsys) == f"error: {line}\n"

@@ -14,7 +14,7 @@ _QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_s
 
 @pytest.mark.parametrize("name", targets())
 def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
-    """A traceback, or a reader that hangs; the sound files are read."""
+    """There is no traceback and no reader that hangs."""
     target = targets()[name]
 
     @_QUICK
@@ -27,7 +27,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
 
 @pytest.mark.parametrize("name", targets())
 def test_any_bytes_are_read_or_refused_in_one_line(name, tmp_path):
-    """What is no such file at all: text, another format, nothing."""
+    """Text, another format and an empty file are among the bytes."""
     target = targets()[name]
 
     @_QUICK
@@ -43,5 +43,5 @@ SOUND = sorted(set(targets()) - {"card", "results", "sealed"})  # parts of files
 
 @pytest.mark.parametrize("name", SOUND)
 def test_the_sound_files_are_accepted(name, tmp_path):
-    """A fuzzer that only ever sees the first check of a reader."""
+    """Each reader reads its sound files to the end, so damage reaches all of its checks."""
     assert all(run(targets()[name], tmp_path, content) for content in targets()[name].sound)

@@ -176,7 +176,7 @@ CASES = [(reader, name) for reader, (_, _, files) in READERS.items() for name in
 
 @pytest.mark.parametrize(("reader", "name"), CASES)
 def test_a_strangers_file_is_refused_in_its_line(reader, name, tmp_path):
-    """A traceback, a file that is believed, or a line that doesn't say what is wrong."""
+    """Nothing in it is believed, and the line says what is wrong."""
     read, error, files = READERS[reader]
     content, line = files[name]
     path = tmp_path / "file"
@@ -190,7 +190,7 @@ def test_a_strangers_file_is_refused_in_its_line(reader, name, tmp_path):
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_pipe_is_refused_at_once(reader, tmp_path):
-    """A reader that waits for whoever writes into it."""
+    """No reader waits for whoever writes into it."""
     read, _, _ = READERS[reader]
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises((UserError, BrokenImage, OSError), match="no regular file"):

@@ -5,6 +5,6 @@ from tests.reliability.kill_child import _ENVIRONMENT
 
 
 def test_the_children_find_everything_settled():
-    """A variable that commands set too late for torch: every trial would end in its line."""
+    """Each variable that settling would set, or one that replaces it, is already there."""
     for setting in _settings(1, None):
         assert {setting.variable, *setting.unless} & set(_ENVIRONMENT), setting.variable

@@ -86,7 +86,7 @@ def path_flags():
 def test_every_path_knows_home_and_variables_and_refuses_nul(
     monkeypatch, name, command, many, config, field
 ):
-    """`--output_dir=~/out` that makes `./~/out`, or a traceback from within."""
+    """`~` and variables are expanded; an unset variable or a NUL is refused by the flag."""
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("PLACE", "/mnt/place")
     more = {"pretrain": ["--domains=a"], "bench": ["--plain=a", "--distilled=b"]}
@@ -110,7 +110,7 @@ NO_PATHS = {
 
 
 def test_a_flag_that_speaks_of_files_is_a_path():
-    """A new path flag that nobody declared as one."""
+    """Help that speaks of a file or folder belongs to a declared path, or to an exception."""
     known = {name for name, *_ in path_flags()} | NO_PATHS
     for command in COMMANDS:
         for group in command.groups:
@@ -171,7 +171,7 @@ def test_a_folder_without_permission_is_told_before_anything_is_written(tmp_path
 
 
 def test_a_cache_that_is_only_read_serves_what_is_complete(tmp_path, request):
-    """A shared cache that its owner has closed, of no use to others."""
+    """A complete entry of a shared cache is read without writing; a missing one is an error."""
     cache = Cache(tmp_path / "cache")
     path = cache.entry("texts", "key.npy", lambda path: path.write_text("content") and None)
     open_to_all(tmp_path)
@@ -186,7 +186,7 @@ def test_a_cache_that_is_only_read_serves_what_is_complete(tmp_path, request):
 
 @pytest.mark.parametrize("kind", ["file", "dangling"])
 def test_a_link_where_answers_are_to_go_is_not_replaced(tmp_path, kind):
-    """Somebody's file behind a link, or the link itself, taken away."""
+    """Without --overwrite the link stays, with or without a file behind it."""
     if kind == "file":
         (tmp_path / "target.jsonl").write_text("mine")
     link = tmp_path / "answers.jsonl"
@@ -225,7 +225,7 @@ def main(argv):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_a_terminal_of_another_encoding_ends_no_run(encoding):
-    """A UnicodeEncodeError after all the work."""
+    """A character that the encoding lacks is escaped, and the status is 0."""
     environment = os.environ | {"PYTHONIOENCODING": encoding, "LANG": "C"}
     done = python(SAY, env=environment)
     assert done.returncode == 0, done.stderr
@@ -235,7 +235,7 @@ def test_a_terminal_of_another_encoding_ends_no_run(encoding):
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_closed_outputs_end_no_run_and_no_file_takes_their_place(tmp_path, closed):
-    """What compiled code says written into the results."""
+    """What compiled code writes to a closed output doesn't reach the results."""
     code = f"""
 import os
 def main(argv):

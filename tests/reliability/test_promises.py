@@ -9,7 +9,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 
 def test_every_test_that_the_page_names_exists():
-    """A promise whose test was renamed or deleted."""
+    """The page's tests are found in their files, so a renamed one is noticed."""
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE.read_text(encoding="utf-8"))
     assert len(named) > 30
     for file, test in named:
@@ -19,7 +19,7 @@ def test_every_test_that_the_page_names_exists():
 
 
 def test_every_row_of_a_table_names_a_test():
-    """A promise that nothing holds."""
+    """Each promise has at least one test, in the form that the test above reads."""
     rows = [
         line
         for line in PAGE.read_text(encoding="utf-8").splitlines()

@@ -143,7 +143,7 @@ def silent(done, total):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_a_file_of_histories_becomes_a_file_of_answers_in_its_order(asking, recommender, suffix):
-    """In a process without torch and orbax; scores and ids are the recommender's."""
+    """Ids and scores are the recommender's, in a process without torch and orbax."""
     done, folder = asking.of(f"file{suffix}")
     output = folder / f"out{suffix}"
     assert done.returncode == 0, done.stderr
@@ -161,7 +161,7 @@ def test_a_file_of_histories_becomes_a_file_of_answers_in_its_order(asking, reco
 
 
 def test_parquet_is_read_as_json_lines_are(tmp_path):
-    """Lists of strings under either type of arrow, and without users."""
+    """Arrow's large lists are read, and so is a file without users."""
     lines = write_lines(tmp_path / "h.jsonl")
     columns = {
         "user_id": [a.user for a in ASKED],
@@ -178,7 +178,7 @@ def test_parquet_is_read_as_json_lines_are(tmp_path):
 def test_a_killed_job_goes_on_where_it_was_and_ends_in_the_same_file(
     tmp_path, recommender, monkeypatch, suffix
 ):
-    """What was answered isn't answered again; no output before all is there."""
+    """No answer is made twice, and no output is there before all is answered."""
     monkeypatch.setattr(answers, "BLOCK", 5)
     output, whole = tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
     summary = answer_file(recommender, job(), whole, silent)
@@ -234,7 +234,7 @@ def kill_while_removing(recommender, output, monkeypatch):
 
 
 def test_a_kill_while_the_parts_are_removed_leaves_nothing(tmp_path, recommender, monkeypatch):
-    """Given again the command finds its output, and the rest of its parts."""
+    """The next command keeps the finished output and removes the rest of the parts."""
     output = tmp_path / "out.jsonl"
     kill_while_removing(recommender, output, monkeypatch)
     assert any(answers.parts_folder(output).glob("part-*"))
@@ -250,7 +250,7 @@ def test_a_kill_while_the_parts_are_removed_leaves_nothing(tmp_path, recommender
 def test_parts_without_a_job_are_never_another_jobs_answers(
     tmp_path, recommender, monkeypatch, how, suffix
 ):
-    """A kill came after the job's sign was removed; the next job asks something else."""
+    """After a kill late in one job, another job's output holds only its own answers."""
     output = tmp_path / f"out{suffix}"
     kill_while_removing(recommender, output, monkeypatch)
     if how == "removed":
@@ -329,7 +329,7 @@ def test_a_mistake_in_the_last_line_is_told_before_the_model_is_opened(asking):
 
 
 def test_the_histories_are_not_replaced_by_their_answers(asking, tmp_path):
-    """Not even where --overwrite allows to replace a file."""
+    """`--output` equal to `--input` is refused, even with --overwrite."""
     done, folder = asking.of("replaced")
     source = folder / "h.jsonl"
     assert done.returncode == 2
@@ -351,7 +351,7 @@ def test_one_history_and_similar_items_are_printed(asking, recommender):
 
 
 def test_all_users_of_a_data_set_are_answered(asking):
-    """Ids that the model doesn't know are skipped and counted."""
+    """Items of the history are left out, and a user without a recommendation is counted."""
     done, folder = asking.of("shop")
     assert done.returncode == 0, done.stderr
     assert "histories without a recommendation: 1" in done.stdout
@@ -362,7 +362,7 @@ def test_all_users_of_a_data_set_are_answered(asking):
 
 
 def test_without_a_source_all_users_of_the_students_own_data_are_answered(asking):
-    """The synthetic world at the size that the student was trained on."""
+    """The synthetic world has the size that the student was trained on."""
     done, folder = asking.of("own")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("all 12 users of the data that the student was trained on\n")

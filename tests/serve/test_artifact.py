@@ -103,7 +103,7 @@ def test_stablehlo_is_read_by_jax_alone(artefacts, tmp_path):
 
 
 def test_onnx_is_read_by_onnxruntime_alone(artefacts, tmp_path):
-    """Without jax."""
+    """The docs' reader runs for all students without jax."""
     blocked = (*OURS, "jax", "jaxlib", "onnx")
     told = run_reader(reader("InferenceSession"), blocked, artefacts.values(), tmp_path)
     assert told == "7"
@@ -116,7 +116,7 @@ def test_vectors_are_read_by_numpy_alone(artefacts, tmp_path):
 
 
 def test_no_file_says_where_it_was_made(artefacts):
-    """Paths of the exporting machine, or other bytes from every caller of the export."""
+    """No file holds the project's path or the name of the calling program."""
     for path in artefacts["sasrec"].rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -143,7 +143,7 @@ def asked(program: Program, lengths, users) -> tuple[list[list[int]], dict[str, 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_onnx_answers_batches_of_any_size_as_the_recommender(models, artefacts, name):
-    """Long, short and empty histories, known and unknown users: the same ten, scores to 1e-5."""
+    """Histories of any length and unknown users get the same ten, with scores to 1e-5."""
     recommender = Recommender.load(models[name])
     program = Program(recommender.exported, K)
     session = onnxruntime.InferenceSession(artefacts[name] / "onnx" / "recommend.onnx")
@@ -165,7 +165,7 @@ def test_onnx_answers_batches_of_any_size_as_the_recommender(models, artefacts, 
 
 @pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "deepfm"])
 def test_user_vectors_times_the_table_are_the_scores(models, artefacts, name):
-    """ONNX's vectors of any number of histories, NumPy's product, the recommender's scores."""
+    """NumPy's product of the exported vectors gives the recommender's scores to 1e-5."""
     folder = artefacts[name]
     program = Program(Recommender.load(models[name]).exported, K)
     session = onnxruntime.InferenceSession(folder / "onnx" / "user_vectors.onnx")
@@ -220,7 +220,7 @@ def test_a_damaged_file_is_named(models, tmp_path):
 
 
 def test_outputs_of_another_model_are_refused(models, tmp_path):
-    """Right digests, wrong numbers: the self-check tells them."""
+    """The self-check finds wrong numbers under right digests."""
     folder = tmp_path / "artefact"
     write_artifact(settings(models["fm"], folder, formats=("vectors",)), lambda _: None)
     table = np.load(folder / "vectors" / "items.npy")
@@ -233,7 +233,7 @@ def test_outputs_of_another_model_are_refused(models, tmp_path):
 
 
 def test_an_export_whose_model_is_replaced_meanwhile_is_refused(models, tmp_path, monkeypatch):
-    """A link that is moved after the student was read: its copy would be another one's."""
+    """If a link is moved after the student was read, no artefact is written."""
     link, moved = tmp_path / "current", tmp_path / "moved"
     link.symlink_to(models["sasrec"])
     checked = artifact._check_arrays
@@ -272,7 +272,7 @@ def test_a_self_check_that_checks_nothing_is_refused(models, tmp_path, case):
 
 
 def test_a_self_check_that_is_a_pipe_is_refused(models, tmp_path):
-    """It would be waited for."""
+    """Loading the artefact doesn't wait for whoever writes into the pipe."""
     folder = tmp_path / "artefact"
     write_artifact(settings(models["sasrec"], folder, formats=("vectors",)), lambda _: None)
     (folder / "check.npz").unlink()
@@ -282,7 +282,7 @@ def test_a_self_check_that_is_a_pipe_is_refused(models, tmp_path):
 
 
 def test_nothing_is_replaced_unasked(models, tmp_path):
-    """A folder of something else never, an artefact with --overwrite."""
+    """A folder of something else is never replaced, an artefact only with --overwrite."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("")
@@ -300,7 +300,7 @@ def test_nothing_is_replaced_unasked(models, tmp_path):
 
 
 def test_only_what_an_artefact_lists_is_replaced(models, tmp_path):
-    """Somebody's notes beside the programs, or in a folder of them, deleted by --overwrite."""
+    """Any other file in the folder stops --overwrite before anything is deleted."""
     folder = tmp_path / "artefact"
     write_artifact(settings(models["fm"], folder, formats=("vectors",)), lambda _: None)
     again = settings(models["fm"], folder, formats=("vectors",), k=K - 1, overwrite=True)
@@ -327,7 +327,7 @@ def test_only_what_an_artefact_lists_is_replaced(models, tmp_path):
 
 @pytest.mark.parametrize("name", ["model", "plain"])
 def test_a_student_in_the_artefact_is_not_replaced_by_itself(models, tmp_path, name):
-    """The only copy of a student, read and then deleted."""
+    """An export that reads its student from the folder it would replace is refused."""
     folder = tmp_path / "artefact"
     config = settings(models["fm"], folder, formats=("vectors",), plain=str(models["fm"]))
     write_artifact(config, lambda _: None)
@@ -339,7 +339,7 @@ def test_a_student_in_the_artefact_is_not_replaced_by_itself(models, tmp_path, n
 
 
 def test_the_same_command_again_changes_nothing(models, tmp_path):
-    """A finished export refused after a kill behind its last byte."""
+    """A finished export is checked and kept; other flags need --overwrite."""
     folder, said = tmp_path / "artefact", []
     config = settings(models["fm"], folder, formats=("vectors",))
     write_artifact(config, lambda _: None)
@@ -382,7 +382,7 @@ def test_without_the_extra_the_error_says_what_to_install(models, tmp_path, monk
 
 
 def test_the_command_exports(models, tmp_path):
-    """In a process without torch and orbax."""
+    """It runs without torch and orbax, and each format passes its check."""
     code = (
         "import sys\n"
         "for name in ('torch', 'transformers', 'orbax', 'polars'): sys.modules[name] = None\n"

@@ -176,7 +176,7 @@ FORGED = {
 
 @pytest.mark.parametrize("case", FORGED)
 def test_wrong_content_under_right_digests_is_told_by_its_field(case, models, tmp_path):
-    """No traceback, and no answers from rows that stand for something else."""
+    """One short line names the field, and nothing is read from the folder."""
     student, changes, message = FORGED[case]
     folder = forge(models[student], tmp_path / "forged", dict(changes))
     with pytest.raises(UserError, match=re.escape(message)) as caught:
@@ -222,7 +222,7 @@ def test_files_of_two_exports_are_never_read_as_one(reader, name, models, tmp_pa
 
 
 def test_a_copy_with_nothing_changed_is_read(models, tmp_path):
-    """Otherwise the cases above would prove nothing."""
+    """The cases above are refused for what was changed, not for the copying."""
     for name, folder in models.items():
         assert read_exported(forge(folder, tmp_path / name, {})).item_ids == tuple(ITEMS)
 
@@ -271,7 +271,7 @@ def test_a_list_in_place_of_the_digests_is_told_when_it_would_be_made_again(
 
 
 def test_a_self_check_that_is_packed_in_another_way_is_told(artefact, tmp_path):
-    """A traceback of the zip reader's: a flipped bit is enough."""
+    """The line names check.npz; there is no traceback from the zip reader."""
     folder = tmp_path / "packed"
     shutil.copytree(artefact, folder)
     with np.load(folder / "check.npz") as file:
@@ -285,7 +285,7 @@ def test_a_self_check_that_is_packed_in_another_way_is_told(artefact, tmp_path):
 
 
 def test_the_loader_runs_the_self_check(artefact, tmp_path):
-    """Right digests, other answers: refused when it is opened, not when it is asked."""
+    """Other answers under right digests are refused when the artefact is opened."""
     Recommender.load(artefact)
     folder = tmp_path / "other"
     shutil.copytree(artefact, folder)

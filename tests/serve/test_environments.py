@@ -48,7 +48,7 @@ def environment(folder, *packages):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_docs_reader_runs_with_these_packages_alone(case, artefacts, tmp_path):  # noqa: F811
-    """It compares ids and scores with the `Recommender`'s, for every student that has the file."""
+    """Its ids and scores are those of the `Recommender`, for every student with the file."""
     packages, word, absent = CASES[case]
     if "==" in packages[0] and sys.version_info >= (3, 12):
         pytest.skip("it has no wheel for this Python")
@@ -78,7 +78,7 @@ print(json.dumps([found, [name for name in absent if importlib.util.find_spec(na
 
 
 def test_the_recommender_runs_with_the_runtime_dependencies_alone(models, tmp_path):  # noqa: F811
-    """The project installed without extras, and the same answers."""
+    """Installed without extras, it gives the same answers for every student."""
     python = environment(tmp_path / "env", str(ROOT))
     done = subprocess.run(
         [python, "-c", RECOMMEND, *map(str, models.values())],
@@ -104,7 +104,7 @@ def containerfile():
 
 
 def test_the_containers_steps_leave_a_service_that_answers(models, tmp_path):  # noqa: F811
-    """What it copies is installed as it says, without a container; its own health check passes."""
+    """Its files are installed as it says, without a container, and its health check passes."""
     said = containerfile()
     source = tmp_path / "app"
     for line in said("COPY"):

@@ -77,7 +77,7 @@ def test_files_can_be_read_without_this_project(folder):
 
 
 def test_files_are_readable_by_others(folder):
-    """The modes are what the umask leaves of 0644."""
+    """The modes are what the umask leaves of 0666."""
     umask = os.umask(0)
     os.umask(umask)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
@@ -110,7 +110,7 @@ def test_no_training_interaction_is_exported_that_scoring_does_not_read(tmp_path
 
 
 def test_settings_that_make_another_model_are_refused(folder):
-    """Heads, which no shape tells, must agree; options that the student doesn't read may not."""
+    """Heads must agree, which no shape shows; options that the student doesn't read needn't."""
     assert same_bits(read_params(folder, student_config(dropout=0.1), FACTS, WORLD), params_of())
     with pytest.raises(UserError) as error:
         read_params(folder, student_config(num_heads=3), FACTS, WORLD)
@@ -121,7 +121,7 @@ def test_settings_that_make_another_model_are_refused(folder):
 
 
 def test_other_items_are_refused_and_other_users_where_they_have_vectors(tmp_path, folder):
-    """Rows stand for the same items and users."""
+    """A row has to stand for the same item, and a user's row for the same user."""
     fewer = random_world(items=30)
     with pytest.raises(UserError, match="item_ids: found 40 that differ from the data set's 30"):
         read_params(folder, CONFIG, facts(fewer), fewer)
@@ -135,7 +135,7 @@ def test_other_items_are_refused_and_other_users_where_they_have_vectors(tmp_pat
 
 
 def test_other_brands_are_refused_where_they_have_vectors(tmp_path):
-    """A renamed brand moves the rows of all after it, of equal shape."""
+    """A renamed brand would move the rows of those after it without changing the shape."""
     texts = {**fields.TEXTS, "brand": tuple(b.replace("Acme", "Zoom") for b in fields.BRANDS)}
     renamed = dataclasses.replace(fields.WORLD, catalogue=Catalogue(texts))
     for student in ("fm", "deepfm"):
@@ -163,7 +163,7 @@ def test_a_damaged_file_is_reported_in_one_line_that_names_it(folder, file, dama
 
 
 def test_the_folder_of_a_run_is_answered_with_a_student_in_it(tmp_path):
-    """The first folder that comes to mind is the one that `train` was given."""
+    """For the folder that `train` was given, the message names the distilled student."""
     for name in ("sasrec-base-seed0", "sasrec-prmkd-seed0"):
         exported(tmp_path / "run/students" / name)
     best = tmp_path / "run/students/sasrec-prmkd-seed0"
@@ -183,7 +183,7 @@ def flipped(content: bytes) -> bytes:
 
 
 def test_an_export_of_an_older_format_is_told_to_be_made_again(folder):
-    """A card without a format was written before there were any."""
+    """A card without a format counts as format 1."""
     card = json.loads((folder / CARD).read_text())
     del card["format"], card["digest"]
     (folder / CARD).write_text(json.dumps(card))
@@ -194,7 +194,7 @@ def test_an_export_of_an_older_format_is_told_to_be_made_again(folder):
 
 
 def test_a_class_that_is_not_installed_is_named(folder):
-    """A user's own student on a machine without the package."""
+    """The message has the student's name and the class that the machine lacks."""
     card = json.loads((folder / CARD).read_text())
     del card["digest"]
     card["config"]["student"], card["class"] = "fading", {"class": "my_package.own:Fading"}

@@ -33,7 +33,7 @@ def served_scores(exported, place):
 
 @pytest.mark.parametrize("name", ["sasrec", "bert4rec", "lightgcn"])
 def test_vectors_give_the_scores_that_the_student_serves(tmp_path, name):
-    """Another window, position or user: a teacher that says what the student doesn't."""
+    """Their products equal the served scores at early and late places of a history."""
     exported, known = known_of(tmp_path, name)
     vectors = joint_vectors([known])
     assert vectors is not None
@@ -47,7 +47,7 @@ def test_vectors_give_the_scores_that_the_student_serves(tmp_path, name):
 
 
 def test_several_students_are_one_teacher_by_their_mean(tmp_path):
-    """A sum, which would be another temperature with each further seed."""
+    """Unlike a sum, the mean keeps the temperature with any number of seeds."""
     both = [known_of(tmp_path, "sasrec", seed)[1] for seed in (0, 1)]
     vectors = joint_vectors(both)
     assert vectors is not None
@@ -58,7 +58,7 @@ def test_several_students_are_one_teacher_by_their_mean(tmp_path):
 
 
 def test_a_student_whose_scores_are_no_products_gives_scores(tmp_path):
-    """Vectors of DeepFM, whose products leave its layers out."""
+    """DeepFM has no joint vectors, and its scores are those that it serves."""
     exported, known = known_of(tmp_path, "deepfm")
     assert joint_vectors([known]) is None
     places = np.array([4, 106])

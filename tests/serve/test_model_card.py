@@ -45,7 +45,7 @@ INTERFACE = {"users": 0, "window": 50, "formats": ["onnx"], "jax": "1", "license
 
 
 def test_a_card_tells_figures_teachers_data_and_limits():
-    """Figures without their seed or part, a distilled student that looks like a plain one."""
+    """Each figure has its seed and part, and the title names the distillation."""
     text = model_card(CARD, INTERFACE)
     assert text.startswith("# PRM-KD (SASRec) on mine\n")
     for line in (
@@ -70,7 +70,7 @@ def test_a_card_tells_figures_teachers_data_and_limits():
 
 
 def test_a_card_without_a_record_says_so():
-    """An export from Python, with nothing to tell."""
+    """The training is called not known, and figures and teachers are left out."""
     text = model_card({**CARD, "record": {}}, INTERFACE)
     assert text.startswith("# SASRec on mine\n")
     assert "| trained | not known |" in text
@@ -79,14 +79,14 @@ def test_a_card_without_a_record_says_so():
 
 
 def test_a_student_alone_is_told_from_a_distilled_one():
-    """The plain student of the same run."""
+    """The title is the student's name, and a row says that it was trained alone."""
     text = model_card({**CARD, "record": {**RECORD, "method": None, "teachers": {}}}, INTERFACE)
     assert text.startswith("# SASRec on mine\n")
     assert "| trained | alone |" in text
 
 
 def test_settings_and_teachers_may_be_null():
-    """Another program's card, which `require_card` takes."""
+    """A card with null in their place is shown without a section on teachers."""
     text = model_card({**CARD, "record": {**RECORD, "settings": None, "teachers": None}}, INTERFACE)
     assert "## Teachers" not in text
     assert ' "hidden_size": 8' in text.splitlines()

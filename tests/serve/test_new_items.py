@@ -38,7 +38,7 @@ def served(tmp_path_factory):
 
 
 def test_the_map_is_the_ridge_regressions_minimum():
-    """Against the normal equations, with a column of ones that isn't penalised."""
+    """It solves the normal equations with a column of ones that isn't penalised."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 6)) + 3, rng.normal(size=(50, 4)) - 1
     centred = x - x.mean(0)
@@ -51,13 +51,13 @@ def test_the_map_is_the_ridge_regressions_minimum():
 
 
 def test_vectors_that_say_nothing_give_the_mean_row():
-    """Equal vectors: no division by zero."""
+    """Equal vectors cause no division by zero."""
     x, y = np.ones((9, 3)), np.arange(18.0).reshape(9, 2)
     np.testing.assert_allclose(Ridge(x).fit(y, 1e-4)(np.ones((2, 3))), [y.mean(0)] * 2)
 
 
 def test_the_map_is_the_one_that_serves_held_out_items_best():
-    """Each is fitted without the held-out items; of equal ones the strongest, least long wins."""
+    """Maps are fitted without those items; of equal ones the strongest and shortest wins."""
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(40, 5)), rng.normal(size=(40, 3))
     tried = [(s, g) for s in (0.1, 1.0, 10.0) for g in (0.5, 1.0)]
@@ -82,7 +82,7 @@ def test_the_map_is_the_one_that_serves_held_out_items_best():
 
 
 def test_mapped_rows_are_as_long_as_known_ones():
-    """A regression that explains little gives short rows, which are never recommended."""
+    """The short rows of a weak regression are lengthened, so that they can be recommended."""
     rng = np.random.default_rng(2)
     x = rng.normal(size=(500, 6))
     y = x @ rng.normal(size=(6, 8)) * 0.4 + rng.normal(size=(500, 8)) * 3 + 1
@@ -97,10 +97,7 @@ def test_mapped_rows_are_as_long_as_known_ones():
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_rows_that_vectors_tell_exactly_are_found(served, name, monkeypatch):
-    """New items that are copies of known ones, by vectors that determine the rows.
-
-    They score as their originals, in lists and in histories; the known items' scores stay.
-    """
+    """Copies of known items score as their originals, and the known items' scores stay."""
     monkeypatch.setattr(module, "choose_map", lambda *_: Map(1e-9, 1.0, 1.0))
     # Without the held-out items too few are left to tell the rows: their lengths mean nothing.
     monkeypatch.setattr(RowMap, "_longer", lambda *_: 1.0)
@@ -151,7 +148,7 @@ def test_rows_that_vectors_tell_exactly_are_found(served, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["sasrec", "deepfm", "lightgcn"])
 def test_held_out_items_are_judged_by_the_lists_that_they_should_be_in(served, name):
-    """1 for the true rows, and for others the count by hand."""
+    """The judge gives 1 for the true rows, and for others what counting by hand gives."""
     recommender = served(name)
     judge = Scorer(recommender.exported).judge()
     table = np.asarray(recommender.exported.items, np.float64)
@@ -174,7 +171,7 @@ def test_held_out_items_are_judged_by_the_lists_that_they_should_be_in(served, n
 
 
 def test_titles_alone_are_enough(served):
-    """Items are recommended by the words of their titles, with their titles."""
+    """A new item lies nearest to the known items of its title, and lists show the title."""
     recommender = served("sasrec")
     table = np.asarray(recommender.exported.items)
     kinds = {title: np.flatnonzero(np.array(TITLES) == title) for title in set(TITLES)}
@@ -202,7 +199,7 @@ def test_ids_and_titles_may_come_in_any_iterable(served, kind, monkeypatch):
 
 
 def test_titles_may_be_read_by_an_encoder(served):
-    """As by its vectors; it reads known and new titles alike."""
+    """The result is that of the encoder's vectors for known and new titles."""
     recommender = served("gru4rec")
     table = np.random.default_rng(0).normal(size=(5, 4))
 
@@ -217,7 +214,7 @@ def test_titles_may_be_read_by_an_encoder(served):
 
 
 def test_words_are_weighted_by_how_rare_they_are():
-    """Typed by hand: two words, one in every known text."""
+    """A word of every known text weighs less than a rare one; an empty text gives zeros."""
     (vector,) = text_vectors(["Oak lamp"], ["lamp a", "lamp oak", "lamp"], width=4096)
     oak, lamp = np.log(4 / 2) + 1, np.log(4 / 4) + 1
     expected = np.array([lamp, oak]) / np.hypot(oak, lamp)
@@ -226,7 +223,7 @@ def test_words_are_weighted_by_how_rare_they_are():
 
 
 def test_mistakes_are_told(served, monkeypatch):
-    """Known ids, other shapes, numbers that aren't finite."""
+    """Known ids, other shapes and numbers that aren't finite are named in the message."""
     uncheck(module, monkeypatch)
     uncheck(new_items, monkeypatch)
     recommender = served("sasrec")

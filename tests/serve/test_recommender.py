@@ -64,7 +64,7 @@ def histories(instances) -> tuple[list[list[str]], list[str]]:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_targets_have_the_ranks_that_the_evaluator_gives_them(served, name):
-    """All users in one batch, history masked and not, each target at its own place."""
+    """Lists and `ranks` agree with it for all users, with seen items masked or not."""
     recommender, graphdef, params, _ = served(name)
     evaluator = Evaluator(
         graphdef, WORLD, TEST, recommender.exported.facts.window, 65, 32,
@@ -94,7 +94,7 @@ def test_targets_have_the_ranks_that_the_evaluator_gives_them(served, name):
 
 
 def test_what_a_student_does_not_know_has_no_place(served):
-    """An unknown item, a history without a known one, and lists of different lengths."""
+    """An unknown item ranks at infinity, and so does any item after an unknown history."""
     recommender = served("sasrec")[0]
     found = recommender.ranks([["i3"], ["new"], ["i4"]], [["new", "i5"], ["i5"], []])
     assert np.isinf(found[0][0])
@@ -107,7 +107,7 @@ def test_what_a_student_does_not_know_has_no_place(served):
 
 @pytest.mark.parametrize("name", ["sasrec", "deepfm", "lightgcn"])
 def test_lists_and_histories_cut_to_what_numpy_leaves(served, name):
-    """Allowed, denied and seen items, for all and a row; scores and order of what is left."""
+    """The items left keep order and scores, whether lists are for all or for one row."""
     recommender = served(name)[0]
     read, users = histories(TEST[:3])
     everything = recommender.recommend(read, WORLD.num_items, users=users, filter_seen=False)
@@ -170,7 +170,7 @@ def test_unknown_users_are_folded_in(served, name):
 
 
 def test_an_unknown_user_of_fm_has_the_mean_of_all_users(served):
-    """Scores as numpy makes them from the exported tables."""
+    """Its scores are those that NumPy computes from the exported tables."""
     recommender, _, params, _ = served("fm")
     read = ["i3", "i9"]
     vector = params["user_embedding"]["table"].mean(0) + (
@@ -230,7 +230,7 @@ def test_similar_items_have_the_largest_cosine(served, name):
 
 
 def test_titles_come_with_explain_alone(served):
-    """Titles as they are in the catalogue, markup and all."""
+    """Titles are those of the catalogue, markup included."""
     recommender = served("sasrec")[0]
     (plain,), (told,) = (
         recommender.recommend([["i1"]], 3, explain=explain) for explain in (False, True)
@@ -240,7 +240,7 @@ def test_titles_come_with_explain_alone(served):
 
 
 def test_wrong_calls_are_refused(served, monkeypatch):
-    """A string for a list of ids, numbers for ids, lists of another length, no items at all."""
+    """Strings for lists, numbers for ids and other lengths are named in the message."""
     uncheck(module, monkeypatch)
     uncheck(requests, monkeypatch)
     recommender = served("sasrec")[0]
@@ -271,7 +271,7 @@ def test_wrong_calls_are_refused(served, monkeypatch):
 
 
 def test_ids_may_come_in_anything_that_holds_strings(served, monkeypatch):
-    """The call of the issue, by places; generators are read once."""
+    """Tuples, arrays, sets and generators give the same answers as lists."""
     uncheck(module, monkeypatch)
     uncheck(requests, monkeypatch)
     recommender = served("sasrec")[0]
@@ -326,7 +326,7 @@ def test_long_lists_are_answered_a_few_rows_at_a_time(served, monkeypatch):
 
 
 def test_the_pages_example_runs(served, monkeypatch, capsys):
-    """The example of docs/serving.md, on a student of this test's data."""
+    """The example of docs/serving.md has ten lines at most and prints lists with titles."""
     page = (ROOT / "docs" / "serving.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) <= 10

@@ -44,7 +44,7 @@ def yesterday(tmp_path_factory):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_rows_are_those_of_the_same_ids(yesterday, name):
-    """An item's, a user's or a brand's row that comes to stand for another's."""
+    """Rows of items, users and brands go with their ids, and other parameters stay."""
     exported, config = yesterday(name), student_config(student=name)
     found = changes(exported, TODAY)
     vectors = np.random.default_rng(0).normal(size=(TODAY.num_items, 6))
@@ -85,7 +85,7 @@ def test_rows_are_those_of_the_same_ids(yesterday, name):
 
 @pytest.mark.parametrize("name", ["fm", "deepfm", "lightgcn"])
 def test_users_are_counted_where_they_have_vectors(yesterday, name):
-    """New and vanished users, and none for students that know no users."""
+    """New and vanished ones are counted; a student that knows no users has None."""
     found = changes(yesterday(name), TODAY)
     assert found.new_users == WORLD.num_users - USERS.sum()
     assert found.vanished_users == 0
@@ -94,7 +94,7 @@ def test_users_are_counted_where_they_have_vectors(yesterday, name):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_with_fewer_items_the_others_scores_stay(yesterday, name):
-    """Rows in another order than their ids."""
+    """Scores go with the ids, even if the ids are named in another order."""
     exported = yesterday(name)
     ids = [item for item in reversed(OLD.item_ids) if ROW[item] % 3]
     small = Recommender(only_items(exported, ids))
@@ -111,7 +111,7 @@ def test_with_fewer_items_the_others_scores_stay(yesterday, name):
 
 
 def test_without_vectors_a_new_item_has_the_mean_row(yesterday):
-    """And no map is claimed."""
+    """No map is reported then, and the titles are today's."""
     exported = yesterday("sasrec")
     mapped = map_items(exported, changes(exported, TODAY), TODAY, None)
     kept = [ROW[item] for item in TODAY.item_ids if item in ROW]
@@ -128,7 +128,7 @@ def test_without_vectors_a_new_item_has_the_mean_row(yesterday):
 
 
 def test_no_common_item_and_other_sizes_are_told_in_one_line(yesterday):
-    """A map fitted on nothing, weights of another width."""
+    """A data set without a known item is refused, and so are weights of another width."""
     exported = yesterday("sasrec")
     other = dataclasses.replace(TODAY, item_ids=tuple(f"x{n}" for n in range(TODAY.num_items)))
     with pytest.raises(UserError, match=r"--dataset: found no item of hand-made among the 35 .*'i"):
@@ -141,7 +141,7 @@ def test_no_common_item_and_other_sizes_are_told_in_one_line(yesterday):
 
 
 def test_vanished_items_can_be_kept_as_candidates(yesterday):
-    """Then nothing vanishes, and they have their rows."""
+    """None of them counts as vanished, and each keeps its row."""
     exported = yesterday("gru4rec")
     gone = changes(exported, TODAY).vanished_items
     kept = with_items(TODAY, gone, ("",) * len(gone))

@@ -56,7 +56,7 @@ def discriminator() -> torch.nn.Sequential:
 
 
 def test_both_sides_losses_and_gradients_are_the_authors():
-    """Labels swapped, a penalty on the wrong points, or a critic moved by the encoder's loss."""
+    """Critic's and encoder's losses and gradients equal those of PyTorch in float64."""
     own, second = users(3, OWN, 0), users(4, SECOND, 1)
     critic = discriminator()
     a, b = (torch.tensor(np.asarray(x.vectors, dtype=float)) for x in (own, second))
@@ -88,7 +88,7 @@ def test_both_sides_losses_and_gradients_are_the_authors():
 
 
 def test_rows_that_are_no_users_change_nothing():
-    """What an unasked slot happens to hold tells the critic the domain."""
+    """What stands in a slot without a user reaches neither the loss nor the gradients."""
     own, second = users(3, OWN, 0), users(2, SECOND, 1)
     far = own._replace(vectors=own.vectors.at[3:].set(50.0))
     other = second._replace(vectors=second.vectors.at[2:].set(-50.0))
@@ -99,7 +99,7 @@ def test_rows_that_are_no_users_change_nothing():
 
 
 def test_a_flat_critic_has_a_finite_gradient():
-    """The gradient of a norm at 0 is nan and would end the training."""
+    """A slope of 0 gives no nan, though the gradient of a norm at 0 is nan."""
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     loss, gradients = found(users(3, OWN, 0), users(3, SECOND, 1), zeros)
     assert float(loss) == pytest.approx(4 * np.log(2) + 0.1, rel=1e-5)
@@ -107,14 +107,14 @@ def test_a_flat_critic_has_a_finite_gradient():
 
 
 def test_no_users_at_all_are_no_loss():
-    """A mean over nothing is nan."""
+    """The loss is 0 and gradients are finite, where a mean over nothing would be nan."""
     loss, gradients = found(users(0, OWN, 0), users(0, SECOND, 1))
     assert float(loss) == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 
 
 def test_critic_drops_only_where_a_key_is_given(monkeypatch):
-    """Noise in the slope's penalty, or none where the authors have it."""
+    """With a key it drops a share of 0.2 after each of its three layers."""
     critic, x = Critic(WIDTH, rngs=nnx.Rngs(0)), users(5, OWN, 0).vectors
     np.testing.assert_array_equal(critic(x), critic(x))
     assert (np.asarray(critic(x)) != np.asarray(critic(x, nnx.Rngs(KEY)))).any()
@@ -126,7 +126,7 @@ def test_critic_drops_only_where_a_key_is_given(monkeypatch):
 
 
 def test_asked_slots_come_first():
-    """A user paired with a slot where nobody is asked."""
+    """Users of all rows stand before the slots where nobody is asked."""
     asked = np.array([[-1, 4, -1], [7, -1, 9]])
     vectors = jnp.arange(18.0).reshape(2, 3, 3)
     sorted_users = asked_first(PackedRows(asked, asked, asked, asked, asked), vectors)

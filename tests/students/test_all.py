@@ -68,8 +68,7 @@ def steps_made(monkeypatch) -> list:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_student_learns_more_than_popularity_with_every_parameter(name, tmp_path, steps_made):
-    """A model that trains without learning, parts that no gradient reaches, or a step that is
-    compiled again for the last batch or the next epoch."""
+    """Gradients reach every parameter, and one compiled step serves all batches and epochs."""
     run = run_of(name, tmp_path)
     assert_learnt(run, fit(run))
     assert [step._cache_size() for step in steps_made] == [1]
@@ -104,8 +103,7 @@ def other_held_out(world: Dataset) -> Dataset:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_nothing_of_validation_or_test_reaches_the_parameters(name, tmp_path, steps_made):
-    """A graph, a field, a column or a loss that knows what comes later; for the distilled
-    student, whose step has everything that the plain one's has."""
+    """Other held-out items change no loss and no parameter of the distilled student."""
     short, states = dataclasses.replace(TRAIN, max_epochs=2), []
     for folder, world in (("one", WORLD), ("other", other_held_out(WORLD))):
         run = run_of(name, tmp_path / folder, world, train=short)
@@ -124,8 +122,7 @@ def test_nothing_of_validation_or_test_reaches_the_parameters(name, tmp_path, st
 
 
 def test_a_second_domain_teaches_by_its_training_part_alone(tmp_path, steps_made):
-    """Two domains that learn less than popularity, parts of the second that no gradient reaches,
-    or its held-out items in the parameters."""
+    """RecGURU beats popularity, and the second domain's held-out items change no parameter."""
     second, fits = random_world(users=30, items=23, seed=8), []
     student = student_config(student="recguru", dropout=0.1, second_domain="Other")
     for folder, other in (("one", second), ("other", other_held_out(second))):
@@ -161,7 +158,7 @@ def batches(name: str, seed: int) -> list[Batch]:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_scores_depend_on_no_neighbour_and_no_padding(name):
-    """A score that depends on the batch, the row, the slot, or on what stands in padding."""
+    """Other batches, rows, slots and values in padding leave an instance's scores the same."""
     params, scores = model(name)
     found = []
     for seed in (0, 1):
@@ -189,7 +186,7 @@ def test_scores_depend_on_no_neighbour_and_no_padding(name):
 # RecGURU detaches its user vector, as the authors' code does; its gradients have their own test.
 @pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "recguru"])
 def test_gradient_is_the_slope(name):
-    """A gradient that is stopped, scaled, or of another function than the one computed."""
+    """The gradient agrees with finite differences along every parameter."""
     params, scores = model(name)
     batch, rng = batches(name, 0)[0], np.random.default_rng(1)
     shape = np.asarray(scores(params, batch)).shape

@@ -104,7 +104,7 @@ def logits(model, items: list[int]) -> torch.Tensor:
 
 
 def test_every_prefix_and_its_mask_equal_transformers_bert():
-    """Another block, head, bias, position or window, or an oldest item shifted out."""
+    """Scores agree for all prefixes, those longer than the window included."""
     model, found = bert(), by_instance(batches())
     assert sorted(found) == ALL.tolist()
     assert sum(i - FIRST[i] > WINDOW for i in ALL) > 50
@@ -115,7 +115,7 @@ def test_every_prefix_and_its_mask_equal_transformers_bert():
 
 
 def test_a_prefix_keeps_as_many_items_as_fit_beside_the_mask():
-    """A short prefix that loses its oldest item, or a mask without a position."""
+    """The oldest of six items still changes the scores, and the mask has its own position."""
     assert WINDOW == 6
     assert PARAMS["position_embedding"]["table"].shape[0] == 7
     assert len(prefix(max(ALL, key=lambda i: i - FIRST[i]))) == 6
@@ -130,7 +130,7 @@ def test_a_prefix_keeps_as_many_items_as_fit_beside_the_mask():
 
 
 def test_gradients_equal_transformers():
-    """A gradient stopped at the mask or the bias, or leaked between prefixes."""
+    """Gradients of all parameters agree, with several prefixes in a row."""
     packed = batches()[0]
     asked = packed.instance_ids >= 0
     weights = np.random.default_rng(1).normal(size=(ROWS, LENGTH, WORLD.num_items))
@@ -182,8 +182,7 @@ def chosen_by(monkeypatch, packed, chosen: list[int]) -> None:
 
 
 def test_cloze_is_the_mean_cross_entropy_of_the_masked_items(monkeypatch):
-    """A masked item that is seen, a loss at another slot, a slot of no prefix counted, or a
-    gradient that is stopped."""
+    """Loss and gradient equal BERT's, taken at the masked slots of prefixes alone."""
     config = student_config(**{**vars(CONFIG), "dropout": 0.0, "auxiliary_weight": 0.7})
     graphdef = create_student(config, facts(WORLD, WINDOW), 0)[0]
     packed, model = batches()[0], bert()
@@ -216,7 +215,7 @@ def test_cloze_is_the_mean_cross_entropy_of_the_masked_items(monkeypatch):
 
 @pytest.mark.parametrize("method", ["queries", "auxiliary"])
 def test_dropout_stands_where_berts_does(monkeypatch, method):
-    """A student, or its cloze, that trains without dropout or with less of it."""
+    """The cloze has the same dropout as the queries, at the same places."""
     ask, packed = getattr(nnx.merge(GRAPHDEF, nnx.State(PARAMS)), method), batches()[0]
     hidden, weights = (ROWS, LENGTH, 12), (ROWS, 3, LENGTH, LENGTH)
     shapes = [hidden] + [weights, hidden, hidden] * 2
@@ -225,7 +224,7 @@ def test_dropout_stands_where_berts_does(monkeypatch, method):
 
 
 def test_cloze_draws_from_the_items_alone(monkeypatch):
-    """A slot of a mask, which has no item to be told, among those that may be masked."""
+    """A mask's slot has no item to predict, so it is never among those that may be masked."""
     seen = []
 
     def choose(real, *_):
@@ -240,7 +239,7 @@ def test_cloze_draws_from_the_items_alone(monkeypatch):
 
 
 def test_a_share_of_the_real_slots_is_masked_anew_each_time():
-    """Padding masked, always the same slots, or a share of all slots in a half-empty batch."""
+    """Real slots are equally likely, the share is of their number, and padding is left out."""
     real = np.zeros((4, 10), dtype=bool)
     real[:2] = True
     times = np.zeros(40)
@@ -259,7 +258,7 @@ def test_a_share_of_the_real_slots_is_masked_anew_each_time():
 
 
 def test_number_of_parameters():
-    """A second item table, an output matrix of its own, or a head without its LayerNorm."""
+    """The item table is the output's matrix too, and the head has a LayerNorm."""
     width, inner, items, places = 12, 10, WORLD.num_items, WINDOW + 1
     block = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * 2 * width
     head = width * width + width + 2 * width + items

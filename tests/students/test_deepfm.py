@@ -33,7 +33,7 @@ def mlp(params, inputs: np.ndarray) -> float:
 
 
 def test_scores_are_the_fm_plus_the_mlp_of_the_concatenated_fields():
-    """Fields in another order on one side, a bias that is added twice, or a sigmoid."""
+    """The bias counts once, both parts read the same fields, and there is no sigmoid."""
     params, scores = in_float64(PARAMS), scored(PARAMS, ROWS)
     deep = []
     for slot in ASKED[::5]:
@@ -47,7 +47,7 @@ def test_scores_are_the_fm_plus_the_mlp_of_the_concatenated_fields():
 
 
 def test_blocks_change_neither_scores_nor_gradients(monkeypatch):
-    """Items lost or doubled at the end of a block, or padding that a gradient reaches."""
+    """Blocks of one item, or with a shorter last block, give the same values."""
 
     def values(params):
         weights = jnp.arange(40.0) / 40
@@ -65,7 +65,7 @@ def test_blocks_change_neither_scores_nor_gradients(monkeypatch):
 
 
 def test_a_pair_alone_scores_as_among_others():
-    """A loss that scores its targets pair by pair would compare them with other numbers."""
+    """A loss that scores its targets pair by pair compares the same numbers."""
     student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
     queries, items = student.queries(ROWS), student.items()
     alone = jax.vmap(lambda q, i: student.score(q[None], i[None])[0, 0])(queries[:40], items)
@@ -74,10 +74,10 @@ def test_a_pair_alone_scores_as_among_others():
 
 
 def test_dropout_is_the_mlps_alone_and_one_mask_a_row():
-    """An FM that is dropped, a mask that forgets its scale, or columns that don't belong together.
+    """The FM isn't dropped, and a row that is scored in two parts sees the same masks.
 
-    With the output's weights at zero only the FM speaks, and it must not change; a row that is
-    scored in two parts, as by cross-entropy and distillation, must see the same masks.
+    With the output's weights at zero only the FM counts, and it doesn't change. Cross-entropy
+    and distillation score a row in two parts.
     """
 
     def drawn(seed, choice=slice(None), params=PARAMS):
@@ -96,14 +96,14 @@ def test_dropout_is_the_mlps_alone_and_one_mask_a_row():
 
 
 def test_dropout_stands_before_every_layer_but_the_last(monkeypatch):
-    """Inputs of the MLP's first layer, the user's fields, that are not dropped."""
+    """The first layer's inputs, the user's fields, are dropped too."""
     student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
     dropped = dropout_sites(monkeypatch, lambda rngs: student.queries(ROWS, rngs))
     assert dropped == [(0.4, (ROWS.item_seq.size, width)) for width in (2 * 7, 6, 5)]
 
 
 def test_each_layer_has_a_mask_of_its_own():
-    """One layer's mask on the inputs of the next, or on the last one's."""
+    """Scores equal those computed with one mask for the inputs of each layer."""
     student, params = nnx.merge(GRAPHDEF, nnx.State(PARAMS)), in_float64(PARAMS)
     drawn, every = student.queries(ROWS, nnx.Rngs(jax.random.key(3))), student.items()
     scores = np.asarray(student.score(drawn, every))[ASKED]
@@ -117,7 +117,7 @@ def test_each_layer_has_a_mask_of_its_own():
 
 
 def test_scoring_a_catalogue_keeps_no_pair_for_the_backward_pass():
-    """Activations of all pairs: 2 GB where 512 rows meet 4,385 items."""
+    """Memory stays below a third of the activations of all pairs."""
     config = student_config(student="deepfm", mlp_sizes=(64, 64))
     graphdef, state = create_student(config, facts(PLAIN), 0)
     params = nnx.to_pure_dict(state)
@@ -136,7 +136,7 @@ def test_scoring_a_catalogue_keeps_no_pair_for_the_backward_pass():
 
 
 def test_parameters_are_the_fms_and_the_layers():
-    """A second set of embeddings, or a first layer stored in two parts."""
+    """There is one set of embeddings, and the first layer is stored in one part."""
     shapes = {name: jax.tree.map(jnp.shape, x) for name, x in PARAMS.items() if name != "fm"}
     assert shapes == {
         "kernel": (35, 6),
@@ -153,6 +153,6 @@ def test_parameters_are_the_fms_and_the_layers():
 
 
 def test_an_mlp_without_layers_is_refused():
-    """A DeepFM that is none."""
+    """`--mlp_sizes=` is refused, since DeepFM needs at least one layer."""
     with pytest.raises(UserError, match=r"^--mlp_sizes: found none, expected at least one$"):
         student_config(mlp_sizes=())

@@ -14,7 +14,7 @@ def with_texts(**texts):
 
 
 def test_edges_are_the_distinct_pairs_of_the_training_part():
-    """A validation or test item in the graph, or an item counted as often as it was bought."""
+    """Held-out items are no edges, and an item that was bought twice is one edge."""
     # Users with fewer than three items train on all of them.
     expected = [(0, 0), (0, 1), (1, 3), (2, 2), (3, 0), (3, 2)]
     edges = facts(WORLD).edges
@@ -23,7 +23,7 @@ def test_edges_are_the_distinct_pairs_of_the_training_part():
 
 
 def test_item_fields_are_vocabularies_of_distinct_words():
-    """A category taken for its whole path, a word counted twice, or '' taken for a word."""
+    """Each part of a category's path is a word, and an empty text is no word."""
     found = with_texts(
         brand=("Acme, Inc.", "", "Bolt", "Acme, Inc."),
         categories=("Tools, Saws", "Saws,Tools,Saws", " ", "Glue"),
@@ -35,7 +35,7 @@ def test_item_fields_are_vocabularies_of_distinct_words():
 
 
 def test_a_field_that_no_item_has_is_no_field():
-    """A table with no rows."""
+    """No table without rows is made."""
     assert with_texts(brand=("a", "", "", "")).item_fields.keys() == {"brand"}
     assert facts(WORLD).item_fields == {}
 

@@ -22,7 +22,7 @@ def scores_of(params, rows):
 
 
 def test_scores_are_rendles_equation():
-    """A pair missing or counted twice, a sum for a mean, or another item's words."""
+    """Each pair of fields counts once, and the words of a field by their mean."""
     checked, tables = 0, in_float64(PARAMS)
     for packed in batches()[::4]:
         scores = np.asarray(scores_of(PARAMS, packed))
@@ -36,7 +36,7 @@ def test_scores_are_rendles_equation():
 
 @pytest.mark.parametrize("name", ["fm", "deepfm"])
 def test_some_items_are_those_rows_of_all(name):
-    """Another item's words or linear term; an item that is asked for twice."""
+    """An item has its own words and linear term, even if it is asked for twice."""
     config = student_config(student=name, hidden_size=7, mlp_sizes=(6, 5))
     graphdef, state = create_student(config, facts(WORLD), 0)
     student = nnx.merge(graphdef, nnx.State(random_params(nnx.to_pure_dict(state), seed=5)))
@@ -45,7 +45,7 @@ def test_some_items_are_those_rows_of_all(name):
 
 
 def test_parameters_are_the_tables():
-    """A table for a field that no item has, or a linear term of the user's side."""
+    """A field that no item has gets no table, and the user's side has no linear term."""
     sizes = {name: sum(x.size for x in jax.tree.leaves(PARAMS[name])) for name in PARAMS}
     item_side = 40 + 2 + 3
     assert sizes == {
@@ -59,7 +59,7 @@ def test_parameters_are_the_tables():
 
 
 def test_initial_values_are_recboles():
-    """A distribution that is no Xavier normal, or one that is cut at two deviations."""
+    """Tables come from Xavier's normal distribution without a cut; linear terms are 0."""
     wide = student_config(student="fm", hidden_size=256)
     params = nnx.to_pure_dict(create_student(wide, facts(WORLD), 0)[1])
     tables = [params["user_embedding"], params["recent_embedding"], *params["vectors"].values()]

@@ -54,7 +54,7 @@ def torch_vector(gru, others, instance: int) -> torch.Tensor:
 
 
 def test_every_prefix_of_every_user_equals_torchs_gru():
-    """Another gate order, a bias, a state carried over a segment's border, or the wrong slot."""
+    """Vectors agree for all prefixes, though several users share a row."""
     gru, others = torch_model()
     vectors = by_instance(batches())
     first_items = HISTORIES.indptr[HISTORIES.users]
@@ -65,7 +65,7 @@ def test_every_prefix_of_every_user_equals_torchs_gru():
 
 
 def test_gradients_equal_torchs():
-    """A gradient stopped at a segment's border or leaked over it."""
+    """Gradients of all parameters agree, though several users share a row."""
     packed = batches()[0]
     asked = packed.instance_ids >= 0
     weights = np.random.default_rng(1).normal(size=(*asked.shape, 12))
@@ -97,7 +97,7 @@ def test_gradients_equal_torchs():
 
 
 def test_dropout_stands_on_the_input_alone(monkeypatch):
-    """RecBole drops the embeddings, not the states between layers."""
+    """As in RecBole, embeddings are dropped and the states between layers aren't."""
     model, packed = nnx.merge(GRAPHDEF, nnx.State(PARAMS)), batches()[0]
     dropped = reference.dropout_sites(monkeypatch, lambda rngs: model.queries(packed, rngs))
     assert dropped == [(CONFIG.dropout, (5, 13, 12))]
@@ -105,7 +105,7 @@ def test_dropout_stands_on_the_input_alone(monkeypatch):
 
 @pytest.mark.parametrize(("width", "state"), [(12, 9), (300, 0)])
 def test_number_of_parameters(width, state):
-    """A bias in the recurrence, a second item table or a padding row."""
+    """The recurrence has no bias, and there is one item table without a padding row."""
     config = student_config(student="gru4rec", hidden_size=width, gru_size=state, num_layers=2)
     hidden = state or width
     expected = 40 * width + 3 * hidden * (width + hidden) + 6 * hidden**2 + (hidden + 1) * width

@@ -37,7 +37,7 @@ def smoothed() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_vectors_are_the_mean_of_the_layers():
-    """Another normalisation, layer 0 left out, self loops, or an edge of the held-out part."""
+    """Layer 0 counts too, there are no self loops, and edges are of the training part alone."""
     student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
     users, items = smoothed()
     np.testing.assert_allclose(student.items(), items, atol=1e-5)
@@ -49,7 +49,7 @@ def test_vectors_are_the_mean_of_the_layers():
 
 
 def test_one_slot_an_instance_is_enough():
-    """Slots spent on prefixes that the user vector doesn't depend on."""
+    """A user's vector doesn't depend on the prefix, so its window is 1."""
     assert window(CONFIG, 50) == 1
     assert window(student_config(), 50) == 50
     segments = history_segments(HISTORIES, SPLIT.train_end, 1)
@@ -57,7 +57,7 @@ def test_one_slot_an_instance_is_enough():
 
 
 def test_parameters_and_initial_values_are_recboles():
-    """Weights beside the embeddings, or another draw than Xavier's uniform one."""
+    """There are two tables, drawn from Xavier's uniform distribution."""
     config = student_config(student="lightgcn", hidden_size=64, num_layers=2)
     params = nnx.to_pure_dict(create_student(config, FACTS, 0)[1])
     assert {name: x["table"].shape for name, x in params.items()} == {
@@ -72,7 +72,7 @@ def test_parameters_and_initial_values_are_recboles():
 
 
 def test_gradient_reaches_neighbours_neighbours():
-    """A graph that gradients don't pass learns layer 0 alone."""
+    """An item's gradient reaches exactly the items that share a user with it."""
 
     @jax.grad
     def gradient(params):
@@ -86,7 +86,7 @@ def test_gradient_reaches_neighbours_neighbours():
 
 
 def test_the_l2_is_of_the_embeddings_before_smoothing():
-    """A penalty of smoothed vectors, of norms that are not squared, or without the half."""
+    """The penalty is half the sum of squares of the user's, item's and negative's embeddings."""
     users, positives, negatives = np.array([3, 3, 9]), np.array([1, 2, 0]), np.array([5, 1, 1])
     tables = [np.asarray(PARAMS[f"{x}_embedding"]["table"], dtype=float) for x in ("user", "item")]
     student = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
@@ -99,7 +99,7 @@ def test_the_l2_is_of_the_embeddings_before_smoothing():
 
 
 def test_a_new_users_vector_follows_the_propagations_rule():
-    """Layer by layer, for a user without an embedding of its own, in float64."""
+    """It equals a float64 propagation, layer by layer, of a user without an embedding."""
     items = np.asarray(PARAMS["item_embedding"]["table"], dtype=float)
     users = np.asarray(PARAMS["user_embedding"]["table"], dtype=float)
     adjacency = np.zeros((len(users), len(items)))

@@ -52,8 +52,7 @@ def trained(config: StudentConfig) -> str:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_students_read_the_options_that_they_are_said_to_read(name):
-    """An option that is refused or left out of an export though the student reads it, or one
-    that is accepted and changes nothing."""
+    """A declared option changes the training, and any other changes nothing."""
     options = {field.name for field in dataclasses.fields(StudentConfig)}
     # `item_init` is read by the run (tests/students/test_starts.py).
     assert OTHER_VALUES.keys() == options - {"student", "hidden_size", "item_init", *LOSS}

@@ -68,8 +68,7 @@ def trained(page, tmp_path_factory) -> dict:
 
 
 def test_the_pages_student_learns_is_exported_and_recommends(page, trained):
-    """A student that exists only as the page's one class: trained alone and distilled, exported,
-    read back, recommended from, all by the name of its entry point."""
+    """By its entry point's name it trains alone and distilled, and its export is read back."""
     assert len(page.code.splitlines()) <= 40
     (plain, parameters), (taught, as_many), same, served = trained[page.name]
     # Popularity would give about 0.1: all 40 items are equally popular.
@@ -140,14 +139,14 @@ SHAPES = {"padded": "Padded", "shaped": "Shaped", "gone": "Gone"}
 
 @pytest.mark.parametrize("cls", MISTAKES)
 def test_mistakes_of_the_class_name_class_and_method(trained, cls):
-    """A page of JAX's traceback, at the first step of training."""
+    """One line names them; there is no traceback from JAX."""
     said = trained[cls.lower()]
     assert said.startswith(f"--student: {cls.lower()}: {BAD_MODULE}.{MISTAKES[cls]}")
     assert "\n" not in said
 
 
 def test_other_shapes_than_the_protocols_are_told_in_one_line(trained):
-    """A padding row that shifts the ranking by one, or a broadcast that fits by chance."""
+    """A padding row or a wrong axis is refused, and the line has the shapes expected."""
     assert trained["padded"].startswith(
         "--student: padded: found queries, items and scores of shape [[6, 3], [41, 3], [6, 41]]"
     )

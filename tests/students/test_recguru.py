@@ -131,7 +131,7 @@ def decode(params, domain: str, blocks, items: list[int], user: torch.Tensor) ->
 
 
 def test_every_prefix_equals_pytorchs_encoder_and_decoder():
-    """Another mask, memory, position or end, a user who sees the target, or the wrong slot."""
+    """The decoder's last state agrees, from an encoder that has read the prefix alone."""
     params, found = reference.to_torch(PARAMS), by_instance(batches())
     assert sorted(found) == ALL.tolist()
     for instance in ALL[::3]:
@@ -162,7 +162,7 @@ def reconstruction(params, domain: str, rows) -> torch.Tensor:
 
 
 def test_the_autoencoder_alone_learns_by_reconstruction():
-    """An item told from itself, the next user's items, or a weight that is not read."""
+    """The loss is the weighted reconstruction of each user's own items."""
     packed = batches()[1]
 
     def auxiliary(params):
@@ -173,7 +173,7 @@ def test_the_autoencoder_alone_learns_by_reconstruction():
 
 
 def test_cross_entropy_and_distillation_do_not_reach_the_encoder():
-    """The authors fix the encoder while the head learns."""
+    """As the authors have it, the encoder stays fixed while the head learns."""
     packed = batches()[0]
     asked = packed.instance_ids[..., None] >= 0
     gradient = jax.jit(jax.grad(lambda p: (states(p, packed) ** 2).sum(where=asked)))(PARAMS)
@@ -183,7 +183,7 @@ def test_cross_entropy_and_distillation_do_not_reach_the_encoder():
 
 
 def test_second_domain_is_drawn_from_its_training_part_anew_each_step():
-    """Held-out items of the second domain, whole histories alone, always the same users."""
+    """Each training prefix is equally likely, and held-out items never come."""
     known, histories = second_rows(OTHER), OTHER.interactions
     split = leave_one_out(histories)
     first, last = histories.indptr[:-1], split.train_end - 1
@@ -211,8 +211,7 @@ def test_second_domain_is_drawn_from_its_training_part_anew_each_step():
 
 
 def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
-    """A term left out, the second domain read with the first one's items or decoder, or an
-    encoder that does not learn."""
+    """Each domain is reconstructed with its own items and decoder, and the encoder learns."""
     packed, drawn = batches()[0], jax.tree.map(lambda x: x[:8], second_rows(OTHER))
 
     def adversary(critic, own, second, rngs):
@@ -245,7 +244,7 @@ def test_two_domains_add_reconstruction_and_adversary(monkeypatch):
 
 @pytest.mark.parametrize("method", ["queries", "auxiliary"])
 def test_dropout_stands_in_encoder_and_decoder(monkeypatch, method):
-    """A head, a reconstruction or a second domain that trains without dropout."""
+    """The reconstruction and the second domain have dropout too, at the same places."""
     config, packed = dataclasses.replace(CONFIG, num_layers=1, dropout=0.4), batches()[0]
     known = facts(WORLD, WINDOW, OTHER)
 
@@ -265,7 +264,7 @@ def test_dropout_stands_in_encoder_and_decoder(monkeypatch, method):
 
 
 def test_prefixes_of_one_item_have_nothing_to_reconstruct():
-    """A mean over no item is nan and ends the training."""
+    """Their loss is 0, where a mean over no item would be nan."""
     segments = instance_segments(HISTORIES, ALL[:20], 1, own_slot=True)
     packed = next(pack(HISTORIES, segments, 5, 13))
 
@@ -276,7 +275,7 @@ def test_prefixes_of_one_item_have_nothing_to_reconstruct():
 
 
 def test_number_of_parameters():
-    """A second domain's table without one, or a head shared with the decoder."""
+    """The head is a decoder of its own; without a second domain there is no part for it."""
     linear = WIDTH * WIDTH + WIDTH
     block = 4 * linear + 2 * WIDTH * INNER + INNER + WIDTH + 4 * WIDTH
     decoder = block + 2 * linear + 2 * WIDTH
@@ -294,7 +293,7 @@ def test_number_of_parameters():
 
 
 def test_what_is_served_is_what_the_user_vectors_read():
-    """Parts that serve nobody in the count of served parameters, or served ones left out."""
+    """Served parameters are those that change the vectors, but for the biases of keys."""
     rows = batches()[0]
 
     def user_vectors(params):
@@ -313,21 +312,21 @@ def test_what_is_served_is_what_the_user_vectors_read():
 
 
 def test_a_name_for_each_model():
-    """Results of the autoencoder alone that go by the cross-domain model's name."""
+    """The autoencoder alone goes by the name `recguru-ae`."""
     assert result_name(CONFIG) == "recguru-ae"
     assert result_name(student_config(student="recguru", second_domain="Arts")) == "recguru"
     assert result_name(student_config(second_domain="Arts")) == "sasrec"
 
 
 def test_a_domain_of_one_user_will_do():
-    """A draw out of range, or none."""
+    """The domain's only training prefix is drawn, in the right shape."""
     drawn = draw_rows(second_rows(from_histories([[0, 1, 2, 3]], 4)), WINDOW - 1, nnx.Rngs(0))
     assert drawn.item_seq.shape == (1, WINDOW + 1)
     assert drawn.instance_ids[0].tolist() == [-1, 1, *[-1] * (WINDOW - 1)]
 
 
 def test_seeds_of_the_autoencoder_share_a_structure():
-    """A compilation for every seed."""
+    """One compilation serves all seeds."""
     same = create_student(CONFIG, facts(WORLD, WINDOW), 1)[0]
     assert same == GRAPHDEF
     assert hash(same) == hash(GRAPHDEF)

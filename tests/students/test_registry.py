@@ -40,13 +40,13 @@ def test_seeds_share_their_structure_and_their_step(tmp_path, name):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_structure_is_had_without_computing_a_parameter(name):
-    """A served model of millions of items doesn't draw a start that nobody reads."""
+    """Serving millions of items doesn't draw initial values that nobody reads."""
     config, known = student_config(student=name), facts(random_world())
     assert structure(config, known) == create_student(config, known, 0)[0]
 
 
 def test_other_training_data_is_another_structure():
-    """A compiled step that smooths over the graph of another data set."""
+    """A step that was compiled for one graph isn't used for another data set's."""
     config = student_config(student="lightgcn")
     worlds = random_world(), random_world(seed=1)
     assert structure(config, facts(worlds[0])) != structure(config, facts(worlds[1]))
@@ -62,7 +62,7 @@ def test_names_in_results_and_in_tables():
 
 
 def test_heads_are_checked_where_they_are_read():
-    """An option of other students stops no student."""
+    """A student that reads no heads accepts any number of them."""
     with pytest.raises(UserError, match=r"^--num_heads: found 3, expected a divisor of --hidden_"):
         check(StudentConfig(hidden_size=10, num_heads=3), 5)
     check(StudentConfig(student="gru4rec", hidden_size=10, num_heads=3), 5)

@@ -57,7 +57,7 @@ def one_batch() -> PackedRows:
 # The small values of a fresh student tell the epsilons apart, the large ones everything else.
 @pytest.mark.parametrize("params", [PARAMS, FRESH], ids=["random", "fresh"])
 def test_every_prefix_of_every_user_equals_the_float64_reference(params):
-    """Another block order, GELU, epsilon, mask, position or window than RecBole's."""
+    """User vectors are RecBole's, for random and fresh weights and beyond the window."""
     vectors, params = by_instance(batches(), params), reference.to_torch(params)
     first_items = HISTORIES.indptr[HISTORIES.users]
     assert sorted(vectors) == np.flatnonzero(np.arange(len(first_items)) > first_items).tolist()
@@ -68,7 +68,7 @@ def test_every_prefix_of_every_user_equals_the_float64_reference(params):
 
 
 def test_gradients_equal_those_of_the_float64_reference():
-    """A gradient stopped, scaled, or leaked between the segments of a row."""
+    """No gradient is stopped, scaled or leaked between the segments of a row."""
     packed = one_batch()
     asked = packed.instance_ids >= 0
     weights = np.random.default_rng(1).normal(size=(ROWS, LENGTH, CONFIG.hidden_size))
@@ -94,7 +94,7 @@ def test_gradients_equal_those_of_the_float64_reference():
 
 
 def test_packed_rows_equal_one_user_a_row():
-    """A neighbour in the row that is seen, or a position counted from the row's start."""
+    """A user sees no neighbour in the row, and its positions count from its own start."""
     ids = np.flatnonzero(np.arange(len(HISTORIES.items)) > HISTORIES.indptr[HISTORIES.users])
     alone = instance_segments(HISTORIES, ids, MAX_SEQ_LEN)
     vectors = by_instance(batches())
@@ -105,7 +105,7 @@ def test_packed_rows_equal_one_user_a_row():
 
 
 def test_no_query_sees_a_later_item():
-    """A mask with j ≤ i + 1 shows every target to its own query."""
+    """A changed item changes exactly the states at its own and at later places of its user."""
     packed = one_batch()
     row, columns = next(
         (row, np.flatnonzero(ids == ids[0])) for row, ids in enumerate(packed.segment_ids)
@@ -122,7 +122,7 @@ def test_no_query_sees_a_later_item():
 
 
 def test_dropout_only_where_a_key_is_given():
-    """Noise in evaluation, none in training, or the same noise at every step."""
+    """Evaluation has no noise; one key always gives the same noise, another key other noise."""
     packed, (one, two) = one_batch(), jax.random.split(jax.random.key(0))
     quiet = np.asarray(states(PARAMS, packed))
     np.testing.assert_array_equal(quiet, states(PARAMS, packed))
@@ -142,7 +142,7 @@ def test_dropout_only_where_a_key_is_given():
 
 
 def test_dropout_stands_where_recbole_has_it(monkeypatch):
-    """A site without dropout, or a mask shared by all heads or slots, trains another model."""
+    """Dropout acts on the input, the attention weights and both outputs of every block."""
     model = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
     dropped = reference.dropout_sites(monkeypatch, lambda rngs: model.queries(one_batch(), rngs))
     hidden = (ROWS, LENGTH, CONFIG.hidden_size)
@@ -153,7 +153,7 @@ def test_dropout_stands_where_recbole_has_it(monkeypatch):
 
 @pytest.mark.parametrize(("width", "layers", "inner", "items"), [(24, 2, 20, 40), (300, 2, 256, 7)])
 def test_number_of_parameters(width, layers, inner, items):
-    """A padding row, a second item table, a final LayerNorm or a forgotten bias."""
+    """The count includes all biases, but no padding row, second item table or final LayerNorm."""
     config = student_config(hidden_size=width, num_layers=layers, inner_size=inner)
     state = jax.eval_shape(
         lambda: create_student(config, facts(from_histories([[0, 1, 2]], items), 50), 0)[1]
@@ -164,7 +164,7 @@ def test_number_of_parameters(width, layers, inner, items):
 
 
 def test_initial_values_are_recboles():
-    """The library's own initialisers (Glorot, He) instead of N(0, 0.02) and zero biases."""
+    """Weights are drawn from N(0, 0.02), each matrix anew; biases are 0 and scales 1."""
     _, params = student(student_config(hidden_size=128, inner_size=96, num_layers=2))
     drawn = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -179,7 +179,7 @@ def test_initial_values_are_recboles():
 
 
 def test_seed_decides_the_initial_values():
-    """A student that starts the same whatever the seed, or differently with one seed."""
+    """One seed always gives the same item table, another seed another one."""
     same, other = student(seed=0)[1], student(seed=1)[1]
     table = FRESH["item_embedding"]["table"]
     np.testing.assert_array_equal(same["item_embedding"]["table"], table)
@@ -187,7 +187,7 @@ def test_seed_decides_the_initial_values():
 
 
 def test_items_and_score_are_the_raw_dot_product():
-    """A normalised, scaled or shifted product ranks other items."""
+    """Scores are float32 and neither normalised, scaled nor shifted."""
     model = nnx.merge(GRAPHDEF, nnx.State(PARAMS))
     np.testing.assert_array_equal(model.items(), PARAMS["item_embedding"]["table"])
     queries = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
@@ -198,7 +198,7 @@ def test_items_and_score_are_the_raw_dot_product():
 
 
 def test_tree_mode_gives_the_same_model():
-    """A shared submodule or hidden state, which Flax's coming default, tree mode, refuses."""
+    """In Flax's tree mode, the initial table and the queries under dropout stay the same."""
     with nnx.set_graph_mode(False):
         graphdef, params = student()
         np.testing.assert_array_equal(

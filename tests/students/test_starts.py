@@ -28,7 +28,7 @@ def vectors(items=40, width=9) -> np.ndarray:
 
 @pytest.mark.parametrize("width", [1, 4, 9, 12])
 def test_components_are_the_svds_scaled_by_one_number(width):
-    """Each component scaled by itself, vectors not centred, or the last components."""
+    """The vectors are centred, the leading components count, and all share one scale."""
     given = vectors().astype(np.float64)
     centred = given - given.sum(0) / 40
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
@@ -43,14 +43,14 @@ def test_components_are_the_svds_scaled_by_one_number(width):
 
 
 def test_components_do_not_hang_on_the_librarys_signs():
-    """A start that another linear algebra library turns round."""
+    """Vectors of the opposite sign give the same components with the opposite sign."""
     given = vectors()
     found, turned = (principal_components(each, 5, 0.1) for each in (given, -given))
     np.testing.assert_allclose(found, -turned, atol=1e-6)
 
 
 def test_as_many_components_as_few_items_have():
-    """Columns in which nothing differs, and which make the others larger than asked."""
+    """Five items give four components, and the table's deviation is still the one asked for."""
     given = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
     found = principal_components(given, 8, 0.3)
     assert found.shape == (5, 4)
@@ -60,13 +60,13 @@ def test_as_many_components_as_few_items_have():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.123456])
 def test_equal_vectors_are_refused(value):
-    """Rounding errors scaled up to a table."""
+    """The error says that all items have the same vector, whatever its value is."""
     with pytest.raises(UserError, match="--item_init: found the same vector for all 6 items"):
         principal_components(np.full((6, 4), value, np.float32), 2, 0.1)
 
 
 def test_teachers_side_by_side_weigh_the_same():
-    """The teacher with the longest vectors alone decides the directions."""
+    """Each teacher's vectors are centred and get a mean squared norm of 1."""
     one, other = vectors(), 100 * vectors(width=5)
     joined = side_by_side([one, other])
     assert joined.shape == (40, 14)
@@ -78,7 +78,7 @@ def test_teachers_side_by_side_weigh_the_same():
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_tables_that_a_student_names_begin_from_the_vectors_and_nothing_else_does(name):
-    """A student whose declared table is not there, or not one row an item."""
+    """Unknown items, surplus columns and all other tables keep their initial values."""
     config = student_config(student=name)
     known_facts = facts(WORLD, window(config, MAX_SEQ_LEN))
     params = nnx.to_pure_dict(create_student(config, known_facts, 0)[1])
@@ -97,7 +97,7 @@ def test_the_tables_that_a_student_names_begin_from_the_vectors_and_nothing_else
 
 
 def test_a_table_of_other_rows_is_a_bug():
-    """Vectors that are written into the rows of other items."""
+    """The ValueError names the table and the number of rows that it should have."""
     start = ItemStart(vectors(6), np.ones(6, bool), 0.1)
     for name in ("table", "other"):
         with pytest.raises(ValueError, match=f"{name}: expected a table of 6 rows"):
@@ -114,7 +114,7 @@ def test_a_table_of_other_rows_is_a_bug():
     ],
 )
 def test_a_source_and_a_deviation(text, expected):
-    """A number that is dropped."""
+    """Without a number, the deviation is 0.1."""
     assert parse_item_init(text) == expected
     assert StudentConfig(item_init=text).item_init == text
 
@@ -125,13 +125,13 @@ def test_a_source_and_a_deviation(text, expected):
      "text:0.1:0.2", ":0.1", "text 0.1"],
 )  # fmt: skip
 def test_other_texts_are_refused(text):
-    """A start that nobody asked for."""
+    """The error names --item_init, also where the deviation is zero, negative or not finite."""
     with pytest.raises(UserError, match="--item_init: found"):
         StudentConfig(item_init=text)
 
 
 def test_a_student_without_a_table_of_items_is_refused(monkeypatch):
-    """A student of one's own that silently starts at random."""
+    """Such a student takes only --item_init=random and doesn't silently start at random."""
     import prmkd_jax.students.registry as registry
 
     assert reads(StudentConfig(), "item_init")

@@ -22,7 +22,7 @@ def check(name, dataset, settings, folder):
 
 @pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
 def test_good_inputs_pass_and_nothing_is_written(name, ring, tmp_path):
-    """A check that encodes, or that refuses what `build` takes."""
+    """A check encodes nothing, so there is no cache folder after it."""
     check(name, ring, SETTINGS, tmp_path)
     assert not (tmp_path / "cache").exists()
 
@@ -39,7 +39,7 @@ def test_good_inputs_pass_and_nothing_is_written(name, ring, tmp_path):
     ],
 )
 def test_mistakes_are_found(name, changes, message, ring, tmp_path):
-    """An hour of another teacher's tuning first."""
+    """Wrong settings and missing files are found by the check, before any tuning."""
     changes = dict(changes)
     settings = settings_of(*changes.pop("configs", []), base=SETTINGS, **changes)
     with pytest.raises(UserError, match=message):
@@ -47,7 +47,7 @@ def test_mistakes_are_found(name, changes, message, ring, tmp_path):
 
 
 def test_items_without_texts_or_images_are_found(ring, tmp_path):
-    """A teacher that can't tell items apart, once its encoder is loaded."""
+    """The check says that RecFormer needs texts and UniM2Rec needs images."""
     bare = dataclasses.replace(ring, catalogue=Catalogue({}))
     with pytest.raises(UserError, match="found no text in any item's title, brand, categories"):
         check("recformer", bare, SETTINGS, tmp_path)
@@ -56,7 +56,7 @@ def test_items_without_texts_or_images_are_found(ring, tmp_path):
 
 
 def test_initial_weights_that_do_not_fit_are_found(ring, tmp_path):
-    """A shape that is first compared once all texts are encoded."""
+    """The check names the size that differs from the checkpoint's."""
     config = PretrainConfig(epochs=1, batch_size=64)
     few = dataclasses.replace(ring_world(users=12), name="elsewhere")
     out = tmp_path / "out"
@@ -73,7 +73,7 @@ def test_initial_weights_that_do_not_fit_are_found(ring, tmp_path):
 
 @pytest.mark.parametrize("name", ["unisrec", "unim2rec"])
 def test_domains_are_checked_too(name, ring, tmp_path):
-    """A domain's missing file found after another domain's texts are encoded."""
+    """A domain without images passes, and a missing file of texts doesn't."""
     plain = dataclasses.replace(ring, catalogue=Catalogue(ring.catalogue.texts))
     pretraining = kind(name).pretraining
     pretraining.check([ring, plain], SETTINGS, Cache(tmp_path))

@@ -62,7 +62,7 @@ def sent(maker: PartMaker) -> PartMaker:
 
 
 def test_the_callable_encodes_texts_as_one_process_does(tmp_path):
-    """Other batches, another encoder or other last bits where a worker makes the part."""
+    """Sent to a worker, it makes the same bits, whatever the order of the parts."""
     recipe = functools.partial(_sentence_encoder, SENTENCES, TextConfig(text_batch_size=3))
     expected = make_in_parts(tmp_path / "here", 10, 4, recipe()).array()
     maker = sent(PartMaker(tmp_path / "there", recipe))
@@ -91,7 +91,7 @@ def tuned(tmp_path, monkeypatch):
 
 
 def test_a_stored_teacher_encodes_instances_as_the_tuned_one_does(tuned, tmp_path):
-    """A worker whose teacher has fresh weights, drops out, or counts instances otherwise."""
+    """The files that a worker writes are the same byte for byte."""
     teacher, stored = tuned
     expected = encode_in_shards(teacher, 500, tmp_path / "here", silent, shard_size=200)
     maker = sent(PartMaker(tmp_path / "there", functools.partial(_encoding, stored)))
@@ -103,7 +103,7 @@ def test_a_stored_teacher_encodes_instances_as_the_tuned_one_does(tuned, tmp_pat
 
 
 def test_a_worker_with_other_files_or_versions_makes_nothing(tuned, tmp_path, monkeypatch):
-    """Vectors of two versions in one table."""
+    """The error says what differs, and no row is encoded."""
     stored = tuned[1]
     found, *rest = stored.args
     other = functools.partial(stored.func, type(found)("unisrec", {}, 0), *rest)
@@ -116,7 +116,7 @@ def test_a_worker_with_other_files_or_versions_makes_nothing(tuned, tmp_path, mo
 
 
 def test_a_half_written_part_is_made_again_and_a_finished_one_is_not(tmp_path):
-    """Half a part that counts, or a part that is made twice, as where Ray repeats it."""
+    """Whole parts are made once, also where Ray asks twice, and in the end all are whole."""
     maker = PartMaker(tmp_path / "parts", functools.partial(counting, tmp_path))
     maker(batch((0, 4), (4, 8)))
     path = part_file(tmp_path / "parts", 4, 8)
@@ -128,7 +128,7 @@ def test_a_half_written_part_is_made_again_and_a_finished_one_is_not(tmp_path):
 
 
 def test_a_users_mistake_comes_back_as_one_line(tmp_path):
-    """A traceback of Ray's in place of what is wrong with the encoder."""
+    """The worker's fault is the encoder's own message, not Ray's traceback."""
     maker = PartMaker(tmp_path, failing)
     assert maker(batch((0, 4)))["fault"].tolist() == [
         "--text_encoder: found nothing, expected an encoder"
@@ -143,7 +143,7 @@ def test_no_address_is_told_in_a_line(monkeypatch, address):
 
 
 def test_a_missing_ray_is_told_in_a_line_before_anything_is_made(tmp_path, monkeypatch):
-    """A traceback, or hours of tuning before it."""
+    """The line names the pip command; without $PRMKD_RAY, ray isn't needed."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PRMKD_RAY", "local")
     with pytest.raises(UserError, match=r"^\$PRMKD_RAY: found no ray .*pip install 'prmkd-jax\[ra"):
@@ -156,7 +156,7 @@ def test_a_missing_ray_is_told_in_a_line_before_anything_is_made(tmp_path, monke
 
 @pytest.mark.parametrize("port", [1, 99999])
 def test_a_cluster_that_nobody_runs_is_told_at_once(monkeypatch, port):
-    """Two minutes of Ray's attempts, and dozens of lines."""
+    """The line names $PRMKD_RAY and the address, also one with an impossible port."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setenv("PRMKD_RAY", f"127.0.0.1:{port}")
     with pytest.raises(
@@ -188,7 +188,7 @@ def rounds(monkeypatch):
 
 
 def test_parts_of_a_lost_node_are_asked_for_again_alone(rounds, tmp_path, caplog):
-    """Rows that are missing, or finished parts made twice, after a node is lost."""
+    """Finished parts aren't made again, a warning counts the lost, and no row is missing."""
     passes, asked = rounds
     told, recipe = [], functools.partial(counting, tmp_path)
     make_part(tmp_path / "parts", 4, 8, recipe())
@@ -205,7 +205,7 @@ def test_parts_of_a_lost_node_are_asked_for_again_alone(rounds, tmp_path, caplog
 
 
 def test_a_cluster_that_makes_nothing_is_given_up(rounds, tmp_path, monkeypatch):
-    """A loop without end, or a user's mistake that is repeated for every part."""
+    """Two rounds without a part end it, and a user's mistake ends it after one."""
     passes, asked = rounds
     passes += [[], []]
     with pytest.raises(UserError, match="none of 3 parts was made on head:6379"):
@@ -220,7 +220,7 @@ def test_a_cluster_that_makes_nothing_is_given_up(rounds, tmp_path, monkeypatch)
 
 
 def test_a_part_that_another_machine_keeps_to_itself_is_told(rounds, tmp_path, monkeypatch):
-    """Parts on the nodes' own disks, which this machine would silently make once more."""
+    """The error says that all nodes must share the folder."""
     passes, _ = rounds
     passes += [[(0, 4)]]
     monkeypatch.setattr(ray_data, "_SEEN_AFTER", -1.0)
@@ -241,7 +241,7 @@ class FakeRay:
 
 
 def test_workers_take_this_process_threads_or_a_gpu_each(monkeypatch):
-    """Sums in another number of threads, or a GPU that two workers share."""
+    """A worker has 4 CPUs or one GPU; if no living node has 4 CPUs, that is an error."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     two = FakeRay({"CPU": 9.0}, {"CPU": 4.0}, {})
     assert ray_data._slots(two) == (3, {"num_cpus": 4, "num_gpus": 0})

@@ -63,7 +63,7 @@ def nodes():
 
 
 def test_two_nodes_and_a_killed_one_give_the_bytes_of_one_process(nodes, tmp_path):
-    """Other bits where another node encodes, and parts lost or made twice after a kill."""
+    """After the kill, finished parts are kept and the lost ones are made again."""
     cluster, second = nodes
     finished(child(tmp_path / "one"))
     expected = contents(tmp_path / "one")

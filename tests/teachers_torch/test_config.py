@@ -30,13 +30,13 @@ from teachers_torch.config import (
     ],
 )
 def test_impossible_values_are_refused(config, values, message):
-    """A value that fails deep in a tuning, or trains nonsense."""
+    """The error names the flag and says which values are possible."""
     with pytest.raises(UserError, match=message):
         config(**values)
 
 
 def test_defaults_are_the_official_fine_tuning():
-    """A default of the official code's that drifts."""
+    """UniSRec and UniM2Rec share them and each adds its own."""
     shared = {
         "hidden_size": 300, "num_layers": 2, "num_heads": 2, "inner_size": 256, "dropout": 0.5,
         "adaptor_dropout": 0.2, "num_experts": 8, "temperature": 0.07, "feature_norm": 15.0,
@@ -50,7 +50,7 @@ def test_defaults_are_the_official_fine_tuning():
 
 
 def test_recformers_defaults_are_official_where_two_cores_can_afford_them():
-    """A default of the official code that drifts."""
+    """Batch sizes, temperature, patience and masking are those of the official code."""
     config = RecformerConfig()
     assert (config.max_attribute_tokens, config.dropout, config.temperature) == (32, 0.1, 0.05)
     assert (config.batch_size, config.warmup_steps) == (16 * 8, 100)

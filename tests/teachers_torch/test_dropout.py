@@ -8,7 +8,7 @@ from teachers_torch.dropout import dropout
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.9])
 def test_a_share_is_zero_and_the_rest_is_scaled_so_that_the_mean_stays(share):
-    """Another share, another scale, neighbours that fall together."""
+    """The share is right within four standard deviations, and neighbours are independent."""
     torch.manual_seed(0)
     x = torch.ones(1001, 333, requires_grad=True)
     found = dropout(x, share, True)
@@ -27,7 +27,7 @@ def test_a_share_is_zero_and_the_rest_is_scaled_so_that_the_mean_stays(share):
 
 
 def test_the_same_seed_drops_the_same():
-    """Numbers of a generator of its own."""
+    """Torch's own generator is used, so the next call drops others."""
     x = torch.ones(7, 5)
     first, second = (torch.manual_seed(3) and dropout(x, 0.5, True) for _ in range(2))
     assert torch.equal(first, second)
@@ -35,7 +35,7 @@ def test_the_same_seed_drops_the_same():
 
 
 def test_nothing_is_dropped_outside_training_or_without_a_share():
-    """A draw that is made all the same."""
+    """The same tensor comes back, and no random number is drawn."""
     x = torch.ones(3)
     state = torch.get_rng_state()
     assert dropout(x, 0.5, False) is x

@@ -41,7 +41,7 @@ def folder(tmp_path, request, monkeypatch):
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_folders_code_does_not_run_and_nobody_is_asked(folder, loader):
-    """A question that `yes |` answers, in the middle of a run; or a class named by a file."""
+    """Each loader refuses the folder in one line, and the code leaves no mark."""
     with pytest.raises(UserError) as refused:
         LOADERS[loader](str(folder))
     assert len(str(refused.value).splitlines()) == 1

@@ -26,7 +26,7 @@ def rows_of(entries) -> SparseRows:
     st.lists(st.integers(0, 9), min_size=1, max_size=8),
 )
 def test_a_block_equals_a_search_by_hand(entries, asked, columns):
-    """Rows or columns mixed up, a column asked for twice, an empty row, the rest of another row."""
+    """It holds for empty rows and repeated columns, and each row has a rest of its own."""
     asked = [row % len(entries) for row in asked]
     rest = np.arange(len(asked)) + 100.0
     found = rows_of(entries).block(np.array(asked, int), np.array(columns), rest)
@@ -38,14 +38,14 @@ def test_a_block_equals_a_search_by_hand(entries, asked, columns):
 
 @given(ROWS)
 def test_the_lowest_value_of_each_row(entries):
-    """The minimum of a neighbour's row, where one is empty."""
+    """An empty row has 0, not its neighbour's minimum."""
     expected = [min(row.values(), default=0) for row in entries]
     assert lowest(rows_of(entries)).tolist() == expected
 
 
 @given(st.integers(1, 12), st.integers(0, 2**31))
 def test_the_best_items_of_each_row_are_listed(top, seed):
-    """A list out of order, of the worst items, or of an instance that is unknown."""
+    """The best come first, all other items share their mean, and an unknown row has no list."""
     rng = np.random.default_rng(seed)
     scores = rng.integers(-3, 4, size=(4, 9)).astype(np.float32)
     scores[2] = np.nan
@@ -65,14 +65,14 @@ def test_the_best_items_of_each_row_are_listed(top, seed):
 
 
 def test_pairs_are_counted():
-    """A pair in the wrong order, or counted once."""
+    """The order of a pair matters, and a pair that occurs twice counts twice."""
     counts = sparse_counts(np.array([2, 0, 2, 2]), np.array([1, 2, 1, 0]), 3)
     dense = counts.block(np.arange(3), np.arange(3), 0.0)
     assert dense.tolist() == [[0, 0, 1], [0, 0, 0], [1, 2, 0]]
 
 
 def test_ids_take_as_few_bytes_as_the_catalogue_allows():
-    """An id that overflows at 65,536 items."""
+    """With up to 65,536 items an id takes two bytes, with more it takes four."""
     assert narrow(np.array([65535]), 65536).dtype == np.uint16
     assert narrow(np.array([65536]), 65537).tolist() == [65536]
     assert narrow(np.array([65536]), 65537).dtype == np.uint32

@@ -9,7 +9,7 @@ WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3)}
 
 
 def test_weights_saved_alone_and_with_the_rows_ids_are_read(tmp_path):
-    """A `state_dict` that has to be wrapped first, or ids that get lost."""
+    """The weights need no `state_dict` around them, and ids come along where there are any."""
     tokens = {"item_id": ["[PAD]", "B01"]}
     for content, expected in (
         (WEIGHTS, {}),
@@ -25,7 +25,7 @@ def test_weights_saved_alone_and_with_the_rows_ids_are_read(tmp_path):
 
 @pytest.mark.parametrize("tokens", [["[PAD]"], {"item_id": np.array(["[PAD]"])}, {"item_id": [0]}])
 def test_ids_that_are_no_texts_are_refused(tmp_path, tokens):
-    """Numbers that match nothing, or an array that has become an inert object."""
+    """Only lists of texts are read, not numbers or arrays."""
     torch.save({"state_dict": WEIGHTS, "field2id_token": tokens}, tmp_path / "file.pth")
     with pytest.raises(UserError, match="field2id_token: found something else than a list"):
         read_recbole(tmp_path / "file.pth")
@@ -48,7 +48,7 @@ def test_ids_that_name_no_row_for_sure_are_refused(tmp_path, ids, line):
 
 
 def test_an_empty_file_of_weights_is_refused(tmp_path):
-    """A model of nothing."""
+    """The error says that no readable state_dict was found."""
     torch.save({}, tmp_path / "file.pth")
     with pytest.raises(UserError, match="found no readable state_dict"):
         read_recbole(tmp_path / "file.pth")

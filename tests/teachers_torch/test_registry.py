@@ -109,7 +109,7 @@ class Upside(NextOfLast):
 
 
 def test_a_teacher_of_a_negative_scale_is_refused(toy, tmp_path, monkeypatch):
-    """Ranked by its dot products alone, its worst item would come first."""
+    """By its dot products alone, its worst item would come first."""
     monkeypatch.setattr(ToyKind, "build", lambda self, task, *rest: Upside(task.dataset))
     with pytest.raises(UserError, match=r"^teacher toy: score_scale is -2\.0, expected .* above 0"):
         tune(toy, ring_world(), TeacherSettings(), tmp_path)
@@ -123,7 +123,7 @@ def toy(monkeypatch):
 
 
 def test_a_new_kind_is_one_file_and_one_line(toy, tmp_path):
-    """Broken if any part of the package asks which teachers there are by another way."""
+    """Check, tuning, store, cache key and pre-training all work with a new kind."""
     ring, settings, events = ring_world(), TeacherSettings(), []
     kind(toy).check(task_of(ring), settings, Cache(tmp_path))
     teacher, card = tune(toy, ring, settings, tmp_path, log=events.append)
@@ -169,13 +169,13 @@ print(json.dumps([TEACHERS[-1], kind("toy").label, type(kind("toy")).__name__]))
 
 
 def test_a_users_kind_stands_beside_the_built_in_ones(tmp_path):
-    """A kind from an entry point that is wrapped as if it were a class of vectors."""
+    """The entry point's kind is used as it is, not wrapped as a class of vectors."""
     install(tmp_path, "prmkd.teachers", ENTRY, toy="my_package.own:KIND")
     assert run_beside(tmp_path, ASK) == ["toy", "Toy", "ToyKind"]
 
 
 def test_every_built_in_kind_answers():
-    """A kind that lacks an answer, or that is found under another name than its own."""
+    """Each has its own name, a label and known options, and a start if it can be pre-trained."""
     groups = {group.config for group in GROUPS}
     pretrained = {group.config for group in PRETRAIN_GROUPS}
     for name in TEACHERS:
@@ -193,7 +193,7 @@ def test_every_built_in_kind_answers():
 
 
 def test_the_names_are_known_without_torch():
-    """--help that loads a framework to list the teachers."""
+    """Listing the teachers loads neither torch, jax nor transformers."""
     code = (
         "import sys, teachers_torch.registry as r; assert r.TEACHERS; "
         "assert not {'torch', 'jax', 'transformers'} & set(sys.modules)"
@@ -210,7 +210,7 @@ OLD_KEYS = {
 
 
 def test_keys_of_release_0_1_stay_valid():
-    """Hours of tuning repeated because a field was renamed: the settings of scientific.cfg."""
+    """The settings of scientific.cfg keep their keys, so no tuning is repeated."""
     settings = settings_of(
         UniSRecConfig(hidden_size=64),
         UniM2RecConfig(hidden_size=64),
@@ -227,7 +227,7 @@ def test_keys_of_release_0_1_stay_valid():
 
 
 def test_shared_flags_reach_both_teachers_and_their_own_only_one():
-    """A shared option that one of them doesn't get, or that replaces an own one."""
+    """Own options don't replace shared ones, and other teachers keep their defaults."""
     configs = {group.config: group.config() for group in GROUPS}
     configs[EncoderConfig] = EncoderConfig(hidden_size=8, dropout=0.1)
     configs[UniSRecOptions] = UniSRecOptions(pad_class=False)

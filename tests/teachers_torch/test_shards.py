@@ -29,7 +29,7 @@ def encode(teacher, folder, progress=lambda done, total: None):
 
 
 def test_all_instances_in_order(tmp_path):
-    """Instances lost or repeated between two shards."""
+    """No instance is lost or repeated between shards, and the progress counts up to 25."""
     teacher, told = Counting(), []
     found = encode(teacher, tmp_path / "shards", lambda done, total: told.append((done, total)))
     expected = np.stack([np.arange(25), np.arange(25) / 3], axis=1).astype(np.float32)
@@ -39,7 +39,7 @@ def test_all_instances_in_order(tmp_path):
 
 
 def test_finished_shards_are_not_encoded_again(tmp_path):
-    """Hours of encoding lost to a kill, or a shard left half written that counts."""
+    """After a kill only the shards that weren't finished are encoded."""
     first = Counting(killed_at=17)
     with pytest.raises(KeyboardInterrupt):
         encode(first, tmp_path)
@@ -52,7 +52,7 @@ def test_finished_shards_are_not_encoded_again(tmp_path):
 
 
 def test_one_shard_is_in_memory_at_a_time(tmp_path):
-    """All shards read at once: ten million instances of 300 numbers are 12 GB."""
+    """25 rows in shards of 10 are read as parts of 10, 10 and 5, each from a file."""
     parts = encode_in_shards(Counting(), 25, tmp_path, lambda done, total: None, shard_size=10)
     assert [len(part) for part in parts] == [10, 10, 5]
     assert parts.rows == 25

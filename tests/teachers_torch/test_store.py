@@ -29,7 +29,7 @@ def load(name, folder, dataset, settings=SETTINGS):
 
 @pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
 def test_a_teacher_comes_back_as_it_went(name, ring, tmp_path):
-    """Weights left out, or renamed, or a card that loses a field."""
+    """Vectors and card are equal, and no other file is left."""
     teacher, card = tuned(name, ring, tmp_path)
     store.save(teacher, card, tmp_path / "saved")
     again, its_card = load(name, tmp_path / "saved", ring)
@@ -41,7 +41,7 @@ def test_a_teacher_comes_back_as_it_went(name, ring, tmp_path):
 
 
 def test_recformer_comes_back_with_its_table(ring, tmp_path):
-    """Items encoded anew by the last weights, in place of the table that was chosen."""
+    """The table is the chosen one and not encoded anew by the last weights."""
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     config = RecformerConfig(
         init="random", tokenizer=str(tmp_path / "tiny"), hidden_size=8, num_layers=1,
@@ -58,7 +58,7 @@ def test_recformer_comes_back_with_its_table(ring, tmp_path):
 
 
 def test_a_card_is_replaced_as_a_whole(ring, tmp_path):
-    """Half a card after a kill, or weights lost with the card before."""
+    """The new card is read, the weights stay, and no other file is left."""
     teacher, card = tuned("unisrec", ring, tmp_path)
     store.save(teacher, card, tmp_path / "saved")
     store.save_card(dataclasses.replace(card, encode_seconds=7.0), tmp_path / "saved")
@@ -68,7 +68,7 @@ def test_a_card_is_replaced_as_a_whole(ring, tmp_path):
 
 
 def test_saving_again_replaces(ring, tmp_path):
-    """An old card beside new weights."""
+    """The card that is loaded is the second one."""
     teacher, card = tuned("unisrec", ring, tmp_path)
     for seed in (1, 2):
         store.save(teacher, dataclasses.replace(card, seed=seed), tmp_path / "saved")
@@ -76,7 +76,7 @@ def test_saving_again_replaces(ring, tmp_path):
 
 
 def test_precomputed_has_a_card_and_no_weights(ring, tmp_path):
-    """A user's own arrays copied into a checkpoint."""
+    """The user's own arrays aren't copied, and the card comes back."""
     np.save(tmp_path / "items.npy", np.ones((20, 2)))
     np.save(tmp_path / "instances.npy", np.ones((len(ring.interactions.items), 2)))
     settings = settings_of(PrecomputedConfig(folder=str(tmp_path)))
@@ -103,7 +103,7 @@ def test_precomputed_has_a_card_and_no_weights(ring, tmp_path):
     ],
 )
 def test_damage_is_reported_in_one_line(ring, tmp_path, damage, message):
-    """A traceback, or a teacher with the weights it was drawn with."""
+    """The line names the weights or the card, missing or damaged."""
     teacher, card = tuned("unisrec", ring, tmp_path)
     store.save(teacher, card, tmp_path / "saved")
     damage(tmp_path / "saved")
@@ -113,7 +113,7 @@ def test_damage_is_reported_in_one_line(ring, tmp_path, damage, message):
 
 
 def test_weights_of_another_configuration_are_refused(ring, tmp_path):
-    """Weights loaded in part."""
+    """Weights of another width or of another teacher don't fit."""
     teacher, card = tuned("unisrec", ring, tmp_path)
     store.save(teacher, card, tmp_path / "saved")
     settings = settings_of(UniSRecConfig(**{**SMALL, "hidden_size": 10}), base=SETTINGS)

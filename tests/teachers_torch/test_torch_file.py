@@ -95,7 +95,7 @@ def tensor_pickle(sizes: bytes, strides: bytes, offset: bytes = b"K\0", count: b
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_honest_files_are_read_as_torch_load_reads_them(tmp_path, protocol, no_torch_load):
-    """A type, a shape, a view or a nested value that comes back as another one."""
+    """Types, shapes, views and nested values stay the same in every pickle protocol."""
     base = torch.arange(24.0).reshape(4, 6)
     content = {str(dtype): torch.tensor([[0, 1], [2, 3]]).to(dtype) for dtype in DTYPES}
     content |= {
@@ -135,7 +135,7 @@ def test_honest_files_are_read_as_torch_load_reads_them(tmp_path, protocol, no_t
 
 
 def test_other_byte_orders_are_undone(tmp_path):
-    """Numbers of a machine with the other byte order read as they lie."""
+    """Numbers of the other byte order are swapped, and an unknown order is refused."""
     other = "big" if sys.byteorder == "little" else "little"
     record = np.array([1.5, -2.0], dtype="<f4").byteswap().tobytes()
     pickled = tensor_pickle(b"K\2\x85", b"K\1\x85")
@@ -160,7 +160,6 @@ PLAIN = st.recursive(
 @given(PLAIN, st.integers(2, 5))
 @settings(deadline=None, max_examples=60)
 def test_any_plain_value_comes_back(value, protocol):
-    """A pickled value that the closed reader reads as another."""
     assert unpickle(pickle.dumps(value, protocol), {}, (), pytest.fail) == value
 
 
@@ -199,7 +198,7 @@ def two_directories(program: dict[str, bytes], honest: dict[str, bytes]) -> byte
 
 
 def test_an_archive_with_two_directories_is_refused(tmp_path, no_torch_load, monkeypatch):
-    """A check that reads one directory, and a reader that runs the other's TorchScript."""
+    """No reader takes it: zipfile sees harmless weights where PyTorch runs a program."""
     padding = b" " * 5000  # so that the offsets stay positive
     program = {"a/data.pkl": padding, "a/constants.pkl": b"\x80\x02).", "a/version": b"3"}
     pickled = tensor_pickle(b"K\2\x85", b"K\1\x85")
@@ -221,7 +220,7 @@ def test_an_archive_with_two_directories_is_refused(tmp_path, no_torch_load, mon
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_is_refused(tmp_path):
-    """A program taken for weights."""
+    """A program isn't taken for weights, whether torch.jit saved it or not."""
     out = io.BytesIO()
     torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1)), out)
     with pytest.raises(UserError, match=r"compressed|TorchScript"):
@@ -244,7 +243,7 @@ def test_torchscript_is_refused(tmp_path):
     ids=["behind", "before", "before a small one", "comment", "pickle", "empty"],
 )
 def test_bytes_around_an_archive_are_refused(tmp_path, content, message):
-    """Room for a second directory."""
+    """A byte before it or behind it, or a comment, would leave room for a second directory."""
     with pytest.raises(UserError, match=message):
         read_bytes(tmp_path, content)
 
@@ -269,7 +268,7 @@ def zipped(names: list[str], compression: int = zipfile.ZIP_STORED) -> bytes:
     ids=["same name", "two folders", "compressed", "no data.pkl"],
 )
 def test_archives_that_torch_save_never_writes_are_refused(tmp_path, content, message):
-    """A bomb that unpacks to gigabytes, or two records of which a reader takes either."""
+    """These are compressed records, two of one name, two folders and no data.pkl."""
     with pytest.raises(UserError, match=message):
         read_bytes(tmp_path, content)
 
@@ -286,7 +285,7 @@ class Malice:
 
 @pytest.mark.parametrize("reader", [read_torch_file, read_recbole, read_official])
 def test_every_reader_refuses_a_call(tmp_path, reader):
-    """A reader that goes its own way."""
+    """None of the four readers makes a folder that the pickle asks for."""
     (tmp_path / "x.pt").write_bytes(saved({"state_dict": Malice(tmp_path / "made")}))
     with pytest.raises(UserError, match="mkdir, which no checkpoint needs"):
         reader(tmp_path / "x.pt")
@@ -296,7 +295,7 @@ def test_every_reader_refuses_a_call(tmp_path, reader):
 
 
 def test_names_that_are_made_or_ignored_are_never_imported():
-    """An attribute of PyTorch's own, reached by a name."""
+    """An attribute of PyTorch's own is refused, and an ignored name stays an inert object."""
     for name in (b"ctorch\nload\n", b"cbuiltins\neval\n", b"ctorch._utils\n_rebuild\n"):
         with pytest.raises(Foreign):
             unpickle(b"\x80\x02" + name + b".", {}, ("numpy.",), pytest.fail)
@@ -323,7 +322,7 @@ def test_names_that_are_made_or_ignored_are_never_imported():
     ],
 )
 def test_a_tensor_claims_no_more_than_its_record_holds(tmp_path, pickled, message):
-    """A million million numbers out of two, or memory that isn't the file's."""
+    """Sizes, strides and offsets that don't fit the record's bytes are refused."""
     with pytest.raises(UserError, match=message):
         read_bytes(tmp_path, archive_of(pickled, {"data/0": b"\0" * 8}))
 
@@ -372,7 +371,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_end_in_seconds_and_in_one_line(tmp_path, name):
-    """A hang, a RecursionError, or memory many times the file's."""
+    """Each is read or refused in less than ten seconds."""
     body, message = BOMBS[name]
     data, began = archive_of(b"\x80\x04" + body + b"."), time.monotonic()
     if message is None:
@@ -388,7 +387,7 @@ def test_bombs_end_in_seconds_and_in_one_line(tmp_path, name):
     "piece", [b"]", b"}", b"\x8f", b"\x94", b"M\xff\xff", b"X\2\0\0\0ab", b"("]
 )
 def test_memory_is_bounded_by_the_files_size(tmp_path, piece):
-    """A byte of the file that stands for a hundred in memory."""
+    """A hostile file takes less than 90 times its size plus 4 MiB."""
     data = archive_of(b"\x80\x04N" + piece * 150_000 + b"NN.")
     tracemalloc.start()
     try:
@@ -401,7 +400,7 @@ def test_memory_is_bounded_by_the_files_size(tmp_path, piece):
 
 
 def test_token_lists_that_share_one_object_are_refused(tmp_path):
-    """Ten thousand fields of one list of ten thousand ids: 10⁸ ids to walk through."""
+    """Ten thousand fields of one list of ten thousand ids are too many to walk through."""
     one = ["a"] * 10_000
     content = {"state_dict": {}, "field2id_token": {str(field): one for field in range(10_000)}}
     (tmp_path / "file.pth").write_bytes(saved(content, 4))
@@ -410,7 +409,7 @@ def test_token_lists_that_share_one_object_are_refused(tmp_path):
 
 
 def test_tensors_that_share_one_storage_too_often_are_refused(tmp_path):
-    """A thousand tables of one megabyte of file: a gigabyte once each is on its own."""
+    """A thousand tables that share one megabyte are refused, and three are read."""
     one = torch.zeros(2**18)
     (tmp_path / "file.pth").write_bytes(saved({str(key): one[:] for key in range(1000)}))
     with pytest.raises(UserError, match="many times larger than the file"):
@@ -421,7 +420,7 @@ def test_tensors_that_share_one_storage_too_often_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "x" * 500, 7])
 def test_names_that_no_line_can_show_are_refused(tmp_path, name):
-    """An error of two lines, or one that clears the terminal."""
+    """The error itself is short, printable and one line, whatever the name is."""
     (tmp_path / "file.pth").write_bytes(saved({name: torch.zeros(1)}))
     for read in (read_recbole, read_official):
         with pytest.raises(UserError) as error:
@@ -431,7 +430,7 @@ def test_names_that_no_line_can_show_are_refused(tmp_path, name):
 
 
 def test_pipes_and_devices_are_refused_at_once(tmp_path):
-    """A read that waits for a writer, or never ends."""
+    """Nothing waits for a writer; folders and missing files are refused, too."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError, match=r"no checkpoint of torch\.save"):
@@ -474,7 +473,7 @@ def small(protocol: int) -> dict[str, object]:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_damaged_archives_are_refused_or_read_right(tmp_path, protocol):
-    """A traceback out of a zip reader, or weights that a flipped bit changed."""
+    """Each of 400 damaged files gives the right weights or one line."""
     rng = np.random.default_rng(protocol)
     data = saved(small(protocol), protocol)
     path, refused = tmp_path / "file.pth", 0
@@ -491,7 +490,7 @@ def test_damaged_archives_are_refused_or_read_right(tmp_path, protocol):
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_damaged_pickles_end_in_one_line(tmp_path, protocol):
-    """A pickle that somebody made, with the right checksum, that ends in another exception."""
+    """Each of 500 damaged pickles in a sound archive gives weights or one line."""
     with zipfile.ZipFile(io.BytesIO(saved(small(protocol), protocol))) as archive:
         names = {name.partition("/")[2]: name for name in archive.namelist()}
         records = {name: archive.read(full) for name, full in names.items()}
@@ -520,7 +519,7 @@ PIECES = (
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_program_of_opcodes_ends_in_a_value_or_one_line(tmp_path, pieces):
-    """A TypeError out of the machine, or a crash of PyTorch's."""
+    """Without its last opcode it is Damaged or Foreign, never a TypeError."""
     pickled = b"\x80\x04" + b"".join(pieces) + b"."
     data = archive_of(pickled, {"data/0": b"\0" * 8})
     told(lambda: read_bytes(tmp_path, data, ("numpy.",)))
@@ -529,7 +528,7 @@ def test_any_program_of_opcodes_ends_in_a_value_or_one_line(tmp_path, pieces):
 
 
 def test_the_project_never_calls_torchs_reader():
-    """A new reader of strangers' files that trusts them."""
+    """No module calls torch.load, torch.jit.load, pickle.load or pickle.loads."""
     calls = {"torch.load", "torch.jit.load", "jit.load", "pickle.load", "pickle.loads"}
     files = [f for p in ("prmkd_jax", "teachers_torch", "bridge", "experiments")
              for f in (ROOT / p).rglob("*.py")]  # fmt: skip

@@ -42,7 +42,7 @@ def largest_disagreements(run) -> np.ndarray:
 
 @pytest.mark.parametrize("quantile", [0.25, 0.5, 0.9])
 def test_threshold_is_the_quantile_of_the_first_epoch(tmp_path, quantile):
-    """Padded rows that count, or a quantile over teachers instead of rows."""
+    """Padded rows don't count, and the quantile is over rows, not over teachers."""
     run = a_run(tmp_path, consistency_quantile=quantile)
     expected = largest_disagreements(run)
     assert len(expected) == len(run.task.split.train)
@@ -53,7 +53,7 @@ def test_threshold_is_the_quantile_of_the_first_epoch(tmp_path, quantile):
 
 
 def test_threshold_depends_on_the_run_alone(tmp_path):
-    """A threshold that feeds on the last one, or differs with where scores are made."""
+    """Neither an earlier threshold nor where scores are made changes it; the seed does."""
     run = a_run(tmp_path)
     threshold = calibrate_threshold(run)
     assert calibrate_threshold(dataclasses.replace(run, threshold=123.0)) == threshold
@@ -72,12 +72,12 @@ def test_threshold_depends_on_the_run_alone(tmp_path):
     ],
 )
 def test_thresholds_that_need_no_measurement(tmp_path, changes, expected):
-    """Quantile 0 that spares the least contested row, 1 that drops one, a threshold ignored."""
+    """Quantile 0 gives 0, quantile 1 infinity, and a given threshold comes before both."""
     assert calibrate_threshold(a_run(tmp_path, **changes)) == expected
 
 
 def test_quantile_semantics_reach_the_step(tmp_path):
-    """0 always drops a teacher where any differ, 1 never: what --consistency_quantile says."""
+    """Quantile 0 drops a teacher wherever any differ, and quantile 1 never drops one."""
     disagreements = largest_disagreements(a_run(tmp_path))
     drop_all = calibrate_threshold(a_run(tmp_path, consistency_quantile=0.0))
     drop_none = calibrate_threshold(a_run(tmp_path, consistency_quantile=1.0))
@@ -87,7 +87,7 @@ def test_quantile_semantics_reach_the_step(tmp_path):
 
 
 def test_rows_that_two_teachers_know_do_not_count(tmp_path):
-    """A quantile over rows where the rule is inactive: fewer teachers dropped than asked for."""
+    """The quantile is over rows that three know; without any, the threshold is infinite."""
     run = a_run(tmp_path)
     disagreements = largest_disagreements(run)
     order = np.concatenate([b.instance_ids[b.is_instance] for b in training_batches(run).epoch(0)])
@@ -104,13 +104,13 @@ def test_rows_that_two_teachers_know_do_not_count(tmp_path):
 
 @pytest.mark.parametrize("method", ["best_teacher", "rank_ensemble", "rd"])
 def test_methods_without_exclusion_have_no_threshold(tmp_path, method):
-    """A pass over the data for a number that nothing is compared with."""
+    """The threshold is infinite, even where one was given."""
     run = a_run(tmp_path, method=method, consistency_threshold=0.1)
     assert calibrate_threshold(run) == float("inf")
 
 
 def test_the_catalogues_threshold_is_measured_on_the_catalogue(tmp_path):
-    """A threshold of in-batch sums, which sums over all items exceed nearly always."""
+    """Its sums are over all items that the user doesn't know, not over those of a batch."""
     run = a_run(tmp_path, negatives="catalogue")
     config, histories, found = run.distill, WORLD.interactions, []
     for instance in run.task.split.train:
@@ -128,7 +128,7 @@ def test_the_catalogues_threshold_is_measured_on_the_catalogue(tmp_path):
 
 
 def test_a_plain_run_has_no_threshold(tmp_path):
-    """A threshold of nothing that is quietly 0 and excludes everywhere."""
+    """Asking for it is a ValueError, and the default threshold is None."""
     with pytest.raises(ValueError, match="plain run"):
         calibrate_threshold(make_run(WORLD, tmp_path))
     assert DistillConfig().consistency_threshold is None

@@ -35,7 +35,7 @@ def names(folder):
 
 
 def test_state_and_progress_come_back_bit_for_bit(tmp_path):
-    """A dtype widened, a float rounded, or leaves put back in another order."""
+    """Types, values and the order of the leaves stay the same."""
     save_checkpoint(tmp_path / "run", 7, some_state(), PROGRESS)
     state, progress = load_checkpoint(tmp_path / "run", some_state(seed=1))
     assert same_bits(state, some_state())
@@ -43,14 +43,14 @@ def test_state_and_progress_come_back_bit_for_bit(tmp_path):
 
 
 def test_nothing_saved_is_nothing_to_load(tmp_path):
-    """A first run with --resume must start from scratch, not stop with an error."""
+    """A missing folder and one with other files give None, so --resume starts from scratch."""
     assert load_checkpoint(tmp_path / "missing", some_state()) is None
     (tmp_path / "notes.txt").write_text("mine")
     assert load_checkpoint(tmp_path, some_state()) is None
 
 
 def test_the_last_two_checkpoints_stay(tmp_path):
-    """A disk filled by 200 epochs, the oldest loaded first, or epoch 10 sorted before 9."""
+    """Epoch 10 comes after 9, and the newest checkpoint is loaded."""
     for epoch in (7, 8, 9, 10):
         save_checkpoint(tmp_path, epoch, some_state(epoch), {"epoch": epoch})
     assert names(tmp_path) == ["epoch_10", "epoch_9"]
@@ -60,7 +60,7 @@ def test_the_last_two_checkpoints_stay(tmp_path):
 
 
 def test_an_epoch_saved_again_replaces_the_former(tmp_path):
-    """A second run in the same folder that stops, or keeps the former's state."""
+    """The save that came last is loaded, even if a later epoch was saved before it."""
     save_checkpoint(tmp_path, 1, some_state(1), {"run": 1})
     save_checkpoint(tmp_path, 2, some_state(1), {"run": 1})
     save_checkpoint(tmp_path, 1, some_state(2), {"run": 2})
@@ -71,7 +71,7 @@ def test_an_epoch_saved_again_replaces_the_former(tmp_path):
 
 
 def test_a_kill_before_the_old_one_is_removed_loads_the_new_one(tmp_path, monkeypatch):
-    """Two checkpoints after a kill: the older one would repeat an epoch."""
+    """The three checkpoints do no harm, and the next save removes the two older ones."""
 
     def killed(path):
         raise KeyboardInterrupt
@@ -89,7 +89,7 @@ def test_a_kill_before_the_old_one_is_removed_loads_the_new_one(tmp_path, monkey
 
 
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
-    """Orbax's unfinished folders, or anything else that lies there, taken for a state."""
+    """Neither Orbax's unfinished folders nor other ones are taken for a state."""
     save_checkpoint(tmp_path, 3, some_state(3), {})
     for name in ("epoch_4.orbax-checkpoint-tmp", "epoch_4.orbax-checkpoint-tmp-17", "epoch_best"):
         (tmp_path / name).mkdir()
@@ -97,7 +97,7 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
 
 
 def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, caplog):
-    """Other values than were saved, or a run that can't go on."""
+    """The state before it is loaded, and a warning names the damaged one."""
     for epoch in (3, 4):
         save_checkpoint(tmp_path, epoch, some_state(epoch), {"epoch": epoch})
     files = [path for path in (tmp_path / "epoch_4").rglob("*") if path.is_file()]
@@ -112,7 +112,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, caplog):
 
 
 def test_states_that_are_all_damaged_are_refused_with_the_way_out(tmp_path):
-    """A traceback of Orbax, or a run that begins again without a word."""
+    """One line says which folder to delete; there is no traceback of Orbax."""
     for epoch in (3, 4):
         save_checkpoint(tmp_path, epoch, some_state(epoch), {})
         (tmp_path / f"epoch_{epoch}" / "_CHECKPOINT_METADATA").unlink()
@@ -125,7 +125,7 @@ def test_states_that_are_all_damaged_are_refused_with_the_way_out(tmp_path):
 
 
 def test_a_state_without_digests_does_not_count(tmp_path):
-    """A kill between the state and its digests."""
+    """After a kill between a state and its digests, the state before is loaded."""
     for epoch in (3, 4):
         save_checkpoint(tmp_path, epoch, some_state(epoch), {})
     (tmp_path / "epoch_4" / "digests.json").unlink()
@@ -133,7 +133,7 @@ def test_a_state_without_digests_does_not_count(tmp_path):
 
 
 def test_a_state_without_digests_takes_no_other_ones_place(tmp_path):
-    """A later state that is damaged, when the intact one before has been removed for nothing."""
+    """The next save removes it and keeps the intact state before it."""
     for epoch in (3, 4):
         save_checkpoint(tmp_path, epoch, some_state(epoch), {})
     (tmp_path / "epoch_4" / "digests.json").unlink()
@@ -142,7 +142,7 @@ def test_a_state_without_digests_takes_no_other_ones_place(tmp_path):
 
 
 def test_what_is_saved_is_what_was_given(tmp_path):
-    """A save that goes on in the background reads buffers that the next step has reused."""
+    """The save is complete before a next step can reuse the buffers."""
     state = {"table": jnp.arange(4.0)}
     save_checkpoint(tmp_path, 1, state, {})
     state["table"].delete()
@@ -151,7 +151,7 @@ def test_what_is_saved_is_what_was_given(tmp_path):
 
 
 def test_relative_folders_work(tmp_path, monkeypatch):
-    """Orbax takes absolute paths alone, and --output_dir is mostly relative."""
+    """A relative --output_dir works, although Orbax takes absolute paths alone."""
     monkeypatch.chdir(tmp_path)
     folder = (tmp_path / "runs" / "one").relative_to(tmp_path)
     save_checkpoint(folder, 1, some_state(), {})
@@ -169,7 +169,7 @@ def test_relative_folders_work(tmp_path, monkeypatch):
     ],
 )
 def test_another_models_state_is_refused(tmp_path, like, message):
-    """A table cut, padded or left out in silence when the data have changed."""
+    """One line names the array that differs; nothing is cut, padded or left out."""
     save_checkpoint(tmp_path, 1, {"table": jnp.ones((5, 3)), "bias": jnp.ones(3)}, {})
     with pytest.raises(UserError, match=message) as caught:
         load_checkpoint(tmp_path, {name: jnp.zeros(shape) for name, shape in like.items()})

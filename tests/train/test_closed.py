@@ -39,7 +39,7 @@ def closed_run(tmp_path, columns=2048, history="prefix", **changes):
 
 @pytest.mark.parametrize("history", ["prefix", "whole"])
 def test_the_teachers_best_items_are_those_of_the_joint_scores(tmp_path, history):
-    """The best of one teacher, of other weights, of another instance or another history."""
+    """The teachers' weighted scores decide, over the prefix or over the whole history."""
     run = closed_run(tmp_path, history=history)
     users, ends = WORLD.interactions.users, WORLD.interactions.indptr[1:]
     assert run.best_items.shape == (len(WORLD.interactions.items), TOP)
@@ -56,7 +56,7 @@ def test_the_teachers_best_items_are_those_of_the_joint_scores(tmp_path, history
 
 
 def test_teachers_that_give_scores_have_the_same_best_items(tmp_path):
-    """Scores of the instance's own prefix where the teachers have read the whole history."""
+    """The scores are those of the whole history, too, where the teachers read it."""
     config = DistillConfig(negatives="closed", closed_top=TOP, teacher_history="whole")
     run = make_run(WORLD, tmp_path, distill=config, teachers=RandomTeachers(WORLD))
     given = dataclasses.replace(run, teachers=RandomTeachers(WORLD, side="scores"))
@@ -64,7 +64,7 @@ def test_teachers_that_give_scores_have_the_same_best_items(tmp_path):
 
 
 def test_columns_hold_targets_teachers_and_students_best(tmp_path):
-    """The student of the first step instead of the present one, or dropout in its ranking."""
+    """The student's best are those of its present parameters, and no item is left out."""
     run = closed_run(tmp_path)
     graphdef, state = create_student(run.student, facts(WORLD), run.seed)
     closed = ClosedColumns(run, graphdef)
@@ -98,7 +98,7 @@ def students_best(run, params, batch: Batch):
 
 
 def test_items_without_room_are_counted_and_said(tmp_path):
-    """Columns that are cut without a word; a history without the count."""
+    """A large batch has room for all, and with a batch of 26 the report counts the rest."""
     size = len(np.unique(WORLD.interactions.items))
     run = closed_run(tmp_path, columns=1)  # a batch's size at least
     assert run.train.batch_size > size
@@ -126,7 +126,7 @@ def test_closed_columns_of_a_small_catalogue_teach_as_the_catalogue_does(tmp_pat
 
 
 def test_a_run_without_the_teachers_best_items_is_refused(tmp_path):
-    """Columns of zeros."""
+    """It is a ValueError, not a training on columns of zeros."""
     run = dataclasses.replace(closed_run(tmp_path), best_items=None)
     with pytest.raises(ValueError, match="closed columns need the teachers' best items"):
         closed_of(run)

@@ -34,7 +34,7 @@ def a_run(folder, epochs=EPOCHS, negatives="", **changes) -> Run:
 
 @pytest.mark.parametrize("epochs", [-1, 5])
 def test_a_curriculum_ends_within_the_training(epochs):
-    """Instances that are never trained on, without a word."""
+    """It may last as many epochs as the training, not more."""
     assert TrainConfig(max_epochs=4, curriculum_epochs=4).curriculum_epochs == 4
     with pytest.raises(UserError, match=f"--curriculum_epochs: found {epochs}, expected at "):
         TrainConfig(max_epochs=4, curriculum_epochs=epochs)
@@ -42,7 +42,7 @@ def test_a_curriculum_ends_within_the_training(epochs):
 
 @pytest.mark.parametrize("student", ["sasrec", "bert4rec", "lightgcn"])
 def test_every_student_learns_from_what_is_let_in(tmp_path, student):
-    """A schedule that the loop forgets, or instances that are counted and not let in."""
+    """Each epoch trains as many instances as the schedule lets in, at last all of them."""
     config = student_config(student=student)
     run = a_run(tmp_path, student=config)
     schedule = Curriculum(training_batches(run), EPOCHS)
@@ -57,7 +57,7 @@ def test_every_student_learns_from_what_is_let_in(tmp_path, student):
 
 @pytest.mark.parametrize("negatives", ["", "in_batch", "catalogue"])
 def test_stopped_and_resumed_it_ends_in_the_same_bits(tmp_path, negatives):
-    """A curriculum that begins again with the process."""
+    """The curriculum goes on where it stopped, whatever the negatives."""
 
     def stop(record):
         if record["epoch"] == 2:
@@ -73,7 +73,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(tmp_path, negatives):
 
 
 def test_what_is_made_before_the_first_step_is_of_all_instances(tmp_path):
-    """A threshold of the easy ones, joint scores that the others lack."""
+    """Threshold and joint scores are those of a run without a curriculum."""
     run, plain = (a_run(tmp_path, epochs, "in_batch") for epochs in (EPOCHS, 0))
     assert calibrate_threshold(run) == calibrate_threshold(plain)
     run, plain = (a_run(tmp_path, epochs, "catalogue") for epochs in (EPOCHS, 0))
@@ -85,7 +85,7 @@ def test_what_is_made_before_the_first_step_is_of_all_instances(tmp_path):
 
 
 def test_a_refit_has_a_curriculum_over_its_own_instances(tmp_path, monkeypatch):
-    """The validation items trained on from the first step on, or never."""
+    """The validation items take part in the schedule, and in the end all are trained on."""
     asked, epoch = [], TrainingBatches.epoch
 
     def watched(self, number):

@@ -40,7 +40,7 @@ def steps_of(inputs):
 
 
 def test_a_call_takes_several_steps_in_their_order():
-    """Steps that are lost at an epoch's end, or change places."""
+    """Seven steps in threes are 3, 3 and 1; what doesn't fill a call goes step by step."""
     assert steps_of(in_calls(map(pair, range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert steps_of(in_calls(map(pair, range(2)), 3)) == [[0], [1]]
     assert steps_of(in_calls(map(pair, range(2)), 1)) == [[0], [1]]
@@ -48,7 +48,7 @@ def test_a_call_takes_several_steps_in_their_order():
 
 
 def test_inputs_of_other_shapes_have_calls_of_their_own():
-    """Arrays that can't be stacked; the step that measures the teachers, put in another place."""
+    """Arrays of other shapes or types are never stacked, and the steps keep their order."""
     inputs = [pair(0, 5), pair(1), pair(2), pair(3, 5), pair(4), pair(5)]
     assert steps_of(in_calls(inputs, 2)) == [[0], [1, 2], [3], [4, 5]]
     typed = [pair(0), pair(1, dtype=np.int64), pair(2)]
@@ -56,13 +56,13 @@ def test_inputs_of_other_shapes_have_calls_of_their_own():
 
 
 def test_large_inputs_are_not_gathered():
-    """Gigabytes of joint scores that wait for a call."""
+    """Each large input has a call of its own, so none waits for the next."""
     large = pair(0, feed._MOST_BYTES // 4)
     assert [each.steps for each in in_calls([large, large, large], 2)] == [1, 1, 1]
 
 
 def test_values_keep_their_order_and_are_made_by_another_thread():
-    """A value lost, doubled or late."""
+    """One other thread makes them all, and none is lost, doubled or late."""
     makers = []
 
     def values():
@@ -76,7 +76,7 @@ def test_values_keep_their_order_and_are_made_by_another_thread():
 
 
 def test_no_more_than_asked_for_are_made_before_they_are_read():
-    """An epoch's inputs in memory at once."""
+    """With three asked for, at most four of 100 values are made at the first read."""
     made = []
 
     def values():
@@ -91,7 +91,7 @@ def test_no_more_than_asked_for_are_made_before_they_are_read():
 
 
 def test_what_is_raised_is_raised_where_the_value_would_be_read():
-    """A teacher's bad score that ends in silence, or before the steps of the inputs before it."""
+    """The value before it is still read, and the error doesn't end in silence."""
 
     def values():
         yield 1
@@ -104,7 +104,7 @@ def test_what_is_raised_is_raised_where_the_value_would_be_read():
 
 
 def test_inputs_made_ahead_are_those_of_the_loop(tmp_path, monkeypatch):
-    """Batches that depend on who makes them."""
+    """Plain and distilled, the thread makes the same batches as the loop."""
     run = make_run(random_world(), tmp_path)
     mesh = make_mesh(1)
 
@@ -121,7 +121,7 @@ def test_inputs_made_ahead_are_those_of_the_loop(tmp_path, monkeypatch):
 
 
 def test_what_hangs_on_the_moment_is_not_made_ahead(tmp_path, monkeypatch):
-    """Columns by parameters of steps ago, or PyTorch asked by another thread."""
+    """The loop itself makes columns by the student's parameters and scores by PyTorch."""
     plain, made = make_run(random_world(), tmp_path), []
     run = dataclasses.replace(plain, **distilled(plain))
     asked = dataclasses.replace(run, teachers=RandomTeachers(random_world(), side="scores"))
@@ -136,7 +136,7 @@ def test_what_hangs_on_the_moment_is_not_made_ahead(tmp_path, monkeypatch):
 
 
 def test_several_steps_a_call_train_as_one_does(tmp_path, monkeypatch):
-    """Another order of steps, a last batch without its step, dropout keys that repeat."""
+    """Losses and gradient norms agree, with dropout that is drawn by the step's number."""
     run = make_run(random_world(), tmp_path / "one")
     train = dataclasses.replace(run.train, batch_size=32, max_epochs=2)
     # Dropout is drawn from the number of the step, so it tells whether these are counted.

@@ -35,7 +35,7 @@ def trained(folder: Path, student: str, platform: str) -> dict[str, list[dict[st
 
 @pytest.mark.parametrize("student", BUILT_IN)
 def test_a_gpu_trains_as_a_cpu_does(tmp_path, student):
-    """A kernel that is wrong, other random numbers, products of fewer bits."""
+    """For every student the losses agree to 1e-4 and the validation metrics to 0.01."""
     cpu, gpu = (trained(tmp_path, student, platform) for platform in ("cpu", "cuda,cpu"))
     assert list(cpu) == list(gpu)
     for name, epochs in cpu.items():

@@ -66,14 +66,14 @@ def fitted(tmp_path_factory) -> dict[str, tuple[Run, Fitted]]:
 
 @pytest.mark.parametrize("kept", ["distill", "teachers"])
 def test_a_distillation_without_teachers_is_refused(tmp_path, kept):
-    """A run that silently trains the plain student under the name of the distilled one."""
+    """A distillation alone and teachers alone are both a ValueError."""
     run = make_run(WORLD, tmp_path)
     with pytest.raises(ValueError, match="both teachers and a distillation, or neither"):
         dataclasses.replace(run, **{kept: distilled(run)[kept]})
 
 
 def test_a_sample_of_the_validation_users_is_the_same_for_every_seed(tmp_path):
-    """The first users, or other ones for each seed, whose runs are then not comparable."""
+    """The 20 aren't just the first ones, and without a number all users are taken."""
     runs = [a_run(tmp_path, train={"validation_users": 20}, seed=seed) for seed in (3, 4)]
     chosen, other = (validation_instances(run).tolist() for run in runs)
     every = runs[0].task.split.validation.tolist()
@@ -101,14 +101,14 @@ def steps_made(monkeypatch) -> list:
 
 
 def test_one_seed_gives_one_student(fitted, tmp_path):
-    """Anything drawn from a clock, a global generator or the order of a set."""
+    """Two runs of one seed end the same, and another seed trains otherwise."""
     assert_same(fit(a_run(tmp_path)), fitted["plain"][1])
     other = fit(a_run(tmp_path / "other", train={"max_epochs": 1}, seed=4))
     assert other.history[0] != fitted["plain"][1].history[0]
 
 
 def test_a_given_start_is_where_every_seed_begins(fitted, tmp_path):
-    """A start that one seed's first step writes over, or that is not read at all."""
+    """The start isn't written over, and training goes on from what it has learnt."""
     start = jax.device_get(fitted["plain"][1].params)
     kept = jax.tree.map(np.copy, start)
     losses = []
@@ -121,7 +121,7 @@ def test_a_given_start_is_where_every_seed_begins(fitted, tmp_path):
 
 
 def test_a_start_that_no_epoch_betters_is_kept(fitted, tmp_path):
-    """A model in service replaced by a worse one, or a start that is kept whatever comes."""
+    """Its best epoch is 0, and a start that an epoch betters isn't kept."""
     start = jax.device_get(fitted["plain"][1].params)
     train = {"learning_rate": 1e-12, "patience": 2}
     kept = fit(a_run(tmp_path / "still", train=train, start=start))
@@ -134,7 +134,7 @@ def test_a_start_that_no_epoch_betters_is_kept(fitted, tmp_path):
 
 
 def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
-    """A run of hours without one until it ends, or one after each short epoch."""
+    """An epoch is saved where 10 seconds have passed since the last save, and at the end."""
     saved, save = [], loop.save_checkpoint
     clock = types.SimpleNamespace(perf_counter=itertools.count(0, 2).__next__)
     monkeypatch.setattr(loop, "time", clock)
@@ -146,7 +146,7 @@ def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_after_four_epochs_and_resumed(fitted, tmp_path, steps_made, kind):
-    """State that is not in the checkpoint: moments, keys, order of the batches, best epoch."""
+    """It ends in the same bits, and fresh and loaded states share one compiled program."""
     epochs = []
 
     def stop(record):
@@ -176,7 +176,7 @@ def final_state(run: Run, params):
 
 
 def test_killed_amid_an_epoch_and_resumed(fitted, tmp_path):
-    """Half an epoch that counts, or is trained twice."""
+    """Half an epoch doesn't count: the result is that of an uninterrupted run."""
     steps = []
 
     def stop(step, _):
@@ -191,7 +191,7 @@ def test_killed_amid_an_epoch_and_resumed(fitted, tmp_path):
 
 
 def test_a_finished_run_trains_nothing_more(fitted):
-    """--resume of a finished study that goes on beyond its early stop."""
+    """With --resume it takes no step and keeps its recorded training time."""
 
     def never(*_):
         raise AssertionError("trained")
@@ -203,7 +203,7 @@ def test_a_finished_run_trains_nothing_more(fitted):
 
 
 def test_without_resume_a_run_starts_afresh(fitted, tmp_path):
-    """A checkpoint of the last experiment taken for this one's."""
+    """A checkpoint of an earlier run in the same folder isn't read."""
     short = {"max_epochs": 1}
     fit(a_run(tmp_path, train=short, seed=9))
     again = fit(a_run(tmp_path, train=short))
@@ -211,7 +211,7 @@ def test_without_resume_a_run_starts_afresh(fitted, tmp_path):
 
 
 def test_base_and_distilled_student_are_one_architecture(fitted):
-    """A distilled student that costs more to serve: the paper's promise broken."""
+    """Shapes, types and the number of parameters agree, so both cost the same to serve."""
     (_, base), (_, other) = fitted["plain"], fitted["prmkd"]
     shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), f.params) for f in (base, other)]
     assert shapes[0] == shapes[1]
@@ -221,7 +221,7 @@ def test_base_and_distilled_student_are_one_architecture(fitted):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_record_of_an_epoch(fitted, tmp_path, kind):
-    """A clock in the history, a number JSON can't hold, or a mean over padded batches."""
+    """It is JSON without times, and the loss is the weighted sum of its two parts."""
     run, whole = fitted[kind]
     assert json.loads(json.dumps(whole.history)) == whole.history
     assert [record["epoch"] for record in whole.history] == list(range(1, 9))
@@ -242,7 +242,7 @@ def test_the_record_of_an_epoch(fitted, tmp_path, kind):
 
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path):
-    """The last epoch's parameters returned, or a patience counted from the start."""
+    """Its parameters and metrics are returned, and patience counts from it."""
     train = {"max_epochs": 40, "patience": 3}
     whole = fit(a_run(tmp_path / "patient", train=train))
     scores = [record["validation"]["NDCG@10"] for record in whole.history]
@@ -256,7 +256,7 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path):
 
 
 def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, monkeypatch):
-    """A choice that has seen the test, or a test of the last epoch instead of the best."""
+    """No ranking before the last one is of the test instances, so they decide nothing."""
     asked = []
 
     class Watched(Evaluator):
@@ -283,7 +283,7 @@ def test_the_test_instances_are_ranked_once_with_the_best_parameters(tmp_path, m
 
 
 def test_every_epoch_has_its_own_batches(tmp_path, monkeypatch):
-    """One order of the batches for all epochs, which resuming alone can't show."""
+    """Each epoch asks for the batches of its own number, after a resume too."""
     asked, epoch = [], TrainingBatches.epoch
 
     def watched(self, number):
@@ -303,7 +303,7 @@ def test_every_epoch_has_its_own_batches(tmp_path, monkeypatch):
 
 
 def test_callbacks_tell_of_every_step_and_epoch(tmp_path):
-    """A progress bar that jumps, or an epoch that is kept and, after a kill, missing in the log."""
+    """An epoch is told before its checkpoint counts, so a log never lacks one."""
     steps, records = [], []
 
     def on_epoch(record):
@@ -340,7 +340,7 @@ class Probe:
 
 
 def test_the_loop_reads_no_number_before_the_epoch_ends(tmp_path, monkeypatch):
-    """A loss fetched at every step leaves the device idle; unbounded steps fill its memory."""
+    """The device doesn't idle for a loss, and only a few steps are under way at once."""
     events = []
     make = loop.make_train_step
 
@@ -368,7 +368,7 @@ def test_the_loop_reads_no_number_before_the_epoch_ends(tmp_path, monkeypatch):
 
 
 def test_a_student_that_can_learn_the_world_does(tmp_path):
-    """A loop that runs, converges and writes files, but teaches nothing."""
+    """On a cyclic world NDCG@10 rises from below 0.7 to above 0.95."""
     run = make_run(cycle_world(), tmp_path)
     whole = fit(dataclasses.replace(run, train=dataclasses.replace(run.train, max_epochs=20)))
     assert whole.history[0]["validation"]["NDCG@10"] < 0.7
@@ -379,7 +379,7 @@ def test_a_student_that_can_learn_the_world_does(tmp_path):
 @pytest.mark.parametrize("student", ["sasrec", "fm", "deepfm", "lightgcn"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_seeds_of_a_study_share_what_is_compiled(tmp_path, steps_made, student, kind):
-    """Minutes of compilation for each seed of a student whose structure holds arrays."""
+    """Another seed compiles nothing, also where a student's structure holds arrays."""
     config = student_config(student=student, mlp_sizes=(8, 6))
     first = a_run(tmp_path / "0", kind, train={"max_epochs": 1}, student=config)
     fit(first)
@@ -397,7 +397,7 @@ def count_compiled() -> tuple[int, ...]:
 
 
 def test_an_epochs_measures_are_means_over_the_measured_instances(monkeypatch):
-    """A batch whose few measured instances weigh as much as a full batch's."""
+    """A batch weighs by its measured instances, and one without any doesn't count."""
     uncheck(loop, monkeypatch)
     numbers = dict.fromkeys(("loss", "cross_entropy", "distillation", "gradient_norm"), 1.0)
 
@@ -413,7 +413,7 @@ def test_an_epochs_measures_are_means_over_the_measured_instances(monkeypatch):
 
 
 def test_an_epochs_losses_are_means_over_its_instances(monkeypatch):
-    """A last batch of few instances that weighs as much as a full one."""
+    """A last batch of 8 instances weighs an eighth of a batch of 64."""
     uncheck(loop, monkeypatch)
     names = ("loss", "cross_entropy", "distillation", "gradient_norm")
     steps = [
@@ -445,8 +445,7 @@ def test_an_epochs_losses_are_means_over_its_instances(monkeypatch):
 def test_an_epoch_is_kept_where_it_is_better_than_all_before(
     monkeypatch, scores, kept, best_epoch, most
 ):
-    """An epoch that is as good as the best kept, one of 0 that is worse than none, or a patience
-    that counts from the last epoch instead of the best."""
+    """An equal epoch isn't kept, a first one of 0 is, and patience counts from the best."""
     uncheck(loop, monkeypatch)
     train = TrainConfig(patience=2, max_epochs=most)
     run = types.SimpleNamespace(epochs=None, train=train)
@@ -473,7 +472,7 @@ def test_an_epoch_is_kept_where_it_is_better_than_all_before(
 def test_a_number_that_is_not_finite_ends_the_epoch_in_which_it_came(
     monkeypatch, field, told, value
 ):
-    """Hours of training that end in a record that can't be written."""
+    """The error names the epoch, the number and, where it has one, the teacher."""
     uncheck(loop, monkeypatch)
     measures = types.SimpleNamespace(_fields=("kl",), kl=np.array([0.5]))
     numbers = ("loss", "cross_entropy", "distillation", "gradient_norm")

@@ -76,14 +76,14 @@ def require_planned(found: dict, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["plain", "distilled"])
 @pytest.mark.parametrize("student", sorted({*BUILT_IN} - {"sasrec"}))
 def test_every_student_learns_the_same_on_every_mesh(tmp_path, student, kind):
-    """A padding row that is trained, negatives of a device's share, a rank by a part's items."""
+    """Padding rows and divided negatives or items change nothing."""
     require_same(trained(tmp_path, student, kind, *SHAPES), student)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "distilled"])
 def test_sasrec_does_too_and_sends_what_was_planned(tmp_path, kind):
-    """A step that gathers a table, or sends its rows to be sorted into parts."""
+    """No step gathers a table: each of four devices holds 11 of the 43 rows."""
     found = trained(tmp_path, "sasrec", kind, *SHAPES)
     require_same(found)
     require_planned(found, kind)
@@ -94,20 +94,20 @@ def test_sasrec_does_too_and_sends_what_was_planned(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["closed", "catalogue"])
 def test_other_columns_are_the_same_on_every_mesh(tmp_path, kind):
-    """Best items that a device takes from its own part alone."""
+    """The best items are those of all devices' parts, not of one."""
     require_same(trained(tmp_path, "sasrec", kind, *SHAPES))
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh_and_other_shapes_are_the_same(tmp_path):
-    """A state that keeps one mesh's padding, or is read onto devices that aren't there."""
+    """A saved state fits a mesh of another shape and number of devices."""
     found = trained(tmp_path, "sasrec", "distilled", *MORE_SHAPES)
     require_same(found)
     require_planned(found, "distilled")
 
 
 def test_tables_are_filled_up_by_name_in_parameters_and_moments(tmp_path):
-    """A kernel that happens to have as many rows, or moments that keep theirs."""
+    """Other arrays with as many rows stay as they are, and trimming undoes the filling."""
     run = make_run(random_world(items=43), tmp_path, student=student_config())
     _, params = fresh_student(run)
     tables = tables_of(params, run.facts)
@@ -125,7 +125,7 @@ def test_tables_are_filled_up_by_name_in_parameters_and_moments(tmp_path):
 
 
 def test_one_device_has_nothing_to_place():
-    """A copy of every table, or a search for their names, where there is one device."""
+    """The very same tree comes back, without a copy."""
     tree = {"table": np.ones(3)}
     assert Divided().place(tree) is tree
     assert Divided().whole(tree) is tree
@@ -139,7 +139,7 @@ LONG = "1" * 5000 + "x1"
     "text", ["2", "x4", "2x", "0x1", "2x4x1", "two x four", "-1x2", "²x1", "٣x1", LONG]
 )
 def test_another_text_than_two_numbers_is_refused(monkeypatch, text):
-    """A mesh that the user didn't mean, or a traceback."""
+    """The error names $PRMKD_MESH and gives an example, for digits of other scripts too."""
     monkeypatch.setenv("PRMKD_MESH", text)
     with pytest.raises(
         UserError, match=r"\$PRMKD_MESH: found .*, expected DATAxMODEL, such as 2x4"
@@ -148,7 +148,7 @@ def test_another_text_than_two_numbers_is_refused(monkeypatch, text):
 
 
 def test_more_devices_than_there_are_or_rows_that_cannot_be_divided_are_refused(monkeypatch):
-    """A traceback of JAX's after the teachers were tuned for hours."""
+    """The error says how many devices are here, and 1x1 takes any number of rows."""
     monkeypatch.setenv("PRMKD_MESH", "2x4")
     with pytest.raises(UserError, match="found 2x4, expected at most the 1 devices here"):
         make_mesh(8)

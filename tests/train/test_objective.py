@@ -129,14 +129,14 @@ def draws(loss, monkeypatch, **changes):
 
 
 def test_softmax_is_over_all_items():
-    """A default that draws."""
+    """It draws no negatives and equals the formula in each row."""
     for row, logits in enumerate(LOGITS):
         expected = math.log(math.fsum(np.exp(logits))) - logits[BATCH.targets[row]]
         assert losses("softmax")[row] == pytest.approx(expected, rel=1e-5)
 
 
 def test_sampled_softmax_equals_float64(monkeypatch):
-    """Chances of validation or test items, a correction by other chances, or others' scores."""
+    """The chances come from training items alone, and a hit on the target is left out."""
     values, drawn, _ = draws("sampled_softmax", monkeypatch)
     trained = (
         np.arange(len(WORLD.interactions.items)) < TASK.split.train_end[WORLD.interactions.users]
@@ -155,7 +155,7 @@ def test_sampled_softmax_equals_float64(monkeypatch):
 
 
 def test_uniform_softmax_equals_float64_and_draws_among_all_items(monkeypatch):
-    """A correction, a hit that counts, items that are never a negative, or others' scores."""
+    """Scores aren't corrected, and a hit on the target is left out."""
     values, drawn, _ = draws("uniform_softmax", monkeypatch)
     assert drawn.shape == (DRAWN,)
     for row, logits in enumerate(LOGITS):
@@ -168,7 +168,7 @@ def test_uniform_softmax_equals_float64_and_draws_among_all_items(monkeypatch):
 
 
 def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypatch):
-    """A negative that the user likes, or one that is left out because it is a test item."""
+    """Only the user's training items are left out, so a test item may be drawn."""
     values, drawn, _ = draws("bpr", monkeypatch)
     for row, logits in enumerate(LOGITS):
         margin = logits[BATCH.targets[row]] - logits[drawn[row]]
@@ -179,7 +179,7 @@ def test_bpr_equals_float64_and_draws_what_the_user_has_not_trained_on(monkeypat
 
 
 def test_the_values_at_the_targets_are_those_of_their_slots():
-    """Negatives of another slot's user where not every slot predicts."""
+    """Where only some slots predict, each instance has the user of its own slot."""
     slots = np.arange(1, 16, 2)
     users = np.full(16, USERS.max() + 1)
     users[slots] = USERS
@@ -189,7 +189,7 @@ def test_the_values_at_the_targets_are_those_of_their_slots():
 
 
 def test_gbce_equals_float64_and_draws_among_all_items(monkeypatch):
-    """Items that are never a negative, a hit that counts, or others' scores."""
+    """A hit on the target is left out, and every item is drawn about equally often."""
     values, drawn, _ = draws("gbce", monkeypatch)
     assert drawn.shape == (DRAWN,)
     beta = 1 - 0.75 * (1 - DRAWN / 24)
@@ -203,7 +203,7 @@ def test_gbce_equals_float64_and_draws_among_all_items(monkeypatch):
 
 
 def test_gbce_has_the_rate_of_its_draws():
-    """β of another number of draws or items, or a hit that counts."""
+    """β follows from the number of draws and items, and a hit doesn't count."""
     flat = Instances(np.zeros_like(QUERIES), jnp.asarray(ITEMS), BATCH.targets, USERS)
     config = StudentConfig(loss="gbce", num_negatives=DRAWN, gbce_t=0.6)
     found = own_losses(config, Scorer(), flat, None, KEY)
@@ -216,7 +216,7 @@ def test_gbce_has_the_rate_of_its_draws():
 
 
 def test_draws_come_from_the_key():
-    """The same negatives at every step, or others in a run that is repeated."""
+    """One key gives the same negatives again, and another key gives others."""
     for loss in ("sampled_softmax", "uniform_softmax", "gbce", "bpr"):
         first = losses(loss)
         np.testing.assert_array_equal(first, losses(loss))
@@ -224,7 +224,7 @@ def test_draws_come_from_the_key():
 
 
 def test_no_dropout_mask_shares_the_draws_key(monkeypatch):
-    """Negatives that follow from which units are dropped."""
+    """The draws of every loss have another key than each of 200 masks."""
     rngs = nnx.Rngs(KEY)
     # A draw splits its key, and a key's parts are the masks' keys.
     taken = [KEY, *(rngs() for _ in range(200))]
@@ -235,7 +235,7 @@ def test_no_dropout_mask_shares_the_draws_key(monkeypatch):
 
 
 def test_bpr_adds_a_students_own_l2():
-    """LightGCN as it is not published."""
+    """BPR adds embedding_l2 times the student's norms, and no other loss does."""
 
     class Heavy(Scorer):
         def embedding_norms(self, users, positives, negatives):
@@ -248,7 +248,7 @@ def test_bpr_adds_a_students_own_l2():
 
 
 def test_bpr_reads_a_students_own_l2_of_some_rows_at_these_rows():
-    """Ids of items as places in tables that have some rows alone, as under --lazy_adam."""
+    """Where a table has some rows alone, as under --lazy_adam, ids become places in it."""
     config = StudentConfig(loss="bpr", embedding_l2=0.01)
     prepared = loss_of(config).prepare(TASK, FACTS)
     norms = np.random.default_rng(3).random(25).astype(np.float32)
@@ -273,7 +273,7 @@ def test_bpr_reads_a_students_own_l2_of_some_rows_at_these_rows():
 
 @pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
 def test_a_loss_that_was_not_prepared_is_an_error(loss):
-    """A step that silently trains by another loss."""
+    """Sampled softmax and BPR don't silently train by another loss."""
     config = StudentConfig(loss=loss)
     batch = Instances(QUERIES, jnp.asarray(ITEMS), BATCH.targets, USERS)
     with pytest.raises(ValueError, match=f"{loss} needs"):
@@ -285,7 +285,7 @@ def test_every_choice_of_the_flag_is_a_loss():
 
 
 def test_a_user_who_has_everything_is_refused():
-    """A negative that is none, or a traceback."""
+    """One line names the user, who has no item left to draw as the negative."""
     world = from_histories([[0, 1, 2, 0, 0], [2, 1, 0, 1, 2]], 3)
     with pytest.raises(UserError) as error:
         loss_of(StudentConfig(loss="bpr")).prepare(task_of(world), facts(world))
@@ -296,7 +296,7 @@ def test_a_user_who_has_everything_is_refused():
 
 
 def test_the_default_is_the_students_own():
-    """A DeepFM whose softmax never ends, or another default than the paper's for the rest."""
+    """It is sampled softmax for DeepFM and softmax for SASRec and FM; a flag changes it."""
     for name, expected in (("sasrec", "softmax"), ("fm", "softmax"), ("deepfm", "sampled_softmax")):
         assert loss_name(StudentConfig(student=name)) == expected
         assert loss_name(StudentConfig(student=name, loss="bpr")) == "bpr"
@@ -307,7 +307,7 @@ def test_the_default_is_the_students_own():
     [("lightgcn", "bpr"), ("deepfm", None)],
 )
 def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss):
-    """A compilation a batch, or a distilled student that learns by another loss than the plain."""
+    """With a distillation weight of 0, both students end in the same bits."""
     run = make_run(WORLD, tmp_path, student=student_config(student=student, loss=loss, **SMALL))
     own = []
     for changes in ({}, distilled(run, distill_weight=0.0)):
@@ -334,7 +334,7 @@ def test_one_program_serves_an_epoch_plain_and_distilled(tmp_path, student, loss
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_puts_the_targets_first(loss):
-    """A loss that falls, but by something else than the target's rank."""
+    """Descent by its gradient ranks each target above all of its rivals."""
     config = StudentConfig(loss=loss, num_negatives=DRAWN)
     prepared = loss_of(config).prepare(TASK, FACTS)
 

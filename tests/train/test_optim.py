@@ -16,7 +16,7 @@ VECTORS = ("bias", "scale", "item_bias")
 
 
 def test_two_steps_of_coupled_l2_by_hand():
-    """Decoupled decay (AdamW), a decay of biases, or Adam with other constants."""
+    """Weights decay through the gradient, as by hand in float64, and biases don't."""
     params = {
         "kernel": np.array([[2.0, -3.0], [0.5, 0.0]], np.float32),
         "bias": np.array([4.0, -5.0], np.float32),
@@ -50,7 +50,7 @@ def test_two_steps_of_coupled_l2_by_hand():
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_which_of_the_students_parameters_decay(name):
-    """A LayerNorm or bias pulled to 0, a matrix that isn't, or decay that can't be switched off."""
+    """Matrices decay, LayerNorms and biases don't, and a decay of 0 switches it off."""
     known, config = facts(from_histories([[0, 1, 2]], 7)), student_config(student=name)
     shapes = nnx.to_pure_dict(jax.eval_shape(lambda: create_student(config, known, 0)[1]))
     params = jax.tree.map(lambda leaf: np.ones([2] * leaf.ndim, np.float32), shapes)

@@ -50,7 +50,7 @@ def require_as_one_process(folder: Path, student: str, kind: str, *shapes: str) 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "distilled", "closed", "catalogue"])
 def test_sasrec_learns_the_same_in_two_processes(tmp_path, kind):
-    """A share that another process was to fill, decisions that differ, a rank of a part's items."""
+    """Plain, distilled, closed and catalogue runs end as in one process."""
     require_as_one_process(tmp_path, "sasrec", kind, *SHAPES)
 
 
@@ -58,13 +58,13 @@ def test_sasrec_learns_the_same_in_two_processes(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["plain", "distilled"])
 @pytest.mark.parametrize("student", sorted({*BUILT_IN} - {"sasrec"}))
 def test_every_student_does(tmp_path, student, kind):
-    """As of SASRec."""
+    """Plain and distilled, the other students end as in one process too."""
     require_as_one_process(tmp_path, student, kind, "2x2")
 
 
 @pytest.mark.slow
 def test_another_number_of_processes_goes_on(tmp_path):
-    """A state that only as many processes can read, or that each begins anew."""
+    """A state of two processes goes on in one, a state of one in two."""
     one = run_on_devices(1, *meshes(tmp_path, "sasrec", "distilled", "1x1"))
     run_together(2, 2, *meshes(tmp_path, "sasrec", "distilled", "2x2!"))
     alone = run_on_devices(4, *meshes(tmp_path, "sasrec", "distilled", "2x2"))
@@ -79,7 +79,7 @@ def test_another_number_of_processes_goes_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_other_and_one_process_goes_on(tmp_path, killed):
-    """Hours of waiting for who is gone, a stack trace, or a run that begins anew."""
+    """Nobody waits for the killed one, and only what follows the last state is repeated."""
     output = tmp_path / "run"
     words = ["-c", PROGRAM, "train", *LONG, f"--output_dir={output}"]
     words.append(f"--cache_dir={tmp_path / 'cache'}")
@@ -98,7 +98,7 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(tmp_path, kille
 
 @pytest.mark.slow
 def test_processes_that_slurm_starts_find_each_other_and_train_as_one_does(tmp_path):
-    """Variables of Slurm's that mean something else, two that write, or each alone."""
+    """Only the first process writes, and losses and metrics agree."""
     words = ("-m", "experiments", "train", *SHORT, "--max_epochs=3")
     words = (*words, f"--cache_dir={tmp_path / 'cache'}")
     outputs = tmp_path / "one", tmp_path / "two"
@@ -127,7 +127,7 @@ def learned(output: Path) -> list[dict]:
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_a_mistake_in_one_process_ends_the_other_too(tmp_path, wrong):
-    """A process that waits for ever for the one that has told its user's mistake."""
+    """The mistake is told in one line, and the other process doesn't wait for ever."""
     words = ["-m", "experiments", "train", *LONG, f"--output_dir={tmp_path / 'run'}"]
     commands = [words, words]
     commands[wrong] = [*words, "--data_dir=nowhere", "--dataset=Nowhere"]
@@ -157,7 +157,7 @@ def wait_for(file: Path, seconds: float, process: subprocess.Popen[str]) -> None
 
 
 def test_the_environment_says_who_is_who(monkeypatch):
-    """A number that is read as text, or one process that waits for others."""
+    """Without variables, or with one process, there is no group; numbers become integers."""
     for name in ("COORDINATOR", "PROCESSES", "PROCESS"):
         monkeypatch.delenv(f"PRMKD_{name}", raising=False)
     assert asked() is None
@@ -191,7 +191,7 @@ MPI = {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
     ],
 )
 def test_a_process_alone_on_its_machine_has_all_its_gpus(monkeypatch, variables, devices):
-    """One GPU of eight, or a GPU's number that isn't there: what JAX makes of Slurm's variables."""
+    """With several on a machine, or with ids that the user gave, JAX's own choice stays."""
     for name in (*SLURM, *MPI, "CUDA_VISIBLE_DEVICES", "JAX_LOCAL_DEVICE_IDS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -200,7 +200,7 @@ def test_a_process_alone_on_its_machine_has_all_its_gpus(monkeypatch, variables,
 
 
 def test_what_slurm_says_of_one_process_leaves_it_every_gpu():
-    """JAX narrows it to the GPU of its number, where it is told nothing else."""
+    """Without this, JAX would give it only the GPU of its own number."""
     program = (
         "import jax\n"
         "from jax._src import xla_bridge\n"
@@ -213,7 +213,7 @@ def test_what_slurm_says_of_one_process_leaves_it_every_gpu():
 
 
 def test_auto_where_nothing_has_started_the_processes_is_refused():
-    """An error of JAX's own, or five minutes of waiting for nobody."""
+    """One line says that there are no other processes and names srun."""
     others = ("SLURM_", "OMPI_", "KUBERNETES_")
     alone = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     program = "from prmkd_jax.train.processes import together\nwith together():\n    pass"
@@ -249,7 +249,7 @@ GOOD = {"COORDINATOR": "localhost:1234", "PROCESSES": "2", "PROCESS": "1"}
     ],
 )
 def test_variables_that_cannot_be_are_refused(monkeypatch, change, message):
-    """A traceback of JAX's, or five minutes of waiting for nobody."""
+    """Each error names the variable and what is expected, for `²` and 5,000 digits too."""
     for name, value in {**GOOD, **change}.items():
         monkeypatch.setenv(f"PRMKD_{name}", value)
     with pytest.raises(UserError, match=message):
@@ -257,7 +257,7 @@ def test_variables_that_cannot_be_are_refused(monkeypatch, change, message):
 
 
 def test_a_command_for_one_process_refuses_several():
-    """A study that is trained twice into one folder."""
+    """One line says that one process carries a study, so none is trained twice."""
     done = subprocess.run(
         [sys.executable, "-m", "experiments", "study", "ablation", "--flagfile=demo.cfg"],
         env={**os.environ, "PRMKD_PROCESSES": "2"},

@@ -63,7 +63,7 @@ HISTORIES = Interactions(
     ],
 )
 def test_the_training_part_takes_in_the_validation_part(split, train_end, train):
-    """A test item that is trained on, or a validation item that isn't."""
+    """Test items are never trained on and validation items always are, with each split."""
     both = with_validation(split, HISTORIES)
     assert both.train_end.tolist() == train_end
     assert both.train.tolist() == train
@@ -74,7 +74,7 @@ def test_the_training_part_takes_in_the_validation_part(split, train_end, train)
 
 @pytest.mark.parametrize("kind", ["plain", "prmkd", "closed"])
 def test_it_is_the_same_training_on_more_data(tmp_path, kind):
-    """Another start, seed or threshold; or the old edges, batches, instances or best items."""
+    """Start, seed and threshold stay; edges, batches and best items follow the new data."""
     run = a_run(tmp_path, kind)
     refitted = refit(run, 1)
     task = Task(WORLD, with_validation(run.task.split, WORLD.interactions))
@@ -97,7 +97,7 @@ def test_it_is_the_same_training_on_more_data(tmp_path, kind):
 
 
 def test_it_trains_as_long_as_it_is_told_and_ranks_once(tmp_path, monkeypatch):
-    """A second early stop, on data that were trained on."""
+    """There is no second early stop, and without rank_test nothing is ranked."""
     ranked = []
     monkeypatch.setattr(
         Evaluator,
@@ -113,7 +113,7 @@ def test_it_trains_as_long_as_it_is_told_and_ranks_once(tmp_path, monkeypatch):
 
 
 def test_no_epoch_leaves_the_start(tmp_path):
-    """A given start that no epoch bettered, trained all the same."""
+    """With 0 epochs the given start comes back untrained, and it is ranked."""
     run = a_run(tmp_path, start=jax.device_get(fresh_student(a_run(tmp_path))[1]))
     refitted = refit(run, 0)
     assert same_bits(jax.device_get(refitted.params), run.start)
@@ -122,7 +122,7 @@ def test_no_epoch_leaves_the_start(tmp_path):
 
 
 def test_stopped_and_resumed(tmp_path):
-    """The chosen student's checkpoint taken for the refit's, or the other way round."""
+    """Refit and chosen student have checkpoints of their own."""
     run = a_run(tmp_path)
     # A state after every epoch.
     run = dataclasses.replace(run, train=dataclasses.replace(run.train, checkpoint_seconds=0))
@@ -144,7 +144,7 @@ def test_stopped_and_resumed(tmp_path):
 
 
 def test_a_graph_gets_the_new_edges(tmp_path):
-    """LightGCN smoothed over the training part's graph alone."""
+    """LightGCN smooths over the validation part's edges too."""
     run = a_run(tmp_path, student=student_config(student="lightgcn"))
     again = refit_run(run, 1)
     added = len(again.task.split.train) - len(run.task.split.train)

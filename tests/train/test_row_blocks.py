@@ -51,7 +51,7 @@ def steps_of(run):
     ],
 )
 def test_blocks_train_as_all_rows_at_once(student, distillation, tmp_path, monkeypatch):
-    """A weight, a mask or a teacher's row of another instance; a gradient that is lost."""
+    """Metrics and parameters agree, plain and with each kind of distillation."""
     run = make_run(WORLD, tmp_path, student=student_config(dropout=0.0, **student))
     run = dataclasses.replace(run, train=dataclasses.replace(run.train, batch_size=BATCH))
     if distillation:
@@ -77,7 +77,7 @@ def test_blocks_train_as_all_rows_at_once(student, distillation, tmp_path, monke
 
 
 def test_a_small_catalogue_and_several_devices_are_not_divided(tmp_path):
-    """Breaks if tables that were made before blocks would round differently now."""
+    """4,386 items, a sampled loss and catalogue negatives aren't divided; 12,000 items are."""
     run = make_run(WORLD, tmp_path)
     items = jnp.zeros((4_386, 64))
     assert row_blocks.block_size(run.student, None, items, 512, None) is None

@@ -79,7 +79,7 @@ def moments(state):
     ("student", "loss"), [("sasrec", "sampled_softmax"), ("gru4rec", "gbce"), ("sasrec", "bpr")]
 )
 def test_the_first_step_is_that_of_dense_adam_on_the_rows_that_it_reads(tmp_path, student, loss):
-    """A place taken for an id, other draws, a row's gradient in another row, a norm of parts."""
+    """Losses, parameters and moments agree, and only rows that are read change."""
     found = {}
     for lazy in (False, True):
         run = run_of(tmp_path, lazy=lazy, loss=loss, student=student)
@@ -110,7 +110,7 @@ def test_the_first_step_is_that_of_dense_adam_on_the_rows_that_it_reads(tmp_path
 def test_items_made_for_the_losses_alone_give_the_gradients_of_all_items(
     tmp_path, monkeypatch, student, loss
 ):
-    """Vectors of other items than were asked for, or all of them where few are read."""
+    """Losses that draw ask for fewer items than there are; softmax reads all of them."""
     kind, asked, found = student_class(student), [], []
     make = kind.items_at
 
@@ -135,7 +135,7 @@ def test_items_made_for_the_losses_alone_give_the_gradients_of_all_items(
 
 
 def test_rows_that_no_batch_reads_stay_and_those_that_are_read_follow_adam(tmp_path):
-    """Decay or fading moments of rows that wait; an update by other moments than the row's own.
+    """A waiting row neither decays nor loses its moments; a read one follows its own.
 
     By hand: Adam in float64 from the gradients, which are Adam's first moment's differences.
     """
@@ -164,7 +164,7 @@ def test_rows_that_no_batch_reads_stay_and_those_that_are_read_follow_adam(tmp_p
 
 @pytest.mark.parametrize("student", ["sasrec", "gru4rec"])
 def test_item_0_waits_like_the_others_though_padding_holds_its_id(tmp_path, student):
-    """The one item that decays in every step: by thousands of them, to nothing."""
+    """Padding doesn't make item 0 decay in steps that don't read it."""
     rng = np.random.default_rng(0)
     histories = [(1 + rng.integers(0, READ, n)).tolist() for n in rng.integers(3, 9, 40)]
     world = from_histories(histories, ITEMS)
@@ -186,7 +186,7 @@ def test_item_0_waits_like_the_others_though_padding_holds_its_id(tmp_path, stud
 
 
 def test_a_step_holds_no_array_as_large_as_the_table_but_the_tables(tmp_path):
-    """A dense gradient, or dense moments' temporaries: told by the shapes in the program."""
+    """The program writes the table and its two moments once each, and no dense gradient."""
     sizes = {}
     for lazy in (False, True):
         state, step, inputs, constants = stepping(run_of(tmp_path, lazy=lazy))
@@ -197,7 +197,7 @@ def test_a_step_holds_no_array_as_large_as_the_table_but_the_tables(tmp_path):
 
 
 def test_items_are_needed_once_and_padding_is_past_the_end(tmp_path):
-    """An item twice, whose two rows would be written in some order, or padding that is item 0."""
+    """Each id comes once and in order, so no row is written twice."""
     run = run_of(tmp_path, lazy=True)
     batch, distill = next(iter(distill_inputs(run, training_batches(run).epoch(0))))
     drawn = np.array([499, 499, 3])
@@ -211,7 +211,7 @@ def test_items_are_needed_once_and_padding_is_past_the_end(tmp_path):
 
 
 def test_rows_come_back_to_their_place():
-    """Rows of another parameter of the same name, or padding that overwrites the last row."""
+    """Other parameters of the same name keep all rows, and padding overwrites none."""
     tree = {
         "item_embedding": {"table": np.arange(10.0).reshape(5, 2)},
         "position_embedding": {"table": np.arange(6.0).reshape(3, 2)},
@@ -242,7 +242,7 @@ def test_rows_come_back_to_their_place():
     ],
 )
 def test_what_reads_every_item_is_refused(student, distill, message):
-    """An item whose row is silently missing."""
+    """The error names the student, the loss or the negatives that read every item."""
     with pytest.raises(UserError, match=message):
         check_lazy(student_config(**student), TrainConfig(lazy_adam=True), distill)
     check_lazy(student_config(**student), TrainConfig(), distill)

@@ -96,7 +96,7 @@ def on_two(tmp_path_factory):
 
 
 def test_two_devices_give_the_loss_of_one(on_two, tmp_path):
-    """A mean over a device's share, or dropout masks that depend on the number of devices."""
+    """Neither the mean nor the dropout masks depend on the number of devices."""
     devices, two, _ = on_two
     assert (len(jax.devices()), devices) == (1, 2)
     one = losses(tmp_path)
@@ -105,7 +105,7 @@ def test_two_devices_give_the_loss_of_one(on_two, tmp_path):
 
 
 def test_the_teachers_tables_are_sent_to_the_other_device_once(on_two):
-    """Tables of gigabytes that cross to every device at each step."""
+    """Every step reads them at the same addresses."""
     devices, _, found = on_two
     assert devices == 2
     assert found["copies"] == [2]

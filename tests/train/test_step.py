@@ -102,7 +102,7 @@ def known_by_hand(run, batch: Batch, row: int) -> int:
 
 
 def test_plain_loss_and_gradient_equal_a_float64_computation(tmp_path):
-    """A mean over padded rows, a missing target in the denominator, or a wrong gradient norm."""
+    """Padded rows don't count, and the gradient norm agrees as well."""
     run, step, state, inputs = prepared(tmp_path, dropout=0.0)
     batch, _ = inputs[-1]
     assert not batch.is_instance.all()
@@ -159,7 +159,7 @@ def distilled_by_hand(run, batch: Batch, row: int, logits):
     ],
 )
 def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
-    """Teachers' columns, rows, masks or weights mixed up between the loop and eq. 1–6."""
+    """The teachers' columns, rows, masks and weights are those of eq. 1–6, for each option."""
     run, step, state, inputs = prepared(tmp_path, kind, dropout=0.0, **changes)
     # A user of two items has no whole training part behind which a teacher was asked.
     short = np.flatnonzero(WORLD.interactions.lengths == 2)
@@ -193,7 +193,7 @@ def test_distilled_loss_equals_a_float64_computation(tmp_path, kind, changes):
 
 @pytest.mark.parametrize("student", STUDENT_NAMES)
 def test_every_student_is_distilled_by_the_same_equations(tmp_path, student):
-    """Rows that read their neighbour's teachers, or a student that isn't distilled at all."""
+    """The distillation is the mean by hand over all rows, and it changes the student."""
     run, step, state, inputs = prepared(tmp_path, "tables", dropout=0.0, student=student)
     batch, distill = inputs[0]
     graphdef, _ = create_student(run.student, facts(WORLD), run.seed)
@@ -214,7 +214,7 @@ def test_every_student_is_distilled_by_the_same_equations(tmp_path, student):
 
 
 def test_scores_from_elsewhere_train_the_same_student(tmp_path):
-    """Handed-over scores that are gathered again, or transposed."""
+    """Their losses are those of the teachers' tables."""
     losses = []
     for side in ("tables", "scores"):
         _, step, state, inputs = prepared(tmp_path, side)
@@ -227,7 +227,7 @@ def test_scores_from_elsewhere_train_the_same_student(tmp_path):
 
 @pytest.mark.parametrize("kind", ["plain", "tables"])
 def test_a_students_own_loss_is_added_once(tmp_path, monkeypatch, kind):
-    """A further loss that the distilled student lacks, that counts twice or has no gradient."""
+    """It is in the loss and the gradient once, plain and distilled."""
 
     def auxiliary(self, rows, rngs):
         return 0.25 * jax.numpy.square(self.position_embedding.table[...]).sum()
@@ -260,7 +260,7 @@ def as_users_compile(step, state, inputs):
 
 
 def test_weight_zero_is_the_plain_student_bit_for_bit(tmp_path):
-    """The comparison of base and distilled would compare something else besides."""
+    """Base and distilled student differ by the distillation alone."""
     plain = trained(*as_users_compile(*prepared(tmp_path)[1:]))
     zero = prepared(tmp_path, "tables", distill_weight=0.0)
     distilled = trained(*as_users_compile(*zero[1:]))
@@ -271,7 +271,7 @@ def test_weight_zero_is_the_plain_student_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_program_serves_every_batch(tmp_path, kind):
-    """A compilation a batch, a seed, or another for the padded last one: training that crawls."""
+    """Two epochs, a padded last batch and another seed share one compiled step."""
     run, step, state, inputs = prepared(tmp_path, kind)
     other_seed = create_student(run.student, facts(WORLD), run.seed + 1)[0]
     optimizer = make_optimizer(run.train)
@@ -287,7 +287,7 @@ def test_one_program_serves_every_batch(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["plain", "tables"])
 def test_padded_rows_influence_nothing(tmp_path, kind):
-    """Slots without an instance that reach the loss, a measurement or a gradient."""
+    """Slots without an instance reach no loss, no measurement and no gradient."""
     _, step, state, inputs = prepared(tmp_path, kind)
     batch, distill = inputs[-1]
     rng = np.random.default_rng(0)
@@ -330,7 +330,7 @@ def test_padded_rows_influence_nothing(tmp_path, kind):
 
 
 def test_state_is_donated(tmp_path):
-    """A second copy of parameters and moments on the device."""
+    """No second copy of parameters and moments stays on the device."""
     _, step, state, inputs = prepared(tmp_path)
     new, _ = step(state, *place_inputs(MESH, *inputs[0]))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
@@ -338,7 +338,7 @@ def test_state_is_donated(tmp_path):
 
 
 def test_dropout_keys_come_from_seed_and_step(tmp_path):
-    """The same masks at every step, or masks that a resumed run can't draw again."""
+    """Each step has masks of its own, which a resumed run can draw again."""
     _, step, state, inputs = prepared(tmp_path)
 
     def loss(**changes):
@@ -357,7 +357,7 @@ def test_dropout_keys_come_from_seed_and_step(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_step_moves_nothing_between_host_and_device(tmp_path, kind):
-    """A constant or number of the host that every step would send again, besides its inputs."""
+    """A step whose inputs are placed sends no constant and no number."""
     _, step, state, inputs = prepared(tmp_path, kind)
     placed = [place(MESH, each) for each in inputs[:3]]
     state, _ = step(state, *placed[0])
@@ -368,7 +368,7 @@ def test_step_moves_nothing_between_host_and_device(tmp_path, kind):
 
 
 def test_tree_mode_trains_the_same(tmp_path):
-    """Something in the step that Flax's coming default, NNX's tree mode, refuses or changes."""
+    """A distilled student ends in the same bits in Flax's coming default."""
     with nnx.set_graph_mode(False):
         found = trained(*prepared(tmp_path, "tables")[1:])
     assert same_bits(found, trained(*prepared(tmp_path, "tables")[1:]))

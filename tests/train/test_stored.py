@@ -71,7 +71,7 @@ def steps_of(run: Run, kept=None):
     ],
 )
 def test_stored_scores_train_as_those_that_each_step_makes(tmp_path, side, changes):
-    """Another instance's row, a mask or a missing teacher lost, a target out of its column."""
+    """Losses, gradients and parameters agree for each option, with unknown instances too."""
     run = a_run(tmp_path, Forgetful(WORLD, side=side), **changes)
     computed, params = steps_of(run)
     found, stored_params = steps_of(run, stored_of(run))
@@ -85,7 +85,7 @@ def test_stored_scores_train_as_those_that_each_step_makes(tmp_path, side, chang
 
 
 def test_an_instance_that_no_teacher_knows_teaches_nothing(tmp_path):
-    """A uniform target for it."""
+    """All its columns are masked, so it has no uniform target."""
     run = a_run(tmp_path, Forgetful(WORLD, side="scores"))
     assert UNKNOWN in run.task.split.train
     give, seen = stored_of(run), False
@@ -101,7 +101,7 @@ def test_an_instance_that_no_teacher_knows_teaches_nothing(tmp_path):
 
 
 def test_teachers_are_asked_once_for_most_batches(tmp_path):
-    """Scores that are made again each epoch, or a store that is filled once more."""
+    """They score each batch of one epoch, and after that one measurement an epoch."""
     asked = []
 
     class Counted(RandomTeachers):
@@ -118,7 +118,7 @@ def test_teachers_are_asked_once_for_most_batches(tmp_path):
 
 
 def test_stopped_and_resumed_it_ends_in_the_same_bits(tmp_path):
-    """Scores that depend on the epoch in which they were made."""
+    """Scores don't depend on the epoch in which they are made."""
 
     def stop(record):
         if record["epoch"] == 2:
@@ -136,7 +136,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(tmp_path):
 
 
 def test_a_refit_has_scores_of_its_own(tmp_path):
-    """Masks of the training part alone, or no rows for the validation instances."""
+    """It has rows for the validation instances and masks of the larger training part."""
     run = dataclasses.replace(refit_run(a_run(tmp_path), 1), folder=tmp_path / "again")
     more = np.setdiff1d(run.task.split.train, a_run(tmp_path).task.split.train)
     assert len(more)
@@ -153,7 +153,7 @@ def test_a_refit_has_scores_of_its_own(tmp_path):
 def test_the_number_of_scores_alone_decides_how_they_are_kept(
     tmp_path, monkeypatch, float32, bfloat16, kept
 ):
-    """A store that fills the memory, or half precision where there is room for more."""
+    """Few scores are kept in float32, more in bfloat16, and too many not at all."""
     run = a_run(tmp_path)
     size = len(run.task.split.train) * WORLD.num_items
     monkeypatch.setattr(stored, "MOST_FLOAT32", int(float32 * size))
@@ -170,7 +170,7 @@ def test_the_number_of_scores_alone_decides_how_they_are_kept(
 
 
 def test_a_teachers_nan_reaches_the_loss(tmp_path):
-    """A broken teacher that passes for masked columns."""
+    """A broken teacher isn't taken for masked columns, and other rows stay finite."""
     run = a_run(tmp_path)
     batch = next(training_batches(run).epoch(1))
     tables, broken = run.teachers.tables, int(batch.instance_ids[5])

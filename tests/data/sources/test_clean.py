@@ -137,7 +137,7 @@ def test_categories_of_any_form_are_names_apart_by_commas(value, expected):
     [["Tapes, Glues"], ["Tapes"], ["Tapes, Glues", "Saws"], ["Tapes", "Saws, Files, Rasps"]],
 )
 def test_names_of_categories_are_read_as_they_were_written(names):
-    """One name with a comma becomes two words of FM's."""
+    """A name with a comma stays one name."""
     assert category_names(categories(names)) == names
 
 

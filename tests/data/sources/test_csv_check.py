@@ -44,7 +44,7 @@ def cells(made: Iterable[pl.DataFrame]) -> list[tuple] | str:
 def test_both_readers_give_the_same_cells_or_the_same_refusal(
     tmp_path, monkeypatch, header, body, end, width, kind
 ):
-    """A row that is lost, or an id that is another one, without a word."""
+    """No row is lost, and no id changes without an error, whichever reader takes the file."""
     monkeypatch.setattr("prmkd_jax.data.sources.rows._ROWS", 2)
     monkeypatch.setattr(csv_check, "_PIECE", 5)
     kind = {"c": "csv", "t": "tsv"}[kind]
@@ -77,7 +77,7 @@ def test_both_readers_give_the_same_cells_or_the_same_refusal(
     ],
 )
 def test_what_is_regular(tmp_path, monkeypatch, text, regular, size):
-    """Wherever a piece ends that is read at once; a line has at most two cells."""
+    """The verdict is the same wherever a piece ends; a line has at most two cells."""
     monkeypatch.setattr(csv_check, "_PIECE", size)
     path = tmp_path / "log.csv"
     for separator in SEPARATORS.values():
@@ -86,7 +86,7 @@ def test_what_is_regular(tmp_path, monkeypatch, text, regular, size):
 
 
 def test_what_cannot_be_read_is_not_regular(tmp_path):
-    """An error that tells less than the careful reader's."""
+    """A broken or missing file is left to the careful reader, whose error says more."""
     cut = tmp_path / "cut.csv.gz"
     cut.write_bytes(b"\x1f\x8b\x08\x00")
     assert not is_regular(cut, ",", 2)

@@ -221,7 +221,7 @@ def test_a_gzipped_file_may_be_called_gzip_encoded(server, tmp_path):
 
 
 def test_two_calls_fetch_a_file_once_and_never_write_at_once(server, tmp_path):
-    """They would share one part file."""
+    """The second call waits for the first, so they never share a part file."""
     waiting, said = threading.Event(), []
     plain = server.answer
 
@@ -254,7 +254,7 @@ def test_two_calls_fetch_a_file_once_and_never_write_at_once(server, tmp_path):
 
 
 def test_a_full_disk_is_no_fault_of_the_server(server, tmp_path, monkeypatch):
-    """It was tried again, and then told as the address's fault."""
+    """The error names the part file, nothing is tried again, and the next call goes on."""
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")

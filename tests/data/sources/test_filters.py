@@ -84,7 +84,7 @@ def test_items_without_a_title_leave():
 
 
 def test_filters_work_in_the_documented_order_and_each_says_what_it_removed():
-    """Duplicates leave before the k-core counts, robots before it too."""
+    """Exact duplicates go first, then long histories, then the k-core, then short histories."""
     rows = [(0, item, item * DAY) for item in (0, 0, 1, 2)] + [(1, 0, 0), (1, 1, 0), (2, 2, 0)]
     config = PrepareConfig(deduplicate=("exact",), max_history=2, user_core=2, min_history=1)
     left, steps = apply(log(rows), config, BY_ITEM, None)
@@ -108,7 +108,7 @@ def test_a_filter_that_leaves_nothing_is_refused():
     st.integers(0, 4),
 )
 def test_k_core_is_the_largest_set_that_holds(pairs, user_core, item_core):
-    """Against leaving one by one, which ends in the same set whatever the order."""
+    """The result equals that of removing rows one at a time."""
     rows = list(range(len(pairs)))
     while True:
         users = Counter(pairs[row][0] for row in rows)

@@ -77,7 +77,7 @@ def test_damaged_tables(tmp_path, name, data, draw):
 
 
 def test_gzip_data_that_end_before_what_is_no_text(tmp_path):
-    """Bytes that the reader has decoded at once, and a second reading that doesn't reach them."""
+    """A wrong checksum or a cut file gives a data set or one line, and nothing half written."""
     rows = b"user_id,item_id,timestamp\n" + b"a,b,1538352000\n" * 4 + b"\xff,b,1538352000\n"
     path = tmp_path / "log.csv.gz"
     packed = bytearray(gzip.compress(rows))
@@ -136,7 +136,7 @@ def test_damaged_benchmark_files(tmp_path, train, index, text):
 @pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp", "rating", "header"])
 @pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.jsonl"])
 def test_a_line_that_refuses_a_long_cell_is_short(tmp_path, name, column):
-    """A hundred thousand characters of a file on the screen, and none of what was expected."""
+    """The message stays below 500 characters and still says what is expected."""
     row = {"user_id": "a", "item_id": "x", "timestamp": "1538352000", "rating": "5"}
     long = {**row, column: "y" * 100_000} if column != "header" else {"y" * 100_000: "1"}
     sep = "," if name == "log.csv" else "\t"
@@ -167,7 +167,7 @@ def test_a_line_that_refuses_a_long_cell_is_short(tmp_path, name, column):
     ],
 )
 def test_a_file_that_leads_nowhere_is_not_passed_over(tmp_path, source, name, kind):
-    """Rows, names or texts that are missing in silence, since a link's file was never fetched."""
+    """A dangling link or a pipe is an error, so no rows, names or texts go missing in silence."""
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "part-0.csv").write_bytes(CSV)

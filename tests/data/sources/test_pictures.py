@@ -184,7 +184,7 @@ def test_a_picture_that_never_ends_is_given_up(tmp_path, site, monkeypatch):
 
 
 def test_other_hosts_and_this_machine_are_asked_over_https_alone(monkeypatch, tmp_path):
-    """A file from a stranger that makes this machine ask its own services."""
+    """A file from a stranger can't make this machine ask its own services over http."""
     asked = []
     monkeypatch.setattr(
         pictures, "_transfer", lambda address, hosts: asked.append(address) or picture()

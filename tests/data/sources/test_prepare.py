@@ -136,7 +136,7 @@ def test_small_batches_change_nothing(tmp_path, monkeypatch):
     [None, 3, "x", [3], [[]], [{}], [{"file": "x"}], [{"name": "a", "number": "x"}]],
 )
 def test_another_prepared_json_is_refused_in_one_line(tmp_path, name, value):
-    """A traceback where the same command is given again."""
+    """Repeating the command gives no traceback, whatever the file holds."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))
     report = tmp_path / "data/d/prepared.json"
@@ -148,7 +148,7 @@ def test_another_prepared_json_is_refused_in_one_line(tmp_path, name, value):
 
 
 def test_a_nested_prepared_json_is_refused(tmp_path):
-    """A RecursionError."""
+    """Deep nesting ends in the usual line, not in a RecursionError."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))
     (tmp_path / "data/d/prepared.json").write_text("[" * 100_000)
@@ -193,7 +193,7 @@ def test_a_finished_data_set_is_recognised(tmp_path):
 
 
 def test_a_new_part_that_is_wrong_is_no_part_that_is_gone(tmp_path):
-    """Nothing to do, says the command, although a part has come with other headers."""
+    """A new part that is wrong is an error; a part that was deleted changes nothing."""
     write(tmp_path / "raw", [[("a", "x", 10**9, 1), ("a", "y", 10**9, 1)]])
     folder = str(tmp_path / "raw")
     prepare(config(tmp_path, interactions=(folder,)))
@@ -215,7 +215,7 @@ def test_a_new_part_that_is_wrong_is_no_part_that_is_gone(tmp_path):
 
 @pytest.mark.parametrize("source", ["recbole", "lcrec", "recformer", "amazon"])
 def test_sources_that_are_gone_change_nothing_and_wrong_ones_are_told(tmp_path, source):
-    """For every format: raw files may be deleted, and others are never taken for deleted ones."""
+    """In every format raw files may be deleted, but wrong ones don't pass for deleted ones."""
     files = {
         "recbole": {"g.inter": "user_id:token\titem_id:token\ttimestamp:float\na\tx\t1e9\n"},
         "lcrec": {"g.inter.json": '{"a": ["x", "y"]}'},
@@ -292,7 +292,7 @@ DEAD = 2**22 + 1  # no process has this number
 
 
 def test_what_a_killed_call_left_is_tidied_up(tmp_path):
-    """Killed while it wrote, and between the two renames of --overwrite."""
+    """Traces of a kill while writing, and between the renames of --overwrite, are removed."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))
     data = tmp_path / "data"
@@ -334,7 +334,7 @@ def test_of_two_calls_for_one_data_set_the_second_is_refused(tmp_path):
 
 
 def test_what_prepare_did_not_write_stays_in_the_folder(tmp_path):
-    """Somebody's notes, raw files and arrays, deleted with the old data set."""
+    """Notes, raw files and arrays survive --overwrite; only prepare's own files are replaced."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))
     folder = tmp_path / "data/d"
@@ -359,7 +359,7 @@ def test_what_prepare_did_not_write_stays_in_the_folder(tmp_path):
 
 @pytest.mark.parametrize("link", [False, True])
 def test_a_raw_file_in_the_data_set_is_never_replaced(tmp_path, link):
-    """The only copy of the orders, read and then deleted."""
+    """--overwrite refuses to read a file that lies in the folder it would replace."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))
     folder = tmp_path / "data/d"
@@ -402,7 +402,7 @@ def test_a_raw_file_in_the_data_set_is_never_replaced(tmp_path, link):
     ],
 )
 def test_vectors_of_pictures_are_not_lost_without_a_word(tmp_path, files, encode, message):
-    """Hours of encoding, deleted by a command that doesn't make them again."""
+    """--overwrite refuses to delete vectors that the command wouldn't make again."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))
     folder = tmp_path / "data/d"
@@ -518,7 +518,7 @@ def test_flags_that_say_nothing_sensible_are_refused(tmp_path, changes, message)
 
 
 def test_a_category_is_fetched_and_prepared_in_one_call(tmp_path):
-    """From a local server that breaks the first connection."""
+    """A broken connection is resumed, and what is there already isn't fetched again."""
     make(tmp_path / "site", reviews=1_000, items=50)
     server = Server()
     try:

@@ -104,7 +104,7 @@ def test_benchmark_files_become_histories_under_their_names(tmp_path):
 
 
 def test_lists_that_keep_the_last_items_only_are_joined(tmp_path):
-    """Histories of five items in lists of at most two, as UniSRec's of at most fifty."""
+    """Histories of five items are rebuilt from lists of at most two items."""
     files = {
         "d.train.inter": HEADER + "u\tb c\td\nu\ta b\tc\nu\ta\tb\n",
         "d.valid.inter": HEADER + "u\tc d\te\n",
@@ -193,7 +193,7 @@ TIMED = "user_id:token\titem_id:token\ttimestamp:float\n"
 
 
 def test_at_equal_times_a_given_split_keeps_its_order(tmp_path):
-    """Amazon's times are days: by item id the test item would come first."""
+    """Amazon's times are days, yet training items stay before validation and test items."""
     raw = tmp_path / "raw"
     raw.mkdir()
     for part, item in (("train", "z"), ("valid", "m"), ("test", "a")):

@@ -125,7 +125,7 @@ def test_a_position_is_an_order(tmp_path):
 
 
 def test_quotes_in_the_middle_and_line_breaks_in_cells_are_read(tmp_path):
-    """polars' fast reader stumbles over them; the careful one does not."""
+    """Where polars' fast reader fails on them, the careful reader takes over."""
     text = 'user_id,item_id,timestamp\na,5" pipe,1538352000\na,"two\nlines",1538352001\n'
     run(tmp_path, write(tmp_path, "log.csv", text))
     assert [row[1] for row in rows(tmp_path)] == ['5" pipe', "two\nlines"]
@@ -162,13 +162,13 @@ def test_a_file_that_is_wrong_is_refused_and_nothing_is_left(tmp_path, name, tex
     ],
 )
 def test_columns_without_a_name_are_nobodys(tmp_path, header, row):
-    """pandas writes its index so: no flag that is left empty means it."""
+    """An unnamed column, as pandas writes its index, is read as no column at all."""
     run(tmp_path, write(tmp_path, "log.csv", f"{header}\n{row}\n"))
     assert rows(tmp_path) == [("a", "007", 1538352000000)]
 
 
 def test_blank_lines_are_no_rows_and_none_is_lost(tmp_path, monkeypatch):
-    """polars counts them as rows, and where it stumbles the careful reader goes on from there."""
+    """polars counts them as rows; where it fails, the careful reader goes on from there."""
     monkeypatch.setattr("prmkd_jax.data.sources.rows._ROWS", 3)
     lines = [f"u{n % 3},i{n},{1538352000 + n}\n" + "\n" * (n % 2) for n in range(40)]
     for end in ("", 'v,5" pipe,1538359000\n'):
@@ -198,28 +198,28 @@ def test_a_quote_that_is_never_closed_swallows_no_row(tmp_path):
     ],
 )
 def test_quotes_in_pairs_swallow_no_row_of_interactions(tmp_path, text, found):
-    """polars counts all quotes to find the ends of lines, and read these rows as one id."""
+    """Each row keeps its own id, although polars counts quotes in pairs to find line ends."""
     text = "item_id,user_id,position\n" + text
     run(tmp_path, write(tmp_path, "log.csv", text), position_column="position", timestamp_column="")
     assert [row[1] for row in rows(tmp_path)] == ["a", *found.split("|"), "d"]
 
 
 def test_a_quote_behind_a_closing_one_swallows_no_row(tmp_path):
-    """The line alone is read again, and its last cell may be open."""
+    """The rows after it aren't swallowed: an open last cell is an error with its line number."""
     log = write(tmp_path, "log.csv", CSV + '"v"x,"b\n1,7,1538352000\n')
     with pytest.raises(UserError, match=r"log.csv, line 5: found no readable csv .*expected a quo"):
         run(tmp_path, log)
 
 
 def test_a_cell_too_many_is_refused_though_its_column_is_not_read(tmp_path):
-    """A comma in a title moved what stands behind it into another column."""
+    """Otherwise a comma in a title would move the cells behind it to other columns."""
     text = "title,user_id,item_id,timestamp\nNuts,a,1,1538352000\nNuts, bolts,a,2,1538352001\n"
     with pytest.raises(UserError, match=r"log.csv, line 3: found 5 cells, expected 4 as in the he"):
         run(tmp_path, write(tmp_path, "log.csv", text))
 
 
 def test_odd_ends_of_lines_are_read_alike_in_interactions_and_catalogue(tmp_path):
-    """Ids that ended in a return had no catalogue row."""
+    """An id keeps its catalogue row, whatever carriage returns end the line."""
     text = "timestamp,user_id,item_id\r\n1538352000,u,007\r\r\n1538352001,u,7\r\r\n"
     items = write(tmp_path, "items.csv", "title,item_id\r\nA,007\r\r\nB,7\r\r\n")
     run(tmp_path, write(tmp_path, "log.csv", text), items=(items,))
@@ -240,7 +240,7 @@ def test_part_files_without_a_line_are_passed_over(tmp_path):
 
 @pytest.mark.parametrize("sign", ["[1]", "*", "?"])
 def test_folders_and_names_with_the_signs_of_patterns(tmp_path, sign):
-    """The rows of the catalogue that are put down on disk were looked for by a pattern."""
+    """`[1]`, `*` and `?` in a path stand for themselves."""
     folder = tmp_path / f"data{sign}"
     log, items = write(tmp_path, "log.csv", CSV), write(tmp_path, "items.csv", ITEMS)
     named = {} if sign != "[1]" else {"name": f"shop{sign}"}  # * and ? are in no name
@@ -249,7 +249,7 @@ def test_folders_and_names_with_the_signs_of_patterns(tmp_path, sign):
 
 
 def test_the_header_is_that_of_the_file_itself(tmp_path):
-    """`log[1].parquet` is no pattern that stands for `log1.parquet`."""
+    """`log[1].parquet` isn't taken for a pattern that stands for `log1.parquet`."""
     whole = pl.DataFrame({"user_id": ["a"], "item_id": ["7"], "timestamp": [1538352000]})
     whole.write_parquet(tmp_path / "log[1].parquet")
     whole.drop("item_id").write_parquet(tmp_path / "log1.parquet")
@@ -403,7 +403,7 @@ def test_the_careful_json_reader_gives_the_ids_of_the_fast_one(tmp_path):
 
 @pytest.mark.parametrize("first", ["1970-01-01", "1972-12-31", "1973-01-01"])
 def test_dates_that_no_unit_tells_are_still_a_clock(tmp_path, first):
-    """Milliseconds before 1973 have the size of seconds."""
+    """Such a date isn't taken for seconds, though its milliseconds have their size."""
     text = f"user_id,item_id,timestamp\na,7,{first}\na,007,2018-10-01\n"
     report = run(tmp_path, write(tmp_path, "log.csv", text))
     line = report.sheet["times before 1973 or after 2099"]
@@ -495,7 +495,7 @@ def test_what_is_no_id_in_json_is_told_by_line(tmp_path, column, cell, found):
 
 @pytest.mark.parametrize("end", ["", ".gz"])
 def test_a_key_of_json_is_read_wherever_it_first_stands(tmp_path, end):
-    """Ratings, events, brands, prices and images lost without a word, a megabyte into a file."""
+    """Ratings, brands and prices that first appear a megabyte into a file aren't lost."""
     filler = "x" * 1000
     log = "".join(
         f'{{"user_id": "u", "item_id": "i", "timestamp": {1538352000 + n}, "note": "{filler}"}}\n'
@@ -530,7 +530,7 @@ def test_a_key_of_json_is_read_wherever_it_first_stands(tmp_path, end):
 )
 @pytest.mark.parametrize("column", ["title", "categories", "price", "image_path", "item_id"])
 def test_a_cell_of_json_that_nobody_could_read_is_told_by_line(tmp_path, cell, found, column):
-    """A traceback of functions that call themselves."""
+    """Deep nesting and huge numbers end in one line, not in a RecursionError."""
     log = write(tmp_path, "log.csv", CSV)
     line = {"item_id": '"7"', "title": '"Seven"', column: cell}
     second = ", ".join(f'"{name}": {value}' for name, value in line.items())
@@ -583,7 +583,7 @@ HOURS = [dt.datetime(2018, 10, 1, hour, tzinfo=dt.UTC) for hour in range(2)]
 
 
 def test_a_folder_as_spark_leaves_it(tmp_path):
-    """Parts below folders, INT96, checksums, marks of jobs, and a part half written."""
+    """Parts in subfolders are read, INT96 times too; checksums, marks and half parts aren't."""
     for day, hour in enumerate(HOURS):
         part = tmp_path / "orders" / f"day={day}" / f"part-0000{day}-c000.snappy.parquet"
         part.parent.mkdir(parents=True)
@@ -598,7 +598,7 @@ def test_a_folder_as_spark_leaves_it(tmp_path):
 
 
 def test_files_as_bigquery_extracts_them(tmp_path):
-    """NUMERIC is a decimal of 38 digits, 9 of them a fraction."""
+    """Ids in NUMERIC, a decimal of 38 digits with 9 after the point, are read exactly."""
     numeric = pa.decimal128(38, 9)
     large = decimal.Decimal("12345678901234567890123456789")
     for number, hour in enumerate(HOURS):

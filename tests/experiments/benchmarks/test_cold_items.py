@@ -25,7 +25,7 @@ def prepared(folder, *flags: str) -> Measuring:
 
 @pytest.mark.parametrize("cuts", ["0.5,0.7", "0.4,0.6"])
 def test_a_smaller_data_set_is_cut_at_the_same_moments(tmp_path, cuts):
-    """A student that has read what happened after the moment from which it is tested."""
+    """No student reads what happened after the moment from which it is tested."""
     found = prepared(tmp_path, "--split=temporal", f"--split_at={cuts}", "--synthetic_users=200")
     whole = found.task.dataset.interactions
     assert whole.timestamps is not None
@@ -59,7 +59,7 @@ def write_features(folder, found: Measuring) -> np.ndarray:
 
 
 def test_given_vectors_of_texts_take_the_encoders_place(tmp_path):
-    """Texts that are encoded although their vectors are given."""
+    """The students' items have the given vectors, scaled to length 1."""
     rows = write_features(tmp_path, prepared(tmp_path))
     features = f"--text_features={tmp_path / 'given.feat1CLS'}"
     found = prepared(tmp_path, "--teachers=", "--text_teacher", features)
@@ -73,7 +73,7 @@ def test_given_vectors_of_texts_take_the_encoders_place(tmp_path):
 
 
 def test_a_data_set_needs_texts_or_their_vectors(tmp_path):
-    """A refusal for want of texts where nobody reads them."""
+    """Texts may be missing where their vectors are given."""
     found = prepared(tmp_path)
     blank = {name: ("",) * len(text) for name, text in found.task.dataset.catalogue.texts.items()}
     catalogue = dataclasses.replace(found.task.dataset.catalogue, texts=blank)
@@ -88,7 +88,7 @@ def test_a_data_set_needs_texts_or_their_vectors(tmp_path):
 
 @pytest.mark.parametrize(("out", "whose"), [(False, "an item that is held"), (True, "another")])
 def test_targets_need_to_be_held_out_and_others_not(tmp_path, monkeypatch, out, whose):
-    """Two trainings, then a traceback."""
+    """One line says whether held-out or other items have no test target."""
     monkeypatch.setattr(Measuring, "held", lambda _, count: np.full(count, out))
     wanted = f"--held_out: found 0.1, with which none of 40 test targets is of {whose}"
     with pytest.raises(UserError, match=wanted):
@@ -118,7 +118,7 @@ TAUGHT = ("--teachers=", "--text_teacher")
     ["--consistency_quantile=0.7", "--distill_weight=3", "--teacher_scores=torch", "--seeds=4"],
 )
 def test_a_text_teachers_students_depend_on_the_distillation(tmp_path, flag):
-    """The finished measurement of another setting, shown as the answer."""
+    """The finished measurement of another setting is never shown as the answer."""
     one, other = (identity(prepared(tmp_path, *TAUGHT, *more)) for more in ([], [flag]))
     difference = first_difference(one, other)
     assert difference is not None
@@ -131,7 +131,7 @@ def test_a_text_teachers_students_depend_on_the_distillation(tmp_path, flag):
 @pytest.mark.usefixtures("constant")
 @pytest.mark.parametrize("flags", [("--teachers=",), TAUGHT])
 def test_a_measurement_depends_on_what_reads_the_texts(tmp_path, flags):
-    """Rows by one encoder, shown for another."""
+    """Rows made with one encoder or pooling are never shown for another."""
     encoder = tmp_path / "encoder"
     encoder.mkdir()
     found = []
@@ -145,7 +145,7 @@ def test_a_measurement_depends_on_what_reads_the_texts(tmp_path, flags):
 
 
 def test_a_text_teachers_students_depend_on_its_vectors(tmp_path, constant):
-    """Students of other vectors, taken up because their encoder has the same name."""
+    """Students of other vectors aren't reused, even if their encoder has the same name."""
     one = identity(prepared(tmp_path, *TAUGHT))
     assert identity(prepared(tmp_path, *TAUGHT)) == one
     constant[3] *= -1
@@ -168,7 +168,7 @@ def test_a_text_teachers_students_depend_on_its_vectors(tmp_path, constant):
     ],
 )
 def test_flags_are_told_to_have_no_effect_where_they_have_none(topic, flags, unread):
-    """A warning about a flag that changes every number, or none about one that changes nothing."""
+    """A flag that changes a number gets no warning, and every other flag gets one."""
     call, stream = make_call(COMMAND, [*SMALL, *flags], topic)
     command.check(call)
     found = [line.split()[1] for line in stream.getvalue().splitlines() if "no effect" in line]
@@ -176,7 +176,7 @@ def test_flags_are_told_to_have_no_effect_where_they_have_none(topic, flags, unr
 
 
 def test_a_text_teacher_is_refused_what_other_teachers_are():
-    """Teachers that have read the targets."""
+    """Teachers that have read the targets are refused here as well."""
     flags = [*SMALL, *TAUGHT, "--teacher_history=whole", "--student=bert4rec"]
     call, _ = make_call(COMMAND, flags, "cold_items")
     with pytest.raises(UserError, match="--teacher_history: found 'whole', expected 'prefix'"):
@@ -185,7 +185,7 @@ def test_a_text_teacher_is_refused_what_other_teachers_are():
 
 @pytest.mark.usefixtures("constant")
 def test_what_a_measurement_ignores_changes_nothing(tmp_path):
-    """An end for want of a start that no student begins from."""
+    """A start that no student begins from isn't even looked for."""
     ignored = ["--init=student=/nowhere", "--export_recbole", "--log_to=wandb"]
     one, other = (prepared(tmp_path, *TAUGHT, *more) for more in ([], ignored))
     assert identity(other) == identity(one)

@@ -36,10 +36,10 @@ def told(*flags: str) -> tuple[list[Row], list[str]]:
 
 
 def test_what_four_devices_send_and_hold_is_what_was_planned():
-    """A shape that can't be, figures of all devices together, or seconds of simulated ones.
+    """Each device's shapes and bytes are those of the plan, and no seconds are given.
 
-    The plan is that of docs/accelerators.md for 62 slots, instances and columns, vectors of 12 in
-    float32 and two teachers' of 12 in float16; two more rows cross than batches have slots.
+    The plan is that of docs/accelerators.md for 62 slots, instances and columns, vectors of 12
+    in float32 and two teachers' of 12 in float16; two more rows cross than batches have slots.
     """
     given, said = run_on_devices(4, "-c", PROGRAM)
     rows = [Row(*each) for each in given]
@@ -68,7 +68,7 @@ def test_what_four_devices_send_and_hold_is_what_was_planned():
 
 @pytest.mark.slow  # compiles two more steps, for their seconds alone
 def test_one_real_device_is_timed_too():
-    """A donated state that is given twice, or the first step among those that count."""
+    """Both the plain and the distilled step have seconds, over five repetitions."""
     rows, said = told("--batch_size=16")
     assert len(said) == 2
     timed = [row for row in rows if row.unit == "s"]
@@ -77,6 +77,6 @@ def test_one_real_device_is_timed_too():
 
 
 def test_without_teachers_it_is_refused():
-    """A traceback once the plain student is compiled."""
+    """One line asks for at least one teacher."""
     with pytest.raises(UserError, match="--teachers: found none, expected at least one"):
         told("--teachers=")

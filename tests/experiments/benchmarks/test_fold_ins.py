@@ -25,7 +25,7 @@ def measured(folder, *flags):
 
 
 def test_users_are_measured_by_their_own_vectors_and_folded_in(tmp_path, monkeypatch):
-    """One ranking under four names, or a start that is asked for and not taken."""
+    """Not all four ways rank alike, and the start that was asked for is taken."""
     vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
     given = Modality(vectors, np.ones(30, bool))
     monkeypatch.setattr(starts, "text_inputs", lambda *_: given)
@@ -41,14 +41,14 @@ def test_users_are_measured_by_their_own_vectors_and_folded_in(tmp_path, monkeyp
 
 
 def test_a_student_without_users_is_refused_before_it_is_trained(tmp_path):
-    """Two trainings whose result can't be measured."""
+    """No output folder is made, and no training is lost."""
     with pytest.raises(UserError, match="--student: found sasrec, which knows no users"):
         measured(tmp_path, "--student=sasrec")
     assert not (tmp_path / "out").exists()
 
 
 def test_held_out_users_need_targets(tmp_path, monkeypatch):
-    """Two trainings, then a traceback."""
+    """The error comes before any training, and no output folder is made."""
     monkeypatch.setattr(held_out.Measuring, "held", lambda _, count: np.zeros(count, bool))
     with pytest.raises(UserError, match="with which none of 40 test targets is of a user who"):
         measured(tmp_path, "--student=lightgcn")
@@ -56,7 +56,7 @@ def test_held_out_users_need_targets(tmp_path, monkeypatch):
 
 
 def test_a_text_teacher_is_refused_where_none_teaches(tmp_path):
-    """A flag that changes nothing but the result's identity."""
+    """The flag would change nothing but the result's identity."""
     with pytest.raises(UserError, match="--text_teacher: found it for fold_ins"):
         measured(tmp_path, "--student=lightgcn", "--text_teacher")
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ from experiments.benchmarks.made import made_task, made_teachers
 
 
 def test_a_made_task_has_the_size_asked_for():
-    """Users without a test item, another number of items, a seed without effect."""
+    """Every user has a test item, the items are as many as asked, and repeating it is exact."""
     task = made_task(200, 30, 2000)
     lengths = task.dataset.interactions.lengths
     assert lengths.min() >= 4
@@ -21,14 +21,14 @@ def test_a_made_task_has_the_size_asked_for():
 
 
 def test_one_user_may_have_a_long_history():
-    """The long one instead of the others, or not first."""
+    """The long history comes first and is added to the 50 others."""
     task = made_task(50, 30, 500, longest=400)
     assert task.dataset.num_users == 51
     assert task.dataset.interactions.lengths[0] == 400
 
 
 def test_made_teachers_are_mapped(tmp_path):
-    """Vectors of a large catalogue in memory, or all teachers the same."""
+    """Vectors of a large catalogue stay on disk, and the teachers differ."""
     task = made_task(50, 30, 500)
     teachers = made_teachers(tmp_path, task, 2, 8)
     for teacher in teachers:

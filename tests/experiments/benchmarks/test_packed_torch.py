@@ -68,7 +68,7 @@ def norm_of(model, loss):
 
 
 def test_the_packed_sasrec_has_our_loss_and_gradient(tmp_path):
-    """An opponent that is quick because it computes something else."""
+    """So the opponent isn't quick because it computes something else."""
     run = make_run(WORLD, tmp_path, student=student_config(dropout=0.0))
     weights, found = our_step(run)
     model = opponent(weights)
@@ -84,7 +84,7 @@ def test_the_packed_sasrec_has_our_loss_and_gradient(tmp_path):
     [("forward", "out", 0.05), ("reverse", "scored", float("inf"))],
 )
 def test_the_prmkd_step_has_our_loss_and_gradient(tmp_path, kl, seen, threshold):
-    """Another normalisation, rule, mask or direction than ours."""
+    """It has our normalization, rule, mask and direction of the KL."""
     run = make_run(WORLD, tmp_path, student=student_config(dropout=0.0))
     config = DistillConfig(kl=kl, seen_items=seen, distill_weight=3.0, temperature=0.7)
     source = RandomTeachers(WORLD)
@@ -103,7 +103,7 @@ def test_the_prmkd_step_has_our_loss_and_gradient(tmp_path, kl, seen, threshold)
 
 
 def test_the_rule_leaves_a_teacher_out_in_that_step(tmp_path):
-    """The case above would pass without the consistency rule if it never applied."""
+    """The loss changes with the threshold, so the case above does test the rule."""
     run = make_run(WORLD, tmp_path, student=student_config(dropout=0.0))
     source = RandomTeachers(WORLD)
     run = dataclasses.replace(run, distill=DistillConfig(), teachers=source, threshold=0.05)
@@ -115,14 +115,14 @@ def test_the_rule_leaves_a_teacher_out_in_that_step(tmp_path):
 
 
 def test_a_distillation_that_the_step_does_not_know_is_told():
-    """Two steps compared that compute different things."""
+    """Two steps that compute different things are never compared."""
     assert refusal(DistillConfig(kl="forward")) == ""
     assert "--kl: found js" in refusal(DistillConfig(kl="js"))
     assert "--negatives: found catalogue" in refusal(DistillConfig(negatives="catalogue"))
 
 
 def test_the_fused_optimizer_decays_matrices_alone():
-    """Decayed biases, which ours aren't."""
+    """Biases aren't decayed, as in our optimizer."""
     sizes = Sizes(items=5, window=3, width=4, heads=2, layers=1, inner=4, dropout=0.0)
     model = PackedSASRec(sizes)
     decays = {

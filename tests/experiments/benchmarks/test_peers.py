@@ -61,7 +61,7 @@ class Fake:
 
 
 def test_every_choice_is_known_and_its_files_are_there():
-    """A peer that nobody can ask for, or whose driver or pins are missing."""
+    """Every peer can be asked for, with its driver and its exact package versions."""
     assert set(PEERS) == set(CONTENDERS)
     for each in CONTENDERS.values():
         assert (HERE / f"{each.driver}.py").is_file()
@@ -73,7 +73,7 @@ def test_every_choice_is_known_and_its_files_are_there():
 
 
 def test_others_read_the_same_histories_and_the_same_split(tmp_path):
-    """An item off by one, another order, or users that only we train on."""
+    """Items, their order and the users are those that we train on."""
     task = task_of(from_histories([[3, 1, 2], [0, 0, 3, 1]], num_items=4))
     path = write_interactions(tmp_path, task)
     lines = path.read_text().splitlines()
@@ -83,21 +83,21 @@ def test_others_read_the_same_histories_and_the_same_split(tmp_path):
 
 
 def test_histories_that_others_would_split_otherwise_are_refused(tmp_path):
-    """A comparison on other training data."""
+    """Others are never compared on other training data than ours."""
     task = task_of(from_histories([[3, 1, 2], [0, 1]], num_items=4))
     with pytest.raises(UserError, match="--suite=peers: found another split or users"):
         write_interactions(tmp_path, task)
 
 
 def test_a_batch_of_histories_has_as_many_instances_as_one_of_ours(tmp_path):
-    """Others that take fewer steps because their batches are larger."""
+    """Others take as many steps as we do, because their batches aren't larger."""
     settings = settings_from(parse([*FLAGS], GROUPS).configs)
     task = task_of(cycle_world(users=12, items=10, length=8))  # 5 instances a user
     assert told(task, settings, tmp_path)["sequences"] == round(32 / 5)
 
 
 def test_what_is_cut_short_is_extrapolated(monkeypatch):
-    """The seconds of a part of an epoch told as those of the whole."""
+    """Three of eight steps count as 3/8 of an epoch, not as a whole one."""
     clock = iter([0.0, 1.0, 2.0, 3.5, 9.0])
     monkeypatch.setattr(protocol.time, "perf_counter", lambda: next(clock))
     cut = Clocked(total=8, most=3.0)
@@ -111,7 +111,7 @@ def test_what_is_cut_short_is_extrapolated(monkeypatch):
 
 
 def test_the_first_epoch_and_ranking_do_not_count():
-    """A compilation in the median; a peer that takes longer than it was given."""
+    """No compilation is in the median, and a slow peer keeps to its time."""
     quick = Fake(seconds=1.0)
     found = time_peer(quick, SETTINGS)
     assert (quick.trained, found["epochs"], found["epoch_share"]) == (4, [1.0] * 3, 1.0)
@@ -124,7 +124,7 @@ def test_the_first_epoch_and_ranking_do_not_count():
 
 
 def test_training_stops_by_validation_and_tests_the_best_epoch():
-    """The last epoch's weights tested, or the target's seconds those of the whole training."""
+    """The test is of the best epoch's weights, and `to_target` ends at the target."""
     peer = Fake(validation=[0.1, 0.3, 0.2, 0.25, 0.9])
     found = train_peer(peer, {**SETTINGS, "target": 0.3})
     assert peer.trained == 4  # two epochs after the best
@@ -153,7 +153,7 @@ def fake_python(tmp_path, monkeypatch):
 
 
 def test_an_environment_is_made_once_and_begun_again_where_it_was_left(tmp_path, fake_python):
-    """One that lacks half of its packages taken for complete, or one made for every run."""
+    """An environment that lacks packages isn't used, and a complete one serves all runs."""
     pins = tmp_path / "other.txt"
     pins.write_text("nothing==1.0\n")
     cache = Cache(tmp_path / "cache")
@@ -179,7 +179,7 @@ def run(epoch, ranking=1.0, share=1.0):
 
 
 def test_rows_tell_seconds_share_and_the_median_ratio_of_the_rounds():
-    """A ratio upside down, or an extrapolated epoch that looks like a whole one."""
+    """The ratio is theirs over ours, and an extrapolated epoch shows its share."""
     rows = measure.rows_of("theirs", [(run(1), run(10, share=0.253)), (run(2), run(60))], 0.0)
     by_name = {row.name: row for row in rows}
     epoch = by_name["theirs: an epoch"]
@@ -195,7 +195,7 @@ def test_rows_tell_seconds_share_and_the_median_ratio_of_the_rounds():
 
 
 def test_a_peer_that_is_not_measured_is_a_row_that_says_why():
-    """One missing package that ends the whole comparison, or a figure of 0 s."""
+    """One missing package doesn't end the comparison or count as 0 s."""
     row = measure.refused(CONTENDERS["replay"], "status 1: no | such\nthing")
     assert table([row]).splitlines()[-1] == (
         "| RePlay SASRec: not measured: status 1: no / such thing |  |  |  |  | 0 |"
@@ -203,7 +203,7 @@ def test_a_peer_that_is_not_measured_is_a_row_that_says_why():
 
 
 def test_others_wait_as_they_do_by_themselves():
-    """Their threads put to sleep by us, or our packages in their environment."""
+    """Our settings don't put their threads to sleep, and our packages aren't on their path."""
     waits = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
     found = {**waits, "OMP_NUM_THREADS": "2", "PYTHONPATH": "x"}
     ours = [f"{name}={value}" for name, value in waits.items()]
@@ -213,7 +213,7 @@ def test_others_wait_as_they_do_by_themselves():
 
 
 def test_the_opponent_ranks_as_our_student_does(tmp_path):
-    """Both drivers on a small world, with the same weights: the same metrics, epochs that train."""
+    """With the same weights, both drivers give the same metrics on a small world."""
     settings = settings_from(parse([*FLAGS], GROUPS).configs)
     task = load_task(settings)
     write_vectors(tmp_path, task, count=2, width=4)
@@ -233,7 +233,7 @@ def test_the_opponent_ranks_as_our_student_does(tmp_path):
 
 
 def test_a_driver_prints_one_line_last_and_its_own_memory(tmp_path):
-    """A library's half-finished line before the figures, or its starter's memory."""
+    """The figures have a line of their own, and the starter's memory doesn't count."""
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(SETTINGS))
     code = (
@@ -264,7 +264,7 @@ def bench(tmp_path):
 
 
 def test_folders_are_those_that_the_command_was_given(tmp_path, monkeypatch, bench):
-    """`--data_dir=data`, the default, looked for in the folder of the comparison."""
+    """`--data_dir=data`, the default, is looked for where the command was started."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "environment", lambda *_: tmp_path / "python")
     started = []
@@ -294,6 +294,6 @@ def test_folders_are_those_that_the_command_was_given(tmp_path, monkeypatch, ben
     ],
 )
 def test_a_process_without_figures_ends_no_other_peer(bench, command, why):
-    """Hours of the peers before it lost by a traceback."""
+    """The reason is told by an UnmadeError, so the peers before it aren't lost."""
     with pytest.raises(UnmadeError, match=why):
         measure._process(bench, command, {}, CONTENDERS["packed"], None)

@@ -67,7 +67,7 @@ def test_teachers_are_timed_on_what_they_say_of_these_histories(settings):
 
 
 def test_the_distilled_student_costs_what_the_plain_one_costs(measured):
-    """Bytes of the files, parameters, bytes read, operations: equal, at every catalogue size."""
+    """Sizes, parameters, bytes read and operations are equal at every catalogue size."""
     by_place = {}
     for row in measured["models"]:
         by_place.setdefault((row["items"], row["item_vectors"]), {})[row["model"]] = row
@@ -85,7 +85,7 @@ def test_the_distilled_student_costs_what_the_plain_one_costs(measured):
 
 
 def test_every_model_has_every_batch_and_catalogue(measured):
-    """And a teacher both with its items' vectors and without, which takes longer."""
+    """A teacher has a row with its items' vectors and one without, which takes longer."""
     names = {row["model"] for row in measured["models"]}
     assert {PLAIN, DISTILLED} < names
     assert len(names) == 3
@@ -114,7 +114,7 @@ def test_every_model_has_every_batch_and_catalogue(measured):
 
 
 def test_the_tables_hold_every_row(measured):
-    """As Markdown: sizes, latencies, ratios; the plain student is 1.00 times itself."""
+    """Sizes, latencies and ratios are Markdown; the plain student is 1.00 times itself."""
     sizes, latencies, ratios = markdown(measured).split("\n\n")
     for table, rows in (
         (sizes, measured["models"]),

@@ -45,7 +45,7 @@ def test_every_good_and_every_hostile_request_gets_a_right_status(served):
 
 
 def test_a_wrong_status_is_told(served):
-    """Otherwise any service would pass."""
+    """An unexpected status or a missing answer is counted as wrong."""
     requests = iter([next(good_requests(40, 1))._replace(expected=frozenset({503}))])
     (sent,) = asyncio.run(send(served.port, requests, 1, 1.0))
     assert (sent.status, sent.expected) == (200, False)
@@ -55,7 +55,7 @@ def test_a_wrong_status_is_told(served):
 
 
 def test_a_request_that_fails_at_the_steady_rate_ends_the_command(monkeypatch):
-    """Half of the requests lost, and a good p99 of the others."""
+    """A good p99 of the others doesn't make up for lost requests."""
     sent = [
         Sent(200, 0.01, True),
         Sent(503, 0.0, False),
@@ -73,7 +73,7 @@ def test_a_request_that_fails_at_the_steady_rate_ends_the_command(monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_measures_a_service_of_its_own(tmp_path):
-    """Rates, reloads, hostile requests and memory, small."""
+    """A small service answers every request, also during a reload and hostile requests."""
     for seed, name in enumerate(("first", "second")):
         export_random_student(tmp_path / name, seed=seed, items=4385, users=200)
     config = LoadConfig(rate=50, seconds=2, mixed=60, reloads=1, many=200)

@@ -19,7 +19,7 @@ from tests.teachers_torch.worlds import ring_world
 
 
 def test_recformers_speed_counts_real_tokens(monkeypatch):
-    """Broken if padding counts, tokens beyond the cut do, or held-out items are read."""
+    """Padding, tokens beyond the cut and held-out items don't count."""
     monkeypatch.setattr(bench, "median_seconds", lambda call, **_: 0.5 if call() is not None else 0)
     dataset = ring_world()
     teacher = make_teacher(dataset, max_tokens=12, batch_size=4)
@@ -41,13 +41,13 @@ def test_recformers_speed_counts_real_tokens(monkeypatch):
 
 
 def test_a_bench_without_teachers_is_refused():
-    """A traceback once the plain student is measured."""
+    """One line asks for at least one teacher."""
     with pytest.raises(UserError, match="--teachers: found none, expected at least one"):
         list(measure(settings_from(parse(["--teachers="], GROUPS).configs), 1))
 
 
 def test_every_number_has_a_unit_and_each_teacher_its_own_width(tmp_path, monkeypatch):
-    """Broken if a number means seconds by silence, or all teachers get the first one's width."""
+    """No number means seconds by silence, and no teacher gets another one's width."""
     widths = []
     make = bench._random_vectors
 
@@ -88,7 +88,7 @@ def test_every_number_has_a_unit_and_each_teacher_its_own_width(tmp_path, monkey
 
 
 def test_the_machines_speed_of_copying_is_that_of_memory_in_use(monkeypatch):
-    """A floor that the system's handing out of new memory has raised, above the step itself."""
+    """The copies reuse one buffer, so handing out new memory doesn't raise the floor."""
     monkeypatch.setattr(floors, "_MATRIX", {"cpu": 8, "other": 8})
     monkeypatch.setattr(floors, "_COPIED", {"cpu": 2**16, "other": 2**16})
     places = []
@@ -105,7 +105,7 @@ def test_the_machines_speed_of_copying_is_that_of_memory_in_use(monkeypatch):
 
 
 def test_compiling_is_timed_anew_where_an_earlier_run_left_the_program(tmp_path):
-    """Milliseconds of reading told as those of compiling, from the second run on."""
+    """Reading a stored program isn't told as compiling, not even from the second run on."""
     hits = []
 
     def heard(event, **_):

@@ -35,13 +35,13 @@ def settings(*flags):
 
 
 def test_every_suite_has_a_body():
-    """A choice of --suite that ends in a KeyError."""
+    """No choice of --suite ends in a KeyError."""
     assert set(SUITES) == {*MEASURED, "serve", "end_to_end", "peers"}
 
 
 @pytest.mark.parametrize("suite", DISTILLED)
 def test_columns_that_a_training_makes_are_refused_at_once(suite, tmp_path):
-    """A traceback after the plain steps."""
+    """One line names the suite; there is no traceback after the plain steps."""
     flags = [f"--suite={suite}", "--negatives=closed", f"--output_dir={tmp_path}"]
     call, _ = make_call(COMMAND, flags)
     with pytest.raises(UserError, match=f"--negatives: found 'closed' with --suite={suite}, which"):
@@ -64,7 +64,7 @@ def few(monkeypatch):
 
 
 def test_a_whole_runs_seconds_are_those_of_its_trainings(tmp_path):
-    """The study's own times, which lie beside its results, taken for a training's."""
+    """The study's own times, which lie beside its results, don't count for a training."""
     epochs = [{"train": 2.0, "evaluate": 0.5}, {"train": 1.0, "evaluate": 0.25}]
     made = {"unisrec": {"tune_seconds": 9.0, "encode_seconds": 1.0}}
     write_sealed_json(tmp_path / "timing.json", fake_timing())
@@ -83,7 +83,7 @@ def test_a_whole_runs_seconds_are_those_of_its_trainings(tmp_path):
 
 
 def test_a_large_run_tells_seconds_and_memory_of_its_stages(few):
-    """A stage that isn't timed, or memory that falls from one stage to the next."""
+    """Every stage is timed, and memory never falls from one stage to the next."""
     told = []
     flags = ("--loss=sampled_softmax", "--lazy_adam")
     rows = memory.measure(settings(*flags), BenchConfig(**SIZES), told.append)
@@ -100,7 +100,7 @@ def test_a_large_run_tells_seconds_and_memory_of_its_stages(few):
 
 
 def test_programs_are_read_from_the_cache_where_that_is_timed(few, monkeypatch):
-    """No time at all: that of a program that JAX has at hand."""
+    """The time isn't that of a program that JAX still holds."""
     events = []
 
     def heard(event, **_):
@@ -133,7 +133,7 @@ def test_programs_are_read_from_the_cache_where_that_is_timed(few, monkeypatch):
     ],
 )  # fmt: skip
 def test_a_suite_measures_what_it_names(few, suite, names):
-    """A suite that breaks on the first day it is needed."""
+    """Each suite runs and gives its rows with plausible values and units."""
     flags = ("--loss=sampled_softmax",) if suite == "scale" else ()
     rows = MEASURED[suite](settings(*flags), BenchConfig(repeats=5, largest=10_000), lambda _: None)
     assert names <= {row.name for row in rows}
@@ -143,7 +143,7 @@ def test_a_suite_measures_what_it_names(few, suite, names):
 
 @pytest.mark.slow  # encodes texts
 def test_teachers_have_their_floors(few, tmp_path):
-    """A step's floor above the step by orders of magnitude, or a teacher that isn't named."""
+    """Every teacher is named, and its floors are above 0 and of the right magnitude."""
     flags = (
         "--teachers=unisrec-text,unim2rec",
         "--teacher_hidden_size=8",

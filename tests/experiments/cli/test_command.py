@@ -8,14 +8,14 @@ from experiments.cli.settings import RunConfig
 
 
 def test_what_trains_keeps_its_programs_in_the_cache_that_it_makes(tmp_path, monkeypatch):
-    """Programs compiled again in each process, or in a folder that nobody named."""
+    """The programs are in the named folder, so the next process finds them."""
     monkeypatch.chdir(tmp_path)
     config = RunConfig(cache_dir="mine")
     assert compiled_programs({RunConfig: config}) == Path("mine/jax")
 
 
 def test_other_commands_use_a_cache_that_is_there(tmp_path, monkeypatch):
-    """A server that makes ./cache wherever it is started, or compiles for minutes beside one."""
+    """No command makes ./cache where it is started, but a folder that is there is used."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PRMKD_CACHE_DIR", raising=False)
     configs = {LoadConfig: LoadConfig()}

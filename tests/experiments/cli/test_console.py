@@ -17,9 +17,9 @@ def reporter(terminal: bool) -> tuple[Reporter, io.StringIO]:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_log_gets_plain_lines_with_rate_and_remaining_time(monkeypatch, terminal):
-    """Control characters in a log, a line for every step, or a wrong rate.
+    """A log gets no control characters, no line for every step, and the right rate.
 
-    A terminal without a cursor, such as an editor's, would show nothing for hours.
+    A terminal without a cursor, such as an editor's, gets the same lines.
     """
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr("experiments.cli.console.monotonic", lambda: float(next(clock)))
@@ -36,7 +36,7 @@ def test_log_gets_plain_lines_with_rate_and_remaining_time(monkeypatch, terminal
 
 
 def test_falling_count_begins_a_new_round(monkeypatch):
-    """The second epoch's rate counting the first epoch's time."""
+    """The second epoch's rate doesn't count the first epoch's time."""
     times = iter([0, 10, 50, 1000, 1040])
     monkeypatch.setattr("experiments.cli.console.monotonic", lambda: float(next(times)))
     told, stream = reporter(terminal=False)
@@ -50,7 +50,7 @@ def test_falling_count_begins_a_new_round(monkeypatch):
 
 
 def test_terminal_shows_a_bar():
-    """No bar where a person looks."""
+    """The bar shows the steps done, such as 3/10."""
     told, stream = reporter(terminal=True)
     with told.stage("run", "steps") as stage:
         stage.update(3, 10)
@@ -58,7 +58,7 @@ def test_terminal_shows_a_bar():
 
 
 def test_line_is_not_taken_for_markup():
-    """A name in brackets that vanishes from the output."""
+    """A name in brackets doesn't vanish from the output."""
     told, stream = reporter(terminal=False)
     told.say("[red]x, distill_weight=1:100:log")
     assert stream.getvalue() == "[red]x, distill_weight=1:100:log\n"
@@ -69,7 +69,7 @@ def test_line_is_not_taken_for_markup():
 
 
 def test_a_long_line_stays_one():
-    """A command to copy, or a table in Markdown, that is broken at the console's width."""
+    """A command to copy or a Markdown table isn't broken at the console's width."""
     for terminal in (False, True):
         told, stream = reporter(terminal)
         told.say("next: " + "word " * 60 + "end")
@@ -78,7 +78,7 @@ def test_a_long_line_stays_one():
 
 
 def test_a_library_s_warning_is_shown_as_one_of_ours():
-    """A damaged state that is told on a logger that nobody hears."""
+    """A warning on the library's logger is heard, and the logger is left as it was."""
     out = io.StringIO()
     logger = logging.getLogger("prmkd_jax.train.checkpoint")
     with Reporter(Console(file=out)).listening():

@@ -68,7 +68,7 @@ def refusal(*argv: str) -> str:
 
 
 def test_no_arguments_give_the_dataclass_defaults():
-    """A default that changes on its way through absl would break every run."""
+    """No default changes on its way through absl."""
     groups = [flags.Group(c.__name__, "", c) for c in (DataConfig, DistillConfig, TrainConfig)]
     parsed = flags.parse([], groups)
     assert list(parsed.configs.values()) == [DataConfig(), DistillConfig(), TrainConfig()]
@@ -98,27 +98,27 @@ def test_no_arguments_give_the_dataclass_defaults():
     ],
 )
 def test_every_type_is_read(argument, field, value):
-    """A type that is read as another one, or a value that leaks into another field."""
+    """A value keeps its own type and leaves the other fields as they are."""
     expected = dataclasses.replace(Toy(), **{field: value})
     assert toy(argument) == expected
     assert type(getattr(toy(argument), field)) is type(value)
 
 
 def test_prefix_reaches_only_its_own_group():
-    """`--unisrec_whole` must not set the student's `whole`, nor the other way round."""
+    """`--unisrec_whole` doesn't set the student's `whole`, nor the other way round."""
     parsed = flags.parse(["--unisrec_whole", "5", "--whole=4"], GROUPS)
     assert parsed.configs == {Toy: Toy(whole=4), TeacherToy: TeacherToy(whole=5)}
     assert parsed.explicit == {"unisrec_whole", "whole"}
 
 
 def test_parsing_twice_starts_afresh():
-    """Flags kept in a global object would leak from one parse into the next."""
+    """No flag's value is kept from one parse to the next."""
     assert toy("--whole=4").whole == 4
     assert toy().whole == 3
 
 
 def test_last_value_wins():
-    """A repeated flag that kept its first value would ignore the user's last word."""
+    """Of a repeated flag or switch, only the user's last word counts."""
     assert toy("--whole=4", "--noswitch", "--whole=5", "--switch").whole == 5
     assert toy("--noswitch", "--switch").switch
 
@@ -144,7 +144,7 @@ def test_last_value_wins():
     ],
 )
 def test_impossible_value_names_flag_value_and_expectation(argument, parts):
-    """An impossible value that is accepted, or refused without saying what is wrong."""
+    """The message says which type, bounds or choices the flag accepts."""
     message = refusal(argument)
     assert all(part in message for part in parts), message
 
@@ -175,14 +175,14 @@ class Texts:
     ],
 )
 def test_text_of_several_lines_is_told_by_its_lines(flag, wanted):
-    """`found 'MIT\\n…', expected text` of what is text."""
+    """The message asks for one line, not for text where text was found."""
     with pytest.raises(UserError) as caught:
         flags.parse([f"--{flag}=MIT\nand more"], (flags.Group("Texts", "", Texts),))
     assert str(caught.value) == f"--{flag}: found 'MIT\\nand more', expected {wanted}"
 
 
 def test_unknown_flag_is_refused_with_the_nearest_name():
-    """A misspelt flag that is passed over would run with the default."""
+    """A misspelt flag is never passed over, which would leave the default."""
     assert refusal("--wholee=3").endswith(
         "unknown flag --wholee, did you mean --whole or --wholes?"
     )
@@ -195,7 +195,7 @@ def test_unknown_flag_is_refused_with_the_nearest_name():
 
 
 def test_switch_followed_by_a_word_is_refused():
-    """absl reads `--switch False` as True and drops the word (abseil-py#84)."""
+    """absl alone would read `--switch False` as True and drop the word (abseil-py#84)."""
     message = refusal("--switch", "False")
     assert message.startswith("--switch: found 'False' after a switch")
     assert "--switch=false" in message
@@ -214,19 +214,19 @@ def test_switch_followed_by_a_word_is_refused():
     ],
 )
 def test_leftover_word_is_refused(argv, found):
-    """absl stops at the first such word and never reads the flags after it."""
+    """absl alone would stop at the first such word and never read the flags after it."""
     assert refusal(*argv).startswith(f"found {found} outside any flag")
 
 
 def test_missing_value_is_refused():
-    """`--text --noswitch` must not swallow the second flag as the first one's text."""
+    """`--text --noswitch` doesn't take the second flag for the first one's text."""
     assert refusal("--text", "--noswitch").startswith("--text: found no value")
     assert refusal("--whole").startswith("--whole: found no value")
     assert toy("--reals", "-1").reals == (-1.0,)
 
 
 def test_checks_between_fields_name_the_prefixed_flags():
-    """A configuration knows no prefix: its message would send the user to the wrong flag."""
+    """The message sends the user to the right flag, although a configuration knows no prefix."""
     assert refusal("--whole=8") == "--whole: found 8, expected another value beside --switch=True"
     assert refusal("--unisrec_whole=8") == (
         "--unisrec_whole: found 8, expected another value beside --unisrec_switch=True"
@@ -234,7 +234,7 @@ def test_checks_between_fields_name_the_prefixed_flags():
 
 
 def test_flags_win_over_the_flagfile_in_any_order(folder):
-    """absl lets a flagfile that stands last win over the command line."""
+    """absl alone would let a flagfile that stands last win over the command line."""
     (folder / "a.cfg").write_text("--whole=5\n--real=0.5\n")
     for argv in (["--flagfile=a.cfg", "--whole=6"], ["--whole=6", "--flagfile", "a.cfg"]):
         parsed = flags.parse(argv, GROUPS)
@@ -243,7 +243,7 @@ def test_flags_win_over_the_flagfile_in_any_order(folder):
 
 
 def test_flagfile_syntax(folder):
-    """Comments, blank lines, spaces, a byte order mark: what people's files contain."""
+    """Comments, blank lines, spaces and a byte order mark are read as people use them."""
     (folder / "a.cfg").write_bytes(
         b"\xef\xbb\xbf# comment\r\n\r\n   // --whole=1\r\n  # --whole=2\r\n --whole 4 \r\n"
         b"--noswitch\r\n--text=two words = one value\r\n--wholes 1, 2\r\n"
@@ -266,7 +266,7 @@ def test_nested_flagfiles(folder):
 
 
 def test_bare_flagfile_name_is_looked_up_in_configs(folder, monkeypatch):
-    """The README's `--flagfile=demo.cfg` must work from any working directory."""
+    """The README's `--flagfile=demo.cfg` works from any working directory."""
     monkeypatch.setattr(arguments, "CONFIGS", folder / "configs")
     (folder / "configs").mkdir()
     (folder / "configs" / "demo.cfg").write_text("--whole=1\n")
@@ -293,13 +293,13 @@ def test_bare_flagfile_name_is_looked_up_in_configs(folder, monkeypatch):
     ],
 )
 def test_mistake_in_a_flagfile_names_file_and_line(folder, line, message):
-    """A mistake in a file of thirty lines cannot be found without its line."""
+    """The message begins with them, such as `a.cfg, line 3`."""
     (folder / "a.cfg").write_text(f"# comment\n\n{line}\n")
     assert refusal("--flagfile=a.cfg").startswith(f"a.cfg, line 3: {message}")
 
 
 def test_flagfile_that_is_no_text_is_refused(folder):
-    """A binary file would end in a decoding traceback."""
+    """A binary file ends in one line, not in a decoding traceback."""
     (folder / "a.cfg").write_bytes(b"\xff\xfe\x00")
     assert "--flagfile: found 'a.cfg', expected readable UTF-8 text" in refusal("--flagfile=a.cfg")
 
@@ -330,7 +330,7 @@ TOY_VALUES = {
 
 @given(st.builds(Toy, **TOY_VALUES), st.builds(TeacherToy, **TOY_VALUES))
 def test_as_flagfile_gives_the_same_run_back(tmp_path_factory, student, teacher):
-    """A run's own flags.cfg that is off by one digit does not reproduce the run."""
+    """A run's own flags.cfg keeps every value to the last digit."""
     path = tmp_path_factory.mktemp("run") / "flags.cfg"
     path.write_text(
         flags.as_flagfile(GROUPS, {Toy: student, TeacherToy: teacher}), encoding="utf-8"
@@ -341,7 +341,7 @@ def test_as_flagfile_gives_the_same_run_back(tmp_path_factory, student, teacher)
 
 
 def test_as_dict_is_json_by_flag_name():
-    """config.json must name each value as the user typed it."""
+    """config.json names each value by its flag, prefix included."""
     record = flags.as_dict(
         GROUPS, {TeacherToy: TeacherToy(maybe_text=None), Toy: Toy(wholes=(1, 2))}
     )
@@ -353,7 +353,7 @@ def test_as_dict_is_json_by_flag_name():
 
 
 def test_help_lists_every_flag_by_topic(capsys):
-    """`--help` must name each flag, its default and what it accepts, whatever else is asked."""
+    """`--help` names each flag, its default and what it accepts, even beside a wrong value."""
     command.execute(TOYS_COMMAND, ["--whole=x", "--help"], "prog")
     text = capsys.readouterr().out
     assert text.startswith("Usage: prog ")
@@ -369,7 +369,7 @@ def test_help_lists_every_flag_by_topic(capsys):
 
 
 def test_unusable_annotation_is_a_bug_not_a_user_error():
-    """A field whose type no flag can hold must fail when flags are defined, not be dropped."""
+    """A field whose type no flag can hold fails when flags are defined and isn't dropped."""
 
     @dataclasses.dataclass(frozen=True)
     class Wrong:
@@ -380,7 +380,7 @@ def test_unusable_annotation_is_a_bug_not_a_user_error():
 
 
 def test_a_text_that_no_flagfile_can_repeat_is_refused():
-    """UnicodeEncodeError after the run, where flags.cfg is written."""
+    """It is refused at the start, not by a UnicodeEncodeError when flags.cfg is written."""
     with pytest.raises(UserError, match=r"--text: found 'a\\udcff', expected text of UTF-8"):
         toy(os.fsdecode(b"--text=a\xff"))
 
@@ -397,7 +397,7 @@ def test_a_text_that_no_flagfile_can_repeat_is_refused():
     ],
 )
 def test_whatever_a_file_is_called_a_message_is_one_line(error, line, monkeypatch, capsys):
-    """A name that clears the terminal, or a second line that a log takes for another message."""
+    """A name can't clear the terminal, and no part of it looks like another message."""
     monkeypatch.setattr(sys, "argv", ["prmkd"])
 
     def main(_):
@@ -410,7 +410,7 @@ def test_whatever_a_file_is_called_a_message_is_one_line(error, line, monkeypatc
 
 
 def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, capsys):
-    """A mistake must not show a traceback; a bug must keep its own."""
+    """A mistake shows no traceback, and a bug keeps its own."""
     monkeypatch.setattr("sys.argv", ["prog", "--whole=x"])
 
     def main(argv):
@@ -439,7 +439,7 @@ def test_run_command_ends_a_user_error_in_one_line_and_status_2(monkeypatch, cap
 
 
 def test_reader_that_stops_reading_gets_no_traceback(tmp_path):
-    """`--help | head` closes the pipe while the text is still being printed."""
+    """This holds for `--help | head`, which closes the pipe while the text is printed."""
     script = tmp_path / "command.py"
     script.write_text(
         "from experiments.cli.command import run_command\n"
@@ -484,7 +484,7 @@ def places(*argv: str) -> Places:
 
 
 def test_paths_are_expanded_as_a_shell_would(monkeypatch):
-    """A folder named `~` in the working directory, since no shell expands `--folder=~/runs`."""
+    """No shell expands `--folder=~/runs`, and still no folder named `~` is meant."""
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("DATA", "/data")
     assert places("--folder=~/runs").folder == "/home/me/runs"
@@ -510,7 +510,7 @@ def test_paths_are_expanded_as_a_shell_would(monkeypatch):
     ],
 )
 def test_paths_that_name_nothing_are_refused(argument, message):
-    """Results in the working directory, or a traceback of the file system's."""
+    """No result goes to the working directory by mistake, and there is no traceback."""
     with pytest.raises(UserError) as caught:
         places(argument)
     assert str(caught.value).startswith(message)
@@ -529,7 +529,7 @@ def test_paths_that_name_nothing_are_refused(argument, message):
 def test_what_stands_in_the_way_of_a_path_is_told_before_anything_is_done(
     tmp_path, flag, path, found
 ):
-    """`[Errno 17] File exists`, hours later."""
+    """One line names the file or link in the way, instead of a later `[Errno 17] File exists`."""
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     (tmp_path / "gone").symlink_to(tmp_path / "nothing")
@@ -550,7 +550,7 @@ def test_paths_that_can_be_made_are_let_through(tmp_path, monkeypatch):
 
 
 def test_a_constant_has_no_flag_but_is_recorded():
-    """A flag that --help hides and the command line takes, or a run whose record lacks it."""
+    """The command line refuses it, --help leaves it out, and the run's record has it."""
     with pytest.raises(UserError, match="unknown flag --constant"):
         places("--constant=3")
     assert "constant" not in help.flags_text(PLACES, "")
@@ -559,7 +559,7 @@ def test_a_constant_has_no_flag_but_is_recorded():
 
 
 def test_two_groups_of_one_dataclass_are_a_bug():
-    """A configuration that another group's values replace."""
+    """No group's values can replace another group's configuration."""
     twice = [flags.Group("A", "a_", Toy), flags.Group("B", "b_", Toy)]
     with pytest.raises(TypeError, match="same configuration"):
         flags.define(twice)

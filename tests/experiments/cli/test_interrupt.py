@@ -66,16 +66,16 @@ def run(where):
 
 @pytest.mark.parametrize("where", ["plain", "collector", "destructor"])
 def test_ctrl_c_stops_a_command(where):
-    """A callback of the garbage collector, of which JAX has one, that swallows it."""
+    """A callback of the garbage collector, of which JAX has one, doesn't swallow it."""
     done = run(where)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once():
-    """A handler that keeps a user waiting for a cleaning-up."""
+    """A handler never makes the user wait for cleaning up."""
     assert run("twice").returncode == -signal.SIGINT
 
 
 def test_a_command_that_ignores_ctrl_c_still_does():
-    """A run under nohup that ends with its terminal."""
+    """A run under nohup doesn't end with its terminal."""
     assert run("ignored").stdout == "went on\n"

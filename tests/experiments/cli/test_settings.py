@@ -21,7 +21,7 @@ def warnings(*flags):
 
 @pytest.mark.parametrize("weights", ["1,2,3", "1"])
 def test_weights_for_other_teachers_are_refused(weights):
-    """A teacher that trains with its neighbour's weight."""
+    """No teacher trains with its neighbour's weight."""
     with pytest.raises(UserError) as error:
         warnings(TWO, f"--teacher_weights={weights}")
     expected = f"--teacher_weights: found '{weights}', expected 2 numbers, one each for {TWO}"
@@ -41,7 +41,7 @@ def test_weights_for_other_teachers_are_refused(weights):
     ],
 )
 def test_options_that_this_distillation_does_not_read_are_told(flags, why):
-    """A setting that the user believes in and that has no effect."""
+    """A warning says that the setting has no effect, and why."""
     name = flags[-1].split("=")[0].removeprefix("--").removeprefix("no")
     (warning,) = (line for line in warnings(*flags) if line.startswith(f"--{name} "))
     assert why in warning
@@ -57,7 +57,7 @@ def test_options_that_this_distillation_does_not_read_are_told(flags, why):
     ],
 )
 def test_options_that_are_read_raise_no_warning(flags):
-    """A warning that makes the user drop a setting that counts."""
+    """No warning makes the user drop a setting that counts."""
     assert not [line for line in warnings(*flags) if not line.startswith("--method")]
 
 
@@ -72,7 +72,7 @@ def test_options_that_are_read_raise_no_warning(flags):
     ],
 )
 def test_students_say_which_options_they_do_not_read(flags, read):
-    """A setting of another student that the user believes in."""
+    """A setting of another student gets a warning that it has no effect."""
     expected = [] if read else [f"{flags[-1].split('=')[0]} has no effect: {flags[0]} does not"]
     found = warnings(*flags)
     assert len(found) == len(expected)
@@ -81,7 +81,7 @@ def test_students_say_which_options_they_do_not_read(flags, read):
 
 @pytest.mark.parametrize("student", ["bert4rec", "recguru"])
 def test_a_token_behind_the_prefix_needs_a_place_of_its_own(student):
-    """A prefix of no items at all."""
+    """With a window of 1 the prefix would hold no item at all."""
     with pytest.raises(UserError) as error:
         warnings(f"--student={student}", "--max_seq_len=1")
     assert str(error.value) == (
@@ -94,7 +94,7 @@ def test_a_token_behind_the_prefix_needs_a_place_of_its_own(student):
 
 @pytest.mark.parametrize("student", ["sasrec", "fm"])
 def test_teachers_that_know_the_targets_need_a_student_without_prefixes(student):
-    """A student taught, row by row, by teachers who have read the row's own target."""
+    """Teachers that have read a row's own target never teach that row."""
     with pytest.raises(UserError, match="--teacher_history: found 'whole', expected 'prefix'"):
         warnings(f"--student={student}", "--teacher_history=whole")
     assert not warnings("--student=lightgcn", "--teacher_history=whole")
@@ -113,12 +113,12 @@ def test_teachers_that_know_the_targets_need_a_student_without_prefixes(student)
     ],
 )
 def test_options_that_this_loss_or_student_does_not_read_are_told(flags, unread):
-    """A number of negatives that the user tunes and that nothing draws."""
+    """A setting that changes nothing, such as unused negatives, gets a warning."""
     assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]
 
 
 def test_a_flag_is_unread_where_no_run_of_the_command_reads_it():
-    """A warning about the setting of one variant because another doesn't read it."""
+    """A setting of one variant gets no warning because another doesn't read it."""
     parsed = parse(["--flagfile=demo.cfg", "--temperature=0.9", "--gbce_t=0.5"], GROUPS)
     prmkd, ranks = (
         settings_from(parse([f"--method={name}", "--gbce_t=0.5"], GROUPS).configs)
@@ -131,7 +131,7 @@ def test_a_flag_is_unread_where_no_run_of_the_command_reads_it():
 
 
 def test_what_models_start_from_is_one_flag(monkeypatch):
-    """A start that is read and then lost, or one that reaches another model."""
+    """Each start reaches its own model, and one for no model of the run gets a warning."""
     monkeypatch.setenv("PTH", "/weights")
     flag = "--init=unisrec=a/b,unim2rec=c=d,recformer=random,student=$PTH/s.pth"
     settings = settings_from(parse([flag], GROUPS).configs)
@@ -163,7 +163,7 @@ def test_an_update_reads_texts_where_new_rows_are_made_of_them(source, read):
 
 @pytest.mark.parametrize("value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b"])
 def test_starts_that_name_nothing_are_refused(value):
-    """A model trained from other weights although a start was given."""
+    """No model silently trains from other weights although a start was given."""
     with pytest.raises(UserError, match=r"--init: found .* expected NAME=PATH"):
         parse([f"--init={value}"], GROUPS)
 
@@ -181,12 +181,12 @@ def test_starts_that_name_nothing_are_refused(value):
     ],
 )
 def test_options_that_no_teacher_reads_are_reported(flags, unread):
-    """A setting of a teacher that doesn't teach, or a warning on one that is read."""
+    """A teacher's setting gets a warning exactly where that teacher doesn't teach."""
     assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]
 
 
 def test_an_encoder_of_pictures_that_are_encoded_already_is_told(tmp_path):
-    """An hour that is meant to compare two encoders and compares one with itself."""
+    """The warning says that the data set has the images' vectors already."""
     (tmp_path / "shop").mkdir()
     flags = (
         "--dataset=shop", f"--data_dir={tmp_path}", "--teachers=unim2rec", "--image_encoder=other",

@@ -61,7 +61,7 @@ def test_a_warehouse_export_becomes_a_data_set_with_its_sheet(tmp_path):
 def test_the_next_command_names_teachers_that_the_data_have_inputs_for(
     tmp_path, header, cells, flag
 ):
-    """The default ones read titles and pictures, and `train` refuses data without."""
+    """Data without titles or images get other teachers than the default ones."""
     log, items = tmp_path / "log.csv", tmp_path / "items.csv"
     log.write_text("user_id,item_id,timestamp\nu,a,2018-10-01\nu,b,2018-10-02\nu,a,2018-10-03\n")
     items.write_text(f"{header}\na,{cells}\n")
@@ -83,7 +83,7 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
 
 
 def test_flags_that_nothing_reads_are_warned_of(tmp_path):
-    """An hour of looking for why --raw_dir changes nothing."""
+    """Each warning says why, such as that --source=table doesn't read --raw_dir."""
     log = tmp_path / "log.csv"
     log.write_text("user_id,item_id,timestamp\nu,a,2018-10-01\nu,b,2018-10-02\n")
     done = run(

@@ -47,7 +47,7 @@ def settled(monkeypatch):
 
 
 def test_help_lists_every_command_in_a_line_within_a_second():
-    """A command that nobody learns of, or a --help that imports jax."""
+    """Every command has its name and summary, and the time is the processor's."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = experiments("--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,7 +66,7 @@ def helps() -> dict[str, Done]:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_every_command_lists_its_flags(name, helps):
-    """A command whose declaration can't be read, or that starts to work when asked for help."""
+    """Every flag that the command reads is listed, below its usage and summary."""
     done = helps[name]
     assert done.returncode == 0, done.stderr
     usage = f"Usage: python -m experiments {NAMED[name].usage} [--flagfile"
@@ -77,7 +77,7 @@ def test_every_command_lists_its_flags(name, helps):
 
 
 def test_commands_and_studies_load_neither_framework():
-    """Memory settings that come too late, or a --help that takes ten seconds."""
+    """Neither jax nor torch is loaded, so memory settings come in time and --help is quick."""
     imported, held = loaded("experiments.cli", "experiments.commands", "experiments.studies")
     assert {"experiments.commands.table", "experiments.studies.rivals"} <= set(imported)
     assert not held & {*JAX, *TORCH}
@@ -105,14 +105,14 @@ def test_commands_and_studies_load_neither_framework():
     ],
 )
 def test_a_wrong_word_is_told_before_anything_is_imported(words, message):
-    """A misspelt command that ends in a traceback, or a word that is passed over."""
+    """A misspelt or missing word ends in an error that lists the possible ones."""
     with pytest.raises(UserError) as error:
         dispatch(words, COMMANDS, "prmkd")
     assert str(error.value).startswith(message)
 
 
 def test_an_unknown_command_ends_in_one_line_with_the_nearest_name_and_status_2():
-    """A list of all commands, from which the user has to guess."""
+    """The line asks `did you mean pretrain or train?`."""
     done = experiments("pretain", "--seeds=0")
     assert done.returncode == 2
     assert done.stdout == ""
@@ -138,7 +138,7 @@ TRAIN = Command("try", "Try.", GROUPS, f"{__name__}:body")
 
 
 def test_the_body_gets_settings_and_configurations(settled):
-    """A value that the frame loses on the way to the body."""
+    """No value is lost on the way to the body."""
     groups = (*GROUPS, Group("Search", "", SearchConfig))
     argv = ["--seeds=4", "--grid=a=1", "--teachers="]
     execute(Command("try", "Try.", groups, f"{__name__}:body"), argv, "try")
@@ -151,14 +151,14 @@ def test_the_body_gets_settings_and_configurations(settled):
 
 
 def test_a_command_without_a_run_needs_no_settings(settled):
-    """A command such as `prepare`, refused for lack of a student."""
+    """A command such as `prepare` isn't refused for lack of a student."""
     groups = (Group("Search", "", SearchConfig),)
     execute(Command("try", "Try.", groups, f"{__name__}:body"), ["--model=base"], "try")
     assert CALLS.pop().config(SearchConfig).model == "base"
 
 
 def test_flags_that_nothing_reads_are_told_for_every_command(settled, capsys):
-    """A setting that the user believes in and that has no effect."""
+    """The warning says whether an option or the command itself leaves the flag unread."""
     ignoring = Command("try", "Try.", GROUPS, f"{__name__}:body", ignores=frozenset({"seeds"}))
     execute(ignoring, ["--seeds=1", "--gbce_t=0.5", "--kl=js"], "try")
     CALLS.pop()
@@ -170,7 +170,7 @@ def test_flags_that_nothing_reads_are_told_for_every_command(settled, capsys):
 
 
 def test_ctrl_c_ends_with_status_130_and_a_line(settled, capsys):
-    """A traceback for a key that was pressed on purpose."""
+    """The line says that the same command goes on; there is no traceback."""
     stopped = Command("try", "Try.", GROUPS, f"{__name__}:interrupted")
     with pytest.raises(SystemExit) as error:
         execute(stopped, [], "try")
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_with_status_130_and_a_line(settled, capsys):
 
 
 def test_settings_that_the_student_refuses_are_told_before_the_body(settled):
-    """Hours of tuning before the student that can't be trained."""
+    """No teachers are tuned for hours before a student that can't be trained."""
     with pytest.raises(UserError, match="--max_seq_len: found 1, expected at least 2"):
         execute(TRAIN, ["--student=bert4rec", "--max_seq_len=1"], "try")
     assert not CALLS
@@ -187,7 +187,7 @@ def test_settings_that_the_student_refuses_are_told_before_the_body(settled):
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
 def test_a_flagfile_says_what_it_reproduces_and_its_command_reads_it(path):
-    """A table that nobody can make again, or a flag that was renamed since."""
+    """Its head has command, machine, time and figures, and all its flags still exist."""
     head = path.read_text().split("\n--")[0]
     assert all(line.startswith("#") for line in head.splitlines())
     assert re.match(r"# \w", head)
@@ -206,7 +206,7 @@ def test_a_flagfile_says_what_it_reproduces_and_its_command_reads_it(path):
 
 
 def test_the_flagfiles_hold_what_was_chosen_for_one_data_set():
-    """Numbers chosen on Scientific that another data set gets without a word."""
+    """rd, rrd and unkd have their own weights in rivals.cfg, and all others have 20."""
     flags = ("--flagfile=rivals.cfg",)
     parsed = parse(flags, NAMED["study"].groups)
     call = Call(NAMED["study"], flags, parsed.configs, frozenset(), Reporter(), (), topic="rivals")
@@ -221,7 +221,7 @@ def test_the_flagfiles_hold_what_was_chosen_for_one_data_set():
 
 
 def test_students_have_their_own_learning_rates_plain_and_distilled():
-    """A distilled student that is compared with a plain one of other settings."""
+    """A distilled student is compared with a plain one of the same settings."""
     flags = ("--flagfile=students.cfg",)
     parsed = parse(flags, NAMED["study"].groups)
     call = Call(
@@ -240,7 +240,7 @@ def test_students_have_their_own_learning_rates_plain_and_distilled():
 
 
 def test_the_docs_list_the_flags_there_are():
-    """A page that names flags of an older version: make it again by the command in its head."""
+    """docs/flags.md is exactly what the command in its head prints."""
     done = experiments("flags")
     assert done.returncode == 0, done.stderr
     assert done.stdout == (ROOT / "docs" / "flags.md").read_text()
@@ -254,12 +254,12 @@ def test_the_docs_list_the_flags_there_are():
 
 
 def test_train_has_few_enough_flags_to_be_read():
-    """A --help that nobody reads; what only code sets is declared with flag=False."""
+    """There are at most 90; what only code sets is declared with flag=False."""
     assert len(names_of(NAMED["train"].groups)) <= 90
 
 
 def test_main_is_train():
-    """The command of the paper's card under its old name."""
+    """The command of the paper's card still works under its old name."""
     done = subprocess.run(
         [sys.executable, "-m", "experiments.main", "--help"],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
@@ -281,7 +281,7 @@ def documented() -> list[str]:
 
 @pytest.mark.parametrize("line", documented())
 def test_commands_in_the_docs_can_be_given(line, tmp_path):
-    """A page whose command was renamed, or whose flag is gone."""
+    """Their commands, flags and topics all still exist."""
     # What a run has left, as the line before has it: some flags of `train`.
     left = tmp_path / "flags.cfg"
     left.write_text("--dataset=mine\n--teachers=unisrec-text,unisrec\n--seeds=0,1,2\n")

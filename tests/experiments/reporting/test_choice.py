@@ -22,8 +22,7 @@ def test_ties_everywhere_are_no_order():
 
 
 def test_a_refitted_student_counts_as_validation_saw_it():
-    """Breaks if the test of the student that was trained again stands beside a validation that
-    was another student's."""
+    """The test value before the refit stands beside the validation of the same student."""
     results = fake_results()
     student = results["variants"][-1]
     student["test_before_refit"] = {**student["test"], "NDCG@10": 0.0123}

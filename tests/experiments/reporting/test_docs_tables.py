@@ -36,7 +36,7 @@ def results() -> dict:
 
 
 def test_the_headline_says_who_gains_what_over_whom(results):
-    """A change against the wrong model, or the p-value of another metric."""
+    """The improvement and its p-value in each metric are those over the plain student."""
     label = results["teachers"]["unisrec"]["label"]
     assert headline(results, fake_timing()).splitlines() == [
         "| model | Recall@10 | NDCG@10 | parameters served |",
@@ -55,7 +55,7 @@ def test_the_headline_says_who_gains_what_over_whom(results):
 
 
 def test_a_headline_over_a_student_that_finds_nothing(results):
-    """A division by zero where the small run of a large catalogue hits no target."""
+    """Where the student hits no target, the improvement is a dash."""
     base, _ = results["variants"]
     base["test"]["Recall@10"] = 0.0
     lines = headline(results, fake_timing()).splitlines()
@@ -65,7 +65,7 @@ def test_a_headline_over_a_student_that_finds_nothing(results):
 
 
 def test_the_test_stands_where_the_distilled_student_is_the_reference(results):
-    """As in the study of sources, where p-values belong to the student alone."""
+    """The p-values are found with the student alone, as in the study of sources."""
     base, distilled = results["variants"]
     base |= {"reference": distilled["name"], "against": distilled["against"]}
     distilled |= {"reference": None, "against": None}
@@ -82,7 +82,7 @@ def test_students_by_every_protocol(results):
 
 
 def test_models_with_their_distance_to_the_student(results):
-    """A lead that is a lag, or a test that nobody made."""
+    """A lead is that of the distilled student; a model that wasn't tested has dashes for p."""
     lines = models(results, fake_timing()).splitlines()
     assert lines[2].endswith(" | – | +25.0 % | 4e-7 | 0.03 |")
     assert lines[3].endswith(" | 0.1000 | +7.1 % | – | – |")
@@ -90,7 +90,7 @@ def test_models_with_their_distance_to_the_student(results):
 
 
 def test_models_with_the_students_alone_that_are_not_the_reference(results):
-    """The cheapest rival without a test, or the reference twice."""
+    """Each has a row with its own p-values, and the reference has only one row."""
     base, distilled = results["variants"]
     other = {**base, "name": "base-text", "label": "SASRec from texts"}
     other["test"] = {**base["test"], "NDCG@10": 0.08}
@@ -106,7 +106,7 @@ def test_models_with_the_students_alone_that_are_not_the_reference(results):
 
 
 def test_tests_with_seen_items_masked_stand_beside_their_leads(results):
-    """The other protocol's p-value, or that of another model."""
+    """Each model has its own p-values of the masked protocol, in the table and the headline."""
     base, distilled = results["variants"]
     other = {**base, "name": "base-text", "label": "SASRec from texts"}
     results["variants"].insert(1, other)
@@ -129,7 +129,7 @@ def test_tests_with_seen_items_masked_stand_beside_their_leads(results):
 
 
 def test_the_papers_cells_stand_beside_ours(results):
-    """Another data set's cell, or a model that was not run without its row."""
+    """Models that were not run keep their rows, and a data set the paper lacks is refused."""
     results["data"]["name"] = "Toys"
     results["teachers"]["unisrec"]["label"] = "UniSRec text+ID"
     lines = paper(results, fake_timing()).splitlines()
@@ -148,7 +148,7 @@ def test_the_papers_cells_stand_beside_ours(results):
 
 
 def test_what_the_lists_are_like(results):
-    """The figures of another variant."""
+    """Each variant's row has its own figures, and a dash for a figure it lacks."""
     base, distilled = results["variants"]
     base["lists"], distilled["lists"] = {"coverage": 0.25}, {"coverage": 0.5, "tail": 0.125}
     base["test"]["MRR"], distilled["test"]["MRR"] = 0.03125, 0.0625
@@ -165,7 +165,7 @@ def test_a_study_without_a_distilled_student_is_refused():
 
 
 def test_a_block_names_its_view():
-    """The whole study where a part was asked for."""
+    """A block that names no view asks for the whole study."""
     page = (
         "<!-- made of a.json: headline -->\n<!-- end -->\n<!-- made of b.json -->\n<!-- end -->\n"
     )

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 
 def test_what_is_there_and_what_is_not_is_told(folder, tmp_path):
-    """A study that is lost in a folder below, or one that was stopped shown as if it were whole."""
+    """Studies in folders below are found, and one that was stopped is called stopped."""
     sections = gather(folder, tmp_path / "all.html", "All")
     assert [(one.title, one.data) for one in sections] == [
         ("PRM-KD", "scientific"),
@@ -66,7 +66,7 @@ def test_what_is_there_and_what_is_not_is_told(folder, tmp_path):
 
 
 def test_the_command_writes_the_page_alone(folder, tmp_path):
-    """Every study's own page written over by the way."""
+    """No file of the studies changes, and a folder without finished studies is refused."""
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     argv = [f"--output_dir={folder}", f"--page={tmp_path / 'all.html'}"]
     call, stream = make_call(COMMAND, argv)
@@ -79,7 +79,7 @@ def test_the_command_writes_the_page_alone(folder, tmp_path):
 
 
 def test_a_page_replaces_nothing_but_such_a_page(folder, tmp_path):
-    """Somebody's own file, or the page of a run, replaced without a word."""
+    """Any other file, or a page that a run lists as its own, is refused and stays as it is."""
 
     def refused(page, line):
         before = page.read_bytes() if page.exists() else None
@@ -107,7 +107,7 @@ def test_a_page_replaces_nothing_but_such_a_page(folder, tmp_path):
 
 
 def test_remarks_name_what_the_results_lack():
-    """A row that is missing without a word."""
+    """Untrained models, lists and data sets that are missing each have a remark."""
     results = json.loads(json.dumps(fake_results()))
     assert remarks(results) == [
         "The untrained models were not measured.",
@@ -121,7 +121,7 @@ def test_remarks_name_what_the_results_lack():
 
 
 def test_markdown_is_read_in_parts():
-    """A table that swallows the text after it."""
+    """A table ends where the text after it begins, and its empty cells are kept."""
     blocks = parse_markdown("One.\n\n| a |  |\n|---|---|\n| 1 |  |\n| 2 | 3 |\nTwo.\n- three\n")
     assert [block.kind for block in blocks] == ["text", "table", "text", "item"]
     assert blocks[1].head == ["a", ""]
@@ -130,7 +130,7 @@ def test_markdown_is_read_in_parts():
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
-    """A page wider than the window, a picture that isn't there, or rows in the wrong order."""
+    """The page fits the window, all images load, and a column sorts both ways."""
     page = tmp_path / "all.html"
     gather(folder, page, "All")
     chromium.open(page.as_uri(), width)
@@ -161,7 +161,7 @@ def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
 
 
 def test_a_page_of_the_docs_is_made_of_small_copies(folder, tmp_path):
-    """Epochs or a machine's folders in the docs, or text around a block that is lost."""
+    """A copy holds no epochs and no machine's folders, and text around a block is kept."""
     kept, page = tmp_path / "main.json", tmp_path / "page.md"
     argv = [f"--output_dir={folder / 'main'}", f"--keep={kept}"]
     run(make_call(COMMAND, argv)[0])
@@ -192,7 +192,7 @@ def test_a_page_of_the_docs_is_made_of_small_copies(folder, tmp_path):
 
 
 def test_a_copy_is_of_the_only_study_in_a_folder(tmp_path):
-    """One data set's results kept under another's name, since they lie in one folder."""
+    """Where a folder holds the results of two data sets, no copy is written."""
     finished(tmp_path / "two", study_files("table3-Beauty"), fake_results())
     write_sealed_json(tmp_path / "two" / "table3-Toys.json", fake_results())
     write_sealed_json(tmp_path / "two" / "table3-Toys_run.json", {})
@@ -203,7 +203,7 @@ def test_a_copy_is_of_the_only_study_in_a_folder(tmp_path):
 
 
 def test_a_view_that_there_is_not_is_refused(folder, tmp_path):
-    """A block that is emptied, or a traceback."""
+    """One line names the views there are, and the block keeps its text."""
     run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", f"--keep={tmp_path / 'm.json'}"])[0])
     page = tmp_path / "page.md"
     page.write_text("<!-- made of m.json: head -->\nold\n<!-- end -->\n")
@@ -229,7 +229,7 @@ def fill_said(folder, *pages):
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_page_keeps_its_line_ends_and_its_mark_of_utf8(records, bom, end):
-    """A page of another system called up to date, or turned into this one's."""
+    """Only the block changes, and the page is up to date when it is filled again."""
     folder, table = records
     begin, page = "<!-- made of m.json -->", folder / "page.md"
     old = [begin, "old", "<!-- end -->", "After", ""]
@@ -252,7 +252,7 @@ def test_a_page_keeps_its_line_ends_and_its_mark_of_utf8(records, bom, end):
     ],
 )
 def test_what_is_no_block_is_told(records, text, line):
-    """A mistyped mark whose block stays as it was for ever."""
+    """A mistyped mark is refused with its line and the right form, and the page is kept."""
     folder, _ = records
     page = folder / "page.md"
     page.write_bytes(text.encode())
@@ -265,7 +265,7 @@ def test_what_is_no_block_is_told(records, text, line):
 
 
 def test_pages_are_made_together_or_not_at_all(records):
-    """The first page of two written, though the second has a mistake."""
+    """A mistake in the second page leaves the first one as it was."""
     folder, _ = records
     good = "<!-- made of m.json -->\nold\n<!-- end -->\n"
     (folder / "a.md").write_text(good)

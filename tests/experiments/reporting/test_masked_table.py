@@ -21,7 +21,7 @@ def results() -> dict:
 
 
 def test_every_model_has_its_masked_metrics():
-    """Those of the other protocol, a test of the reference, or a model that is left out."""
+    """Only the distilled student has a test; a model without masked metrics has dashes."""
     found = results()
     rows = {row[0]: row[1:] for row in masked_rows(found)}
     assert rows["SASRec"] == ["0.2000", "0.1000", "", ""]
@@ -36,7 +36,7 @@ def test_every_model_has_its_masked_metrics():
 
 
 def test_results_of_before_have_no_such_table(tmp_path):
-    """An empty table, or a report that fails."""
+    """The report is written without the table if the results lack masked metrics."""
     found = fake_results()
     assert masked_lines(found) == []
     for content, there in ((found, False), (results(), True)):

@@ -76,7 +76,7 @@ def figures(tmp_path_factory) -> dict[str, Path]:
 
 
 def test_two_students_make_one_whole_page(tmp_path):
-    """Breaks if elements are not closed, ids of figures collide, or a second loss is silent."""
+    """All elements are closed, ids are unique, and the second student's loss is stated."""
     results = one_seed_results()
     base, prmkd = copy.deepcopy(results["variants"])
     for each in prmkd["against"].values():
@@ -119,7 +119,7 @@ def test_a_page_of_several_students_with_several_variants_has_the_study_for_its_
 
 
 def test_needs_nothing_from_outside(text):
-    """Breaks if the page loads anything and so is broken offline."""
+    """The page loads no file, script or address, so it works offline."""
     page = Page(text)
     assert page.values("src") == []
     assert page.values("href") == ["data:,"]
@@ -130,7 +130,7 @@ def test_needs_nothing_from_outside(text):
 
 
 def test_says_what_the_results_say(text):
-    """Breaks if a number of the table, a setting or the environment is missing."""
+    """The metrics, settings, environment and times are all on the page."""
     page = Page(text)
     cells = [text.strip() for text in page.texts["td"]]
     results = fake_results()
@@ -162,7 +162,7 @@ def test_likely_mistakes_of_the_data_stand_where_nobody_has_to_open_anything(tmp
 
 
 def test_the_best_of_every_column_is_bold(text):
-    """Breaks if another value than the largest, a teacher's included, is marked."""
+    """The largest value of each metric is marked, even if it is a teacher's."""
     assert Page(text).texts["b"] == [
         "0.0824", "0.1235", "0.1694", "0.0681", "0.0797", "0.0561", "0.0601"
     ]  # fmt: skip
@@ -170,7 +170,7 @@ def test_the_best_of_every_column_is_bold(text):
 
 
 def test_names_of_the_user_are_no_markup(tmp_path):
-    """Breaks if a data set or a teacher named with < or $ damages page or figures."""
+    """A data set or teacher named with < or $ is escaped, and the page stays whole."""
     results = one_seed_results()
     results["data"]["name"] = "<b>mine</b>"
     teacher = "<i>a&b</i> $x_1$"
@@ -184,13 +184,13 @@ def test_names_of_the_user_are_no_markup(tmp_path):
 
 
 def test_equal_results_give_equal_bytes(tmp_path, text):
-    """Breaks if a date, a random id or a set's order gets into the page or a figure."""
+    """No date, random id or order of a set gets into the page or a figure."""
     assert written(tmp_path) == text
     assert not re.search(r"20\d\d-\d\d-\d\d|Matplotlib v", text)
 
 
 def test_a_failure_leaves_the_old_page(tmp_path):
-    """Breaks if a page that can't be made truncates the one that was there."""
+    """When a page can't be made, the old one is unchanged and no other file is left."""
     (tmp_path / "report.html").write_text("old")
     results = one_seed_results()
     del results["variants"][1]["test_masked"]
@@ -201,7 +201,7 @@ def test_a_failure_leaves_the_old_page(tmp_path):
 
 
 def test_a_run_that_took_everything_from_the_cache(tmp_path):
-    """Breaks if missing times, or a teacher without tuning, cost the report of a long run."""
+    """Missing times are dashes, and the section on time is left out."""
     results = one_seed_results()
     results["teachers"]["unisrec"] |= {"parameters": 0, "epochs": 0}
     page = Page(written(tmp_path, results, {}))
@@ -219,7 +219,7 @@ def test_a_run_that_took_everything_from_the_cache(tmp_path):
 
 
 def test_a_run_without_teachers(tmp_path):
-    """Breaks if the plain student alone has no report, or it speaks of distillation."""
+    """The report is about the plain student and speaks of no teachers or improvement."""
     page = Page(written(tmp_path, base_only_results()))
     assert page.open == []
     assert page.texts["h1"] == ["SASRec alone reaches a Recall@10 of 0.1020"]
@@ -228,7 +228,7 @@ def test_a_run_without_teachers(tmp_path):
 
 
 def test_a_distilled_student_that_is_compared_with_nothing(tmp_path):
-    """Breaks if the page of `--variants=prmkd` says that no teacher took part."""
+    """With `--variants=prmkd` the page says only that nothing is compared."""
     results = fake_results()
     (taught,) = results["variants"] = results["variants"][1:]
     taught |= {"reference": None, "against": None}
@@ -238,7 +238,7 @@ def test_a_distilled_student_that_is_compared_with_nothing(tmp_path):
 
 
 def test_other_starts_stand_where_no_model_was_ranked(tmp_path):
-    """A catalogue too large to rank the teachers, and with them the cheapest rival, unmentioned."""
+    """A section of the page compares the distilled student with each other start."""
     results = fake_results()
     base, distilled = results["variants"]
     other = {**base, "name": "base-text", "label": "SASRec from texts"}
@@ -251,7 +251,7 @@ def test_other_starts_stand_where_no_model_was_ranked(tmp_path):
 
 
 def test_figures_are_files_that_open_alone(figures):
-    """Breaks if a figure is no well-formed SVG or keeps the page's variables."""
+    """Each figure is well-formed SVG that uses neither variables nor colours of the page."""
     assert list(figures) == [f"sasrec-{name}" for name in FIGURES]
     for path in figures.values():
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
@@ -260,7 +260,7 @@ def test_figures_are_files_that_open_alone(figures):
 
 
 def test_figures_follow_the_page_into_the_dark(text):
-    """Breaks if dark letters are fixed in a figure and vanish on a dark page."""
+    """Figures fix no colour but white and no font, so letters are readable on a dark page."""
     svgs = re.findall(r"<svg.*?</svg>", text, flags=re.S)
     assert len(svgs) == len(FIGURES)
     for svg in svgs:
@@ -269,7 +269,7 @@ def test_figures_follow_the_page_into_the_dark(text):
 
 
 def test_figures_show_the_numbers_and_say_them(figures, text):
-    """Breaks if a bar has another number than the results, or who can't see gets none."""
+    """Each value stands at its bar and in the title that is read to those who can't see."""
     recall = figures["sasrec-recall-at-10"].read_text(encoding="utf-8")
     said = dict(zip(FIGURES, Page(text).texts["title"][1:], strict=True))
     for value in ("0.1092", "0.1235", "0.1163", "0.1020", "0.1187"):
@@ -284,7 +284,7 @@ def test_figures_show_the_numbers_and_say_them(figures, text):
 
 
 def test_a_gain_that_may_be_chance_is_hollow(figures):
-    """Breaks if bars look alike whether significant or not."""
+    """A gain with a p-value of 0.05 is hollow and called not significant."""
     hollow = "fill: none; stroke: #1f5fa8"
     sure = figures["sasrec-improvement"].read_text(encoding="utf-8")
     results = one_seed_results()
@@ -295,7 +295,7 @@ def test_a_gain_that_may_be_chance_is_hollow(figures):
 
 
 def test_means_over_epochs_and_seeds():
-    """Breaks if the exclusion shown is one epoch's or one seed's."""
+    """The share excluded is the mean over all epochs of all seeds."""
     variant = fake_results()["variants"][1]
     for seed, run in enumerate(variant["seeds"]):
         run["history"] = run["history"][: 1 + seed]

@@ -37,7 +37,7 @@ def line_of(lines: list[str], start: str) -> list[str]:
 
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_fits_the_width_without_breaking_a_row(width):
-    """Breaks if a log of 80 columns gets broken rows, cut numbers or an ellipsis."""
+    """No line is longer than the width, and no number is cut."""
     lines = printed(fake_results(), fake_timing(), width)
     assert max(len(line.rstrip()) for line in lines if "long" not in line) <= width
     assert not any("…" in line for line in lines)
@@ -50,7 +50,7 @@ def test_fits_the_width_without_breaking_a_row(width):
 
 
 def test_improvement_and_both_tests_stand_below_the_students():
-    """Breaks if a gain or a p-value is missing or under another metric's column."""
+    """Each gain and each p-value stands under its own metric's column."""
     lines = printed(fake_results(), fake_timing(), 80)
     assert line_of(lines, "Improvement") == [
         "+16.1%", "+16.4%", "+17.8%", "+18.9%", "+18.7%", "+19.1%"
@@ -65,7 +65,7 @@ def test_improvement_and_both_tests_stand_below_the_students():
 
 
 def test_a_narrow_terminal_gets_less_but_nothing_is_cut():
-    """Names that vanish and numbers without their ends."""
+    """At 40 columns every label is there and numbers keep all their digits."""
     lines = printed(fake_results(), fake_timing(), 40)
     assert not any("…" in line for line in lines)
     labels = [variant["label"] for variant in fake_results()["variants"]]
@@ -79,7 +79,7 @@ def line_of_start(lines, start):
 
 
 def test_spread_over_seeds():
-    """Breaks if the spread is missing with three seeds, or shown as 0 with one."""
+    """Three seeds have a spread; one seed has none."""
     lines = printed(fake_results(), fake_timing(), 80)
     spreads = [line.split() for line in lines if line.startswith("  over seeds")]
     assert [spread[2:4] for spread in spreads] == [["±.0004", "±.0006"], ["±.0005", "±.0007"]]
@@ -87,35 +87,35 @@ def test_spread_over_seeds():
 
 
 def test_a_loss_is_red_and_signed():
-    """Breaks if a loss is printed as a gain."""
+    """A change of -7 % is printed in red with its minus in all six metrics."""
     lines = printed(worse_results(), fake_timing(), 80, color=True)
     (line,) = [line for line in lines if "Improvement" in line]
     assert line.count("\x1b[31m-7.0 %") == 6
 
 
 def test_statistics_of_the_data_set():
-    """Breaks if Table 2's figures or the cold targets are missing."""
+    """The figures of the paper's Table 2 and the number of cold targets are printed."""
     text = " ".join(printed(fake_results(), fake_timing(), 80)[:2])
     for part in ("11,041 users", "5,327 items", "76,896 interactions", "6.96", "99.869 %", "41"):
         assert part in text
 
 
 def test_paths_are_not_broken():
-    """Breaks if a long path is folded and can't be copied."""
+    """A long path stays on one line, so that it can be copied."""
     lines = printed(fake_results(), fake_timing(), 80)
     assert f"report   {FILES['report']}" in lines
     assert "results  results.json" in lines
 
 
 def test_what_the_cache_gave_has_no_time():
-    """Breaks if a run whose teachers came from the cache can't be printed."""
+    """A teacher from the cache is printed with a dash for its time."""
     lines = printed(fake_results(), {}, 80)
     assert line_of(lines, "UniM²Rec")[6] == "–"
     assert [row.train_seconds for row in teacher_rows(fake_results(), {})] == [None] * 3
 
 
 def test_a_teacher_named_with_brackets():
-    """Breaks if a user's name is read as markup and vanishes."""
+    """A label such as [red]mine is printed as it is, not read as markup."""
     results = fake_results()
     results["teachers"]["[red]mine"] = {
         **results["teachers"].pop("unisrec"),
@@ -125,21 +125,21 @@ def test_a_teacher_named_with_brackets():
 
 
 def test_a_base_of_zero():
-    """Breaks if an improvement of None raises at the end of a long run."""
+    """An improvement of None is printed as a dash."""
     results = fake_results()
     results["variants"][1]["against"]["NDCG@5"]["change"] = None
     assert line_of(printed(results, fake_timing(), 80), "Improvement")[3] == "–"
 
 
 def test_a_run_without_teachers():
-    """Breaks if the plain student alone can't be printed."""
+    """The plain student is printed, without any row of distillation or improvement."""
     lines = printed(base_only_results(), fake_timing(), 80)
     assert line_of(lines, "SASRec")[1] == "0.1020"
     assert not any("PRM-KD" in line or "Improvement" in line for line in lines)
 
 
 def test_rows_say_what_is_served():
-    """Breaks if the students' rows swap, or parameters are the teachers'."""
+    """Each row has its own label, kind and time, and the parameters are the student's."""
     base, prmkd = (variant_row(each, fake_timing()) for each in fake_results()["variants"])
     assert (base.label, base.kind, base.train_seconds) == ("SASRec", "base", 271.3)
     assert (prmkd.label, prmkd.kind, prmkd.train_seconds) == ("PRM-KD (SASRec)", "distilled", 298.8)

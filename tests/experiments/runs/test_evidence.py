@@ -37,7 +37,7 @@ def settings(*flags):
 
 
 def test_the_papers_table_has_the_faults_that_we_name():
-    """Cells that were copied wrongly: 22 of 40 blocks, and none of PRM-KD's on Games alone."""
+    """Ranks can't give the values of 22 of the 40 blocks, four of them PRM-KD's."""
     blocks = {
         (data, model): {metric: values[place] for metric, values in metrics.items()}
         for data, metrics in TABLE3.items()
@@ -53,7 +53,7 @@ def test_the_papers_table_has_the_faults_that_we_name():
 
 
 def test_table2_marks_what_agrees_and_says_why_not():
-    """A difference that rounding makes, or a data set without a reason."""
+    """A difference from rounding agrees; one that doesn't agree has a reason."""
     users, items, interactions, average, sparsity = TABLE2["Arts"]
     equal = {
         "users": users,
@@ -83,7 +83,7 @@ def test_table2_marks_what_agrees_and_says_why_not():
 
 
 def test_table2_is_written_once_and_shown_again(tmp_path):
-    """A study that is finished made again, or another one's files replaced."""
+    """A finished study is shown without changing its files; other settings are refused."""
     argv = ["--synthetic_users=30", "--synthetic_items=20", "--datasets=synthetic"]
     argv += [f"--output_dir={tmp_path}"]
     call, stream = make_call(COMMAND, argv, "table2")
@@ -119,7 +119,7 @@ def made_results(base: np.ndarray, other: np.ndarray, task: Task = TASK) -> tupl
 
 
 def test_gains_are_of_the_segments_instances_and_of_seeds_by_their_numbers():
-    """A segment of other instances, a popularity that counts the test part, or seeds mixed up."""
+    """A segment's gain is the mean over its instances; popularity counts training only."""
     rng = np.random.default_rng(0)
     count = len(TASK.split.test)
     base = rng.integers(0, 30, (2, count)).astype(float)
@@ -159,7 +159,7 @@ def test_gains_are_of_the_segments_instances_and_of_seeds_by_their_numbers():
     ("topic", "read"), [("table2", ["datasets"]), ("cold_start", []), ("efficiency", [])]
 )
 def test_flags_of_variants_that_nothing_reads_are_told(topic, read):
-    """A table of all variants or of another data set, taken for that of those asked for."""
+    """A warning names each flag that the study doesn't read."""
     command = dataclasses.replace(COMMAND, topics={topic: f"{__name__}:done"})
     flags = {"datasets": "Toys", "variants": "prmkd", "dataset_flags": "Toys: dropout=0.3"}
     call, stream = make_call(command, [f"--{name}={text}" for name, text in flags.items()], topic)
@@ -175,7 +175,7 @@ def done(_: Call) -> None:
 
 
 def test_ranks_of_other_data_or_another_split_are_refused(tmp_path):
-    """Gains of one data set told of the segments of another."""
+    """One line asks for the flags that the run was made with."""
     ranks = np.zeros((1, len(TASK.split.test)))
     results, _ = made_results(ranks, ranks)
     cold_start.require_same(TASK, results, tmp_path)
@@ -187,7 +187,7 @@ def test_ranks_of_other_data_or_another_split_are_refused(tmp_path):
 
 
 def test_a_finished_cold_start_is_shown_for_its_own_data_alone(tmp_path):
-    """Another data set's table, or the study's own files taken for a run's."""
+    """With other data or another split it is refused, and its table stays as it was."""
     argv = [*SMALL, f"--output_dir={tmp_path}"]
     task = load_task(make_call(COMMAND, argv, "cold_start")[0].settings)
     ranks = np.random.default_rng(0).integers(0, 20, (1, len(task.split.test))).astype(float)
@@ -213,7 +213,7 @@ def test_a_finished_cold_start_is_shown_for_its_own_data_alone(tmp_path):
 
 @pytest.mark.parametrize("kind", ["empty", "half", "flip", "text", "short", "nan", "below", "int"])
 def test_damaged_ranks_are_told_by_their_file(tmp_path, kind):
-    """A traceback of zipfile's, or another file's name."""
+    """One line names the file and what is expected in it."""
     path, ranks = tmp_path / "ranks.npz", np.arange(40.0)
     made = {
         "short": ranks[:-1],
@@ -237,7 +237,7 @@ def test_damaged_ranks_are_told_by_their_file(tmp_path, kind):
 
 
 def test_a_table_that_is_no_text_is_told(tmp_path):
-    """A traceback where a finished study is shown again."""
+    """One line names the table's file and what is expected, also when a study is shown again."""
     argv = ["--synthetic_users=30", "--synthetic_items=20", "--datasets=synthetic"]
     argv += [f"--output_dir={tmp_path}"]
     table2.run(make_call(COMMAND, argv, "table2")[0])
@@ -249,7 +249,7 @@ def test_a_table_that_is_no_text_is_told(tmp_path):
 
 
 def test_table3_has_the_papers_models_and_what_is_cheap():
-    """A model left out, or one compared with another than the base."""
+    """Every model but the base is compared with the base, and only PRM-KD has teachers."""
     variants = {one.name: one for one in table3.list_variants(settings())}
     assert list(variants) == ["gru4rec", "bert4rec", "recguru", "base", "base-text", "prmkd"]
     for name, variant in variants.items():
@@ -263,14 +263,14 @@ def test_table3_has_the_papers_models_and_what_is_cheap():
 
 
 def test_temporal_divides_all_by_one_clock():
-    """A row of the other split, whose users are others."""
+    """Every variant, the plain students included, has the temporal split."""
     variants = temporal.list_variants(settings())
     assert [one.name for one in variants] == ["base", "base-text", "prmkd"]
     assert {settings(*one.flags).data.split for one in variants} == {"temporal"}
 
 
 def test_sensitivity_changes_one_setting_at_a_time():
-    """Two settings that change at once, or the given value trained twice."""
+    """Each value but the given one has a row, and that row changes its one setting only."""
     given = settings("--hidden_size=64", "--num_heads=2")
     variants = sensitivity.list_variants(given)
     assert len({one.name for one in variants}) == len(variants)
@@ -287,7 +287,7 @@ def test_sensitivity_changes_one_setting_at_a_time():
 
 
 def test_curricula_are_compared_with_the_same_model_without_one():
-    """A schedule of the study's own that every row has, or one that can't end."""
+    """Each schedule is compared with its own model without one; too long ones are left out."""
 
     def found(*flags):
         variants = curriculum.list_variants(settings(*flags))
@@ -315,7 +315,7 @@ def test_curricula_are_compared_with_the_same_model_without_one():
 
 
 def test_each_setting_has_a_curve():
-    """A value in the wrong place, or the given one missing."""
+    """The given value and the others are points of the curves, with teachers and alone."""
     results = fake_results()
     base, given = results["variants"]
     results["settings"]["hidden_size"] = 64
@@ -337,7 +337,7 @@ def test_each_setting_has_a_curve():
 
 
 def test_each_data_set_has_its_own_flags():
-    """Flags of one data set given to another, or a name that is quietly not there."""
+    """Flags of one data set reach no other, and a name that is not asked for is refused."""
     argv = ["--datasets=Toys,Games", "--dataset_flags=Toys: dropout=0.3 patience=4"]
     call, _ = make_call(COMMAND, argv, "table3")
     calls = each_data_set(call)
@@ -357,7 +357,7 @@ def test_each_data_set_has_its_own_flags():
 
 
 def test_a_part_of_a_flagfiles_data_sets(tmp_path):
-    """Asking for one data set of a flagfile that has flags for two, which was refused."""
+    """Flags of a data set that isn't asked for but exists are accepted."""
     (tmp_path / "Toys").mkdir()
     (tmp_path / "Toys" / "interactions.parquet").touch()
     flags = "--dataset_flags=Toys: dropout=0.3; Games: dropout=0.1"
@@ -368,7 +368,7 @@ def test_a_part_of_a_flagfiles_data_sets(tmp_path):
 
 
 def test_data_sets_stand_next_to_each_other_and_to_the_paper():
-    """A paper's cell of another data set, or the best of two data sets in bold."""
+    """Each data set has its own paper's cells and its own best value in bold."""
     lower = copy.deepcopy(fake_results())
     for model in (*lower["teachers"].values(), *lower["variants"]):
         model["test"] = {metric: value / 2 for metric, value in model["test"].items()}
@@ -389,7 +389,7 @@ def test_data_sets_stand_next_to_each_other_and_to_the_paper():
 
 
 def test_a_star_is_against_what_the_study_compares_with():
-    """The words of table3 above a study of something else, or one change of several."""
+    """The words above the table name the study's reference, not that of table3."""
     results = fake_results()
     results["study"]["versus"] = "PRM-KD"
     results["variants"].append({**results["variants"][1], "name": "other", "label": "Other"})
@@ -417,7 +417,7 @@ def served() -> dict:
 
 
 def test_costs_are_in_times_the_plain_students():
-    """Another teacher's epoch, another catalogue's memory, or a paper's column that moved."""
+    """Time, memory and latency of each model are multiples of the plain student's."""
     found = efficiency.find(fake_results(), fake_timing(), served())
     rows = {(row["model"], row["item_vectors"]): row for row in found.content["rows"]}
     assert len(rows) == 4
@@ -438,7 +438,7 @@ def test_costs_are_in_times_the_plain_students():
 
 @pytest.mark.parametrize("name", ["plain student", "distilled student", "UniSRec text+ID"])
 def test_costs_of_a_model_of_another_size_are_refused(name):
-    """A student 64 wide that was timed, next to the metrics of one 300 wide."""
+    """A benchmark with another number of parameters is refused, and its model is named."""
     measured = served()
     for model in measured["models"]:
         model["parameters"] -= model["model"] == name
@@ -447,7 +447,7 @@ def test_costs_of_a_model_of_another_size_are_refused(name):
 
 
 def test_what_was_not_measured_is_named(tmp_path):
-    """A table of half of the models, or a traceback."""
+    """One line names the missing file and the command that makes it."""
     call, _ = make_call(COMMAND, [f"--output_dir={tmp_path}"], "efficiency")
     with pytest.raises(UserError, match=r"results\.json: missing, expected what the command train"):
         efficiency.run(call)
@@ -455,7 +455,7 @@ def test_what_was_not_measured_is_named(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_a_damaged_benchmark_is_told(tmp_path, content):
-    """A traceback: the benchmark's file has no digest."""
+    """One line says so, although the benchmark's file has no digest."""
     write_sealed_json(tmp_path / "results.json", fake_results())
     write_sealed_json(tmp_path / "timing.json", fake_timing())
     (tmp_path / "bench-serve.json").write_bytes(content)

@@ -49,7 +49,7 @@ def assert_same(one: FinishedRun, other: FinishedRun) -> None:
 
 
 def test_nothing_is_run_twice(tmp_path, trained):
-    """A finished seed that costs its hours again, or one read back for another setting."""
+    """A seed is read back unless a setting that its training reads has changed."""
     runs = tmp_path / "runs"
     short = ("--max_epochs=1",)
     first = finished_run(configs(tmp_path, *short), runs)
@@ -69,7 +69,7 @@ def test_nothing_is_run_twice(tmp_path, trained):
 
 
 def test_one_record_holds_all_seeds_of_a_run(tmp_path):
-    """A figure that is in no record, or a record whose bytes depend on the order of the work."""
+    """Its bytes don't depend on the order in which the seeds ran."""
     found = []
     for folder, orders in (("one", ["0,1"]), ("other", ["1", "0,1"])):
         for seeds in orders:
@@ -93,7 +93,7 @@ def test_one_record_holds_all_seeds_of_a_run(tmp_path):
 
 
 def test_another_versions_record_is_refused_in_one_line(tmp_path):
-    """Keys of an older program read as this one's, or a KeyError."""
+    """The line names the version found and the one expected; damage is told in one line too."""
     finished_run(configs(tmp_path, "--max_epochs=1"), tmp_path / "runs")
     (path,) = (tmp_path / "runs").glob("*/record.json")
     content = json.loads(path.read_text())
@@ -109,7 +109,7 @@ def test_another_versions_record_is_refused_in_one_line(tmp_path):
 
 
 def test_damaged_seconds_are_told_before_the_training(tmp_path, monkeypatch):
-    """Hours of a seed that has no record at their end."""
+    """No seed is trained before the damaged file is told."""
     monkeypatch.setattr(trials, "train_student", None)
     flags = configs(tmp_path)
     (plan,) = plan_runs([flags])
@@ -121,7 +121,7 @@ def test_damaged_seconds_are_told_before_the_training(tmp_path, monkeypatch):
 
 
 def test_ranks_that_were_damaged_are_made_again(tmp_path, trained, caplog):
-    """Another rank of a user, in the p-values without a word."""
+    """One message names the damaged file, and the ranks equal the first ones."""
     short = configs(tmp_path, "--max_epochs=1")
     first = finished_run(short, tmp_path / "runs")
     (path,) = (tmp_path / "runs").glob("*/ranks-0.npy")
@@ -134,7 +134,7 @@ def test_ranks_that_were_damaged_are_made_again(tmp_path, trained, caplog):
 
 
 def test_a_run_without_the_masked_ranks_is_finished(tmp_path, trained, caplog):
-    """Hours repeated for what an earlier version didn't keep, or another seed's ranks as these."""
+    """Missing or damaged masked ranks are None in the result, and no seed trains again."""
     runs = tmp_path / "runs"
     flags = configs(tmp_path, "--max_epochs=1", "--seeds=0,1")
     first = finished_run(flags, runs)
@@ -155,7 +155,7 @@ def test_a_run_without_the_masked_ranks_is_finished(tmp_path, trained, caplog):
 
 
 def test_a_run_that_chooses_never_ranks_the_test_part(tmp_path, trained):
-    """A setting chosen on the test part, or a run without test ranks passed off as one with."""
+    """Its result has no test metrics or ranks, and a run that needs them trains again."""
     runs = tmp_path / "runs"
     flags = configs(tmp_path, "--max_epochs=1")
     choosing = finished_run(flags, runs, rank_test=False)
@@ -168,7 +168,7 @@ def test_a_run_that_chooses_never_ranks_the_test_part(tmp_path, trained):
 
 
 def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, monkeypatch):
-    """A kill that costs more than the epoch in progress, or leaves half a result behind."""
+    """Only the epoch in progress is repeated, and the result equals that of a whole run."""
     whole = finished_run(configs(tmp_path), tmp_path / "whole")
     epochs, write = [], students.append_json_line
 
@@ -191,7 +191,7 @@ def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path, monkeypatch):
 
 
 def test_teachers_make_another_run_and_permuted_ones_another_still(tmp_path, trained):
-    """A distilled run read back for the plain one, or a control taught by the true teacher."""
+    """Each of the three trains, and other vectors under the same path are another run."""
     data = configs(tmp_path)[DataConfig]
     world, rng = synthetic_dataset(data), np.random.default_rng(0)
     for name, rows in (

@@ -63,7 +63,7 @@ def whole(tmp_path_factory):
 
 
 def test_bad_trials_are_stopped_and_the_others_are_not(whole):
-    """Epochs spent on what is behind the median, or a good trial given up."""
+    """The best trial is never stopped, and the first five aren't either."""
     stopped = [row for row in whole if "stopped" in row]
     assert stopped
     assert not [row for row in whole[:5] if "stopped" in row]
@@ -74,7 +74,7 @@ def test_bad_trials_are_stopped_and_the_others_are_not(whole):
 
 @pytest.mark.parametrize("stop_at", [0, 9, 32, 50])
 def test_a_search_that_was_killed_ends_as_if_it_had_not_been(whole, tmp_path, stop_at):
-    """Trials drawn otherwise or counted twice, or one that is judged by half of its epochs."""
+    """All rows equal those of a search that ran through, and finished trials aren't repeated."""
     trainings = Trainings(stop_at)
     with pytest.raises(Kill):
         optimise(search(tmp_path), trainings)
@@ -119,7 +119,7 @@ class Repeated:
 
 
 def test_a_setting_that_comes_again_is_judged_anew(tmp_path):
-    """Epochs of a trial that was killed long ago taken for those of a later one."""
+    """Epochs of an earlier trial that was killed don't count for a later one."""
     space = (Axis("kl", values=tuple("abcdefgh")),)
     one, other = (
         Search(space, 20, 3, tmp_path / f"{name}.journal", lambda line: None) for name in "ab"
@@ -154,7 +154,7 @@ def test_settings_stay_inside_their_ranges(whole):
 
 
 def test_a_damaged_journal_is_told_in_one_line(tmp_path):
-    """A traceback of a library that the user never named."""
+    """The line names the journal and what is expected."""
     (tmp_path / "search.journal").write_text("no journal\nat all\n")
     with pytest.raises(UserError, match=r"search\.journal: damaged .*, expected Optuna's journal"):
         optimise(search(tmp_path), Trainings())
@@ -173,7 +173,7 @@ def _other(line: bytes) -> bytes:
 
 @pytest.mark.parametrize("change", [_lost, _other])
 def test_a_row_that_was_lost_or_changed_is_told_before_more_is_trained(tmp_path, change):
-    """A traceback after hours, or a table with a number that no training gave."""
+    """No further trial is trained once a row differs from its digest."""
     optimise(search(tmp_path, trials=2), Trainings())
     journal, trainings = tmp_path / "search.journal", Trainings()
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -186,7 +186,7 @@ def test_a_row_that_was_lost_or_changed_is_told_before_more_is_trained(tmp_path,
 
 
 def test_a_journal_of_before_is_read_and_its_rows_are_looked_at(tmp_path):
-    """Finished trials that are lost with a new version, or a row without its numbers."""
+    """Rows without digests are accepted, and one without a trial's numbers is refused."""
     rows = optimise(search(tmp_path, trials=2), Trainings())
     journal = tmp_path / "search.journal"
     old = [line for line in journal.read_bytes().splitlines() if b"row_digest" not in line]
@@ -202,7 +202,7 @@ def test_a_journal_of_before_is_read_and_its_rows_are_looked_at(tmp_path):
 
 @pytest.mark.parametrize("value", [b"Infinity", b"NaN", b"1e999"])
 def test_numbers_that_are_none_are_told(tmp_path, value):
-    """An OverflowError out of Optuna."""
+    """An infinite or undefined value in the journal is refused in one line."""
     optimise(search(tmp_path, trials=2), Trainings())
     journal = tmp_path / "search.journal"
     lines = journal.read_bytes().splitlines()

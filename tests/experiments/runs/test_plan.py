@@ -20,7 +20,7 @@ from tests.worlds import from_histories, task_of
     ],
 )
 def test_a_user_who_has_everything_is_told_while_runs_are_planned(history, flags, told):
-    """A run that ends where the student begins, after hours of teachers."""
+    """The items of the validation count too where a refit trains on them."""
     task = task_of(from_histories([history, [2, 1, 1, 1, 2]], 3))
     configs = parse([*SMALL, "--teachers=", "--loss=bpr", *flags], GROUPS).configs
     if not told:

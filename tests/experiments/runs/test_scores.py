@@ -43,7 +43,7 @@ def world(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("columns", ["in_batch", "closed"])
 def test_teachers_that_give_scores_teach(world, columns):
-    """A name that something switches on, a teacher that is lost on the way, a choice unsaid."""
+    """Teachers with scores alone have weights, a distillation loss and rows in the report."""
     names = ["precomputed", "neighbours", "popularity"]
     said, results = trained(world, f"--teachers={','.join(names)}", f"--negatives={columns}")
     base, distilled = results["variants"]
@@ -74,7 +74,7 @@ def test_teachers_that_give_scores_teach(world, columns):
 
 
 def test_untrained_models_are_rows_of_every_table(world):
-    """A rival left out, measured again at each call, or listed as if it taught."""
+    """Their rows are in the output, the table and the report, though nothing teaches."""
     said, results = trained(world, "--teachers=")
     assert set(results["untrained"]) == {"popularity", "neighbours"}  # there is no clock
     assert results["teachers"] == {}

@@ -22,34 +22,34 @@ from tests.experiments.calls import SMALL, make_call
 
 
 def test_every_combination_of_the_values():
-    """A combination left out or given twice."""
+    """Each is given once, and an empty grid gives one without flags."""
     assert list(combinations("a=1,2;b=x")) == [["--a=1", "--b=x"], ["--a=2", "--b=x"]]
     assert list(combinations("")) == [[]]
 
 
 @pytest.mark.parametrize("grid", ["dropout", "dropout=", "a=1;b"])
 def test_part_without_values_is_refused(grid):
-    """A typing error that silently tries nothing."""
+    """One line shows the part and the form that is expected."""
     with pytest.raises(UserError, match=r"--grid: found '.*', expected name=value,value"):
         list(combinations(grid))
 
 
 @pytest.mark.parametrize("grid", ["a=1;a=2", "a=1,1", "a=1;--a=2", "a= 1,1 "])
 def test_what_is_tried_twice_is_refused(grid):
-    """Hours for the same trial, or one value that silently wins."""
+    """A name or a value that is given twice in a grid is refused."""
     with pytest.raises(UserError, match=r"expected each name and each value once$"):
         list(combinations(grid))
 
 
 @pytest.mark.parametrize("name", ["output_dir", "grid", "model", "flagfile", "overwrite"])
 def test_what_is_no_setting_of_a_trial_is_refused(name):
-    """Trials that differ in name alone."""
+    """A flag of the search itself, or of where files lie, is refused."""
     with pytest.raises(UserError, match=f"--grid: found '{name}', which is no setting of a trial"):
         list(combinations(f"dropout=0.1;{name}=x"))
 
 
 def test_best_validation_ndcg_stands_first():
-    """A table that is sorted by another metric, or the wrong way round."""
+    """Rows are sorted by NDCG@10, even where Recall@10 has another order."""
     rows = [
         {
             "model": "sasrec base",
@@ -66,7 +66,7 @@ def test_best_validation_ndcg_stands_first():
 
 
 def test_mistakes_are_told_before_the_first_trial(monkeypatch):
-    """Hours of trials before the value that can't be."""
+    """A value that its flag doesn't take is told, and no trial runs."""
     monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
     tried = []
     monkeypatch.setattr(search, "_try", lambda *trial: tried.append(trial))
@@ -84,7 +84,7 @@ def test_mistakes_are_told_before_the_first_trial(monkeypatch):
     ],
 )
 def test_what_is_tried_and_never_read_is_told(tried, told):
-    """Hours for trials of the same training: the plain student's, by what only teachers need."""
+    """The plain student is told of settings that only teachers need."""
     call, _ = make_call(COMMAND, [*SMALL, "--model=base", tried])
     lines = search._unread(call, search.parse_trials(call))
     why = "has no effect: there is no teacher to distil from"
@@ -92,7 +92,7 @@ def test_what_is_tried_and_never_read_is_told(tried, told):
 
 
 def test_flags_of_the_other_way_to_search_are_told():
-    """A number of trials that a grid doesn't have."""
+    """With a grid a warning says that --trials has no effect; with a space none does."""
     grid, trials = "--grid=dropout=0.1,0.2", "--trials=5"
     call, _ = make_call(COMMAND, [*SMALL, grid, trials])
     told = ["--trials has no effect: there is no --space"]
@@ -132,7 +132,7 @@ def test_the_data_sheet_of_every_split_is_shown_once(monkeypatch, tmp_path):
     ],
 )
 def test_a_space_that_cannot_be_is_refused(space, message):
-    """A typing error found by the trial that draws it, or never."""
+    """One line says what is wrong with the axis and what is expected."""
     with pytest.raises(UserError) as told:
         parse_space(space, COMMAND.groups)
     assert str(told.value).startswith("--space: ")
@@ -140,7 +140,7 @@ def test_a_space_that_cannot_be_is_refused(space, message):
 
 
 def test_values_that_a_flag_does_not_take_are_told_before_the_first_trial(monkeypatch):
-    """Hours of trials before the one that draws them."""
+    """A bound or a choice that the flag refuses is told with the flag's own message."""
     monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
     for space, message in (
         ("dropout=0:1", "--dropout: found '1', expected a number"),
@@ -151,7 +151,7 @@ def test_values_that_a_flag_does_not_take_are_told_before_the_first_trial(monkey
 
 
 def test_a_drawn_search_goes_on_and_never_looks_at_the_test_part(monkeypatch, tmp_path):
-    """A setting chosen by what it is tested on, or trials that are trained again."""
+    """More trials continue the first ones, and none has a test metric."""
     argv = [*SMALL, "--teachers=", "--space=dropout=0:0.5 learning_rate=1e-3:1e-1:log"]
     argv += ["--max_epochs=2", f"--output_dir={tmp_path / 'out'}"]
 
@@ -175,7 +175,7 @@ def test_a_drawn_search_goes_on_and_never_looks_at_the_test_part(monkeypatch, tm
 
 
 def test_drawn_settings_that_cannot_be_do_not_end_the_search(monkeypatch, tmp_path):
-    """Hours lost to a width that the heads don't divide, drawn again after every start."""
+    """An impossible setting is a row of its own, and the search does all of its trials."""
     seed = SeedResult(
         seed=0, validation={"Recall@10": 0.2, "NDCG@10": 0.1}, test=None, test_masked=None,
         best_epoch=1, epochs=0, threshold=None, history=[],
@@ -198,7 +198,7 @@ def test_drawn_settings_that_cannot_be_do_not_end_the_search(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("why", ["early", "diverged"])
 def test_a_trial_given_up_leaves_the_states_of_whoever_waited_for_it(why, tmp_path, monkeypatch):
-    """A second search's hours, removed by the first one after it let go of the trial."""
+    """States that another search wrote after the trial was given up are kept."""
     argv = [*SMALL, "--teachers=", "--seeds=0", f"--cache_dir={tmp_path / 'cache'}"]
     [plan] = plan_runs([parse(argv, GROUPS).configs], rank_test=False)
     states = shared_place(tmp_path, plan).states / run_name(plan.settings, 0)
@@ -230,7 +230,7 @@ def test_a_trial_given_up_leaves_the_states_of_whoever_waited_for_it(why, tmp_pa
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("disk full")])
 def test_a_trial_that_a_kill_or_a_mistake_ends_keeps_its_states(error, tmp_path, monkeypatch):
-    """Epochs that are trained again after Ctrl-C, or after a full disk."""
+    """After Ctrl-C or a full disk, the epochs that were kept are still there."""
     argv = [*SMALL, "--teachers=", "--seeds=0", f"--cache_dir={tmp_path / 'cache'}"]
     [plan] = plan_runs([parse(argv, GROUPS).configs], rank_test=False)
     state = shared_place(tmp_path, plan).states / run_name(plan.settings, 0) / "epoch_1"
@@ -247,7 +247,7 @@ def test_a_trial_that_a_kill_or_a_mistake_ends_keeps_its_states(error, tmp_path,
 
 
 def test_trials_that_were_stopped_stand_last():
-    """A half-trained setting that looks like the best one."""
+    """A stopped trial stands below the finished ones, even with a better NDCG@10."""
     done = {"validation": {"Recall@10": 0.2, "NDCG@10": 0.1}, "best_epoch": 3.0}
     rows = [
         {"setting": "a=1", "stopped": "early", "validation": {"NDCG@10": 0.2}, "best_epoch": 2},

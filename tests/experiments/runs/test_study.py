@@ -102,7 +102,7 @@ def timing(runs):
 
 
 def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs, results):
-    """Seeds that count as users, another reference, or p-values that are not corrected."""
+    """Users' means over the seeds are tested, with Holm's correction over the variants."""
     means = {
         variant.name: per_user(run.ranks, "NDCG@10").mean(axis=0) for variant, run in runs.items()
     }
@@ -121,7 +121,7 @@ def test_users_are_paired_after_averaging_over_seeds_and_corrected_together(runs
 
 
 def test_every_variant_is_compared_with_every_model_that_no_seed_trains(runs):
-    """Another users' ranks, a model without a test, or p-values corrected with the variants'."""
+    """Each metric's p-values have Holm's correction over all variants and models together."""
     rng = np.random.default_rng(1)
     models = {name: rng.integers(0, 40, 60).astype(float) for name in ("unisrec", "popularity")}
     flags = {"dataset": "Scientific", "seeds": [0, 1], "teachers": ["unisrec"]}
@@ -151,9 +151,7 @@ def test_every_variant_is_compared_with_every_model_that_no_seed_trains(runs):
 
 
 def test_a_distilled_student_is_compared_with_its_student_from_another_start():
-    """Another student's start, the reference once more, another width, or p-values corrected with
-    the others'.
-    """
+    """Only the distilled student has this test, and its p-value is corrected by itself."""
     named = {"base": "sasrec", "from-texts": "sasrec", "gru": "gru4rec", "mine": "sasrec"}
     named["wide"] = "sasrec"
     kinds = {name: "distilled" if name == "mine" else "base" for name in named}
@@ -188,7 +186,7 @@ def test_a_distilled_student_is_compared_with_its_student_from_another_start():
 
 
 def test_differences_are_tested_with_seen_items_masked_too(runs, results):
-    """The tests of the other protocol, or a study that fails for a run of before."""
+    """Each protocol has its own p-values; a run without masked ranks has no masked tests."""
     assert [row["masked"] for row in results["variants"]] == [None] * 3
     rng = np.random.default_rng(2)
     masked = {
@@ -227,7 +225,7 @@ def test_differences_are_tested_with_seen_items_masked_too(runs, results):
 
 
 def test_the_models_that_variants_are_compared_with_have_tables(results, timing):
-    """A cell of another model's or metric's, or a column of one that was never ranked."""
+    """A cell has the change and both p-values of its model; untested models have no column."""
     copied = copy.deepcopy(results)
     model = {"label": "UniSRec", "validation": {"NDCG@10": 0.1}, "test": {"NDCG@10": 0.1}}
     model["test"]["Recall@10"] = 0.2
@@ -253,7 +251,7 @@ def test_the_models_that_variants_are_compared_with_have_tables(results, timing)
 
 
 def test_seconds_are_those_of_an_epoch_and_until_the_best(runs, timing):
-    """The patience counted as cost, or an epoch's time that the compilation stretches."""
+    """Compilation isn't in an epoch's time, and the patience isn't in the time to the best."""
     assert timing["variants"]["rd"] == {
         "train_seconds": 8.0,
         "seconds_per_epoch": 1.0,
@@ -265,7 +263,7 @@ def test_seconds_are_those_of_an_epoch_and_until_the_best(runs, timing):
 
 
 def test_one_seed_has_no_spread(runs):
-    """A standard deviation of 0 where there is none to know."""
+    """With one seed `test_std` is None, not 0."""
     one = {
         variant: dataclasses.replace(run, record=run.record.of_seeds([0]), ranks=run.ranks[:1])
         for variant, run in runs.items()
@@ -277,7 +275,7 @@ def test_one_seed_has_no_spread(runs):
 
 
 def test_table_and_figure_show_every_variant(results, timing):
-    """A row left out, or a comparison of the reference with itself."""
+    """The reference isn't compared with itself, and times that are unknown are dashes."""
     known = {**timing["variants"], "average": None}
     lines = markdown(results, {"variants": known}).splitlines()
     assert [line.split(" | ")[0] for line in lines[4:]] == ["| PRMKD", "| RD", "| AVERAGE"]
@@ -294,7 +292,7 @@ def test_table_and_figure_show_every_variant(results, timing):
 
 
 def test_changes_have_intervals_and_a_picture(results, tmp_path):
-    """An interval of another variant's or of another unit, or a point outside of its own."""
+    """A change lies inside its interval, and the reference has no row in the figure."""
     worse = results["variants"][1]["against"]["NDCG@10"]
     low, high = worse["interval"]
     assert low < worse["change"] < high < 0
@@ -312,7 +310,7 @@ def test_changes_have_intervals_and_a_picture(results, tmp_path):
 
 
 def test_a_change_from_nothing_is_no_point_at_zero(results):
-    """Any gain over a reference that finds nothing drawn as if there was none."""
+    """A change of None has no point in the figure."""
     copied = copy.deepcopy(results)
     copied["variants"][1]["against"]["NDCG@10"] |= {"change": None, "interval": None}
     axes = Figure().subplots()
@@ -324,7 +322,7 @@ def test_a_change_from_nothing_is_no_point_at_zero(results):
 
 @pytest.mark.parametrize("figure", [study_figure, effects_figure])
 def test_no_words_of_a_picture_are_cut_off(results, figure):
-    """What the lines mean, beside the names of three variants."""
+    """With long names of variants the edges of the figure are still white."""
     copied = copy.deepcopy(results)
     for row in copied["variants"]:
         row["label"] = f"{row['label']} (BERT4Rec from texts)"
@@ -334,7 +332,7 @@ def test_no_words_of_a_picture_are_cut_off(results, figure):
 
 
 def test_lists_have_a_table_of_their_own(results):
-    """A record of before they were measured that fails, or a diversity of nothing."""
+    """Values that were not measured are dashes, and without any there is no table."""
     assert "Lists of ten" not in markdown(results, {})
     copied = copy.deepcopy(results)
     copied["variants"][1]["lists"] = {"coverage": 0.25, "gini": 0.5, "diversity": None}
@@ -344,7 +342,7 @@ def test_lists_have_a_table_of_their_own(results):
 
 
 def test_figure_says_what_a_hollow_bar_is(results):
-    """A legend without a hollow bar, or a hollow bar without one."""
+    """The legend explains hollow bars only if there are some."""
     for p, told in ((0.2, True), (0.01, False)):
         copied = copy.deepcopy(results)
         for row in copied["variants"][1:]:
@@ -353,7 +351,7 @@ def test_figure_says_what_a_hollow_bar_is(results):
 
 
 def test_every_student_is_compared_with_itself():
-    """A gain over another student, or a student that the figure forgets."""
+    """A student's plain, text and distilled variants share all other settings."""
     variants = students.list_variants(settings())
     names = [each.name.removesuffix("-base") for each in variants[::3]]
     assert names == [name for name in STUDENT_NAMES if name != "recguru"]
@@ -372,7 +370,7 @@ def test_every_student_is_compared_with_itself():
 
 
 def test_the_reference_always_runs_and_single_variants_take_flags():
-    """A comparison with nothing, or one rival's weight given to all."""
+    """Choosing one variant adds its reference, and flags reach the named variant only."""
     study = StudyConfig(variants=("rd",), variant_flags="rd: distill_weight=2 temperature=5")
     chosen = choose_variants(VARIANTS, study)
     assert [variant.name for variant in chosen] == ["prmkd", "rd"]
@@ -391,14 +389,14 @@ def test_the_reference_always_runs_and_single_variants_take_flags():
     ],
 )
 def test_misspelt_variants_are_refused(study, message):
-    """A variant that is silently left out of the table."""
+    """The message shows what was found and what is expected."""
     with pytest.raises(UserError) as error:
         choose_variants(VARIANTS, StudyConfig(**study))
     assert str(error.value).startswith(message)
 
 
 def test_rivals_are_all_methods_once():
-    """A rival or a control missing from the table."""
+    """Every method has one row; `average` and `weighted` are settings of PRM-KD."""
     variants = rivals.list_variants(settings())
     found = {each.name: settings(*each.flags).distill for each in variants}
     assert variants[0].flags == ("--teachers=",)
@@ -416,7 +414,7 @@ def test_rivals_are_all_methods_once():
 
 @pytest.mark.parametrize("topic", STUDIES)
 def test_rows_that_say_nothing_else_are_of_prmkd(topic):
-    """Ablations of another method under PRM-KD's name, where a call or its flagfile names one."""
+    """A --method in the call doesn't change the method of any row."""
     call, _ = make_call(COMMAND, ["--flagfile=demo.cfg", "--method=rd"], topic)
     for variant, configs in parse_variants(call).items():
         method = settings_from(configs).distill.method
@@ -424,7 +422,7 @@ def test_rows_that_say_nothing_else_are_of_prmkd(topic):
 
 
 def test_ablations_take_away_what_their_names_say():
-    """The paper's contradictory names: a teacher kept where it should go, or the reverse."""
+    """`without_X` has every teacher but X, and `only_X` has X alone."""
     variants = {one.name: settings(*one.flags) for one in ablation.list_variants(settings())}
     teachers = settings().run.teachers
     assert len(teachers) == 3
@@ -441,7 +439,7 @@ def test_ablations_take_away_what_their_names_say():
 
 
 def test_sources_are_added_in_turn_and_left_out_alone():
-    """A source that is in where it should be out, a row that repeats another, a row of none."""
+    """No row repeats another, and none is without a source."""
     given = ("--negatives=closed", "--seen_items=unwanted", "--teacher_weights=1,2,3")
     given = (*given, "--teachers=unisrec,neighbours,unim2rec")
 
@@ -503,7 +501,7 @@ def test_sources_are_added_in_turn_and_left_out_alone():
     ],
 )
 def test_the_student_alone_is_there_from_either_start(init, base, other, name):
-    """PRM-KD from the texts beside a student from a random table alone, or without that one."""
+    """Whatever --item_init says, one begins from a random table and another from texts."""
     study = settings(f"--item_init={init}")
     for variants in (rivals.list_variants(study), ablation.list_variants(study)):
         found = {one.name: one for one in variants}
@@ -518,14 +516,14 @@ def test_the_student_alone_is_there_from_either_start(init, base, other, name):
 
 
 def test_trained_weights_have_no_other_start():
-    """A study of trained weights refused for a rival that can't begin from them."""
+    """With --init the plain students from another start are left out."""
     study = settings("--init=student=somewhere")
     for variants in (rivals.list_variants(study), ablation.list_variants(study)):
         assert not any(one.name.startswith("base-") for one in variants)
 
 
 def test_a_variant_that_needs_texts_is_left_out_where_there_are_none(tmp_path):
-    """A study refused for want of what only a rival reads."""
+    """One line says that it is left out, and variants that read no texts stay."""
     configs = parse([*SMALL, "--teachers=", f"--cache_dir={tmp_path}"], GROUPS).configs
     (plan,) = plan_runs([configs])
     empty = dict.fromkeys(plan.task.dataset.catalogue.texts, ("",) * 30)
@@ -578,7 +576,7 @@ def two_sets(tmp_path, monkeypatch):
 
 
 def test_of_several_data_sets_one_may_have_no_texts(two_sets):
-    """All refused for want of what one rival reads in one of them."""
+    """Both data sets are trained, although a rival of one needs texts."""
     call, trained, _ = two_sets
     study_command.run(call)
     assert trained == ["table3-A", "table3-B"]
@@ -592,7 +590,7 @@ def test_of_several_data_sets_one_may_have_no_texts(two_sets):
     ],
 )
 def test_what_is_in_the_way_of_several_data_sets_is_told_first(two_sets, name, content, message):
-    """The last one's refused after the first one is trained, or another study's table replaced."""
+    """Nothing is trained, and the file in the way stays as it was."""
     call, trained, output = two_sets
     output.mkdir()
     (output / name).write_text(content)
@@ -603,7 +601,7 @@ def test_what_is_in_the_way_of_several_data_sets_is_told_first(two_sets, name, c
 
 
 def test_the_table_of_several_data_sets_is_made_again(two_sets):
-    """Its own file taken for another study's."""
+    """An earlier table of the same study doesn't stop the training."""
     call, trained, output = two_sets
     output.mkdir()
     several = {"A": fake_results(), "B": fake_results()}
@@ -613,7 +611,7 @@ def test_the_table_of_several_data_sets_is_made_again(two_sets):
 
 
 def test_fewer_teachers_keep_their_own_numbers():
-    """A teacher that gets its neighbour's weight when another is taken away."""
+    """Of weights 1,0,3 the last two keep 0 and 3 when the first teacher is left out."""
     given = "--teacher_weights=1,0,3"
     variants = ablation.list_variants(settings(given))
     found = {one.name: settings(given, *one.flags).distill.teacher_weights for one in variants}
@@ -626,9 +624,9 @@ def test_fewer_teachers_keep_their_own_numbers():
 
 
 def test_the_command_leaves_its_files(tmp_path, monkeypatch):
-    """A file that is not written.
+    """The tables, the page, the figures, the times and the finished runs are all there.
 
-    That no command loads jax before memory is settled is `tests/test_imports.py`'s.
+    `tests/test_imports.py` checks that no command loads jax before memory is settled.
     """
     monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
     data = parse(["--synthetic_users=40", "--synthetic_items=30"], GROUPS).configs[DataConfig]
@@ -669,7 +667,7 @@ def test_the_command_leaves_its_files(tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_told_before_anything_is_run(flags, message, monkeypatch):
-    """A mistake in the last variant that is told after hours."""
+    """The message names the flag, what was found and what is expected."""
     monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
     with pytest.raises(UserError) as error:
         execute(COMMAND, ["rivals", "--flagfile=demo.cfg", *flags], "study")

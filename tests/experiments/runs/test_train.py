@@ -85,7 +85,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_finished_run_is_shown_again_and_stays_as_it_is(finished, monkeypatch):
-    """Hours of training repeated, or a results.json of another moment."""
+    """Nothing trains again and no file changes, even with --overwrite."""
     folder, said = finished
     monkeypatch.setattr(trials, "train_student", None)
     monkeypatch.setattr(trials, "prepare_teachers", None)
@@ -99,7 +99,7 @@ def test_a_finished_run_is_shown_again_and_stays_as_it_is(finished, monkeypatch)
 
 
 def test_a_lost_file_is_written_again_without_training(finished):
-    """A finished run that can't be completed but by hours of training."""
+    """A deleted results.json comes back with the same bytes."""
     folder, _ = finished
     before = contents(folder / "out")
     (folder / "out" / "results.json").unlink()
@@ -111,7 +111,7 @@ def test_a_lost_file_is_written_again_without_training(finished):
 
 
 def test_reversed_histories_are_another_run(finished):
-    """Old weights exported under new data, whose training items have become test items."""
+    """The message names the data, and the files of the finished run stay as they were."""
     folder, _ = finished
     before = contents(folder / "out")
     write_data(folder, backwards=True)
@@ -124,7 +124,7 @@ def test_reversed_histories_are_another_run(finished):
 
 
 def test_other_vectors_under_the_same_path_are_another_run(finished):
-    """A student called the pupil of a teacher that it has never seen."""
+    """The message names the teacher's content, and the finished run's files stay unchanged."""
     folder, _ = finished
     before = contents(folder / "out")
     write_vectors(folder, seed=1)
@@ -157,7 +157,7 @@ def test_other_vectors_under_the_same_path_are_another_run(finished):
     ],
 )
 def test_a_mistake_leaves_the_finished_run_as_it_is(finished, flags, message):
-    """An earlier run destroyed by a command that can't work, found out after the deletion."""
+    """The mistake is reported in one line before --overwrite deletes anything."""
     folder, _ = finished
     empty, short = folder / "empty", folder / "short"
     for place in (empty, short):
@@ -178,7 +178,7 @@ def test_a_mistake_leaves_the_finished_run_as_it_is(finished, flags, message):
 
 @pytest.mark.parametrize("name", ["init", "precomputed_folder"])
 def test_a_run_that_begins_from_the_one_it_would_replace_is_refused(finished, name):
-    """The student, or the vectors, that a run begins from, deleted by --overwrite."""
+    """--overwrite deletes neither the student nor the vectors that the run begins from."""
     folder, _ = finished
     before = contents(folder / "out")
     read = folder / "out" / "students" / "sasrec-base-seed0"
@@ -196,7 +196,7 @@ def test_a_run_that_begins_from_the_one_it_would_replace_is_refused(finished, na
 
 
 def test_everything_that_is_read_is_part_of_the_identity(finished, tmp_path):
-    """A run taken up with other texts, pictures or weights to begin with."""
+    """Other texts, images or weights to begin with are named as what differs."""
     write_data(tmp_path)
     write_vectors(tmp_path)
     features = tmp_path / "a.feat1CLS"
@@ -248,14 +248,14 @@ def test_everything_that_is_read_is_part_of_the_identity(finished, tmp_path):
     ],
 )
 def test_what_changes_a_number_makes_another_run(finished, flags, same):
-    """Numbers of two settings in one run, or hours repeated for a path."""
+    """Paths, and settings that nothing reads, don't make another run."""
     folder, _ = finished
     difference = first_difference(identity(folder, *flags), identity(folder))
     assert (difference is None) is same
 
 
 def test_another_version_of_what_computes_makes_another_run(finished, monkeypatch):
-    """A run that ends in numbers of neither version."""
+    """The version of lazy Adam counts only with --lazy_adam."""
     from experiments.stages import identity as module
 
     before = identity(finished[0])
@@ -276,7 +276,7 @@ def test_another_version_of_what_computes_makes_another_run(finished, monkeypatc
 
 
 def test_an_overwritten_run_leaves_none_of_its_results(finished, tmp_path):
-    """Figures and students of an older run, taken for this one's."""
+    """Its students and checkpoints are gone; a file that isn't the run's own stays."""
     write_data(tmp_path)
     write_vectors(tmp_path)
     run(tmp_path)
@@ -292,7 +292,7 @@ def test_an_overwritten_run_leaves_none_of_its_results(finished, tmp_path):
 
 
 def test_a_folder_that_another_command_writes_to_is_refused(tmp_path, monkeypatch):
-    """Two runs that write each other's checkpoints, or a wait of hours."""
+    """The second command is refused while the first one trains on."""
     write_data(tmp_path)
     train_student = trials.train_student
     refused = []
@@ -310,7 +310,7 @@ def test_a_folder_that_another_command_writes_to_is_refused(tmp_path, monkeypatc
 
 
 def test_the_method_is_written_by_its_own_name(finished, tmp_path):
-    """A rival's numbers under PRM-KD's name."""
+    """The output, results and page of --method=rd say RD and never PRM-KD."""
     folder, _ = finished
     said = run(folder, "--method=rd", f"--output_dir={tmp_path / 'rd'}")
     assert "RD (SASRec)" in said
@@ -323,7 +323,7 @@ def test_the_method_is_written_by_its_own_name(finished, tmp_path):
 
 
 def test_the_page_is_made_again_from_the_results(finished):
-    """A page that can't be made again but by training."""
+    """A deleted page, table and figure come back with the same bytes, without training."""
     folder, said = finished
     before = contents(folder / "out")
     for name in ("report.html", "results.md", "figures/sasrec-learning.svg"):
@@ -344,7 +344,7 @@ def test_the_page_is_made_again_from_the_results(finished):
     ],
 )
 def test_results_that_cannot_be_read_are_told_in_one_line(tmp_path, content, message):
-    """A KeyError on what an older version wrote."""
+    """The line covers missing results, damaged ones and those of another version."""
     if content is not None:
         (tmp_path / "results.json").write_text(content)
     call, _ = make_call(REPORT, [f"--output_dir={tmp_path}"])
@@ -355,7 +355,7 @@ def test_results_that_cannot_be_read_are_told_in_one_line(tmp_path, content, mes
 
 
 def test_a_tool_that_is_not_installed_is_refused_before_the_hours(finished, monkeypatch):
-    """Numbers that should have gone somewhere, missed after the training."""
+    """The message names the package, and the files of the finished run stay as they were."""
     folder, _ = finished
     monkeypatch.setattr(metrics_log.importlib.util, "find_spec", lambda name: None)
     before = contents(folder / "out")

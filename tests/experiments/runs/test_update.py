@@ -101,7 +101,7 @@ def test_an_update_leaves_a_student_of_today_and_what_it_is_worth(yesterday, tmp
 
 
 def test_an_update_of_the_student_that_it_would_replace_is_refused(yesterday, tmp_path):
-    """Yesterday's student, deleted by --overwrite in its own folder."""
+    """Yesterday's student in the update's own folder stays, even with --overwrite."""
     output, name = tmp_path / "day", "students/updated/sasrec-base-seed0"
     shutil.copytree(yesterday[0], output / name)
     files = [f"{name}/{path.name}" for path in (output / name).iterdir()]
@@ -116,7 +116,7 @@ def test_an_update_of_the_student_that_it_would_replace_is_refused(yesterday, tm
 def test_an_update_that_was_stopped_twice_ends_as_if_it_had_not_been(
     yesterday, tmp_path, monkeypatch
 ):
-    """A start mapped anew over a half-trained student, an epoch trained twice or left out."""
+    """A stop repeats at most one epoch, and the weights equal those of one go."""
     flags = ("--update_epochs=2", "--patience=2", "--noscratch")
     called(tmp_path / "whole", yesterday[0], *flags)
     epochs, stops = [], {1, 3}
@@ -153,7 +153,7 @@ def test_an_update_that_was_stopped_twice_ends_as_if_it_had_not_been(
 
 
 def test_the_states_of_a_refit_are_the_updates_own(yesterday, tmp_path):
-    """A replaced update's states stay, and the next refit takes them for its own."""
+    """The update's list of files has them, so that replacing the update removes them."""
     output = tmp_path / "out"
     called(output, yesterday[0], "--update_epochs=1", "--noscratch", "--refit", "--rows_from=mean")
     listed = json.loads((output / "run.json").read_text())["files"]
@@ -163,7 +163,7 @@ def test_the_states_of_a_refit_are_the_updates_own(yesterday, tmp_path):
 
 
 def test_a_file_of_recboles_begins_like_the_export_of_the_same_weights(yesterday, tmp_path):
-    """Rows by its own numbering, whatever the order."""
+    """Rows are matched by item id in any order, and a file without ids is refused."""
     folder, params, settings, task = yesterday
     weights = to_recbole(params, settings.student, task.dataset)
     rows = np.random.default_rng(0).permutation(task.dataset.num_items)
@@ -189,7 +189,7 @@ def test_a_file_of_recboles_begins_like_the_export_of_the_same_weights(yesterday
 
 
 def test_the_students_shape_is_yesterdays_unless_a_flag_says_otherwise(yesterday, tmp_path):
-    """Whether by the command line or a flagfile; training's own flags keep their defaults."""
+    """A flag on the command line or in a flagfile wins; another student keeps its defaults."""
     flagfile = tmp_path / "some.cfg"
     flagfile.write_text("--inner_size=24\n")
     flags = [f"--from={yesterday[0]}", "--num_heads=4", f"--flagfile={flagfile}"]
@@ -205,7 +205,7 @@ def test_the_students_shape_is_yesterdays_unless_a_flag_says_otherwise(yesterday
 
 
 def test_what_new_rows_are_made_of_makes_another_update(yesterday):
-    """A training that goes on from rows of other vectors, or another's table that is shown."""
+    """Text pooling counts only where the rows are made of texts."""
     found = []
     for pooling in ("model", "cls"):
         for source in ("texts", "words"):
@@ -217,7 +217,7 @@ def test_what_new_rows_are_made_of_makes_another_update(yesterday):
 
 
 def test_a_start_of_item_tables_is_the_scratch_students(yesterday, tmp_path):
-    """A traceback, after the teachers' hours, about tables that are there already."""
+    """With --noscratch a warning says that `--item_init` has no effect."""
     text = called(tmp_path / "out", yesterday[0], "--update_epochs=1", "--item_init=text")
     assert "has no effect" not in text
     record = json.loads((tmp_path / "out/runs/scratch/record.json").read_text())
@@ -229,7 +229,7 @@ def test_a_start_of_item_tables_is_the_scratch_students(yesterday, tmp_path):
 
 
 def test_batches_are_compared_with_yesterdays_window(yesterday, tmp_path, monkeypatch):
-    """A default of the flag that isn't this student's."""
+    """`--batch_size` is checked against that window of 8, not the flag's default."""
     seen = []
     monkeypatch.setattr(module, "run", seen.append)
     monkeypatch.setattr(command, "settle", lambda **_: RuntimeSettings({}, {}, False))
@@ -241,7 +241,7 @@ def test_batches_are_compared_with_yesterdays_window(yesterday, tmp_path, monkey
 
 
 def test_the_folder_of_a_run_is_answered_with_a_student_in_it(yesterday, tmp_path):
-    """The folder that `train` was given is not yet a student."""
+    """The message names a student inside the folder that `train` was given."""
     student = tmp_path / "run/students/sasrec-prmkd-seed0"
     shutil.copytree(yesterday[0], student)
     with pytest.raises(UserError, match=f"exported one, such as {student}, or a .pth file"):
@@ -274,7 +274,7 @@ def test_the_folder_of_a_run_is_answered_with_a_student_in_it(yesterday, tmp_pat
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(yesterday, tmp_path, flags, message):
-    """One line each; the output folder isn't there afterwards."""
+    """Each mistake is reported in one line, and no output folder is made."""
     with pytest.raises(UserError) as error:
         called(tmp_path / "out", yesterday[0], *flags)
     assert str(error.value).startswith(message)

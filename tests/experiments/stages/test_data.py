@@ -25,7 +25,7 @@ def settings(*flags: str):
 
 
 def test_the_second_domain_reaches_the_run_and_is_read_once(monkeypatch):
-    """A student of two domains that trains on one, or a file read again for every seed."""
+    """The runs of two seeds share the second domain's facts, and its file is read once."""
     read, load = [], domains.make_domain
     monkeypatch.setattr(domains, "make_domain", lambda *a: read.append(a) or load(*a))
     load_domain.cache_clear()
@@ -43,7 +43,7 @@ def test_the_second_domain_reaches_the_run_and_is_read_once(monkeypatch):
 
 
 def test_the_task_is_divided_as_the_flags_say():
-    """A split that is asked for and not made, or made by hand elsewhere."""
+    """The temporal split equals one that is made by hand, and its record names the cuts."""
     by_user = load_task(settings())
     by_time = load_task(settings("--split=temporal", "--split_at=0.7,0.85"))
     assert len(by_user.split.test) == 40
@@ -56,13 +56,13 @@ def test_the_task_is_divided_as_the_flags_say():
 
 
 def test_two_cuts_make_a_split():
-    """A cut too few, found out after the data are read."""
+    """A single cut is refused while the flags are parsed."""
     with pytest.raises(UserError, match=r"--split_at: found '0\.5', expected two cuts"):
         settings("--split=temporal", "--split_at=0.5")
 
 
 def test_the_whole_catalogue_is_ranked_where_asked(tmp_path):
-    """New items that no student can ever recommend."""
+    """With `--candidates=catalogue` an item that nobody has used is a candidate too."""
     folder = tmp_path / "Games"
     folder.mkdir()
     rows = {"user_id": ["u"] * 4 + ["v"] * 4, "item_id": ["a", "b", "c", "d"] * 2}
@@ -77,7 +77,7 @@ def test_the_whole_catalogue_is_ranked_where_asked(tmp_path):
 
 
 def test_only_the_student_that_reads_it_has_one():
-    """A data set read, and refused, for nothing."""
+    """Other students don't load the data set, so that it needn't exist."""
     for flags in (["--student=recguru"], ["--student=sasrec", "--second_domain=nowhere"]):
         chosen = settings(*flags)
         assert second_domain(chosen, load_task(chosen).dataset) is None
@@ -85,21 +85,21 @@ def test_only_the_student_that_reads_it_has_one():
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic-home"])
 def test_the_target_is_no_second_domain(name):
-    """Users of the target told from themselves."""
+    """Both names of the synthetic target are refused."""
     chosen = settings("--student=recguru", f"--second_domain={name}")
     with pytest.raises(UserError, match=f"--second_domain: found '{name}', the target, expected"):
         second_domain(chosen, load_task(chosen).dataset)
 
 
 def test_a_second_domain_that_is_not_there_is_told(tmp_path):
-    """A traceback when the teachers are tuned, hours later."""
+    """One line names the flag and the domain."""
     chosen = settings("--student=recguru", "--second_domain=Nowhere", f"--data_dir={tmp_path}")
     with pytest.raises(UserError, match=r"^--second_domain=Nowhere: found no file"):
         second_domain(chosen, load_task(chosen).dataset)
 
 
 def test_a_folder_with_the_name_of_a_domain_is_not_passed_over(tmp_path):
-    """Other data than those in the folder, without a word."""
+    """The name is refused once the folder holds interactions; an empty folder does no harm."""
     folder = tmp_path / "synthetic-garden"
     folder.mkdir()
     data = settings(f"--data_dir={tmp_path}").data
@@ -114,7 +114,7 @@ def test_a_folder_with_the_name_of_a_domain_is_not_passed_over(tmp_path):
 
 
 def test_a_domain_of_short_histories_is_refused(monkeypatch):
-    """A domain without a training instance to draw."""
+    """Each part of a domain's split needs at least one instance."""
     chosen = settings("--student=recguru", "--second_domain=short")
     short = from_histories([[0, 1, 2]] * 4, 3)
     monkeypatch.setattr(domains, "load_domain", lambda *_: short)

@@ -17,7 +17,7 @@ from experiments.stages.environment import describe_environment
     ],
 )
 def test_variables_that_change_numbers_stand_in_the_record(name, monkeypatch):
-    """Two machines' results that differ without a trace of why."""
+    """A variable that can change results is recorded if it is set."""
     monkeypatch.delenv(name, raising=False)
     assert name not in describe_environment()
     monkeypatch.setenv(name, "as set")
@@ -26,7 +26,7 @@ def test_variables_that_change_numbers_stand_in_the_record(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["HOME", "JAX_COMPILATION_CACHE_DIR", "TORCH_HOME", "HF_TOKEN"])
 def test_other_variables_do_not(name, monkeypatch):
-    """Folders and secrets in a file that is passed around."""
+    """Folders and secrets stay out of a file that is passed around."""
     monkeypatch.setenv(name, "as set")
     assert name not in describe_environment()
 
@@ -40,7 +40,7 @@ def test_other_variables_do_not(name, monkeypatch):
     ],
 )
 def test_the_accelerators_are_told_and_a_cpu_is_none(monkeypatch, backend, kinds, expected):
-    """Times of a GPU that look like those of its host's processor."""
+    """The record has number and kind of GPUs or TPUs."""
     devices = [SimpleNamespace(device_kind=kind) for kind in kinds]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)

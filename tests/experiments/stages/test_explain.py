@@ -62,7 +62,7 @@ def explained(folder, cache, *names):
 
 
 def test_teachers_that_give_scores_are_left_out_and_named(cache, tmp_path):
-    """An end in an error, or a teacher that is missing without a word."""
+    """A line names each of them, and the explanation lists only teachers with vectors."""
     said = explained(tmp_path, cache, "v", "l", "live")
     assert "V: of its own first ten places" in said
     for label in ("L", "LIVE"):
@@ -72,7 +72,7 @@ def test_teachers_that_give_scores_are_left_out_and_named(cache, tmp_path):
 
 
 def test_a_student_of_scores_alone_or_of_a_lost_teacher_is_refused(cache, tmp_path):
-    """Nothing is written then."""
+    """The line names the teacher, and nothing is written."""
     with pytest.raises(UserError, match="--explain: found l, live, which give scores alone"):
         explained(tmp_path / "a", cache, "l", "live")
     with pytest.raises(UserError, match="--cache_dir: found no teacher lost at"):
@@ -81,7 +81,7 @@ def test_a_student_of_scores_alone_or_of_a_lost_teacher_is_refused(cache, tmp_pa
 
 
 def test_a_card_without_a_fingerprint_is_told_in_a_line(tmp_path, cache):
-    """Nobody can say then whether the teachers read the student's data."""
+    """Without it nobody can say whether the teachers read the student's data."""
     explained(tmp_path, cache, "v")
     path = tmp_path / "student" / "student.json"
     card = json.loads(path.read_text())

@@ -61,7 +61,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("file", ["", "weights.safetensors", "recbole.pth"])
 def test_what_was_exported_is_where_the_next_one_starts(exported, tmp_path, file):
-    """Weights that a study writes and can't read."""
+    """The folder, its weights or its RecBole file gives back the same parameters."""
     folder, params = exported
     assert same_bits(started(tmp_path, f"--init=student={folder / file}").params, params)
     files = {"weights.safetensors", "served.safetensors", "ids.json", "student.json"}
@@ -70,7 +70,7 @@ def test_what_was_exported_is_where_the_next_one_starts(exported, tmp_path, file
 
 
 def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_path):
-    """Tokens that get lost on the way, so that the file fits RecBole's data no more."""
+    """The file written has the same tokens, and its rows in their order."""
     content = torch.load(exported[0] / "recbole.pth", weights_only=True)
     dataset = load_task(settings_from(configs(tmp_path))).dataset
     tokens = ["[PAD]", *reversed(dataset.item_ids)]
@@ -98,7 +98,7 @@ def test_a_start_from_recbole_is_written_in_its_numbering_again(exported, tmp_pa
 
 
 def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, monkeypatch):
-    """A finished run of other weights under the same path, read back for these."""
+    """Other weights under the same path are another run; the same ones are read back."""
     started_from, train_student = [], trials.train_student
 
     def watched(training, *arguments):
@@ -126,7 +126,7 @@ def test_runs_are_told_apart_by_the_weights_they_start_from(exported, tmp_path, 
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
-    """An export that fails after the hours of training, of a study's last variant too."""
+    """The message names the flag; for a start, a study gives the same message as a run."""
     with pytest.raises(UserError) as error:
         started(tmp_path, *flags)
     assert str(error.value).startswith(message)
@@ -137,13 +137,13 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path, flags, message):
 
 
 def test_trials_refuse_to_be_exported(tmp_path):
-    """A study of hours that leaves no file of those that were asked for."""
+    """`--export_recbole` is refused while the runs are planned."""
     with pytest.raises(UserError, match="--export_recbole: found True, expected False"):
         plan_runs([configs(tmp_path, "--export_recbole")])
 
 
 def test_a_training_that_diverges_ends_in_one_line(tmp_path):
-    """A traceback that says nothing of the learning rate."""
+    """The line names the run and how many users have scores that are not finite."""
     settings = settings_from(configs(tmp_path, "--learning_rate=1e30"))
     with pytest.raises(
         UserError, match=r"^sasrec-base-seed\d: \d+ of \d+ users .* not finite, .* a sma"
@@ -152,7 +152,7 @@ def test_a_training_that_diverges_ends_in_one_line(tmp_path):
 
 
 def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
-    """Somebody's notes on a student, gone with its older weights."""
+    """Notes beside the weights stay, and the new weights replace the old ones."""
     place = tmp_path / "sasrec-base-seed0"
     shutil.copytree(exported[0], place)
     (place / "notes.txt").write_text("mine")
@@ -168,7 +168,7 @@ def test_an_export_keeps_what_else_lies_in_its_folder(exported, tmp_path):
 
 
 def test_a_student_that_fits_into_no_machine_is_refused(tmp_path, monkeypatch):
-    """A machine that swaps for an hour and then kills the run."""
+    """The message says what it needs, what the machine has and what to make smaller."""
     monkeypatch.setattr("experiments.stages.exports.physical_memory", lambda: 2.0**33)
     assert started(tmp_path) is None
     with pytest.raises(UserError) as caught:

@@ -25,8 +25,7 @@ CONFIDENCE = np.array([0.25, 0.375, 1.0])
 
 
 def test_lists_are_measured_by_the_training_part_and_by_ranks_with_nothing_masked():
-    """Popularity that counts held-out items, a hit of the other protocol, or one behind the list's
-    end."""
+    """Popularity counts the training part alone, and a hit has a place within the list."""
     # Of two places 1.5 is in the list, 2 is the first one behind it.
     ranks = UserRanks(np.array([1.5, 2.0, 0.0]), np.array([np.inf, 0.0, np.inf]))
     found = describe_lists(TASK, BestItems(LISTS, CONFIDENCE), ranks)
@@ -43,7 +42,7 @@ def test_lists_are_measured_by_the_training_part_and_by_ranks_with_nothing_maske
 
 
 def test_lists_of_one_item_have_no_diversity():
-    """A run over a catalogue of one item that fails at its end."""
+    """It is None, and the other measures don't fail."""
     ranks = UserRanks(np.zeros(3), np.zeros(3))
     found = describe_lists(TASK, BestItems(LISTS[:, :1], CONFIDENCE), ranks)
     assert found["diversity"] is None

@@ -37,14 +37,14 @@ def calls(monkeypatch) -> list:
 
 
 def test_the_flag_names_all_tools():
-    """A tool that no flag can name, or a name without a tool."""
+    """Its choices are every tool and the empty name."""
     (field,) = (f for f in RunConfig.__dataclass_fields__.values() if f.name == "log_to")
     assert field.metadata["choices"] == ("", *TOOLS)
 
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_each_tool_gets_every_number_with_its_epoch(calls, tmp_path, name):
-    """An epoch logged under another step, or a run of the tool that is never ended."""
+    """The tool is also told the run's name and that the run has ended."""
     log = open_log(name, tmp_path, "sasrec-base-seed0", {"dropout": 0.5})
     assert isinstance(log, MetricsLog)
     log.log(3, {"loss": 2.0, "validation/NDCG@10": 0.1})
@@ -59,12 +59,12 @@ def test_each_tool_gets_every_number_with_its_epoch(calls, tmp_path, name):
 
 
 def test_without_a_tool_nothing_is_imported(tmp_path):
-    """A package that everybody has to install."""
+    """An empty name gives a log that does nothing, so the packages are optional."""
     assert isinstance(open_log("", tmp_path, "run", {}), NoLog)
 
 
 def test_a_tool_that_is_missing_is_refused(monkeypatch, tmp_path):
-    """A traceback of an import."""
+    """The message names the tool and says that its package isn't installed."""
     monkeypatch.setattr(metrics_log.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--log_to: found 'mlflow', whose package is not installed"):
         open_log("mlflow", tmp_path, "run", {})

@@ -16,7 +16,7 @@ from tests.teachers_torch.worlds import ring_world, text_vectors
 
 @pytest.mark.parametrize("source", ["texts", "words"])
 def test_an_item_without_a_text_gets_the_mean_row(source, tmp_path, monkeypatch):
-    """The row of an empty text, as long as any, which all such items share."""
+    """Empty or blank titles count as no text, whether rows are made of texts or of words."""
     monkeypatch.setattr(inputs, "encode_texts", text_vectors)
     titles = (*(f"item number {item}" for item in range(20)), "", "  ")
     items = tuple(f"i{item}" for item in range(22))

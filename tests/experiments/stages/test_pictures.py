@@ -105,7 +105,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(tmp_path, encoder):
 
 
 def test_a_killed_encoding_goes_on_with_the_next_picture(tmp_path, encoder, monkeypatch):
-    """Hours of pictures encoded again, or parts of others taken for them, or left over."""
+    """Images that were encoded aren't encoded again, unless the encoder's weights changed."""
     names = [f"{number}.png" for number in range(5)]
     for number, name in enumerate(names):
         Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(tmp_path / name)

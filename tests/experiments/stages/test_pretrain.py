@@ -36,7 +36,7 @@ def settings(*flags: str):
 
 
 def test_domains_of_the_synthetic_world_are_not_its_target():
-    """The target pre-trained on under another name, or a domain of another size or seed."""
+    """Both names of the target are refused, and other domains have the world's size."""
     domains = load_domains(settings(), ["synthetic-garden", "synthetic-music"])
     assert [domain.name for domain in domains] == ["synthetic-garden", "synthetic-music"]
     assert [domain.num_users for domain in domains] == [40, 40]
@@ -46,7 +46,7 @@ def test_domains_of_the_synthetic_world_are_not_its_target():
 
 
 def test_a_copy_of_the_target_is_refused(tmp_path):
-    """The same histories in a folder of another name."""
+    """The same histories in a folder of another name are recognised."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -63,7 +63,7 @@ def test_a_copy_of_the_target_is_refused(tmp_path):
 
 
 def test_families_are_those_that_are_pretrained():
-    """A pre-training for each of two teachers of one family, or a KeyError."""
+    """Two teachers of one family are pre-trained once; a teacher of no family is refused."""
     found = families(["unisrec-text", "unisrec", "unim2rec", "recformer"])
     assert found == ["unisrec", "unim2rec", "recformer"]
     with pytest.raises(UserError, match="--teachers: found 'precomputed', expected some of"):
@@ -72,14 +72,14 @@ def test_families_are_those_that_are_pretrained():
 
 @pytest.mark.parametrize("domains", ["", "Toys,Toys"])
 def test_domains_are_named_once_each(domains):
-    """A pre-training on nothing, or on one domain twice."""
+    """No domain, or one that is given twice, is refused."""
     expected = "each value once" if domains else "names"
     with pytest.raises(UserError, match=f"--domains: found '{domains}', expected {expected}"):
         parse([f"--domains={domains}"], COMMAND.groups)
 
 
 def test_a_checkpoint_is_not_replaced_by_what_begins_from_it(tmp_path):
-    """Days of pre-training, deleted by a second one that begins from them."""
+    """Its weights stay, even with --overwrite, and another folder is asked for."""
     folder, name = tmp_path / "pretrained", "recformer"
     (folder / name).mkdir(parents=True)
     (folder / name / "weights.safetensors").write_text("days")
@@ -93,7 +93,7 @@ def test_a_checkpoint_is_not_replaced_by_what_begins_from_it(tmp_path):
 
 
 def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
-    """An event that the screen doesn't know, or a folder that tuning doesn't take."""
+    """Each epoch is shown, and `--init=unisrec` with its folder starts a teacher."""
     monkeypatch.setattr(inputs, "encode_texts", text_vectors)
     flags = ["--teacher_hidden_size=8", "--teacher_num_layers=1", f"--cache_dir={tmp_path}"]
     pretraining = PretrainConfig(epochs=2, batch_size=64)
@@ -114,7 +114,7 @@ def test_it_leaves_a_checkpoint_and_says_how_to_use_it(tmp_path, monkeypatch):
 
 
 def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
-    """Recformer trained with another's arguments, or a checkpoint offered to the wrong flag."""
+    """It is trained by its own settings, and `--init=recformer` reads it with its size."""
     tiny_tokenizer().save_pretrained(tmp_path / "tiny")
     flags = [
         f"--cache_dir={tmp_path}", f"--recformer_tokenizer={tmp_path / 'tiny'}",
@@ -137,7 +137,7 @@ def test_recformers_checkpoint_is_a_start_of_its_own(tmp_path):
 
 
 def test_a_stopped_pretraining_may_be_made_longer_but_a_finished_one_is_kept(tmp_path, monkeypatch):
-    """A refusal as another run, a finished one taken for longer than it was, or one removed."""
+    """More epochs go on from the last one; a finished one is replaced only by --overwrite."""
     monkeypatch.setattr(inputs, "encode_texts", text_vectors)
     train_epoch, trained = pretrain._train_epoch, []
 
@@ -186,7 +186,7 @@ def test_a_stopped_pretraining_may_be_made_longer_but_a_finished_one_is_kept(tmp
 
 
 def test_texts_without_words_that_are_given_belong_to_a_pretraining(tmp_path):
-    """A finished pre-training of other texts, shown as the one that was asked for."""
+    """They make another pre-training of UniSRec, which drops words, but not of UniM²Rec."""
     (domain,) = load_domains(settings(), ["synthetic-garden"])
     rows = np.random.default_rng(0).normal(size=(domain.num_items, 768)).astype("<f4")
     file = tmp_path / "texts.feat1CLS"

@@ -50,7 +50,7 @@ def ranks_by_hand(scores_of, part, *, masked):
 
 @pytest.mark.parametrize("kind", ["vectors", "scores"])
 def test_a_row_is_ranked_as_by_hand(kind):
-    """Another part, ties or unknown instances first, or a target that the mask takes out."""
+    """Ranks and metrics agree in both parts, with seen items masked or not."""
     source = drawn_vectors() if kind == "vectors" else Scorer()
 
     def scores_of(instance):

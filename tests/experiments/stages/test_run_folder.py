@@ -41,13 +41,13 @@ def finished(tmp_path):
 
 
 def test_looking_changes_nothing(tmp_path):
-    """A folder that is made although the run is refused later."""
+    """Examining a folder that isn't there doesn't make it."""
     assert examine(tmp_path / "out", identity(), FILES, overwrite=True).found == "nothing"
     assert not (tmp_path / "out").exists()
 
 
 def test_the_same_run_goes_on_and_is_known_when_it_is_finished(finished):
-    """A finished run that is trained again, or a stopped one that is taken for finished."""
+    """It counts as stopped while a file is missing, and going on keeps what was written."""
     for overwrite in (False, True):
         assert examine(finished, identity(), FILES, overwrite=overwrite).found == "finished"
     more = examine(finished, identity(), (*FILES, "recbole.pth"), overwrite=False)
@@ -69,7 +69,7 @@ def test_the_same_run_goes_on_and_is_known_when_it_is_finished(finished):
     ],
 )
 def test_another_run_is_refused_by_the_first_difference(finished, other, message):
-    """Hours of work deleted by a command that was meant for another folder."""
+    """The message names what differs and --overwrite, and no file changes."""
     before = contents(finished)
     with pytest.raises(UserError) as error:
         examine(finished, other, FILES, overwrite=False)
@@ -79,7 +79,7 @@ def test_another_run_is_refused_by_the_first_difference(finished, other, message
 
 
 def test_overwriting_removes_what_the_run_wrote_and_nothing_else(finished):
-    """Somebody's thesis deleted with the checkpoints beside it, or an old result that stays."""
+    """Files that the old run's list doesn't name stay, even among its checkpoints."""
     folder = examine(finished, identity(data="d1"), ("results.json",), overwrite=True)
     assert folder.found == "another"
     begin(folder)
@@ -101,7 +101,7 @@ def test_overwriting_removes_what_the_run_wrote_and_nothing_else(finished):
 )
 @pytest.mark.parametrize("link", [False, True])
 def test_what_is_read_is_never_removed(finished, read, link):
-    """The model that a run begins from, deleted by that run."""
+    """Such a path is refused, through a link too, even with --overwrite."""
     before = contents(finished)
     name = str(finished / read)
     if link:
@@ -119,7 +119,7 @@ def test_what_is_read_is_never_removed(finished, read, link):
 
 
 def test_what_is_read_next_to_a_run_stays_and_stops_nothing(finished, monkeypatch):
-    """A folder that holds the run's, files in it that no run listed, or no path at all."""
+    """A folder above the run's, or a file that no run has listed, may be read."""
     monkeypatch.chdir(finished.parent)
     kept = [str(finished.parent), str(finished / "checkpoints" / "a" / ".." / "thesis.tex")]
     again = examine(finished, identity(data="d1"), FILES, overwrite=True, reads=[*kept, "weights"])
@@ -135,7 +135,7 @@ def test_what_is_read_next_to_a_run_stays_and_stops_nothing(finished, monkeypatc
 )
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_files_of_nobodys_run_in_the_way_are_refused(tmp_path, name, kind, overwrite):
-    """A file that somebody made, replaced by a run's because of its name."""
+    """They are neither replaced nor removed, even with --overwrite."""
     place = tmp_path / name
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("mine")
@@ -145,7 +145,7 @@ def test_files_of_nobodys_run_in_the_way_are_refused(tmp_path, name, kind, overw
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
-    """An error of the system after the teachers' hours."""
+    """The message names the path and says that a folder is expected."""
     (tmp_path / "students").write_text("mine")
     with pytest.raises(UserError, match="students: found a file, expected a folder"):
         examine(tmp_path, identity(), FILES, overwrite=True)
@@ -155,7 +155,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["../precious", "/precious", "a/../../precious", ""])
 def test_a_manifest_that_lists_what_lies_outside_is_refused(tmp_path, name):
-    """A file from elsewhere that makes the program delete what is not the run's."""
+    """An absolute path, one with `..` or an empty one is refused, even with --overwrite."""
     manifest = {"identity": {}, "files": [name], "finished": True}
     write_sealed_json(tmp_path / "run.json", manifest)
     with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
@@ -164,14 +164,14 @@ def test_a_manifest_that_lists_what_lies_outside_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"identity": 1, "files": [], "finished": 1}'])
 def test_a_damaged_manifest_is_refused(tmp_path, text):
-    """A traceback, or a folder whose owner is not known taken for nobody's."""
+    """The message names run.json, even with --overwrite."""
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
         examine(tmp_path, identity(), FILES, overwrite=True)
 
 
 def test_a_pipe_in_the_lists_place_is_refused_at_once(tmp_path):
-    """A command that waits for ever for whoever writes into it."""
+    """Reading run.json doesn't wait for whoever writes into the pipe."""
     os.mkfifo(tmp_path / "run.json")
     with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
         examine(tmp_path, identity(), FILES, overwrite=True)

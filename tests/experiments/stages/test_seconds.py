@@ -30,7 +30,7 @@ SOUND = [
     ],
 )
 def test_a_damaged_line_ends_no_training(tmp_path, line):
-    """A KeyError after the last epoch, before the record is written."""
+    """The line is skipped, and the lines before and after it are read."""
     log = tmp_path / "log.jsonl"
     first, last = map(json.dumps, SOUND)
     log.write_text(f"{first}\n{line}\n{last}\n")
@@ -52,7 +52,7 @@ def test_a_damaged_line_ends_no_training(tmp_path, line):
     ],
 )
 def test_another_versions_seconds_are_refused_in_one_line(tmp_path, content):
-    """A traceback: the file has a digest and no version."""
+    """A right digest doesn't suffice: the content has to be the seconds of a run."""
     write_sealed_json(tmp_path / SECONDS, content)
     with pytest.raises(UserError, match=r"timing\.json: found something else than the seconds"):
         read_seconds(tmp_path)

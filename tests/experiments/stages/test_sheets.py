@@ -10,7 +10,7 @@ from prmkd_jax.data.task import make_task
 
 
 def test_table_2_and_every_remark_are_said():
-    """A data set whose cold targets or repeated rows nobody hears of."""
+    """The counts of users and items and all remarks on the data set are printed."""
     task = make_task(synthetic_dataset(DataConfig(synthetic_users=20, synthetic_items=30)))
     stream = io.StringIO()
     show_sheet(task, Reporter(Console(file=stream, width=400)))

@@ -46,7 +46,7 @@ def encoded(monkeypatch):
 
 
 def test_a_run_begins_from_the_texts_and_leaves_a_plain_table(tmp_path, encoded):
-    """A flag that is read and changes nothing, or an export that needs the texts."""
+    """The start changes the training but not the number of parameters."""
     folders = {init: tmp_path / init for init in ("random", "text:0.3")}
     for init, folder in folders.items():
         argv = [*SMALL, "--teachers=", f"--item_init={init}", "--refit", "--max_epochs=2"]
@@ -76,7 +76,7 @@ def test_a_run_begins_from_the_texts_and_leaves_a_plain_table(tmp_path, encoded)
 
 
 def test_the_teachers_vectors_begin_it_too(tmp_path):
-    """One teacher's vectors alone, or another order of the items."""
+    """An item's start joins all teachers' vectors; a control's are permuted by teacher."""
 
     given = [RNG.normal(size=(30, width)).astype(np.float16) for width in (3, 4)]
     teachers = [ReadyTeacher(Vectors("one", 1.0, items, items), {}) for items in given]
@@ -115,14 +115,14 @@ def test_the_teachers_vectors_begin_it_too(tmp_path):
     ],
 )
 def test_settings_that_do_not_go_together(tmp_path, flags, message):
-    """A start that silently isn't the one that was asked for."""
+    """The message names the start that was found and those that are possible."""
     with pytest.raises(UserError) as raised:
         settings_from(configs(tmp_path, *flags))
     assert str(raised.value).startswith(message)
 
 
 def test_data_without_texts_are_refused_before_anything_is_trained(tmp_path):
-    """A run that stops where the student would have begun, after hours of teachers."""
+    """The check of planned runs refuses them and asks for a random start."""
     (plan,) = plan_runs([configs(tmp_path, "--item_init=text")])
     texts = dict.fromkeys(plan.task.dataset.catalogue.texts, ("",) * 30)
     catalogue = dataclasses.replace(plan.task.dataset.catalogue, texts=texts)
@@ -134,7 +134,7 @@ def test_data_without_texts_are_refused_before_anything_is_trained(tmp_path):
 
 @pytest.mark.parametrize("unknown", [0, 1])
 def test_equal_texts_are_refused_before_anything_is_trained(tmp_path, unknown):
-    """The same, where the texts are there but tell no items apart."""
+    """Texts that are there but don't tell items apart are refused as well."""
     (plan,) = plan_runs([configs(tmp_path, "--item_init=text")])
     texts = dict.fromkeys(plan.task.dataset.catalogue.texts, ("",) * 30)
     texts["title"] = ("",) * unknown + ("a title",) * (30 - unknown)
@@ -146,7 +146,7 @@ def test_equal_texts_are_refused_before_anything_is_trained(tmp_path, unknown):
 
 
 def test_a_file_of_equal_vectors_is_refused_before_anything_is_trained(tmp_path):
-    """The same for vectors that were computed elsewhere."""
+    """Vectors that were computed elsewhere are refused too, until one row differs."""
     flags = ("--item_init=text", f"--text_features={tmp_path / 'a.feat1CLS'}")
     rows = np.ones((30, 768), "<f4")
     (bare,) = plan_runs([configs(tmp_path)])
@@ -168,7 +168,7 @@ def test_a_file_of_equal_vectors_is_refused_before_anything_is_trained(tmp_path)
 
 
 def test_teachers_without_vectors_are_told_before_they_are_tuned(tmp_path):
-    """Hours of teachers whose vectors the student was to begin from, and that have none."""
+    """The check of planned runs refuses a start from teachers if none has vectors."""
     teachers = "--teachers=popularity,neighbours"
     plans = plan_runs([configs(tmp_path, "--item_init=teachers", teachers)])
     with pytest.raises(UserError, match="--item_init: found 'teachers', but no teacher of this"):
@@ -176,7 +176,7 @@ def test_teachers_without_vectors_are_told_before_they_are_tuned(tmp_path):
 
 
 def test_a_run_is_told_apart_by_its_start_and_by_the_encoder(tmp_path):
-    """Another encoder's finished run read back for this one's."""
+    """The pooling of texts makes another run only if the start is made of texts."""
 
     def identity(*flags):
         parsed = configs(tmp_path, *flags)
@@ -191,14 +191,14 @@ def test_a_run_is_told_apart_by_its_start_and_by_the_encoder(tmp_path):
 
 
 def test_the_encoders_flags_have_an_effect_where_texts_are_read(tmp_path):
-    """A warning that the encoder has no effect, where the item table begins from it."""
+    """If the item table begins from texts, no warning says that the encoder has no effect."""
     for init, expected in (("text", False), ("random", True)):
         settings = settings_from(configs(tmp_path, f"--item_init={init}"))
         assert ("text_encoder" in unread(settings)) is expected
 
 
 def test_teachers_without_vectors_are_told_before_the_plain_student_is_trained(tmp_path):
-    """A training whose partner can't be made."""
+    """No epoch has been trained when the message comes."""
     argv = [*SMALL, "--teachers=popularity", "--item_init=teachers"]
     argv += [f"--cache_dir={tmp_path / 'cache'}", f"--output_dir={tmp_path / 'out'}"]
     call, stream = make_call(COMMAND, argv)

@@ -51,7 +51,7 @@ def card_with(folder, target, change):
 
 
 def test_a_trained_student_teaches_another_what_it_was_measured_by(folder):
-    """A teacher of other metrics than the student's own, or a run that can't be taught by it."""
+    """The teacher's metrics in the results are those of the student's own record."""
     student = folder / "plain" / "students" / SEEDS[0]
     said = run_teach(folder / "taught", student)
     assert "vectors of SASRec, for --precomputed_folder=" in said
@@ -69,7 +69,7 @@ def test_a_trained_student_teaches_another_what_it_was_measured_by(folder):
 
 
 def test_files_that_are_not_as_they_were_written_are_made_again(folder, tmp_path):
-    """A flipped bit, a torn file or none, called finished; or somebody's own file that is lost."""
+    """Damaged, missing or older vectors are made again alike, and other files are kept."""
     student, output = folder / "plain" / "students" / SEEDS[0], tmp_path / "taught"
     run_teach(output, student)
     (output / "notes.txt").write_text("mine")
@@ -148,7 +148,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_who_may_have_seen_more_is_refused(folder, tmp_path, case):
-    """A teacher that has been told the answers of the validation part, or of the test."""
+    """A student of unknown, other or further training is refused, and nothing is written."""
     change, message = CASES[case]
     student = card_with(folder, tmp_path / "student", change)
     with pytest.raises(UserError, match=message):
@@ -157,7 +157,7 @@ def test_who_may_have_seen_more_is_refused(folder, tmp_path, case):
 
 
 def test_students_of_another_split_teach_nobody(folder, tmp_path):
-    """Trained on what the run holds out."""
+    """A run refuses teachers that were trained on what it holds out."""
     run_teach(tmp_path / "taught", folder / "plain" / "students" / SEEDS[0])
     flags = ["--teachers=precomputed", f"--precomputed_folder={tmp_path / 'taught'}"]
     with pytest.raises(UserError, match=r"students\.json: split: found .*, expected .*trained on"):
@@ -165,7 +165,7 @@ def test_students_of_another_split_teach_nobody(folder, tmp_path):
 
 
 def test_a_teacher_whose_files_were_changed_teaches_nobody(folder, tmp_path):
-    """Half of one teacher's files and half of another's, with nothing to tell by."""
+    """The message names the changed or missing file."""
     student, taught = folder / "plain" / "students" / SEEDS[0], tmp_path / "taught"
     run_teach(taught, student)
     vectors = (taught / "items.npy").read_bytes()

@@ -51,7 +51,7 @@ def folder(tmp_path):
 
 
 def test_what_a_teacher_lacks_is_told_before_the_first_is_tuned(prepare, tmp_path):
-    """An hour of tuning, and then a data set without images."""
+    """A later teacher's missing images are reported while the cache is still empty."""
     texts = Catalogue(ring_world().catalogue.texts)
     with pytest.raises(UserError, match="found no images, expected some for unim2rec"):
         prepare("recformer,unim2rec", dataclasses.replace(ring_world(), catalogue=texts))
@@ -61,7 +61,7 @@ def test_what_a_teacher_lacks_is_told_before_the_first_is_tuned(prepare, tmp_pat
 
 
 def test_a_run_killed_while_encoding_goes_on_there(prepare, tmp_path, monkeypatch, capsys):
-    """A tuning or a finished shard repeated; shards that stay on the disk; a card without time."""
+    """Neither the tuning nor a finished shard is repeated, and no shards are left."""
     real, asked = RecformerTeacher.encode_instances, []
 
     def killed(self, instance_ids):
@@ -96,7 +96,7 @@ def test_a_run_killed_while_encoding_goes_on_there(prepare, tmp_path, monkeypatc
 
 
 def test_epochs_are_told_and_the_cache_is_used(prepare, tmp_path, capsys):
-    """A tuning in silence, or one in every run."""
+    """A second run tunes nothing and has the same vectors."""
     first, said, log = prepare()
     assert "Teacher recformer: epoch   1  loss" in said
     assert [event["event"] for event in log] == ["epoch"]
@@ -109,7 +109,7 @@ def test_epochs_are_told_and_the_cache_is_used(prepare, tmp_path, capsys):
 
 
 def test_items_with_equal_vectors_are_counted(prepare, monkeypatch):
-    """Ties that nobody is told of, or items that are only alike in some columns."""
+    """Rows count if they are equal in all columns, and a line gives their number."""
     real = RecformerTeacher.encode_items
 
     def alike(self):

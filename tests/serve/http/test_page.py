@@ -77,7 +77,7 @@ def page(tmp_path_factory):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, tmp_path):
-    """Search, click, the lists with ranks; titles as text, whatever they hold."""
+    """Search, clicks and lists with ranks work, and a title is text whatever it holds."""
     chromium.open(page.address, width)
     chromium.until("document.querySelectorAll('#found button').length === 20")
     for word, row in (("brave", 0), ("onerror", 1), ("mug", 2), ("unbroken", 4)):
@@ -135,7 +135,7 @@ def test_a_person_searches_builds_a_history_and_compares(page, chromium, width, 
 
 
 def test_the_lists_of_an_artefacts_others_are_the_recommenders(page):
-    """The plain student that lies in the artefact, and the teacher's estimate."""
+    """They come from the plain student in the artefact and from the teacher's estimate."""
     recommender = page.service.models["model"].current.recommender
     for history, filter_seen in ((["i3", "i9", "nowhere"], True), (["i3"], False), ([], True)):
         asked = {"history": history, "k": 5, "filter_seen": filter_seen}
@@ -152,7 +152,7 @@ def test_the_lists_of_an_artefacts_others_are_the_recommenders(page):
 
 
 def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
-    """Remove, clear, more items; and the same page again by its address."""
+    """Items are removed or cleared, and an address opens with its history."""
     chromium.open(f"{page.address}#i7,i0,nowhere", 1280)
     chromium.until("document.querySelectorAll('#sides li.row').length === 40")
     assert "1 of the history unknown" in chromium.value(
@@ -168,7 +168,7 @@ def test_a_history_can_be_changed_and_stays_in_the_address(page, chromium):
 
 
 def test_an_address_that_no_browser_wrote_is_taken_as_it_stands(page, chromium):
-    """Half an escape is an unknown item, and of nothing no share is told."""
+    """Half an escape is an unknown item, and no share is given for an empty history."""
     chromium.open(f"{page.address}#%zz", 1280)
     chromium.until("document.querySelectorAll('#sides section').length === 4")
     assert chromium.value("document.querySelector('#history .title').textContent") == "%zz"
@@ -177,7 +177,7 @@ def test_an_address_that_no_browser_wrote_is_taken_as_it_stands(page, chromium):
 
 
 def test_the_page_loads_nothing_from_elsewhere(page, chromium):
-    """Without a network it works as well, and nothing breaks its own rules."""
+    """The page works without a network, and the browser blocks none of its own parts."""
     chromium.logged.clear()
     chromium.open(f"{page.address}#i0,i1,i3", 1280)
     chromium.until("document.querySelectorAll('#sides li.row').length === 40")

@@ -74,7 +74,7 @@ def same(found, answer, titles=False):
 
 
 def test_answers_are_the_recommenders(served, recommender):
-    """Every argument, for one history and for several."""
+    """Every argument gives them, for one history and for several."""
     read = histories(8, WORLD.num_items)
     items = list(WORLD.item_ids)
     for some, arguments in (
@@ -96,7 +96,7 @@ def test_answers_are_the_recommenders(served, recommender):
 
 
 def test_the_short_way_answers_what_the_frameworks_way_answers(served):
-    """JSON goes past the framework, other types of JSON through it."""
+    """JSON goes past the framework, other types through it; mistakes are answered alike."""
     body = {"histories": [["i1", "i2"], []], "k": 3, "titles": True, "deny": ["i3"]}
     other = {"content-type": "application/vnd.api+json"}
     assert served.ask("POST", "/recommend", body) == served.ask("POST", "/recommend", body, other)
@@ -107,7 +107,7 @@ def test_the_short_way_answers_what_the_frameworks_way_answers(served):
 
 
 def test_requests_that_share_a_batch_get_their_own_answers(served, recommender):
-    """Other k, lists and filters next to each other; batches hold several."""
+    """Requests with other k, lists and filters share a batch."""
     read = histories(60, WORLD.num_items, seed=3)
     items = list(WORLD.item_ids)
     kinds = [{}, {"k": 3}, {"filter_seen": False}, {"deny": items[:10]}, {"allow": items[5:30]}]
@@ -125,7 +125,7 @@ def test_requests_that_share_a_batch_get_their_own_answers(served, recommender):
 
 
 def test_similar_items_and_searches(served, recommender):
-    """As `Recommender.similar`; titles by their words."""
+    """They are those of `Recommender.similar`, and a search matches the words of titles."""
     status, found = served.ask("GET", "/similar?item=i5&k=4&titles=true")
     assert status == 200
     expected = recommender.similar("i5", 4, explain=True)
@@ -167,7 +167,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_mistake_is_told_in_one_form(served, case):
-    """Status, code and a short line, whatever was sent; nothing is unhandled."""
+    """The answer has a status, a code and a short line, and no error is unhandled."""
     body, status, code = WRONG[case]
     found, content = served.ask("POST", "/recommend", body)
     assert (found, content["error"]["code"]) == (status, code), content
@@ -177,7 +177,7 @@ def test_a_mistake_is_told_in_one_form(served, case):
 
 
 def test_a_body_of_many_mistakes_holds_up_nobody(served):
-    """Of each kind one is told; making an error for each would take seconds, for all callers."""
+    """One mistake is reported; an error for each would hold up all callers for seconds."""
     for kind, asked in (
         (messages.RecommendRequest, {"histories": [["i1"]]}),
         (messages.CompareRequest, {"history": ["i1"]}),
@@ -199,14 +199,14 @@ def test_a_body_of_many_mistakes_holds_up_nobody(served):
     ("allow", "shown"), [("x", "'x'"), (["i1", ["i2"]], "'i1'"), ([["i1", 3]], "3"), (7, "7")]
 )
 def test_lists_of_two_kinds_are_told_by_what_both_are(served, allow, shown):
-    """Not by the framework's names of the two."""
+    """The message asks for item ids and has none of the framework's names of types."""
     status, content = served.post("/recommend", histories=[["i1"]], allow=allow)
     expected = "expected a list of item ids, or one for each history"
     assert (status, content["error"]["message"]) == (422, f"allow: found {shown}, {expected}")
 
 
 def test_other_addresses_and_methods_are_told_alike(served):
-    """The framework's own errors too."""
+    """The framework's own errors have the service's codes."""
     assert served.ask("GET", "/nowhere")[1]["error"]["code"] == "not_found"
     assert served.ask("GET", "/recommend")[1]["error"]["code"] == "method_not_allowed"
     assert served.ask("GET", "/similar?item=i1&k=x")[1]["error"]["code"] == "invalid_request"
@@ -216,7 +216,7 @@ def test_other_addresses_and_methods_are_told_alike(served):
 
 
 def test_a_picture_that_cannot_be_is_none(served):
-    """A name longer than the file system's, which is no bug of the service."""
+    """A name too long for the file system gives a 404, not an unhandled error."""
     status, content = served.ask("GET", "/images?item=i0")
     assert (status, content["error"]["code"]) == (404, "no_image")
     assert "prmkd_unhandled_errors_total 0" in served.ask("GET", "/metrics")[1]
@@ -224,7 +224,7 @@ def test_a_picture_that_cannot_be_is_none(served):
 
 @pytest.mark.parametrize("part", ["bytes=0-3", "bytes=99-", "bytes=a-", "miles=1-2"])
 def test_pictures_come_whole(served, part):
-    """Errors about ranges that are not in the service's one form."""
+    """A range in the request, even a wrong one, is ignored."""
     answer = served.ask("GET", "/images?item=i1", headers={"range": part})
     assert answer == (200, PICTURE.decode())
 
@@ -247,7 +247,7 @@ def test_a_caller_that_reads_nothing_holds_no_place(folder, tmp_path):
 
 
 def test_a_chunked_body_without_end_is_cut_off(served):
-    """Whose length nobody has said beforehand."""
+    """It gets a 413, although its length was never announced."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
         head = "POST /recommend HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         connection.sendall(head.encode())
@@ -257,7 +257,7 @@ def test_a_chunked_body_without_end_is_cut_off(served):
 
 
 def test_health_openapi_and_metrics(served):
-    """What machines ask."""
+    """All three are answered; `/openapi.json` lists the paths and a request's fields."""
     status, health = served.ask("GET", "/health")
     assert (status, health["status"]) == (200, "ok")
     assert health["models"]["model"]["name"] == "sasrec-base-seed0"
@@ -271,7 +271,7 @@ def test_health_openapi_and_metrics(served):
 
 
 def test_too_many_requests_at_once_are_sent_away(folder, monkeypatch):
-    """One waits for the model, the next is told to come later; health is still told."""
+    """The second gets a 503 while the first waits for the model; `/health` still answers."""
     entered, leave = threading.Event(), threading.Event()
     answer = answer_jobs
 
@@ -293,7 +293,7 @@ def test_too_many_requests_at_once_are_sent_away(folder, monkeypatch):
 
 
 def test_a_request_is_given_up_after_its_time(folder, monkeypatch):
-    """The answer is an error, and the next request is answered."""
+    """It gets a 504, and the next request is answered."""
     leave, left = threading.Event(), threading.Event()
     answer = answer_jobs
 
@@ -314,7 +314,7 @@ def test_a_request_is_given_up_after_its_time(folder, monkeypatch):
 
 
 def test_a_bug_is_told_as_an_error_and_counted(folder, monkeypatch, caplog):
-    """Without what only we should read."""
+    """Its details go to the log, not into the answer."""
 
     def broken(*_):
         raise RuntimeError("secret")
@@ -333,7 +333,7 @@ def test_a_bug_is_told_as_an_error_and_counted(folder, monkeypatch, caplog):
 
 
 def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
-    """By a link that is moved and by a folder that is written again; a damaged one is refused."""
+    """A moved link or a folder written again is picked up; a damaged one is refused."""
     first = export(tmp_path / "first", WORLD, 1)
     second = export(tmp_path / "second", random_world(items=43), 2)
     link = tmp_path / "current"
@@ -391,7 +391,7 @@ def test_a_newer_model_is_served_without_losing_a_request(tmp_path):
 
 
 def test_a_model_that_is_copied_file_by_file_is_served_once_it_is_whole(tmp_path):
-    """The card comes before the weights, as `cp` has it: refused, and looked at again."""
+    """A card without its weights, as `cp` leaves it for a while, is refused at first."""
     folder = export(tmp_path / "model", WORLD, 1)
     newer = export(tmp_path / "newer", WORLD, 2)
     names = sorted(path.name for path in newer.iterdir())
@@ -407,7 +407,7 @@ def test_a_model_that_is_copied_file_by_file_is_served_once_it_is_whole(tmp_path
 
 
 def test_an_artefact_that_is_copied_file_by_file_is_served_once_it_is_whole(tmp_path):
-    """The student before the self-check and the plain student: looked at until all is there."""
+    """A student without its self-check or its plain student is refused at first."""
     folders = []
     for number in (1, 3):
         student = export(tmp_path / f"student{number}", WORLD, number)
@@ -440,7 +440,7 @@ def test_an_artefact_that_is_copied_file_by_file_is_served_once_it_is_whole(tmp_
 
 
 def test_another_plain_student_of_the_same_student_is_a_newer_model(tmp_path):
-    """The artefact is made again, of the same student with another one to compare it with."""
+    """`/compare` shows the other plain student once the artefact is made again."""
     student = export(tmp_path / "student", WORLD, 1)
     plains = [export(tmp_path / f"plain{seed}", WORLD, seed) for seed in (2, 3)]
     folder = tmp_path / "artefact"
@@ -463,7 +463,7 @@ def test_another_plain_student_of_the_same_student_is_a_newer_model(tmp_path):
 
 
 def test_a_link_that_leads_to_itself_for_a_while_ends_no_watching(tmp_path, folder):
-    """`ln -sfn current current` and back: the next good model is served."""
+    """After `ln -sfn current current` the next good model is still served."""
     newer = export(tmp_path / "newer", WORLD, 2)
     link, moved = tmp_path / "current", tmp_path / "moved"
     link.symlink_to(folder)
@@ -476,7 +476,7 @@ def test_a_link_that_leads_to_itself_for_a_while_ends_no_watching(tmp_path, fold
 
 
 def test_a_look_that_fails_is_logged_and_the_next_one_comes(tmp_path, folder, monkeypatch, caplog):
-    """An error that nobody thought of."""
+    """After two unexpected errors the newer model is still served."""
     newer = export(tmp_path / "newer", WORLD, 2)
     link, moved = tmp_path / "current", tmp_path / "moved"
     link.symlink_to(folder)
@@ -496,7 +496,7 @@ def test_a_look_that_fails_is_logged_and_the_next_one_comes(tmp_path, folder, mo
 
 
 def test_nothing_is_compiled_for_a_request_within_the_limits(tmp_path):
-    """Small requests that share a large batch, and lists of every length."""
+    """Batches of any size and lists of any length run in programs compiled at the start."""
     # Sizes that no other test has.
     folder = export(tmp_path / "model", random_world(items=47), 1)
     limits = {"max_histories": 2, "batch_rows": 60, "max_list": 1100, "max_history": 70}
@@ -528,7 +528,7 @@ def test_limits_of_a_billion_are_prepared_for_at_once():
 
 
 def test_one_requests_mistake_is_not_its_neighbours(tmp_path):
-    """A batch in which the model refuses one user."""
+    """In one batch a user is refused, and the others get their own answers."""
     folder = export(tmp_path / "lightgcn", WORLD, 1, "lightgcn")
     recommender = Recommender(dataclasses.replace(read_exported(folder), fold_in=None))
     jobs = [Job([["i1"]], 5, ["u1"]), Job([["i1"]], 5, ["stranger"]), Job([["i2"]], 5, ["u2"])]
@@ -541,7 +541,7 @@ def test_one_requests_mistake_is_not_its_neighbours(tmp_path):
 
 @pytest.mark.parametrize("student", ["gru4rec", "bert4rec", "fm", "deepfm", "lightgcn", "recguru"])
 def test_every_student_can_be_served(tmp_path, student):
-    """Warmed and asked, as SASRec above."""
+    """Each student other than SASRec answers as its recommender does."""
     folder = export(tmp_path / student, WORLD, 1, student)
     service = Service(ServeConfig(model=str(folder), **{**LIMITS, "max_histories": 1}), print)
     recommender = service.models["model"].current.recommender
@@ -551,7 +551,7 @@ def test_every_student_can_be_served(tmp_path, student):
 
 
 def test_mistakes_are_told_before_the_model_is_loaded(tmp_path):
-    """A taken port, no model, an address that others reach."""
+    """A taken port or a missing model is refused; an address open to others has a warning."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"found 127.0.0.1:{port}, expected an address of"):

@@ -44,7 +44,7 @@ def build(folder, **options):
 
 
 def test_lists_are_scored(tmp_path):
-    """A value of another instance, a scale forgotten, a rest that isn't the list's lowest."""
+    """Listed items have the scaled value, others the list's lowest; an empty list gives NaN."""
     found = build(write(tmp_path), scale=2.0).score(np.arange(10), np.arange(5))
     value = iter(range(11, 0, -1))
     for row, items in zip(found, LISTS, strict=True):
@@ -56,7 +56,7 @@ def test_lists_are_scored(tmp_path):
 
 
 def test_a_rest_that_leads_nowhere_is_refused(tmp_path):
-    """Each list's lowest in place of what was given, in silence."""
+    """A rest.npy that links to nothing is an error, not replaced by each list's lowest value."""
     write(tmp_path)
     (tmp_path / "rest.npy").symlink_to(tmp_path / "gone")
     told = r"rest\.npy: found a link to nothing, expected a file"
@@ -68,20 +68,20 @@ def test_a_rest_that_leads_nowhere_is_refused(tmp_path):
 
 @pytest.mark.parametrize("rest", [np.array(-7.5), np.arange(10) - 20.0])
 def test_the_rest_may_be_given(tmp_path, rest):
-    """One number for all, or one an instance."""
+    """One number holds for all instances, or each instance has its own."""
     found = build(write(tmp_path, rest=rest.astype(np.float32))).score(np.array([3]), np.array([1]))
     assert found.tolist() == [[float(np.broadcast_to(rest, 10)[3])]]
 
 
 def test_an_unknown_instance_ties_all_items(tmp_path):
-    """A validation that fails, or that counts a miss as a hit."""
+    """All 5 items tie at the expected rank 3, so Recall@5 is 1 and NDCG@5 between 0 and 1."""
     scores = evaluate(build(write(tmp_path)), TASK, np.array([7, 8]))
     assert scores["Recall@5"] == 1.0  # 5 items, expected rank 3
     assert 0 < scores["NDCG@5"] < 1
 
 
 def test_the_contents_make_the_identity(tmp_path):
-    """Vectors of the cache for other lists, or other ones for the same lists elsewhere."""
+    """Equal lists in two folders share a cache key; another rest or other values change it."""
 
     def key(folder, **changes):
         return identity("precomputed", TASK, settings(write(folder, **changes)), 0).key
@@ -130,7 +130,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("line", list(MISTAKES))
 def test_mistakes_are_named_in_one_line(tmp_path, line):
-    """A traceback, or a student that learns from another item's score."""
+    """Each mistake in the files gives one line that says what was found, without a traceback."""
     write(tmp_path, **MISTAKES[line])
     with pytest.raises(UserError) as caught:
         read(tmp_path)
@@ -139,13 +139,13 @@ def test_mistakes_are_named_in_one_line(tmp_path, line):
 
 
 def test_lists_are_not_normalised(tmp_path):
-    """A flag without effect."""
+    """With lists, --precomputed_normalize is an error and not ignored."""
     with pytest.raises(UserError, match="--precomputed_normalize: found True, expected False"):
         build(write(tmp_path), normalize=True)
 
 
 def test_no_folder_is_told(tmp_path):
-    """A folder of the working directory that is read by chance."""
+    """The working directory isn't read instead: an error says that a folder is expected."""
     with pytest.raises(UserError, match="--precomputed_folder: found nothing, expected a folder"):
         KIND.settings(TASK, TeacherSettings())
     with pytest.raises(UserError, match=r"instances\.npy: no such file, expected the teacher's"):

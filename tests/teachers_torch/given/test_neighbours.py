@@ -75,8 +75,11 @@ def by_hand(task: Task, texts, constants: Constants, instance: int) -> list[floa
 def test_scores_equal_the_formula_without_the_instances_own_pairs(
     worlds, decay, share, power, last, most_pairs
 ):
-    """The label handed back: by the pair itself, from an older place of the same item, by the
-    pair with the next item, or twice where an item follows itself."""
+    """What the instance's own pairs add to the label's counts is left out.
+
+    So the label isn't handed back: not by the pair itself, not from an older place of the same
+    item, not by the pair with the next item, and not twice where an item follows itself.
+    """
     task = task_of(from_histories(worlds, NUM_ITEMS))
     texts = np.random.default_rng(0).normal(size=(NUM_ITEMS, 5))
     teacher = NeighboursTeacher(task, texts.astype(np.float32))
@@ -97,7 +100,7 @@ def test_scores_equal_the_formula_without_the_instances_own_pairs(
 
 
 def test_a_pair_that_only_the_instance_has_is_not_taught():
-    """u0 alone goes from 0 to 1: before that very instance the teacher must not know it."""
+    """Only u0 goes from 0 to 1: its own instance scores 1 as zero, another user's doesn't."""
     task = task_of(from_histories([[0, 1, 2, 3, 4], [2, 3, 5, 3, 4], [0, 4, 5, 3, 4]], NUM_ITEMS))
     scores = NeighboursTeacher(task, None).score(np.array([1]), np.arange(NUM_ITEMS))[0]
     assert scores[1] == pytest.approx(0, abs=1e-7)
@@ -107,7 +110,7 @@ def test_a_pair_that_only_the_instance_has_is_not_taught():
 
 
 def test_held_out_pairs_are_not_counted():
-    """A future that leaks: the second last and last step of each user."""
+    """The held-out steps of each user add nothing, after a split by user or by time."""
     histories = [[0, 1, 2, 3, 4]] * 4
     task = task_of(from_histories(histories, NUM_ITEMS))
     scores = NeighboursTeacher(task, None).score(task.split.test, np.arange(NUM_ITEMS))
@@ -126,7 +129,7 @@ def test_held_out_pairs_are_not_counted():
 
 
 def test_a_teacher_of_other_constants_scores_like_a_fresh_one():
-    """Similarities kept from the constants before, so that all settings look alike."""
+    """No similarity of the earlier constants is kept, so each setting scores differently."""
     task = task_of(from_histories([[0, 1, 2, 3, 4], [2, 3, 5, 3, 4]], NUM_ITEMS))
     texts = np.random.default_rng(0).normal(size=(NUM_ITEMS, 5)).astype(np.float32)
     teacher, asked = NeighboursTeacher(task, texts), (np.arange(10), np.arange(NUM_ITEMS))
@@ -140,7 +143,7 @@ def test_a_teacher_of_other_constants_scores_like_a_fresh_one():
 
 
 def test_the_constants_are_chosen_on_validation_and_kept(tmp_path):
-    """Constants lost in the cache, or a choice that the card doesn't name."""
+    """The choice has the best NDCG@10, the card names it, and a saved teacher keeps it."""
     task = task_of(shelf_world(users=40))
     cache = Cache(tmp_path)
     what = identity("neighbours", task, TeacherSettings(), 0)
@@ -175,7 +178,7 @@ def from_histories_of(task: Task):
 
 
 def test_each_constant_is_chosen_in_turn_until_none_changes():
-    """A search that stops after one round, or leaves the grid."""
+    """The best decay is found after the share it depends on; constants not named stay fixed."""
     goal = Constants(0.75, 2.0, 1, 10)
 
     def measure(constants: Constants) -> float:

@@ -78,7 +78,7 @@ def page_entry() -> tuple[str, str]:
 
 
 def test_the_pages_teacher_teaches(tuned):
-    """A page whose code has gone stale, or that takes more than it promises."""
+    """The class has at most 32 lines, and its NDCG@10 on a ring is above 0.95."""
     assert len(page_code(0).splitlines()) <= 32
     name, _ = page_entry()
     card, scale, asked, keys = tuned[name]
@@ -94,7 +94,7 @@ def test_the_pages_teacher_teaches(tuned):
 
 
 def test_the_pages_scorer_teaches(tuned):
-    """The same for the class that gives scores."""
+    """The class that gives scores works: tied titles share the expected rank, 11 of 20."""
     assert "def score" in page_code(1)
     card, top, unknown = tuned["titles"]
     assert top == 200
@@ -106,7 +106,7 @@ def test_the_pages_scorer_teaches(tuned):
 
 
 def test_the_pages_lists_can_be_read(tmp_path):
-    """A page whose files the teacher refuses, or reads as other items'."""
+    """Files of the page's write_lists give each instance's best items their own scores."""
     made: dict = {}
     exec(page_code(2), made)
     scores = np.random.default_rng(0).normal(size=(30, 20))
@@ -251,7 +251,7 @@ MISTAKES = {
 
 
 def test_mistakes_of_the_class_are_reported_in_one_line(tuned):
-    """A ranking of the wrong items, or a broadcast that fits by chance."""
+    """Each message names the entry, the class and what it returned or lacks."""
     told = "my_package.bad:Short.encode_items returned shape [19, 2], expected [20, d]"
     assert told in tuned["short"]
     assert "Nan.encode_items returned nan or inf in row 0, expected finite numbers" in tuned["nan"]
@@ -267,7 +267,7 @@ def test_mistakes_of_the_class_are_reported_in_one_line(tuned):
 
 
 def test_the_packages_version_tells_two_teachers_apart(tmp_path, monkeypatch):
-    """Vectors of an older version out of the cache, or an equal one encoded again."""
+    """Equal versions share an identity, and another version has another one."""
     identities = []
     for folder, version in (("a", "1.0"), ("b", "1.0"), ("c", "1.1")):
         (tmp_path / folder).mkdir()

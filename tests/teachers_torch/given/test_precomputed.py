@@ -26,7 +26,7 @@ def write(folder, arrays):
 
 
 def test_rows_are_the_given_ones_in_float32(tmp_path, arrays):
-    """Another row order, or a scale applied to the vectors as well."""
+    """The scale is the teacher's score scale and isn't applied to the vectors."""
     write(tmp_path, arrays)
     teacher = PrecomputedTeacher(PrecomputedConfig(folder=str(tmp_path), scale=7.0), DATASET)
     ids = np.array([3, 19, 1])
@@ -37,7 +37,7 @@ def test_rows_are_the_given_ones_in_float32(tmp_path, arrays):
 
 
 def test_normalize_makes_the_dot_a_cosine(tmp_path, arrays):
-    """One of the two tables left as it was, or NaN from the unused row of a first item."""
+    """Instances and items both get length 1, and an unused row of zeros stays zero."""
     arrays["instances"][5] = 0
     write(tmp_path, arrays)
     teacher = PrecomputedTeacher(PrecomputedConfig(folder=str(tmp_path), normalize=True), DATASET)
@@ -75,7 +75,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("mistake", "message"), MISTAKES)
 def test_wrong_arrays_are_refused(tmp_path, arrays, mistake, message, monkeypatch):
-    """A shape, type or value that would give wrong scores, or a traceback, much later."""
+    """Wrong shapes, types and values are found when the files are read."""
     monkeypatch.setattr("teachers_torch.given.precomputed.ROWS_AT_ONCE", 8)
     mistake(arrays)
     write(tmp_path, arrays)
@@ -85,7 +85,7 @@ def test_wrong_arrays_are_refused(tmp_path, arrays, mistake, message, monkeypatc
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
 def test_a_file_that_is_no_array_is_refused(tmp_path, arrays, content):
-    """A traceback from inside numpy."""
+    """An empty, foreign or cut-off file is a UserError that names it."""
     write(tmp_path, arrays)
     (tmp_path / "items.npy").write_bytes(content)
     with pytest.raises(UserError, match=r"items\.npy: found no \.npy array"):
@@ -93,13 +93,13 @@ def test_a_file_that_is_no_array_is_refused(tmp_path, arrays, content):
 
 
 def test_a_folder_must_be_given():
-    """The working directory searched instead."""
+    """Without --precomputed_folder there is an error; the working directory isn't searched."""
     with pytest.raises(UserError, match="--precomputed_folder: found nothing"):
         PrecomputedTeacher(PrecomputedConfig(), DATASET)
 
 
 def test_the_digest_is_of_the_content(tmp_path, arrays):
-    """Cached vectors of a file that has changed since, or missed for one that has moved."""
+    """A changed file changes the digest; the same content in another folder doesn't."""
     digests = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -127,7 +127,7 @@ def settings_of(**config):
 def test_vectors_that_float16_cannot_hold_are_told_at_the_check(
     name, value, told, tmp_path, arrays
 ):
-    """A mistake in two files that is told after the other teachers' hours."""
+    """Before any teacher is tuned, the message names file, row and value."""
     arrays[name][4] = [0, value, 0]
     write(tmp_path, arrays)
     settings = settings_of(folder=str(tmp_path))
@@ -139,7 +139,7 @@ def test_vectors_that_float16_cannot_hold_are_told_at_the_check(
 
 
 def test_vectors_of_zeros_alone_are_told_at_the_check(tmp_path, arrays):
-    """A distillation from a teacher that knows nobody."""
+    """A teacher whose instances are all zero is refused before any teacher is tuned."""
     write(tmp_path, {**arrays, "instances": arrays["instances"] * 0})
     settings = settings_of(folder=str(tmp_path))
     with pytest.raises(UserError, match=r"instances\.npy: found zeros in all 20 rows, expected ve"):

@@ -36,7 +36,7 @@ def reference(images):
 
 @pytest.mark.parametrize("kind", ["clip", "pixels"])
 def test_rows_are_centred_unit_vectors_and_missing_ones_zero(kind):
-    """Rows of other items, a shared offset left in, a scale that depends on the encoder."""
+    """Each item gets its own image's row, without the encoder's offset and scale."""
     rng = np.random.default_rng(0)
     if kind == "clip":
         images = rng.normal(size=(4, 512)) + 6 * (np.arange(512) == 92)
@@ -51,7 +51,7 @@ def test_rows_are_centred_unit_vectors_and_missing_ones_zero(kind):
 
 
 def test_many_large_values_do_not_overflow_half_precision():
-    """A mean accumulated in float16 is infinite here."""
+    """The mean isn't accumulated in float16, where it would be infinite."""
     images = np.full((4, 512), 60000.0, dtype=np.float16)
     images[0] = -60000.0
     features, _ = image_features(dataset_with(images))
@@ -59,14 +59,14 @@ def test_many_large_values_do_not_overflow_half_precision():
 
 
 def test_equal_images_stay_zero_rather_than_nan():
-    """Division by the norm of a row that equals the mean."""
+    """A row that equals the mean isn't divided by its norm, which is zero."""
     features, available = image_features(dataset_with(np.ones((4, 3), dtype=np.float16)))
     assert available.sum() == 5
     assert (features == 0).all()
 
 
 def test_a_value_that_is_not_finite_is_named():
-    """NaN would silently spread to every item through the mean."""
+    """The message names the row, so no NaN spreads to every item through the mean."""
     images = np.ones((4, 3), dtype=np.float16)
     images[1, 2] = np.nan
     with pytest.raises(UserError, match="data set ring: image_features row 1: found"):
@@ -75,7 +75,7 @@ def test_a_value_that_is_not_finite_is_named():
 
 @pytest.mark.parametrize("images", [None, np.ones((4, 3), dtype=np.float16)])
 def test_no_image_at_all_is_refused(images):
-    """A teacher of texts and images that quietly learns from texts alone."""
+    """Missing features, and features that no item uses, are both an error."""
     dataset = dataset_with(images, np.full(5, -1, dtype=np.int32))
     with pytest.raises(UserError, match="no item has image features"):
         image_features(dataset)
@@ -134,7 +134,7 @@ def with_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["vit", "clip"])
 def test_files_are_encoded_by_the_models_own_class(name, encoders, with_files, tmp_path):
-    """Another layer or token than the encoder's image vector, rows of other items."""
+    """Each item gets its own image's vector: [CLS] for a ViT, the projected image for CLIP."""
     import torch
     from PIL import Image
 
@@ -163,7 +163,7 @@ def test_files_are_encoded_by_the_models_own_class(name, encoders, with_files, t
 
 
 def test_encoded_images_come_from_the_cache(encoders, with_files, tmp_path, monkeypatch):
-    """Pictures encoded for every run, or old features of a image that has changed."""
+    """Images are encoded once, and again only when a file's content has changed."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
     first = encode_files(with_files, config, Cache(tmp_path)).catalogue.image_features
     monkeypatch.setattr(image, "ImageEncoder", lambda name: pytest.fail("loaded the encoder"))
@@ -175,7 +175,7 @@ def test_encoded_images_come_from_the_cache(encoders, with_files, tmp_path, monk
 
 
 def test_an_encoder_that_cannot_be_read_is_one_line(with_files, tmp_path):
-    """A traceback from the middle of a library."""
+    """The line names --image_encoder; there is no traceback."""
     with pytest.raises(UserError, match=r"^--image_encoder: found ") as caught:
         encode_files(with_files, ImageConfig(image_encoder=str(tmp_path)), Cache(tmp_path))
     assert "\n" not in str(caught.value)
@@ -184,7 +184,7 @@ def test_an_encoder_that_cannot_be_read_is_one_line(with_files, tmp_path):
 def test_images_that_cannot_be_read_are_counted_named_and_left_out(
     encoders, with_files, tmp_path, caplog
 ):
-    """One bad image that ends a run, or that is taken for a good one, from the cache too."""
+    """The warning is the same from the cache, and the other items keep their features."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"), image_batch_size=1)
     whole = encode_files(with_files, config, Cache(tmp_path)).catalogue
     (tmp_path / "c.png").write_text("no image")
@@ -204,7 +204,7 @@ def test_images_that_cannot_be_read_are_counted_named_and_left_out(
 
 
 def test_no_image_that_can_be_read_is_an_error(encoders, with_files, tmp_path):
-    """A teacher of images that has none, after the hours."""
+    """The error counts the files and names one, at the encoding and at the check before it."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
     for name in ("a.png", "b.jpg", "c.png"):
         os.remove(tmp_path / name)
@@ -221,7 +221,7 @@ def test_no_image_that_can_be_read_is_an_error(encoders, with_files, tmp_path):
 def test_weights_stored_in_half_precision_are_computed_in_float32(
     dtype, encoders, with_files, tmp_path
 ):
-    """Pixels and weights of two types, or vectors rounded to three digits."""
+    """The vectors equal those of the same weights stored in float32."""
     import torch
 
     _, models = encoders
@@ -247,7 +247,7 @@ def test_weights_stored_in_half_precision_are_computed_in_float32(
 def test_weights_and_vectors_that_are_no_numbers_are_told(
     value, line, encoders, with_files, tmp_path
 ):
-    """Vectors of infinity on disk, which every cosine then is."""
+    """A weight that isn't finite is named, and so is the encoder whose vector has 1e+09."""
     _, models = encoders
     model, processor = copy.deepcopy(models["vit"])
     model.layernorm.bias.data[3] = value
@@ -259,7 +259,7 @@ def test_weights_and_vectors_that_are_no_numbers_are_told(
 
 
 def test_a_pooler_that_is_not_there_takes_no_random_numbers_of_the_callers(encoders, tmp_path):
-    """Another teacher of the same key, where the images' features were in the cache already."""
+    """Loading a model file without a pooler leaves torch's random state as it was."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -275,7 +275,7 @@ def test_a_pooler_that_is_not_there_takes_no_random_numbers_of_the_callers(encod
 
 
 def test_weights_that_are_not_there_are_not_drawn(encoders, tmp_path):
-    """An encoder that is random in part, which the library only warns of."""
+    """An encoder that lacks a weight is refused, and the message names the weight."""
     from safetensors.torch import load_file, save_file
 
     folder, _ = encoders
@@ -289,6 +289,6 @@ def test_weights_that_are_not_there_are_not_drawn(encoders, tmp_path):
 
 
 def test_a_path_that_no_file_has_counts_as_no_image():
-    """A ValueError for an image that a catalogue of JSON lines names with a NUL."""
+    """A NUL in a catalogue's image path raises no ValueError."""
     assert image.contents_digest(["a\0b"]) == image.contents_digest(["missing.png"])
     assert image.image_fault("a\0b") == "no file has such a name"

@@ -24,14 +24,14 @@ def saved(path, image, **options):
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 def test_grey_of_16_bits_keeps_its_high_byte(name, order, tmp_path):
-    """Everything above 255 as white, as Pillow converts it."""
+    """The values 0 to 255 become 0, 256 becomes 1 and 65535 becomes 255, not all white."""
     grey = np.array([[0, 255, 256], [32896, 65280, 65535]], dtype=order)
     rows = saved(tmp_path / name, Image.fromarray(grey))
     assert rows == [[[0] * 3, [0] * 3, [1] * 3], [[128] * 3, [255] * 3, [255] * 3]]
 
 
 def test_grey_of_16_bits_may_name_what_is_clear_or_count_from_white(tmp_path):
-    """A background that turns black, or a negative."""
+    """A PNG's clear value becomes white, and a TIFF in which 0 is white isn't a negative."""
     grey = Image.fromarray(np.array([[0, 65280]], dtype=np.uint16))
     assert saved(tmp_path / "a.png", grey, transparency=0) == [[[255] * 3, [255] * 3]]
     assert saved(tmp_path / "a.tif", grey, tiffinfo={262: 0}) == [[[255] * 3, [0] * 3]]
@@ -50,14 +50,14 @@ def test_grey_of_16_bits_may_name_what_is_clear_or_count_from_white(tmp_path):
     ],
 )
 def test_what_is_transparent_shows_white(mode, colour, expected, tmp_path):
-    """A product without a background on black."""
+    """Clear pixels become white, and partly clear ones are mixed with white."""
     assert saved(tmp_path / "a.png", Image.new(mode, (1, 1), colour)) == [[list(expected)]]
 
 
 @pytest.mark.parametrize("clear", [1, bytes([255, 0]), None])
 @pytest.mark.parametrize("kind", ["png", "gif"])
 def test_a_palette_may_have_a_clear_colour(clear, kind, tmp_path):
-    """A palette's colours without their transparency, or numbers in place of colours."""
+    """The palette's clear colour becomes white, and the others keep their colours."""
     if kind == "gif" and isinstance(clear, bytes):
         clear = 1
     image = Image.new("P", (2, 1))
@@ -69,13 +69,13 @@ def test_a_palette_may_have_a_clear_colour(clear, kind, tmp_path):
 
 
 def test_a_named_clear_colour_of_plain_colours_shows_white(tmp_path):
-    """tRNS of a PNG without an alpha channel."""
+    """A PNG's tRNS chunk is followed without an alpha channel, too."""
     image = Image.new("RGB", (1, 1), (9, 8, 7))
     assert saved(tmp_path / "a.png", image, transparency=(9, 8, 7)) == [[list(WHITE)]]
 
 
 def test_cmyk_becomes_rgb(tmp_path):
-    """Inverted colours of print files."""
+    """Print colours aren't inverted: full magenta and yellow are red."""
     (((red, green, blue),),) = saved(
         tmp_path / "a.jpg", Image.new("CMYK", (1, 1), (0, 255, 255, 0)), quality=100
     )
@@ -85,7 +85,7 @@ def test_cmyk_becomes_rgb(tmp_path):
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "tiff"])
 def test_of_an_animation_the_first_image_is_read(kind, tmp_path):
-    """The last frame, or a mixture."""
+    """The later frames don't show, whatever the file format."""
     first, other = Image.new("RGB", (4, 4), RED), Image.new("RGB", (4, 4), BLACK)
     rows = saved(tmp_path / f"a.{kind}", first, save_all=True, append_images=[other])
     np.testing.assert_allclose(rows, np.full((4, 4, 3), RED), atol=2)
@@ -107,7 +107,7 @@ def test_of_an_animation_the_first_image_is_read(kind, tmp_path):
 )
 @pytest.mark.parametrize("kind", ["png", "webp"])
 def test_a_turned_camera_is_turned_back(orientation, expected, kind, tmp_path):
-    """A shoe on its side. The rows are those of EXIF's definition (CIPA DC-008, 4.6.4)."""
+    """Each EXIF orientation gives the rows of its definition (CIPA DC-008, 4.6.4)."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.uint8).repeat(3).reshape(2, 3, 3)
@@ -117,7 +117,7 @@ def test_a_turned_camera_is_turned_back(orientation, expected, kind, tmp_path):
 
 
 def test_damaged_exif_data_cost_nothing_but_the_turn(tmp_path):
-    """A good photo lost for a bad note about it, or a warning that is an error."""
+    """The image is still read, in its own colours and without a warning."""
     stored = Image.new("RGB", (1, 1), RED)
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03\xff\xff"
     assert saved(tmp_path / "a.png", stored, exif=exif) == [[list(RED)]]
@@ -146,7 +146,7 @@ def png_header(width, height):
     ],
 )
 def test_sizes_are_refused_by_the_header_alone(width, height, why, tmp_path, monkeypatch):
-    """Gigabytes of a bomb, decoded before they are counted."""
+    """An image too large or too thin is refused before a pixel of it is decoded."""
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     (tmp_path / "a.png").write_bytes(png_header(width, height))
     with pytest.raises(BrokenImage) as caught:
@@ -155,7 +155,7 @@ def test_sizes_are_refused_by_the_header_alone(width, height, why, tmp_path, mon
 
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
-    """A pipe waits for ever, /dev/zero never ends."""
+    """A pipe, a folder and a device are refused at once; a missing file is named as missing."""
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", tmp_path, "/dev/zero", "/dev/null"):
         with pytest.raises(BrokenImage, match=r"^it is no regular file$"):
@@ -174,7 +174,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     ],
 )
 def test_other_kinds_are_refused_whatever_they_are_called(name, mode, why, tmp_path):
-    """Ghostscript started by a file, or colours that are made up."""
+    """The content decides, not the name: an .eps called a.jpg is refused with a reason."""
     Image.new(mode, (2, 2)).save(tmp_path / name)
     os.rename(tmp_path / name, tmp_path / "a.jpg")
     with pytest.raises(BrokenImage) as caught:
@@ -218,7 +218,7 @@ SOUND = dict(sound_files())
 
 @pytest.mark.parametrize(("name", "content"), SOUND.items(), ids=SOUND)
 def test_a_damaged_file_is_an_image_or_a_broken_one(name, content, tmp_path):
-    """A traceback of a decoder that ends the run, or its warning; 16 × 150 damaged files."""
+    """Each of 16 × 150 damaged files gives an RGB image or one short, printable reason."""
     path = tmp_path / "a"
     path.write_bytes(content)
     assert read_image(path).mode == "RGB"

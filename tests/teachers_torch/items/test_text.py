@@ -32,12 +32,12 @@ from teachers_torch.items import text
     ],
 )
 def test_cleaning(raw, cleaned):
-    """Any departure from the official cleaning changes the teacher's input."""
+    """Each text becomes what the official cleaning makes of it."""
     assert text.clean(raw) == cleaned
 
 
 def test_sentences_join_title_categories_and_brand():
-    """Another order, a placeholder for what is missing, a cut field, or commas of the file."""
+    """An overlong title is left out like a missing one, and the description isn't read."""
     catalogue = Catalogue(
         {
             "title": ("Bolt", "", "x" * 3000, ""),
@@ -78,7 +78,7 @@ VECTORS = [[2, 98, 1], [1, 97, 1], [0, 0, 1], [2, 98, 1], [4, 100, 1], [1, 99, 1
 
 
 def test_rows_follow_the_sentences_and_equal_ones_are_encoded_once(fake, tmp_path, monkeypatch):
-    """Vectors in the order of encoding, or work done twice."""
+    """Vectors come in the sentences' order, not in the order of encoding."""
     monkeypatch.setattr(text, "CHUNK", 2)
     reports = []
     vectors = text.encode_texts(
@@ -91,7 +91,7 @@ def test_rows_follow_the_sentences_and_equal_ones_are_encoded_once(fake, tmp_pat
 
 
 def test_a_second_call_reads_the_cache_and_does_no_work(fake, tmp_path, monkeypatch):
-    """The encoder loaded again, or vectors that change on the way through the file."""
+    """The encoder isn't loaded again, even with another batch size, and the vectors are equal."""
     first = text.encode_texts(SENTENCES, TextConfig(), Cache(tmp_path))
     monkeypatch.setattr(text, "load_encoder", lambda *_: pytest.fail("loaded the encoder"))
     other_batches = TextConfig(text_batch_size=7)
@@ -102,7 +102,7 @@ def test_a_second_call_reads_the_cache_and_does_no_work(fake, tmp_path, monkeypa
 
 
 def test_other_sentences_or_another_encoder_are_other_entries(fake, tmp_path):
-    """Stale vectors for new texts: a key that ignores order, boundaries or the encoder."""
+    """The cache key depends on the texts, their order and boundaries, and the encoder."""
     calls = [
         (["ab", "c"], "all-MiniLM-L6-v2"),
         (["a", "bc"], "all-MiniLM-L6-v2"),
@@ -115,7 +115,7 @@ def test_other_sentences_or_another_encoder_are_other_entries(fake, tmp_path):
 
 
 def test_a_crash_leaves_no_cache_entry(fake, tmp_path, monkeypatch):
-    """Half-written vectors taken for whole ones by the next run."""
+    """The call after an interrupted save returns whole vectors."""
 
     def crash(file, array):
         file.write(b"half")
@@ -132,7 +132,7 @@ def test_a_crash_leaves_no_cache_entry(fake, tmp_path, monkeypatch):
 
 
 def test_a_folders_identity_is_its_content(tmp_path):
-    """A fine-tuned encoder in the same folder that reuses the old one's vectors."""
+    """A copy has the same identity, changed weights another; a pipe in the folder is refused."""
     folder = tmp_path / "encoder"
     folder.mkdir()
     (folder / "weights").write_text("1")
@@ -149,7 +149,7 @@ def test_a_folders_identity_is_its_content(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["model", "cls"])
 def test_a_plain_hugging_face_encoder_is_mean_pooled_or_read_at_cls(tmp_path, pooling):
-    """Pooling over padding, another layer than the last, or BERT's pooler in place of [CLS]."""
+    """Padding isn't pooled, and [CLS] is read from the last layer, not from BERT's pooler."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -178,7 +178,7 @@ def test_a_plain_hugging_face_encoder_is_mean_pooled_or_read_at_cls(tmp_path, po
 
 
 def test_the_bundled_encoder_knows_what_is_alike(tmp_path):
-    """A wrong model folder, or vectors that carry no meaning."""
+    """A bolt is closer to a screw than to a novel, and the vectors have length 1."""
     sentences = ["Stainless steel hex bolt. ", "Metal screw and nut. ", "Romantic novel. "]
     vectors = text.encode_texts(sentences, TextConfig(), Cache(tmp_path))
     assert vectors.shape == (3, 384)
@@ -188,7 +188,7 @@ def test_the_bundled_encoder_knows_what_is_alike(tmp_path):
 
 
 def test_words_are_dropped_one_by_one_and_the_same_for_a_seed():
-    """Whole sentences dropped, another share, or a draw that a second run doesn't repeat."""
+    """The words that stay keep their order, and another seed drops others."""
     sentences = [" ".join(f"w{word}" for word in range(100))] * 50
     dropped = text.drop_words(sentences, 0.15, seed=3)
     assert dropped == text.drop_words(sentences, 0.15, seed=3)
@@ -200,7 +200,7 @@ def test_words_are_dropped_one_by_one_and_the_same_for_a_seed():
 
 
 def test_pooling_is_part_of_the_cache_key():
-    """Mean vectors out of the cache for a teacher that is to read [CLS]."""
+    """Vectors read at [CLS] have another cache key than mean vectors."""
     config = TextConfig(text_encoder="org/name")
     assert text.text_identity(config) == "hub:org/name"
     assert text.text_identity(TextConfig(text_encoder="org/name", text_pooling="cls")) != (
@@ -209,7 +209,7 @@ def test_pooling_is_part_of_the_cache_key():
 
 
 def test_an_encoding_that_was_killed_goes_on(fake, tmp_path, monkeypatch):
-    """An hour of encoding done again, or parts that stay in the cache."""
+    """Only the rest is encoded, and no parts stay in the cache."""
     monkeypatch.setattr(text, "CHUNK", 2)
 
     def stop(done, total):

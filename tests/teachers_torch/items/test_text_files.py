@@ -22,7 +22,7 @@ def config(tmp_path):
 
 
 def test_rows_follow_the_numbering_beside_the_file(config):
-    """Rows in the file's order given to items in ours."""
+    """Rows come in the order of our items, those of the word-dropped texts too."""
     np.testing.assert_array_equal(read_text_features(config, DATASET), ROWS[[1, 0, 4, 3]])
     dropped = read_text_features(config, DATASET, dropped=True)
     np.testing.assert_array_equal(dropped, -ROWS[[1, 0, 4, 3]])
@@ -42,7 +42,7 @@ def test_rows_follow_the_numbering_beside_the_file(config):
     ],
 )
 def test_damage_is_told_in_one_line(config, tmp_path, file, content, message):
-    """Vectors of other items, or a traceback."""
+    """A wrong size, a bad line, a missing item and NaN are each named."""
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
@@ -52,13 +52,13 @@ def test_damage_is_told_in_one_line(config, tmp_path, file, content, message):
 
 
 def test_another_kind_of_file_is_refused():
-    """An .npy file read as raw numbers, its header and all."""
+    """An .npy file isn't read as raw numbers, its header included."""
     with pytest.raises(UserError, match=r"found 'x\.npy', expected a \.feat1CLS file"):
         read_text_features(TextConfig(text_features="x.npy"), DATASET)
 
 
 def test_digest_changes_with_vectors_and_numbering_only(config, tmp_path):
-    """Teachers tuned on other vectors out of the cache."""
+    """The word-dropped texts' file doesn't count, and a missing numbering is an error."""
     seen = [features_digest(config, "toy")]
     (tmp_path / "toy.feat2CLS").unlink()
     assert features_digest(config, "toy") == seen[0]

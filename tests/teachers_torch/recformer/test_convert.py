@@ -56,7 +56,7 @@ def plain_text(pad):
 
 @pytest.mark.parametrize(("make", "pad"), [(bert, 0), (roberta, 1)])
 def test_a_converted_encoder_reads_short_texts_as_before(make, pad):
-    """Positions shifted, a wrong token type, or global projections that begin at random."""
+    """Positions, token types and global projections give the encoder's own hidden states."""
     model, tokens = make(), plain_text(pad)
     made = recformer(model)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_a_converted_encoder_reads_short_texts_as_before(make, pad):
 
 
 def test_positions_are_repeated_beyond_the_last():
-    """Long inputs that have no position, or positions that continue elsewhere."""
+    """Long inputs get the encoder's positions again from the first on."""
     model = bert()
     table = model.embeddings.position_embeddings.weight
     made = recformer(model, max_tokens=50)
@@ -78,7 +78,7 @@ def test_positions_are_repeated_beyond_the_last():
 
 @pytest.mark.parametrize(("number", "layers"), [(1, [2]), (2, [0, 2])])
 def test_fewer_layers_are_spread_and_end_with_the_last(number, layers):
-    """The lowest layers alone, whose first token knows nothing; or layers in another order."""
+    """Two of three layers are the first and the last; more than there are is refused."""
     made = recformer(bert(), num_layers=number)
     assert made.architecture.num_layers == len(made.longformer.encoder.layer) == number
     for place, layer in enumerate(layers):
@@ -91,7 +91,7 @@ def test_fewer_layers_are_spread_and_end_with_the_last(number, layers):
 
 
 def test_a_longformer_keeps_all_that_it_has():
-    """Official starts cut or without their own global projections and language head."""
+    """Layers, global projections and language head stay, whatever num_layers says."""
     config = LongformerConfig(**SIZES, pad_token_id=1, type_vocab_size=1, attention_window=512)
     model = encoder(LongformerForMaskedLM(config))
     made = recformer(model, num_layers=1, language_head=True)
@@ -108,7 +108,7 @@ def test_a_longformer_keeps_all_that_it_has():
 
 
 def test_item_positions_are_drawn():
-    """Item positions all alike, so that items are told apart by nothing."""
+    """Their deviation is about 0.02, so items are told apart from the start."""
     torch.manual_seed(0)
     table = recformer(bert()).longformer.embeddings.item_position_embeddings.weight
     assert table.shape == (6, 16)
@@ -116,7 +116,7 @@ def test_item_positions_are_drawn():
 
 
 def test_other_encoders_are_refused(tmp_path):
-    """Weights of another design loaded as if they were BERT's."""
+    """DistilBERT and a BERT with ReLU aren't taken for BERT, and a missing folder is named."""
     config = DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=8)
     DistilBertModel(config).save_pretrained(tmp_path / "distilbert")
     bert(hidden_act="relu").save_pretrained(tmp_path / "relu")
@@ -128,7 +128,7 @@ def test_other_encoders_are_refused(tmp_path):
 
 
 def test_folders_are_read(tmp_path):
-    """A folder that from_pretrained reads and this does not."""
+    """A folder of save_pretrained gives back its exact weights."""
     model = bert()
     model.save_pretrained(tmp_path)
     found = load_encoder(str(tmp_path)).state_dict()

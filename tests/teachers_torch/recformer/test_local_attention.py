@@ -35,7 +35,7 @@ def by_hand(query, key, value, real):
 
 @pytest.mark.parametrize("attend", [dense_attention, banded_attention])
 def test_each_place_sees_its_window_and_the_first(attend):
-    """A window too wide or shifted, the first token seen twice or not, padding seen."""
+    """Both forms equal the calculation by hand, in which padding is never seen."""
     query, key, value, real = inputs()
     found = attend(query, key, value, real, REACH, 0.0).detach().numpy()
     arrays = [x.detach().double().numpy() for x in (query, key, value)]
@@ -46,7 +46,7 @@ def test_each_place_sees_its_window_and_the_first(attend):
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 6, 7, 12, 40])
 def test_both_forms_are_equal_with_their_gradients(length):
-    """Blocks that lose a place at their borders, at some length."""
+    """No place is lost at a block's border, at eight lengths from 1 to 40."""
     gradients, outputs = [], []
     for attend in (dense_attention, banded_attention):
         query, key, value, real = inputs([length, max(1, length - 2), 1], torch.float64)
@@ -59,7 +59,7 @@ def test_both_forms_are_equal_with_their_gradients(length):
 
 
 def test_long_inputs_take_the_band(monkeypatch):
-    """Memory that grows with the square of the length."""
+    """Up to DENSE_UP_TO tokens attention is dense; a longer input takes the band."""
     called = []
     for name in ("dense_attention", "banded_attention"):
         monkeypatch.setattr(module, name, lambda *args, name=name: called.append(name) or args[0])
@@ -71,7 +71,7 @@ def test_long_inputs_take_the_band(monkeypatch):
 
 @pytest.mark.parametrize("attend", [dense_attention, banded_attention])
 def test_dropout_acts(attend):
-    """Attention dropout forgotten in one form."""
+    """Both forms of attention apply it."""
     torch.manual_seed(0)
     query, key, value, real = inputs()
     plain = attend(query, key, value, real, REACH, 0.0)

@@ -54,7 +54,7 @@ def run_reference(reference, tokens):
 
 @pytest.mark.parametrize("dense_up_to", [0, 1000], ids=["banded", "dense"])
 def test_hidden_states_and_gradients_are_transformers_own(dense_up_to, monkeypatch):
-    """Anything in the encoder that is not Longformer: a checkpoint would mean something else."""
+    """Both the banded and the dense form equal Hugging Face's Longformer."""
     monkeypatch.setattr(local_attention, "DENSE_UP_TO", dense_up_to)
     model = longformer()
     reference = hugging_face(model)
@@ -73,7 +73,7 @@ def test_hidden_states_and_gradients_are_transformers_own(dense_up_to, monkeypat
 
 
 def test_pooled_is_the_first_hidden_state():
-    """The shortened last layer gives something else, or another gradient."""
+    """The shortened last layer gives the same vector and the same gradients."""
     tokens, gradients, vectors = random_tokens(LENGTHS), [], []
     for pool in (lambda model: model.pooled(tokens), lambda model: model(tokens)[:, 0]):
         model = longformer()
@@ -87,7 +87,7 @@ def test_pooled_is_the_first_hidden_state():
 
 
 def test_embeddings_are_four_tables_and_a_norm():
-    """A table left out, or positions that count padding or start elsewhere."""
+    """Positions begin at 2 and don't count padding, which has position 1."""
     tokens = random_tokens([5, 3])
     embeddings = Embeddings(ARCHITECTURE, 0.0)
     lively(embeddings)
@@ -106,7 +106,7 @@ def test_embeddings_are_four_tables_and_a_norm():
 
 
 def test_padding_and_company_change_nothing():
-    """A vector that depends on what it was computed with."""
+    """A row has the same vector alone as in a padded batch."""
     model = longformer()
     together = model.pooled(random_tokens(LENGTHS))
     for row, length in enumerate(LENGTHS):
@@ -116,7 +116,7 @@ def test_padding_and_company_change_nothing():
 
 
 def test_what_stands_at_padding_influences_nothing():
-    """A type or item position of padding that leaks."""
+    """Other types and item positions at padding leave all real places as they are."""
     model, tokens = longformer(), random_tokens([9, 4])
     other = tokens._replace(
         token_types=torch.where(tokens.real, tokens.token_types, 0),
@@ -126,7 +126,6 @@ def test_what_stands_at_padding_influences_nothing():
 
 
 def test_dropout_is_for_training_only():
-    """Noise in an encoded vector, or a training without any."""
     torch.manual_seed(0)
     model, tokens = Longformer(ARCHITECTURE, 0.5), random_tokens([9, 4])
     assert not torch.equal(model.pooled(tokens), model.pooled(tokens))
@@ -135,7 +134,7 @@ def test_dropout_is_for_training_only():
 
 
 def test_official_names_and_shapes():
-    """An official checkpoint would not load."""
+    """An official checkpoint fits by the names and shapes of its tensors."""
     shapes = {name: tuple(value.shape) for name, value in longformer().state_dict().items()}
     tables = {"word": 50, "position": 130, "token_type": 4, "item_position": 6}
     for table, rows in tables.items():

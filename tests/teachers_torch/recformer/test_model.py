@@ -31,7 +31,7 @@ def vectors(rows, seed):
 
 
 def test_tuning_loss_is_over_all_items():
-    """Vectors left as long as they are, or the temperature forgotten."""
+    """Vectors are scaled to unit length, and the cosines are divided by the temperature."""
     (users, user_tensor), (table, table_tensor) = vectors(4, 0), vectors(9, 1)
     expected = cross_entropy(unit(users) @ unit(table).T / 0.05, [3, 0, 8, 3])
     found = tuning_loss(user_tensor, table_tensor, torch.tensor([3, 0, 8, 3]), 0.05)
@@ -39,7 +39,7 @@ def test_tuning_loss_is_over_all_items():
 
 
 def test_item_contrast_goes_one_way():
-    """Both directions, or the histories as each other's negatives."""
+    """Each row of the first argument is compared with those of the second, not the reverse."""
     (a, a_tensor), (b, b_tensor) = vectors(5, 0), vectors(5, 1)
     expected = cross_entropy(unit(a) @ unit(b).T / 0.05, range(5))
     assert float(item_contrastive_loss(a_tensor, b_tensor, 0.05)) == pytest.approx(
@@ -50,7 +50,7 @@ def test_item_contrast_goes_one_way():
 
 
 def test_masked_language_loss_counts_masked_tokens_only():
-    """A mean over all tokens, or a head in another order."""
+    """The mean is over the masked tokens; without any, the loss is 0."""
     head = LanguageHead(ARCHITECTURE)
     randomise(head)
     hidden = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def test_masked_language_loss_counts_masked_tokens_only():
 
 
 def test_official_names_outside_the_encoder():
-    """A pre-trained or tuned official file would not load."""
+    """An official file's language head and item table fit, and the item table is frozen."""
     model = random_model(language_head=True, num_items=7)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     own = {name: shape for name, shape in shapes.items() if not name.startswith("longformer.")}
@@ -96,7 +96,7 @@ def alone(teacher, items):
 
 
 def test_every_instance_has_the_vector_of_its_own_prefix(teacher):
-    """A prefix with its target, another user's, or rows in the order of their lengths."""
+    """The prefix ends before the instance's item, so a user's first instance has zeros."""
     ids = np.random.default_rng(0).permutation(len(teacher.interactions.items))
     found = teacher.encode_instances(ids)
     assert found.dtype == np.float32
@@ -109,7 +109,7 @@ def test_every_instance_has_the_vector_of_its_own_prefix(teacher):
 
 @pytest.mark.parametrize("tokens_at_once", [1, 30, 10_000])
 def test_the_company_changes_nothing(teacher, tokens_at_once):
-    """Vectors that depend on what else is asked or on how much is computed at once."""
+    """A vector is the same whatever else is asked for and however many tokens run at once."""
     every = teacher.encode_instances(np.arange(56))
     config = dataclasses.replace(teacher.config, tokens_at_once=tokens_at_once)
     chosen = np.array([30, 2, 55, 9])
@@ -118,7 +118,7 @@ def test_the_company_changes_nothing(teacher, tokens_at_once):
 
 
 def test_target_and_later_items_are_never_seen(teacher):
-    """A leak: instances encoded with what they are to predict."""
+    """A changed target leaves its own instance's vector as it is and changes a later one's."""
     before = teacher.encode_instances(np.array([4, 10]))
     items = teacher.interactions.items.copy()
     items[4:7] = (items[4:7] + 5) % 20
@@ -131,7 +131,7 @@ def test_target_and_later_items_are_never_seen(teacher):
 
 
 def test_items_are_one_item_histories(teacher):
-    """A table by another reading than that of histories, or of other items."""
+    """An item has the vector of a user whose only item it is."""
     found = teacher.encode_items()
     for item in (0, 7, 19):
         np.testing.assert_allclose(found[item], alone(teacher, np.array([item])), atol=1e-5)
@@ -140,7 +140,7 @@ def test_items_are_one_item_histories(teacher):
 
 
 def test_scaled_dot_products_are_the_training_logits(teacher):
-    """Scores that are not those of the training loss."""
+    """The teacher's scores give the very loss that the tuning computes."""
     ids = np.array([3, 12, 20])
     users, items = teacher.encode_instances(ids), teacher.encode_items()
     targets = teacher.interactions.items[ids]
@@ -156,7 +156,7 @@ def test_scaled_dot_products_are_the_training_logits(teacher):
 
 
 def test_encoding_tells_of_tokens_and_turns_training_off(teacher):
-    """A bar that never fills, or noise in the vectors."""
+    """The progress grows to its total, and the model ends in evaluation mode."""
     events = []
     teacher = dataclasses.replace(teacher, log=events.append)
     teacher.model.train()
@@ -168,7 +168,7 @@ def test_encoding_tells_of_tokens_and_turns_training_off(teacher):
 
 
 def test_bfloat16_is_near(teacher):
-    """Autocast without effect, or with too much of it."""
+    """Vectors are float32 and differ from those in float32 by 1e-6 to 0.05."""
     config = dataclasses.replace(teacher.config, precision="bfloat16")
     half = dataclasses.replace(teacher, config=config).encode_instances(np.arange(1, 7))
     full = teacher.encode_instances(np.arange(1, 7))

@@ -64,7 +64,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_official_key_set_loads(kind):
-    """A prefix, a head or a table that keeps a published checkpoint out."""
+    """Whatever prefix and heads a file has, exactly its weights are loaded."""
     state, expected = official_state(kind)
     for parts in ({}, {"language_head": True, "num_items": 4}):
         model = random_model(OFFICIAL, **parts)
@@ -91,7 +91,7 @@ def test_the_heads_two_biases_are_one():
 
 
 def test_what_does_not_fit_is_listed_in_one_line():
-    """A checkpoint loaded in part, or the first problem alone."""
+    """Missing, surplus and misshapen weights are listed together, and nothing is loaded."""
     state, _ = official_state("RecformerModel")
     del state["encoder.layer.1.attention.self.key_global.bias"]
     del state["embeddings.word_embeddings.weight"]
@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_listed_in_one_line():
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state}])
 def test_sizes_are_read_off_the_file(wrap, tmp_path):
-    """Sizes given by hand, or an item table of another data set taken over."""
+    """The file gives the model's sizes, and its item table isn't taken over."""
     state, _ = official_state("RecformerForSeqRec")
     torch.save(wrap(state), tmp_path / "recformer.ckpt")
     architecture, weights = read_official(tmp_path / "recformer.ckpt")
@@ -141,7 +141,7 @@ class Bomb:
     ],
 )
 def test_other_files_are_refused(content, message, tmp_path, capsys):
-    """Code that a checkpoint brought along being run, or a traceback."""
+    """Each gives one line with the file's name, and no code in the file runs."""
     path = tmp_path / "x.bin"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(UserError, match=message) as error:
@@ -152,7 +152,7 @@ def test_other_files_are_refused(content, message, tmp_path, capsys):
 
 
 def test_own_starts_come_back_as_they_went(tmp_path):
-    """Weights, sizes or the tokenizer lost on the way from pre-training to tuning."""
+    """Weights, sizes and tokenizer stay the same, and a second save replaces the first."""
     model = random_model(language_head=True)
     for number in (1, 2):
         save_start(model, tiny_tokenizer(), {"number": number}, tmp_path / "start")
@@ -170,7 +170,7 @@ def test_own_starts_come_back_as_they_went(tmp_path):
 
 @pytest.mark.parametrize("name", ["recformer.json", "weights.safetensors"])
 def test_damaged_starts_are_refused(name, tmp_path):
-    """A traceback, or a start with some weights only."""
+    """A damaged card and damaged weights are both a UserError."""
     save_start(random_model(), tiny_tokenizer(), {}, tmp_path / "start")
     (tmp_path / "start" / name).write_bytes(b"{")
     with pytest.raises(UserError, match="expected what pre-training wrote"):
@@ -182,7 +182,7 @@ def test_damaged_starts_are_refused(name, tmp_path):
     [("vocab_size", 0), ("hidden_size", -1), ("num_layers", 3000), ("layer_norm_eps", 0)],
 )
 def test_sizes_that_nothing_can_be_built_of_are_refused(field, value, tmp_path):
-    """Under a right digest, and before anything is built."""
+    """Zero, negative and excessive sizes are refused even under a right digest."""
     save_start(random_model(), tiny_tokenizer(), {}, tmp_path / "start")
     card = read_sealed_json(tmp_path / "start" / "recformer.json")
     card["architecture"] = {**card["architecture"], field: value}

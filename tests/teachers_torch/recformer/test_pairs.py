@@ -15,7 +15,7 @@ def sequence(length, word=1):
 
 
 def test_targets_lie_in_the_later_half():
-    """Targets with hardly a history, the last item never chosen, or the target in its history."""
+    """The last item may be the target, and the history ends just before the target."""
     rng, items = np.random.default_rng(0), np.arange(7) * 3
     places = set()
     for _ in range(200):
@@ -29,7 +29,7 @@ def test_targets_lie_in_the_later_half():
 
 
 def test_words_are_masked_as_wholes():
-    """Half a word to be guessed from its other half, or more tokens than asked for."""
+    """Of each word all three tokens are masked or none; together they are 6 of 43."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         read, labels = mask_words(sequence(43, word=3), 0.15, mask_id=4, vocab_size=9, rng=rng)
@@ -43,7 +43,7 @@ def test_words_are_masked_as_wholes():
 
 
 def test_masked_tokens_are_mostly_hidden():
-    """Other shares than 80 % mask, 10 % any token, 10 % the same."""
+    """80 % become the mask, 10 % any token, and 10 % stay."""
     rng, kinds = np.random.default_rng(0), []
     for _ in range(300):
         whole = sequence(101)
@@ -59,7 +59,7 @@ def test_masked_tokens_are_mostly_hidden():
 
 
 def test_short_and_long_sequences():
-    """Nothing to learn from one item's few words, or a batch that exceeds its memory."""
+    """Three tokens have one masked, the first token alone has none, and 512 is the most."""
     rng = np.random.default_rng(0)
     assert (mask_words(sequence(3), 0.15, 4, 9, rng)[1] >= 0).sum() == 1
     assert (mask_words(sequence(1), 0.15, 4, 9, rng)[1] >= 0).sum() == 0
@@ -67,7 +67,7 @@ def test_short_and_long_sequences():
 
 
 def test_views_of_all_domains():
-    """One domain's items read as another's, masks at padding, or views out of step."""
+    """Each domain's items are read by its own reader, and padding is never masked."""
     words = tiny_tokenizer()
     readers = [
         Reader(tokenize({"title": titles}, words, 32), 0, 1, 5, 99, 5)

@@ -42,7 +42,7 @@ def view(lengths, seed):
 
 
 def test_the_loss_is_the_sum_of_its_three_parts():
-    """A part left out, weighted otherwise, or the contrast computed on masked texts."""
+    """The contrast is computed on whole texts, the language losses on masked ones."""
     model = random_model(language_head=True)
     history, item = view([9, 6, 4], 0), view([5, 3, 3], 1)
     a = model.longformer(history.tokens)[:, 0].detach().double().numpy()
@@ -63,7 +63,7 @@ def test_the_loss_is_the_sum_of_its_three_parts():
 
 
 def test_the_loss_is_made_in_float32_where_the_encoder_is_in_bfloat16():
-    """Gradients of two kinds that can't be added up, or a loss of bfloat16's three digits."""
+    """The loss is float32, from the encoder's vectors in bfloat16, and gradients flow."""
     model = random_model(language_head=True)
     views = view([9, 6, 4], 0), view([5, 3, 3], 1)
     exact = float(pretraining_loss(model, *views, 0.05, 0.0).detach())
@@ -79,14 +79,14 @@ def test_the_loss_is_made_in_float32_where_the_encoder_is_in_bfloat16():
 
 
 def test_accuracy_is_the_share_of_nearest_own_items():
-    """Dot products in place of cosines, or columns counted."""
+    """Two of three histories are nearest to their own item."""
     histories = torch.eye(4)[[0, 1, 2, 0]]
     items = torch.tensor([[1.0, 0, 0, 0], [50.0, 10, 0, 0], [0, 0.1, 9, 0], [0, 0, 0, 1]])
     assert in_batch_accuracy(histories, items) == pytest.approx(3 / 4)
 
 
 def test_accuracy_counts_each_validation_pair_once():
-    """A last batch of one pair that weighs as much as a full one, or dropout while it counts."""
+    """A last batch of one pair counts as one pair, and dropout is off."""
     model, words = lively(Recformer(ARCHITECTURE, dropout=0.5)), tiny_tokenizer()
     titles = ["red lamp", "blue lamp", "item 3", "acme .", "red red", "item 7 blue"]
     reader = Reader(tokenize({"title": titles}, words, 32), 0, 1, 5, 99, 5)
@@ -104,7 +104,7 @@ def test_accuracy_counts_each_validation_pair_once():
 
 
 def test_accumulated_gradients_are_those_of_the_mean_loss():
-    """Gradients that grow with the number of batches that are gathered, and so are clipped."""
+    """Gathering more batches doesn't make the gradients larger."""
     model = random_model(language_head=True)
     views = [(view([9, 6, 4], 0), view([5, 3, 3], 1)), (view([7, 2], 2), view([4, 4], 3))]
     for pair in views:
@@ -143,7 +143,7 @@ def run(config, tmp_path, seed=0, datasets=None, **changes):
 
 
 def test_it_learns_and_tuning_can_begin_there(config, tmp_path):
-    """Nothing learned, other weights kept than the best, or a folder that is no start."""
+    """The loss falls by a quarter, and the card names the best epoch and its accuracy."""
     result, events = run(config, tmp_path, max_epochs=10, accumulate=1, learning_rate=1e-2)
     found = [event for event in events if event["event"] == "validation"]
     assert [event["epoch"] for event in found] == list(range(1, 11))
@@ -160,7 +160,7 @@ def test_it_learns_and_tuning_can_begin_there(config, tmp_path):
 
 
 def test_the_seed_decides_everything(config, tmp_path):
-    """Weights, pairs or masks that the seed does not reach; global state that changes."""
+    """Losses repeat with the seed, and torch's random state is left as it was."""
     torch.manual_seed(1)
     state = torch.get_rng_state()
     losses = []
@@ -172,7 +172,7 @@ def test_the_seed_decides_everything(config, tmp_path):
 
 
 def test_gradients_are_gathered_and_clipped(config, tmp_path, monkeypatch):
-    """A step after every batch, a last batch without a step, or gradients let grow."""
+    """Four batches gathered in threes are two steps, each clipped to a norm of 1."""
     steps, norms = [], []
     step = torch.optim.AdamW.step
 
@@ -192,8 +192,7 @@ def test_gradients_are_gathered_and_clipped(config, tmp_path, monkeypatch):
 
 
 def test_every_batch_has_dropout_and_no_word_moves_that_is_fixed(config, tmp_path, monkeypatch):
-    """Dropout that the first validation turns off for good, or the largest table trained against
-    the flag."""
+    """Dropout is on again after each validation, and the fixed word table doesn't move."""
     modes, tables = [], []
 
     def spy(model, *arguments):
@@ -212,7 +211,7 @@ def test_every_batch_has_dropout_and_no_word_moves_that_is_fixed(config, tmp_pat
 
 
 def test_what_can_not_be_pretrained_is_refused(config, tmp_path):
-    """An index error after minutes of reading."""
+    """Fewer than 4 histories, and a tokenizer without a mask token, are each a UserError."""
     with pytest.raises(UserError, match="--domains: found 3 histories, expected at least 4"):
         run(config, tmp_path, datasets=[ring_world(users=3)])
     core = tiny_tokenizer().backend_tokenizer
@@ -229,7 +228,7 @@ def test_what_can_not_be_pretrained_is_refused(config, tmp_path):
 def test_stopped_and_taken_up_is_the_same_as_uninterrupted(
     config, tmp_path, draws, accumulate, left, monkeypatch
 ):
-    """Hours lost, or other masks, moments or learning rates after the stop."""
+    """Result and files are the same byte for byte, and a finished run takes no step."""
     settings = {"max_epochs": 2, "accumulate": accumulate, "evaluate_every": 2}
     whole, _ = run(config, tmp_path / "whole", **settings)
     draw, seen = Pairs.draw, []
@@ -258,14 +257,14 @@ def test_stopped_and_taken_up_is_the_same_as_uninterrupted(
 
 
 def test_the_state_of_another_pretraining_is_refused(config, tmp_path):
-    """Moments and masks of other settings under these."""
+    """The error says that the state belongs to other settings or data."""
     save_state(tmp_path / "out" / STATE, {"identity": "another"})
     with pytest.raises(UserError, match="found a pre-training of other settings or data"):
         run(config, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_keeps_no_weights(config, tmp_path):
-    """Hours of training that end in weights which are no numbers."""
+    """The error names the epoch and the loss, and no card is written."""
     with pytest.raises(
         UserError, match=r"epoch 1 of a teacher: found a loss of (nan|inf), expected"
     ):

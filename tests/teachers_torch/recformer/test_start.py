@@ -36,7 +36,7 @@ def config(tokenizer):
 
 
 def test_a_random_start_is_as_large_as_it_is_asked_to_be(config):
-    """Flags without effect, or a table with too few rows."""
+    """Sizes follow the flags, words have a deviation near 0.02, and padding's row is zero."""
     start = load_start(config, max_items=7)
     model = build_model(start, config)
     sizes = start.architecture
@@ -49,7 +49,7 @@ def test_a_random_start_is_as_large_as_it_is_asked_to_be(config):
 
 
 def test_an_encoders_folder_is_converted(config, tokenizer, tmp_path):
-    """A start without its own tokenizer, or a model without its weights."""
+    """The encoder's words and tokenizer are used, with as many layers as asked for."""
     sizes = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "pad_token_id": 1}
     encoder = BertModel(BertConfig(**sizes, num_hidden_layers=3, intermediate_size=8))
     encoder.save_pretrained(tokenizer)
@@ -65,7 +65,7 @@ def test_an_encoders_folder_is_converted(config, tokenizer, tmp_path):
 
 
 def test_a_pretrained_folder_keeps_its_head(config, tmp_path):
-    """Pre-training continued with a fresh language head."""
+    """Pre-training goes on with the folder's language head and all its other weights."""
     before = random_model(language_head=True)
     save_start(before, tiny_tokenizer(), {}, tmp_path / "own")
     config = dataclasses.replace(config, init=str(tmp_path / "own"), tokenizer="/ignored")
@@ -74,7 +74,7 @@ def test_a_pretrained_folder_keeps_its_head(config, tmp_path):
 
 
 def test_an_official_file_needs_a_tokenizer(config, tmp_path, monkeypatch):
-    """The tokenizer of another start, or none."""
+    """The tokenizer is the configured one, and without one it is Longformer's."""
     asked = []
 
     def load(name):
@@ -91,7 +91,7 @@ def test_an_official_file_needs_a_tokenizer(config, tmp_path, monkeypatch):
 
 
 def test_what_does_not_go_together_is_refused(config, tmp_path):
-    """Token ids beyond the table, or an index error at the first long history."""
+    """Too many tokens or positions for the start is an error that names the flag."""
     small = dataclasses.replace(random_model().architecture, vocab_size=10)
     save_start(random_model(small), tiny_tokenizer(), {}, tmp_path / "small")
     save_start(random_model(), tiny_tokenizer(), {}, tmp_path / "own")
@@ -109,7 +109,7 @@ def test_what_does_not_go_together_is_refused(config, tmp_path):
 
 
 def test_identity_follows_the_content(config, tokenizer, tmp_path):
-    """Stale vectors after a start was trained on, or work repeated for a renamed folder."""
+    """Five starts have five identities, and a file's identity changes with its content."""
     file = tmp_path / "x.bin"
     file.write_bytes(b"1")
     found = {}
@@ -125,7 +125,7 @@ def test_identity_follows_the_content(config, tokenizer, tmp_path):
 
 
 def test_the_reader_has_the_starts_own_ids(config, tmp_path):
-    """Padding or first token of another vocabulary; more items than there are positions."""
+    """First token and padding are the start's, and there are no more items than positions."""
     start = load_start(config, max_items=7)
     catalogue = Catalogue({"title": ("red lamp", "blue")})
     for max_items, expected in ((3, 3), (50, 7)):
@@ -136,7 +136,7 @@ def test_the_reader_has_the_starts_own_ids(config, tmp_path):
 
 
 def test_the_bundled_start_is_real():
-    """The default teacher beginning with other weights than all-MiniLM-L6-v2's."""
+    """The default teacher begins with two layers and the vocabulary of all-MiniLM-L6-v2."""
     config = RecformerConfig()
     start = load_start(config, max_items=50)
     sizes = start.architecture

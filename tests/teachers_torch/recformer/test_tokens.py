@@ -24,7 +24,7 @@ def reader(**changes):
 
 
 def test_items_are_names_and_values():
-    """Names without types of their own, special tokens within, or an empty brand dropped."""
+    """Names have their own type, no special token comes between, and an empty brand stays."""
     tokens = tokenize(TEXTS, tiny_tokenizer(), 32)
     found, types, starts = item(tokens, 0)
     assert found.tolist() == ids("title red lamp ##s brand acme")
@@ -36,7 +36,7 @@ def test_items_are_names_and_values():
 
 
 def test_an_attribute_is_cut_with_its_name():
-    """A cut that counts the value alone, or one over the whole item."""
+    """The limit of two tokens counts the name and holds for each attribute."""
     tokens = tokenize(TEXTS, tiny_tokenizer(), 2)
     found, types, _ = item(tokens, 2)
     assert found.tolist() == ids("title item brand acme")
@@ -44,7 +44,7 @@ def test_an_attribute_is_cut_with_its_name():
 
 
 def test_a_history_is_read_from_its_newest_item():
-    """Oldest first, item positions from 0, or the oldest items kept in place of the newest."""
+    """The newest item has item position 1, and max_items keeps the newest items."""
     sequence = reader(max_items=2).sequence(np.array([2, 1, 0]))
     newest, before = ids("title red lamp ##s brand acme"), ids("title blue lamp . brand")
     assert sequence.ids.tolist() == [0, *newest, *before]
@@ -54,20 +54,20 @@ def test_a_history_is_read_from_its_newest_item():
 
 
 def test_a_sequence_is_cut_within_an_item():
-    """A cut that counts without the first token, or that drops whole items."""
+    """The first token counts, and the item at the limit is kept in part."""
     sequence = reader(max_tokens=9).sequence(np.array([1, 0]))
     assert sequence.ids.tolist() == [0, *ids("title red lamp ##s brand acme title blue")]
     assert sequence.item_positions.tolist() == [0] + [1] * 6 + [2] * 2
 
 
 def test_no_history_is_the_first_token():
-    """An error at the target that is a user's first item."""
+    """Before a user's first item, the sequence is the first token alone."""
     sequence = reader().sequence(np.array([], dtype=np.int32))
     assert [part.tolist() for part in sequence] == [[0], [0], [0], [False]]
 
 
 def test_batches_are_padded_at_the_end():
-    """Padding that counts as read, or with ids, types and positions other than official."""
+    """Padding has its own id, type and item position and doesn't count as read."""
     made = reader()
     tokens = made.batch([made.sequence(np.array(items, dtype=int)) for items in ([1], [])])
     assert tokens.input_ids.tolist() == [[0, *ids("title blue lamp . brand")], [0] + [1] * 5]
@@ -78,7 +78,7 @@ def test_batches_are_padded_at_the_end():
 
 @pytest.mark.parametrize("budget", [1, 7, 20, 1000])
 def test_token_batches_hold_every_sequence_once(budget):
-    """Sequences lost, or a batch that needs more memory than was given."""
+    """A batch of several sequences stays within the budget, and the longest come first."""
     lengths = np.random.default_rng(0).integers(1, 12, size=50)
     batches = token_batches(lengths, budget)
     assert sorted(np.concatenate(batches)) == list(range(50))
@@ -90,7 +90,7 @@ def test_token_batches_hold_every_sequence_once(budget):
 
 
 def test_a_catalogue_is_tokenised_once(tmp_path, monkeypatch):
-    """Minutes spent again in every run, or another catalogue's tokens."""
+    """A changed title or limit is tokenised anew, and an empty column is no attribute."""
     calls = []
     real = recformer_text.tokenize
     monkeypatch.setattr(recformer_text, "tokenize", lambda *a: calls.append(a) or real(*a))
@@ -109,7 +109,7 @@ def test_a_catalogue_is_tokenised_once(tmp_path, monkeypatch):
 
 
 def test_a_catalogue_without_texts_is_refused(tmp_path):
-    """An index error at the first history."""
+    """The error names the attributes that are empty; a description doesn't count."""
     texts = {"title": ("", " "), "description": ("long", "longer")}
     with pytest.raises(UserError, match=r"found no text in any item.s title, brand, categories"):
         item_tokens(Catalogue(texts), tiny_tokenizer(), 32, Cache(tmp_path))

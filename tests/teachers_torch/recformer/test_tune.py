@@ -74,7 +74,7 @@ TABLE = "item_embedding.weight"
 
 
 def test_stages_evaluations_and_patience(whole, patient):
-    """A stage too short or too long, or validations at other epochs."""
+    """Every second epoch has a validation, and two bad ones end a stage."""
     _, tuning, seen, events = whole
     assert tuning.seconds >= sum(event["seconds"] for event in events) > 0
     assert [event["epoch"] for event in events] == [2, 4, 6, 8, 10]
@@ -88,7 +88,7 @@ def test_stages_evaluations_and_patience(whole, patient):
 
 
 def test_the_second_stage_counts_its_own_epochs(run):
-    """Validations at other epochs than the official code's, whose counter starts again."""
+    """The first stage, of 4 epochs, is validated at 3 and 4, the second at 7, 10 and 11."""
     # The last epoch of a stage is validated too.
     stages = {"max_epochs": 4, "fixed_table_epochs": 7, "evaluate_every": 3}
     events = run([0.1, 0.2, 0.3, 0.4, 0.5], **stages)[3]
@@ -96,7 +96,7 @@ def test_the_second_stage_counts_its_own_epochs(run):
 
 
 def test_the_table_is_new_each_epoch_then_fixed_at_the_best(whole, patient):
-    """Items encoded once only, or encoded again in the second stage; the last table kept."""
+    """The second stage keeps the table of the best epoch, and the best weights are returned."""
     for (_, _, seen, _), best in ((whole, 1), (patient, 0)):
         require_tables(seen, best)
     teacher, _, seen, _ = patient
@@ -114,7 +114,7 @@ def require_tables(seen, best):
 
 
 def test_the_second_stage_begins_with_the_best_weights(whole, starts):
-    """Training on from the first stage's last weights."""
+    """Training goes on from the best epoch, not from the first stage's last one."""
     _, _, seen, _ = whole
     assert len(starts) == 10
     for name, value in starts[6].items():
@@ -122,21 +122,21 @@ def test_the_second_stage_begins_with_the_best_weights(whole, starts):
 
 
 def test_no_training_at_a_learning_rate_of_zero(run):
-    """Hours of epochs that change nothing."""
+    """The tuning ends at epoch 3, where the learning rate reaches zero."""
     _, tuning, seen, events = run([0.1, 0.2, 0.3, 0.4], decay_epochs=3)
     assert [event["epoch"] for event in events] == [2, 3]
     assert (tuning.epochs, tuning.best_epoch, len(seen)) == (3, 3, 2)
 
 
 def test_learning_rate_rises_and_falls():
-    """Another schedule than the official one, whose fall starts at step 0."""
+    """The fall counts from step 0, as in the official code: after the rise it begins at 0.6."""
     found = [learning_rate_share(step, 4, 10) for step in range(12)]
     assert found == pytest.approx([0, 0.25, 0.5, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0])
     assert learning_rate_share(0, 0, 10) == 1
 
 
 def test_targets_are_one_a_user_over_the_whole_training_part():
-    """First items left out, held-out items trained on, or users seen twice."""
+    """First items are drawn too, held-out ones never, and each user with items once."""
     indptr = np.array([0, 4, 4, 9, 11])
     train_end = np.array([2, 4, 7, 11])
     rng = np.random.default_rng(0)
@@ -150,7 +150,7 @@ def test_targets_are_one_a_user_over_the_whole_training_part():
 
 @pytest.mark.parametrize("tokens_at_once", [20, 64, 10_000])
 def test_gradients_are_those_of_one_batch(tokens_at_once):
-    """Rows weighted by the company they were computed in."""
+    """The number of tokens computed at once changes neither the loss nor the gradients."""
     dataset = ring_world()
     teacher = make_teacher(dataset, tokens_at_once=tokens_at_once)
     teacher.refresh_items()
@@ -171,7 +171,7 @@ def test_gradients_are_those_of_one_batch(tokens_at_once):
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_word_embeddings_stay_where_they_are_to(run, fixed):
-    """The largest table trained, or not, against the flag."""
+    """Only with fix_word_embeddings do they keep their values."""
     name = "longformer.embeddings.word_embeddings.weight"
     before = make_teacher(ring_world()).model.state_dict()[name]
     teacher, _, _, _ = run([0.1, 0.2], fix_word_embeddings=fixed, decay_epochs=2)
@@ -180,7 +180,7 @@ def test_word_embeddings_stay_where_they_are_to(run, fixed):
 
 @pytest.mark.parametrize("epoch", [3, 4, 6, 7])
 def test_a_stopped_tuning_ends_as_if_it_had_not_been(run, whole, monkeypatch, tmp_path, epoch):
-    """A state without the moments, the learning rate, the table, dropout's or the stage."""
+    """Stopped in either stage, it ends with exactly the same result and weights."""
     unstopped, expected, _, _ = whole
     real, done = recformer_tune._train_epoch, {"validations": 0}
 
@@ -201,7 +201,7 @@ def test_a_stopped_tuning_ends_as_if_it_had_not_been(run, whole, monkeypatch, tm
 
 
 def test_training_mode_is_on_after_an_encoding(run, monkeypatch):
-    """Dropout lost because encoding turns training off."""
+    """Every training batch has dropout, although encoding turns it off."""
     modes, real = [], recformer_tune.add_gradients
 
     def spy(teacher, targets):

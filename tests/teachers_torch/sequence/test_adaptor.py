@@ -26,21 +26,21 @@ def reference(state, x):
 
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5)])
 def test_eval_is_the_formula(adaptor, shape):
-    """A bias added after the product, a lost expert or a gate over the wrong axis."""
+    """Each expert subtracts its bias before the product, and the gate weighs the experts."""
     x = np.random.default_rng(0).normal(size=shape)
     out = adaptor.eval()(torch.from_numpy(x).float()).detach().numpy()
     np.testing.assert_allclose(out, reference(to_numpy(adaptor), x), atol=1e-6)
 
 
 def test_the_zero_vector_is_not_mapped_to_zero(adaptor):
-    """[PAD] would lose its own direction in the softmax."""
+    """[PAD] keeps a direction of its own in the softmax."""
     out = adaptor.eval()(torch.zeros(1, 5)).detach().numpy()
     np.testing.assert_allclose(out, reference(to_numpy(adaptor), np.zeros((1, 5))), atol=1e-6)
     assert np.abs(out).max() > 0.01
 
 
 def test_gradients_are_those_of_the_separate_experts(adaptor):
-    """A parameter that the fused product cuts off from the loss, or scales."""
+    """The fused product reaches every parameter but the noise's, with unscaled gradients."""
     x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
     weight = torch.randn(7, 4, generator=torch.Generator().manual_seed(2))
     (adaptor.eval()(x) * weight).sum().backward()
@@ -55,7 +55,7 @@ def test_gradients_are_those_of_the_separate_experts(adaptor):
 
 
 def test_official_names_and_start():
-    """An official state dict would not load, or an untrained gate would not be uniform."""
+    """An official state dict fits by names and shapes, and the untrained gate is uniform."""
     module = MoEAdaptor(input_size=768, output_size=300, num_experts=8, dropout=0.2)
     shapes = {name: tuple(p.shape) for name, p in module.state_dict().items()}
     assert shapes == {
@@ -69,7 +69,7 @@ def test_official_names_and_start():
 
 
 def test_gate_noise_only_in_training_and_of_the_right_size(adaptor):
-    """Noise at evaluation, none in training, or a standard deviation other than softplus + 0.01."""
+    """Its standard deviation is softplus + 0.01."""
     x = torch.randn(1, 5, generator=torch.Generator().manual_seed(3)).expand(50_000, 5)
     adaptor.eval()
     assert (adaptor.gates(x)[0] == adaptor.gates(x)).all()
@@ -84,7 +84,7 @@ def test_gate_noise_only_in_training_and_of_the_right_size(adaptor):
 
 
 def test_dropout_comes_before_the_bias():
-    """W (dropout(x) − b) has the values −b and x/(1−p) − b; dropping x − b has 0 among them."""
+    """The values are −b and x/(1−p) − b; dropout after the bias would also give 0."""
     module = MoEAdaptor(input_size=1, output_size=1, num_experts=1, dropout=0.5)
     with torch.no_grad():
         module.experts[0].lin.weight.fill_(1.0)
@@ -94,7 +94,7 @@ def test_dropout_comes_before_the_bias():
 
 
 def test_the_gate_sees_features_without_dropout(adaptor, monkeypatch):
-    """Dropout would make the gate's logits noisier than its learned noise."""
+    """Dropout adds no noise to the gate's logits."""
     seen = []
     monkeypatch.setattr(adaptor, "gates", lambda x: seen.append(x) or torch.full((7, 3), 1 / 3))
     x = torch.randn(7, 5)

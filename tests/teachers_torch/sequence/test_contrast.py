@@ -19,7 +19,7 @@ TARGETS = [4, 2, 4, 9, 2, 4]
 
 @pytest.mark.parametrize("duplicates", ["zero", "left_out"])
 def test_loss_is_the_formula(duplicates):
-    """A positive outside its sum, a mask of the diagonal, exp(0) forgotten or added."""
+    """A positive is in its own sum; a duplicate adds exp(0) or nothing, as configured."""
     a, b = np.random.default_rng(0).normal(size=(2, 6, 5))
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     expected = 0.0
@@ -37,7 +37,7 @@ def test_loss_is_the_formula(duplicates):
 
 
 def test_masked_rows_have_finite_gradients():
-    """NaN from a row whose negatives are all left out."""
+    """A row whose negatives are all left out has no NaN in its gradient."""
     a = torch.eye(3, requires_grad=True)
     contrastive_loss(a, a, torch.tensor([1, 1, 1]), 0.07, duplicates="left_out").backward()
     assert a.grad is not None
@@ -56,7 +56,7 @@ def dropped(items, keep):
 
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
 def test_item_drop_is_the_last_write_to_each_slot(extra, seed):
-    """A survivor that is the first of its run, a length off by one, padding that is written."""
+    """Items and lengths equal those of a loop over each row, and padding stays zero."""
     rng = np.random.default_rng(seed)
     lengths = np.array(extra) + 1
     width = int(lengths.max()) + int(rng.integers(2))
@@ -72,14 +72,14 @@ def test_item_drop_is_the_last_write_to_each_slot(extra, seed):
 
 
 def test_replaced_rows_leave_padding_and_kept_items():
-    """[PAD] read as an item, or the mask turned round."""
+    """An item that isn't kept moves to its variant's row, and [PAD] stays 0."""
     rows = torch.tensor([[3, 1, 0], [2, 0, 0]])
     keep = torch.tensor([[True, False, False], [False, True, True]])
     assert replace_rows(rows, keep, 10).tolist() == [[3, 11, 0], [12, 0, 0]]
 
 
 def test_sequences_come_back_in_their_order_whatever_is_behind_their_end():
-    """Vectors in the order of lengths, a state of another place, padding that is seen."""
+    """Each vector is the normalised last state of its own sequence, computed alone."""
     model = SequenceEncoder(EncoderConfig(hidden_size=8, inner_size=4, num_layers=2), 7)
     randomise(model)
     model.eval()

@@ -73,7 +73,7 @@ def encode(encoder, table, segments, rows=3, length=8):
 
 
 def test_packed_rows_equal_padded_sequences_one_by_one(encoder, table):
-    """Any slip in masks, positions, post-LN order, GELU, scaling or LayerNorm's epsilon."""
+    """A calculation by hand in float64 gives the same states."""
     state = to_numpy(encoder)
     for segment, found in zip(SEGMENTS, encode(encoder, table, SEGMENTS), strict=True):
         expected = reference(state, table[segment].double().numpy())
@@ -81,7 +81,7 @@ def test_packed_rows_equal_padded_sequences_one_by_one(encoder, table):
 
 
 def test_later_items_change_nothing_earlier(encoder, table):
-    """A causal mask that lets the future, or a neighbouring segment, in."""
+    """Neither a later item nor a neighbouring segment reaches an earlier state."""
     before = encode(encoder, table, SEGMENTS)
     changed = [[3, 1, 0], [1, 5], [9, 2, 6, 0, 0, 0], [8], [0, 9]]
     after = encode(encoder, table, changed)
@@ -94,7 +94,7 @@ def test_later_items_change_nothing_earlier(encoder, table):
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 20), (5, 6), (7, 9)])
 def test_neighbours_and_padding_change_nothing(encoder, table, rows, length):
-    """The place in a batch must not matter, nor rows of padding alone (NaN)."""
+    """The place in a batch doesn't matter, and rows of padding alone give no NaN."""
     for found, expected in zip(
         encode(encoder, table, SEGMENTS[::-1], rows, length)[::-1],
         encode(encoder, table, SEGMENTS),
@@ -104,7 +104,7 @@ def test_neighbours_and_padding_change_nothing(encoder, table, rows, length):
 
 
 def test_what_stands_at_padding_slots_is_never_read(encoder, table):
-    """Padding that reaches real slots through attention, forward or backward."""
+    """Values of 1e6 at padding change no vector, and padding gets no gradient."""
     batch = packed_batch(SEGMENTS, 4, 8)
     vectors = table[batch.item_seq]
     vectors[batch.segment_ids == 0] = 1e6
@@ -119,7 +119,7 @@ def test_what_stands_at_padding_slots_is_never_read(encoder, table):
 
 
 def test_user_vectors_are_unit_rows_at_the_asked_slots(encoder, table):
-    """Vectors of other slots, or vectors whose dot is no cosine."""
+    """Slots 2 and 4 give their own states, scaled to length 1."""
     batch = packed_batch(SEGMENTS, 3, 8)
     chosen = batch._replace(slots=batch.slots[[2, 4]])
     users = encoder.user_vectors(chosen, table[batch.item_seq]).detach().numpy()
@@ -129,7 +129,6 @@ def test_user_vectors_are_unit_rows_at_the_asked_slots(encoder, table):
 
 
 def test_dropout_in_training_only(encoder, table):
-    """Dropout left on at evaluation, or never on."""
     first, second = (np.concatenate(encode(encoder, table, SEGMENTS)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     encoder.train()
@@ -137,7 +136,7 @@ def test_dropout_in_training_only(encoder, table):
 
 
 def test_dropout_stands_where_recbole_has_it(encoder, table, monkeypatch):
-    """Inputs, attention weights or an output that are not dropped, or dropped twice."""
+    """The input, the attention weights and both outputs of a layer are dropped once each."""
     sites, attend = [], F.scaled_dot_product_attention
 
     def attention(*inputs, dropout_p, **others):
@@ -158,7 +157,7 @@ def test_dropout_stands_where_recbole_has_it(encoder, table, monkeypatch):
 
 
 def test_initial_values():
-    """Another start than N(0, 0.02) with zero biases and unit LayerNorms."""
+    """Weights are from N(0, 0.02), biases zero and LayerNorm scales one."""
     torch.manual_seed(0)
     state = SequenceEncoder(EncoderConfig(), 50).state_dict()
     for name, value in state.items():
@@ -171,7 +170,7 @@ def test_initial_values():
 
 
 def test_cosine_cross_entropy_is_the_formula():
-    """A forgotten norm or temperature, a sum in place of the mean."""
+    """Items are normalised, cosines divided by the temperature, and rows averaged."""
     rng = np.random.default_rng(0)
     users, items = rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
     users /= np.linalg.norm(users, axis=1, keepdims=True)
@@ -189,7 +188,7 @@ def test_cosine_cross_entropy_is_the_formula():
 
 @pytest.mark.parametrize("wants_items", [True, False])
 def test_the_gradients_of_many_blocks_are_those_of_the_formula(monkeypatch, wants_items):
-    """Another block's rows, a last block that is cut, a mean over the block."""
+    """The last block is a cut one, and the loss is a mean over all rows."""
     monkeypatch.setattr(losses, "FEWEST_ROWS", 3)
     monkeypatch.setattr(losses, "CPU_LOGITS", 1)
     rng = torch.Generator().manual_seed(0)
@@ -209,6 +208,6 @@ def test_the_gradients_of_many_blocks_are_those_of_the_formula(monkeypatch, want
 
 
 def test_cosines_far_from_the_largest_one_lose_nothing():
-    """A target whose share of the softmax is below float32's smallest number."""
+    """A target whose share of the softmax underflows in float32 has its full loss of 200."""
     users, items = torch.eye(2)[:1], torch.tensor([[1.0, 0], [-1, 0]])
     assert float(cosine_cross_entropy(users, items, torch.tensor([1]), 0.01)) == pytest.approx(200)

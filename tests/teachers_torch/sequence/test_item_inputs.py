@@ -10,7 +10,7 @@ from tests.teachers_torch.worlds import settings_of
 
 
 def test_each_teacher_reads_items_by_its_own_settings(ring, tmp_path):
-    """The other teacher's norm, or images shown that are to be hidden."""
+    """The feature norm and the share of hidden images are each teacher's own."""
     settings = settings_of(
         UniSRecConfig(feature_norm=3.0), UniM2RecConfig(feature_norm=5.0, hide_images=0.5)
     )

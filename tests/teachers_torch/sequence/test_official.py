@@ -154,7 +154,7 @@ def assert_same(loss, reference_loss, model, reference):
 
 @pytest.mark.parametrize("ids", [False, True], ids=["inductive", "transductive"])
 def test_tuning_loss_gradients_and_scores_are_the_official_ones(table, ids):
-    """A shifted id, [PAD] left out of the softmax, a mask, a gate or an expert that differs."""
+    """They agree with and without item ids, and [PAD] takes part in the softmax."""
     state = random_state(ids)
     model, reference = from_official(state, table), Reference(state, table)
     with torch.no_grad():
@@ -166,7 +166,7 @@ def test_tuning_loss_gradients_and_scores_are_the_official_ones(table, ids):
 
 
 def test_pretrain_loss_and_gradients_are_the_official_ones(table):
-    """Another weight, mask or temperature; the augmented sequence adapted otherwise."""
+    """With duplicates left out instead of counted as zero, the loss is smaller."""
     state = random_state()
     model, reference = from_official(state, table), Reference(state, table)
     loss = official_pretrain_loss(model, SEQ, LENGTHS, TARGETS, AUGMENTED, AUGMENTED_LENGTHS)
@@ -190,7 +190,7 @@ def test_the_teachers_pages_code_reads_scores_and_writes(tmp_path, table):
 
 
 def test_pad_class_can_be_left_out(table):
-    """The option without effect on loaded weights."""
+    """With pad_class=False, the loss of loaded weights is over the items alone."""
     state = random_state()
     reference = Reference(state, table)
     logits = reference.encode(SEQ, LENGTHS) @ reference.candidates()[1:].T / 0.07
@@ -244,7 +244,7 @@ def recbole(monkeypatch):
 
 @pytest.mark.parametrize("protocol", [2, 4])  # torch.save's own, and RecBole's since 1.1
 def test_official_file_is_read_without_recbole(tmp_path, table, recbole, protocol):
-    """RecBole needed to read its configuration, or weights that change on the way."""
+    """Its configuration needs no class of RecBole, and its weights come back unchanged."""
     state = random_state(ids=True) | {"plm_embedding.weight": table}
     state["LayerNorm.weight"] = torch.nn.Parameter(state["LayerNorm.weight"])
     content = {"config": Config(), "epoch": 300, "state_dict": state, "optimizer": {"state": {}}}
@@ -261,7 +261,7 @@ def test_official_file_is_read_without_recbole(tmp_path, table, recbole, protoco
 
 
 def test_written_file_is_what_the_official_tuning_reads(tmp_path, table):
-    """A table of one catalogue, which another's doesn't fit, or a file without a data set."""
+    """The catalogue's own tables are left out, and the file names the data set."""
     state = random_state()
     model = from_official(state | {"item_embedding.weight": torch.zeros(ROWS, WIDTH)}, table)
     write_official(model, tmp_path / "ours.pth", "Garden")
@@ -283,7 +283,7 @@ class Malice:
 
 @pytest.mark.parametrize("protocol", [None, 2, 4])
 def test_a_malicious_file_runs_nothing(tmp_path, protocol):
-    """Code of a downloaded checkpoint that runs on the user's machine."""
+    """The file is refused, and the command in its pickle leaves no trace."""
     path, evidence = tmp_path / "evil.pth", tmp_path / "evidence"
     content = {"config": Malice(evidence), "state_dict": random_state()}
     if protocol is None:
@@ -299,7 +299,7 @@ def test_a_malicious_file_runs_nothing(tmp_path, protocol):
 
 
 def test_a_file_changes_nothing_of_torchs(tmp_path):
-    """A pickle that gives the function that tensors are made by other defaults."""
+    """A pickle that sets a function's default arguments is refused and sets nothing."""
     name = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n"
     attack = name + b"(N}X\x0c\x00\x00\x00__defaults__(K\x07tstb."
     with zipfile.ZipFile(tmp_path / "evil.pth", "w") as archive:
@@ -320,14 +320,14 @@ def test_a_file_changes_nothing_of_torchs(tmp_path):
     [({"state_dict": {"a": 1}}, "found no tensor at"), ({"epoch": 1}, "found no readable state")],
 )
 def test_files_without_weights_are_refused(tmp_path, content, message):
-    """A KeyError, or a model of nothing."""
+    """Such a file is a UserError, not a KeyError or an empty model."""
     torch.save(content, tmp_path / "file.pth")
     with pytest.raises(UserError, match=message):
         read_recbole(tmp_path / "file.pth")
 
 
 def test_all_wrong_keys_are_listed_at_once(table):
-    """One error a run, or weights loaded in part."""
+    """Missing, surplus and misshapen keys stand in one line."""
     state = random_state()
     del state["LayerNorm.bias"], state["moe_adaptor.w_noise"]
     state |= {"extra.weight": torch.zeros(1), "LayerNorm.weight": torch.zeros(3)}
@@ -347,7 +347,7 @@ def test_all_wrong_keys_are_listed_at_once(table):
 
 
 def test_pad_row_of_the_table_is_kept(table):
-    """A [PAD] vector that is not zero, silently replaced."""
+    """A [PAD] vector that isn't zero comes back unchanged."""
     table[0] = 1.0
     model = from_official(random_state(), table)
     assert torch.equal(to_official(model)["plm_embedding.weight"], table)

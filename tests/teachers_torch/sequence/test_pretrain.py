@@ -53,7 +53,7 @@ def weights(folder):
 
 @pytest.mark.parametrize("family", ["unisrec", "unim2rec"])
 def test_it_learns_and_leaves_checkpoints(family, domain, tmp_path):
-    """A loss that does not fall, a domain left out, a checkpoint that is not written."""
+    """The loss falls over both domains, and an early and a last checkpoint are written."""
     events = []
     facts = run(family, [domain, without_images(domain)], tmp_path, log=events.append)
     losses = [event["loss"] for event in events if event["event"] == "epoch"]
@@ -76,14 +76,14 @@ def test_it_learns_and_leaves_checkpoints(family, domain, tmp_path):
 
 
 def test_every_parameter_of_unisrec_is_trained(domain, tmp_path):
-    """A part of the model that no loss reaches."""
+    """Every weight changes between epoch 2 and the end."""
     run("unisrec", [domain], tmp_path)
     early, late = weights(tmp_path / "out" / "epoch-2"), weights(tmp_path / "out")
     assert [name for name in early if torch.equal(early[name], late[name])] == []
 
 
 def test_every_epoch_has_all_training_instances_in_another_order(domain, tmp_path, monkeypatch):
-    """A target one row off, an item that is held out, or the same batches again and again."""
+    """Held-out items are never targets, and the second epoch has another order."""
     seen = []
 
     def watched(item_seq, lengths, targets, *rest):
@@ -102,7 +102,7 @@ def test_every_epoch_has_all_training_instances_in_another_order(domain, tmp_pat
 
 
 def test_word_drop_reads_rows_of_the_texts_without_some_words(domain, tmp_path):
-    """The plain texts read twice, another domain's rows, or a share or norm of its own."""
+    """After the plain texts of both domains come their word-dropped ones, at the same norm."""
     second = dataclasses.replace(ring_world(users=9, items=12), name="second")
     config, read = dataclasses.replace(PRETRAIN, word_drop=0.5), []
     for drop in (None, WordDrop(0.5, 3)):
@@ -116,7 +116,7 @@ def test_word_drop_reads_rows_of_the_texts_without_some_words(domain, tmp_path):
 
 
 def test_vision_encoder_is_trained_on_raw_pixels(domain, tmp_path):
-    """Images flattened in place of encoded, or an encoder that stays random."""
+    """All 8 weights of the vision encoder change, and the adaptor reads its 64 outputs."""
     facts = run("unim2rec", [with_pixels(domain)], tmp_path)
     assert facts["image_shape"] == [4, 4, 3]
     early, late = weights(tmp_path / "out" / "epoch-2"), weights(tmp_path / "out")
@@ -127,7 +127,7 @@ def test_vision_encoder_is_trained_on_raw_pixels(domain, tmp_path):
 
 
 def test_domains_without_images_leave_no_image_adaptor(domain, tmp_path):
-    """An adaptor of a width that the target's images don't have."""
+    """The checkpoint has no weight whose shape depends on images."""
     facts = run("unim2rec", [without_images(domain)], tmp_path)
     assert facts["image_shape"] is None
     assert not any(name.startswith("adaptors.1") for name in weights(tmp_path / "out"))
@@ -135,7 +135,7 @@ def test_domains_without_images_leave_no_image_adaptor(domain, tmp_path):
 
 @pytest.mark.parametrize("family", ["unisrec", "unim2rec"])
 def test_stopped_and_taken_up_is_the_same_as_uninterrupted(family, domain, tmp_path):
-    """A state that lacks the optimiser's moments, the random state or the epoch."""
+    """Losses and weights are equal, whoever else draws from torch in between."""
     whole = run(family, [domain], tmp_path / "whole")
 
     def stop(event):
@@ -152,7 +152,7 @@ def test_stopped_and_taken_up_is_the_same_as_uninterrupted(family, domain, tmp_p
 
 
 def test_finished_work_is_not_repeated_and_not_overwritten(domain, tmp_path, monkeypatch):
-    """Hours done twice, or a checkpoint of other settings lost."""
+    """A finished run is returned as it is, and another seed or setting is refused."""
     first = run("unisrec", [domain], tmp_path)
     monkeypatch.setattr(module, "_train_epoch", lambda *_: pytest.fail("trained again"))
     assert run("unisrec", [domain], tmp_path) == first
@@ -163,7 +163,7 @@ def test_finished_work_is_not_repeated_and_not_overwritten(domain, tmp_path, mon
 
 @pytest.mark.parametrize("epochs", [2, 6])
 def test_a_finished_pretraining_of_other_epochs_is_said_to_be_that(epochs, domain, tmp_path):
-    """Weights deleted for settings that are the same, as an error advised."""
+    """The error names the finished number of epochs, and the weights stay."""
     run("unisrec", [domain], tmp_path)
     kept = weights(tmp_path / "out")
     message = (
@@ -177,7 +177,7 @@ def test_a_finished_pretraining_of_other_epochs_is_said_to_be_that(epochs, domai
 
 
 def test_state_of_another_pretraining_is_refused(domain, tmp_path):
-    """Going on with weights that other data made."""
+    """The error names the file whose state has other settings or data."""
 
     def stop(event):
         if event["event"] == "epoch" and event["epoch"] == 2:  # the first is kept
@@ -190,7 +190,7 @@ def test_state_of_another_pretraining_is_refused(domain, tmp_path):
 
 
 def test_a_stopped_pretraining_can_end_with_the_epochs_that_are_done(domain, tmp_path):
-    """A checkpoint without its facts, or one that names fewer epochs than it had."""
+    """The checkpoint names the two epochs that were kept; asking for fewer is an error."""
 
     def stop(event):
         if event["event"] == "epoch" and event["epoch"] == 3:  # two are kept
@@ -206,7 +206,7 @@ def test_a_stopped_pretraining_can_end_with_the_epochs_that_are_done(domain, tmp
 
 
 def test_domains_are_joined_without_mixing_users_or_items():
-    """A user of two domains, or an item that two domains share by its number."""
+    """The second domain's users and items are numbered after those of the first."""
     first, second = ring_world(users=3, items=5, length=4), ring_world(users=2, items=6, length=3)
     joined = join_interactions([first, second])
     assert joined.indptr.tolist() == [0, 4, 8, 12, 15, 18]
@@ -215,7 +215,7 @@ def test_domains_are_joined_without_mixing_users_or_items():
 
 
 def test_prefixes_are_left_aligned_and_end_before_the_target():
-    """The target in its own prefix, another user's items, the first items of a long prefix."""
+    """A long prefix keeps its last items and has none of another user's."""
     interactions = interactions_of([7, 8, 9, 5], [1, 2])
     rows, lengths = prefixes(interactions, np.array([3, 5, 1]), max_seq_len=2)
     assert rows.tolist() == [[9, 10], [2, 0], [8, 0]]
@@ -223,7 +223,7 @@ def test_prefixes_are_left_aligned_and_end_before_the_target():
 
 
 def test_one_coin_decides_for_the_whole_batch():
-    """Two augmentations in one batch, a wrong share, or a share of what is kept."""
+    """Nine batches in ten drop items and the rest replace them, each a share of 0.2."""
     rows, lengths = torch.randint(1, 50, (400, 10)), torch.full((400,), 10)
     torch.manual_seed(0)
     coins, dropped, replaced = [], [], []

@@ -42,7 +42,7 @@ def domain(ring):
 
 @pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
 def test_tuning_starts_there_and_leaves_the_encoder(name, ring, domain, tmp_path):
-    """A start that isn't loaded, a frozen part that moves, a card that doesn't say it."""
+    """The card names the start; frozen weights stay as they were, and all others are tuned."""
     settings, out = pretrained(name.removesuffix("-text"), [domain], tmp_path)
     start = safetensors.torch.load_file(out / "weights.safetensors")
     untuned = build(name, ring, settings, tmp_path)
@@ -57,7 +57,7 @@ def test_tuning_starts_there_and_leaves_the_encoder(name, ring, domain, tmp_path
 
 @pytest.mark.parametrize("name", ["unisrec", "unim2rec"])
 def test_pretraining_starts_there_and_trains_all(name, domain, tmp_path):
-    """A start that isn't loaded, without a word, or an encoder that stays as it was."""
+    """The facts name the start, every weight moves, and another start is refused."""
     settings, out = pretrained(name, [with_pixels(domain)], tmp_path)
     start = safetensors.torch.load_file(out / "weights.safetensors")
     others = [with_pixels(ring_world(users=9))]
@@ -77,7 +77,7 @@ def test_pretraining_starts_there_and_trains_all(name, domain, tmp_path):
 
 @pytest.mark.parametrize("to", [without_images, lambda dataset: dataset])
 def test_a_pretraining_start_that_does_not_fit_is_told_before(to, domain, tmp_path):
-    """Hours of encoding, and an earlier run removed, before it is said."""
+    """The check refuses a domain without raw images and a folder that isn't there."""
     settings, _ = pretrained("unim2rec", [with_pixels(domain)], tmp_path)
     check, other = kind("unim2rec").pretraining.check, ring_world(users=9)
     check([with_pixels(other)], settings, Cache(tmp_path))
@@ -90,7 +90,7 @@ def test_a_pretraining_start_that_does_not_fit_is_told_before(to, domain, tmp_pa
 
 
 def test_encoder_is_trained_where_so_asked(ring, domain, tmp_path):
-    """The option without effect."""
+    """With freeze_encoder=False, encoder and positions move."""
     free = UniSRecConfig(**SMALL, freeze_encoder=False)
     settings, out = pretrained("unisrec", [domain], tmp_path)
     settings = settings_of(free, base=settings)
@@ -103,14 +103,13 @@ def test_encoder_is_trained_where_so_asked(ring, domain, tmp_path):
 
 
 def test_without_a_checkpoint_nothing_is_frozen(ring, tmp_path):
-    """The default that freezes random weights."""
     teacher = build("unisrec", ring, SETTINGS, tmp_path)
     assert all(parameter.requires_grad for parameter in teacher.model.parameters())
     assert teacher.start == "random"
 
 
 def test_target_with_images_may_start_from_domains_without(ring, domain, tmp_path):
-    """A refusal of the only real corpora there are, or an image adaptor that is frozen."""
+    """The image adaptor then has the target's width and is trainable."""
     settings, _ = pretrained("unim2rec", [without_images(domain)], tmp_path)
     model = build("unim2rec", ring, settings, tmp_path).model
     assert model.adaptors[1].w_gate.requires_grad
@@ -118,7 +117,7 @@ def test_target_with_images_may_start_from_domains_without(ring, domain, tmp_pat
 
 
 def test_pixels_are_read_by_the_pretrained_vision_encoder(ring, domain, tmp_path):
-    """Raw pixels in place of the encoder's vectors, or an image given to another item."""
+    """Each image has the encoder's vector, computed by hand; other features are refused."""
     settings, out = pretrained("unim2rec", [with_pixels(domain)], tmp_path)
     target = with_pixels(ring)
     model = build("unim2rec", target, settings, tmp_path).model
@@ -140,7 +139,7 @@ def test_pixels_are_read_by_the_pretrained_vision_encoder(ring, domain, tmp_path
 
 
 def test_official_file_starts_unisrec(ring, tmp_path):
-    """Our names of official weights, or official weights on scaled features."""
+    """Official weights load unchanged onto unscaled features; other settings are refused."""
     raw = settings_of(UniSRecConfig(**SMALL, feature_norm=0.0), base=SETTINGS)
     source = build("unisrec", ring, raw, tmp_path).model
     write_official(source, tmp_path / "official.pth")
@@ -180,7 +179,7 @@ def test_official_file_starts_unisrec(ring, tmp_path):
     ],
 )
 def test_other_settings_than_the_checkpoints_are_refused(ring, domain, tmp_path, changes, message):
-    """Weights over features of another encoder, which fit by shape and mean nothing."""
+    """Even where the weights fit by shape, the error names the setting that differs."""
     settings, _ = pretrained("unisrec", [domain], tmp_path)
     changes = dict(changes)
     configs = changes.pop("configs", [])
@@ -189,7 +188,7 @@ def test_other_settings_than_the_checkpoints_are_refused(ring, domain, tmp_path,
 
 
 def test_damage_and_absence_are_told(ring, domain, tmp_path):
-    """A traceback, or a teacher tuned from random weights without a word."""
+    """Another model's checkpoint, damaged files and missing ones are each a UserError."""
     settings, out = pretrained("unisrec", [domain], tmp_path)
     other = dataclasses.replace(settings, init={"unim2rec": str(out)})
     with pytest.raises(UserError, match="found a checkpoint of unisrec, expected one of unim2rec"):
@@ -221,7 +220,7 @@ def test_damage_and_absence_are_told(ring, domain, tmp_path):
 
 
 def test_content_of_a_start_is_part_of_the_cache_key(ring, domain, tmp_path):
-    """Stale vectors of a checkpoint that was trained on, or a key that depends on its place."""
+    """Other facts give another key; another place or another teacher's start doesn't."""
     settings, out = pretrained("unisrec", [domain], tmp_path)
 
     def key(settings, name="unisrec"):

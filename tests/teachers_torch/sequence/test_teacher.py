@@ -66,7 +66,7 @@ def one_by_one(model, prefix):
 
 
 def test_every_instance_has_the_vector_of_its_own_prefix(model, interactions):
-    """Rows shifted by one, a window of the wrong length, or first items with a vector."""
+    """A user's first item has a zero vector, and a long prefix is cut to the window."""
     ids = np.arange(len(interactions.items))
     vectors = teacher_of(model, interactions).encode_instances(ids)
     expected = np.zeros_like(vectors)
@@ -78,7 +78,7 @@ def test_every_instance_has_the_vector_of_its_own_prefix(model, interactions):
 
 @pytest.mark.parametrize("batch_size", [4, 5, 40])
 def test_a_choice_of_instances_comes_in_the_order_asked(model, interactions, batch_size):
-    """Vectors that depend on what else is asked, on its order or on the batch."""
+    """A vector depends neither on the others asked for nor on the batch size."""
     every = teacher_of(model, interactions).encode_instances(np.arange(21))
     chosen = np.array([17, 2, 3, 20, 1, 7, 0])
     found = teacher_of(model, interactions, batch_size).encode_instances(chosen)
@@ -86,7 +86,7 @@ def test_a_choice_of_instances_comes_in_the_order_asked(model, interactions, bat
 
 
 def test_an_instance_may_be_asked_for_several_times(model, interactions):
-    """All but one of its rows zero, as of an unknown one: users in a batch with several rows."""
+    """Each of its rows has the full vector."""
     teacher = teacher_of(model, interactions)
     chosen = np.array([5, 2, 5, 0, 5, 0])
     found = teacher.encode_instances(chosen)
@@ -95,7 +95,7 @@ def test_an_instance_may_be_asked_for_several_times(model, interactions):
 
 
 def test_scaled_dot_products_are_the_training_logits(model, interactions):
-    """A score_scale, item table or instance table other than those of the training loss."""
+    """Score scale, instances and items give the training loss itself."""
     config = UniSRecConfig(**SETTINGS)
     teacher = TunedTeacher("any", model, interactions, config, MAX_LEN)
     task = Task(
@@ -113,7 +113,7 @@ def test_scaled_dot_products_are_the_training_logits(model, interactions):
 
 
 def test_encoding_turns_training_off(model, interactions):
-    """Noise in the vectors of a model that was just being trained."""
+    """Two calls on a model in training mode give equal vectors."""
     for call in (
         lambda: teacher_of(model.train(), interactions).encode_items(),
         lambda: teacher_of(model.train(), interactions).encode_instances(np.arange(21)),
@@ -122,7 +122,7 @@ def test_encoding_turns_training_off(model, interactions):
 
 
 def test_the_items_are_adapted_once_for_all_shards_and_for_a_ranking(model, tmp_path):
-    """The catalogue adapted again for every 4,096 instances: hours at a million items."""
+    """All shards share one adaptation, finished shards need none, and a ranking takes one."""
     task = make_task(ring_world(items=ITEMS))
     teacher = teacher_of(model, task.dataset.interactions)
     expected = teacher.encode_instances(np.arange(60))
@@ -138,7 +138,7 @@ def test_the_items_are_adapted_once_for_all_shards_and_for_a_ranking(model, tmp_
 
 
 def test_a_frozen_teacher_gives_the_bits_of_a_fresh_one(model, interactions):
-    """A table of another mode or moment, or rows in another batch."""
+    """Items and instances are bit for bit those of the teacher itself, call after call."""
     teacher = teacher_of(model.train(), interactions)
     held, ids = teacher.frozen(), np.array([17, 2, 3, 20])
     for _ in range(2):
@@ -148,7 +148,7 @@ def test_a_frozen_teacher_gives_the_bits_of_a_fresh_one(model, interactions):
 
 @pytest.mark.parametrize(("limit", "value"), [("USERS_AT_ONCE", 3), ("MOST_SCORES", 3 * 7 + 2)])
 def test_ranking_reads_every_user_once(monkeypatch, limit, value):
-    """Users lost or repeated between two chunks, or scores of 1,024 users × a million items."""
+    """Users and scores at once stay within their limits, and no user is lost or repeated."""
     monkeypatch.setattr(f"teachers_torch.tuning.{limit}", value)
     sizes = []
 
@@ -168,6 +168,6 @@ def test_ranking_reads_every_user_once(monkeypatch, limit, value):
 
 
 def test_a_score_that_is_not_finite_is_an_error():
-    """A broken model that ranks every target first."""
+    """NaN is a ValueError and doesn't rank every target first."""
     with pytest.raises(ValueError, match="finite"):
         rank_all(np.full((1, 2), np.nan, np.float32), np.ones((3, 2), np.float32), np.array([0]))

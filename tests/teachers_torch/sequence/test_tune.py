@@ -45,7 +45,7 @@ def scripted(model, values):
 
 
 def test_stops_after_patience_and_keeps_the_best_weights(parts):
-    """The last weights in place of the best, a stop too early or late, a tie that counts."""
+    """A tie is no improvement: epoch 2's weights stay, and the tuning ends after epoch 5."""
     model, batches = parts
     validate, seen = scripted(model, [0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
     events = []
@@ -65,7 +65,7 @@ def test_stops_after_patience_and_keeps_the_best_weights(parts):
 
 
 def test_max_epochs_is_the_end(parts):
-    """A run that goes on for as long as it gets better."""
+    """The tuning ends after 8 epochs although each was better than the one before."""
     model, batches = parts
     validate, seen = scripted(model, np.linspace(0, 1, 99))
     tuning = tune_model(model, batches, validate, CONFIG, lambda event: None)
@@ -73,7 +73,7 @@ def test_max_epochs_is_the_end(parts):
 
 
 def test_reported_loss_is_the_mean_over_instances(parts):
-    """A mean over batches, in which the short last batch weighs as much as the others."""
+    """The short last batch weighs by its number of instances."""
     model, batches = parts
     losses = []
 
@@ -95,7 +95,7 @@ def test_reported_loss_is_the_mean_over_instances(parts):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_ends_the_epoch_in_which_it_came(parts, value):
-    """Hours of tuning, and then vectors that are no numbers."""
+    """A NaN or infinity in epoch 2 is told with the epoch, which isn't validated any more."""
     model, batches = parts
     validate, seen = scripted(model, [0.1] * 9)
     loss, events = model.loss, []
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_ends_the_epoch_in_which_it_came(parts, value)
 
 
 def test_training_mode_is_on_in_training_even_after_a_validation(parts):
-    """Dropout and noise lost from the second epoch on."""
+    """An encoding in the validation doesn't switch dropout and noise off for good."""
     model, batches = parts
     teacher = TunedTeacher("any", model, batches.task.dataset.interactions, CONFIG, 10)
     modes, original = [], model.loss
@@ -126,7 +126,7 @@ def test_training_mode_is_on_in_training_even_after_a_validation(parts):
 
 @pytest.mark.parametrize("stop_at", ["step", "epoch"])
 def test_stopped_and_taken_up_is_the_same_as_uninterrupted(parts, tmp_path, stop_at):
-    """A state without the optimiser's moments, the best weights or the random state."""
+    """Stopped within an epoch or after one, it ends with the same epochs and weights."""
     scores = [0.1, 0.3, 0.2, 0.25, 0.25]
     tunings, models = [], []
     for name, stops in (("whole", False), ("stopped", True)):
@@ -155,7 +155,7 @@ def test_stopped_and_taken_up_is_the_same_as_uninterrupted(parts, tmp_path, stop
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_weight_decay_joins_the_gradient(parts, decay):
-    """An L2 that is asked for and never added."""
+    """With weight decay the weights shrink, and without it they don't."""
     model, batches = parts
     model.loss = lambda batch: sum(p.sum() for p in model.parameters()) * 0
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -169,7 +169,7 @@ def test_weight_decay_joins_the_gradient(parts, decay):
 
 
 def test_frozen_parameters_stay(parts):
-    """Weight decay or Adam moving what is not to be trained."""
+    """Training moves the others but not the frozen encoder."""
     model, batches = parts
     model.trm_encoder.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
@@ -181,7 +181,7 @@ def test_frozen_parameters_stay(parts):
 
 
 def test_a_damaged_state_is_told_in_one_line(parts, tmp_path):
-    """A traceback from inside a zip reader."""
+    """The line says that no readable training state was found."""
     model, batches = parts
     (tmp_path / "state").write_bytes(b"no state")
     with pytest.raises(UserError, match="found no readable training state") as caught:

@@ -39,7 +39,7 @@ def adapted(model, index, features):
 
 @pytest.mark.parametrize("fill", [1e9, np.nan])
 def test_a_hidden_modality_influences_nothing(batch, fill):
-    """Features behind a zero availability bit that reach outputs, loss or gradients."""
+    """Values of 1e9 or NaN that aren't available reach neither vectors nor gradients."""
     (clean, _), (other, _) = build(fill=0.0), build(fill=fill)
     torch.testing.assert_close(clean.item_reprs(), other.item_reprs(), atol=0, rtol=0)
     for model in (clean, other):
@@ -50,7 +50,7 @@ def test_a_hidden_modality_influences_nothing(batch, fill):
 
 
 def test_without_any_image_it_is_the_text_path():
-    """An image placeholder that leaks into the fusion of text-only items."""
+    """Without images, an item's vector is its adapted text plus its ID embedding."""
     nothing, everything = np.zeros(ITEMS, dtype=bool), np.ones(ITEMS, dtype=bool)
     model, modalities = build(everything, nothing)
     expected = adapted(model, 0, modalities[0][0]) + to_numpy(model)["item_embedding.weight"]
@@ -58,7 +58,7 @@ def test_without_any_image_it_is_the_text_path():
 
 
 def test_fusion_is_the_formula():
-    """Softmax over other than the available modalities, a lost tanh, a wrong placeholder."""
+    """The softmax is over the available modalities; an item with none has the placeholder."""
     model, modalities = build(id_embedding=False)
     state = to_numpy(model)
     contents = np.stack([adapted(model, i, modalities[i][0]) for i in (0, 1)], axis=1)
@@ -75,7 +75,7 @@ def test_fusion_is_the_formula():
 
 
 def test_id_embedding_can_be_left_out():
-    """An inductive model that still has an ID table."""
+    """The inductive model has no ID table, and its vectors are those without the IDs."""
     with_ids, _ = build()
     without, _ = build(id_embedding=False)
     without.load_state_dict(with_ids.state_dict(), strict=False)
@@ -86,7 +86,7 @@ def test_id_embedding_can_be_left_out():
 
 
 def test_modality_dropout_hides_each_with_its_probability_and_never_both():
-    """An item left with nothing by dropout, a wrong rate, or dropout of a lone modality."""
+    """Each is hidden with probability 0.2, and a modality that stands alone never is."""
     model, _ = build(modality_dropout=0.2)
     torch.manual_seed(0)
     both = torch.ones(50_000, 2, dtype=torch.bool)
@@ -98,7 +98,7 @@ def test_modality_dropout_hides_each_with_its_probability_and_never_both():
 
 
 def test_modality_dropout_in_training_only():
-    """Items whose content changes from one evaluation to the next."""
+    """In training only items with text and image vary; in evaluation none does."""
     model, _ = build(modality_dropout=0.5, adaptor_dropout=0.0)
     fixed = torch.randn(ITEMS, 2, WIDTH)
 
@@ -114,7 +114,7 @@ def test_modality_dropout_in_training_only():
 
 
 def test_alignment_is_symmetric_info_nce():
-    """One direction only, a missing norm, another temperature than 0.07."""
+    """Both directions weigh the same, with cosines at a temperature of 0.07."""
     rng = np.random.default_rng(0)
     text, image = rng.normal(size=(2, 5, WIDTH))
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, image)]
@@ -127,7 +127,7 @@ def test_alignment_is_symmetric_info_nce():
 
 
 def test_alignment_counts_the_batchs_items_that_have_both(batch):
-    """Alignment over the catalogue, over repeated items, or over items without a picture."""
+    """A repeated item counts once; items without an image or outside the batch don't count."""
     plain, _ = build(align_weight=0.0)
     aligned, _ = build(align_weight=0.1)
     contents = aligned._adapt()
@@ -138,7 +138,7 @@ def test_alignment_counts_the_batchs_items_that_have_both(batch):
 
 
 def test_no_item_with_both_means_no_alignment_and_finite_gradients(batch):
-    """A mean over nothing (NaN) in the loss or its gradient."""
+    """The alignment is 0 there, so no mean over nothing gives NaN."""
     model, _ = build(HAS_TEXT, ~HAS_TEXT)
     loss = model.train().loss(batch)
     loss.backward()
@@ -188,7 +188,7 @@ def without_images(monkeypatch):
 
 
 def test_what_modality_dropout_hides_is_not_tuned_on(batch, without_images):
-    """Items that are read, or ranked, with what was to be hidden."""
+    """Items whose images are hidden are read and ranked without them."""
     model, table = without_images
     users = model.user_vectors(batch, table[batch.item_seq]).detach().double().numpy()
     items = table.detach().double().numpy()
@@ -199,7 +199,7 @@ def test_what_modality_dropout_hides_is_not_tuned_on(batch, without_images):
 
 
 def test_what_modality_dropout_hides_is_not_pretrained_on(without_images):
-    """Sequences or targets of pre-training with what was to be hidden."""
+    """Sequences and targets whose images are hidden are read without them."""
     model, table = without_images
     rows = torch.tensor([[5, 1, 6, 2], [7, 8, 0, 0], [6, 0, 0, 0]])
     lengths, targets = torch.tensor([4, 2, 1]), torch.tensor([6, 1, 5])
@@ -210,7 +210,7 @@ def test_what_modality_dropout_hides_is_not_pretrained_on(without_images):
 
 
 def test_pretrain_loss_is_the_formula():
-    """Items read by another row's content, a variant without the wrong modality, a lost term."""
+    """A variant hides the text or the image of an item that has both; all terms count."""
     rows = torch.tensor([[4, 1, 6, 2], [7, 8, 0, 0], [5, 0, 0, 0]])
     lengths, targets = torch.tensor([4, 2, 1]), torch.tensor([6, 1, 6])
     # Row r + 8 is item r without its text, r + 16 without its image; 4 and 7 keep what they have.
@@ -234,7 +234,7 @@ def test_pretrain_loss_is_the_formula():
 
 
 def test_one_modality_is_enough():
-    """Pre-training domains without pictures: dropout or alignment of what isn't there."""
+    """Without images the pre-training loss is finite, and dropout hides nothing."""
     _, modalities = build()
     config = UniM2RecConfig(hidden_size=WIDTH, num_layers=1, inner_size=4, num_experts=2)
     model = UniM2Rec(config, modalities[:1], max_seq_len=6, has_ids=False)

@@ -39,7 +39,7 @@ def softmax_loss(model, batch, table, targets):
 
 @pytest.mark.parametrize("transductive", [False, True])
 def test_loss_with_pad_as_a_class(batch, transductive):
-    """[PAD] left out, its ID row forgotten, or targets shifted against the table."""
+    """[PAD] is one more class, with its ID row where there are IDs."""
     model = build(transductive=transductive)
     pad = model.moe_adaptor(torch.zeros(1, TEXT))
     if transductive:
@@ -50,7 +50,7 @@ def test_loss_with_pad_as_a_class(batch, transductive):
 
 
 def test_loss_without_pad_class(batch):
-    """The option without effect, or a target off by one."""
+    """The softmax is over the items alone, so the loss is smaller."""
     model = build(pad_class=False)
     expected = softmax_loss(model, batch, model.item_reprs(), np.array(TARGETS))
     assert float(model.loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
@@ -58,7 +58,7 @@ def test_loss_without_pad_class(batch):
 
 
 def test_item_vectors_are_adapted_text_plus_id():
-    """A table with a [PAD] row, or IDs on one side of the product only."""
+    """The table has no [PAD] row, and histories are read with the same vectors."""
     text, both = build(), build(transductive=True)
     both.load_state_dict(text.state_dict(), strict=False)
     ids = both.item_embedding.weight[1:]
@@ -76,7 +76,7 @@ def test_pad_gets_a_gradient_only_as_a_class(batch):
 
 
 def test_training_draws_fresh_noise(batch):
-    """Noise or dropout at evaluation, or none in training."""
+    """Even without dropout the loss varies in training; in evaluation it doesn't."""
     model = build(dropout=0.0, adaptor_dropout=0.0)
     assert torch.equal(model.loss(batch), model.loss(batch))
     model.train()
@@ -84,7 +84,7 @@ def test_training_draws_fresh_noise(batch):
 
 
 def test_official_parameter_names():
-    """An official fine-tuned checkpoint would not load by key and shape."""
+    """An official fine-tuned checkpoint fits by names and shapes."""
     vectors = np.zeros((11, 768), dtype=np.float32)
     model = UniSRec(UniSRecConfig(), vectors, max_seq_len=50, transductive=True)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -107,7 +107,7 @@ def test_official_parameter_names():
 
 
 def test_trained_parameters_of_the_adaptor_side_match_the_official_count():
-    """1,862,232 trained parameters with positions and Transformer frozen."""
+    """With positions and Transformer frozen, 1,862,232 parameters are trained."""
     vectors = np.zeros((3, 768), dtype=np.float32)
     model = UniSRec(UniSRecConfig(), vectors, max_seq_len=50, transductive=False)
     frozen = ("position_embedding", "trm_encoder")
@@ -116,7 +116,7 @@ def test_trained_parameters_of_the_adaptor_side_match_the_official_count():
 
 
 def test_untrained_text_only_model_trains_without_nan(batch):
-    """[PAD] starts as the zero vector, whose norm's gradient must stay finite."""
+    """The norm of [PAD], which starts as the zero vector, has a finite gradient."""
     torch.manual_seed(0)
     vectors = np.random.default_rng(0).normal(size=(ITEMS, TEXT)).astype(np.float32)
     model = UniSRec(small(), vectors, max_seq_len=6, transductive=False)

@@ -22,7 +22,7 @@ def wide(function, *arguments):
 
 
 def test_float64_goes_through_loops_branches_and_derivatives():
-    """Broken if an operation inside a loop, a branch or a custom derivative stays in float32."""
+    """No operation inside a loop, a branch or a custom derivative stays in float32."""
 
     def function(a, b):
         def body(carry, row):
@@ -48,7 +48,7 @@ def test_float64_goes_through_loops_branches_and_derivatives():
 
 
 def test_float64_keeps_the_random_draws_and_asked_for_float32():
-    """Other draws would be counted as rounding; products that ask for float32 must not get it."""
+    """Other draws would count as rounding, and products that ask for float32 get float64."""
 
     def function(a, b):
         noise = jax.random.normal(jax.random.key(0), (6,))
@@ -62,7 +62,7 @@ def test_float64_keeps_the_random_draws_and_asked_for_float32():
 
 
 def test_products_are_rounded_as_other_machines_do():
-    """Broken if sums or single elements are rounded too, or a remainder is lost."""
+    """Sums and single elements aren't rounded, and remainders are kept where asked."""
     exact = LEFT.astype(np.float64) @ RIGHT.T.astype(np.float64)
     halves = [x.astype(ml_dtypes.bfloat16).astype(np.float64) for x in (LEFT, RIGHT)]
     traces = []
@@ -89,8 +89,7 @@ def test_products_are_rounded_as_other_machines_do():
 
 @pytest.mark.parametrize("mantissa", [23, 10, 7, 1])
 def test_rounding_is_that_of_the_compiler(mantissa):
-    """Ties that go up instead of to the even one, a carry that is lost, or a number that isn't
-    finite made one."""
+    """Ties go to the even number, carries are kept, and what isn't finite stays so."""
     bits = np.random.default_rng(1).integers(0, 2**32, 5000, dtype=np.uint32)
     ties = np.arange(2**9, dtype=np.uint32) << 12 | 0x3F800000
     odd = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38], np.float32)
@@ -101,7 +100,7 @@ def test_rounding_is_that_of_the_compiler(mantissa):
 
 
 def test_gradients_are_rounded_too():
-    """Broken if the products of the backward pass stay exact."""
+    """The products of the backward pass don't stay exact."""
     gradient = jax.grad(lambda a, b: (a @ b.T).sum())
     found = jax.jit(rounded_products(gradient, rests=False))(UNITS["bf16"], LEFT, RIGHT)
     near = RIGHT.astype(ml_dtypes.bfloat16).astype(np.float32)

@@ -19,7 +19,7 @@ PROGRAM = Program(
 
 
 def test_a_program_is_lowered_for_platforms_that_are_not_here():
-    """Broken if this machine's own custom calls are reported for all."""
+    """This machine's own custom calls aren't reported for cuda and tpu."""
     lowered = lower(PROGRAM, ("cpu", "cuda", "tpu"))
     calls = {name: set(each.custom_calls) for name, each in lowered.items()}
     assert any("lapack" in name for name in calls["cpu"])
@@ -31,14 +31,14 @@ def test_a_program_is_lowered_for_platforms_that_are_not_here():
 
 
 def test_one_exported_program_serves_all_platforms():
-    """A file for every platform."""
+    """It has less than twice the bytes of a file for one platform."""
     adding = Program("adding", lambda a: a + 1, (jnp.ones(3),))
     together = exported_bytes(adding, ("cpu", "cuda", "tpu"))
     assert 0 < together < 2 * exported_bytes(adding, ("cpu",))
 
 
 def test_what_stands_in_a_text_is_counted():
-    """Operations of other dialects, calls and layouts."""
+    """Operations of other dialects, calls and layouts count as well."""
     text = """
     %0 = stablehlo.add %a, %b
     %1 = stablehlo.add %0, %b
@@ -52,7 +52,7 @@ def test_what_stands_in_a_text_is_counted():
 
 
 def test_memory_counts_what_is_donated_once():
-    """A step that takes its state's memory would seem to need it twice."""
+    """A step that reuses its state's memory doesn't seem to need it twice."""
     kept = Program("kept", lambda a: a + 1, (jnp.ones(1000),))
     donated = Program("donated", lambda a: a + 1, (jnp.ones(1000),), donated=(0,))
     assert compile_here(kept).memory >= compile_here(donated).memory + 4000
@@ -61,7 +61,7 @@ def test_memory_counts_what_is_donated_once():
 
 @pytest.mark.skipif(not has_tpu_compiler(), reason="libtpu is not installed")
 def test_a_tpu_program_is_compiled_without_a_tpu():
-    """Broken if padding to the TPU's tiles is not counted."""
+    """Padding to the TPU's tiles is counted."""
     odd = Program("odd", lambda a: a @ a.T, (jax.ShapeDtypeStruct((5, 129), jnp.float32),))
     compiled = compile_for_tpu(odd)
     assert compiled.arguments >= 4 * 8 * 256

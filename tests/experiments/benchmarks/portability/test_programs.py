@@ -28,14 +28,14 @@ def inputs(case: Case, dtype: jnp.dtype | None = None):
 
 @pytest.mark.parametrize("student", STUDENT_NAMES)
 def test_parameters_in_bfloat16_have_such_gradients(student):
-    """A derivative of another dtype than what it is taken by: JAX refuses the step."""
+    """JAX would refuse a derivative of another dtype than its parameter."""
     case = case_of(student)
     after, _ = jax.eval_shape(case.step(gradient_alone()), *inputs(case, BFLOAT16))
     assert {leaf.dtype for leaf in jax.tree.leaves(after.opt_state)} == {BFLOAT16}
 
 
 def test_lightgcns_bfloat16_gradient_is_near_float32s():
-    """Sums over a user's neighbours that lose what bfloat16 can't add to a large number."""
+    """Sums over a user's neighbours keep what bfloat16 can't add to a large number."""
     case = case_of("lightgcn")
     step = jax.jit(case.step(gradient_alone()))
     exact, found = (

@@ -33,7 +33,7 @@ def content(tmp_path_factory):
 
 
 def test_one_call_leaves_numbers_a_table_and_a_figure(content):
-    """A figure or a table that isn't there, or isn't of these numbers."""
+    """The table has this run's numbers, and the figure has numbers on its axis."""
     written, printed, folder = content
     figure = (folder / "portability.svg").read_text()
     assert "<svg" in figure
@@ -47,7 +47,7 @@ def test_one_call_leaves_numbers_a_table_and_a_figure(content):
 
 
 def test_every_program_is_counted_for_every_platform_and_device(content):
-    """A platform that is left out, or a program without a cost."""
+    """No platform is left out, and every program has a cost."""
     (student,) = content[0]["students"]
     assert set(student["programs"]) == {"forward", "step"}
     for program in student["programs"].values():
@@ -62,7 +62,7 @@ def test_every_program_is_counted_for_every_platform_and_device(content):
 
 
 def test_float32_is_near_float64_and_what_other_machines_do_is_not(content):
-    """A reference that rounds too, or an imitation that doesn't round."""
+    """The float64 reference doesn't round, and the imitations do."""
     found = {each["arithmetic"]: each for each in content[0]["students"][0]["precision"]}
     for precision in ("default", "high", "highest"):
         exact = found[f"float32, {precision}"]
@@ -76,7 +76,7 @@ def test_float32_is_near_float64_and_what_other_machines_do_is_not(content):
 
 
 def test_curves_of_all_arithmetics_have_a_value_a_seed_and_epoch(content):
-    """Seeds that share a curve, or an arithmetic that is float32 under another name."""
+    """No two seeds share a curve, and bfloat16 isn't float32 under another name."""
     (student,) = content[0]["students"]
     curves = {each["arithmetic"]: each for each in student["curves"]}
     assert list(curves) == list(every_arithmetic(jax.devices()[0]))
@@ -88,7 +88,7 @@ def test_curves_of_all_arithmetics_have_a_value_a_seed_and_epoch(content):
 
 
 def test_a_device_with_two_precisions_is_trained_in_its_own_too(monkeypatch):
-    """A GPU's TF32 that is imitated only."""
+    """A GPU's own TF32 is trained, not only its imitation."""
     cpu = jax.devices("cpu")[0]
     assert list(every_arithmetic(cpu)) == ["float32", "tf32", "bf16", "bfloat16"]
     rounds = {"default": "default", "high": "default", "highest": "highest"}
@@ -97,7 +97,7 @@ def test_a_device_with_two_precisions_is_trained_in_its_own_too(monkeypatch):
 
 
 def test_what_is_finished_is_kept_and_one_that_fails_is_one_row(content, monkeypatch):
-    """Hours lost to the last student, tables without the others, or a status that says nothing."""
+    """The other students' results and tables stay, and the status names the failed one."""
     written, _, folder = content
 
     def fails(settings, config, name):
@@ -126,7 +126,7 @@ def test_what_is_finished_is_kept_and_one_that_fails_is_one_row(content, monkeyp
 
 
 def test_mistakes_are_told_before_anything_is_compiled(tmp_path):
-    """Minutes of compiling before a word."""
+    """No teachers or a single seed end in one line, without minutes of compiling."""
     call, _ = make_call(COMMAND, ["--teachers=", f"--output_dir={tmp_path}"])
     with pytest.raises(UserError, match="--teachers: found none, expected at least one"):
         portability.run(call)

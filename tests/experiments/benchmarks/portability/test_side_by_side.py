@@ -10,7 +10,7 @@ def made(name: str) -> tuple[str, int]:
 
 
 def test_a_process_that_dies_takes_no_other_with_it():
-    """A wait for what never comes, results under another's name, or all in this process."""
+    """The others give their own results, each from a process of its own."""
     found = dict(in_processes(made, ["a", "killed", "b"], 2))
     assert found.pop("killed") is None
     assert {name: each and each[0] for name, each in found.items()} == {"a": "A", "b": "B"}

@@ -11,7 +11,7 @@ def counted(function, *arguments):
 
 
 def test_a_loops_body_counts_as_often_as_it_runs():
-    """XLA's own count has it once: a recurrent student would look fifty times cheaper."""
+    """XLA counts it once, which would make a recurrent student look fifty times cheaper."""
     weights = jnp.ones((4, 4))
 
     def looped(state, inputs):
@@ -26,13 +26,13 @@ def test_a_loops_body_counts_as_often_as_it_runs():
 
 
 def test_a_loop_of_unknown_length_is_told():
-    """A count that is too low and doesn't say so."""
+    """The count, which is too low then, says how many such loops there are."""
     work = counted(lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c + 1, x), 1.0)
     assert work.loops == 1
 
 
 def test_a_gather_moves_the_rows_it_takes():
-    """Broken if reading ten rows costs as much as reading the table."""
+    """Reading ten rows costs less than the table, whose gradient writes it once."""
     table, ids = jnp.ones((1000, 8)), jnp.arange(10)
     assert counted(lambda t, i: t[i], table, ids).moved < 4 * 1000
     # Its gradient writes the table once.
@@ -41,7 +41,7 @@ def test_a_gather_moves_the_rows_it_takes():
 
 
 def test_elementwise_work_is_fused_and_the_ends_count_once():
-    """Broken if every addition is written out, or an argument is counted at each use."""
+    """No intermediate result is written out, and an argument counts once."""
     work = counted(lambda x: jnp.tanh(x + 1) * x, jnp.ones(100))
     assert (work.moved, work.least, work.others) == (0, 800, 300)
 
@@ -54,7 +54,7 @@ def test_the_slower_of_computing_and_moving_decides():
 
 
 def test_every_device_has_all_rates_and_a_source():
-    """A figure that nobody can check; a rate of sparse matrices, twice the dense one."""
+    """Every figure can be checked, and the H100's is the rate of dense matrices."""
     assert [device.name for device in DEVICES] == [
         "H100 SXM",
         "H200 SXM",
