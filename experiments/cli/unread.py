@@ -96,7 +96,7 @@ def _data(settings: Settings) -> Iterator[Reader]:
         yield Reader(made, frozenset(), f"--dataset={name} is not made here")
     features = Path(settings.data.data_dir) / name / IMAGE_FEATURES
     if features.is_file():
-        why = f"{features} has the pictures' vectors already"
+        why = f"{features} has the images' vectors already"
         yield Reader(frozenset({"image_encoder"}), frozenset(), why)
     if settings.data.split != "temporal":
         why = f"--split={settings.data.split} has no cuts"

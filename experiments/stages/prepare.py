@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from experiments.cli.command import Call
 from experiments.cli.console import Reporter, Stage
-from experiments.stages.pictures import encode_pictures
+from experiments.stages.images import encode_images
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.prepared import note_digests
@@ -14,20 +14,20 @@ from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.download import Progress
 from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.folder import writes
-from prmkd_jax.data.sources.pictures import REPORT, fetch_pictures
+from prmkd_jax.data.sources.images import REPORT, fetch_images
 from prmkd_jax.data.sources.prepare import prepare
 from teachers_torch.config import ImageConfig
 
 # What teachers read of items: `teachers_torch.items.text.SENTENCE_FIELDS`, which would load torch,
-# and pictures.
+# and images.
 SENTENCE, IMAGE = ("title", "categories", "brand"), "image_path"
 
 
 def run(call: Call) -> None:
-    """Prepares the data set and prints its data sheet, warnings last; then sees to pictures.
+    """Prepares the data set and prints its data sheet, warnings last; then sees to images.
 
     A data set that is there, made of the same files with the same flags, stays as it is, so the
-    same command goes on with pictures that are missing.
+    same command goes on with images that are missing.
     """
     config, reporter = call.config(PrepareConfig), call.reporter
     config.require()
@@ -43,7 +43,7 @@ def run(call: Call) -> None:
             if config.download_images:
                 _fetch(folder, config, reporter)
             if config.encode_images:
-                encode_pictures(folder, call.config(ImageConfig), reporter, strict=config.strict)
+                encode_images(folder, call.config(ImageConfig), reporter, strict=config.strict)
                 note_digests(folder)
     default = PrepareConfig.__dataclass_fields__["data_dir"].default
     place = f" --data_dir={config.data_dir}" if config.data_dir != default else ""
@@ -75,13 +75,13 @@ def _rows(config: PrepareConfig, reporter: Reporter) -> None:
 
 
 def _fetch(folder: Path, config: PrepareConfig, reporter: Reporter) -> None:
-    with reporter.stage("fetching", "pictures") as stage:
-        found = fetch_pictures(folder, config.image_hosts, config.image_connections, stage.update)
-    reporter.say(f"pictures: {found.fetched:,} fetched, {found.there:,} were there")
+    with reporter.stage("fetching", "images") as stage:
+        found = fetch_images(folder, config.image_hosts, config.image_connections, stage.update)
+    reporter.say(f"images: {found.fetched:,} fetched, {found.there:,} were there")
     if found.broken:
         address, fault = min(found.broken.items())
         warning = (
-            f"pictures: {len(found.broken):,} could not be fetched (such as {address}: {fault}); "
+            f"images: {len(found.broken):,} could not be fetched (such as {address}: {fault}); "
             f"all are named in {folder / REPORT}"
         )
         if config.strict:

@@ -183,7 +183,7 @@ def microseconds(
             f"{path}, column timestamp: found {times[0]} and {first}, which are of different "
             "units, expected seconds, milliseconds, microseconds or nanoseconds throughout"
         )
-    if are_dates(sizes):
+    if are_dates(map(int, sizes)):
         return None
     numerator, denominator = list(TO_MICROSECONDS.values())[low]
     return times * numerator // denominator
@@ -218,7 +218,7 @@ def _align_catalogue(folder: Path, table: pa.Table, item_ids: pa.Array) -> Catal
     path = folder / ITEMS
     image_features = _read_features(folder / IMAGE_FEATURES)
     image_text_features = _read_features(folder / IMAGE_TEXT_FEATURES)
-    _check_pictures(folder, table, image_features, image_text_features)
+    _check_images(folder, table, image_features, image_text_features)
     row_of = {item: row for row, item in enumerate(table["item_id"].to_pylist())}
     aligned = table.take(pa.array(map(row_of.get, item_ids.to_pylist()), pa.int64()))
     if aligned["item_id"].null_count == len(aligned):
@@ -244,14 +244,14 @@ def _align_catalogue(folder: Path, table: pa.Table, item_ids: pa.Array) -> Catal
 
 
 def _image_paths(folder: Path, table: pa.Table) -> tuple[str, ...] | None:
-    """Each item's picture file, "" where it has none; None where no item has one."""
+    """Each item's image file, "" where it has none; None where no item has one."""
     if "image_path" not in table.column_names:
         return None
     paths = table["image_path"].fill_null("").to_pylist()
     return tuple(str(folder / path) if path else "" for path in paths) if any(paths) else None
 
 
-def _check_pictures(
+def _check_images(
     folder: Path,
     table: pa.Table,
     image_features: Float16[np.ndarray, "images features"] | None,
@@ -270,10 +270,10 @@ def _check_pictures(
         return
     if column not in table.column_names:
         raise UserError(f"{path}: found no column {column}, expected it with {IMAGE_FEATURES}")
-    pictures = len(image_features)
+    images = len(image_features)
     rows = table[column].fill_null(0).to_numpy()
-    outside = ((rows < 0) | (rows >= pictures)) & ~_nulls(table, column)
-    wanted = f"0 … {pictures - 1}, the rows of {IMAGE_FEATURES}, or null"
+    outside = ((rows < 0) | (rows >= images)) & ~_nulls(table, column)
+    wanted = f"0 … {images - 1}, the rows of {IMAGE_FEATURES}, or null"
     _refuse_rows(path, table, column, outside, wanted)
     if image_text_features is not None and image_text_features.shape != image_features.shape:
         raise UserError(

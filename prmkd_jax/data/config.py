@@ -8,7 +8,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
 IMAGE_FEATURES = "image_features.npy"
-"""File of a data set's pictures as vectors, which is read in place of the pictures."""
+"""File of a data set's images as vectors, which is read in place of the images."""
 
 LONGEST_WINDOW = 65536
 """Items of the longest prefix that any model sees."""

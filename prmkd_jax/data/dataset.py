@@ -57,11 +57,11 @@ class Catalogue:
     Attributes:
         texts: field of `TEXT_FIELDS` → its text for each of the `num_items` items; "" where
             missing.
-        image_features: features of the pictures, a row for each; None where the data set has no
-            pictures.
+        image_features: features of the images, a row for each; None where the data set has no
+            images.
         image_rows: the row of `image_features` that shows the item, −1 where none does.
         image_text_features: the text tower that matches `image_features`, or None.
-        image_paths: file of the item's picture, "" where there is none; None without such files.
+        image_paths: file of the item's image, "" where there is none; None without such files.
         image_shape: rows, columns and colours where `image_features` are raw pixels, or None.
         has_row: whether the item has a row in the source's catalogue; None where that isn't known.
         other_rows: ids of the source's catalogue rows that are no items here.
@@ -101,7 +101,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) over histories, ids, texts and image features.
 
-        Picture files are not read for it: who encodes them hashes what is in them. Timestamps
+        Image files are not read for it: who encodes them hashes what is in them. Timestamps
         and given parts aren't either: they act through the order and through the split, which
         has its own hash.
         """

@@ -7,7 +7,7 @@ from prmkd_jax.common.files import file_digest, is_there, read_json, write_json
 
 PREPARED = "prepared.json"
 _FILES = "files"
-# What is read of a data set; pictures are read one by one.
+# What is read of a data set; images are read one by one.
 _SUFFIXES = (".parquet", ".npy")
 
 

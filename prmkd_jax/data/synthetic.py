@@ -1,8 +1,8 @@
-"""A small world with text, pictures and behaviour: the embedded default data set.
+"""A small world with text, images and behaviour: the embedded default data set.
 
 Several domains share one vocabulary of attributes. A user likes one value of each, and the
 liking drifts; the next item depends on it, on the last item's type and on popularity. Texts name
-attributes in everyday words; pictures show those of `VISIBLE`, which most texts leave out. So a
+attributes in everyday words; images show those of `VISIBLE`, which most texts leave out. So a
 model that reads knows what sparse behaviour cannot tell: the paper's premise (Section 1).
 """
 
@@ -43,7 +43,7 @@ ATTRIBUTES = (*VOCABULARY, "type")
 """Columns of `Domain.attributes`."""
 _SEEN = slice(3, 6)
 VISIBLE = ATTRIBUTES[_SEEN]
-"""What a picture shows."""
+"""What an image shows."""
 
 # Seconds: 2020-01-01 UTC, where the clock begins, and a year.
 _EPOCH, _YEAR = 1_577_836_800, 31_557_600
@@ -95,7 +95,7 @@ class WorldConfig:
     mean_length: float = option(8.0, "Mean history, before the cut at max_length.", low=1)
     max_length: int = option(30, "Longest history; at most half the items.", low=1)
     values: int = option(12, "Most values of a shared attribute.", low=1)
-    missing_images: float = option(0.25, "Share of items without a picture.", low=0, high=1)
+    missing_images: float = option(0.25, "Share of items without an image.", low=0, high=1)
     missing_texts: float = option(0.15, "Share of items with a bare title.", low=0, high=1)
     told: float = option(0.3, "Share of texts that name a visible attribute.", low=0, high=1)
     drift: float = option(0.06, "Chance a step to renew a liked value.", low=0, high=1)
@@ -151,9 +151,9 @@ def make_domain(seed: int, name: str, config: WorldConfig) -> Domain:
     told = np.tile(~bare[:, None], len(ATTRIBUTES))
     told[:, _SEEN] &= rng.random((len(kept), len(VISIBLE))) < config.told
     told[:, -1] = True
-    pictured = rng.random(len(kept)) >= config.missing_images
-    pixels = render(rng, attributes[pictured][:, _SEEN])
-    image_rows = np.where(pictured, np.cumsum(pictured) - 1, -1).astype(np.int32)
+    has_image = rng.random(len(kept)) >= config.missing_images
+    pixels = render(rng, attributes[has_image][:, _SEEN])
+    image_rows = np.where(has_image, np.cumsum(has_image) - 1, -1).astype(np.int32)
     texts = _texts(rng, name, attributes, told)
     indptr = offsets_of(lengths)
     dataset = Dataset(

@@ -141,7 +141,7 @@ def test_row_order_within_users_and_file_layout_do_not_matter(tmp_path):
     assert read_dataset(folder, "toy").fingerprint == plain.fingerprint
 
 
-def test_pictures(tmp_path):
+def test_images(tmp_path):
     """Each item has its own `image_feature_row`, and a missing one is −1, not row 0."""
     catalogue = items(image_feature_row=pa.array([0, None, 1], pa.int64()))
     folder = write(
@@ -326,14 +326,14 @@ def test_missing_data_says_how_to_get_it(tmp_path):
     not os.environ.get("PRMKD_DATA_DIR"), reason="PRMKD_DATA_DIR names no folder with real data"
 )
 @pytest.mark.parametrize(
-    ("name", "users", "num_items", "interactions", "pictures"),
+    ("name", "users", "num_items", "interactions", "images"),
     [
         ("Scientific", 8442, 4385, 59427, 1585),
         ("Games", 50546, 16859, 452989, 0),
         ("Beauty", 22363, 12101, 198502, 0),
     ],
 )
-def test_real_data(name, users, num_items, interactions, pictures):
+def test_real_data(name, users, num_items, interactions, images):
     """Users, items, interactions and images have the published counts."""
     dataset = read_dataset(Path(os.environ["PRMKD_DATA_DIR"]), name)
     table = table_statistics(dataset)
@@ -343,25 +343,25 @@ def test_real_data(name, users, num_items, interactions, pictures):
         interactions,
     )
     rows = dataset.catalogue.image_rows
-    assert (0 if rows is None else int((rows >= 0).sum())) == pictures
+    assert (0 if rows is None else int((rows >= 0).sum())) == images
     assert np.bincount(dataset.interactions.items).min() >= 1
     assert len(leave_one_out(dataset.interactions).test) == users
 
 
-def test_picture_files_stand_in_the_data_sets_folder(tmp_path):
+def test_image_files_stand_in_the_data_sets_folder(tmp_path):
     """Relative paths start at the data set, not at the working directory, and fit their items."""
     elsewhere = str(tmp_path / "elsewhere.png")
-    column = pa.array(["z.png", None, "pictures/a.jpg"])
+    column = pa.array(["z.png", None, "images/a.jpg"])
     dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
     assert dataset.item_ids == ("b", "a", "c")
-    wanted = ("", str(tmp_path / "toy" / "pictures" / "a.jpg"), "")
+    wanted = ("", str(tmp_path / "toy" / "images" / "a.jpg"), "")
     assert dataset.catalogue.image_paths == wanted
     column = pa.array(["", elsewhere, ""])
     dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")
     assert dataset.catalogue.image_paths == (elsewhere, "", "")
 
 
-def test_without_a_picture_there_are_no_paths(tmp_path):
+def test_without_an_image_there_are_no_paths(tmp_path):
     """`image_paths` is None then, so no teacher of images starts on an empty list."""
     for column in (None, pa.array(["z.png", None, None])):
         dataset = read_dataset(write(tmp_path, interactions(), items(image_path=column)), "toy")

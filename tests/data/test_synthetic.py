@@ -97,12 +97,12 @@ def test_popularity_is_skewed_and_leaves_cold_items(home):
     assert (counts < 3).mean() > 0.04
 
 
-def test_some_items_lack_the_picture_or_the_text(home):
+def test_some_items_lack_the_image_or_the_text(home):
     """The shares are as asked, and an item without text tells no more than its type."""
     catalogue = home.dataset.catalogue
     assert (catalogue.image_rows < 0).mean() == pytest.approx(0.25, abs=0.04)
-    pictures = np.sort(catalogue.image_rows[catalogue.image_rows >= 0])
-    np.testing.assert_array_equal(pictures, np.arange(len(catalogue.image_features)))
+    images = np.sort(catalogue.image_rows[catalogue.image_rows >= 0])
+    np.testing.assert_array_equal(images, np.arange(len(catalogue.image_features)))
     bare = np.array([text == "" for text in catalogue.texts["description"]])
     assert bare.mean() == pytest.approx(0.15, abs=0.03)
     for field in ("brand", "categories"):
@@ -125,14 +125,14 @@ def test_a_text_names_what_it_tells_and_nothing_else(home, attribute):
         np.testing.assert_array_equal(named, expected, err_msg=synonyms[0])
 
 
-def test_pictures_show_what_most_texts_leave_out(home):
+def test_images_show_what_most_texts_leave_out(home):
     """Over half of the visible attributes are shown without being told."""
     shown = home.dataset.catalogue.image_rows >= 0
     untold = ~home.told[:, [COLOUR, PATTERN, SHAPE]]
     assert (untold & shown[:, None]).mean() > 0.5
 
 
-def test_stored_pictures_are_those_of_their_items(home):
+def test_stored_images_are_those_of_their_items(home):
     """Colour, pattern and shape can be read off the image of the right item."""
     catalogue = home.dataset.catalogue
     assert catalogue.image_features.dtype == np.float16
@@ -150,7 +150,7 @@ def test_stored_pictures_are_those_of_their_items(home):
 
 
 def paint(colour, pattern, shape):
-    """The mean of 50 pictures, so that the noise does not matter."""
+    """The mean of 50 images, so that the noise does not matter."""
     values = [
         next(index for index, words in enumerate(VOCABULARY[attribute]) if word in words)
         for attribute, word in zip(VISIBLE, (colour, pattern, shape), strict=True)
@@ -295,9 +295,9 @@ def test_extreme_shares_and_few_values():
     full = make_domain(
         0, TARGET, WorldConfig(users=60, items=80, missing_images=0, missing_texts=0, told=1)
     )
-    pictured = full.dataset.catalogue.image_rows
-    assert pictured is not None
-    assert pictured.min() == 0
+    has_image = full.dataset.catalogue.image_rows
+    assert has_image is not None
+    assert has_image.min() == 0
     assert full.told.all()
 
 

@@ -48,7 +48,7 @@ def _raw_log(place: Path) -> None:
 
 
 def _raw_shop(place: Path) -> None:
-    """A log of 24 users, a catalogue of 30 items with pictures, and a tiny vision encoder."""
+    """A log of 24 users, a catalogue of 30 items with images, and a tiny vision encoder."""
     import numpy as np
     from PIL import Image
 
@@ -60,12 +60,12 @@ def _raw_shop(place: Path) -> None:
     (place / "log.csv").write_text("\n".join(rows) + "\n")
     words = ["red", "blue", "lamp", "chair", "big", "small", "old", "garden"]
     table = ["item_id,title,image_path"]
-    (place / "pictures").mkdir()
+    (place / "images").mkdir()
     for item in range(30):
         title = " ".join(rng.choice(words, 3))
-        table.append(f"i{item:02d},{title} {item},pictures/{item}.png")
+        table.append(f"i{item:02d},{title} {item},images/{item}.png")
         pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"pictures/{item}.png")
+        Image.fromarray(pixels).save(place / f"images/{item}.png")
     (place / "items.csv").write_text("\n".join(table) + "\n")
     _encoder(place / "vit")
 
@@ -141,7 +141,7 @@ STAGES = {
          "--user_column=user", "--item_column=item", "--timestamp_column=time"),
         ("experiments.stages.prepare",), _raw_log, weight=4,
     ),
-    "pictures": Stage(
+    "prepare-images": Stage(
         ("prepare", "--interactions=log.csv", "--items=items.csv", "--name=shop",
          "--data_dir=data", "--encode_images", "--image_encoder=vit"),
         ("experiments.stages.prepare", "torch", "transformers"), _raw_shop, weight=3,

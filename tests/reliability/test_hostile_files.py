@@ -1,7 +1,7 @@
 """Files that a stranger made, read by the readers themselves: each is refused in its line.
 
 What damage at random rarely makes: archives that say two things, sizes that lie, types that nobody
-expects, pictures that are something else.
+expects, images that are something else.
 """
 
 import io
@@ -129,7 +129,7 @@ SAFE = {
 }
 
 
-def picture(kind, mode="RGB", **options):
+def image(kind, mode="RGB", **options):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 4), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).convert("RGB").convert(mode).save(stream, kind, **options)
@@ -148,28 +148,28 @@ def png(width, height, data=b"", before=b""):
 
 
 NONE = "it is none of PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF"
-PICTURES = {
-    **{kind: (picture(kind), NONE) for kind in ("EPS", "PPM", "ICO", "TGA", "PCX", "PDF", "DDS")},
-    "JPEG 2000": (picture("JPEG2000"), NONE),
+IMAGES = {
+    **{kind: (image(kind), NONE) for kind in ("EPS", "PPM", "ICO", "TGA", "PCX", "PDF", "DDS")},
+    "JPEG 2000": (image("JPEG2000"), NONE),
     "Photoshop": (b"8BPS\0\1" + bytes(40), NONE),
     "a drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', NONE),
     "a page": (b"<html>404</html>", NONE),
     "empty": (b"", NONE),
     "a telephone's": (b"\0\0\0\x18ftypheic" + bytes(30), NONE),
-    "bytes before": (b"\n" + picture("JPEG"), NONE),
+    "bytes before": (b"\n" + image("JPEG"), NONE),
     "4 × 10^18 pixels": (png(2**31 - 1, 2**31 - 1), "it has more than 67,108,864 pixels"),
     "thin": (png(60_000, 1), "it has 60000 × 1 pixels, too thin to show a thing"),
     "a text of 100 MB": (png(1, 1, before=b"a\0\0" + zlib.compress(bytes(10**8))), "too large"),
-    "32 bits": (picture("TIFF", "F"), "32 bits a pixel"),
-    "other colours": (picture("TIFF", "LAB"), "colours of the kind LAB"),
-    "half": (picture("JPEG")[:-40], "truncated"),
+    "32 bits": (image("TIFF", "F"), "32 bits a pixel"),
+    "other colours": (image("TIFF", "LAB"), "colours of the kind LAB"),
+    "half": (image("JPEG")[:-40], "truncated"),
 }
 
 READERS = {
     "torch": (read_torch_file, UserError, TORCH),
     "npy": (open_npy, ValueError, ARRAYS),
     "safetensors": (_load_arrays, UserError, SAFE),
-    "picture": (read_image, BrokenImage, PICTURES),
+    "image": (read_image, BrokenImage, IMAGES),
 }
 CASES = [(reader, name) for reader, (_, _, files) in READERS.items() for name in files]
 

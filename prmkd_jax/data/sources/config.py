@@ -63,15 +63,15 @@ class PrepareConfig:
 
     download_images: bool = option(
         False,
-        "Fetch the pictures that the items name by address; the same command goes on with those "
+        "Fetch the images that the items name by address; the same command goes on with those "
         "that are missing.",
     )
     image_hosts: tuple[str, ...] = option(
-        (), "Hosts that pictures may come from; empty for any, over https."
+        (), "Hosts that images may come from; empty for any, over https."
     )
-    image_connections: int = option(16, "Pictures fetched at once.", low=1, high=64)
+    image_connections: int = option(16, "Images fetched at once.", low=1, high=64)
     encode_images: bool = option(
-        False, "Encode the items' pictures into image_features.npy, which teachers read."
+        False, "Encode the items' images into image_features.npy, which teachers read."
     )
 
     user_column: str = option("user_id", "Column of the user.")
@@ -154,7 +154,7 @@ class PrepareConfig:
 
     @property
     def decisive(self) -> dict[str, object]:
-        """The flags that decide which rows a data set has; pictures come after them."""
+        """The flags that decide which rows a data set has; images come after them."""
         settings = dataclasses.asdict(self)
         for name in ("interactions", "items"):
             settings[name] = [os.path.abspath(expanded(path)) for path in settings[name]]

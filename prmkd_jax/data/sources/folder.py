@@ -12,11 +12,11 @@ from prmkd_jax.data.canonical import IMAGE_TEXT_FEATURES, INTERACTIONS, ITEMS
 from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.prepared import PREPARED
 
-PICTURES = "images"
-"""Folder of the pictures that were fetched."""
+IMAGES = "images"
+"""Folder of the images that were fetched."""
 ENCODED = "encoded.json"
-"""Which pictures image_features.npy has, and by which encoder; it says who wrote it."""
-# What a data set made anew stands for. Pictures are named by their addresses, so those that were
+"""Which images image_features.npy has, and by which encoder; it says who wrote it."""
+# What a data set made anew stands for. Images are named by their addresses, so those that were
 # fetched are as good in it, and what else is there is the user's.
 _REPLACED = (INTERACTIONS, ITEMS, PREPARED, IMAGE_FEATURES, ENCODED)
 
@@ -71,13 +71,13 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def refuse_lost_features(target: Path, encode: bool) -> None:
-    """Refuses to replace a data set whose vectors of pictures nobody would make again.
+    """Refuses to replace a data set whose vectors of images nobody would make again.
 
     Their rows are named by items.parquet, so they are worth nothing next to another one.
 
     Args:
         target: the data set.
-        encode: whether its pictures will be encoded.
+        encode: whether its images will be encoded.
 
     Raises:
         UserError: naming the file.

@@ -22,7 +22,7 @@ from prmkd_jax.data.sources.download import Progress, fetch
 from prmkd_jax.data.sources.files import MissingSource, expanded
 from prmkd_jax.data.sources.finished import describe_files, require_same
 from prmkd_jax.data.sources.folder import (
-    PICTURES,
+    IMAGES,
     is_data_set,
     new_folder,
     recover,
@@ -122,8 +122,8 @@ def _made(
     source = open_source(config, clock)
     ties = tie_rule(config, source)
     require_apart(source.files, target, f"--name={config.name}")
-    if (target / PICTURES).is_dir() and not config.download_images:
-        say(f"{target / PICTURES} stays; --download_images names its pictures in the new items")
+    if (target / IMAGES).is_dir() and not config.download_images:
+        say(f"{target / IMAGES} stays; --download_images names its images in the new items")
     with new_folder(target, config.overwrite) as folder:
         has_catalogue = source.items is not None
         if source.items is not None:

@@ -303,12 +303,12 @@ def test_what_a_killed_call_left_is_tidied_up(tmp_path):
     assert prepare(config(tmp_path, interactions=(path,))).found
     assert [entry.name for entry in data.iterdir()] == ["d"]
     assert bytes_of(data / "d") == before
-    # After the second rename: the new one stands, the pictures are still in the old one.
+    # After the second rename: the new one stands, the images are still in the old one.
     (data / f".d.old-{DEAD}/images").mkdir(parents=True)
-    (data / f".d.old-{DEAD}/images/a.jpg").write_bytes(b"picture")
+    (data / f".d.old-{DEAD}/images/a.jpg").write_bytes(b"image")
     assert prepare(config(tmp_path, interactions=(path,))).found
     assert bytes_of(data / "d") == before
-    assert (data / "d/images/a.jpg").read_bytes() == b"picture"
+    assert (data / "d/images/a.jpg").read_bytes() == b"image"
     # What another call is writing at this moment is left alone.
     (data / f".d.partial-{os.getppid()}").mkdir()
     prepare(config(tmp_path, interactions=(path,), overwrite=True))
@@ -342,7 +342,7 @@ def test_what_prepare_did_not_write_stays_in_the_folder(tmp_path):
     for name, content in mine.items():
         (folder / name).write_bytes(content)
     (folder / "images").mkdir()
-    (folder / "images/a.jpg").write_bytes(b"picture")
+    (folder / "images/a.jpg").write_bytes(b"image")
     (folder / "images.json").write_text("{}")
     write(tmp_path / "raw", [[("a", "y", 10**9, 1)]])
     said = []
@@ -352,8 +352,8 @@ def test_what_prepare_did_not_write_stays_in_the_folder(tmp_path):
     names = {"interactions.parquet", "items.parquet", "prepared.json", "images.json"}
     assert set(after) == names
     assert pl.read_parquet(folder / "items.parquet")["item_id"].to_list() == ["y"]
-    assert (folder / "images/a.jpg").read_bytes() == b"picture"
-    assert f"{folder / 'images'} stays; --download_images names its pictures" in said[0]
+    assert (folder / "images/a.jpg").read_bytes() == b"image"
+    assert f"{folder / 'images'} stays; --download_images names its images" in said[0]
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["d"]
 
 
@@ -401,7 +401,7 @@ def test_a_raw_file_in_the_data_set_is_never_replaced(tmp_path, link):
         ),
     ],
 )
-def test_vectors_of_pictures_are_not_lost_without_a_word(tmp_path, files, encode, message):
+def test_vectors_of_images_are_not_lost_without_a_word(tmp_path, files, encode, message):
     """--overwrite refuses to delete vectors that the command wouldn't make again."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])
     prepare(config(tmp_path, interactions=(path,)))

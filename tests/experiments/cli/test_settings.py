@@ -185,7 +185,7 @@ def test_options_that_no_teacher_reads_are_reported(flags, unread):
     assert [line.split()[0] for line in warnings(*flags)] == [f"--{name}" for name in unread]
 
 
-def test_an_encoder_of_pictures_that_are_encoded_already_is_told(tmp_path):
+def test_an_encoder_of_images_that_are_encoded_already_is_told(tmp_path):
     """The warning says that the data set has the images' vectors already."""
     (tmp_path / "shop").mkdir()
     flags = (
@@ -195,5 +195,5 @@ def test_an_encoder_of_pictures_that_are_encoded_already_is_told(tmp_path):
     (tmp_path / "shop/image_features.npy").write_bytes(b"")
     path = tmp_path / "shop/image_features.npy"
     assert warnings(*flags) == [
-        f"--image_encoder has no effect: {path} has the pictures' vectors already"
+        f"--image_encoder has no effect: {path} has the images' vectors already"
     ]

@@ -291,7 +291,7 @@ def test_table_and_figure_show_every_variant(results, timing):
         assert f"{row['test']['NDCG@10']:.4f}" in drawn
 
 
-def test_changes_have_intervals_and_a_picture(results, tmp_path):
+def test_changes_have_intervals_and_a_figure(results, tmp_path):
     """A change lies inside its interval, and the reference has no row in the figure."""
     worse = results["variants"][1]["against"]["NDCG@10"]
     low, high = worse["interval"]
@@ -321,7 +321,7 @@ def test_a_change_from_nothing_is_no_point_at_zero(results):
 
 
 @pytest.mark.parametrize("figure", [study_figure, effects_figure])
-def test_no_words_of_a_picture_are_cut_off(results, figure):
+def test_no_words_of_a_figure_are_cut_off(results, figure):
     """With long names of variants the edges of the figure are still white."""
     copied = copy.deepcopy(results)
     for row in copied["variants"]:

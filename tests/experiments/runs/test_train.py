@@ -30,7 +30,7 @@ USERS, ITEMS, LENGTH = 30, 20, 6
 
 
 def write_data(folder, *, backwards: bool = False) -> None:
-    """Thirty users in `<folder>/Games`, each item with a title and a picture."""
+    """Thirty users in `<folder>/Games`, each item with a title and an image."""
     place = folder / "Games"
     place.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -206,7 +206,7 @@ def test_everything_that_is_read_is_part_of_the_identity(finished, tmp_path):
     start = tmp_path / "start.pth"
     start.write_text("weights")
 
-    def another_picture():
+    def another_image():
         Image.new("RGB", (8, 8), (0, 99, 0)).save(tmp_path / "Games" / "i3.png")
 
     cases = [
@@ -217,7 +217,7 @@ def test_everything_that_is_read_is_part_of_the_identity(finished, tmp_path):
         ),
         (
             ["--teachers=unim2rec", f"--image_encoder={tmp_path / 'Games'}"],
-            another_picture,
+            another_image,
             "teacher, unim2rec, image",
         ),
         (

@@ -53,17 +53,17 @@ def page(tmp_path_factory):
     world = dataclasses.replace(
         world, catalogue=Catalogue({**world.catalogue.texts, "title": titles})
     )
-    png = folder / "pictures" / "one.png"
+    png = folder / "images" / "one.png"
     png.parent.mkdir()
     png.write_bytes(b"\x89PNG no image at all")
     png.with_name("dot.gif").write_bytes(
         b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
     )
     images = {
-        "i0": "pictures/one.png",
+        "i0": "images/one.png",
         "i1": "javascript:alert(1)",
-        "i2": "pictures/none.svg",
-        "i3": "pictures/dot.gif",
+        "i2": "images/none.svg",
+        "i3": "images/dot.gif",
     }
     (folder / "images.json").write_text(json.dumps(images))
     with running(

@@ -39,7 +39,7 @@ from tests.worlds import random_world
 WORLD = random_world()
 TITLES = tuple(f"Title {item} <b>" for item in range(WORLD.num_items))
 WORLD = dataclasses.replace(WORLD, catalogue=Catalogue({**WORLD.catalogue.texts, "title": TITLES}))
-PICTURE = b"no image at all"
+IMAGE = b"no image at all"
 LIMITS = {"max_histories": 8, "max_history": 20, "max_list": 30, "max_k": 40, "max_body": 20_000}
 
 
@@ -57,7 +57,7 @@ def recommender(folder):
 def served(folder):
     listed = folder.parent / "images.json"
     listed.write_text(json.dumps({"i0": "x" * 300 + ".png", "i1": "one.png"}))
-    listed.with_name("one.png").write_bytes(PICTURE)
+    listed.with_name("one.png").write_bytes(IMAGE)
     limits = {"images": str(listed), "reload_every": 0, **LIMITS}
     with running(model=str(folder), **limits) as service:
         yield service
@@ -215,7 +215,7 @@ def test_other_addresses_and_methods_are_told_alike(served):
     assert (status, content["error"]["code"]) == (422, "invalid_request")
 
 
-def test_a_picture_that_cannot_be_is_none(served):
+def test_an_image_that_cannot_be_is_none(served):
     """A name too long for the file system gives a 404, not an unhandled error."""
     status, content = served.ask("GET", "/images?item=i0")
     assert (status, content["error"]["code"]) == (404, "no_image")
@@ -223,10 +223,10 @@ def test_a_picture_that_cannot_be_is_none(served):
 
 
 @pytest.mark.parametrize("part", ["bytes=0-3", "bytes=99-", "bytes=a-", "miles=1-2"])
-def test_pictures_come_whole(served, part):
+def test_images_come_whole(served, part):
     """A range in the request, even a wrong one, is ignored."""
     answer = served.ask("GET", "/images?item=i1", headers={"range": part})
-    assert answer == (200, PICTURE.decode())
+    assert answer == (200, IMAGE.decode())
 
 
 def test_a_caller_that_reads_nothing_holds_no_place(folder, tmp_path):

@@ -26,7 +26,7 @@ def dataset_with(images, rows=ROWS):
 
 
 def reference(images):
-    """Centred over the items that have a image, then every row to norm 1, in float64."""
+    """Centred over the items that have an image, then every row to norm 1, in float64."""
     features = np.zeros((len(ROWS), images.shape[1]))
     shown = images[ROWS[ROWS >= 0]].astype(np.float64)
     shown -= shown.mean(axis=0)
@@ -117,7 +117,7 @@ def encoders(tmp_path_factory):
 
 @pytest.fixture
 def with_files(tmp_path):
-    """Five items, of which two share a image and one has none."""
+    """Five items, of which two share an image and one has none."""
     from PIL import Image
 
     rng = np.random.default_rng(0)

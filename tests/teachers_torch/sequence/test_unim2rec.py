@@ -131,7 +131,7 @@ def test_alignment_counts_the_batchs_items_that_have_both(batch):
     plain, _ = build(align_weight=0.0)
     aligned, _ = build(align_weight=0.1)
     contents = aligned._adapt()
-    both = [0, 4, 5]  # read or asked for, with text and picture; 7 has both, but isn't there
+    both = [0, 4, 5]  # read or asked for, with text and image; 7 has both, but isn't there
     expected = 0.1 * alignment_loss(contents[both, 0], contents[both, 1])
     difference = (aligned.loss(batch) - plain.loss(batch)).detach()
     torch.testing.assert_close(difference, expected.detach(), atol=1e-5, rtol=1e-4)

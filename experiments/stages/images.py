@@ -1,4 +1,4 @@
-"""Encodes a data set's pictures once, so that no run needs the files."""
+"""Encodes a data set's images once, so that no run needs the files."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,24 +20,24 @@ COLUMN = "image_feature_row"
 _PARTS = ".parts"
 
 
-def encode_pictures(
+def encode_images(
     folder: Path, config: ImageConfig, reporter: Reporter, *, strict: bool = False
 ) -> None:
-    """Writes image_features.npy, a row a picture, and `image_feature_row` in items.parquet.
+    """Writes image_features.npy, a row an image, and `image_feature_row` in items.parquet.
 
-    A file that can't be read as a picture is counted and named; its items have none then. What a
+    A file that can't be read as an image is counted and named; its items have none then. What a
     killed call has encoded is not encoded again.
 
     Args:
         folder: the data set.
         config: the encoder.
         reporter: says what was found.
-        strict: whether an unreadable picture is an error.
+        strict: whether an unreadable image is an error.
 
     Raises:
-        UserError: no item has a picture, or the encoder can't be read.
+        UserError: no item has an image, or the encoder can't be read.
     """
-    # Imported here: it loads torch, and most uses of `prepare` have no pictures.
+    # Imported here: it loads torch, and most uses of `prepare` have no images.
     from teachers_torch.items.image import encode_paths
 
     table = pq.read_table(folder / ITEMS)
@@ -45,14 +45,14 @@ def encode_pictures(
     named = sorted({path for path in paths if path})
     if not named:
         raise UserError(
-            f"{folder / ITEMS}: found no pictures in column image_path, expected some for "
+            f"{folder / ITEMS}: found no images in column image_path, expected some for "
             "--encode_images (--download_images fetches those that are named by address)"
         )
-    with reporter.stage("reading", "pictures") as stage:
+    with reporter.stage("reading", "images") as stage:
         broken = unreadable(folder, named, stage.update)
     if broken:
         path, fault = min(broken.items())
-        warning = f"pictures: {len(broken):,} could not be read (such as {path}: {fault})"
+        warning = f"images: {len(broken):,} could not be read (such as {path}: {fault})"
         if strict or len(broken) == len(named):
             raise UserError(warning)
         reporter.warn(warning)
@@ -60,16 +60,16 @@ def encode_pictures(
     made_of = _made_of(folder, kept, config)
     if _is_encoded(folder, table, made_of):
         _remove_parts(folder)  # a kill may have come before they were
-        reporter.say(f"{folder / IMAGE_FEATURES} has these pictures already: nothing to do")
+        reporter.say(f"{folder / IMAGE_FEATURES} has these images already: nothing to do")
         return
     parts = _parts(folder, made_of, config)
-    with reporter.stage("encoding", "pictures") as stage:
+    with reporter.stage("encoding", "images") as stage:
         features = encode_paths([str(folder / each) for each in kept], config, stage.update, parts)
     row_of = {path: row for row, path in enumerate(kept)}
     _write(folder, table, features, [row_of.get(path) for path in paths])
     write_json(folder / ENCODED, made_of)
     _remove_parts(folder)
-    reporter.say(f"{folder / IMAGE_FEATURES}: {len(kept):,} pictures by {config.image_encoder}")
+    reporter.say(f"{folder / IMAGE_FEATURES}: {len(kept):,} images by {config.image_encoder}")
 
 
 def _made_of(folder: Path, paths: Sequence[str], config: ImageConfig) -> dict[str, str]:
@@ -83,12 +83,12 @@ def _made_of(folder: Path, paths: Sequence[str], config: ImageConfig) -> dict[st
     return {
         "image_encoder": config.image_encoder,
         "encoder": encoder_identity(config.image_encoder),
-        "pictures": digest,
+        "images": digest,
     }
 
 
 def _parts(folder: Path, made_of: dict[str, str], config: ImageConfig) -> Path:
-    """The folder of what is encoded of these pictures; those of others are removed."""
+    """The folder of what is encoded of these images; those of others are removed."""
     digest = content_digest([made_of, config.image_batch_size])[:32]
     parts = folder / f".{IMAGE_FEATURES}-{digest}{_PARTS}"
     _remove_parts(folder, but=parts)
@@ -102,7 +102,7 @@ def _remove_parts(folder: Path, but: Path | None = None) -> None:
 
 
 def _is_encoded(folder: Path, table: pa.Table, made_of: dict[str, str]) -> bool:
-    """Whether the vectors that are there are of these pictures, by this encoder."""
+    """Whether the vectors that are there are of these images, by this encoder."""
     try:
         kept = read_json(folder / ENCODED)
     except (OSError, ValueError):
@@ -113,7 +113,7 @@ def _is_encoded(folder: Path, table: pa.Table, made_of: dict[str, str]) -> bool:
 def unreadable(
     folder: Path, paths: Sequence[str], progress: Callable[[int, int], None]
 ) -> dict[str, str]:
-    """Files that are no complete picture → why; all are read before hours are spent on some.
+    """Files that are no complete image → why; all are read before hours are spent on some.
 
     Args:
         folder: folder that relative paths begin at.

@@ -1,4 +1,4 @@
-"""Pictures are fetched from a server that is slow, broken, or no picture's at all."""
+"""Images are fetched from a server that is slow, broken, or no image's at all."""
 
 import io
 import threading
@@ -13,14 +13,14 @@ from PIL import Image
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.canonical import read_dataset
-from prmkd_jax.data.sources import pictures
+from prmkd_jax.data.sources import images
 from prmkd_jax.data.sources.download import Retries
-from prmkd_jax.data.sources.pictures import fetch_pictures
+from prmkd_jax.data.sources.images import fetch_images
 
 QUICK = Retries(times=2, pause=0.0)
 
 
-def picture(kind: str = "JPEG") -> bytes:
+def image(kind: str = "JPEG") -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 0, 0)).save(stream, kind)
     return stream.getvalue()
@@ -62,12 +62,12 @@ class Site:
     def answer(self, handler: BaseHTTPRequestHandler) -> bytes | None:
         """Does what the path's first word says; returns what is still to be sent."""
         what = handler.path.split("/")[1]
-        content = picture("PNG" if what == "png" else "JPEG")
+        content = image("PNG" if what == "png" else "JPEG")
         status = {"gone": 404, "away": 302}.get(what, 200)
         if what == "busy" and self.asked[handler.path] == 1:
             status = 503
         if what == "page":
-            content = b"<html>no such picture</html>"
+            content = b"<html>no such image</html>"
         handler.send_response(status)
         if what == "away":
             handler.send_header("Location", "http://elsewhere.example/x.jpg")
@@ -106,14 +106,14 @@ def shop(folder: Path, urls: list[str | None], **columns) -> Path:
 
 
 def fetch(place: Path, site: Site, **options):
-    return fetch_pictures(place, (site.host,), retries=QUICK, **options)
+    return fetch_images(place, (site.host,), retries=QUICK, **options)
 
 
 def paths(place: Path) -> list[str | None]:
     return pq.read_table(place / "items.parquet")["image_path"].to_pylist()
 
 
-def test_good_pictures_are_fetched_and_broken_ones_named(tmp_path, site):
+def test_good_images_are_fetched_and_broken_ones_named(tmp_path, site):
     kinds = ("a", "png", "busy", "short", "gone", "page", "cut", "huge", "away")
     urls = [f"{site.address}/{kind}/1.jpg" for kind in kinds]
     place = shop(tmp_path, [*urls, None, "ftp://x/y.jpg", "http://[bad/x.jpg"])
@@ -121,18 +121,18 @@ def test_good_pictures_are_fetched_and_broken_ones_named(tmp_path, site):
     assert (found.fetched, found.there) == (4, 0)
     faults = {address.split("/")[3]: fault for address, fault in found.broken.items()}
     assert faults["gone"] == "status 404"
-    assert faults["page"].startswith("no picture (28 bytes that begin with '<html>")
+    assert faults["page"].startswith("no image (26 bytes that begin with '<html>")
     assert faults["huge"] == "more than 20 MB"
     assert faults["away"] == "host elsewhere.example, which --image_hosts doesn't name"
-    assert faults["cut"].endswith(f"of {len(picture())} bytes")
+    assert faults["cut"].endswith(f"of {len(image())} bytes")
     assert found.broken["ftp://x/y.jpg"] == "an address that is not https"
     assert len(found.broken) == 7
     written = paths(place)
     assert [path is not None for path in written] == [True] * 4 + [False] * 8
     assert written[1].endswith(".png")  # by its content, not by its name
     catalogue = read_dataset(tmp_path, "shop").catalogue
-    assert Path(catalogue.image_paths[0]).read_bytes() == picture()
-    assert "status 404" in (place / pictures.REPORT).read_text()
+    assert Path(catalogue.image_paths[0]).read_bytes() == image()
+    assert "status 404" in (place / images.REPORT).read_text()
 
 
 def test_the_next_call_asks_only_for_what_is_missing(tmp_path, site, monkeypatch):
@@ -149,7 +149,7 @@ def test_the_next_call_asks_only_for_what_is_missing(tmp_path, site, monkeypatch
     assert sorted(path.suffix for path in (place / "images").iterdir()) == [".jpg", ".jpg"]
 
 
-def test_a_picture_of_the_users_own_is_left_alone(tmp_path, site):
+def test_an_image_of_the_users_own_is_left_alone(tmp_path, site):
     own = pa.array(["mine.jpg", None], pa.string())
     place = shop(tmp_path, [f"{site.address}/{name}/1.jpg" for name in "ab"], image_path=own)
     found = fetch(place, site)
@@ -165,7 +165,7 @@ def test_no_more_connections_than_allowed(tmp_path, site):
 
 
 def test_a_server_that_says_nothing_is_given_up(tmp_path, site, monkeypatch):
-    monkeypatch.setattr(pictures, "_SILENCE", 0.05)
+    monkeypatch.setattr(images, "_SILENCE", 0.05)
     waits = threading.Event()
     monkeypatch.setattr(site, "answer", lambda handler: waits.wait(5))
     place = shop(tmp_path, [f"{site.address}/a/1.jpg"])
@@ -177,8 +177,8 @@ def test_a_server_that_says_nothing_is_given_up(tmp_path, site, monkeypatch):
     assert site.asked["/a/1.jpg"] == 3
 
 
-def test_a_picture_that_never_ends_is_given_up(tmp_path, site, monkeypatch):
-    monkeypatch.setattr(pictures, "_WHOLE", 0.0)
+def test_an_image_that_never_ends_is_given_up(tmp_path, site, monkeypatch):
+    monkeypatch.setattr(images, "_WHOLE", 0.0)
     found = fetch(shop(tmp_path, [f"{site.address}/a/1.jpg"]), site)
     assert list(found.broken.values()) == ["no end after 0 seconds"]
 
@@ -187,14 +187,14 @@ def test_other_hosts_and_this_machine_are_asked_over_https_alone(monkeypatch, tm
     """A file from a stranger can't make this machine ask its own services over http."""
     asked = []
     monkeypatch.setattr(
-        pictures, "_transfer", lambda address, hosts: asked.append(address) or picture()
+        images, "_transfer", lambda address, hosts: asked.append(address) or image()
     )
     place = shop(tmp_path, ["http://127.0.0.1:8/x.jpg", "http://images.example/x.jpg"])
-    fetch_pictures(place, retries=QUICK)
+    fetch_images(place, retries=QUICK)
     assert sorted(asked) == ["https://127.0.0.1:8/x.jpg", "https://images.example/x.jpg"]
 
 
 def test_a_data_set_without_addresses_is_refused(tmp_path):
     place = shop(tmp_path, [None, ""])
     with pytest.raises(UserError, match="found no addresses in column image_url, expected some"):
-        fetch_pictures(place)
+        fetch_images(place)

@@ -1,6 +1,6 @@
-"""Fetches the pictures that a catalogue names by address, many at once.
+"""Fetches the images that a catalogue names by address, many at once.
 
-A picture's file is named by the hash of its address, and has the name only when it is complete,
+An image's file is named by the hash of its address, and has the name only when it is complete,
 so a fetch that was stopped goes on where it was. Addresses that answered wrongly are counted and
 named.
 """
@@ -26,24 +26,24 @@ from prmkd_jax.common.files import remove_leftovers, write_json, writing
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.sources.config import safe_address
 from prmkd_jax.data.sources.download import BUSY, Retries
-from prmkd_jax.data.sources.folder import PICTURES as FOLDER
+from prmkd_jax.data.sources.folder import IMAGES as FOLDER
 
 REPORT = "images.json"
 _LIMIT = 20 << 20
 _PIECE = 1 << 16
-# Seconds without a byte, and of a whole picture.
+# Seconds without a byte, and of a whole image.
 _SILENCE, _WHOLE = 20.0, 60.0
 _AT_ONCE = 4096
 _KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"GIF8": "gif"}
 
 
-class Pictures(NamedTuple):
+class Images(NamedTuple):
     """What became of a catalogue's addresses.
 
     Attributes:
         fetched: addresses that were fetched now.
         there: addresses that had been fetched before.
-        broken: address → what was found instead of a picture.
+        broken: address → what was found instead of an image.
     """
 
     fetched: int
@@ -52,7 +52,7 @@ class Pictures(NamedTuple):
 
 
 class _Broken(Exception):
-    """An answer that is no picture; another try won't help."""
+    """An answer that is no image; another try won't help."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -67,22 +67,22 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, asked)
 
 
-def fetch_pictures(
+def fetch_images(
     folder: Path,
     hosts: Collection[str] = (),
     connections: int = 16,
     progress: Callable[[int, int], None] = lambda done, total: None,
     retries: Retries = Retries(times=2),  # noqa: B008 a constant
-) -> Pictures:
+) -> Images:
     """Fetches what `image_url` names and `image_path` doesn't; writes `image_path`.
 
     Args:
         folder: the data set.
-        hosts: names, with the port where there is one, that pictures may come from; empty for
+        hosts: names, with the port where there is one, that images may come from; empty for
             every public one.
-        connections: pictures fetched at once.
+        connections: images fetched at once.
         progress: receives the number of addresses that are done, and of all.
-        retries: attempts for one picture.
+        retries: attempts for one image.
 
     Raises:
         UserError: the data set has no such addresses.
@@ -114,7 +114,7 @@ def fetch_pictures(
     _write_paths(folder / ITEMS, table, names)
     fetched = len(missing) - len(broken)
     write_json(folder / REPORT, {"fetched": fetched + there, "broken": broken})
-    return Pictures(fetched, there, broken)
+    return Images(fetched, there, broken)
 
 
 def _fetch_into(
@@ -132,14 +132,14 @@ def _fetch_into(
 
 
 def _wanted(table: pa.Table, path: Path) -> list[str]:
-    """Distinct addresses of the items that have no picture of the user's own.
+    """Distinct addresses of the items that have no image of the user's own.
 
     Raises:
         UserError: there are none.
     """
     urls = _column(table, "image_url")
     pairs = zip(urls, _column(table, "image_path"), strict=True)
-    found = sorted({url for url, picture in pairs if url and _is_fetched(picture)})
+    found = sorted({url for url, image in pairs if url and _is_fetched(image)})
     if not found:
         raise UserError(
             f"{path}: found no addresses in column image_url, expected some for --download_images"
@@ -175,10 +175,10 @@ def _stem(address: str) -> str:
 
 
 def _kind(content: bytes) -> str:
-    """The ending of a picture's file, by its first bytes whatever the server says.
+    """The ending of an image's file, by its first bytes whatever the server says.
 
     Raises:
-        _Broken: it is no picture.
+        _Broken: it is no image.
     """
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "webp"
@@ -186,14 +186,14 @@ def _kind(content: bytes) -> str:
         if content.startswith(start):
             return kind
     shown = content[:12].decode("ascii", "replace").strip()
-    raise _Broken(f"no picture ({len(content)} bytes that begin with {shown!r})")
+    raise _Broken(f"no image ({len(content)} bytes that begin with {shown!r})")
 
 
 def _allowed(address: str, hosts: Collection[str]) -> str:
     """The address to ask, over https where the host is not named as one to trust.
 
     Raises:
-        _Broken: pictures may not come from there.
+        _Broken: images may not come from there.
     """
     parts = urllib.parse.urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -205,7 +205,7 @@ def _allowed(address: str, hosts: Collection[str]) -> str:
 
 
 def _fetch(address: str, hosts: Collection[str], retries: Retries) -> bytes:
-    """One picture; what is worth it is tried again."""
+    """One image; what is worth it is tried again."""
     asked = _allowed(address, hosts)
     for tried in itertools.count(1):
         try:
@@ -225,7 +225,7 @@ def _transfer(address: str, hosts: Collection[str]) -> bytes:
     """One try.
 
     Raises:
-        _Broken: the picture is too large, or takes too long.
+        _Broken: the image is too large, or takes too long.
         OSError: the line broke.
     """
     request = urllib.request.Request(address, headers={"User-Agent": "prmkd-jax"})

@@ -1,4 +1,4 @@
-"""Pictures from addresses to the features that a teacher reads, with one command."""
+"""Images from addresses to the features that a teacher reads, with one command."""
 
 import pathlib
 
@@ -12,13 +12,13 @@ from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
 from experiments.commands.prepare import COMMAND
 from experiments.stages import prepare as stage
-from experiments.stages.pictures import encode_pictures
+from experiments.stages.images import encode_images
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.canonical import read_dataset
 from teachers_torch.config import ImageConfig
 from teachers_torch.items import image
 from teachers_torch.items.image import encode_paths
-from tests.data.sources.test_pictures import Site, paths
+from tests.data.sources.test_images import Site, paths
 from tests.experiments.calls import make_call
 
 
@@ -61,8 +61,8 @@ def test_one_command_fetches_and_encodes_and_goes_on_with_what_is_missing(tmp_pa
         return stream.getvalue()
 
     said = command()
-    assert "pictures: 3 fetched, 0 were there" in said
-    assert "warning: pictures: 1 could not be fetched" in said
+    assert "images: 3 fetched, 0 were there" in said
+    assert "warning: images: 1 could not be fetched" in said
     catalogue = read_dataset(tmp_path, "shop").catalogue
     assert catalogue.image_rows is not None
     assert catalogue.image_features is not None
@@ -74,19 +74,19 @@ def test_one_command_fetches_and_encodes_and_goes_on_with_what_is_missing(tmp_pa
     before = (tmp_path / "shop/interactions.parquet").stat()
     said = command()
     assert "nothing to do: " in said
-    assert "has these pictures already: nothing to do" in " ".join(said.split())
-    assert "pictures: 0 fetched, 3 were there" in said
+    assert "has these images already: nothing to do" in " ".join(said.split())
+    assert "images: 0 fetched, 3 were there" in said
     assert (tmp_path / "shop/interactions.parquet").stat() == before
-    # A data set made anew keeps the pictures, and other flags are no way to go on.
-    assert "pictures: 0 fetched, 3 were there" in command("--overwrite")
+    # A data set made anew keeps the images, and other flags are no way to go on.
+    assert "images: 0 fetched, 3 were there" in command("--overwrite")
     assert site.asked["/a/1.jpg"] == 1
     with pytest.raises(UserError, match=r"found .*shop already, made with --min_history=0 and"):
         command("--min_history=2")
-    with pytest.raises(UserError, match=r"^--strict: pictures: 1 could not be fetched"):
+    with pytest.raises(UserError, match=r"^--strict: images: 1 could not be fetched"):
         command("--strict")
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_left_out(tmp_path, encoder):
+def test_an_image_that_cannot_be_read_is_named_and_left_out(tmp_path, encoder):
     folder = tmp_path / "shop"
     folder.mkdir()
     Image.new("RGB", (8, 8)).save(folder / "good.png")
@@ -95,16 +95,16 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(tmp_path, encoder):
     table = {"item_id": list("abcde"), "title": list("abcde"), "image_path": items}
     pq.write_table(pa.table(table), folder / "items.parquet")
     call, stream = make_call(COMMAND, ["--name=shop"])
-    encode_pictures(folder, ImageConfig(encoder), call.reporter)
-    assert "warning: pictures: 2 could not be read (such as half.png: " in stream.getvalue()
+    encode_images(folder, ImageConfig(encoder), call.reporter)
+    assert "warning: images: 2 could not be read (such as half.png: " in stream.getvalue()
     rows = pq.read_table(folder / "items.parquet")["image_feature_row"].to_pylist()
     assert rows == [0, None, None, None, 0]
     assert np.load(folder / "image_features.npy").shape == (1, 8)
     with pytest.raises(UserError, match="2 could not be read"):
-        encode_pictures(folder, ImageConfig(encoder), call.reporter, strict=True)
+        encode_images(folder, ImageConfig(encoder), call.reporter, strict=True)
 
 
-def test_a_killed_encoding_goes_on_with_the_next_picture(tmp_path, encoder, monkeypatch):
+def test_a_killed_encoding_goes_on_with_the_next_image(tmp_path, encoder, monkeypatch):
     """Images that were encoded aren't encoded again, unless the encoder's weights changed."""
     names = [f"{number}.png" for number in range(5)]
     for number, name in enumerate(names):
@@ -126,11 +126,11 @@ def test_a_killed_encoding_goes_on_with_the_next_picture(tmp_path, encoder, monk
     expected = encode_paths([str(tmp_path / n) for n in names[:2]], config, lambda d, t: None)
     seen.clear()
     with pytest.raises(KeyboardInterrupt):
-        encode_pictures(tmp_path, config, call.reporter)
+        encode_images(tmp_path, config, call.reporter)
     assert list(tmp_path.glob(".*.parts"))
     seen.clear()
     most = 9
-    encode_pictures(tmp_path, config, call.reporter)
+    encode_images(tmp_path, config, call.reporter)
     assert [path.rpartition("/")[2] for path in seen] == names[2:]
     assert np.array_equal(np.load(tmp_path / "image_features.npy")[:2], expected)
     assert not list(tmp_path.glob(".*"))
@@ -138,13 +138,13 @@ def test_a_killed_encoding_goes_on_with_the_next_picture(tmp_path, encoder, monk
     weights = pathlib.Path(encoder) / "README.md"
     weights.write_text("another")
     seen.clear()
-    encode_pictures(tmp_path, config, call.reporter)
+    encode_images(tmp_path, config, call.reporter)
     assert len(seen) == len(names)
     weights.unlink()
 
 
-def test_a_data_set_without_pictures_is_refused(tmp_path):
+def test_a_data_set_without_images_is_refused(tmp_path):
     pq.write_table(pa.table({"item_id": ["a"], "title": ["a"]}), tmp_path / "items.parquet")
     call, _ = make_call(COMMAND, ["--name=shop"])
-    with pytest.raises(UserError, match="found no pictures in column image_path, expected some"):
-        encode_pictures(tmp_path, ImageConfig(), call.reporter)
+    with pytest.raises(UserError, match="found no images in column image_path, expected some"):
+        encode_images(tmp_path, ImageConfig(), call.reporter)
