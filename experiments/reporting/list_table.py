@@ -1,10 +1,9 @@
 """What variants' lists are like, as a table of its own (docs/records.md)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from experiments.reporting.results import Results
-from experiments.reporting.wording import MISSING
+from experiments.reporting.wording import MISSING, decimals
 
 LISTS = {
     "coverage": ("coverage", "share of all items that some list has"),
@@ -32,14 +31,11 @@ def list_lines(results: Results) -> list[str]:
         f"| variant | MRR | {' | '.join(heading for heading, _ in LISTS.values())} |",
         f"|---|---|{'---|' * len(LISTS)}",
         *(
-            f"| {row['label']} | {_mrr(row)} | {' | '.join(list_cells(row.get('lists')))} |"
+            f"| {row['label']} | {decimals(row['test']['MRR'])} | "
+            f"{' | '.join(list_cells(row.get('lists')))} |"
             for row in rows
         ),
     ]
-
-
-def _mrr(row: Mapping[str, Any]) -> str:
-    return MISSING if row.get("test") is None else f"{row['test']['MRR']:.4f}"
 
 
 def list_cells(lists: Mapping[str, float | None] | None) -> list[str]:

@@ -336,9 +336,10 @@ def test_lists_have_a_table_of_their_own(results):
     assert "Lists of ten" not in markdown(results, {})
     copied = copy.deepcopy(results)
     copied["variants"][1]["lists"] = {"coverage": 0.25, "gini": 0.5, "diversity": None}
+    copied["variants"][0]["test"]["MRR"], copied["variants"][1]["test"]["MRR"] = 0.03125, 0.0625
     lines = markdown(copied, {}).splitlines()
-    assert lines[-2] == "| RD | 0.250 | 0.500 | – | – | – | – | – |"
-    assert lines[-3] == "| PRMKD | – | – | – | – | – | – | – |"
+    assert lines[-2] == "| RD | 0.0625 | 0.250 | 0.500 | – | – | – | – | – |"
+    assert lines[-3] == "| PRMKD | 0.0312 | – | – | – | – | – | – | – |"
 
 
 def test_figure_says_what_a_hollow_bar_is(results):
