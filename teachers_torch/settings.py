@@ -31,6 +31,9 @@ class TeacherSettings:
         of: configurations by class, as `UniSRecConfig`; a missing one is the default.
         max_seq_len: items of the longest prefix.
         init: `Kind.init` of a teacher → the origin of its weights, a path or a name.
+
+    Raises:
+        ValueError: a configuration stands under another key than its class; nobody would read it.
     """
 
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
@@ -38,6 +41,11 @@ class TeacherSettings:
     of: Mapping[type, object] = dataclasses.field(default_factory=dict)
     max_seq_len: int = 50
     init: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for key, config in self.of.items():
+            if key is not type(config):
+                raise ValueError(f"of: found {key!r}, expected the class {type(config).__name__}")
 
     def get(self, config: type[C]) -> C:
         """The configuration of this class.

@@ -12,6 +12,7 @@ from teachers_torch.config import (
     UniM2RecConfig,
     UniSRecConfig,
 )
+from teachers_torch.settings import TeacherSettings
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,11 @@ def test_recformers_defaults_are_official_where_two_cores_can_afford_them():
     assert (pretraining.batch_size, pretraining.accumulate) == (16 * 4, 8)
     assert (pretraining.mlm_weight, pretraining.mlm_share) == (0.1, 0.15)
     assert (pretraining.max_epochs, pretraining.evaluate_every) == (32, 2000)
+
+
+def test_a_configuration_under_another_key_is_refused():
+    """Settings look configurations up by class, so one under another would never be read."""
+    with pytest.raises(
+        ValueError, match=r"^of: found .*EncoderConfig.*, expected the class UniSRec"
+    ):
+        TeacherSettings(of={EncoderConfig: UniSRecConfig()})
