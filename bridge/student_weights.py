@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bridge.recbole_layout import layout, unstated_settings
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.weights import require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.exported import WEIGHTS, read_params

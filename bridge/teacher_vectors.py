@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float, Float16
 
 from prmkd_jax.common.arrays import half_fault
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, writing
+from prmkd_jax.common.files import writing
 from prmkd_jax.common.parts import Parts
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.ranked_lists import RankedLists, SparseRows

@@ -9,8 +9,8 @@ import numpy as np
 
 from bridge.recbole_layout import recbole_keys
 from bridge.student_weights import from_recbole
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions
 from prmkd_jax.serve.exported import (
     CARD,

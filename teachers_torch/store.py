@@ -8,8 +8,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, writing_folder
+from prmkd_jax.common.files import writing_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.task import Task
 from teachers_torch.config import CARD

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from prmkd_jax.common.cache import Cache
-from prmkd_jax.common.files import content_digest
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from teachers_torch.settings import TeacherSettings

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import open_regular
+from prmkd_jax.common.reading import open_regular
 from teachers_torch.pickled import Damaged, Foreign, Inert, Name, expanded, unpickle
 
 PICKLE, BYTE_ORDER, TORCHSCRIPT = "data.pkl", "byteorder", "constants.pkl"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from absl import flags
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import open_regular
+from prmkd_jax.common.reading import open_regular
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

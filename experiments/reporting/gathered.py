@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from experiments.reporting.templates import render
 from experiments.reporting.wording import MISSING
-from prmkd_jax.common.files import open_regular, write_text
+from prmkd_jax.common.files import write_text
+from prmkd_jax.common.reading import open_regular
 
 MARK = '<meta name="generator" content="prmkd report --page">'
 """Stands in the head of each of these pages, so that no other one is replaced."""

@@ -8,7 +8,7 @@ from experiments.reporting.paper import paper_value
 from experiments.reporting.results import Results
 from experiments.reporting.tables import teacher_rows, untrained_rows, variant_row
 from experiments.reporting.wording import ALPHA, MISSING, decimals, percent
-from prmkd_jax.common.files import open_regular
+from prmkd_jax.common.reading import open_regular
 from prmkd_jax.evaluate.metrics import KEY_METRICS
 
 

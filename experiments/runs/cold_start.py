@@ -20,8 +20,8 @@ from experiments.runs.views import StudyFiles, find_studies
 from experiments.stages.data import load_task
 from experiments.stages.record import complete, read_versioned
 from prmkd_jax.common.arrays import read_npz
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 from prmkd_jax.evaluate.segments import Segment, SegmentGain, count_segments, segment_gains

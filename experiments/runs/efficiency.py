@@ -26,8 +26,9 @@ from experiments.reporting.wording import MISSING, decimals, lookup, seconds
 from experiments.runs.analysis import Found, analyse
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.record import complete, read_results, read_versioned
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, read_json
+from prmkd_jax.common.reading import read_json
 from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
 
 BENCH = "bench-serve.json"

@@ -12,7 +12,7 @@ from experiments.runs.analysis import ANALYSES
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.record import complete, read_versioned
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import read_json
+from prmkd_jax.common.reading import read_json
 from prmkd_jax.common.texts import read_text
 
 TITLES = {

@@ -15,9 +15,11 @@ import numpy as np
 
 from experiments.runs.space import Axis
 from prmkd_jax.common.cache import locked
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import content_digest, open_regular, writing
+from prmkd_jax.common.files import writing
 from prmkd_jax.common.options import is_number
+from prmkd_jax.common.reading import open_regular
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 
 if TYPE_CHECKING:

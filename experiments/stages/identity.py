@@ -17,7 +17,7 @@ from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.data import second_domain
 from experiments.stages.starts import item_start_identity
-from prmkd_jax.common.files import content_digest
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.task import Task
 from prmkd_jax.distill.config import DistillConfig

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.cli.console import Reporter
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest, read_json, write_json, writing
+from prmkd_jax.common.files import write_json, writing
+from prmkd_jax.common.reading import read_json
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.sources.folder import ENCODED

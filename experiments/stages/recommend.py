@@ -8,8 +8,9 @@ from pathlib import Path
 
 from experiments.cli.command import Call
 from experiments.stages.data import SYNTHETIC, load_domain, trained_data
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, write_text
+from prmkd_jax.common.files import write_text
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.answers import (

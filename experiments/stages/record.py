@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.cli.settings import Settings
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import read_json
+from prmkd_jax.common.reading import read_json
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import table_statistics
 from prmkd_jax.data.task import Task

@@ -18,7 +18,8 @@ from typing import Any, Literal, TypedDict
 from experiments.stages.identity import first_difference
 from prmkd_jax.common.cache import held
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import may_write, open_regular
+from prmkd_jax.common.files import may_write
+from prmkd_jax.common.reading import open_regular
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 
 MANIFEST = "run.json"

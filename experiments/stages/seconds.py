@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments.stages.record import SeedResult, read_results
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import parse_json
 from prmkd_jax.common.options import is_number
+from prmkd_jax.common.reading import parse_json
 from prmkd_jax.common.sealed import write_sealed_json
 
 SECONDS = "timing.json"

@@ -9,8 +9,9 @@ from experiments.cli.command import Call
 from experiments.cli.console import Reporter
 from experiments.cli.options import TeachConfig
 from experiments.stages.data import task_of, trained_data
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, writing_folder
+from prmkd_jax.common.files import writing_folder
 from prmkd_jax.common.places import require_place
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.config import DataConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prmkd_jax.common.files import open_regular
+from prmkd_jax.common.reading import open_regular
 
 MOST_BYTES = 2**34
 # A damaged header is a damaged Python expression.

@@ -1,4 +1,4 @@
-"""Files written complete or not at all, and their hashes.
+"""Files written complete or not at all.
 
 A file is written under a temporary name in its own folder, which says who writes it, is flushed
 to the disk and then renamed. A reader sees the old file or the new one, after a crash too. Whoever
@@ -6,24 +6,18 @@ writes a file next removes what a killed process has left of it.
 """
 
 import contextlib
-import errno
 import glob
-import hashlib
-import io
 import json
 import os
 import platform
 import re
 import shutil
-import stat
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
-
-LARGEST_JSON = 2**30  # bytes; the ids and titles of a million items take a tenth
 
 
 def _machine() -> str:
@@ -172,32 +166,6 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def parse_json(text: str | bytes) -> object:
-    """A JSON value.
-
-    Raises:
-        ValueError: it is none, or is nested so deeply that nobody could read it.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("its lists are nested too deeply") from None
-
-
-def read_json(path: Path) -> object:
-    """The JSON value in a regular file.
-
-    Raises:
-        OSError: the file can't be read.
-        ValueError: it is no JSON, or larger than `LARGEST_JSON`.
-    """
-    with open_regular(path) as stream:
-        content = stream.read(LARGEST_JSON + 1)
-    if len(content) > LARGEST_JSON:
-        raise ValueError(f"it has more than {LARGEST_JSON >> 20} MB")
-    return parse_json(content.decode())
-
-
 def append_json_line(path: Path, content: object) -> None:
     """Adds one line to a log of JSON lines; a line that a crash cut stays alone."""
     with _naming(path), path.open("ab+") as stream:
@@ -245,95 +213,6 @@ def flush(path: Path) -> None:
     """Waits until a file's content is on the disk."""
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Opens a file to read, if it is one: a pipe would wait, and a device never end.
-
-    Raises:
-        OSError: it can't be opened, or is no regular file.
-    """
-    # Not to wait for whoever writes into a pipe; of a regular file it changes nothing.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except ValueError as error:  # NUL, or half a character: a catalogue may name anything
-        raise OSError(errno.EINVAL, "no file has such a name", str(path)) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-@contextlib.contextmanager
-def unchanged(folder: Path, names: Collection[str]) -> Iterator[None]:
-    """Holds while files that belong together are read one after another.
-
-    A digest is of what lay there when it was made: what is read after it may be another file.
-
-    Args:
-        folder: holds them, or is a link to what does.
-        names: names of the files; missing ones must stay so.
-
-    Raises:
-        UserError: at the end, if one was replaced or written meanwhile.
-    """
-    before = _stamps(folder, names)
-    yield
-    if _stamps(folder, names) != before:
-        raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
-
-
-def _stamps(folder: Path, names: Collection[str]) -> list[tuple[int, ...] | None]:
-    """What tells a file from another one, and from itself with another content."""
-    found: list[tuple[int, ...] | None] = []
-    for name in names:
-        try:
-            state = (folder / name).stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
-    return found
-
-
-def is_there(path: Path) -> bool:
-    """Whether a file is there that may be missing.
-
-    Raises:
-        UserError: something else is in its place, such as a link to a file that is gone: passed
-            over in silence, it would give other numbers.
-    """
-    if path.is_file():
-        return True
-    if os.path.lexists(path):
-        kind = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else ""
-        raise UserError(f"{path}: found {kind or 'no regular file'}, expected a file or nothing")
-    return False
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a regular file's content, 64 hex digits."""
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over the contents of several files, in order, 64 hex digits; names don't count."""
-    digests = b"".join(bytes.fromhex(file_digest(path)) for path in paths)
-    return hashlib.sha256(digests).hexdigest()
-
-
-def content_digest(content: object) -> str:
-    """SHA-256 of JSON content, 64 hex digits; the order of keys doesn't matter.
-
-    >>> content_digest({"a": 1, "b": 2}) == content_digest({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def flush_folder(folder: Path) -> None:

@@ -12,14 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prmkd_jax.common.files import (
-    content_digest,
-    file_digest,
-    open_regular,
-    read_json,
-    write_json,
-    writing,
-)
+from prmkd_jax.common.digests import content_digest, file_digest
+from prmkd_jax.common.files import write_json, writing
+from prmkd_jax.common.reading import open_regular, read_json
 
 _BYTES = hashlib.sha256().digest_size
 _BLOCK = 1 << 20

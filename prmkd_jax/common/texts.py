@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import open_regular
+from prmkd_jax.common.reading import open_regular
 
 LARGEST = 2**28  # bytes; a page with all of its figures takes a twentieth
 

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float16, Int8, Int32, Int64
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import is_there
 from prmkd_jax.common.ragged import offsets_of
+from prmkd_jax.common.reading import is_there
 from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
 from prmkd_jax.data.prepared import require_unchanged

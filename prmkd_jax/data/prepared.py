@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, is_there, read_json, write_json
+from prmkd_jax.common.files import write_json
+from prmkd_jax.common.reading import is_there, read_json
 
 PREPARED = "prepared.json"
 _FILES = "files"

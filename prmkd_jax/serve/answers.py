@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prmkd_jax.common.cache import held
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, flush_folder, remove_leftovers, writing
+from prmkd_jax.common.files import flush_folder, remove_leftovers, writing
 from prmkd_jax.common.places import require_place
 from prmkd_jax.common.sealed import (
     is_sealed,

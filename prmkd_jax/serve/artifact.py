@@ -22,15 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from prmkd_jax.common.cache import held
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import (
-    file_digest,
-    read_json,
-    write_json,
-    write_text,
-    writing_folder,
-)
+from prmkd_jax.common.files import write_json, write_text, writing_folder
 from prmkd_jax.common.places import require_apart
+from prmkd_jax.common.reading import read_json
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve import explain
 from prmkd_jax.serve.card import Explained, Interface, Programs

@@ -20,8 +20,9 @@ import safetensors.numpy
 from jaxtyping import Float, Float16, Float32, Int
 from safetensors import SafetensorError
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest, is_there, unchanged
+from prmkd_jax.common.reading import is_there, unchanged
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve.contents import require_views
 from prmkd_jax.serve.new_items import Ridge

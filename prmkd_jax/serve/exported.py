@@ -21,16 +21,10 @@ import safetensors.numpy
 from jaxtyping import Float
 from safetensors import SafetensorError
 
+from prmkd_jax.common.digests import content_digest, file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import (
-    content_digest,
-    file_digest,
-    open_regular,
-    read_json,
-    unchanged,
-    write_json,
-    writing_into,
-)
+from prmkd_jax.common.files import write_json, writing_into
+from prmkd_jax.common.reading import open_regular, read_json, unchanged
 from prmkd_jax.common.weights import require_numbers, require_weights
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.card import Card

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from prmkd_jax.common.errors import UserError, first_line, shortened
-from prmkd_jax.common.files import parse_json
+from prmkd_jax.common.reading import parse_json
 from prmkd_jax.data.dataset import Dataset
 
 SUFFIXES = (".jsonl", ".parquet")

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line, shortened
-from prmkd_jax.common.files import file_digest, flush, flush_folder
+from prmkd_jax.common.files import flush, flush_folder
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.ops.arrays import Array
 

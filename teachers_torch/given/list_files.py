@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float32, Int
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import is_there
 from prmkd_jax.common.options import LARGEST, SMALLEST
+from prmkd_jax.common.reading import is_there
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import PrecomputedConfig
 from teachers_torch.ranked_lists import RankedLists, SparseRows, lowest

@@ -9,8 +9,8 @@ from jaxtyping import Float32, Int, Int64
 from torch import nn
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import SELECTION_METRIC
 from teachers_torch.given.untuned import Untuned

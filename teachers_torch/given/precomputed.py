@@ -7,8 +7,9 @@ from jaxtyping import Float32, Int
 
 from prmkd_jax.common.arrays import half_fault, open_npy
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import file_digest, files_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, files_digest, is_there
+from prmkd_jax.common.reading import is_there
 from prmkd_jax.common.sealed import read_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task

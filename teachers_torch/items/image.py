@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import ImageConfig

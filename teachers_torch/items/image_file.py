@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from prmkd_jax.common.errors import first_line
-from prmkd_jax.common.files import open_regular
+from prmkd_jax.common.reading import open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What is read, by Pillow's names, whatever a file's name ends in."""

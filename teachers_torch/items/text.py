@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import content_digest, file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest, file_digest
 from prmkd_jax.common.parts import Make
 from prmkd_jax.data.dataset import Catalogue, category_names
 from teachers_torch.cluster import make_parts

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest
 from teachers_torch.states import require_complete, require_tensors, seeded
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from prmkd_jax.common.digests import files_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import files_digest, open_regular
+from prmkd_jax.common.reading import open_regular
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import TextConfig
 

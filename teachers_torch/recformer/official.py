@@ -9,8 +9,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, writing_into
+from prmkd_jax.common.files import writing_into
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.common.weights import require_weights
 from teachers_torch.recformer.longformer import Architecture

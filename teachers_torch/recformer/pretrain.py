@@ -12,8 +12,8 @@ from typing import cast
 import numpy as np
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import RecformerPretrainConfig

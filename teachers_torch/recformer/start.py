@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from torch import Tensor
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.config import RecformerConfig
 from teachers_torch.items.text import encoder_identity

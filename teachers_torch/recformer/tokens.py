@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Int, Int32, Int64
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.dataset import Catalogue
 from teachers_torch.items.text import field_texts
 from teachers_torch.recformer.longformer import Tokens

@@ -10,8 +10,9 @@ from jaxtyping import Int64
 from torch import nn
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, writing
+from prmkd_jax.common.files import writing
 from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.data.dataset import Dataset, Interactions
 from prmkd_jax.data.splits import leave_one_out

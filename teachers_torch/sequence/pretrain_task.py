@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest
 from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.dataset import Dataset, Interactions
 from teachers_torch.config import EncoderConfig, PretrainConfig, UniM2RecConfig, UniSRecConfig

@@ -9,8 +9,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from prmkd_jax.common.digests import file_digest, files_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, files_digest
 from prmkd_jax.common.sealed import read_sealed_json
 from teachers_torch.config import EncoderConfig
 from teachers_torch.items.pixels import PixelEncoder

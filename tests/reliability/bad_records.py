@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prmkd_jax.common.files import content_digest, file_digest
+from prmkd_jax.common.digests import content_digest, file_digest
 from prmkd_jax.common.sealed import write_sealed_json
 from tests.experiments.fake_run import fake_results, fake_timing
 

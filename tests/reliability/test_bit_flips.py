@@ -35,8 +35,8 @@ from experiments.stages.record import (
 from experiments.stages.run_folder import begin, examine, finish
 from experiments.stages.seconds import read_seconds, write_seconds
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.parts import make_in_parts
 from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.data.canonical import read_dataset

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from prmkd_jax.common.digests import content_digest, file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest, file_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.serve import explain

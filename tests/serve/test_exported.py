@@ -9,8 +9,8 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
+from prmkd_jax.common.digests import content_digest, file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest, file_digest
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.serve.exported import (
     CARD,

@@ -16,7 +16,7 @@ from experiments.cli.flags import as_dict
 from experiments.stages.data import second_domain
 from experiments.stages.environment import describe_environment
 from experiments.stages.identity import digest
-from prmkd_jax.common.files import files_digest
+from prmkd_jax.common.digests import files_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.task import Task
 

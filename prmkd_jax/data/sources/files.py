@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import is_there
+from prmkd_jax.common.reading import is_there
 
 FORMATS = {
     ".csv": "csv",

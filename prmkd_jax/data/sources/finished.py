@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, read_json
+from prmkd_jax.common.reading import read_json
 from prmkd_jax.data.canonical import INTERACTIONS, ITEMS
 from prmkd_jax.data.prepared import PREPARED
 from prmkd_jax.data.sources.config import PrepareConfig

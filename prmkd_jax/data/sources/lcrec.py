@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from prmkd_jax.common.files import is_there
+from prmkd_jax.common.reading import is_there
 from prmkd_jax.data.sources.clean import item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import expanded

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest, read_json, write_json
+from prmkd_jax.common.files import write_json
 from prmkd_jax.common.places import require_apart
+from prmkd_jax.common.reading import read_json
 from prmkd_jax.data.dataset import TEXT_FIELDS
 from prmkd_jax.data.prepared import PREPARED, file_digests
 from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import is_there
+from prmkd_jax.common.reading import is_there
 from prmkd_jax.data.sources.clean import Value, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import MissingSource, expanded, whole_text

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prmkd_jax.common.errors import UserError, first_line
-from prmkd_jax.common.files import read_json
+from prmkd_jax.common.reading import read_json
 
 # What a browser shows as an image and nothing else; SVG may hold a script.
 TYPES = {

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.serve import explain
 from prmkd_jax.serve.card import Card
 from prmkd_jax.serve.exported import CARD, FILES, read_card

@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from prmkd_jax.common.files import file_digest, write_json
+from prmkd_jax.common.digests import file_digest
+from prmkd_jax.common.files import write_json
 from tests.data.sources.make_raw import make
 
 FILES = ("interactions.parquet", "items.parquet")

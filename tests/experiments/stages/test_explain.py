@@ -10,8 +10,8 @@ from bridge.teacher_vectors import write_lists, write_vectors
 from experiments.commands.export import COMMAND
 from experiments.stages import artifact
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.exported import export_student

@@ -9,8 +9,9 @@ from experiments.commands.teach import COMMAND as TEACH
 from experiments.commands.train import COMMAND as TRAIN
 from experiments.runs import train
 from experiments.stages import teach
+from prmkd_jax.common.digests import content_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import content_digest, write_json
+from prmkd_jax.common.files import write_json
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from tests.experiments.calls import SMALL, make_call
 

@@ -6,8 +6,8 @@ import safetensors.torch
 import torch
 
 from prmkd_jax.common.cache import Cache
+from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_digest
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.config import PretrainConfig, TextConfig, UniM2RecConfig, UniSRecConfig
 from teachers_torch.registry import kind
