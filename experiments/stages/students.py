@@ -216,7 +216,7 @@ def train_student(
     """Trains one student, distilled if there is a bank; goes on from its folder's newest state.
 
     Args:
-        training: what it is trained with.
+        training: the data, teachers and settings of the run, alike for every seed.
         seed: the student's.
         place: folders of states and metrics.
         reporter: shows progress.
