@@ -44,7 +44,7 @@ class Generation:
         ratings: columns of the csv of ratings.
         ratings_header: whether that csv begins with them.
         items: canonical name → field of the metadata.
-        files: what `--reviews` names → folder on the site, and pattern of the file's name.
+        files: name in `--reviews` → folder on the site, and pattern of the file's name.
         metadata: the same of the metadata.
     """
 

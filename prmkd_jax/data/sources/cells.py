@@ -75,7 +75,7 @@ def plain(column: pl.Series, place: Place, wanted: str) -> pl.Series:
     Args:
         column: any type.
         place: where the column stands, for errors.
-        wanted: what was expected, for errors.
+        wanted: the expected form, for errors.
 
     Raises:
         UserError: the type holds no such values, or bytes are no text.

@@ -25,7 +25,7 @@ def is_regular(path: Path, separator: str, width: int) -> bool:
 
     Args:
         path: a csv or tsv file, also gzipped.
-        separator: of its cells, one ASCII character.
+        separator: the ASCII character between two cells.
         width: number of its columns.
     """
     opens, closes = _table(f'{separator}\n"'), _table(f'{separator}\n\r"')

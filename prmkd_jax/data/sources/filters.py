@@ -50,7 +50,7 @@ def apply(
 
     Args:
         log: all interactions.
-        config: which filters.
+        config: the filters' settings.
         ties: the order that "twice in a row" and "the first time" mean.
         titled: items with a title in the catalogue; None without a catalogue.
 

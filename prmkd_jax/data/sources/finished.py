@@ -81,7 +81,7 @@ def require_same(folder: Path, config: PrepareConfig, files: Sequence[Path] | No
     Args:
         folder: the data set.
         config: how it would be made now.
-        files: what would be read now; None where that is not known, as raw files may be gone.
+        files: the files to read now; None where that is not known, as raw files may be gone.
 
     Raises:
         UserError: saying what differs.

@@ -77,7 +77,7 @@ def canonical(batches: Iterable[Batch], columns: Columns, clock: Clock) -> Itera
 
     Args:
         batches: rows of one or several files.
-        columns: which column of the file is which; `timestamp` or `position` may be missing.
+        columns: canonical name → the file's column; `timestamp` or `position` may be missing.
         clock: reader of the times.
 
     Returns:

@@ -51,7 +51,7 @@ class Report:
     Attributes:
         folder: the data set.
         notes: how the files were read.
-        steps: what every filter removed.
+        steps: each filter's work, in their order.
         sheet: the data sheet of the result.
         found: whether the data set was there already, and nothing was done.
     """
@@ -94,7 +94,7 @@ def prepare(
     A data set that is there, made of the same files with the same flags, is left as it is.
 
     Args:
-        config: what is prepared, and where to.
+        config: the flags of `prepare`.
         progress: receives the bytes of a download as they come.
         say: receives a line before each long stage.
 

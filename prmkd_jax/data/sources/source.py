@@ -25,7 +25,7 @@ class Source:
         timed: whether `time` is a time, or a rank in the history.
         ordered: whether the order of the rows means something, as in one file.
         files: all files that are read.
-        notes: what the user should know of how the files were read.
+        notes: lines for the user on how the files were read.
     """
 
     interactions: Iterator[Batch]

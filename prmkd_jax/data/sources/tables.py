@@ -91,7 +91,7 @@ def interaction_columns(
     Args:
         config: the flags that name the columns.
         path: the file, for errors.
-        found: its columns.
+        found: the file's columns.
         several: whether there are part files, whose rows have no order.
 
     Raises:

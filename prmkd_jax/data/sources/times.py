@@ -30,7 +30,7 @@ class Clock:
 
     Attributes:
         unit: unit of numbers; "auto" finds it by their size.
-        kind: what the cells have been so far: a unit, or "dates".
+        kind: the kind of the cells so far: a unit, or "dates".
         example: a cell of this kind, as it was written.
         naive: whether a timestamp without a zone was read as UTC.
         coarse: whether numbers were 32-bit floating-point ones.
