@@ -1,4 +1,4 @@
-"""Training states on disk; the only module that knows orbax."""
+"""Training states on disk; the only module that knows orbax and its storage, tensorstore."""
 
 import contextlib
 import logging
@@ -12,6 +12,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+import tensorstore
 from orbax.checkpoint import v1 as ocp
 
 from prmkd_jax.common.digests import file_digest
@@ -109,19 +110,34 @@ def _read(path: Path, like: TreeT) -> tuple[TreeT, dict[str, Any]]:
     abstract = {str(index): _wanted(leaf) for index, leaf in enumerate(leaves)}
     with _alone():
         try:
+            _require_open(path)
             metadata = ocp.metadata(str(path))
-            found = _shapes(metadata.metadata)
+            if metadata.metadata is None:
+                raise ValueError("it has no metadata")
+            _require_same(path, _shapes(metadata.metadata), _shapes(abstract))
+            restored: Any = ocp.load(str(path), abstract)
+        except UserError:
+            raise
         except Exception as error:  # whatever orbax says of what another version has written
             raise UserError(
                 f"{path}: found a training state that orbax can't read "
                 f"({shortened(first_line(error))}), expected one of this version; delete "
                 f"{path.parent} to train from the beginning"
             ) from error
-        _require_same(path, found, _shapes(abstract))
-        restored: Any = ocp.load(str(path), abstract)
     progress: Any = metadata.custom_metadata
     ordered = [restored[str(index)] for index in range(len(leaves))]
     return jax.tree.unflatten(structure, ordered), dict(progress or {})
+
+
+def _require_open(path: Path) -> None:
+    """Opens a state's databases, which fails at once where one can't be read.
+
+    Orbax asks for all arrays together and leaves at the first error; those of the others come when
+    nobody waits for them any more, as tracebacks beside our one line.
+    """
+    for manifest in sorted(path.glob("*/manifest.ocdbt")):
+        database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{manifest.parent}/"}}
+        tensorstore.KvStore.open(database).result().list().result()
 
 
 @contextlib.contextmanager
