@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -293,6 +294,13 @@ def test_what_is_made_of_records_is_up_to_date(tmp_path):
             continue  # --fill refuses a page without any
         copy = tmp_path / page.name
         copy.write_text(page.read_text())
+        figures = page.parent / "figures"
+        if figures.is_dir():
+            shutil.copytree(figures, tmp_path / "figures")
+            # None that no block makes; as Markdown has them, in brackets.
+            assert {each.name for each in figures.iterdir()} == set(
+                re.findall(r"\(figures/(.+?)\)", copy.read_text())
+            )
         made += blocks
         assert fill_pages([copy], ROOT / "docs" / "records") == [False], page.name
     assert made >= 3

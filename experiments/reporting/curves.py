@@ -4,6 +4,7 @@ from matplotlib.axes import Axes
 
 from experiments.reporting.plotting import BASE, DISTILLED, Sketch
 from experiments.reporting.results import Results, VariantResult
+from experiments.reporting.wording import decimals
 from prmkd_jax.evaluate.metrics import KEY_METRIC
 
 SIGNS = {"temperature": "temperature τ", "distill_weight": "weight λ", "hidden_size": "width D"}
@@ -41,7 +42,17 @@ def curve(results: Results, flag: str) -> Sketch:
         axes.set_ylabel(f"{KEY_METRIC}, test set")
         axes.legend(loc="best")
 
-    return Sketch(2.6, draw)
+    shown = [f"{label} {_in_words(points)}" for label, points, _ in lines if points]
+    alt = f"{KEY_METRIC} on the test set by the {SIGNS[flag]}: {'; '.join(shown)}."
+    return Sketch(2.6, draw, alt)
+
+
+def _in_words(points: list[tuple[float, VariantResult]]) -> str:
+    """The values of a curve, from the left to the right."""
+    ordered = sorted(points, key=lambda point: point[0])
+    return ", ".join(
+        f"{decimals(variant['test'][KEY_METRIC])} at {value:g}" for value, variant in ordered
+    )
 
 
 def _points(results: Results, prefix: str) -> list[tuple[float, VariantResult]]:

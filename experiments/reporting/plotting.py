@@ -74,10 +74,12 @@ class Sketch:
     Attributes:
         height: inches, to a width of `WIDTH`.
         draw: puts the content on the axes.
+        alt: a description with the numbers, for readers who don't see it.
     """
 
     height: float
     draw: Callable[[Axes], None]
+    alt: str
 
     def svg(self) -> str:
         """An SVG file's content."""

@@ -10,8 +10,8 @@ from experiments.reporting.plotting import (
     horizontal_bars,
     name_rows,
 )
-from experiments.reporting.results import Results
-from experiments.reporting.wording import ALPHA, decimals
+from experiments.reporting.results import Comparison, Results
+from experiments.reporting.wording import ALPHA, decimals, percent
 from prmkd_jax.evaluate.metrics import KEY_METRIC
 
 
@@ -39,7 +39,9 @@ def study_figure(results: Results) -> Sketch:
         )
         explain_x(axes, words)
 
-    return Sketch(0.9 + 0.34 * len(rows) + 0.2 * (len(words) - 1), draw)
+    shown = [f"{row['label']} {decimals(value)}" for row, value in zip(rows, values, strict=True)]
+    alt = f"Bar chart of {KEY_METRIC} on the test set: {', '.join(shown)}."
+    return Sketch(0.9 + 0.34 * len(rows) + 0.2 * (len(words) - 1), draw, alt)
 
 
 def effects_figure(results: Results) -> Sketch:
@@ -73,4 +75,13 @@ def effects_figure(results: Results) -> Sketch:
         axes.set_ylim(max(1, len(found)) - 0.5, -0.5)
         explain_x(axes, words if found else ["nothing is compared"])
 
-    return Sketch(0.9 + 0.3 * max(1, len(found)) + 0.2 * (len(words) - 1), draw)
+    shown = [f"{label} {_with_interval(against)}" for label, _, against in found]
+    versus = results["study"]["versus"]
+    alt = f"Points in their intervals, change of {KEY_METRIC} against {versus}: {', '.join(shown)}."
+    return Sketch(0.9 + 0.3 * max(1, len(found)) + 0.2 * (len(words) - 1), draw, alt)
+
+
+def _with_interval(against: Comparison) -> str:
+    ends = against.get("interval")
+    change = percent(against["change"])
+    return f"{change} ({percent(ends[0])} to {percent(ends[1])})" if ends else change

@@ -80,7 +80,7 @@ def find(task: Task, output: Path, studies: Sequence[StudyFiles]) -> Found:
     if not rows:
         raise UserError(f"--output_dir: found nothing that is compared in {output}")
     content = {"study": {"name": "cold_start"}, "data": task.dataset.name, "rows": rows}
-    return Found(content, markdown(task.dataset.name, rows), {"cold_start": _sketch(rows)})
+    return Found(content, markdown(task.dataset.name, rows), {"cold_start": sketch(rows)})
 
 
 def read_ranks(path: Path, instances: int) -> dict[str, np.ndarray]:
@@ -202,7 +202,7 @@ def _line(row: GainRow) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _sketch(rows: Sequence[GainRow]) -> Sketch:
+def sketch(rows: Sequence[GainRow]) -> Sketch:
     """The difference in every segment with its interval, of the last compared variant."""
     last = (rows[-1]["study"], rows[-1]["variant"])
     shown = [r for r in rows if (r["study"], r["variant"]) == last and r["metric"] == KEY_METRIC]
@@ -223,4 +223,10 @@ def _sketch(rows: Sequence[GainRow]) -> Sketch:
         ]
         explain_x(axes, words)
 
-    return Sketch(1.1 + 0.3 * len(shown), draw)
+    gains = [
+        f"{label} {row['other'] - row['base']:+.4f}"
+        for label, row in zip(labels, shown, strict=True)
+    ]
+    pair = f"{shown[0]['variant']} against {shown[0]['reference']}"
+    alt = f"Difference of {KEY_METRIC}, {pair}, by segments: {', '.join(gains)}."
+    return Sketch(1.1 + 0.3 * len(shown), draw, alt)

@@ -109,7 +109,7 @@ def find(results: Results, timing: Timing, measured: ServeCosts) -> Found:
         "rows": rows,
     }
     text = markdown(results["data"]["name"], rows, measured["environment"])
-    return Found(content, text, {"efficiency": _sketch(rows)})
+    return Found(content, text, {"efficiency": sketch(rows)})
 
 
 def model_rows(results: Results, timing: Timing, measured: ServeCosts) -> list[ModelCosts]:
@@ -213,7 +213,7 @@ def _times(row: ModelCosts, base: ModelCosts, key: Cost, place: int) -> str:
     return ours if row["paper"] is None else f"{ours} ({row['paper'][place]:.1f}×)"
 
 
-def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
+def sketch(rows: Sequence[ModelCosts]) -> Sketch:
     """Quality over the time of a batch; areas are memory, hollow ones recompute the vectors."""
     largest = max(row["bytes_held"] for row in rows)
 
@@ -235,4 +235,11 @@ def _sketch(rows: Sequence[ModelCosts]) -> Sketch:
         )
         axes.set_ylabel(f"{KEY_METRIC}, test set")
 
-    return Sketch(3.6, draw)
+    shown = [
+        f"{row['model']} {decimals(row['test'][KEY_METRIC])} at {row['p50_ms']:,.1f} ms"
+        for row in rows
+        if row["item_vectors"] == "cached"
+    ]
+    histories = f"{rows[0]['batch']:,} histories"
+    alt = f"{KEY_METRIC} on the test set over the time of {histories}: {', '.join(shown)}."
+    return Sketch(3.6, draw, alt)

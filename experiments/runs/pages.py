@@ -1,17 +1,21 @@
 """The docs' own records: small copies of results, and the parts of pages that are made of them."""
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from experiments.reporting.curves import SIGNS
+from experiments.reporting.docs_figures import FIGURES, OWN, on_white
 from experiments.reporting.docs_tables import VIEWS
 from experiments.reporting.pages import fill
+from experiments.reporting.plotting import Sketch
 from experiments.reporting.results import Results, Timing
 from experiments.reporting.tables import markdown
 from experiments.runs import cold_start, efficiency, table2
+from experiments.runs.analysis import ANALYSES
+from experiments.runs.views import CURVES
 from experiments.stages.record import complete, read_results, read_versioned
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_text
@@ -21,6 +25,8 @@ from prmkd_jax.common.texts import read_text
 PLACES = ("output_dir", "cache_dir", "data_dir")
 TIMING = "timing"
 """Key under which a small copy holds the times."""
+DRAWN = "figures"
+"""Folder of a page's figures, beside it."""
 
 
 def small_copy(results: Path, timing: Path, kept: Path) -> None:
@@ -60,46 +66,91 @@ def _require_copy(kept: Path) -> None:
 
 
 def fill_pages(pages: Sequence[Path], records: Path) -> list[bool]:
-    """Makes the blocks of pages again; a mistake in one of them leaves all as they were.
+    """Makes the blocks of pages again, and the figures that they show.
+
+    A mistake in one of them leaves all as they were.
 
     Args:
         pages: Markdown files.
         records: folder of the small copies and of what studies that train nothing left.
 
     Returns:
-        Whether each page was another before.
+        Whether each page was another before, or a figure of it was missing.
 
     Raises:
         UserError: a page has no block or one that isn't as `fill` expects it, or its record is
             missing or damaged.
     """
     before = [read_text(page, f"--fill: {page}", "a Markdown page") for page in pages]
-    made = functools.partial(_made, records)
-    after = [fill(text, made, str(page)) for page, text in zip(pages, before, strict=True)]
-    changed = [new != old for new, old in zip(after, before, strict=True)]
-    for page, text in itertools.compress(zip(pages, after, strict=True), changed):
-        write_text(page, text)
+    filled = [_filled(page, text, records) for page, text in zip(pages, before, strict=True)]
+    changed = [
+        new.text != old or not all(path.exists() for path in new.figures)
+        for new, old in zip(filled, before, strict=True)
+    ]
+    for page, new in itertools.compress(zip(pages, filled, strict=True), changed):
+        for path, svg in new.figures.items():
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, svg)
+        write_text(page, new.text)
     return changed
 
 
-def _made(records: Path, name: str, view: str) -> str:
-    """A study's Markdown, of its small copy or of what one that trains nothing has left.
+class _Filled(NamedTuple):
+    """A page made again.
+
+    Attributes:
+        text: Markdown.
+        figures: place of each SVG file that the page shows → its content.
+    """
+
+    text: str
+    figures: dict[Path, str]
+
+
+def _filled(page: Path, text: str, records: Path) -> _Filled:
+    figures: dict[Path, str] = {}
+
+    def made(name: str, view: str) -> str:
+        shown = _shown(records, name, view)
+        if isinstance(shown, str):
+            return shown
+        file = f"{Path(name).stem}-{view}.svg"
+        figures[page.parent / DRAWN / file] = on_white(shown.svg())
+        return f"![{shown.alt}]({DRAWN}/{file})"
+
+    return _Filled(fill(text, made, str(page)), figures)
+
+
+def _shown(records: Path, name: str, view: str) -> str | Sketch:
+    """A study's Markdown or figure, of its small copy or of what one that trains nothing has left.
 
     Raises:
         UserError: the record is missing or damaged, or there is no such view.
     """
     path = records / name
-    if view and view not in VIEWS:
-        raise UserError(f"{name}: found view {view!r}, expected one of {', '.join(VIEWS)}")
     content: dict[str, Any] = read_versioned(path)
     with complete(path):
-        study = content["study"]["name"]
+        study, rows = content["study"]["name"], content.get("rows", [])
+        if view and view not in (views := _views(study)):
+            raise UserError(f"{name}: found view {view!r}, expected one of {', '.join(views)}")
+        drawn = view == OWN
         if study == "table2":
-            return table2.markdown(content["rows"], content["missing"])
+            return table2.sketch(rows) if drawn else table2.markdown(rows, content["missing"])
         if study == "cold_start":
-            return cold_start.markdown(content["data"], content["rows"])
+            return cold_start.sketch(rows) if drawn else cold_start.markdown(content["data"], rows)
         if study == "efficiency":
-            return efficiency.markdown(content["data"], content["rows"], content["environment"])
-        if view:
-            return VIEWS[view](cast(Results, content), cast(Timing, content[TIMING]))
-        return markdown(cast(Results, content), cast(Timing, content[TIMING]))
+            if drawn:
+                return efficiency.sketch(rows)
+            return efficiency.markdown(content["data"], rows, content["environment"])
+        results, timing = cast(Results, content), cast(Timing, content[TIMING])
+        if view in FIGURES:
+            return FIGURES[view](results)
+        return VIEWS[view](results, timing) if view else markdown(results, timing)
+
+
+def _views(study: str) -> list[str]:
+    """What can be shown of a study beside its Markdown."""
+    if study in ANALYSES:
+        return [OWN]
+    missing = {*SIGNS} - {*CURVES.get(study, ())}
+    return [*VIEWS, *(view for view in FIGURES if view not in missing)]

@@ -81,7 +81,7 @@ def find(data: Mapping[str, Mapping[str, Any]]) -> Found:
     return Found(
         {"study": {"name": "table2"}, "rows": rows, "missing": missing},
         markdown(rows, missing),
-        {"table2": _sketch(rows)},
+        {"table2": sketch(rows)},
     )
 
 
@@ -147,7 +147,7 @@ def _digits(column: str, value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _sketch(rows: Sequence[Row]) -> Sketch:
+def sketch(rows: Sequence[Row]) -> Sketch:
     """Interactions of every data set, ours and the paper's."""
     bars = []
     for each in rows:
@@ -160,4 +160,6 @@ def _sketch(rows: Sequence[Row]) -> Sketch:
         horizontal_bars(axes, labels, values, [count(value) for value in values], colours)
         axes.set_xlabel("interactions")
 
-    return Sketch(0.9 + 0.34 * len(bars), draw)
+    shown = [f"{label} {count(value)}" for label, value, _ in bars]
+    alt = f"Bar chart of the data sets' interactions: {', '.join(shown)}."
+    return Sketch(0.9 + 0.34 * len(bars), draw, alt)

@@ -1,6 +1,7 @@
 """One page of all studies, read by its parts and used in a browser."""
 
 import json
+import re
 
 import pytest
 
@@ -10,7 +11,7 @@ from experiments.runs.gather import WANTED, gather, remarks
 from experiments.runs.report import run
 from experiments.runs.views import TRAIN_FILES, study_files, write_views
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.sealed import write_sealed_json
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from tests.experiments.calls import make_call
 from tests.experiments.fake_run import fake_results, fake_timing, one_seed_results
 
@@ -210,6 +211,41 @@ def test_a_view_that_there_is_not_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"m\.json: found view 'head', expected one of headline,"):
         run(make_call(COMMAND, [f"--output_dir={tmp_path}", f"--fill={page}"])[0])
     assert "old" in page.read_text()
+
+
+def test_a_figure_is_drawn_beside_the_page(folder, tmp_path):
+    """Its block is an image with the numbers in words; a figure that is missing is drawn again."""
+    run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", f"--keep={tmp_path / 'm.json'}"])[0])
+    page, figure = tmp_path / "page.md", tmp_path / "figures" / "m-effects.svg"
+    results = read_sealed_json(tmp_path / "m.json")
+    (other,) = (each for each in results["variants"] if each["against"])
+    other["against"]["NDCG@10"] |= {"change": 0.123, "interval": [-0.01, 0.21]}
+    write_sealed_json(tmp_path / "m.json", results)
+    page.write_text("<!-- made of m.json: effects -->\n<!-- end -->\n")
+    assert "made again" in fill_said(tmp_path, "page.md")
+    begin, alt, name = re.fullmatch(
+        r"<!-- .* -->\n\n(!)\[(.*)\]\((.*)\)\n\n<!-- end -->\n", page.read_text()
+    ).groups()
+    assert begin + name == "!figures/m-effects.svg"
+    assert alt.endswith(f": {other['label']} +12.3 % (-1.0 % to +21.0 %).")
+    drawn = figure.read_text()
+    assert other["label"] in drawn
+    assert 'style="background: #fff"' in drawn
+    assert "was up to date" in fill_said(tmp_path, "page.md")
+    figure.unlink()
+    assert "made again" in fill_said(tmp_path, "page.md")
+    assert figure.read_text() == drawn
+
+
+def test_only_a_sensitivity_has_curves(folder, tmp_path):
+    """Another study's block of one is refused with the views that it has."""
+    run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", f"--keep={tmp_path / 'm.json'}"])[0])
+    (tmp_path / "page.md").write_text("<!-- made of m.json: temperature -->\n<!-- end -->\n")
+    with pytest.raises(
+        UserError, match=r"view 'temperature', expected one of .*lists, figure, effects$"
+    ):
+        fill_said(tmp_path, "page.md")
+    assert not (tmp_path / "figures").exists()
 
 
 @pytest.fixture
