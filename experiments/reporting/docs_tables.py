@@ -63,8 +63,9 @@ def headline(results: Results, timing: Timing) -> str:
 def students(results: Results, timing: Timing) -> str:
     """The variants by every protocol: after and before the refit, and without what users have."""
     lines = [
-        f"| model | Recall@10 | NDCG@10 | change of NDCG@10 against {results['study']['versus']} | "
-        "p, t-test | before the refit | seen items masked | an epoch |",
+        "| model | Recall@10 | NDCG@10 ± over seeds | change of NDCG@10 against "
+        f"{results['study']['versus']} | p, t-test | before the refit | seen items masked | "
+        "an epoch |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in results["variants"]:
@@ -74,7 +75,10 @@ def students(results: Results, timing: Timing) -> str:
             change = [percent(against["change"]), p_value(against["t_p_holm"])]
         before, masked = (one.get(key) for key in ("test_before_refit", "test_masked"))
         epoch = seconds(lookup(timing, "variants", one["name"], "seconds_per_epoch"))
-        cells = [*_metric_cells(one["test"]), *change, _pair(before), _pair(masked), epoch]
+        recall, ndcg = _metric_cells(one["test"])
+        if one["test_std"] is not None:
+            ndcg += f" ± {decimals(one['test_std'][KEY_METRIC])}"
+        cells = [recall, ndcg, *change, _pair(before), _pair(masked), epoch]
         lines.append(f"| {one['label']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
