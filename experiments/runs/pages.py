@@ -75,7 +75,7 @@ def fill_pages(pages: Sequence[Path], records: Path) -> list[bool]:
         records: folder of the small copies and of what studies that train nothing left.
 
     Returns:
-        Whether each page was another before, or a figure of it was missing.
+        Whether each page's text was another before, or a figure of it was missing.
 
     Raises:
         UserError: a page has no block or one that isn't as `fill` expects it, or its record is
@@ -87,10 +87,11 @@ def fill_pages(pages: Sequence[Path], records: Path) -> list[bool]:
         new.text != old or not all(path.exists() for path in new.figures)
         for new, old in zip(filled, before, strict=True)
     ]
+    # Figures first: a page never shows one that isn't there.
+    for path, svg in itertools.chain.from_iterable(new.figures.items() for new in filled):
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, svg)
     for page, new in itertools.compress(zip(pages, filled, strict=True), changed):
-        for path, svg in new.figures.items():
-            path.parent.mkdir(exist_ok=True)
-            write_text(path, svg)
         write_text(page, new.text)
     return changed
 
