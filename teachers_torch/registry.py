@@ -26,6 +26,8 @@ KINDS = {
 """Name of a built-in teacher → module:object, a `Kind`."""
 UNTRAINED = ("popularity", "recent-popularity", "neighbours")
 """Those of them that are compared with in every table, whatever the run's teachers are."""
+INITS = ("unisrec", "unim2rec", "recformer")
+"""Every `Kind.init` that a built-in teacher has: what initial weights can be given for."""
 TEACHERS = (*KINDS, *own_names(OWN_GROUP, tuple(KINDS)))
 """Names that `--teachers` takes."""
 

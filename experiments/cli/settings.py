@@ -14,13 +14,13 @@ from prmkd_jax.students.config import RANDOM, StudentConfig, parse_item_init
 from prmkd_jax.students.registry import about, check
 from prmkd_jax.train.config import TrainConfig
 from teachers_torch import settings as teachers_settings
-from teachers_torch.registry import TEACHERS
+from teachers_torch.registry import INITS, TEACHERS
 from teachers_torch.settings import TeacherSettings
 
 STUDENT = "student"
 """The student's name in `--init`."""
-STARTED = (STUDENT, *TEACHERS)
-"""Models that `--init` can name; unisrec-text starts from unisrec's."""
+STARTED = (STUDENT, *INITS)
+"""Models that `--init` can name."""
 
 # JAX keeps 32 bits of a seed: larger ones would repeat smaller ones.
 LARGEST_SEED = 2**32 - 1
@@ -48,8 +48,8 @@ class RunConfig:
         "What models start from, NAME=PATH, each name of "
         + ", ".join(STARTED)
         + " at most once. student: the folder of an exported student, or a .pth file of RecBole's, "
-        "for the plain and the distilled one. unisrec (unisrec-text too), unim2rec: a folder made "
-        "by pretrain, or for unisrec an official .pth file. recformer: all-MiniLM-L6-v2, random, "
+        "for the plain and the distilled one. unisrec (for unisrec-text too), unim2rec: a folder "
+        "made by pretrain, or for unisrec an official .pth file. recformer: all-MiniLM-L6-v2, random, "
         "a folder made by pretrain, an official file (.bin, .ckpt), or a Hugging Face name or "
         "folder of an encoder to convert. Without an entry every seed draws its own start; "
         "recformer is made of all-MiniLM-L6-v2.",

@@ -211,27 +211,27 @@ CASES = [
     ),
     (
         "train | --init=student",
-        "--init: found 'student', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
+        "--init: found 'student', expected NAME=PATH, each name of student, unisrec, unim2rec, recformer at most once",
     ),
     (
         "train | --init=student=",
-        "--init: found 'student=', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
+        "--init: found 'student=', expected NAME=PATH, each name of student, unisrec, unim2rec, recformer at most once",
     ),
     (
         "train | --init==path",
-        "--init: found '=path', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
+        "--init: found '=path', expected NAME=PATH, each name of student, unisrec, unim2rec, recformer at most once",
     ),
     (
         "train | --init=oracle=path",
-        "--init: found 'oracle=path', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
+        "--init: found 'oracle=path', expected NAME=PATH, each name of student, unisrec, unim2rec, recformer at most once",
     ),
     (
         "train | --init=student=a,student=b",
-        "--init: found 'student=b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
+        "--init: found 'student=b', expected NAME=PATH, each name of student, unisrec, unim2rec, recformer at most once",
     ),
     (
         "train | --init=student=a\0b",
-        "--init: found 'student=a\\x00b', expected NAME=PATH, each name of student, unisrec-text, unisrec, unim2rec, recformer, precomputed, neighbours, popularity, recent-popularity at most once",
+        "--init: found 'student=a\\x00b', expected NAME=PATH, each name of student, unisrec, unim2rec, recformer at most once",
     ),
     (
         "train | --flagfile={tmp}/unknown.cfg",

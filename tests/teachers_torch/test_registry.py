@@ -24,7 +24,7 @@ from teachers_torch.config import (
     UniSRecConfig,
     UniSRecOptions,
 )
-from teachers_torch.registry import TEACHERS, kind
+from teachers_torch.registry import INITS, KINDS, TEACHERS, kind
 from teachers_torch.settings import GROUPS, PRETRAIN_GROUPS, TeacherSettings, settings_from
 from teachers_torch.teacher import Pretraining, Tuning
 from tests.packages import install, run_beside
@@ -52,6 +52,11 @@ class NextOfLast:
     def encode_items(self):
         """Each item is a direction of its own."""
         return np.eye(self.table.in_features, dtype=np.float32)
+
+
+def test_initial_weights_can_be_given_for_every_model_that_reads_some():
+    """`--init` takes each built-in teacher's name of them, and no other."""
+    assert {kind(name).init for name in KINDS} - {""} == {*INITS}
 
 
 def pretrain_toy(domains, settings, config, folder, *, cache, seed, log):

@@ -161,7 +161,10 @@ def test_an_update_reads_texts_where_new_rows_are_made_of_them(source, read):
     assert not warnings("--init=student=a", "--teachers=")
 
 
-@pytest.mark.parametrize("value", ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b"])
+@pytest.mark.parametrize(
+    "value",
+    ["unisrec", "unisrec=", "oracle=a", "unisrec=a,unisrec=b", "neighbours=a", "unisrec-text=a"],
+)
 def test_starts_that_name_nothing_are_refused(value):
     """No model silently trains from other weights although a start was given."""
     with pytest.raises(UserError, match=r"--init: found .* expected NAME=PATH"):
