@@ -49,9 +49,9 @@ class RunConfig:
         + ", ".join(STARTED)
         + " at most once. student: the folder of an exported student, or a .pth file of RecBole's, "
         "for the plain and the distilled one. unisrec (for unisrec-text too), unim2rec: a folder "
-        "made by pretrain, or for unisrec an official .pth file. recformer: all-MiniLM-L6-v2, random, "
-        "a folder made by pretrain, an official file (.bin, .ckpt), or a Hugging Face name or "
-        "folder of an encoder to convert. Without an entry every seed draws its own start; "
+        "made by pretrain, or for unisrec an official .pth file. recformer: all-MiniLM-L6-v2, "
+        "random, a folder made by pretrain, an official file (.bin, .ckpt), or a Hugging Face name "
+        "or folder of an encoder to convert. Without an entry every seed draws its own start; "
         "recformer is made of all-MiniLM-L6-v2.",
         repeats=True,  # said of names, by `starts`
     )
