@@ -152,7 +152,9 @@ def test_gains_are_of_the_segments_instances_and_of_seeds_by_their_numbers():
     table = cold_start.markdown("random", rows)
     assert "**PRM-KD (SASRec)** against SASRec (train)" in table
     assert table.count("\n| ") == len(rows) + 1
-    assert "difference of NDCG@10" in cold_start._sketch(rows).svg()
+    drawn = cold_start.sketch(rows)
+    assert "difference of NDCG@10" in drawn.svg()
+    assert "PRM-KD (SASRec) against SASRec, by segments: all " in drawn.alt
 
 
 @pytest.mark.parametrize(
