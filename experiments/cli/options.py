@@ -119,7 +119,8 @@ class ReportConfig:
     fill: tuple[str, ...] = option(
         (),
         "Markdown files whose blocks `<!-- made of NAME -->` and `<!-- made of NAME: VIEW -->` are "
-        "made again of the small copies in --output_dir, figures in a folder figures beside them.",
+        "made again of the small copies in --output_dir; figures go into the folder figures beside "
+        "each page.",
         path="file",
     )
 
