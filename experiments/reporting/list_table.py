@@ -1,8 +1,6 @@
 """What variants' lists are like, as a table of its own (docs/records.md)."""
 
-from collections.abc import Mapping
-
-from experiments.reporting.results import Results
+from experiments.reporting.results import Figures, Results
 from experiments.reporting.wording import MISSING, decimals
 
 LISTS = {
@@ -22,11 +20,10 @@ def list_lines(results: Results) -> list[str]:
     rows = results["variants"]
     if not any(row.get("lists") for row in rows):
         return []
-    words = "; ".join(f"{heading}: {meaning}" for heading, meaning in LISTS.values())
     return [
         "",
         f"Lists of ten, test part, history not masked; MRR: mean of 1 / the target's rank among "
-        f"all items. {words}.",
+        f"all items. {explain_lists()}.",
         "",
         f"| variant | MRR | {' | '.join(heading for heading, _ in LISTS.values())} |",
         f"|---|---|{'---|' * len(LISTS)}",
@@ -38,7 +35,12 @@ def list_lines(results: Results) -> list[str]:
     ]
 
 
-def list_cells(lists: Mapping[str, float | None] | None) -> list[str]:
+def explain_lists() -> str:
+    """The meaning of each heading."""
+    return "; ".join(f"{heading}: {meaning}" for heading, meaning in LISTS.values())
+
+
+def list_cells(lists: Figures | None) -> list[str]:
     """A variant's figures in the order of `LISTS`; a dash where one isn't known."""
     values = [(lists or {}).get(key) for key in LISTS]
     return [MISSING if value is None else f"{value:.3f}" for value in values]

@@ -5,6 +5,8 @@ from typing import NotRequired, TypedDict
 
 Metrics = Mapping[str, float]
 """Metric, such as `NDCG@10` → value."""
+Figures = Mapping[str, float | None]
+"""What lists are like, see `list_table.LISTS`."""
 
 
 class Named(TypedDict):
@@ -95,7 +97,8 @@ class VariantResult(TypedDict):
     test_std: Metrics | None
     test_before_refit: NotRequired[Metrics | None]
     test_masked: NotRequired[Metrics | None]
-    lists: NotRequired[Mapping[str, float | None] | None]
+    lists: NotRequired[Figures | None]
+    segment_lists: NotRequired[Mapping[str, Mapping[str, Figures]] | None]
     best_epoch: float
     parameters: int
     seeds: list[Seed]

@@ -1,4 +1,4 @@
-"""`study cold_start`: who gains, by the target's popularity and the length of the history.
+"""`study cold_start`: who gains, and who gets which lists, by segments of the test instances.
 
 Nothing is trained: it reads the results and ranks that a finished `train` or study has left in
 `--output_dir`, and the data set that they are of.
@@ -6,31 +6,29 @@ Nothing is trained: it reads the results and ranks that a finished `train` or st
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.cli.command import Call
+from experiments.reporting.list_table import LISTS, explain_lists, list_cells
 from experiments.reporting.plotting import DISTILLED, INK, Sketch, explain_x, name_rows
-from experiments.reporting.results import Results
+from experiments.reporting.results import Figures, Results
 from experiments.reporting.wording import ALPHA, decimals, p_value, percent
 from experiments.runs.analysis import Found, analyse
 from experiments.runs.views import StudyFiles, find_studies
 from experiments.stages.data import load_task
 from experiments.stages.record import complete, read_versioned
+from experiments.stages.segments import KINDS, segments_of
 from prmkd_jax.common.arrays import read_npz
 from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import KEY_METRIC, KEY_METRICS
-from prmkd_jax.evaluate.segments import Segment, SegmentGain, count_segments, segment_gains
+from prmkd_jax.evaluate.segments import Segment, SegmentGain, segment_gains
 
-KINDS = {
-    "all": "all test instances",
-    "target": "how often the target was trained on",
-    "history": "how many items came before the target",
-}
+SHOWN = (*KEY_METRICS, "MRR")
 
 
 class GainRow(SegmentGain):
@@ -41,6 +39,17 @@ class GainRow(SegmentGain):
     reference: str
     metric: str
     kind: str
+
+
+class ListRow(TypedDict):
+    """What a variant's lists are like in a segment of a kind, and of how many instances."""
+
+    study: str
+    variant: str
+    kind: str
+    segment: str
+    instances: int
+    figures: Figures
 
 
 def run(call: Call) -> None:
@@ -70,17 +79,21 @@ def find(task: Task, output: Path, studies: Sequence[StudyFiles]) -> Found:
     Raises:
         UserError: a study is of other data or another split, or nothing in it is compared.
     """
-    kinds = segments_of(task)
+    kinds = kinds_of(task)
     rows: list[GainRow] = []
+    lists: list[ListRow] = []
     for files in studies:
         results = read_same(task, output / files.results)
         ranks = read_ranks(output / files.ranks, len(task.split.test))
         with complete(output / files.results):
             rows += study_rows(results, ranks, kinds)
+            lists += list_rows(results, kinds)
     if not rows:
         raise UserError(f"--output_dir: found nothing that is compared in {output}")
-    content = {"study": {"name": "cold_start"}, "data": task.dataset.name, "rows": rows}
-    return Found(content, markdown(task.dataset.name, rows), {"cold_start": sketch(rows)})
+    name = task.dataset.name
+    content = {"study": {"name": "cold_start"}, "data": name, "rows": rows, "lists": lists}
+    text = markdown(name, rows) + list_markdown(lists)
+    return Found(content, text, {"cold_start": sketch(rows)})
 
 
 def read_ranks(path: Path, instances: int) -> dict[str, np.ndarray]:
@@ -130,15 +143,10 @@ def require_same(task: Task, results: Results, path: Path) -> None:
         )
 
 
-def segments_of(task: Task) -> dict[str, list[Segment]]:
-    """Kind → the groups of test instances."""
-    interactions, test = task.dataset.interactions, task.split.test
-    before = test - interactions.indptr[interactions.users[test]]
-    return {
-        "all": [Segment("all", np.ones(len(test), dtype=bool))],
-        "target": count_segments(task.training_counts[task.targets(test)]),
-        "history": count_segments(before),
-    }
+def kinds_of(task: Task) -> dict[str, Sequence[Segment]]:
+    """The kinds of segments, before them all test instances as a kind of its own."""
+    together = Segment("all", np.ones(len(task.split.test), dtype=bool))
+    return {"all": [together], **segments_of(task)}
 
 
 def study_rows(
@@ -157,7 +165,7 @@ def study_rows(
         reference = variant["reference"]
         if reference is None:
             continue
-        for metric in KEY_METRICS:
+        for metric in SHOWN:
             for kind, segments in kinds.items():
                 gains = segment_gains(seeds[reference], seeds[variant["name"]], segments, metric)
                 rows += [
@@ -174,9 +182,30 @@ def study_rows(
     return rows
 
 
+def list_rows(results: Results, kinds: Mapping[str, Sequence[Segment]]) -> list[ListRow]:
+    """What each variant's lists are like, one row a segment; none where it wasn't measured."""
+    return [
+        ListRow(
+            study=results["study"]["name"],
+            variant=variant["label"],
+            kind=kind,
+            segment=segment.name,
+            instances=int(segment.members.sum()),
+            figures=figures,
+        )
+        for variant in results["variants"]
+        if (measured := variant.get("segment_lists"))
+        for kind, segments in kinds.items()
+        for segment in segments
+        if (figures := variant.get("lists") if kind == "all" else measured[kind][segment.name])
+    ]
+
+
 def markdown(name: str, rows: Sequence[GainRow]) -> str:
     """One table a pair of variants."""
-    words = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
+    words = "; ".join(
+        f"{kind}: {meaning}" for kind, meaning in {"all": "all test instances", **KINDS}.items()
+    )
     lines = [
         f"Gains on {name}, test part, by segments: {words}. "
         "Each metric is averaged over the seeds first; the interval is that of the difference over "
@@ -195,18 +224,40 @@ def markdown(name: str, rows: Sequence[GainRow]) -> str:
 
 def _line(row: GainRow) -> str:
     low, high = row["difference_interval"]
-    segment = "all" if row["kind"] == "all" else f"{row['kind']} {row['segment']}"
-    cells = [row["metric"], segment, f"{row['instances']:,}"]
+    cells = [row["metric"], _segment(row), f"{row['instances']:,}"]
     cells += [decimals(row["base"]), decimals(row["other"]), percent(row["change"])]
     cells += [f"{low:+.4f} … {high:+.4f}", p_value(row["p_holm"])]
     return f"| {' | '.join(cells)} |"
+
+
+def list_markdown(rows: Sequence[ListRow]) -> str:
+    """One table a variant; nothing where no lists were measured."""
+    if not rows:
+        return ""
+    lines = ["", f"What the segments' lists of ten are like. {explain_lists()}."]
+    for study, variant in dict.fromkeys((row["study"], row["variant"]) for row in rows):
+        lines += ["", f"**{variant}** ({study})", ""]
+        lines.append(
+            f"| segment | instances | {' | '.join(heading for heading, _ in LISTS.values())} |"
+        )
+        lines.append(f"|---|---|{'---|' * len(LISTS)}")
+        lines += [
+            f"| {_segment(row)} | {row['instances']:,} | {' | '.join(list_cells(row['figures']))} |"
+            for row in rows
+            if (row["study"], row["variant"]) == (study, variant)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _segment(row: GainRow | ListRow) -> str:
+    return "all" if row["kind"] == "all" else f"{row['kind']} {row['segment']}"
 
 
 def sketch(rows: Sequence[GainRow]) -> Sketch:
     """The difference in every segment with its interval, of the last compared variant."""
     last = (rows[-1]["study"], rows[-1]["variant"])
     shown = [r for r in rows if (r["study"], r["variant"]) == last and r["metric"] == KEY_METRIC]
-    labels = [r["segment"] if r["kind"] == "all" else f"{r['kind']} {r['segment']}" for r in shown]
+    labels = [_segment(row) for row in shown]
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(shown):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from experiments.reporting.results import Timing
 from experiments.runs.finished import FinishedRun
 from experiments.runs.variant import Study, Variant
+from experiments.stages.lists import Figures, SegmentFigures
 from experiments.stages.record import SCHEMA_VERSION, SeedResult
 from experiments.stages.seconds import describe_timing
 from prmkd_jax.evaluate.metrics import METRICS
@@ -222,7 +223,9 @@ def describe_variant(variant: Variant, run: FinishedRun) -> dict[str, object]:
         "teacher_weights": run.record.teacher_weights,
         **{part: _over_seeds(seeds, part, statistics.fmean) for part in PARTS},
         "test_before_refit": _before_refit(seeds),
-        "lists": _lists(seeds),
+        # Means over seeds; None where one seed's were not measured.
+        "lists": _mean_lists(seeds),
+        "segment_lists": _segment_lists(seeds),
         # One seed has no spread.
         "test_std": _over_seeds(seeds, "test", statistics.stdev) if len(seeds) > 1 else None,
         "best_epoch": statistics.fmean(seed.best_epoch for seed in seeds),
@@ -237,15 +240,26 @@ def _before_refit(seeds: Sequence[SeedResult]) -> dict[str, float] | None:
     return _over_seeds(seeds, "test_before_refit", statistics.fmean)
 
 
-def _lists(seeds: Sequence[SeedResult]) -> dict[str, float | None] | None:
-    """Means over seeds; None where some seed's lists were not measured."""
-    measured = [seed.lists for seed in seeds if seed.lists is not None]
+def _segment_lists(seeds: Sequence[SeedResult]) -> SegmentFigures | None:
+    measured = [seed.segment_lists for seed in seeds if seed.segment_lists is not None]
     if len(measured) < len(seeds):
         return None
     return {
+        kind: {name: _mean_figures([one[kind][name] for one in measured]) for name in segments}
+        for kind, segments in measured[0].items()
+    }
+
+
+def _mean_lists(seeds: Sequence[SeedResult]) -> Figures | None:
+    measured = [seed.lists for seed in seeds if seed.lists is not None]
+    return None if len(measured) < len(seeds) else _mean_figures(measured)
+
+
+def _mean_figures(seeds: Sequence[Figures]) -> Figures:
+    return {
         # A data set without texts has no diversity, whatever the seed.
-        name: None if value is None else statistics.fmean(float(one[name] or 0) for one in measured)
-        for name, value in measured[0].items()
+        name: None if value is None else statistics.fmean(float(one[name] or 0) for one in seeds)
+        for name, value in seeds[0].items()
     }
 
 

@@ -263,6 +263,7 @@ def describe_seed(trained: Trained, task: Task) -> SeedResult:
     """One seed's part of the record."""
     fitted, test, lists = trained.fitted, trained.served.test, trained.served.lists
     before = None if trained.refitted is None else fitted.test
+    described = None if test is None or lists is None else describe_lists(task, lists, test)
     return SeedResult(
         seed=trained.seed,
         validation=ranking_metrics(fitted.validation.all_items),
@@ -273,7 +274,8 @@ def describe_seed(trained: Trained, task: Task) -> SeedResult:
         epochs=len(fitted.history),
         threshold=finite_or_none(trained.threshold),
         history=fitted.history,
-        lists=None if test is None or lists is None else describe_lists(task, lists, test),
+        lists=None if described is None else described.together,
+        segment_lists=None if described is None else described.segments,
     )
 
 

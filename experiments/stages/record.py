@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cli.settings import Settings
+from experiments.stages.lists import Figures, SegmentFigures
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.reading import read_json
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
@@ -54,6 +55,7 @@ class SeedResult:
             trained another, of which `test` and `test_masked` are then; else None.
         lists: measures of the test part's lists of ten, see `stages.lists`; None like `test`, and
             in records of before it was measured.
+        segment_lists: the same by segments of the instances.
     """
 
     seed: int
@@ -65,7 +67,8 @@ class SeedResult:
     threshold: float | None
     history: list[dict[str, Any]]
     test_before_refit: dict[str, float] | None = None
-    lists: dict[str, float | None] | None = None
+    lists: Figures | None = None
+    segment_lists: SegmentFigures | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +210,7 @@ def card_record(record: Record) -> dict[str, object]:
     """
     (result,) = record.seeds
     data, figures = dict(record.data), dataclasses.asdict(result)
-    del figures["history"]
+    del figures["history"], figures["segment_lists"]
     # Without the examples: they are ids of users.
     remarks = [
         {name: line[name] for name in ("name", "number", "of", "warning")}

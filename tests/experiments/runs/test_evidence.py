@@ -13,6 +13,7 @@ from experiments.cli.flags import parse
 from experiments.cli.settings import GROUPS, settings_from
 from experiments.commands.study import COMMAND
 from experiments.reporting.curves import SIGNS, curve
+from experiments.reporting.list_table import LISTS
 from experiments.reporting.paper import MODELS, TABLE2, TABLE3, impossible_steps
 from experiments.reporting.together import together
 from experiments.runs import cold_start, efficiency, study, table2
@@ -125,7 +126,7 @@ def test_gains_are_of_the_segments_instances_and_of_seeds_by_their_numbers():
     base = rng.integers(0, 30, (2, count)).astype(float)
     other = rng.integers(0, 20, (3, count)).astype(float)
     results, ranks = made_results(base, other)
-    rows = cold_start.study_rows(results, ranks, cold_start.segments_of(TASK))
+    rows = cold_start.study_rows(results, ranks, cold_start.kinds_of(TASK))
     assert {row["kind"] for row in rows} == {"all", "target", "history"}
     interactions = TASK.dataset.interactions
     for row in rows:
@@ -155,6 +156,34 @@ def test_gains_are_of_the_segments_instances_and_of_seeds_by_their_numbers():
     drawn = cold_start.sketch(rows)
     assert "difference of NDCG@10" in drawn.svg()
     assert "PRM-KD (SASRec) against SASRec, by segments: all " in drawn.alt
+
+
+def test_lists_are_shown_for_each_segment_where_they_were_measured():
+    """A row a segment with its own figures; a run of an earlier version has none."""
+    kinds = cold_start.kinds_of(TASK)
+    results = fake_results()
+    assert cold_start.list_rows(results, kinds) == []
+    assert cold_start.list_markdown([]) == ""
+    distilled = results["variants"][1]
+    figures = dict.fromkeys(LISTS, 0.5)
+    distilled["lists"] = {**figures, "gini": 0.75}
+    distilled["segment_lists"] = {
+        kind: {segment.name: {**figures, "gini": place / 8} for place, segment in enumerate(each)}
+        for kind, each in kinds.items()
+        if kind != "all"
+    }
+    rows = cold_start.list_rows(results, kinds)
+    assert {row["variant"] for row in rows} == {distilled["label"]}
+    assert [(row["kind"], row["segment"]) for row in rows] == [
+        (kind, segment.name) for kind, each in kinds.items() for segment in each
+    ]
+    for kind in kinds:
+        assert sum(row["instances"] for row in rows if row["kind"] == kind) == len(TASK.split.test)
+    text = cold_start.list_markdown(rows)
+    second = rows[2]
+    assert second["figures"]["gini"] == 1 / 8
+    assert f"| target {second['segment']} | {second['instances']} | 0.500 | 0.125 | 0.500 |" in text
+    assert f"| all | {len(TASK.split.test)} | 0.500 | 0.750 |" in text
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,33 @@ def test_lists_have_a_table_of_their_own(results):
     assert lines[-3] == "| PRMKD | 0.0312 | – | – | – | – | – | – | – |"
 
 
+def test_lists_are_means_over_seeds_together_and_by_segment(runs):
+    """Of a run with a seed that an earlier version left nothing is known by segment."""
+    flags = {"dataset": "Scientific", "seeds": [0, 1], "teachers": []}
+    study = Study("rivals", "Rivals", "PRM-KD", lambda _: [])
+    known = [
+        {"lists": {"gini": gini, "diversity": None}, "segment_lists": {"target": {"0": segment}}}
+        for gini, segment in ((0.25, {"tail": 0.5}), (0.75, {"tail": 0.0}))
+    ]
+
+    def described(*added) -> dict:
+        found = {}
+        for variant, run in runs.items():
+            seeds = zip(run.record.seeds, added, strict=True)
+            record = dataclasses.replace(
+                run.record, seeds=tuple(dataclasses.replace(seed, **more) for seed, more in seeds)
+            )
+            found[variant] = dataclasses.replace(run, record=record)
+        return study_results(study, found, {}, flags)["variants"][1]
+
+    both = described(*known)
+    assert both["lists"] == {"gini": 0.5, "diversity": None}
+    assert both["segment_lists"] == {"target": {"0": {"tail": 0.25}}}
+    mixed = described(known[0], {"lists": known[1]["lists"]})
+    assert mixed["lists"] == both["lists"]
+    assert mixed["segment_lists"] is None
+
+
 def test_figure_says_what_a_hollow_bar_is(results):
     """The legend explains hollow bars only if there are some."""
     for p, told in ((0.2, True), (0.01, False)):
@@ -657,6 +684,7 @@ def test_the_command_leaves_its_files(tmp_path, monkeypatch):
     for row in rows:
         assert 0 < row["lists"]["coverage"] <= 1
         assert row["lists"] == pytest.approx(row["seeds"][0]["lists"])
+        assert set(row["segment_lists"]) == {"target", "history"}
 
 
 @pytest.mark.parametrize(

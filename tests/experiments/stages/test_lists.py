@@ -28,7 +28,7 @@ def test_lists_are_measured_by_the_training_part_and_by_ranks_with_nothing_maske
     """Popularity counts the training part alone, and a hit has a place within the list."""
     # Of two places 1.5 is in the list, 2 is the first one behind it.
     ranks = UserRanks(np.array([1.5, 2.0, 0.0]), np.array([np.inf, 0.0, np.inf]))
-    found = describe_lists(TASK, BestItems(LISTS, CONFIDENCE), ranks)
+    found = describe_lists(TASK, BestItems(LISTS, CONFIDENCE), ranks).together
     assert found["coverage"] == 5 / 6
     # The head is item 0, which two of six places have.
     assert found["tail"] == pytest.approx(4 / 6)
@@ -45,4 +45,23 @@ def test_lists_of_one_item_have_no_diversity():
     """It is None, and the other measures don't fail."""
     ranks = UserRanks(np.zeros(3), np.zeros(3))
     found = describe_lists(TASK, BestItems(LISTS[:, :1], CONFIDENCE), ranks)
-    assert found["diversity"] is None
+    assert found.together["diversity"] is None
+
+
+def test_a_segments_lists_are_those_of_its_instances():
+    """They are counted by themselves, with the popularity of the whole training part."""
+    ranks = UserRanks(np.array([1.5, 2.0, 0.0]), np.array([np.inf, 0.0, np.inf]))
+    found = describe_lists(TASK, BestItems(LISTS, CONFIDENCE), ranks).segments
+    # All targets, 4, 5 and 4, are held out; three, three and two items come before them.
+    assert {kind: list(segments) for kind, segments in found.items()} == {
+        "target": ["0"],
+        "history": ["2", "3"],
+    }
+    longer, shorter = found["history"]["3"], found["history"]["2"]
+    assert (longer["coverage"], shorter["coverage"]) == (4 / 6, 2 / 6)
+    assert (longer["tail"], shorter["tail"]) == (3 / 4, 1 / 2)
+    assert longer["confidence"] == pytest.approx(0.3125)
+    # A promise of 0.25 and a hit, one of 0.375 and none; the third is sure and right.
+    assert longer["calibration_error"] == pytest.approx((0.75 + 0.375) / 2)
+    assert shorter["calibration_error"] == 0
+    assert (longer["diversity"], shorter["diversity"]) == (pytest.approx(1 / 2), 1)
