@@ -6,7 +6,8 @@ import io
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
@@ -82,14 +83,43 @@ def _stamps(folder: Path, names: Collection[str]) -> list[tuple[int, ...] | None
     return found
 
 
+class RepeatedField(ValueError):
+    """An object has a field twice: readers would take the last one in silence.
+
+    Args:
+        name: the field's name.
+    """
+
+    def __init__(self, name: str):
+        super().__init__(f"the field {name!r} stands there twice")
+        self.name = name
+
+
+def each_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object's fields, for `object_pairs_hook`.
+
+    Raises:
+        RepeatedField: one is there twice.
+    """
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise RepeatedField(next(name for name, count in counts.items() if count > 1))
+    return fields
+
+
 def parse_json(text: str | bytes) -> object:
     """A JSON value.
 
     Raises:
+        RepeatedField: an object in it has a field twice.
         ValueError: it is none, or is nested so deeply that nobody could read it.
+
+    >>> parse_json('{"k": [1, null]}')
+    {'k': [1, None]}
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=each_once)
     except RecursionError:
         raise ValueError("its lists are nested too deeply") from None
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from prmkd_jax.common.errors import UserError, first_line, shortened
-from prmkd_jax.common.reading import parse_json
+from prmkd_jax.common.reading import RepeatedField, parse_json
 from prmkd_jax.data.dataset import Dataset
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -100,6 +100,10 @@ def _read_lines(path: Path, first: int) -> Iterator[Asked]:
             where = f"{path}, line {number}"
             try:
                 content = parse_json(line)
+            except RepeatedField as error:
+                raise UserError(
+                    f"{where}: found the field {_short(error.name)} twice, expected each once"
+                ) from None
             except ValueError as error:
                 raise UserError(
                     f"{where}: found no JSON ({first_line(error)}), expected an object"

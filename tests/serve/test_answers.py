@@ -286,6 +286,10 @@ def test_what_others_keep_in_the_folder_of_parts_stays(tmp_path, recommender, na
         ('{"user_id": 7, "history": []}', "line 3, user_id: found 7, expected a string or null"),
         ('{"history": ' + "[" * 9999, "line 3: found no JSON (its lists are nested too deeply"),
         ('{"history": ' + "9" * 9999, "line 3: found no JSON (Exceeds the limit"),
+        (
+            '{"history": [], "history": ["i1"]}',
+            "line 3: found the field 'history' twice, expected each once",
+        ),
         ('{"history": [NaN]}', "line 3, history: found [nan], expected a list of item ids"),
         (
             r'{"user_id": "\ud83d", "history": []}',

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.reading import RepeatedField, each_once
 from prmkd_jax.data.sources.clean import Value, fault, require_characters
 from prmkd_jax.data.sources.files import MissingSource, whole_text
 from prmkd_jax.data.sources.place import Place, short, shown
@@ -89,18 +90,10 @@ def the_file(folder: Path, pattern: str, what: str) -> Path:
     return found[0]
 
 
-class _Twice(Exception):
-    """A field that an object has twice; the first one would be lost."""
-
-
-def _once(path: Path, pairs: list[tuple[str, Value]]) -> dict[str, Value]:
-    made = dict(pairs)
-    for name in made:
+def _fields(path: Path, pairs: list[tuple[str, Value]]) -> dict[str, object]:
+    for name, _ in pairs:
         require_characters(name, f"{path}, a field")
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(repr(next(name for name in names if names.count(name) > 1))[:60])
-    return made
+    return each_once(pairs)
 
 
 def json_object(path: Path) -> Mapping[str, Value]:
@@ -110,9 +103,11 @@ def json_object(path: Path) -> Mapping[str, Value]:
         UserError: it is none.
     """
     try:
-        value = json.loads(whole_text(path), object_pairs_hook=functools.partial(_once, path))
-    except _Twice as twice:
-        raise UserError(f"{path}: found the field {twice} twice, expected each once") from None
+        value = json.loads(whole_text(path), object_pairs_hook=functools.partial(_fields, path))
+    except RepeatedField as repeated:
+        raise UserError(
+            f"{path}: found the field {short(repeated.name)} twice, expected each once"
+        ) from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}, line {error.lineno}: found no JSON ({error.msg}), expected one object"

@@ -1,11 +1,12 @@
 """Errors as the service tells them: a status, and JSON {"error": {"code", "message"}}."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
+
+from prmkd_jax.common.reading import RepeatedField, parse_json
 
 # Of a value that was found, so much is repeated.
 _SHOWN = 60
@@ -79,19 +80,13 @@ def repeated_field(body: bytes) -> str | None:
     >>> repeated_field(b'{"k": 1, "k": 2}'), repeated_field(b'[{"k": 1}, {"k": 2}]')
     ('k', None)
     """
-    repeated: list[str] = []
-
-    def noting(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            repeated.append(Counter(name for name, _ in pairs).most_common(1)[0][0])
-        return fields
-
     try:
-        json.loads(body, object_pairs_hook=noting)
-    except (ValueError, RecursionError):
-        return None
-    return repeated[0] if repeated else None
+        parse_json(body)
+    except RepeatedField as repeated:
+        return repeated.name
+    except ValueError:
+        pass
+    return None
 
 
 def shown(value: object) -> str:
