@@ -7,11 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Float64, Int32, Int64
+from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 from prmkd_jax.common.ragged import places_within
 from prmkd_jax.data.dataset import Dataset, Interactions
-from prmkd_jax.data.packing import PackedRows, instance_segments, pack, row_length
+from prmkd_jax.data.packing import (
+    PackedRows,
+    history_segments,
+    instance_segments,
+    pack,
+    row_length,
+)
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.ranking import Ranks, rank_targets
 from prmkd_jax.ops.shards import in_parts, in_turn, on_each_device, scores_of, shards
@@ -156,6 +162,48 @@ class Evaluator:
                 out = self._divided.place(empty)
             out = in_turn(_scatter(out, encoded, places))
         return out
+
+
+def prefix_queries(
+    graphdef: nnx.GraphDef,
+    params: dict,
+    interactions: Interactions,
+    window: int,
+    slots: int,
+    *,
+    own_slot: bool = False,
+) -> Float32[np.ndarray, "interactions Q"]:
+    """The user vectors of all prefixes, those that `Evaluator` ranks with.
+
+    A student without a token of its own encodes all prefixes of a history together, as it does
+    while it is trained.
+
+    Args:
+        graphdef: the student's structure.
+        params: the student's parameters.
+        interactions: the histories; the student reads no vectors of users.
+        window: longest prefix that the student reads.
+        slots: token slots encoded at once, at least one longest prefix.
+        own_slot: whether the student appends a token of its own to every prefix.
+
+    Returns:
+        Each prefix's vector at the CSR offset of its target; zeros at users' first items, which
+        have no prefix.
+    """
+    if own_slot:
+        ids = np.setdiff1d(np.arange(len(interactions.items)), interactions.indptr[:-1])
+        segments = instance_segments(interactions, ids, window, own_slot=True)
+    else:
+        segments = history_segments(interactions, interactions.indptr[1:], window)
+    length = row_length(slots, window + own_slot)
+    out = np.zeros((len(interactions.items), 0), np.float32)
+    for rows in pack(interactions, segments, slots // length, length):
+        encoded = np.asarray(_encode(graphdef, ONE_DEVICE, params, rows), np.float32)
+        if not out.size:  # the width is known from the first batch on
+            out = np.zeros((len(out), encoded.shape[1]), np.float32)
+        ids = rows.instance_ids.reshape(-1)
+        out[ids[ids >= 0]] = encoded[ids >= 0]
+    return out
 
 
 class Histories(NamedTuple):

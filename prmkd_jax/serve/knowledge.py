@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Float32, Int64
 
 from prmkd_jax.data.dataset import Dataset
-from prmkd_jax.evaluate.evaluator import Evaluator
+from prmkd_jax.evaluate.evaluator import prefix_queries
 from prmkd_jax.serve.exported import Exported
 from prmkd_jax.serve.self_check import close
 from prmkd_jax.students.registry import about
@@ -21,7 +21,6 @@ from prmkd_jax.students.student import structure
 
 # Token slots encoded at once, at least one longest prefix.
 SLOTS = 2048
-USERS_AT_ONCE = 1024
 # Instances by which it is seen whether scores are inner products.
 _JUDGED = 64
 
@@ -66,32 +65,23 @@ def knowledge(exported: Exported, dataset: Dataset) -> Knowledge:
         dataset: the student's data set; items and, where they have vectors, users in the student's
             order.
     """
-    interactions = dataset.interactions
+    config, facts, interactions = exported.config, exported.facts, dataset.interactions
     ids = np.setdiff1d(np.arange(len(interactions.items)), interactions.indptr[:-1])
     if exported.users is None:
-        found = _prefix_vectors(exported, dataset, ids)
+        own_slot = about(config.student).own_slot
+        queries = prefix_queries(
+            structure(config, facts),
+            exported.params,
+            interactions,
+            facts.window,
+            max(SLOTS, facts.window + own_slot),
+            own_slot=own_slot,
+        )
     else:
-        found = np.asarray(exported.users, np.float32)[interactions.users[ids]]
-    queries = np.zeros((len(interactions.items), found.shape[1]), np.float32)
-    queries[ids] = found
+        users = np.asarray(exported.users, np.float32)
+        queries = np.zeros((len(interactions.items), users.shape[1]), np.float32)
+        queries[ids] = users[interactions.users[ids]]
     return Knowledge(exported, queries, ids)
-
-
-def _prefix_vectors(
-    exported: Exported, dataset: Dataset, ids: Int64[np.ndarray, " instances"]
-) -> Float32[np.ndarray, "instances Q"]:
-    config, facts = exported.config, exported.facts
-    own_slot = about(config.student).own_slot
-    evaluator = Evaluator(
-        structure(config, facts),
-        dataset,
-        ids,
-        facts.window,
-        max(SLOTS, facts.window + own_slot),
-        USERS_AT_ONCE,
-        own_slot=own_slot,
-    )
-    return np.asarray(evaluator.queries(exported.params), np.float32)[: len(ids)]
 
 
 def joint_vectors(

@@ -9,7 +9,13 @@ from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.evaluate import evaluator
-from prmkd_jax.evaluate.evaluator import Evaluator, Histories, distinct_histories
+from prmkd_jax.evaluate.evaluator import (
+    Evaluator,
+    Histories,
+    distinct_histories,
+    prefix_queries,
+)
+from prmkd_jax.students.registry import about, window
 from prmkd_jax.students.student import create_student
 from tests.students import reference
 from tests.worlds import (
@@ -214,3 +220,20 @@ def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores()
     _, every = made.with_best(PARAMS, 100)
     assert every.items.shape == (count, WORLD.num_items)
     np.testing.assert_allclose(every.confidence, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "bert4rec", "recguru", "fm", "deepfm"])
+def test_all_prefixes_have_the_vectors_that_they_are_ranked_with(name):
+    """Prefixes longer than the window, too, and none for users' first items."""
+    config = student_config(student=name)
+    known = facts(WORLD, window(config, 4))
+    graphdef, state = create_student(config, known, 0)
+    params = reference.random_params(nnx.to_pure_dict(state), 3)
+    own_slot = about(name).own_slot
+    found = prefix_queries(graphdef, params, HISTORIES, known.window, 40, own_slot=own_slot)
+    begins = HISTORIES.indptr[:-1]
+    ids = np.setdiff1d(np.arange(len(HISTORIES.items)), begins)
+    ranking = Evaluator(graphdef, WORLD, ids, known.window, 40, 16, own_slot=own_slot)
+    expected = np.asarray(ranking.queries(params))[: len(ids)]
+    np.testing.assert_allclose(found[ids], expected, rtol=1e-5, atol=1e-6)
+    assert not found[begins].any()
