@@ -18,7 +18,7 @@ from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.task import Task
 from prmkd_jax.serve.exported import FILES, RECBOLE_FILE, export_student
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import class_identity
+from prmkd_jax.students.registry import class_identity, with_loss
 from prmkd_jax.students.student import Params, abstract_params, create_student, param_shapes
 
 # Of every weight: itself, its gradient and Adam's two moments; of float32.
@@ -100,8 +100,8 @@ def export(
         start: the weights that it started from: RecBole's rows are written as its file has them.
         result: seed and metrics, for its card.
     """
-    config = settings.student
     dataset = task.dataset
+    config = with_loss(settings.student, dataset.num_items)
     export_student(folder, params, config, facts, dataset, result)
     if settings.run.export_recbole:
         recbole = None if start is None else start.recbole

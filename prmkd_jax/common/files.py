@@ -69,7 +69,7 @@ def writing_folder(folder: Path, replaced: Collection[str] | None = None) -> Ite
     """Yields an empty temporary folder to fill; it takes the place of `folder`.
 
     An error inside leaves `folder` as it was and no temporary folder. Where the process is
-    killed between the two renames, the old folder is next to it as `.<name>.old-<pid>`.
+    killed between the two renames, the old folder is next to it as `.<name>.old-<pid>-<machine>`.
 
     Args:
         folder: made, or replaced.
@@ -91,7 +91,7 @@ def writing_folder(folder: Path, replaced: Collection[str] | None = None) -> Ite
             else:
                 flush_folder(path)
         flush_folder(partial)
-        old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+        old = folder.with_name(f".{folder.name}.old-{os.getpid()}-{_MACHINE}")
         if folder.exists():
             os.rename(folder, old)
         try:
@@ -246,8 +246,10 @@ def recover_folder(folder: Path, replaced: Collection[str] | None = None) -> Non
         replaced: names of the files to be replaced, as given to `writing_folder`.
     """
     for old in folder.parent.glob(f".{glob.escape(folder.name)}.old-*"):
-        pid = old.name.rpartition("-")[2]
-        if pid.isdecimal() and not process_runs(int(pid)):
+        # Without a machine's name in earlier versions.
+        pid, _, machine = old.name.rpartition(".old-")[2].partition("-")
+        here = machine in ("", _MACHINE)
+        if here and pid.isdecimal() and not process_runs(int(pid)):
             if os.path.lexists(folder):
                 _remove_old(old, folder, replaced)
             else:

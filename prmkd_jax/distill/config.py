@@ -104,7 +104,8 @@ class DistillConfig:
     teacher_weights: str = option(
         "validation",
         "The teachers' weights: validation (in proportion to NDCG@10), uniform, or one number a "
-        "teacher, separated by commas, in the order of --teachers.",
+        "teacher, separated by commas, in the order of --teachers. One of weight 0 still has a "
+        "say in whom the consistency rule leaves out, and a share of that one's weight.",
     )
     teacher_weight_power: float = option(
         1.0, "Under validation, NDCG@10 to this power; 0 is uniform.", low=0, flag=False

@@ -40,6 +40,9 @@ INSTANCES_A_MEASURE = 8
 """Of so many instances of a batch one is measured, for the log. Measuring all of them took as long
 as the distillation loss with its gradient, a tenth of the step of a SASRec 64 wide."""
 
+_KEPT = 8
+"""Compiled steps that are kept: a study's runs share theirs, a search's hundred trials don't."""
+
 
 class TrainState(flax.struct.PyTreeNode):
     """All that changes while training; a plain pytree.
@@ -107,7 +110,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, seed: in
     )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_KEPT)
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
@@ -171,7 +174,7 @@ def take_steps(
     return call(state, inputs.batch, inputs.distill, constants)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_KEPT)
 def _several_steps(step: TrainStep) -> TrainStep:
     """The same steps, one after the other within one program."""
 

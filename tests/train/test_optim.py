@@ -63,3 +63,9 @@ def test_which_of_the_students_parameters_decay(name):
             assert last in MATRICES + VECTORS
             decays = last in MATRICES and weight_decay > 0
             np.testing.assert_allclose(update, -0.01 if decays else 0.0, rtol=1e-5)
+
+
+def test_what_adam_does_not_read_makes_no_other_optimiser():
+    """Runs of another patience share it, and so the compiled step."""
+    assert make_optimizer(TrainConfig(patience=3, max_epochs=7)) is make_optimizer(TrainConfig())
+    assert make_optimizer(TrainConfig(weight_decay=0.5)) is not make_optimizer(TrainConfig())
