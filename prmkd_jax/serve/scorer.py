@@ -9,13 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.serve.compiled import (
-    Structure,
-    best_items,
-    encode_rows,
-    ranks_of,
-    similar_items,
-)
+from prmkd_jax.serve.compiled import programs_for
 from prmkd_jax.serve.exported import Exported
 from prmkd_jax.serve.judge import JUDGED_K, judge, judging_items
 from prmkd_jax.serve.requests import Filters, Histories
@@ -38,14 +32,18 @@ class Scorer:
 
     Args:
         exported: the student, from `read_exported`.
+
+    Attributes:
+        programs: what is compiled for it, and for others of its sizes.
     """
 
     def __init__(self, exported: Exported):
         self._exported = exported
         self._said = about(exported.config.student)
-        self._graphdef = Structure(structure(exported.config, exported.facts))
         self._params = jax.tree.map(jnp.asarray, with_mean_user(exported.params))
         self._items = jnp.asarray(exported.items)
+        graphdef = structure(exported.config, exported.facts)
+        self.programs = programs_for(graphdef, self._params, self._items)
 
     def answerable(self, items: list[int], user: int) -> bool:
         """Whether anything is known of whom to recommend to."""
@@ -67,8 +65,7 @@ class Scorer:
         if filters.denied is not None:
             excluded = [a + b for a, b in zip(excluded, filters.denied, strict=True)]
         included = None if filters.allowed is None else padded_lists(filters.allowed, rows)
-        best = best_items(
-            self._graphdef,
+        best = self.programs.best_items(
             self._params,
             self._queries(read, rows),
             self._items,
@@ -94,8 +91,7 @@ class Scorer:
         """
         rows = padded_rows(len(read.items))
         seen = [sorted(set(each)) if filter_seen else [] for each in read.items]
-        ranked = ranks_of(
-            self._graphdef,
+        ranked = self.programs.ranks_of(
             self._params,
             self._queries(read, rows),
             self._items,
@@ -106,7 +102,7 @@ class Scorer:
 
     def similar(self, row: int, k: int) -> Best:
         """At least k items by their cosine with one, itself left out; one row."""
-        best = similar_items(self._directions, jnp.int32(row), self._compiled_k(k))
+        best = self.programs.similar_items(self._directions, jnp.int32(row), self._compiled_k(k))
         return np.asarray(best.items), np.asarray(best.scores)
 
     def judge(self) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -123,7 +119,8 @@ class Scorer:
         def best(table: Float[Array, "V D"]) -> np.ndarray:
             valid = jnp.ones(len(table), bool)
             k = min(JUDGED_K, len(table))
-            found = best_items(self._graphdef, self._params, queries, table, k, seen, None, valid)
+            best_items = self.programs.best_items
+            found = best_items(self._params, queries, table, k, seen, None, valid)
             return np.asarray(found.items)
 
         return judge(self._items, best)
@@ -149,4 +146,4 @@ class Scorer:
         users = [mean if user < 0 else user for user in read.users]
         window = self._exported.facts.window
         packed, slots = history_rows(read.items, users, window, self._said.own_slot, rows)
-        return encode_rows(self._graphdef, self._params, packed, slots)
+        return self.programs.encode_rows(self._params, packed, slots)

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import dataclasses
+import gc
 import json
+import weakref
 
 import jax
 import numpy as np
@@ -13,8 +15,8 @@ import prmkd_jax.serve as public
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.evaluate.evaluator import Evaluator
-from prmkd_jax.serve import compiled, requests, scorer
 from prmkd_jax.serve import recommender as module
+from prmkd_jax.serve import requests, scorer
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.students.config import BUILT_IN
@@ -22,9 +24,11 @@ from prmkd_jax.students.registry import about, window
 from prmkd_jax.students.student import create_student
 from tests.checking import uncheck
 from tests.packages import ROOT, run_beside
+from tests.serve.compiled_sizes import compiled_sizes
+from tests.serve.exports import export
 from tests.students import fields
 from tests.students.reference import random_params
-from tests.worlds import MAX_SEQ_LEN, facts, student_config, task_of
+from tests.worlds import MAX_SEQ_LEN, facts, random_world, student_config, task_of
 
 TITLES = tuple(f"Title {item} <b>" for item in range(fields.WORLD.num_items))
 WORLD = dataclasses.replace(fields.WORLD, catalogue=Catalogue({**fields.TEXTS, "title": TITLES}))
@@ -191,14 +195,27 @@ def test_a_batch_of_any_size_compiles_few_programs(served):
     answers = {}
     for size in sizes:
         answers[size] = recommender.recommend(read[:size], k=3 + size % 7)
-    before = compiled.encode_rows._cache_size(), compiled.best_items._cache_size()
+    before = compiled_sizes(recommender)
     for size in (1, 4, 6, 7, 10, 31, 63, 66, 80):
         found = recommender.recommend(read[:size], k=1 + size % 10)
         first = answers[len(read)][size - 1].items
         for one, other in zip(found[-1].items, first, strict=False):
             assert one.item == other.item
             assert one.score == pytest.approx(other.score, rel=1e-5)
-    assert (compiled.encode_rows._cache_size(), compiled.best_items._cache_size()) == before
+    assert compiled_sizes(recommender) == before
+
+
+def test_programs_are_shared_by_models_of_equal_sizes_and_go_with_the_last(tmp_path):
+    """A service that loads a newer model each day keeps no program of the catalogues before."""
+    before = [
+        weakref.ref(Recommender.load(export(tmp_path / f"{seed}", WORLD, seed))._scorer.programs)
+        for seed in (0, 1)
+    ]
+    assert before[0]() is before[1]() is not None
+    for items in range(60, 64):
+        Recommender.load(export(tmp_path / f"{items}", random_world(items=items), 0))
+    gc.collect()
+    assert before[0]() is None
 
 
 def test_more_histories_than_one_batch_are_answered_in_order(served, monkeypatch):

@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
-from prmkd_jax.serve import compiled
 from prmkd_jax.serve.artifact import write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.exported import read_card, read_exported
@@ -28,10 +27,11 @@ from prmkd_jax.serve.http import service as service_module
 from prmkd_jax.serve.http.batching import Job, answer_jobs
 from prmkd_jax.serve.http.config import ServeConfig
 from prmkd_jax.serve.http.server import listen
-from prmkd_jax.serve.http.service import Service
+from prmkd_jax.serve.http.service import MAIN, Service
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.serve.rows import padded_list, padded_window
 from tests.packages import ROOT, run_beside
+from tests.serve.compiled_sizes import compiled_sizes
 from tests.serve.exports import export
 from tests.serve.http.running import histories, running
 from tests.worlds import random_world
@@ -500,9 +500,9 @@ def test_nothing_is_compiled_for_a_request_within_the_limits(tmp_path):
     # Sizes that no other test has.
     folder = export(tmp_path / "model", random_world(items=47), 1)
     limits = {"max_histories": 2, "batch_rows": 60, "max_list": 1100, "max_history": 70}
-    compiled_for = compiled.best_items, compiled.encode_rows
     with running(model=str(folder), reload_every=0, batch_wait=500.0, **limits) as served:
-        sizes = [function._cache_size() for function in compiled_for]
+        recommender = served.service.models[MAIN].current.recommender
+        sizes = compiled_sizes(recommender)
         read = histories(40, WORLD.num_items)
         with concurrent.futures.ThreadPoolExecutor(40) as pool:
             found = list(pool.map(lambda one: served.post("/recommend", histories=[one]), read))
@@ -510,7 +510,7 @@ def test_nothing_is_compiled_for_a_request_within_the_limits(tmp_path):
         for name, count in itertools.product(("allow", "deny"), (0, 10, 100, 1100)):
             lists = {name: ["i1"] * count}
             assert served.post("/recommend", histories=[["i2"]], **lists)[0] == 200
-        assert sizes == [function._cache_size() for function in compiled_for]
+        assert compiled_sizes(recommender) == sizes
 
 
 def wait_for(served, condition):
