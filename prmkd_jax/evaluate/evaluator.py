@@ -22,7 +22,7 @@ from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.ranking import Ranks, rank_targets
 from prmkd_jax.ops.shards import in_parts, in_turn, on_each_device, scores_of, shards
 from prmkd_jax.ops.top_k import top_k_of_scores
-from prmkd_jax.students.student import Student
+from prmkd_jax.students.student import Structure, Student
 from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
 
 # Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
@@ -103,7 +103,7 @@ class Evaluator:
         # Twice the mean: nearly all blocks have this shape, and so share compiled code.
         mean = len(self._histories.items) * self._block / max(self._count, 1)
         self._pairs = _power_of_two(max(FEWEST_PAIRS, int(2 * mean)))
-        self._graphdef = graphdef
+        self._structure = Structure(graphdef)
         # Where nothing is divided, all share one compiled program.
         self._divided = divided if divided.tables else ONE_DEVICE
 
@@ -123,13 +123,13 @@ class Evaluator:
         """
         params = self._divided.place(params)
         queries = self.queries(params)
-        items = in_turn(_items(self._graphdef, self._divided, params))
+        items = in_turn(_items(self._structure, self._divided, params))
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
             seen = self._histories.pairs(first, min(block.stop, self._count), self._pairs)
             ranks, best = _rank(
-                self._graphdef,
+                self._structure,
                 self._divided,
                 self._num_items,
                 min(k, self._num_items),
@@ -156,7 +156,7 @@ class Evaluator:
         params = self._divided.place(params)
         out = jnp.zeros((self._padded, 0))
         for rows, places in self._batches:
-            encoded = in_turn(_encode(self._graphdef, self._divided, params, rows))
+            encoded = in_turn(_encode(self._structure, self._divided, params, rows))
             if not out.size:  # the width is known from the first batch on
                 empty = jnp.zeros((self._padded, encoded.shape[-1]), encoded.dtype)
                 out = self._divided.place(empty)
@@ -196,9 +196,10 @@ def prefix_queries(
     else:
         segments = history_segments(interactions, interactions.indptr[1:], window)
     length = row_length(slots, window + own_slot)
+    structure = Structure(graphdef)
     out = np.zeros((len(interactions.items), 0), np.float32)
     for rows in pack(interactions, segments, slots // length, length):
-        encoded = np.asarray(_encode(graphdef, ONE_DEVICE, params, rows), np.float32)
+        encoded = np.asarray(_encode(structure, ONE_DEVICE, params, rows), np.float32)
         if not out.size:  # the width is known from the first batch on
             out = np.zeros((len(out), encoded.shape[1]), np.float32)
         ids = rows.instance_ids.reshape(-1)
@@ -256,23 +257,23 @@ def distinct_histories(
 
 # The structure is static: students that differ in their parameters alone share the compiled code.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _encode(graphdef: nnx.GraphDef, divided: Divided, params: dict, rows: PackedRows) -> Array:
+def _encode(structure: Structure, divided: Divided, params: dict, rows: PackedRows) -> Array:
     with divided.tracing():
-        return _merged(graphdef, divided, params).queries(rows)
+        return _merged(structure, divided, params).queries(rows)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _items(graphdef: nnx.GraphDef, divided: Divided, params: dict) -> Array:
+def _items(structure: Structure, divided: Divided, params: dict) -> Array:
     """The items' vectors; where devices share them, filled up to equal parts as the tables are."""
     with divided.tracing():
-        items = _merged(graphdef, divided, params).items()
+        items = _merged(structure, divided, params).items()
         count = shards()
         return items if count == 1 else in_parts(items, count)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _rank(
-    graphdef: nnx.GraphDef,
+    structure: Structure,
     divided: Divided,
     num_items: int,
     k: int,
@@ -284,15 +285,15 @@ def _rank(
 ) -> tuple[Ranks, tuple[Array, Array]]:
     """The ranks of a block, its k best items and their share of the softmax."""
     with divided.tracing():
-        student = _merged(graphdef, divided, params)
+        student = _merged(structure, divided, params)
         scores = scores_of(student.score, queries, items, num_items)
         best, found = top_k_of_scores(scores, k)
         share = jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
         return on_each_device((rank_targets(scores, targets, seen), (found, share)))
 
 
-def _merged(graphdef: nnx.GraphDef, divided: Divided, params: dict) -> Student:
-    return nnx.merge(graphdef, nnx.State(trim_tables(params, divided.tables)))
+def _merged(structure: Structure, divided: Divided, params: dict) -> Student:
+    return structure.student(trim_tables(params, divided.tables))
 
 
 @functools.partial(jax.jit, donate_argnums=0)

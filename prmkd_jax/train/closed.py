@@ -20,7 +20,7 @@ from prmkd_jax.distill.per_user import UserInput, normalized_scores, over_users
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.shards import in_turn, on_each_device
 from prmkd_jax.ops.top_k import top_k_of_all
-from prmkd_jax.students.student import Params
+from prmkd_jax.students.student import Params, Structure
 from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
 from prmkd_jax.train.inputs import Constants, DistillBatch, read_by_teachers, run_constants
 from prmkd_jax.train.run import Run
@@ -91,7 +91,7 @@ class ClosedColumns:
         self._run = run
         self._config = run.distill
         self._best = run.best_items
-        self._graphdef = graphdef
+        self._structure = None if graphdef is None else Structure(graphdef)
         self._divided = divided
         num_items = run.task.dataset.num_items
         self._size = min(max(run.train.batch_size, run.distill.closed_columns), num_items)
@@ -105,9 +105,9 @@ class ClosedColumns:
     def __call__(self, batch: Batch) -> Columns:
         """The columns of a batch."""
         wanted = self._best[batch.instance_ids]
-        if self._graphdef is not None and self.params is not None:
+        if self._structure is not None and self.params is not None:
             params = self._divided.place(self.params)
-            own = _student_best(self._graphdef, params, batch, wanted.shape[1], self._divided)
+            own = _student_best(self._structure, params, batch, wanted.shape[1], self._divided)
             wanted = np.concatenate([wanted, np.asarray(in_turn(own))], axis=1)
         columns, left_out = closed_columns(
             self._run.task, batch, wanted, self._size, seen=self._config.seen_items
@@ -152,10 +152,10 @@ def _joint_best(
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _student_best(
-    graphdef: nnx.GraphDef, params: Params, batch: Batch, count: int, divided: Divided
+    structure: Structure, params: Params, batch: Batch, count: int, divided: Divided
 ) -> Int[Array, "B k"]:
     """The student's best items of each row, without dropout."""
     with divided.tracing():
-        student = nnx.merge(graphdef, nnx.State(trim_tables(params, divided.tables)))
+        student = structure.student(trim_tables(params, divided.tables))
         queries = batch.at_targets(student.queries(batch.rows))
         return on_each_device(top_k_of_all(student.score, queries, student.items(), count).items)
