@@ -12,6 +12,7 @@ from bridge.dlpack import to_jax
 from bridge.score_sources import ScoreSource, checked_scores
 from prmkd_jax.distill.teacher_scores import TeacherScores
 from teachers_torch.scale import check_scale
+from teachers_torch.teacher import frozen
 
 
 @runtime_checkable
@@ -43,7 +44,9 @@ class Encoder(Protocol):
 class LiveTeachers:
     """K teachers as the training loop's source of scores, encoded batch by batch.
 
-    Only the items' vectors are kept, as whoever serves such a model does.
+    The teachers are taken as they are when this is made: the items' vectors, and whatever else
+    their encoding needs of items and histories, are made once and kept. A batch costs what
+    encoding its instances costs.
 
     Attributes:
         names: the teachers' names.
@@ -64,9 +67,11 @@ class LiveTeachers:
         self.names = tuple(teacher.name for teacher in teachers)
         self.default_weights = np.full(len(teachers), 1 / len(teachers))
         self.tables = None
+        self._encoders = [
+            None if isinstance(teacher, ScoreSource) else frozen(teacher) for teacher in teachers
+        ]
         self.items = [
-            None if isinstance(teacher, ScoreSource) else teacher.encode_items()
-            for teacher in teachers
+            None if encoder is None else encoder.encode_items() for encoder in self._encoders
         ]
         self._teachers = teachers
 
@@ -83,11 +88,12 @@ class LiveTeachers:
         chosen = np.flatnonzero(instance_ids)
         scores = torch.zeros(len(instance_ids), len(self._teachers), len(candidates))
         available = torch.zeros(len(instance_ids), len(self._teachers), dtype=torch.bool)
-        for k, (teacher, items) in enumerate(zip(self._teachers, self.items, strict=True)):
+        each = zip(self._teachers, self._encoders, self.items, strict=True)
+        for k, (teacher, encoder, items) in enumerate(each):
             if isinstance(teacher, ScoreSource):
                 logits, known = checked_scores(teacher, instance_ids[chosen], candidates)
-            elif items is not None:
-                users = teacher.encode_instances(instance_ids[chosen])
+            elif encoder is not None and items is not None:
+                users = encoder.encode_instances(instance_ids[chosen])
                 logits = teacher.score_scale * users @ items[candidates].T
                 known = users.any(axis=1)
             scores[chosen, k] = torch.from_numpy(logits)

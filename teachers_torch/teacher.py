@@ -101,7 +101,7 @@ class Encodes(Protocol):
         ...
 
 
-def frozen(teacher: Teacher) -> Encodes:
+def frozen(teacher: Encodes) -> Encodes:
     """What encodes many instances in several calls, or instances and items, at one's cost."""
     if callable(getattr(teacher, "frozen", None)):
         return cast(_Freezes, teacher).frozen()

@@ -51,9 +51,8 @@ class TunedTeacher:
         self.model.eval()
         table = self.model.item_reprs()
         ends = self.interactions.indptr[1:]
-        return FrozenTeacher(
-            self, table, history_segments(self.interactions, ends, self.max_seq_len)
-        )
+        segments = history_segments(self.interactions, ends, self.max_seq_len)
+        return FrozenTeacher(self, table, segments, np.argsort(segments.stop))
 
     def encode_instances(
         self, instance_ids: Int[np.ndarray, " instances"]
@@ -74,11 +73,13 @@ class FrozenTeacher:
         teacher: the tuned teacher, which isn't trained meanwhile.
         table: vectors of all items, not normalised.
         segments: windows of all histories.
+        by_stop: the windows in the order of the instances that they predict.
     """
 
     teacher: TunedTeacher
     table: Float[torch.Tensor, "items width"]
     segments: Segments
+    by_stop: Int64[np.ndarray, " segments"]
 
     @torch.inference_mode()
     def encode_items(self) -> Float32[np.ndarray, "items width"]:
@@ -100,23 +101,25 @@ class FrozenTeacher:
         # Where teachers have read whole histories, a batch asks for one of them several times.
         distinct, place = np.unique(np.asarray(instance_ids, np.int64), return_inverse=True)
         vectors = np.zeros((len(distinct), table.shape[1]), dtype=np.float32)
-        row_of = np.full(len(interactions.items), -1)
-        row_of[distinct] = np.arange(len(distinct))
-        asking = _asking(self.segments, distinct)
+        asking = self._asking(distinct)
         size = teacher.config.batch_size
         length = row_length(size, teacher.max_seq_len)
         for packed in pack(interactions, self.segments[asking], size // length, length):
             batch = as_batch(interactions, packed)
             tensors = to_tensors(batch, table.device)
             encoded = model.user_vectors(tensors, table[tensors.item_seq]).cpu().numpy()
-            rows = row_of[batch.instance_ids[batch.is_instance]]
-            vectors[rows[rows >= 0]] = encoded[rows >= 0]
+            found = batch.instance_ids[batch.is_instance]
+            asked = np.isin(found, distinct)
+            vectors[np.searchsorted(distinct, found[asked])] = encoded[asked]
         return vectors[place]
 
-
-def _asking(
-    segments: Segments, wanted: Int64[np.ndarray, " instances"]
-) -> Int64[np.ndarray, " chosen"]:
-    """The segments that ask for any of the instances, which ascend."""
-    below = np.searchsorted(wanted, segments.predict_from + 1, side="left")
-    return np.flatnonzero(np.searchsorted(wanted, segments.stop, side="right") > below)
+    def _asking(self, wanted: Int64[np.ndarray, " instances"]) -> Int64[np.ndarray, " chosen"]:
+        """The windows that predict any of the instances."""
+        if not len(self.segments):
+            return self.by_stop
+        places = np.searchsorted(self.segments.stop, wanted, sorter=self.by_stop)
+        windows = self.by_stop[np.minimum(places, len(self.by_stop) - 1)]
+        # A user's first item stands between two windows and is predicted by none.
+        lies_within = self.segments.predict_from[windows] < wanted
+        lies_within &= wanted <= self.segments.stop[windows]
+        return np.unique(windows[lies_within])

@@ -7,6 +7,10 @@ from bridge.live_teachers import LiveTeachers
 from bridge.teacher_bank import TeacherBank, Vectors
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.batches import TrainingBatches
+from teachers_torch.config import UniSRecConfig
+from teachers_torch.sequence.teacher import TunedTeacher
+from teachers_torch.sequence.unisrec import UniSRec
+from tests.teachers_torch.worlds import randomise
 from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world, task_of
 
 
@@ -66,3 +70,32 @@ def test_live_teachers_score_as_cached_ones():
             np.asarray(found.scores)[chosen], np.asarray(cached.scores)[chosen], rtol=1e-5
         )
     assert unknown > 0
+
+
+def test_the_items_are_adapted_once_for_all_batches(monkeypatch):
+    """Every batch's scores are still those of the teacher itself."""
+    histories = random_world()
+    texts = np.random.default_rng(0).normal(size=(histories.num_items, 5)).astype(np.float32)
+    config = UniSRecConfig(hidden_size=8, num_layers=1, inner_size=4, num_experts=2, batch_size=64)
+    model = UniSRec(config, texts, MAX_SEQ_LEN, transductive=True)
+    randomise(model)
+    teacher = TunedTeacher("any", model.eval(), histories.interactions, config, MAX_SEQ_LEN)
+    batches = list(TrainingBatches(task_of(histories), MAX_SEQ_LEN, BATCH_SIZE, 0).epoch(0))
+    candidates = np.array([25, 0, 3])
+    items = teacher.encode_items()[candidates]
+    expected = [
+        teacher.score_scale * teacher.encode_instances(batch.instance_ids) @ items.T
+        for batch in batches
+    ]
+    adapted, real = [], model.item_reprs
+    monkeypatch.setattr(model, "item_reprs", lambda: adapted.append(1) or real())
+    live = LiveTeachers([teacher])
+    for batch, own in zip(batches, expected, strict=True):
+        found = live.for_batch(batch.instance_ids, candidates)
+        chosen = batch.is_instance
+        assert np.asarray(found.available)[chosen].all()
+        np.testing.assert_allclose(
+            np.asarray(found.scores)[chosen, 0], own[chosen], rtol=1e-5, atol=1e-5
+        )
+    assert len(batches) > 1
+    assert len(adapted) == 1
