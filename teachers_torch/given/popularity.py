@@ -33,7 +33,12 @@ class PopularityTeacher(nn.Module):
     share: torch.Tensor
 
     def __init__(self, name: str, task: Task):
-        """Counts nothing yet; all interactions are the newest until another share is set."""
+        """Counts nothing yet; all interactions are the newest until another share is set.
+
+        Args:
+            name: name in `--teachers`.
+            task: data and split; the training part is counted.
+        """
         super().__init__()
         self.name = name
         self._num_items = task.dataset.num_items
@@ -43,6 +48,7 @@ class PopularityTeacher(nn.Module):
         if times is not None:
             places = places[np.argsort(times[places], kind="stable")]
         self._items = items[places]
+        self._counted: tuple[int, Float32[np.ndarray, " V"]] | None = None
         self.register_buffer("share", torch.tensor(1.0, dtype=torch.float64))
 
     @property
@@ -54,10 +60,15 @@ class PopularityTeacher(nn.Module):
         self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
     ) -> Float32[np.ndarray, "B C"]:
         """The same scores in every row."""
+        return np.tile(self._scores()[items], (len(instance_ids), 1))
+
+    def _scores(self) -> Float32[np.ndarray, " V"]:
+        """Of all items; counted again where the share has changed."""
         newest = max(1, round(float(self.share) * len(self._items)))
-        counts = np.bincount(self._items[-newest:], minlength=self._num_items)
-        scores = np.log1p(counts[items]).astype(np.float32)
-        return np.tile(scores, (len(instance_ids), 1))
+        if self._counted is None or self._counted[0] != newest:
+            counts = np.bincount(self._items[-newest:], minlength=self._num_items)
+            self._counted = newest, np.log1p(counts).astype(np.float32)
+        return self._counted[1]
 
 
 class PopularityKind(Untuned):
