@@ -11,8 +11,8 @@ from jaxtyping import Float32, Int
 from bridge.dlpack import to_jax
 from bridge.score_sources import ScoreSource, checked_scores
 from prmkd_jax.distill.teacher_scores import TeacherScores
+from teachers_torch.optional import frozen
 from teachers_torch.scale import check_scale
-from teachers_torch.teacher import frozen
 
 
 @runtime_checkable

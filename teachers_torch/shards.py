@@ -10,8 +10,9 @@ from jaxtyping import Shaped
 
 from prmkd_jax.common.parts import Make, Parts
 from teachers_torch.cluster import make_parts
+from teachers_torch.optional import frozen
 from teachers_torch.ranked_lists import best
-from teachers_torch.teacher import AnyTeacher, Scorer, Teacher, frozen
+from teachers_torch.teacher import AnyTeacher, Scorer, Teacher
 
 SHARD_SIZE = 4096
 LIST_SHARD_SIZE = 512  # a shard's scores of all items are in memory at once

@@ -11,7 +11,6 @@ from typing import (
     Protocol,
     TypeGuard,
     TypeVar,
-    cast,
     runtime_checkable,
 )
 
@@ -75,37 +74,6 @@ class Teacher(Protocol):
     def encode_items(self) -> Float32[np.ndarray, "items width"]:
         """Vectors of all items, by item id."""
         ...
-
-
-@runtime_checkable
-class _Freezes(Protocol):
-    """A teacher that does once for many calls what its encoding needs; the method is optional."""
-
-    def frozen(self) -> "Encodes":
-        """What encodes as the teacher does now; it is not asked after a further step."""
-        ...
-
-
-@runtime_checkable
-class Encodes(Protocol):
-    """The two methods of `Teacher` that give vectors."""
-
-    def encode_instances(
-        self, instance_ids: Int[np.ndarray, " instances"]
-    ) -> Float32[np.ndarray, "instances width"]:
-        """As `Teacher`."""
-        ...
-
-    def encode_items(self) -> Float32[np.ndarray, "items width"]:
-        """As `Teacher`."""
-        ...
-
-
-def frozen(teacher: Encodes) -> Encodes:
-    """What encodes many instances in several calls, or instances and items, at one's cost."""
-    if callable(getattr(teacher, "frozen", None)):
-        return cast(_Freezes, teacher).frozen()
-    return teacher
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.splits import require_parts
 from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import expected_ranks, ranking_metrics
+from teachers_torch.optional import frozen
 from teachers_torch.registry import kind
 from teachers_torch.scale import check_scale
 from teachers_torch.settings import TeacherSettings
@@ -24,7 +25,6 @@ from teachers_torch.teacher import (
     Teacher,
     TeacherCard,
     Tuning,
-    frozen,
     gives_scores,
 )
 

@@ -28,6 +28,7 @@ from prmkd_jax.serve.new_items import extend
 from prmkd_jax.serve.program import ITEMS, Program
 from prmkd_jax.students.layers import dot
 from prmkd_jax.students.student import served_parameters
+from teachers_torch.optional import held
 from teachers_torch.recformer.model import RecformerTeacher, encode
 from teachers_torch.sequence.encoder import TensorBatch
 from teachers_torch.sequence.teacher import TunedTeacher
@@ -74,7 +75,8 @@ class Served:
             unknown.
         parameters: number of the parameters: a student's that serving needs, a teacher's that are
             trained, at the data set's own size.
-        bytes: all that answering holds: weights, and item vectors or what they are made of.
+        bytes: all that answering holds: a student's arrays; a teacher's weights, and item vectors
+            or what they are made of, of which trained rows of single items are part.
         flops: operations of one request.
         added: seconds that each call takes longer than `ask` by itself: making the items' vectors.
         ask: gives the call that answers a batch.
@@ -131,9 +133,9 @@ def serve_student(name: str, exported: Exported, file_bytes: int, catalogue: int
     answer = jax.jit(program.recommend)
 
     def ask(asked: Requests) -> Callable[[], object]:
-        history = jnp.asarray(asked.padded(program.window))
+        history, seen = (jnp.asarray(asked.padded(width)) for width in (program.window, None))
         users = jnp.full(len(history), -1, jnp.int32)
-        return lambda: jax.block_until_ready(answer(arrays, history, users, history))
+        return lambda: jax.block_until_ready(answer(arrays, history, users, seen))
 
     return Served(
         name=name,
@@ -274,13 +276,14 @@ def serve_teacher(ready: ReadyTeacher, catalogue: int) -> list[Served]:
 
     items = len(teacher.encode_items())
     flops = ready.flops + 2.0 * width * catalogue
+    shared, of_items = held(teacher)
     with_vectors = Served(
         name=ready.label,
         catalogue=catalogue,
         cached=True,
         file_bytes=0,
         parameters=teacher.num_parameters,
-        bytes=4 * teacher.num_parameters + table.nbytes,
+        bytes=shared + table.nbytes,
         flops=flops,
         added=0.0,
         ask=ask,
@@ -288,7 +291,7 @@ def serve_teacher(ready: ReadyTeacher, catalogue: int) -> list[Served]:
     without = dataclasses.replace(
         with_vectors,
         cached=False,
-        bytes=4 * teacher.num_parameters + round(teacher.table_bytes / items * catalogue),
+        bytes=shared + round(of_items / items * catalogue),
         flops=flops + ready.item_flops * catalogue,
         added=ready.item_seconds * catalogue,
     )

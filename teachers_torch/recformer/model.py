@@ -13,6 +13,7 @@ from prmkd_jax.data.dataset import Interactions
 from teachers_torch.config import RecformerConfig
 from teachers_torch.items.text import Progress
 from teachers_torch.losses import cosine_cross_entropy
+from teachers_torch.optional import Held
 from teachers_torch.recformer.longformer import Architecture, Longformer
 from teachers_torch.recformer.tokens import Reader, TokenSequence, token_batches
 from teachers_torch.teacher import Log
@@ -142,6 +143,11 @@ class RecformerTeacher:
     def table_bytes(self) -> int:
         """Bytes of the item table."""
         return self.item_table.nbytes
+
+    def held(self) -> Held:
+        """Vectors are made of the encoder and the items' tokens, not of the finished table."""
+        weights = sum(parameter.nbytes for parameter in self.model.longformer.parameters())
+        return Held(weights, sum(array.nbytes for array in self.reader.tokens))
 
     @property
     def item_table(self) -> Float[Tensor, "items width"]:

@@ -10,6 +10,7 @@ from prmkd_jax.data.batches import as_batch
 from prmkd_jax.data.dataset import Interactions
 from prmkd_jax.data.packing import Segments, history_segments, pack, row_length
 from teachers_torch.config import EncoderConfig
+from teachers_torch.optional import Held
 from teachers_torch.sequence.encoder import SequenceModel, to_tensors
 
 
@@ -44,6 +45,12 @@ class TunedTeacher:
         ids = self.model.item_embedding
         tables = [*self.model.buffers(), *([] if ids is None else [ids.weight])]
         return sum(table.nbytes for table in tables)
+
+    def held(self) -> Held:
+        """The ID table, which is trained, belongs to the items."""
+        ids = self.model.item_embedding
+        weights = sum(parameter.nbytes for parameter in self.model.parameters())
+        return Held(weights - (0 if ids is None else ids.weight.nbytes), self.table_bytes)
 
     @torch.inference_mode()
     def frozen(self) -> "FrozenTeacher":

@@ -9,10 +9,12 @@ import pytest
 from experiments.benchmarks import serve_costs
 from experiments.benchmarks.serve_costs import DISTILLED, PLAIN, measure, take_turns
 from experiments.benchmarks.serve_models import (
+    ReadyTeacher,
     Requests,
     ready_teacher,
     requests,
     serve_student,
+    serve_teacher,
 )
 from experiments.benchmarks.serve_tables import markdown
 from experiments.cli.flags import parse
@@ -24,7 +26,9 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.exported import read_exported
 from teachers_torch.registry import kind
 from tests.serve.exports import export
-from tests.worlds import random_world
+from tests.teachers_torch.recformer_worlds import make_teacher
+from tests.teachers_torch.worlds import ring_world
+from tests.worlds import MAX_SEQ_LEN, random_world
 
 WIDTH, ITEMS = 8, 20
 FLAGS = (
@@ -113,6 +117,40 @@ def test_every_model_has_every_batch_and_catalogue(measured):
     assert costs["recomputed", 50]["flops_per_request"] > costs["cached", 50]["flops_per_request"]
 
 
+def held_bytes(teacher, catalogue):
+    """With the items' vectors at hand, and without."""
+    width = teacher.encode_items().shape[1]
+    ready = ReadyTeacher(teacher, "any", lambda asked: np.zeros, width, 1.0, 1.0, 0.0)
+    cached, recomputed = serve_teacher(ready, catalogue)
+    return cached.bytes, recomputed.bytes
+
+
+@pytest.mark.parametrize("name", ["unisrec-text", "unisrec", "unim2rec"])
+def test_a_teacher_that_recomputes_holds_each_of_its_tables_once(settings, name):
+    """Every tensor once; trained rows of items, like their features, grow with the catalogue."""
+    task, cache = load_task(settings), Cache(Path(settings.run.cache_dir))
+    teacher = kind(name).build(task, settings.teachers, cache, lambda _: None)
+    model = teacher.model
+    tensors = [*model.parameters(), *model.buffers()]
+    ids = [] if model.item_embedding is None else [model.item_embedding.weight]
+    of_items = [*model.buffers(), *ids]
+    every, rows = (sum(each.nbytes for each in some) for some in (tensors, of_items))
+    vectors = 4 * WIDTH * ITEMS
+    assert held_bytes(teacher, ITEMS) == (every - rows + vectors, every)
+    assert held_bytes(teacher, 3 * ITEMS) == (every - rows + 3 * vectors, every + 2 * rows)
+
+
+def test_recformers_vectors_are_made_of_tokens():
+    """Recomputed, it holds its weights and the items' tokens, and no finished table."""
+    teacher = make_teacher(ring_world())
+    weights = sum(each.nbytes for each in teacher.model.longformer.parameters())
+    tokens = sum(each.nbytes for each in teacher.reader.tokens)
+    items = len(teacher.item_table)
+    assert tokens != teacher.item_table.nbytes
+    expected = (weights + teacher.item_table.nbytes, weights + tokens)
+    assert held_bytes(teacher, items) == expected
+
+
 def test_the_tables_hold_every_row(measured):
     """Sizes, latencies and ratios are Markdown; the plain student is 1.00 times itself."""
     sizes, latencies, ratios = markdown(measured).split("\n\n")
@@ -140,6 +178,15 @@ def test_a_larger_catalogue_answers_from_all_of_its_items(tmp_path):
     assert not {1, 2} & set(found[0].tolist())
     with pytest.raises(UserError, match=r"--catalogues: found 30, expected at least s's 40 items"):
         serve_student("s", exported, 1, 30)
+
+
+def test_a_students_answer_has_nothing_of_the_whole_history(tmp_path):
+    """Not even what is older than the window that it reads."""
+    served = serve_student("s", read_exported(export(tmp_path / "s", random_world(), 1)), 1, 40)
+    history = np.random.default_rng(0).permutation(40)[:30]
+    assert len(history) > MAX_SEQ_LEN
+    found, _ = served.ask(Requests(np.array([0]), [history]))()
+    assert set(found[0].tolist()) == set(range(40)) - set(history.tolist())
 
 
 def test_calls_take_turns_and_are_bounded(monkeypatch):

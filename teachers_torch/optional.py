@@ -1,0 +1,70 @@
+"""What a teacher may do besides `Teacher`: freeze, and tell what it makes its items' vectors of."""
+
+from typing import NamedTuple, Protocol, cast, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from teachers_torch.teacher import Teacher
+
+
+@runtime_checkable
+class _Freezes(Protocol):
+    """A teacher that does once for many calls what its encoding needs; the method is optional."""
+
+    def frozen(self) -> "Encodes":
+        """What encodes as the teacher does now; it is not asked after a further step."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """The two methods of `Teacher` that give vectors."""
+
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, " instances"]
+    ) -> Float32[np.ndarray, "instances width"]:
+        """As `Teacher`."""
+        ...
+
+    def encode_items(self) -> Float32[np.ndarray, "items width"]:
+        """As `Teacher`."""
+        ...
+
+
+def frozen(teacher: Encodes) -> Encodes:
+    """What encodes many instances in several calls, or instances and items, at one's cost."""
+    if callable(getattr(teacher, "frozen", None)):
+        return cast(_Freezes, teacher).frozen()
+    return teacher
+
+
+class Held(NamedTuple):
+    """Bytes of all that a teacher makes its items' vectors of.
+
+    Attributes:
+        shared: weights that belong to no single item.
+        items: what each item has of its own: features, trained rows, tokens.
+    """
+
+    shared: int
+    items: int
+
+
+@runtime_checkable
+class _TellsHeld(Protocol):
+    """A teacher that has more to say than two sums; the method is optional."""
+
+    def held(self) -> Held:
+        """See `held`."""
+        ...
+
+
+def held(teacher: Teacher) -> Held:
+    """What a teacher makes its items' vectors of, nothing counted twice.
+
+    Of one that doesn't tell: its parameters in float32, and its table.
+    """
+    if callable(getattr(teacher, "held", None)):
+        return cast(_TellsHeld, teacher).held()
+    return Held(4 * teacher.num_parameters, teacher.table_bytes)
