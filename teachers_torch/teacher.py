@@ -183,7 +183,7 @@ class TeacherCard:
         settings: the teacher's configuration.
         validation: metrics over all validation users, all items ranked.
         test: the same metrics over all test users, measured once, after the tuning.
-        seconds: wall-clock time of tuning and evaluation, without encoding the texts.
+        seconds: wall-clock time of tuning and its validations, without encoding the texts.
         num_parameters: trained parameters.
         epochs: epochs run.
         best_epoch: the epoch whose weights were kept.
@@ -192,6 +192,8 @@ class TeacherCard:
         tied_items: items whose vector is another item's as well, so that their scores tie; 0
             before they are encoded.
         chosen: settings that validation chose.
+        test_seconds: wall-clock time of measuring `test`; None in cards of earlier versions, whose
+            `seconds` hold it.
     """
 
     name: str
@@ -210,6 +212,7 @@ class TeacherCard:
     encode_seconds: float = 0.0
     tied_items: int = 0
     chosen: dict[str, Any] = dataclasses.field(default_factory=dict)
+    test_seconds: float | None = None
 
 
 @runtime_checkable

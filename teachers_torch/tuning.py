@@ -76,6 +76,7 @@ def tune(
         teacher = chosen.build(task, settings, cache, log_event)
         if not gives_scores(teacher):
             check_scale(cast(Teacher, teacher).score_scale, f"teacher {teacher.name}: score_scale")
+        started = time.perf_counter()
         tuned = chosen.tune(
             teacher,
             task,
@@ -84,10 +85,12 @@ def tune(
             tuning_state(cache, identity),
             log_event,
         )
-        started = time.perf_counter()
+        measuring = time.perf_counter()
+        # What trains in epochs tells their seconds, those before a stop among them.
+        tuned = tuned._replace(seconds=tuned.seconds or measuring - started)
         test = evaluate(teacher, task, task.split.test)
-        seconds = tuned.seconds + time.perf_counter() - started
-    return teacher, _card(identity, task, teacher, tuned, test, seconds)
+        test_seconds = time.perf_counter() - measuring
+    return teacher, _card(identity, task, teacher, tuned, test, test_seconds)
 
 
 def _card(
@@ -96,7 +99,7 @@ def _card(
     teacher: AnyTeacher,
     tuned: Tuning,
     test: dict[str, float],
-    seconds: float,
+    test_seconds: float,
 ) -> TeacherCard:
     return TeacherCard(
         name=identity.name,
@@ -107,12 +110,13 @@ def _card(
         settings=identity.content["settings"],
         validation=tuned.validation,
         test=test,
-        seconds=seconds,
+        seconds=tuned.seconds,
         num_parameters=teacher.num_parameters,
         epochs=tuned.epochs,
         best_epoch=tuned.best_epoch,
         table_bytes=teacher.table_bytes,
         chosen=tuned.chosen or {},
+        test_seconds=test_seconds,
     )
 
 

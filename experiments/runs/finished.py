@@ -77,7 +77,7 @@ class FinishedRun:
         masked: the same with the items of the history taken out, infinite where the target is one
             of them; None also where a seed's was not kept.
         seconds: seed → `train` and `evaluate` of each epoch, as far as known.
-        teacher_seconds: teacher → `tune_seconds`, `encode_seconds`.
+        teacher_seconds: teacher → `tune_seconds`, `encode_seconds`, and `test_seconds` if known.
     """
 
     record: Record

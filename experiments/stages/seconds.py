@@ -31,11 +31,18 @@ def write_seconds(
         cards: teacher → its card.
     """
     seeds = {**read_seconds(folder).get("seeds", {}), str(seed): list(epochs)}
-    made = {
-        name: {"tune_seconds": card["seconds"], "encode_seconds": card["encode_seconds"]}
-        for name, card in cards.items()
-    }
+    made = {name: _of_teacher(card) for name, card in cards.items()}
     write_sealed_json(folder / SECONDS, {"seeds": seeds, "teachers": made})
+
+
+def _of_teacher(card: Mapping[str, object]) -> dict[str, object]:
+    """`test_seconds` only where the card has them apart from those of the tuning."""
+    test = card.get("test_seconds")
+    return {
+        "tune_seconds": card["seconds"],
+        **({} if test is None else {"test_seconds": test}),
+        "encode_seconds": card["encode_seconds"],
+    }
 
 
 def read_seconds(folder: Path) -> dict[str, Any]:

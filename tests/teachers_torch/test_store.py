@@ -5,6 +5,7 @@ import pytest
 
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch import store
 from teachers_torch.config import (
     PrecomputedConfig,
@@ -65,6 +66,17 @@ def test_a_card_is_replaced_as_a_whole(ring, tmp_path):
     assert load("unisrec", tmp_path / "saved", ring)[1].encode_seconds == 7.0
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert names == {"card.json", "weights.safetensors"}
+
+
+def test_an_earlier_versions_card_is_read(ring, tmp_path):
+    """It doesn't tell the seconds of the test apart."""
+    teacher, card = tuned("unisrec", ring, tmp_path)
+    store.save(teacher, card, tmp_path / "saved")
+    path = tmp_path / "saved" / "card.json"
+    content = read_sealed_json(path)
+    del content["test_seconds"]
+    write_sealed_json(path, content)
+    assert store.read_card(tmp_path / "saved") == dataclasses.replace(card, test_seconds=None)
 
 
 def test_saving_again_replaces(ring, tmp_path):

@@ -54,6 +54,9 @@ def test_tuning_learns_what_is_to_be_learnt(name, ring, tmp_path):
     assert card.test == evaluate(teacher, task_of(ring), split.test)
     assert {event["teacher"] for event in events} == {name}
     assert card.epochs == len(epochs) >= card.best_epoch >= 1
+    # The test's ranking is no part of any epoch.
+    assert card.seconds == pytest.approx(sum(event["seconds"] for event in epochs))
+    assert card.test_seconds > 0
     ids = 0 if name == "unisrec-text" else 1
     assert card.num_parameters == sum(p.numel() for p in teacher.model.parameters())
     rows = 20 if name == "unim2rec" else 21
@@ -124,7 +127,8 @@ def test_a_killed_tuning_goes_on_by_itself(name, ring, tmp_path):
     events = []
     again, its_card = run(name, ring, tmp_path / "killed", settings=settings, log=events.append)
     assert min(event["epoch"] for event in events) == 3
-    assert dataclasses.replace(its_card, seconds=card.seconds) == card
+    clocks = {"seconds": card.seconds, "test_seconds": card.test_seconds}
+    assert dataclasses.replace(its_card, **clocks) == card
     np.testing.assert_array_equal(again.encode_items(), whole.encode_items())
     found = identity(name, task_of(ring), settings, 0)
     assert tuning_state(Cache(tmp_path / "killed"), found).is_file()
@@ -139,6 +143,7 @@ def test_precomputed_is_measured_like_the_others(ring, tmp_path):
     teacher, card = run("precomputed", ring, tmp_path, settings=settings)
     assert card.validation["NDCG@10"] == card.test["NDCG@10"] == 1.0
     assert (card.epochs, card.num_parameters, card.start) == (0, 0, "given vectors")
+    assert card.seconds > 0
     assert teacher.score_scale == 1.0
 
 

@@ -66,7 +66,10 @@ def few(monkeypatch):
 def test_a_whole_runs_seconds_are_those_of_its_trainings(tmp_path):
     """The study's own times, which lie beside its results, don't count for a training."""
     epochs = [{"train": 2.0, "evaluate": 0.5}, {"train": 1.0, "evaluate": 0.25}]
-    made = {"unisrec": {"tune_seconds": 9.0, "encode_seconds": 1.0}}
+    made = {
+        "unisrec": {"tune_seconds": 9.0, "test_seconds": 0.5, "encode_seconds": 1.0},
+        "unim2rec": {"tune_seconds": 7.0, "encode_seconds": 2.0},
+    }
     write_sealed_json(tmp_path / "timing.json", fake_timing())
     for name, seeds, teachers in (("base", 1, {}), ("prmkd", 2, made)):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -76,7 +79,10 @@ def test_a_whole_runs_seconds_are_those_of_its_trainings(tmp_path):
         "base, train": 3.0,
         "base, evaluate": 0.75,
         "teacher unisrec, tuned": 9.0,
+        "teacher unisrec, tested": 0.5,
         "teacher unisrec, encoded": 1.0,
+        "teacher unim2rec, tuned": 7.0,
+        "teacher unim2rec, encoded": 2.0,
         "prmkd, train": 6.0,
         "prmkd, evaluate": 1.5,
     }

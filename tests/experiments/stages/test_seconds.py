@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds
+from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import write_sealed_json
 
@@ -66,3 +66,14 @@ def test_seconds_are_read_as_they_were_written(tmp_path):
     assert read_seconds(tmp_path) == {}
     write_sealed_json(tmp_path / SECONDS, content)
     assert read_seconds(tmp_path) == content
+
+
+def test_a_teachers_test_is_told_apart_from_its_tuning(tmp_path):
+    """A card of an earlier version has it in the tuning, and no entry of its own."""
+    card = {"seconds": 3.0, "encode_seconds": 0.5, "test_seconds": 0.25}
+    earlier = {**card, "test_seconds": None}
+    write_seconds(tmp_path, 0, [], {"unisrec": card, "unim2rec": earlier})
+    assert read_seconds(tmp_path)["teachers"] == {
+        "unisrec": {"tune_seconds": 3.0, "test_seconds": 0.25, "encode_seconds": 0.5},
+        "unim2rec": {"tune_seconds": 3.0, "encode_seconds": 0.5},
+    }
