@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.collectives import collectives
 from experiments.benchmarks.distill import random_vectors
-from experiments.benchmarks.floors import work_of
+from experiments.benchmarks.floors import xla_work
 from experiments.benchmarks.step_times import Inputs
 from experiments.benchmarks.timing import Row, once, seconds_of
 from experiments.cli.options import BenchConfig
@@ -112,7 +112,7 @@ def _on_mesh(
     compiled = step.lower(state, *given).compile()
     of = {DATA: mesh.shape[DATA], MODEL: mesh.shape[MODEL]}
     sent = sum(each.sent for each in collectives(compiled.as_text() or "", mesh.size))
-    yield once(f"{name}, operations", work_of(compiled).flops / 1e9, "GFLOP", **of)
+    yield once(f"{name}, operations", xla_work(compiled).flops / 1e9, "GFLOP", **of)
     yield once(f"{name}, sent", sent / 1e6, "MB", **of)
     held = compiled.memory_analysis()
     if held is not None:

@@ -6,16 +6,16 @@ take turns, so what else the machine does meets all alike; ratios are medians of
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from bridge.teacher_bank import SIDES, TeacherBank
 from bridge.teacher_vectors import Vectors
-from experiments.benchmarks.floors import work_of
-from experiments.benchmarks.step_times import Stepping, prepare
-from experiments.benchmarks.timing import Row, once, seconds_of
+from experiments.benchmarks.floors import xla_work
+from experiments.benchmarks.step_times import prepare
+from experiments.benchmarks.timing import Row, once, seconds_of, take_turns
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -34,33 +34,22 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     plain = plain_run(task, student_facts(task, settings), settings, seed, Path())
     alone = prepare(plain)
     rows = []
-    base = work_of(alone.compiled).flops
+    base = xla_work(alone.compiled).flops
     for side in SIDES:
         for count in COUNTS:
             sources = [random_vectors(task, k) for k in range(count)]
             taught = prepare(_distilled(plain, settings, TeacherBank(sources, [1.0] * count, side)))
-            times = take_turns([alone, taught], config.repeats)
+            times = take_turns([alone.take_step, taught.take_step], range(config.repeats))
             name = f"distilled step, scored by {side}"
             rows.append(seconds_of(name, times[1], teachers=count))
             ratios = np.divide(times[1], times[0])
             low, middle, high = np.percentile(ratios, [25, 50, 75]).tolist()
             of = {"teachers": count}
             rows.append(Row(f"{name} / plain", middle, "", low, high, len(ratios), of))
-            flops = work_of(taught.compiled).flops / max(base, 1)
+            flops = xla_work(taught.compiled).flops / max(base, 1)
             rows.append(once(f"{name} / plain, FLOPs", flops, "", teachers=count))
             say(f"{name}, {count} teachers: {statistics.median(ratios):.3f} times the plain one")
-    return [seconds_of("plain step", [alone.take()[1] for _ in range(config.repeats)]), *rows]
-
-
-def take_turns(runs: Sequence[Stepping], rounds: int) -> list[list[float]]:
-    """Seconds of each run's steps, without their inputs; the order is reversed each round."""
-    times: list[list[float]] = [[] for _ in runs]
-    order = list(range(len(runs)))
-    for _ in range(rounds):
-        for place in order:
-            times[place].append(runs[place].take()[1])
-        order.reverse()
-    return times
+    return [seconds_of("plain step", [alone.take_step() for _ in range(config.repeats)]), *rows]
 
 
 def random_vectors(task: Task, number: int, width: int = WIDTH) -> Vectors:

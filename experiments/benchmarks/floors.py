@@ -1,12 +1,13 @@
 """Measurements with units, and what a step would cost at this machine's own speeds."""
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from experiments.benchmarks.timing import repeated
 
 # On an accelerator the call alone takes as long as a product of the smaller ones.
 _MATRIX = {"cpu": 2048, "other": 8192}
@@ -47,7 +48,7 @@ class Speeds(NamedTuple):
         ]
 
 
-class Work(NamedTuple):
+class XlaWork(NamedTuple):
     """What a compiled program does, by XLA's own count.
 
     Attributes:
@@ -92,14 +93,15 @@ def machine_speeds() -> Speeds:
     return Speeds(flops=2 * size**3 / product, bandwidth=2 * big.nbytes / median_seconds(copied))
 
 
-def work_of(compiled: jax.stages.Compiled) -> Work:
-    """Counts a compiled program's work; 0 where XLA doesn't say.
+def xla_work(compiled: jax.stages.Compiled) -> XlaWork:
+    """A compiled program's work by XLA's own count; 0 where XLA doesn't say.
 
     XLA counts a loop's body once: of GRU4Rec's steps in time, and of the blocks of a softmax over
-    many items, so their floors are lower than need be. `portability.work` counts every round.
+    many items, so their floors are lower than need be. `portability.work.work_of` counts every
+    round of a program that isn't compiled, and knows nothing of how one is divided over devices.
     """
     costs = compiled.cost_analysis() or {}
-    return Work(flops=costs.get("flops", 0.0), bytes=costs.get("bytes accessed", 0.0))
+    return XlaWork(flops=costs.get("flops", 0.0), bytes=costs.get("bytes accessed", 0.0))
 
 
 def median_seconds(function: Callable[..., object], *arguments: object, repeats: int = 10) -> float:
@@ -110,9 +112,5 @@ def median_seconds(function: Callable[..., object], *arguments: object, repeats:
         arguments: given at each call.
         repeats: calls that count.
     """
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    _, times = repeated(lambda: function(*arguments), repeats)
+    return statistics.median(times)

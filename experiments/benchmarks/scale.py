@@ -12,7 +12,7 @@ from pathlib import Path
 from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.made import made_task, made_teachers
 from experiments.benchmarks.memory import WIDTH
-from experiments.benchmarks.step_times import time_steps
+from experiments.benchmarks.step_times import prepare
 from experiments.benchmarks.timing import Row, repeated, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
@@ -96,7 +96,7 @@ def _with(run: Run, *, lazy_adam: bool = False, **student: object) -> Run:
 
 
 def _step(name: str, run: Run, **of: int) -> Row:
-    return seconds_of(name, time_steps(run).steps, **of)
+    return seconds_of(name, prepare(run).times().steps, **of)
 
 
 def _ranking(name: str, run: Run, **of: int) -> Row:

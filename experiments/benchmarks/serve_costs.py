@@ -3,9 +3,10 @@
 The plain and the distilled student take turns, so what else the machine does meets both alike.
 """
 
+import functools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from experiments.benchmarks.serve_models import (
     serve_teacher,
 )
 from experiments.benchmarks.serve_tables import markdown
+from experiments.benchmarks.timing import clocked, take_turns
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.options import BenchConfig
@@ -81,7 +83,7 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
         pair = [serve_student(name, *student, catalogue) for name, student in students.items()]
         models += map(_described, pair)
         for asked in batches:
-            times = take_turns([each.ask(asked) for each in pair], config.seconds)
+            times = time_in_turns([each.ask(asked) for each in pair], config.seconds)
             latencies += [_latency(each, asked, t) for each, t in zip(pair, times, strict=True)]
             compared.append(times[1] / times[0])
             place = {"items": pair[0].catalogue, "batch": len(asked.instances)}
@@ -91,14 +93,14 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
             found = serve_teacher(ready, catalogue)
             models += map(_described, found)
             for asked in batches:
-                (times,) = take_turns([found[0].ask(asked)], config.seconds)
+                (times,) = time_in_turns([found[0].ask(asked)], config.seconds)
                 latencies += [_latency(each, asked, times + each.added) for each in found]
     every = _middle(np.concatenate(compared))
     return {"models": models, "latencies": latencies, "ratios": ratios, "ratio": every}
 
 
-def take_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[np.ndarray]:
-    """Times calls in turn, the order reversed each round.
+def time_in_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[np.ndarray]:
+    """Times calls in turn.
 
     Args:
         calls: the calls to be timed; each is called once before.
@@ -109,18 +111,17 @@ def take_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[np
     """
     for call in calls:
         call()
-    times: list[list[float]] = [[] for _ in calls]
-    end = time.perf_counter() + seconds * len(calls)
-    order = list(range(len(calls)))
-    while len(times[0]) < _MOST_CALLS:
-        if len(times[0]) >= _LEAST_CALLS and time.perf_counter() > end:
-            break
-        for place in order:
-            started = time.perf_counter()
-            calls[place]()
-            times[place].append(time.perf_counter() - started)
-        order.reverse()
-    return [np.array(each) for each in times]
+    timed = [functools.partial(clocked, call) for call in calls]
+    return [np.array(each) for each in take_turns(timed, _rounds(seconds * len(calls)))]
+
+
+def _rounds(seconds: float) -> Iterator[int]:
+    """Counts rounds until the time is over."""
+    end = time.perf_counter() + seconds
+    for number in range(_MOST_CALLS):
+        if number >= _LEAST_CALLS and time.perf_counter() > end:
+            return
+        yield number
 
 
 def _students(

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.benchmarks.floors import median_seconds, work_of
+from experiments.benchmarks.floors import median_seconds, xla_work
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
 from prmkd_jax.ops.arrays import Array
@@ -158,8 +158,8 @@ def _student_flops(program: Program, arrays: dict[str, jax.Array], catalogue: in
     query = jnp.zeros((1, program.width), jnp.float32)
     block = {**arrays, ITEMS: arrays[ITEMS][:_BLOCK]}
     scores = jax.jit(program.score).lower(block, query).compile()
-    per_item = work_of(scores).flops / len(block[ITEMS])
-    return work_of(vectors).flops + per_item * catalogue
+    per_item = xla_work(scores).flops / len(block[ITEMS])
+    return xla_work(vectors).flops + per_item * catalogue
 
 
 @dataclasses.dataclass(frozen=True)

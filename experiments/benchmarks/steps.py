@@ -8,14 +8,11 @@ are random ones of the same widths, because the times don't depend on the values
 """
 
 import dataclasses
-import itertools
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import jax
 import numpy as np
 from jaxtyping import Int64
 
@@ -28,9 +25,10 @@ from experiments.benchmarks.floors import (
     Speeds,
     machine_speeds,
     median_seconds,
-    work_of,
+    xla_work,
 )
-from experiments.benchmarks.timing import Row, compiling_anew, once
+from experiments.benchmarks.step_times import StepTimes, fresh_inputs, prepare
+from experiments.benchmarks.timing import Row, once
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -38,15 +36,8 @@ from experiments.stages.students import plain_run, student_facts
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.task import Task
-from prmkd_jax.train.feed import placed_inputs
-from prmkd_jax.train.inputs import distill_inputs, run_constants, training_batches
 from prmkd_jax.train.loop import make_evaluator
-from prmkd_jax.train.optim import make_optimizer
-from prmkd_jax.train.rows import lazy_tables
 from prmkd_jax.train.run import Run, fresh_student
-from prmkd_jax.train.sharding import make_mesh, place, place_inputs
-from prmkd_jax.train.step import TrainStep, init_state, make_train_step, take_steps
-from prmkd_jax.train.stored import stored_of
 from teachers_torch.recformer.model import RecformerTeacher
 from teachers_torch.recformer.tune import add_gradients
 from teachers_torch.registry import kind
@@ -78,7 +69,7 @@ def measure(settings: Settings, repeats: int) -> Iterator[Measurement]:
     plain = plain_run(task, student_facts(task, settings), settings, seed, Path())
     speeds = machine_speeds()
     yield from speeds.measurements()
-    step = time_steps("plain", plain, repeats)
+    step = time_run("plain", plain, repeats)
     yield from step.measurements(speeds)
     teachers = _untuned_teachers(task, settings)
     live = LiveTeachers(teachers)
@@ -87,7 +78,7 @@ def measure(settings: Settings, repeats: int) -> Iterator[Measurement]:
     seconds = {}
     for side in SIDES:
         bank = TeacherBank(sources, live.default_weights.tolist(), side)
-        timed = time_steps(
+        timed = time_run(
             f"distilled ({side})", dataclasses.replace(distilled, teachers=bank), repeats
         )
         yield from timed.measurements(speeds)
@@ -161,48 +152,42 @@ def _random_vectors(task: Task, teachers: Sequence[AnyTeacher], live: LiveTeache
 
 
 @dataclasses.dataclass(frozen=True)
-class StepSeconds:
-    """Seconds of a step, and the program that was timed.
+class RunTimes:
+    """What a run's step and epoch take.
 
     Attributes:
         name: the step's name.
-        compile: seconds to compile it.
-        input: seconds to make a batch's input on the host, which training does meanwhile; median.
-        steps: every step that counts.
-        epoch: an epoch with the host's work.
-        stored: seconds to make the joint scores that all epochs share; None where each step does.
-        compiled: the program.
+        of_steps: compilation, inputs and steps.
+        epoch: seconds of an epoch with the host's work.
     """
 
     name: str
-    compile: float
-    input: float
-    steps: Sequence[float]
+    of_steps: StepTimes
     epoch: float
-    stored: float | None
-    compiled: jax.stages.Compiled
 
     @property
     def step(self) -> float:
         """The median step."""
-        return statistics.median(self.steps)
+        return self.of_steps.step
 
     def measurements(self, speeds: Speeds) -> list[Measurement]:
         """The seconds, and the floors on a machine."""
-        low, _, high = statistics.quantiles(self.steps, n=4)
-        once = [] if self.stored is None else [("joint scores of all instances", self.stored)]
+        name, of_steps = self.name, self.of_steps
+        low, _, high = statistics.quantiles(of_steps.steps, n=4)
+        joint = of_steps.joint_scores
+        made = [] if joint is None else [("joint scores of all instances", joint)]
         return [
-            *(Measurement(f"{self.name} {what}", seconds, "s") for what, seconds in once),
-            Measurement(f"{self.name} compilation", self.compile, "s"),
-            Measurement(f"{self.name} input", self.input, "s"),
-            Measurement(f"{self.name} step", self.step, "s"),
-            Measurement(f"{self.name} step, interquartile range", high - low, "s"),
-            *work_of(self.compiled).measurements(f"{self.name} step", speeds),
-            Measurement(f"{self.name} epoch", self.epoch, "s"),
+            *(Measurement(f"{name} {what}", seconds, "s") for what, seconds in made),
+            Measurement(f"{name} compilation", of_steps.compile, "s"),
+            Measurement(f"{name} input", of_steps.input, "s"),
+            Measurement(f"{name} step", self.step, "s"),
+            Measurement(f"{name} step, interquartile range", high - low, "s"),
+            *xla_work(of_steps.compiled).measurements(f"{name} step", speeds),
+            Measurement(f"{name} epoch", self.epoch, "s"),
         ]
 
 
-def time_steps(name: str, run: Run, repeats: int) -> StepSeconds:
+def time_run(name: str, run: Run, repeats: int) -> RunTimes:
     """Times a run's step, its input, its compilation and one epoch.
 
     Args:
@@ -210,64 +195,14 @@ def time_steps(name: str, run: Run, repeats: int) -> StepSeconds:
         run: plain or distilled.
         repeats: steps that count, after one that doesn't.
     """
-    graphdef, params = fresh_student(run)
-    optimizer = make_optimizer(run.train)
-    mesh = make_mesh(1)
-    state = place(mesh, init_state(params, optimizer, run.seed))
-    constants = place(mesh, run_constants(run))
-    step = make_train_step(graphdef, optimizer, run.distill, run.student, mesh, lazy_tables(run))
-    batches = training_batches(run)
-    stored = stored_of(run)
-    inputs = itertools.cycle(distill_inputs(run, batches.epoch(0), stored=stored))
-    if stored is not None:
-        next(inputs)  # makes its scores, as one in `BATCHES_A_MEASURE` does
-    started = time.perf_counter()
-    first = next(inputs)
-    made = time.perf_counter() - started
-    seconds_to_compile, compiled = _compile(step, state, *first, constants)
-    waits = []
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        batch = place_inputs(mesh, *next(inputs))
-        waits.append(time.perf_counter() - started)
-        started = time.perf_counter()
-        state, metrics = step(state, *batch, constants)
-        jax.block_until_ready((state, metrics))
-        times.append(time.perf_counter() - started)
-    # What an accelerator compiles for calls of several steps is no epoch's time.
-    for each in itertools.islice(placed_inputs(run, mesh, batches.epoch(0), stored=stored), 3):
-        state, _ = take_steps(step, state, each, constants)
-    jax.block_until_ready(state)
-    started = time.perf_counter()
-    for each in placed_inputs(run, mesh, batches.epoch(1), stored=stored):
-        state, _ = take_steps(step, state, each, constants)
-    jax.block_until_ready(state)
-    epoch = time.perf_counter() - started
-    return StepSeconds(
-        name=name,
-        compile=seconds_to_compile,
-        input=statistics.median(waits[1:]),
-        steps=times[1:],
-        epoch=epoch,
-        stored=None if stored is None else made,
-        compiled=compiled,
-    )
-
-
-def _compile(step: TrainStep, *arguments: Any) -> tuple[float, jax.stages.Compiled]:
-    with compiling_anew():
-        started = time.perf_counter()
-        compiled = step.lower(*arguments).compile()
-        return time.perf_counter() - started, compiled
+    ready = prepare(run)
+    of_steps = ready.times(repeats)
+    return RunTimes(name, of_steps, ready.epoch())
 
 
 def _live_input_seconds(run: Run) -> float:
     """Median seconds to make a batch's input with teachers that are not cached."""
-    batches = training_batches(run)
-    # A small data set's epoch has fewer batches than are timed.
-    endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
-    inputs = distill_inputs(run, endless)
+    inputs = fresh_inputs(run)
     return median_seconds(lambda: next(inputs)[1], repeats=LIVE_BATCHES)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.distill import random_vectors
-from experiments.benchmarks.floors import Speeds, machine_speeds, work_of
-from experiments.benchmarks.steps import StepSeconds, ranking_seconds, time_steps
+from experiments.benchmarks.floors import Speeds, machine_speeds, xla_work
+from experiments.benchmarks.steps import RunTimes, ranking_seconds, time_run
 from experiments.benchmarks.timing import Row, once, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
@@ -52,7 +52,7 @@ def _of_student(
     plain = plain_run(task, student_facts(task, settings), settings, settings.run.seeds[0], Path())
     taught = dataclasses.replace(plain, distill=settings.distill, teachers=bank, threshold=1.0)
     alone, distilled = (
-        time_steps(f"{name} {kind}", run, repeats)
+        time_run(f"{name} {kind}", run, repeats)
         for kind, run in (("plain", plain), ("distilled", taught))
     )
     for timed in (alone, distilled):
@@ -61,11 +61,11 @@ def _of_student(
     yield once(f"{name} ranking of all users", ranking_seconds(plain), "s")
 
 
-def _rows(timed: StepSeconds, speeds: Speeds) -> Iterator[Row]:
-    yield seconds_of(f"{timed.name} step", timed.steps)
-    for each in work_of(timed.compiled).measurements(f"{timed.name} step", speeds):
+def _rows(timed: RunTimes, speeds: Speeds) -> Iterator[Row]:
+    yield seconds_of(f"{timed.name} step", timed.of_steps.steps)
+    for each in xla_work(timed.of_steps.compiled).measurements(f"{timed.name} step", speeds):
         if each.unit == "s":
             yield once(*each)
-    yield once(f"{timed.name} input", timed.input, "s")
+    yield once(f"{timed.name} input", timed.of_steps.input, "s")
     yield once(f"{timed.name} epoch", timed.epoch, "s")
-    yield once(f"{timed.name} compilation", timed.compile, "s")
+    yield once(f"{timed.name} compilation", timed.of_steps.compile, "s")

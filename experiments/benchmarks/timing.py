@@ -1,7 +1,7 @@
 """Times that are repeated: median and quartiles, compilation apart."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -60,12 +60,37 @@ def repeated(
         repeats: calls that count.
         warm_up: calls before them.
     """
-    times = []
-    for _ in range(warm_up + repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - started)
+    times = [clocked(call) for _ in range(warm_up + repeats)]
     return times[:warm_up], times[warm_up:]
+
+
+def clocked(call: Callable[[], object]) -> float:
+    """Seconds of a call, whose result is waited for."""
+    started = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - started
+
+
+def take_turns(calls: Sequence[Callable[[], float]], rounds: Iterable[object]) -> list[list[float]]:
+    """What each call says that it took, round by round: what slows the machine meets all alike.
+
+    Args:
+        calls: called one after the other, in reversed order every other round.
+        rounds: as many rounds as it has elements, each asked for before its round.
+
+    >>> order = []
+    >>> take_turns([lambda: order.append("a") or 1.0, lambda: order.append("b") or 2.0], range(2))
+    [[1.0, 1.0], [2.0, 2.0]]
+    >>> "".join(order)
+    'abba'
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    order = list(range(len(calls)))
+    for _ in rounds:
+        for place in order:
+            times[place].append(calls[place]())
+        order.reverse()
+    return times
 
 
 @contextmanager

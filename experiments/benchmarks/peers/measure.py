@@ -116,7 +116,7 @@ def _runs(bench: Bench, contender: Contender, unknown: str) -> tuple[Runs, str]:
     if contender.taught and unknown:
         return [], unknown
     try:
-        return take_turns(bench, contender), ""
+        return alternate(bench, contender), ""
     except UnmadeError as error:
         return [], str(error)
 
@@ -133,7 +133,7 @@ def theirs(variables: dict[str, str], runtime: Sequence[str]) -> dict[str, str]:
     return kept
 
 
-def take_turns(bench: Bench, contender: Contender) -> Runs:
+def alternate(bench: Bench, contender: Contender) -> Runs:
     """Ours, the peer, ours, the peer, …
 
     Raises:

@@ -274,8 +274,8 @@ def test_folders_are_those_that_the_command_was_given(tmp_path, monkeypatch, ben
         return subprocess.CompletedProcess(command, 0, "{}", "")
 
     monkeypatch.setattr(measure.subprocess, "run", start)
-    measure.take_turns(bench, CONTENDERS["packed"])
-    measure.take_turns(bench, CONTENDERS["replay"])
+    measure.alternate(bench, CONTENDERS["packed"])
+    measure.alternate(bench, CONTENDERS["replay"])
     own = (sys.executable, None)
     assert started == [own, own, own, (str(tmp_path / "python"), tmp_path)]
 

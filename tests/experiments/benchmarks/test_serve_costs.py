@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import serve_costs
-from experiments.benchmarks.serve_costs import DISTILLED, PLAIN, measure, take_turns
+from experiments.benchmarks.serve_costs import DISTILLED, PLAIN, measure, time_in_turns
 from experiments.benchmarks.serve_models import (
     ReadyTeacher,
     Requests,
@@ -194,10 +194,10 @@ def test_calls_take_turns_and_are_bounded(monkeypatch):
     called = []
     calls = [lambda name=name: called.append(name) for name in "ab"]
     monkeypatch.setattr(serve_costs, "_MOST_CALLS", 6)
-    times = take_turns(calls, 1e9)
+    times = time_in_turns(calls, 1e9)
     assert "".join(called) == "ab" + "abba" * 3
     assert [len(each) for each in times] == [6, 6]
-    assert [len(each) for each in take_turns(calls, 0.0)] == [5, 5]
+    assert [len(each) for each in time_in_turns(calls, 0.0)] == [5, 5]
 
 
 def test_one_student_alone_is_refused():

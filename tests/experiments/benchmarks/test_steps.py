@@ -7,7 +7,7 @@ import pytest
 
 from experiments.benchmarks import compiling, floors
 from experiments.benchmarks import steps as bench
-from experiments.benchmarks.floors import Measurement, Speeds, Work
+from experiments.benchmarks.floors import Measurement, Speeds, XlaWork
 from experiments.benchmarks.steps import measure, recformer_speed
 from experiments.benchmarks.timing import compiling_anew
 from experiments.cli.flags import parse
@@ -128,7 +128,7 @@ def test_compiling_is_timed_anew_where_an_earlier_run_left_the_program(tmp_path)
 
 def test_floors_by_hand():
     """A step of 6 GFLOP and 2 GB takes 3 s of work and 0.5 s of traffic at these speeds."""
-    found = Work(6e9, 2e9).measurements("step", Speeds(flops=2e9, bandwidth=4e9))
+    found = XlaWork(6e9, 2e9).measurements("step", Speeds(flops=2e9, bandwidth=4e9))
     assert found == [
         Measurement("step operations", 6.0, "GFLOP"),
         Measurement("step memory traffic", 2.0, "GB"),
