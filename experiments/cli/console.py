@@ -1,6 +1,7 @@
 """Progress for people: a bar with rate and remaining time on a terminal, lines in a log."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -17,11 +18,23 @@ from rich.progress import (
 )
 from rich.text import Text
 
+# All but a line's end: a path may hold what moves a terminal's cursor.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
 # The loggers of the packages, which tell what a library can't ask about.
 _LOGGERS = ("prmkd_jax", "teachers_torch", "bridge", "experiments")
 
 # A log gets a line of a long stage this often, in seconds.
 _LOG_EVERY = 30.0
+
+
+def _harmless(text: str) -> str:
+    r"""Control characters as Python writes them.
+
+    >>> _harmless("a\x1b[2J\nb")
+    'a\\x1b[2J\nb'
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class Reporter:
@@ -41,11 +54,13 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Prints one line, however long: a command or a path that is broken can't be copied."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(_harmless(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Prints one warning."""
-        self.console.print(Text("warning: ", style="yellow") + Text(text), soft_wrap=True)
+        self.console.print(
+            Text("warning: ", style="yellow") + Text(_harmless(text)), soft_wrap=True
+        )
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -82,8 +82,8 @@ def parse_markdown(text: str) -> list[Block]:
         line = lines[at]
         if line.startswith("|"):
             end = next((i for i in range(at, len(lines)) if lines[i][:1] != "|"), len(lines))
-            head, _, *rows = (_cells(row) for row in lines[at:end])
-            blocks.append(Block("table", "", head, rows))
+            head, *rest = (_cells(row) for row in lines[at:end])
+            blocks.append(Block("table", "", head, rest[1:]))
             at = end
             continue
         if line.startswith("- "):

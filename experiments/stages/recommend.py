@@ -18,6 +18,7 @@ from prmkd_jax.serve.answers import (
     Summary,
     answer_file,
     answer_stream,
+    require_new,
     require_output,
     to_lines,
 )
@@ -34,9 +35,7 @@ def run(call: Call) -> None:
     _require_filled(call, config)
     output = Path(config.output) if config.output else None
     if output is not None:
-        require_output(output, config.overwrite)
-        if config.input and output.exists() and output.samefile(config.input):
-            raise UserError(f"--output: found {output}, which is --input, expected another file")
+        require_output(output, config.overwrite, Path(config.input) if config.input else None)
     if config.similar_to:
         _similar(config, output)
         return
@@ -139,8 +138,11 @@ def _summary_lines(summary: Summary, recommender: Recommender, output: Path) -> 
 
 
 def _similar(config: RecommendConfig, output: Path | None) -> None:
-    if output is not None and output.suffix != ".jsonl":
-        raise UserError(f"--output: found {config.output!r}, expected .jsonl with --similar_to")
+    if output is not None:
+        if output.suffix != ".jsonl":
+            raise UserError(f"--output: found {config.output!r}, expected .jsonl with --similar_to")
+        # Parts beside it are of another job, which this one doesn't finish.
+        require_new(output, config.overwrite)
     recommender = Recommender.load(config.model)
     rows: list[dict[str, object]] = []
     for item in config.similar_to:

@@ -6,6 +6,7 @@ records and of the ranks and seconds next to them; nothing else describes a run.
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,10 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        return read_sealed_json(path)
+        content = read_sealed_json(path)
+        # A text with half a character can be shown nowhere.
+        json.dumps(content, ensure_ascii=False).encode()
+        return content
     except OSError as error:
         raise UserError(f"{path}: missing, expected the results of a finished run") from error
     except ValueError as error:

@@ -173,20 +173,43 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
-def require_output(output: Path, overwrite: bool) -> None:
+def require_output(output: Path, overwrite: bool, source: Path | None = None) -> None:
     """Refuses an output before the model is opened; one whose parts are there is being finished.
 
+    Args:
+        output: the file that is to be written.
+        overwrite: whether it may replace one.
+        source: the file that is read, if any.
+
     Raises:
-        UserError: it has another suffix, or is there and may not be replaced.
+        UserError: it has another suffix, is there and may not be replaced, or would take the
+            source's place.
     """
     require_suffix(output, "--output")
     require_place(output.parent, "--output")
     parts = parts_folder(output)
+    if source is not None:
+        if output.exists() and output.samefile(source):
+            raise UserError(f"--output: found {output}, which is --input, expected another file")
+        if source.resolve().is_relative_to(parts.resolve()):
+            raise UserError(
+                f"--input: found {source}, a file of the unfinished {output}, expected another one"
+            )
     if os.path.lexists(output) and not overwrite and not (parts / _JOB).is_file():
         if parts.is_dir():
             # A kill came when the output was made and its parts were being removed.
             with held(parts, "job"):
                 _remove(parts)
+        raise _taken(output)
+
+
+def require_new(output: Path, overwrite: bool) -> None:
+    """Refuses an output that is there and may not be replaced.
+
+    Raises:
+        UserError: naming it.
+    """
+    if os.path.lexists(output) and not overwrite:
         raise _taken(output)
 
 

@@ -150,6 +150,8 @@ def _require_own(config: PrecomputedConfig, task: Task) -> None:
         made_of = read_sealed_json(path)
         found = made_of["data"], made_of["split"]
         digests = dict(made_of.get(MADE_FILES, {}))
+        if not all(isinstance(text, str) for pair in digests.items() for text in pair):
+            raise TypeError(MADE_FILES)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged, expected what teach has written") from error
     expected = task.dataset.fingerprint, task.split_digest

@@ -343,6 +343,30 @@ def test_the_histories_are_not_replaced_by_their_answers(asking, tmp_path):
     assert source.read_bytes() == write_lines(tmp_path / "h.jsonl").read_bytes()
 
 
+def test_a_source_among_the_outputs_own_parts_is_refused(tmp_path):
+    """The parts are removed when the output is made."""
+    output = tmp_path / "out.jsonl"
+    source = tmp_path / "out.jsonl.parts" / "part-000000.jsonl"
+    source.parent.mkdir()
+    source.write_text('{"history": []}\n')
+    with pytest.raises(UserError, match="a file of the unfinished"):
+        answers.require_output(output, True, source)
+    assert source.exists()
+
+
+def test_another_jobs_parts_give_no_leave_to_replace_an_output(tmp_path):
+    """`--similar_to` finishes no job."""
+    output = tmp_path / "out.jsonl"
+    output.write_text("mine")
+    parts = tmp_path / "out.jsonl.parts"
+    parts.mkdir()
+    (parts / "job.json").write_text("{}")
+    answers.require_output(output, False)
+    with pytest.raises(UserError, match="expected no such file, or --overwrite"):
+        answers.require_new(output, False)
+    answers.require_new(output, True)
+
+
 def test_one_history_and_similar_items_are_printed(asking, recommender):
     done, _ = asking.of("one")
     assert done.returncode == 0, done.stderr

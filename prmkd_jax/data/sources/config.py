@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import os
+import urllib.parse
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
@@ -241,8 +242,16 @@ def moment(flag: str, text: str) -> int | None:
 
 
 def safe_address(address: str) -> bool:
-    """Whether an address is https, or of this machine."""
-    local = ("http://localhost", "http://127.0.0.1", "http://[::1]")
-    return address.startswith("https://") or any(
-        address.startswith((f"{host}:", f"{host}/")) for host in local
-    )
+    """Whether an address is https, or of this machine.
+
+    >>> safe_address("http://localhost:80/a"), safe_address("http://127.0.0.1:80@example.org/a")
+    (True, False)
+    """
+    if address.startswith("https://"):
+        return True
+    try:
+        parts = urllib.parse.urlsplit(address)
+    except ValueError:
+        return False
+    here = parts.hostname in ("localhost", "127.0.0.1", "::1") and "@" not in parts.netloc
+    return parts.scheme == "http" and here

@@ -21,6 +21,7 @@ from prmkd_jax.serve.http.errors import (
     error_response,
     http_error,
     repeated_field,
+    repeated_parameter,
     shorten,
     validation_error,
 )
@@ -50,6 +51,7 @@ def create_app(service: Service) -> Guard:
         docs_url=None,
         redoc_url=None,
         lifespan=lambda _: service.running(),
+        redirect_slashes=False,
     )
     _handle_errors(app)
     _add_models(app, service)
@@ -58,7 +60,10 @@ def create_app(service: Service) -> Guard:
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
 
     async def direct(scope: Scope, body: bytes) -> Response | None:
-        twice = repeated_field(body) if scope["method"] == "POST" else None
+        asked_for = scope["query_string"].decode("latin-1")
+        twice = repeated_parameter(asked_for)
+        if twice is None and scope["method"] == "POST":
+            twice = repeated_field(body)
         if twice is not None:
             name = shorten(repr(twice))
             raise ApiError(422, "invalid_request", f"{name}: found twice, expected once")

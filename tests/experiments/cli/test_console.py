@@ -85,3 +85,11 @@ def test_a_library_s_warning_is_shown_as_one_of_ours():
         logger.warning("%s: found it damaged", "epoch_4")
     assert out.getvalue() == "warning: epoch_4: found it damaged\n"
     assert not logging.getLogger("prmkd_jax").handlers
+
+
+def test_a_paths_control_characters_move_no_cursor():
+    """They are shown as Python writes them; lines still end."""
+    for tell in ("say", "warn"):
+        told, stream = reporter(terminal=False)
+        getattr(told, tell)("d\x1b[2J\x9bx\nnext")
+        assert stream.getvalue().endswith("d\\x1b[2J\\x9bx\nnext\n")

@@ -129,6 +129,12 @@ def test_markdown_is_read_in_parts():
     assert blocks[1].rows == [["1", ""], ["2", "3"]]
 
 
+def test_a_table_that_was_cut_is_shown_as_far_as_it_goes():
+    """The file has no digest, and anybody may have edited it."""
+    (block,) = parse_markdown("| a |")
+    assert (block.head, block.rows) == (["a"], [])
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_person_reads_and_sorts_the_page(folder, chromium, width, tmp_path):
     """The page fits the window, all images load, and a column sorts both ways."""

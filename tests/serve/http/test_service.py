@@ -176,6 +176,19 @@ def test_a_mistake_is_told_in_one_form(served, case):
     assert "prmkd_unhandled_errors_total 0.0" in served.ask("GET", "/metrics")[1]
 
 
+@pytest.mark.parametrize("query", ["item=i1&k=1&k=2", "item=i1&item=i2"])
+def test_a_parameter_that_stands_twice_is_refused(served, query):
+    """As a field of a body is: the first one would be passed over in silence."""
+    status, content = served.ask("GET", f"/similar?{query}")
+    assert (status, content["error"]["code"]) == (422, "invalid_request")
+    assert "found twice, expected once" in content["error"]["message"]
+
+
+def test_an_address_with_a_slash_behind_it_is_another_one(served):
+    """It is not found, as any wrong address, and leads nowhere else."""
+    assert served.post("/recommend/", histories=[["i1"]])[0] == 404
+
+
 def test_a_body_of_many_mistakes_holds_up_nobody(served):
     """One mistake is reported; an error for each would hold up all callers for seconds."""
     for kind, asked in (
