@@ -72,9 +72,12 @@ def open_npy(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore"):
             warnings.simplefilter("ignore", SyntaxWarning)
-            return np.lib.format.open_memmap(path, mode="r")
+            array = np.lib.format.open_memmap(path, mode="r")
     except _BROKEN as error:
         raise ValueError(f"a damaged header: {error}") from error
+    if not array.dtype.itemsize:
+        raise ValueError(f"type {array.dtype}, of which a file of any size has any number")
+    return array
 
 
 def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:

@@ -27,15 +27,18 @@ from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.common.reading import is_there
 from prmkd_jax.data.config import IMAGE_FEATURES
 from prmkd_jax.data.dataset import TEXT_FIELDS, Catalogue, Dataset, Interactions
+from prmkd_jax.data.parquet import is_text, require_once
 from prmkd_jax.data.prepared import require_unchanged
 from prmkd_jax.data.splits import PARTS
-from prmkd_jax.data.time_units import SMALLEST, TO_MICROSECONDS, are_dates
+from prmkd_jax.data.time_units import NAMES, SMALLEST, TO_MICROSECONDS, are_dates
 
 INTERACTIONS, ITEMS = "interactions.parquet", "items.parquet"
 TIME_UNIT = b"unit"
 """Key of the column's metadata in which `prepare` says the unit of the times."""
 # The smallest number of each unit: seconds, milliseconds, microseconds, nanoseconds.
 _UNIT_FROM = np.array([*SMALLEST.values()])
+# Microseconds that an int64 holds with room to spare, some 140,000 years.
+_LATEST = 2**62
 IMAGE_TEXT_FEATURES = "clip_text_features.npy"
 
 
@@ -122,7 +125,8 @@ def _read_interactions(path: Path, given_split: bool) -> tuple[Interactions, pa.
     users, items, times = users[order], items[order], times[order]
     stamps = None
     if has_time:
-        stamps = microseconds(path, table["timestamp"].to_numpy()[order], _told_unit(path))
+        stamps = microseconds(path, table["timestamp"].to_numpy(), _told_unit(path))
+        stamps = None if stamps is None else stamps[order]
     if clock == "position":
         again = np.flatnonzero((users[1:] == users[:-1]) & (times[1:] == times[:-1])) + 1
         if len(again):
@@ -149,7 +153,8 @@ def _read_parts(path: Path, table: pa.Table) -> Int8[np.ndarray, " rows"]:
 def _told_unit(path: Path) -> str:
     """The unit that `prepare` wrote into the column's metadata; "" where it is not there."""
     metadata = pq.read_schema(path).field("timestamp").metadata or {}
-    return metadata.get(TIME_UNIT, b"").decode()
+    # Somebody else's metadata may say anything by the same name, in any code.
+    return metadata.get(TIME_UNIT, b"").decode(errors="replace")
 
 
 def microseconds(
@@ -161,8 +166,13 @@ def microseconds(
     Numbers that are no Unix times of that span, such as 0, 1, 2, …, and dates without signs, such
     as 2018100110, are an order and no clock: None.
 
+    Args:
+        path: the file, for errors.
+        times: in the order of its rows.
+        unit: that of all; any other word stands for none.
+
     Raises:
-        UserError: the times are of different units.
+        UserError: the times are of different units, or one is later than int64 holds.
 
     >>> microseconds(Path("x"), np.array([1_500_000_000, 1_500_000_001])).tolist()
     [1500000000000000, 1500000001000000]
@@ -171,6 +181,11 @@ def microseconds(
     """
     if unit in TO_MICROSECONDS:
         numerator, denominator = TO_MICROSECONDS[unit]
+        most = _LATEST * denominator // numerator
+        beyond = (times > most) | (times < -most)
+        if beyond.any():
+            row = int(np.argmax(beyond))
+            _refuse(path, row, "timestamp", int(times[row]), f"a time in {NAMES[unit]}")
         return times * numerator // denominator
     sizes = np.abs(times)
     units = np.searchsorted(_UNIT_FROM, sizes, side="right") - 1
@@ -287,13 +302,12 @@ def _read_features(path: Path) -> Float16[np.ndarray, "images features"] | None:
     if not is_there(path):
         return None
     try:
-        features = np.array(open_npy(path))
+        mapped = open_npy(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: found no readable .npy array ({_line(error)})") from None
-    if features.ndim != 2 or features.dtype != np.float16:
-        raise UserError(
-            f"{path}: found {features.dtype} {features.shape}, expected float16 [rows, d]"
-        )
+    if mapped.ndim != 2 or mapped.dtype != np.float16:
+        raise UserError(f"{path}: found {mapped.dtype} {mapped.shape}, expected float16 [rows, d]")
+    features = np.array(mapped)
     if not features.shape[1]:
         raise UserError(f"{path}: found vectors of width 0, expected at least 1")
     bad = np.argwhere(~np.isfinite(features))
@@ -309,6 +323,7 @@ def _read_parquet(path: Path, strings: Sequence[str], integers: Sequence[str]) -
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             known = [name for name in (*strings, *integers) if name in schema.names]
+            require_once(path, schema, known)
             for name in known:
                 _check_type(path, name, schema.field(name).type, name in strings)
             table = file.read(columns=known)
@@ -321,15 +336,9 @@ def _read_parquet(path: Path, strings: Sequence[str], integers: Sequence[str]) -
 
 
 def _check_type(path: Path, name: str, found: pa.DataType, is_string: bool) -> None:
-    value_type = found.value_type if pa.types.is_dictionary(found) else found
     if pa.types.is_null(found):
         return  # a column without a value, which says no type
-    if is_string:
-        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        matches = any(kind(value_type) for kind in kinds)
-    else:
-        matches = pa.types.is_integer(found)
-    if not matches:
+    if not (is_text(found) if is_string else pa.types.is_integer(found)):
         wanted = "string" if is_string else "int64 or int32"
         raise UserError(f"{path}, column {name}: found type {found}, expected {wanted}")
 

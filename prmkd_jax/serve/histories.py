@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from prmkd_jax.common.errors import UserError, first_line, shortened
 from prmkd_jax.common.reading import RepeatedField, parse_json
 from prmkd_jax.data.dataset import Dataset
+from prmkd_jax.data.parquet import is_text, require_once
 
 SUFFIXES = (".jsonl", ".parquet")
 # Rows of a parquet file that are held at once.
@@ -135,10 +136,22 @@ def _columns(path: Path, schema: pa.Schema) -> list[str]:
     columns = [name for name in ("user_id", "history") if name in schema.names]
     if "history" not in columns:
         raise UserError(f"{path}: found no column history, expected lists of item ids")
+    require_once(path, schema, columns)
+    wanted = {"user_id": "text", "history": "lists of text"}
     for name in columns:
-        if schema.names.count(name) > 1:
-            raise UserError(f"{path}: found {schema.names.count(name)} columns {name}, expected 1")
+        kind = schema.field(name).type
+        # Before they are read: some times are none that Python has a value for.
+        if not (pa.types.is_null(kind) or (is_text(kind) if name == "user_id" else _is_list(kind))):
+            raise UserError(f"{path}, {name}: found type {kind}, expected {wanted[name]}")
     return columns
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    """Whether a type holds lists of text, or lists without any element."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(holds(kind) for holds in lists):
+        return False
+    return is_text(kind.value_type) or pa.types.is_null(kind.value_type)
 
 
 def _checked(where: str, user: object, history: object) -> Asked:

@@ -259,6 +259,15 @@ def test_bad_features_are_told_by_row_and_column(tmp_path, file, array, parts):
     assert all(part in message for part in parts), message
 
 
+def test_features_of_another_type_are_not_copied(tmp_path):
+    """A file without a byte of data may have terabytes of empty texts."""
+    folder = write(tmp_path, interactions(), items(image_feature_row=pa.array([0, None, 1])))
+    header = b"{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000, 4)}\n"
+    content = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+    (folder / "toy" / "image_features.npy").write_bytes(content)
+    assert "image_features.npy: found no readable .npy array (type |S0, of" in refusal(folder)
+
+
 def test_features_and_rows_need_each_other(tmp_path):
     """Half of the images' data never reads as a data set without images."""
     catalogue = items(image_feature_row=pa.array([0, None, 1]))
@@ -382,6 +391,35 @@ def test_numbers_that_only_order_are_no_clock(tmp_path):
     # By their size seconds of 2033.
     assert microseconds(tmp_path, np.array([2018100110, 2018100209])) is None
     assert microseconds(tmp_path, np.array([2018100110, 2018100260])) is not None
+
+
+@pytest.mark.parametrize(
+    ("unit", "time"),
+    [("s", 2**62), ("s", 2**44), ("ms", -(2**53)), ("us", -(2**63)), ("us", 2**63 - 1)],
+)
+def test_a_time_that_int64_does_not_hold_in_microseconds_is_told_by_row(tmp_path, unit, time):
+    times = np.array([1_500_000_000, time])
+    with pytest.raises(UserError, match=rf"row 1, timestamp: found {time}, expected a time in"):
+        microseconds(tmp_path, times, unit)
+    assert microseconds(tmp_path, np.array([2**42]), "s").tolist() == [2**42 * 10**6]
+
+
+def test_a_unit_in_no_code_is_none(tmp_path):
+    """Somebody's own metadata may be any bytes; the size of the times tells their unit then."""
+    table = interactions(position=None, timestamp=pa.array([1_500_000_000 + n for n in range(6)]))
+    field = pa.field("timestamp", pa.int64(), metadata={"unit": b"\xff"})
+    table = table.set_column(2, field, table["timestamp"])
+    dataset = read_dataset(write(tmp_path, table, items()), "toy")
+    assert dataset.interactions.timestamps[0] == 1_500_000_000_000_000
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "position"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path, name):
+    table = interactions()
+    table = table.append_column(name, table[name])
+    assert f"interactions.parquet: found 2 columns {name}, expected 1" in refusal(
+        write(tmp_path, table, items())
+    )
 
 
 def test_timestamps_of_two_units_are_refused(tmp_path):

@@ -322,6 +322,34 @@ def test_a_parquet_row_without_a_history_is_named(tmp_path):
         [*read_histories(source)]
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("user_id", pa.array([1, 2], pa.timestamp("ns"))),
+        ("user_id", pa.array([2**62, 0], pa.timestamp("us", "+05:30"))),
+        ("history", pa.array([2**31 - 1, 0], pa.date32())),
+        ("history", pa.array([[2**62], []], pa.list_(pa.duration("ms")))),
+        ("history", pa.array([["i1"], []], pa.list_(pa.binary()))),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value.type),
+)
+def test_a_column_of_another_type_is_refused_before_its_values_are_made(tmp_path, name, cells):
+    """Python has no value for some of them."""
+    source = tmp_path / "h.parquet"
+    pq.write_table(pa.table({"history": [["i1"], ["i2"]]} | {name: cells}), source)
+    with pytest.raises(UserError, match=rf"h\.parquet, {name}: found type .*, expected .*text"):
+        [*read_histories(source)]
+
+
+def test_histories_of_any_type_of_text_are_read(tmp_path):
+    """Categories and columns without a value too."""
+    source = tmp_path / "h.parquet"
+    lists = pa.array([["i1"], []], pa.list_(pa.dictionary(pa.int32(), pa.string())))
+    table = pa.table({"history": lists, "user_id": pa.nulls(2)})
+    pq.write_table(table, source)
+    assert [*read_histories(source)] == [(None, ["i1"]), (None, [])]
+
+
 def test_a_mistake_in_the_last_line_is_told_before_the_model_is_opened(asking):
     done, folder = asking.of("mistake")
     assert (done.returncode, done.stdout) == (2, "")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.reading import read_json
+from prmkd_jax.data.parquet import is_text, require_once
 
 # What a browser shows as an image and nothing else; SVG may hold a script.
 TYPES = {
@@ -69,13 +70,17 @@ def read_images(path: str) -> Images:
 
 
 def _from_parquet(file: Path) -> dict[str, str]:
-    table = pq.read_table(file, columns=["item_id", "image_path"])
-    kind = table.schema.field("item_id").type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ValueError(f"item_id of type {kind}")
-    columns = table.to_pydict()
+    names = ["item_id", "image_path"]
+    schema = pq.read_schema(file)
+    require_once(file, schema, names)
+    for name in names:
+        # Before they are read: some times are none that Python has a value for.
+        kind = schema.field(name).type
+        if not (is_text(kind) or pa.types.is_null(kind)):
+            raise ValueError(f"{name} of type {kind}")
+    columns = pq.read_table(file, columns=names).to_pydict()
     pairs = zip(columns["item_id"], columns["image_path"], strict=True)
-    return {item: name for item, name in pairs if isinstance(name, str) and name}
+    return {item: name for item, name in pairs if item and name}
 
 
 def _from_json(file: Path) -> dict[str, str]:

@@ -25,3 +25,13 @@ def test_ids_that_are_no_text_are_refused(ids, tmp_path):
     )
     with pytest.raises(UserError, match=r"found item_id of type .*, expected items\.parquet"):
         read_images(str(tmp_path / "i.parquet"))
+
+
+@pytest.mark.parametrize("column", ["item_id", "image_path"])
+def test_a_date_that_no_calendar_has_is_refused_before_it_is_read(tmp_path, column):
+    table = {"item_id": ["a"], "image_path": ["a.png"]} | {
+        column: pa.array([2**31 - 1], pa.date32())
+    }
+    pq.write_table(pa.table(table), tmp_path / "i.parquet")
+    with pytest.raises(UserError, match=rf"found {column} of type date32.*, expected items\.parq"):
+        read_images(str(tmp_path / "i.parquet"))
