@@ -6,19 +6,21 @@ fault.
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from prmkd_jax.common.errors import UserError, first_line
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.cells import ids
 from prmkd_jax.data.sources.clean import Row
 from prmkd_jax.data.sources.csv_check import is_regular
 from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_header
 from prmkd_jax.data.sources.files import Block, blocks, format_of
 from prmkd_jax.data.sources.json_rows import json_frames, json_rows, place_of
+from prmkd_jax.data.sources.parquet_rows import parquet_frames, parquet_names
 from prmkd_jax.data.sources.place import Place, short
 
 _ROWS = 200_000
@@ -55,10 +57,7 @@ def columns_of(path: Path, kind: str | None = None, *, first: bool = False) -> l
     """
     kind = kind or format_of(path)
     if kind == "parquet":
-        try:
-            return pl.scan_parquet(path, glob=False).collect_schema().names()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise _unreadable(path, "parquet file", error) from None
+        return parquet_names(path)
     if kind == "jsonl":
         names: dict[str, None] = {}
         for block in blocks(path, size=_BEGINNING) if first else blocks(path):
@@ -72,7 +71,7 @@ def columns_of(path: Path, kind: str | None = None, *, first: bool = False) -> l
     if not header:
         raise UserError(f"{path}: found no header, expected the names of the columns")
     # Columns without a name, as of a comma at the end of the lines, are nobody's.
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
     if twice:
         raise UserError(f"{path}, header: found {short(twice[0])} twice, expected each name once")
     return header
@@ -83,7 +82,7 @@ def _keys(path: Path, block: Block) -> list[str]:
     try:
         lazy = pl.scan_ndjson(io.BytesIO(block.text), infer_schema_length=None)
         return lazy.collect_schema().names()
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, OSError):
         rows = (row for _, row in json_rows(path, block))
         return list(dict.fromkeys(name for row in rows for name in row))
 
@@ -117,7 +116,8 @@ def frames(
             yield Batch(frame, place)
         return
     if kind == "parquet":
-        yield from _parquet_frames(path, columns)
+        for first, frame in parquet_frames(path, columns, _ROWS):
+            yield Batch(frame, Place(str(path), first))
         return
     done = 0
     width = len(csv_header(path, kind) if header else columns)
@@ -173,29 +173,15 @@ def dicts(
     """
     kind = kind or format_of(path)
     if kind == "parquet":
-        for frame, place in _parquet_frames(path, columns, _ITEM_ROWS):
+        for first, frame in parquet_frames(path, columns, _ITEM_ROWS, as_python=True):
+            place = Place(str(path), first)
             if identifier:
                 frame = frame.with_columns(ids(frame[identifier], place.of(identifier)))
             yield Rows(frame.to_dicts(), place)
     elif kind == "jsonl":
         for block in blocks(path):
-            rows = [row for _, row in json_rows(path, block)]
+            rows = [row for _, row in json_rows(path, block, columns)]
             yield Rows(rows, place_of(path, block, len(rows)))
     else:
         for first, frame in careful_csv(path, columns, kind, True, 0, _ITEM_ROWS):
             yield Rows(frame.to_dicts(), Place(str(path), first))
-
-
-def _parquet_frames(path: Path, columns: Sequence[str], rows: int = _ROWS) -> Iterator[Batch]:
-    done = 0
-    try:
-        lazy = pl.scan_parquet(path, glob=False).select(columns)
-        for frame in lazy.collect_batches(chunk_size=rows, maintain_order=True):
-            yield Batch(frame, Place(str(path), done))
-            done += len(frame)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(path, "parquet file", error) from None
-
-
-def _unreadable(path: Path, what: str, error: Exception) -> UserError:
-    return UserError(f"{path}: found no readable {what} ({first_line(error)})")
