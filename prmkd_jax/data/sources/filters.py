@@ -14,9 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.sources.config import PrepareConfig, moment
 from prmkd_jax.data.sources.log import Log
 from prmkd_jax.data.sources.place import shown
+
+# So many times all rows are looked at for rare ones; a chain of rows would take one for each.
+_PASSES = 64
 
 
 class Step(NamedTuple):
@@ -125,7 +129,7 @@ def k_core(
     array([ True,  True,  True,  True, False])
     """
     keep = np.ones(len(users), dtype=bool)
-    while True:
+    for _ in range(_PASSES):
         kept_users, kept_items = users[keep], items[keep]
         rare_users = np.bincount(kept_users, minlength=1) < user_core
         rare_items = np.bincount(kept_items, minlength=1) < item_core
@@ -133,6 +137,40 @@ def k_core(
         if stays.all():
             return keep
         keep[keep] = stays
+    keep[keep] = _peeled(users[keep], items[keep], user_core, item_core)
+    return keep
+
+
+def _peeled(
+    users: Integer[np.ndarray, " rows"],
+    items: Integer[np.ndarray, " rows"],
+    user_core: int,
+    item_core: int,
+) -> Bool[np.ndarray, " rows"]:
+    """As `k_core`, one rare user or item after another: each row is looked at twice."""
+    num_users = int(users.max(initial=-1)) + 1
+    first, second = users.astype(np.int64), items.astype(np.int64) + num_users
+    both = np.concatenate([first, second])
+    counts = np.bincount(both)
+    rows = np.argsort(both, kind="stable") % max(len(users), 1)
+    begins = offsets_of(counts)
+    wanted = np.full(len(counts), item_core)
+    wanted[:num_users] = user_core
+    rare = np.flatnonzero((counts > 0) & (counts < wanted)).tolist()
+    keep = np.ones(len(users), dtype=bool)
+    # A view gives Python's numbers, one at a time, without a copy of them all.
+    left, kept, ends = counts.data, keep.data, (first.data, second.data)
+    while rare:
+        one = rare.pop()
+        for row in rows[begins[one] : begins[one + 1]].tolist():
+            if not kept[row]:
+                continue
+            kept[row] = False
+            for end in (ends[0][row], ends[1][row]):
+                left[end] -= 1
+                if left[end] == wanted[end] - 1:
+                    rare.append(end)
+    return keep
 
 
 def _events(log: Log, config: PrepareConfig) -> Bool[np.ndarray, " rows"]:

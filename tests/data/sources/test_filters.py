@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 
 import numpy as np
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.sources import filters
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.filters import Ties, apply, in_order, k_core
 from prmkd_jax.data.sources.log import Log
@@ -123,6 +125,25 @@ def test_k_core_is_the_largest_set_that_holds(pairs, user_core, item_core):
         rows.remove(rare[-1])
     columns = (np.array(column, np.int32) for column in zip(*pairs, strict=True))
     assert np.flatnonzero(k_core(*columns, user_core, item_core)).tolist() == rows
+
+
+@pytest.mark.parametrize("core", [0, 1, 2, 3])
+def test_k_core_is_the_same_without_passes_over_all_rows(monkeypatch, core):
+    rng = np.random.default_rng(core)
+    for size in (0, 1, 40, 400):
+        users, items = rng.integers(0, 20 + size // 3, (2, size))
+        expected = k_core(users, items, 2, core)
+        monkeypatch.setattr(filters, "_PASSES", 0)
+        np.testing.assert_array_equal(k_core(users, items, 2, core), expected)
+        monkeypatch.undo()
+
+
+def test_a_chain_of_rows_is_taken_apart_in_the_time_of_its_rows():
+    """Each row that leaves makes the next one rare: 200,000 passes took half an hour."""
+    users, items = np.repeat(np.arange(100_000), 2), np.repeat(np.arange(100_001), 2)[1:-1]
+    began = time.process_time()
+    assert not k_core(users, items, 2, 2).any()
+    assert time.process_time() - began < 20
 
 
 def test_equal_times_are_ordered_by_the_rule():
