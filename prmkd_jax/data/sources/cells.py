@@ -47,7 +47,7 @@ def numbers(column: pl.Series, place: Place) -> pl.Series:
     """Ratings as Float32; null where a cell is empty or stands for nothing.
 
     Raises:
-        UserError: a cell is no number.
+        UserError: a cell is no number, or one that float32 can't hold.
     """
     wanted = "a number (an empty --rating_column reads none)"
     column = plain(column, place, wanted)
@@ -60,6 +60,11 @@ def numbers(column: pl.Series, place: Place) -> pl.Series:
             row = int(bad.arg_true()[0])
             raise UserError(f"{place.row(row)}: found {short(column[row])}, expected {wanted}")
     read = column.cast(pl.Float32, strict=False)
+    beyond = read.is_infinite().arg_true()
+    if len(beyond):
+        row = int(beyond[0])
+        found = short(str(column[row]))
+        raise UserError(f"{place.row(row)}: found {found}, expected a number up to 3.4e38")
     return read.fill_nan(None)
 
 

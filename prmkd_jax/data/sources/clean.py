@@ -7,12 +7,14 @@ import html
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.reading import RepeatedField
 from prmkd_jax.data.sources.place import Place, short
 
 # What JSON, a Python literal or a nested parquet column holds.
@@ -55,6 +57,10 @@ _BLANK = re.compile(r"[\s\x00-\x1f\x7f\u200b\ufeff]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 _HALF = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"\d[\d,. ]*")
+# The number of a character that doesn't exist; Python reads none of thousands of digits.
+_NO_CHARACTER = re.compile(r"&#[0-9]{100,};?")
+# A key of JSON with a backslash, or a text before a colon that ends in the same way.
+_ESCAPED_KEY = re.compile(r'\\.[^"\\]*"\s*:', re.DOTALL)
 # Lists as NumPy prints them, which pandas' csv has: ['a' 'b'], array(['a', 'b'], dtype=object).
 _ARRAY = re.compile(r"\barray\((\[[^()]*\])(?:,\s*dtype=\w+)?\)")
 _NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")
@@ -81,7 +87,7 @@ def text(value: Value) -> str | None:
         return told.strip() or None
     if "&" in told:
         # Some shops escape twice.
-        told = html.unescape(html.unescape(told))
+        told = _unescaped(_unescaped(told))
     if "<" in told:
         told = _TAG.sub(" ", _without_hidden(told))
     if not told.isascii():
@@ -157,27 +163,77 @@ def literal(told: str) -> Value:
     return value if isinstance(value, list | tuple) and not fault(value) else None
 
 
-def python_literal(told: str) -> Value:
-    """What JSON or, where it is none, a Python literal says; None where it is neither."""
+def python_literal(told: str, once: Collection[str] = ()) -> Value:
+    """What JSON or, where it is none, a Python literal says; None where it is neither.
+
+    Args:
+        told: the text.
+        once: keys that an object may have once; objects in it may have any.
+
+    Raises:
+        RepeatedField: it has one of them twice.
+
+    >>> python_literal("{'a': 1, 'b': {'a': 2, 'a': 3}}", once=["a"])
+    {'a': 1, 'b': {'a': 3}}
+    """
     try:
-        return json.loads(told)
+        value = json.loads(told)
     except (ValueError, RecursionError):
         if len(told) > _PYTHON_CHARS:
             return None
+    else:
+        if may_repeat(told, once):
+            _require_once(_json_keys(told), once)
+        return value
     try:
         with warnings.catch_warnings():
             # An unknown escape in somebody's text is no concern of the user.
             warnings.simplefilter("ignore")
-            return ast.literal_eval(told)
+            tree = ast.parse(told.lstrip(" \t"), mode="eval").body
+            value = ast.literal_eval(tree)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None
+    if isinstance(tree, ast.Dict):
+        _require_once([key.value for key in tree.keys if isinstance(key, ast.Constant)], once)
+    return value
+
+
+def may_repeat(told: str, once: Collection[str]) -> bool:
+    """Whether one of these keys may be in a line of JSON twice; False where it can't be.
+
+    A text of its own may be the same as a key, and a key may be written with escapes.
+    """
+    if "\\" in told and _ESCAPED_KEY.search(told):
+        return bool(once)
+    return any(told.count(f'"{name}"') > 1 for name in once)
+
+
+def _json_keys(told: str) -> list[str]:
+    """The keys of an object of JSON, as often as they are there; none of what it holds."""
+    keys: list[str] = []
+
+    def kept(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys[:] = [name for name, _ in pairs]  # the outermost object is the last one that ends
+        return dict(pairs)
+
+    value = json.loads(told, object_pairs_hook=kept)
+    return keys if isinstance(value, dict) else []
+
+
+def _require_once(keys: Iterable[object], once: Collection[str]) -> None:
+    for name, count in Counter(keys).items():
+        if count > 1 and name in once:
+            raise RepeatedField(str(name))
 
 
 def fault(value: Value) -> str:
-    """What of a value no other function here could read, "" where nothing: they call themselves.
+    """What of a value no other function here could read, and what would do; "" where nothing.
+
+    They call themselves, so lists may be nested so deeply only; a set has no order, and would be
+    another text in every run.
 
     >>> fault([["Beauty"], 10**5000])
-    'a number of more than 4300 digits'
+    'a number of more than 4300 digits, expected at most that'
     """
     level = [value]
     for _ in range(_DEEPEST):
@@ -185,14 +241,16 @@ def fault(value: Value) -> str:
         for each in level:
             if isinstance(each, dict):
                 inside += each.values()
-            elif isinstance(each, list | tuple | set):
+            elif isinstance(each, list | tuple):
                 inside += each
+            elif isinstance(each, set):
+                return "a set of Python, which has no order, expected a list"
             elif isinstance(each, int) and abs(each) >= _TOO_LONG:
-                return f"a number of more than {_LONGEST} digits"
+                return f"a number of more than {_LONGEST} digits, expected at most that"
         if not inside:
             return ""
         level = inside
-    return f"lists nested more than {_DEEPEST} deep"
+    return f"lists nested more than {_DEEPEST} deep, expected at most that"
 
 
 def price(value: Value) -> float | None:
@@ -277,6 +335,10 @@ def item_frame(rows: Iterable[Row], place: Place) -> pl.DataFrame:
     columns["item_id"] = identifiers
     frame = pl.DataFrame({name: columns[name] for name in ITEM_COLUMNS}, schema=ITEM_COLUMNS)
     return frame.filter(pl.col("item_id").is_not_null())
+
+
+def _unescaped(told: str) -> str:
+    return html.unescape(_NO_CHARACTER.sub("\ufffd", told))
 
 
 def _without_hidden(told: str) -> str:

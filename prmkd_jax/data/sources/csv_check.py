@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from prmkd_jax.data.sources.files import DAMAGED, open_binary
+from prmkd_jax.data.sources.files import DAMAGED, open_binary, packing
 
 _PIECE = 1 << 18
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
@@ -21,7 +21,8 @@ def is_regular(path: Path, separator: str, width: int) -> bool:
     r"""Whether quotes, line ends and the number of cells are as every reader expects them.
 
     Every quote opens a cell, closes it or is doubled in it; no `\r` stands without a `\n` behind
-    it; no line has more than `width` cells. False also of a file that can't be read.
+    it; no line has more than `width` cells or a byte-order mark at its beginning, but the first
+    one. False also of a file that can't be read, or that polars would unpack.
 
     Args:
         path: a csv or tsv file, also gzipped.
@@ -34,6 +35,8 @@ def is_regular(path: Path, separator: str, width: int) -> bool:
     try:
         for piece in _pieces(path, separator.encode()):
             codes = np.frombuffer(piece, dtype=np.uint8)
+            if b"\n\xef\xbb" in piece:
+                return False
             if b"\r" in piece:
                 returns = np.flatnonzero(codes[1:-1] == _RETURN) + 1
                 if (codes[returns + 1] != _NEWLINE).any():
@@ -87,7 +90,10 @@ def _pieces(path: Path, end: bytes) -> Iterator[bytes]:
     """
     with open_binary(path) as stream:
         kept = b"\n"
-        text = stream.read(_PIECE).removeprefix(codecs.BOM_UTF8)
+        text = stream.read(_PIECE)
+        if packing(text):
+            raise OSError("packed data")
+        text = text.removeprefix(codecs.BOM_UTF8)
         while text:
             piece = kept + text
             yield piece

@@ -89,6 +89,9 @@ def csv_rows(path: Path, kind: str) -> Iterator[tuple[int, list[str]]]:
                     f"{path}, after line {lines + len(taken)}: found a line of more than "
                     f"{LINE_BYTES >> 20} million characters, expected its end"
                 )
+            if not taken:
+                # Files that were put together may have a byte-order mark each.
+                line = line.removeprefix("\ufeff")
             taken.append(line)
             yield line
 

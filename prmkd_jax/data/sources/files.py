@@ -8,6 +8,7 @@ import glob
 import gzip
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,18 @@ BLOCK_BYTES = 32 << 20
 LINE_BYTES = 64 << 20
 # A format that is one JSON value has to be held as a whole.
 WHOLE_BYTES = 2 << 30
+_FILLED = re.compile(rb"\S[^\n]*")
+# What packed data begin with; polars would unpack them, to whatever size.
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x78\x01": "zlib",
+    b"\x78\x5e": "zlib",
+    b"\x78\x9c": "zlib",
+    b"\x78\xda": "zlib",
+}
 
 
 class MissingSource(UserError):
@@ -43,6 +56,17 @@ class Block(NamedTuple):
 
     text: bytes
     first_line: int
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """The number of each line that isn't blank, and the line without blanks before it.
+
+        A blank line takes no memory: there may be millions of them in a block.
+        """
+        number, counted = self.first_line, 0
+        for line in _FILLED.finditer(self.text):
+            number += self.text.count(b"\n", counted, line.start())
+            counted = line.start()
+            yield number, line.group()
 
 
 def expanded(path: str) -> Path:
@@ -161,11 +185,21 @@ def open_binary(path: Path) -> io.BufferedReader | gzip.GzipFile:
     return path.open("rb")
 
 
+def packing(text: bytes) -> str:
+    """How a text is packed, by its first bytes; "" where it isn't.
+
+    >>> packing(b"\\x28\\xb5\\x2f\\xfd"), packing(b"item_id")
+    ('zstd', '')
+    """
+    return next((name for begin, name in _PACKED.items() if text.startswith(begin)), "")
+
+
 def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
     """Reads a file of lines in blocks of about `size` bytes, never cutting a line.
 
     Raises:
-        UserError: the gzip data are damaged or cut off, or a line has no end.
+        UserError: the gzip data are damaged or cut off, a line has no end, or what was unpacked
+            is packed again or in another way.
     """
     line, rest = 1, b""
     with open_binary(path) as stream:
@@ -182,7 +216,7 @@ def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
             end = piece.rfind(b"\n") + 1
             if end:
                 text = rest + piece[:end]
-                yield Block(text, line)
+                yield _unpacked(path, Block(text, line))
                 line += text.count(b"\n")
                 rest = piece[end:]
             else:
@@ -193,7 +227,21 @@ def blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
                     "expected a line break"
                 )
     if rest.strip():
-        yield Block(rest, line)
+        yield _unpacked(path, Block(rest, line))
+
+
+def _unpacked(path: Path, block: Block) -> Block:
+    """The block, if it isn't packed.
+
+    Raises:
+        UserError: it is.
+    """
+    if found := packing(block.text):
+        raise UserError(
+            f"{path}, line {block.first_line}: found data packed by {found}, expected text "
+            "(or gzip, once)"
+        )
+    return block
 
 
 def open_text(path: Path) -> io.TextIOWrapper:

@@ -3,12 +3,14 @@
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.reading import RepeatedField
 from prmkd_jax.data.sources.clean import (
     Row,
     Value,
@@ -23,6 +25,8 @@ from prmkd_jax.data.sources.place import Place, short
 # What is no id unless it stands in quotes, and a number that floating point may have rounded.
 _NOT_TEXT = r"^(true|false|-?\d+\.\d+)$"
 _DIGITS = r"^-?\d{16,}$"
+# As in `clean`: a key with a backslash, or a text that looks like one.
+_ESCAPED_KEY = re.compile(rb'\\.[^"\\]*"\s*:', re.DOTALL)
 _LONG = re.compile(rb":\s*-?(\d{16,}[.eE]|\d+(\.\d+)?[eE])")
 
 
@@ -45,6 +49,8 @@ def json_frames(
         if frame is None:
             cells = _json_cells(path, block, columns, identifiers)
             frame = pl.DataFrame(cells, schema=schema)
+        else:
+            _refuse_repeated(path, block, frame)
         yield place_of(path, block, len(frame)), frame
 
 
@@ -58,9 +64,10 @@ def place_of(path: Path, block: Block, rows: int) -> Place:
     """
     # Looking for blank lines takes as long as reading: only where there are more lines than rows.
     count = block.text.count(b"\n") + (not block.text.endswith(b"\n"))
-    lines = block.text.split(b"\n") if count > rows else []
-    blank = (number for number, line in enumerate(lines, block.first_line) if not line.strip())
-    return Place(str(path), block.first_line, "line", blank=tuple(blank))
+    numbers = None
+    if count > rows:
+        numbers = np.fromiter((number for number, _ in block.lines()), np.int64)
+    return Place(str(path), block.first_line, "line", numbers=numbers)
 
 
 def _plain_json(block: Block, schema: pl.Schema, identifiers: Sequence[str]) -> pl.DataFrame | None:
@@ -70,7 +77,7 @@ def _plain_json(block: Block, schema: pl.Schema, identifiers: Sequence[str]) -> 
     """
     try:
         frame = pl.read_ndjson(io.BytesIO(block.text), schema=schema)
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, OSError):
         return None
     odd = [pl.all().str.contains(r"^[\[{]"), pl.all().str.contains("\0", literal=True)]
     if identifiers:
@@ -80,6 +87,22 @@ def _plain_json(block: Block, schema: pl.Schema, identifiers: Sequence[str]) -> 
     # The text is searched only where an id is that long, since the search takes seconds.
     long = [pl.col(identifiers).str.contains(_DIGITS)] if identifiers else []
     return None if _any(frame, long) and _LONG.search(block.text) else frame
+
+
+def _refuse_repeated(path: Path, block: Block, frame: pl.DataFrame) -> None:
+    """Refuses a line with one of the frame's keys twice: polars takes the first in silence.
+
+    Raises:
+        UserError: there is one.
+    """
+    keys = [f'"{name}"'.encode() for name in frame.columns]
+    cells = [len(frame) - frame[name].null_count() for name in frame.columns]
+    # Each cell has its key once: what is more is in texts, in objects, or twice.
+    more = any(block.text.count(key) > known for key, known in zip(keys, cells, strict=True))
+    escaped = _ESCAPED_KEY.search(block.text)
+    for number, line in block.lines() if more or escaped else ():
+        if any(line.count(key) > 1 for key in keys) or (escaped and _ESCAPED_KEY.search(line)):
+            _json_row(path, number, line, frame.columns)
 
 
 def _any(frame: pl.DataFrame, conditions: Sequence[pl.Expr]) -> bool:
@@ -98,7 +121,7 @@ def _json_cells(
             wanted.
     """
     cells: dict[str, list[str | None]] = {name: [] for name in columns}
-    for number, row in json_rows(path, block):
+    for number, row in json_rows(path, block, columns):
         for name in columns:
             value = row.get(name)
             where = f"{path}, line {number}, {name}"
@@ -110,26 +133,36 @@ def _json_cells(
     return cells
 
 
-def json_rows(path: Path, block: Block) -> Iterator[tuple[int, Row]]:
+def json_rows(path: Path, block: Block, columns: Collection[str] = ()) -> Iterator[tuple[int, Row]]:
     """Each line's number and mapping: JSON, or a Python literal as in Amazon's files of 2014.
 
+    Args:
+        path: the file, for errors.
+        block: some of its lines.
+        columns: keys that are read, each of which a line may have once.
+
     Raises:
-        UserError: a line is neither, or has a `fault`.
+        UserError: a line is neither, has a key twice, or has a `fault`.
     """
-    for number, line in enumerate(block.text.split(b"\n"), start=block.first_line):
-        if not line.strip():
-            continue
-        try:
-            row = python_literal(line.decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            row = None
-        if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
-            found = short(line[:60].decode("utf-8", "replace"))
-            hint = " a line, not a list of them" if line.lstrip().startswith(b"[") else ""
-            raise UserError(f"{path}, line {number}: found {found}, expected a JSON object{hint}")
-        if found := fault(row):
-            raise UserError(f"{path}, line {number}: found {found}, expected at most that")
-        yield number, row
+    for number, line in block.lines():
+        yield number, _json_row(path, number, line, columns)
+
+
+def _json_row(path: Path, number: int, line: bytes, columns: Collection[str]) -> Row:
+    try:
+        row = python_literal(line.decode("utf-8-sig"), columns)
+    except UnicodeDecodeError:
+        row = None
+    except RepeatedField as error:
+        found = f"the key {short(error.name)} twice"
+        raise UserError(f"{path}, line {number}: found {found}, expected each once") from None
+    if not isinstance(row, dict) or not all(isinstance(key, str) for key in row):
+        found = short(line[:60].decode("utf-8", "replace"))
+        hint = " a line, not a list of them" if line.lstrip().startswith(b"[") else ""
+        raise UserError(f"{path}, line {number}: found {found}, expected a JSON object{hint}")
+    if found := fault(row):
+        raise UserError(f"{path}, line {number}: found {found}")
+    return row
 
 
 def _as_text(value: Value) -> str | None:

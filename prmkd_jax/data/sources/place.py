@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Int64
+
 _NAMES = 12
 _NAME_CHARS = 40
 _FOUND_CHARS = 60
@@ -17,14 +20,14 @@ class Place:
         first: number of the batch's first row.
         word: row, counted from 0, or line, counted from 1.
         column: name of the column.
-        blank: numbers of the lines without anything, which are no rows, in rising order.
+        numbers: the number of each row, where they have gaps: blank lines are no rows.
     """
 
     file: str
     first: int = 0
     word: str = "row"
     column: str = ""
-    blank: tuple[int, ...] = ()
+    numbers: Int64[np.ndarray, " rows"] | None = dataclasses.field(default=None, compare=False)
 
     def of(self, column: str) -> "Place":
         """The same rows, another column."""
@@ -40,10 +43,7 @@ class Place:
 
     def number(self, index: int) -> int:
         """The number of one row of the batch in its file."""
-        number = self.first + index
-        for blank in self.blank:
-            number += blank <= number
-        return number
+        return self.first + index if self.numbers is None else int(self.numbers[index])
 
 
 def short(value: object) -> str:

@@ -122,7 +122,7 @@ def json_object(path: Path) -> Mapping[str, Value]:
         raise UserError(f"{path}: found {type(value).__name__}, expected a JSON object")
     for name, each in value.items():
         if found := fault(each):
-            raise UserError(f"{path}, field {short(name)}: found {found}, expected at most that")
+            raise UserError(f"{path}, field {short(name)}: found {found}")
     return value
 
 

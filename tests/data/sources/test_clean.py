@@ -66,6 +66,7 @@ def test_what_cannot_be_an_id_is_refused(column, message):
         ("&lt;b&gt;bold&lt;/b&gt;", "bold"),
         ("a\x00b\u200b c", "a b c"),
         ("half \ud83d", "half ?"),
+        (f"no &#{'9' * 5000}; nor &amp;#{'0' * 5000}, but &#0065;", "no \ufffd nor \ufffd, but A"),
         (["One.", None, "Two."], "One. Two."),
         (["", "&nbsp;"], None),
         (float("nan"), None),

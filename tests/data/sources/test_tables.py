@@ -427,6 +427,12 @@ def test_a_rank_that_comes_twice_is_a_warning(tmp_path):
         (["5", " 4.5 ", "", "NaN", "<NA>"], [5.0, 4.5, None, None, None]),
         ([b"5", b"4", None, b"1", b"2"], [5.0, 4.0, None, 1.0, 2.0]),
         ([True, False, None, True, True], [1.0, 0.0, None, 1.0, 1.0]),
+        (
+            ["5", "inf", None, "2", "1"],
+            "row 1, rating: found 'inf', expected a number up to 3.4e38",
+        ),
+        (["5", "4", "1e39", "2", "1"], "row 2, rating: found '1e39', expected a number up to"),
+        ([5.0, -1e39, None, 2.0, 1.0], "row 1, rating: found '-1e.39', expected a number up to"),
         (["5 stars", "4", "3", "2", "1"], "row 0, rating: found '5 stars', expected a number"),
         ([[5], [4], [3], [2], [1]], "found type List"),
         ([dt.date(2018, 10, 1)] * 5, "found type Date, expected a number"),
