@@ -25,6 +25,8 @@ from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 MANIFEST = "run.json"
 # What Orbax writes: a folder an epoch, and one with a longer name while it is being written.
 _STATE = re.compile(r"epoch_\d+(\..*)?")
+# NUL and half a surrogate pair: what uses such a name as a file's raises.
+_NO_NAME = re.compile("[\0\ud800-\udfff]")
 
 
 class Manifest(TypedDict):
@@ -85,7 +87,7 @@ def examine(
 
     Raises:
         UserError: another run's files lie there, or the run reads some of those that it would
-            replace, or files that no run has listed are in the way.
+            replace, or files that no run has listed are in the way, or a link leads elsewhere.
     """
     # As JSON has it, so that it equals what is read back.
     identity = json.loads(json.dumps(identity))
@@ -93,6 +95,7 @@ def examine(
     seen = _text(path / manifest)
     before = _read_manifest(path / manifest)
     listed = set(() if before is None else (manifest, *before["files"]))
+    _require_within(path, sorted({*planned, *listed}))
     _require_free(path, planned, listed)
     if before is None:
         return RunFolder(path, manifest, identity, (*files, *optional), "nothing")
@@ -102,6 +105,8 @@ def examine(
         there = all((path / name).exists() for name in known)
         finished = before["finished"] and there and set(files) <= set(known)
         together = tuple(dict.fromkeys((*known, *files, *optional)))
+        if not finished:
+            _require_no_links(path, together)
         found = "finished" if finished else "stopped"
         return RunFolder(path, manifest, identity, together, found, known, seen)
     if not overwrite:
@@ -208,8 +213,53 @@ def _freed(
 
 
 def _is_inside(name: str) -> bool:
+    """Whether a name is one of a file in the folder, as far as its text says.
+
+    >>> [_is_inside(name) for name in ("a/b", "../b", "/b", ".", "a\0b", "a\ud800")]
+    [True, False, False, False, False, False]
+    """
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    odd = _NO_NAME.search(name) or path.is_absolute() or ".." in path.parts
+    return bool(path.parts) and not odd
+
+
+def _require_within(path: Path, names: Sequence[str]) -> None:
+    """Refuses names of files that would be written or removed in another place.
+
+    A folder below the run's may be a link. The run's own may be one.
+
+    Raises:
+        UserError: naming the link's end, or why the system can't tell.
+    """
+    root = Path(os.path.realpath(path))
+    for name in names:
+        place = path / name
+        folder = Path(os.path.realpath(place if name.endswith("/") else place.parent))
+        if not folder.is_relative_to(root):
+            raise UserError(
+                f"{place}: found it in {folder}, by a link, expected it inside {path} (remove the "
+                "link, or take another --output_dir)"
+            )
+        try:
+            os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise UserError(f"{place}: {error.strerror}, expected a run's file") from error
+
+
+def _require_no_links(path: Path, names: Sequence[str]) -> None:
+    """Refuses links in place of a stopped run's files: a log would grow where they lead.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for name in names:
+        if (path / name).is_symlink():
+            raise UserError(
+                f"{path / name}: found a link, expected a file that the stopped run has written "
+                "(remove the link, or take another --output_dir)"
+            )
 
 
 def _require_free(path: Path, planned: Sequence[str], listed: set[str]) -> None:
@@ -270,7 +320,8 @@ def _remove(path: Path, files: Sequence[str]) -> None:
         if name.endswith("/"):
             remove_states(place)
         elif not place.is_dir():
-            place.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                place.unlink()
     folders = {parent for name in files for parent in PurePosixPath(name).parents}
     for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
         if folder.parts:

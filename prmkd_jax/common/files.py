@@ -25,12 +25,13 @@ def _machine() -> str:
     space = ""
     with contextlib.suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
-    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
+    return f"prmkd{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
 
 
+MACHINE = _machine()
+"""Ends the names of temporary files. The program's name is in it: nobody else's are called so."""
 # Left over where a process was killed: `<name>.partial-<pid>-<machine>`; a cache may be shared.
-_MACHINE = _machine()
-_PARTIAL = re.compile(r"\.partial-(\d+)(?:-([0-9a-f]{8}))?$")
+_PARTIAL = re.compile(r"\.partial-(\d+)-(prmkd[0-9a-f]{8})$", re.ASCII)
 # No file is written for a day: after it, what another machine's process left is left over too.
 _DEAD_AFTER = 24 * 3600.0
 _STARTED = time.time()
@@ -91,7 +92,7 @@ def writing_folder(folder: Path, replaced: Collection[str] | None = None) -> Ite
             else:
                 flush_folder(path)
         flush_folder(partial)
-        old = folder.with_name(f".{folder.name}.old-{os.getpid()}-{_MACHINE}")
+        old = folder.with_name(f".{folder.name}.old-{os.getpid()}-{MACHINE}")
         if folder.exists():
             os.rename(folder, old)
         try:
@@ -138,7 +139,10 @@ def writing_into(folder: Path, last: str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files and folders of processes that no longer run, no other's."""
+    """Deletes the temporary files and folders of processes that no longer run, no other's.
+
+    What an earlier version left without the program's name stays: it might be anybody's.
+    """
     for path in folder.iterdir() if folder.is_dir() else ():
         found = _PARTIAL.search(path.name)
         if found and not _is_written(path, int(found[1]), found[2]):
@@ -227,7 +231,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial-{os.getpid()}-{_MACHINE}")
+    return path.with_name(f"{path.name}.partial-{os.getpid()}-{MACHINE}")
 
 
 def _clean_once(folder: Path) -> None:
@@ -246,10 +250,8 @@ def recover_folder(folder: Path, replaced: Collection[str] | None = None) -> Non
         replaced: names of the files to be replaced, as given to `writing_folder`.
     """
     for old in folder.parent.glob(f".{glob.escape(folder.name)}.old-*"):
-        # Without a machine's name in earlier versions.
         pid, _, machine = old.name.rpartition(".old-")[2].partition("-")
-        here = machine in ("", _MACHINE)
-        if here and pid.isdecimal() and not process_runs(int(pid)):
+        if machine == MACHINE and pid.isdecimal() and not process_runs(int(pid)):
             if os.path.lexists(folder):
                 _remove_old(old, folder, replaced)
             else:
@@ -276,13 +278,13 @@ def _remove_old(old: Path, folder: Path, replaced: Collection[str] | None) -> No
         old.rmdir()
 
 
-def _is_written(path: Path, pid: int, machine: str | None) -> bool:
-    """Whether a temporary file's process may still be at it; without a name, this machine's."""
+def _is_written(path: Path, pid: int, machine: str) -> bool:
+    """Whether a temporary file's process may still be at it."""
     try:
         changed = path.stat().st_mtime
     except OSError:
         return False
-    if machine in (None, _MACHINE):
+    if machine == MACHINE:
         # In a container an ended process often had the number that this one has.
         alive = changed > _STARTED - 1 if pid == os.getpid() else process_runs(pid)
     else:
@@ -301,7 +303,7 @@ def process_runs(pid: int) -> bool:
     """Whether a process of this number is there."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from prmkd_jax.common import files
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import (
     append_json_line,
@@ -105,7 +106,7 @@ def test_a_folder_is_replaced_by_the_complete_new_one(tmp_path):
 @pytest.mark.parametrize("killed", [None, "before", "between", "after"])
 def test_of_a_replaced_folder_only_what_is_named_goes(tmp_path, ended, killed):
     """Files that somebody else put there stay, whenever the process is killed."""
-    folder, old = tmp_path / "shop", tmp_path / f".shop.old-{ended}"
+    folder, old = tmp_path / "shop", tmp_path / f".shop.old-{ended}-{files.MACHINE}"
     (folder / "images").mkdir(parents=True)
     for name in ("table", "report", "thesis.txt", "images/a.png"):
         (folder / name).write_text("old")
@@ -123,13 +124,13 @@ def test_of_a_replaced_folder_only_what_is_named_goes(tmp_path, ended, killed):
     expected = {"table": "new", "thesis.txt": "old", "images/a.png": "old"}
     if killed == "before":
         expected |= {"table": "old", "report": "old"}
-    files = (path for path in folder.rglob("*") if path.is_file())
-    assert {str(path.relative_to(folder)): path.read_text() for path in files} == expected
+    found = (path for path in folder.rglob("*") if path.is_file())
+    assert {str(path.relative_to(folder)): path.read_text() for path in found} == expected
     assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_what_finds_its_name_taken_stays_where_it_is(tmp_path, ended):
-    old = tmp_path / f".shop.old-{ended}"
+    old = tmp_path / f".shop.old-{ended}-{files.MACHINE}"
     for folder, text in ((old, "years"), (tmp_path / "shop", "days")):
         folder.mkdir()
         (folder / "thesis.txt").write_text(text)
@@ -169,8 +170,8 @@ def test_only_temporary_files_of_ended_processes_are_removed(tmp_path, ended):
     mine, parent, dead = (
         tmp_path / name_of_partial(path, pid) for pid in (os.getpid(), os.getppid(), ended)
     )
-    elsewhere = tmp_path / f"x.partial-{ended}-00000000"
-    old = tmp_path / f"y.partial-{ended}-00000000"
+    elsewhere = tmp_path / f"x.partial-{ended}-prmkd00000000"
+    old = tmp_path / f"y.partial-{ended}-prmkd00000000"
     # The number of this process, given before it was there.
     before = tmp_path / f"z{mine.name[1:]}"
     other = tmp_path / "thesis.partial-draft"
@@ -181,6 +182,21 @@ def test_only_temporary_files_of_ended_processes_are_removed(tmp_path, ended):
     (tmp_path / dead.name.replace("x", "w")).mkdir()
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([mine, parent, elsewhere, other])
+
+
+def test_files_that_are_only_called_like_temporary_ones_stay(tmp_path, ended):
+    """They may be anybody's: a draft of 2019, the 1st part of a day; folders too."""
+    theirs = [tmp_path / f"thesis.partial-{end}" for end in (2019, ended, "1-20240101")]
+    theirs += [tmp_path / f".shop.old-{end}" for end in (2019, ended, "1-20240101")]
+    for each in theirs:
+        each.mkdir()
+        (each / "table").write_text("mine")
+        os.utime(each, (1e9, 1e9))
+    remove_leftovers(tmp_path)
+    recover_folder(tmp_path / "shop", ["table"])
+    with writing_folder(tmp_path / "shop"):
+        pass
+    assert all((each / "table").read_text() == "mine" for each in theirs)
 
 
 @pytest.mark.parametrize("how", ["file", "folder", "into"])

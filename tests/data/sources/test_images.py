@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import MACHINE
 from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.sources import images
 from prmkd_jax.data.sources.download import Retries
@@ -140,7 +141,7 @@ def test_the_next_call_asks_only_for_what_is_missing(tmp_path, site, monkeypatch
     place = shop(tmp_path, [*urls, urls[0]])
     fetch(place, site)
     assert site.asked["/a/1.jpg"] == 1  # two items with one address
-    (place / "images/abc.jpg.partial-999999999").write_bytes(b"half")
+    (place / f"images/abc.jpg.partial-999999999-{MACHINE}").write_bytes(b"half")
     (place / paths(place)[1]).unlink()
     found = fetch(place, site)
     assert (found.fetched, found.there, len(found.broken)) == (1, 1, 1)

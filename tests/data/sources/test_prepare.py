@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import MACHINE
 from prmkd_jax.data.sources import canonical_files
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.prepare import prepare
@@ -288,7 +289,7 @@ def test_what_differs_from_a_finished_data_set_is_said(tmp_path, change, flags, 
     assert bytes_of(tmp_path / "data/d") == before
 
 
-DEAD = 2**22 + 1  # no process has this number
+DEAD = f"{2**22 + 1}-{MACHINE}"  # no process has this number
 
 
 def test_what_a_killed_call_left_is_tidied_up(tmp_path):
@@ -310,9 +311,9 @@ def test_what_a_killed_call_left_is_tidied_up(tmp_path):
     assert bytes_of(data / "d") == before
     assert (data / "d/images/a.jpg").read_bytes() == b"image"
     # What another call is writing at this moment is left alone.
-    (data / f".d.partial-{os.getppid()}").mkdir()
+    (data / f".d.partial-{os.getppid()}-{MACHINE}").mkdir()
     prepare(config(tmp_path, interactions=(path,), overwrite=True))
-    assert (data / f".d.partial-{os.getppid()}").is_dir()
+    assert (data / f".d.partial-{os.getppid()}-{MACHINE}").is_dir()
 
 
 def test_of_two_calls_for_one_data_set_the_second_is_refused(tmp_path):

@@ -153,13 +153,71 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
         examine(tmp_path / "students", identity(), FILES, overwrite=True)
 
 
-@pytest.mark.parametrize("name", ["../precious", "/precious", "a/../../precious", ""])
+@pytest.mark.parametrize("name", ["../precious", "/precious", "a/../../precious", "", "a\0b", "a\ud800"])
 def test_a_manifest_that_lists_what_lies_outside_is_refused(tmp_path, name):
-    """An absolute path, one with `..` or an empty one is refused, even with --overwrite."""
+    """An absolute path, `..`, nothing, and what no file is called: refused, even to overwrite."""
     manifest = {"identity": {}, "files": [name], "finished": True}
     write_sealed_json(tmp_path / "run.json", manifest)
     with pytest.raises(UserError, match=r"run\.json: found no list of a run's files"):
         examine(tmp_path, identity(), FILES, overwrite=True)
+
+
+@pytest.mark.parametrize("listed", ["d/thesis.txt", "d/e/thesis.txt", "d/"])
+def test_a_link_to_another_place_is_never_followed(tmp_path, listed):
+    """Neither what a manifest lists nor what is to be written may lie behind one."""
+    (tmp_path / "mine" / "e").mkdir(parents=True)
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    (tmp_path / "mine" / "e" / "thesis.txt").write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "d").symlink_to(tmp_path / "mine")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=rf"{listed.rstrip('/')}: found it in .*, by a link"):
+        examine(out, identity(), [listed], overwrite=False)
+    assert contents(tmp_path) == before
+    manifest = {"identity": {}, "files": ["results.json", listed], "finished": True}
+    write_sealed_json(out / "run.json", manifest)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=rf"{listed.rstrip('/')}: found it in .*, by a link"):
+        examine(out, identity(), FILES, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_links_inside_the_folder_and_to_it_are_followed(finished):
+    """The output folder may lie elsewhere, on a larger disk say."""
+    (finished.parent / "link").symlink_to(finished)
+    folder = examine(finished.parent / "link", identity(data="d1"), FILES, overwrite=True)
+    begin(folder)
+    assert not (finished / "students").exists()
+
+
+def _list_also(folder, name):
+    manifest = json.loads((folder / "run.json").read_text())
+    manifest.pop("digest")
+    write_sealed_json(folder / "run.json", {**manifest, "files": [*manifest["files"], name]})
+
+
+def test_a_listed_name_that_the_system_refuses_is_refused_before_anything_goes(finished):
+    _list_also(finished, "x" * 300)
+    before = contents(finished)
+    with pytest.raises(UserError, match="File name too long"):
+        examine(finished, identity(data="d1"), FILES, overwrite=True)
+    assert contents(finished) == before
+
+
+def test_a_listed_name_below_a_file_stops_no_removal(finished):
+    """There can't be such a file."""
+    _list_also(finished, "students/a/weights/x")
+    begin(examine(finished, identity(data="d1"), FILES, overwrite=True))
+    assert not (finished / "students").exists()
+
+
+def test_a_stopped_run_writes_through_no_link(finished):
+    """A log that is a link would grow somebody's file."""
+    (finished / "results.json").unlink()
+    (finished / "results.json").symlink_to(finished.parent / "missing")
+    with pytest.raises(UserError, match=r"results\.json: found a link, expected a file"):
+        examine(finished, identity(), FILES, overwrite=True)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"identity": 1, "files": [], "finished": 1}'])
