@@ -10,7 +10,7 @@ with which items held out of the fit stand where the student itself puts them. C
 import dataclasses
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from prmkd_jax.students.facts import Field
 from prmkd_jax.students.student import (
     abstract_params,
     flatten_params,
-    param_shapes,
+    larger_axes,
     unflatten_params,
 )
 
@@ -291,9 +291,11 @@ def extend(
         for name, field in facts.item_fields.items()
     }
     larger = dataclasses.replace(facts, num_items=facts.num_items + len(ids), item_fields=fields)
-    like = abstract_params(exported.config, larger)
-    weights = flatten_params(exported.params)
-    grown = _grown(weights, param_shapes(like), rows_for)
+    axes = larger_axes(exported.config, facts, larger)
+    grown = {
+        name: _with_rows_along(array, axes.get(name, ()), rows_for)
+        for name, array in flatten_params(exported.params).items()
+    }
     known_titles = exported.titles
     if titles is not None and known_titles is None:
         known_titles = ("",) * len(exported.item_ids)
@@ -302,7 +304,7 @@ def extend(
     return dataclasses.replace(
         exported,
         facts=larger,
-        params=unflatten_params(grown, like),
+        params=unflatten_params(grown, abstract_params(exported.config, larger)),
         items=_with_rows(exported.items, rows_for),
         fold_in=None if exported.fold_in is None else _with_rows(exported.fold_in, rows_for),
         item_ids=(*exported.item_ids, *ids),
@@ -310,21 +312,15 @@ def extend(
     )
 
 
-def _grown(
-    weights: Mapping[str, np.ndarray],
-    shapes: Mapping[str, tuple[int, ...]],
-    rows_for: Callable[[np.ndarray], np.ndarray],
-) -> dict[str, np.ndarray]:
-    """The parameters; those whose shape depends on the number of items get further rows."""
-    out = {}
-    for name, array in weights.items():
-        axes = [n for n, (a, b) in enumerate(zip(array.shape, shapes[name], strict=True)) if a != b]
-        out[name] = array
-        for axis in axes:
-            moved = np.moveaxis(array, axis, 0)
-            flat = _with_rows(moved.reshape(len(moved), -1), rows_for)
-            out[name] = np.moveaxis(flat.reshape(-1, *moved.shape[1:]), 0, axis)
-    return out
+def _with_rows_along(
+    array: np.ndarray, axes: Iterable[int], rows_for: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Further rows along some axes, one axis after the other."""
+    for axis in axes:
+        moved = np.moveaxis(array, axis, 0)
+        flat = _with_rows(moved.reshape(len(moved), -1), rows_for)
+        array = np.moveaxis(flat.reshape(-1, *moved.shape[1:]), 0, axis)
+    return array
 
 
 def _with_rows(table: np.ndarray, rows_for: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

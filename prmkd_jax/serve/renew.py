@@ -5,7 +5,7 @@ shapes that the student has with one more of them, so any student's are, also a 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from prmkd_jax.students.student import (
     Params,
     abstract_params,
     flatten_params,
+    larger_axes,
     param_shapes,
     unflatten_params,
 )
@@ -190,7 +191,6 @@ def table_axes(config: StudentConfig, facts: Facts) -> dict[str, dict[str, tuple
     Returns:
         `ITEMS`, `USERS` or the field's name → parameter → its axes.
     """
-    shapes = param_shapes(abstract_params(config, facts))
     padded = {
         name: Field(field.names, np.pad(field.words, ((0, 1), (0, 0)), constant_values=-1))
         for name, field in facts.item_fields.items()
@@ -202,18 +202,7 @@ def table_axes(config: StudentConfig, facts: Facts) -> dict[str, dict[str, tuple
     for name, field in facts.item_fields.items():
         more = {**facts.item_fields, name: Field((*field.names, "\0"), field.words)}
         larger[name] = dataclasses.replace(facts, item_fields=more)
-    return {kind: _grown(config, shapes, other) for kind, other in larger.items()}
-
-
-def _grown(
-    config: StudentConfig, shapes: Mapping[str, tuple[int, ...]], larger: Facts
-) -> dict[str, tuple[int, ...]]:
-    after = param_shapes(abstract_params(config, larger))
-    grown = {
-        name: tuple(n for n, (a, b) in enumerate(zip(shape, after[name], strict=True)) if a != b)
-        for name, shape in shapes.items()
-    }
-    return {name: axes for name, axes in grown.items() if axes}
+    return {kind: larger_axes(config, facts, other) for kind, other in larger.items()}
 
 
 def _take(array: np.ndarray, axes: Sequence[int], rows: Int64[np.ndarray, " n"]) -> np.ndarray:

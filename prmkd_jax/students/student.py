@@ -196,6 +196,24 @@ def param_shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in _named_leaves(params)}
 
 
+def larger_axes(
+    config: StudentConfig, facts: Facts, larger: Facts
+) -> dict[str, tuple[int, ...]]:
+    """The axes of parameters that are longer under larger facts; parameters without any are absent.
+
+    Args:
+        config: the student's settings.
+        facts: sizes of the data.
+        larger: the same with more items, users or words of a field.
+    """
+    before, after = (param_shapes(abstract_params(config, each)) for each in (facts, larger))
+    axes = {
+        name: tuple(n for n, (a, b) in enumerate(zip(shape, after[name], strict=True)) if a != b)
+        for name, shape in before.items()
+    }
+    return {name: found for name, found in axes.items() if found}
+
+
 def served_parameters(student: str, params: Params) -> int:
     """How many numbers serving needs: all parameters but those that only training reads."""
     return sum(leaf.size for name, leaf in _named_leaves(params) if is_served(student, name))

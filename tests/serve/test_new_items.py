@@ -10,13 +10,16 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue
 from prmkd_jax.serve import new_items
 from prmkd_jax.serve import recommender as module
-from prmkd_jax.serve.new_items import Map, Ridge, RowMap, choose_map, text_vectors
+from prmkd_jax.serve.new_items import Map, Ridge, RowMap, choose_map, extend, text_vectors
 from prmkd_jax.serve.recommender import Recommender
+from prmkd_jax.serve.renew import only_items
 from prmkd_jax.serve.scorer import Scorer
+from prmkd_jax.students import student
 from prmkd_jax.students.config import BUILT_IN
 from tests.checking import uncheck
 from tests.serve.exports import export
 from tests.students import fields
+from tests.worlds import student_config
 
 ITEMS = fields.WORLD.num_items
 TITLES = tuple(f"{'lamp' if n % 2 else 'kettle'} of kind {n % 5}" for n in range(ITEMS))
@@ -144,6 +147,28 @@ def test_rows_that_vectors_tell_exactly_are_found(served, name, monkeypatch):
         expected = {each.item: each.score for each in other.items}
         spread = np.ptp(list(expected.values()))
         assert found == pytest.approx(expected, abs=1e-3 * spread)
+
+
+class Transitions(nnx.Module):
+    """A student whose only parameter has a row and a column an item."""
+
+    def __init__(self, config, facts, *, rngs):
+        self.counts = nnx.Param(rngs.params.normal((facts.num_items, facts.num_items)))
+
+
+def test_a_table_of_pairs_of_items_grows_along_both_axes(served, monkeypatch):
+    """Copies have their originals' rows and columns, and without them it is as before."""
+    exported = served("sasrec").exported
+    monkeypatch.setattr(student, "student_class", lambda _: Transitions)
+    counts = np.random.default_rng(0).normal(size=(ITEMS, ITEMS)).astype(np.float32)
+    # Settings of no other test: what is known of a student's shapes is kept.
+    other = student_config(gru_size=1)
+    exported = dataclasses.replace(exported, config=other, params={"counts": counts})
+    copied = [*range(ITEMS), 3, 7]
+    larger = extend(exported, ["a", "b"], None, lambda table: table[[3, 7]])
+    np.testing.assert_array_equal(larger.params["counts"], counts[np.ix_(copied, copied)])
+    again = only_items(larger, exported.item_ids)
+    np.testing.assert_array_equal(again.params["counts"], counts)
 
 
 @pytest.mark.parametrize("name", ["sasrec", "deepfm", "lightgcn"])
