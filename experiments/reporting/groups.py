@@ -5,9 +5,6 @@ from typing import NamedTuple
 
 from experiments.reporting.results import Results, TeacherResult, VariantResult
 
-SCHEMA_VERSION = 2
-"""Version of the results that this package reads (docs/records.md)."""
-
 
 class Group(NamedTuple):
     """A variant that is compared with none, and those that are compared with it.

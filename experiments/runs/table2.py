@@ -16,8 +16,8 @@ from experiments.runs.analysis import Found, analyse
 from experiments.stages.data import data_sets_in, load_task
 from experiments.stages.record import describe_data
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.data.dataset import STATISTICS
 
-COLUMNS = ("users", "items", "interactions", "average_length", "sparsity")
 # How far our figure may be from the printed one: half of its last digit.
 _WITHIN = {"average_length": 0.005, "sparsity": 0.005}
 REASONS = {
@@ -87,14 +87,14 @@ def find(data: Mapping[str, Mapping[str, Any]]) -> Found:
 
 def row(name: str, data: Mapping[str, Any]) -> Row:
     """One data set: ours, the paper's, whether they agree, and why not."""
-    ours = {column: data[column] for column in COLUMNS}
+    ours = {column: data[column] for column in STATISTICS}
     ours["sparsity"] *= 100
     if name not in TABLE2:
         return {"name": name, "ours": ours, "paper": None, "same": None, "why": "not in the paper"}
-    paper: dict[str, float] = dict(zip(COLUMNS, TABLE2[name], strict=True))
+    paper: dict[str, float] = dict(zip(STATISTICS, TABLE2[name], strict=True))
     same = {
         column: bool(abs(ours[column] - paper[column]) <= _WITHIN.get(column, 0))
-        for column in COLUMNS
+        for column in STATISTICS
     }
     why = "" if all(same.values()) else REASONS[name]
     return {"name": name, "ours": ours, "paper": paper, "same": same, "why": why}
@@ -123,11 +123,11 @@ def markdown(rows: Sequence[Row], missing: Sequence[str]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for each in rows:
-        cells = [_cell(each, column) for column in COLUMNS]
+        cells = [_cell(each, column) for column in STATISTICS]
         lines.append(f"| {each['name']} | {' | '.join(cells)} | {each['why']} |")
     for name in missing:
-        values = dict(zip(COLUMNS, TABLE2[name], strict=True))
-        cells = [f"{MISSING} ({_digits(column, values[column])})" for column in COLUMNS]
+        values = dict(zip(STATISTICS, TABLE2[name], strict=True))
+        cells = [f"{MISSING} ({_digits(column, values[column])})" for column in STATISTICS]
         lines.append(f"| {name} | {' | '.join(cells)} | not at hand; {REASONS[name]} |")
     lines += ["", "The paper's own columns don't agree with each other:", ""]
     return "\n".join([*lines, *(f"- {line}" for line in own_contradictions())]) + "\n"

@@ -22,6 +22,7 @@ from prmkd_jax.data.dataset import table_statistics
 from prmkd_jax.data.task import Task
 
 SCHEMA_VERSION = 2
+"""Version of the records and results that are written and read (docs/records.md)."""
 RECORD = "record.json"
 
 # Of a teacher's card, what depends on no clock.
@@ -245,7 +246,7 @@ def describe_data(task: Task) -> dict[str, object]:
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
-        **table_statistics(dataset),
+        **table_statistics(dataset.interactions, dataset.num_items),
         "cold_targets": int((~trained[task.targets(task.split.test)]).sum()),
         "sheet": task.sheet.as_list(),
     }

@@ -13,13 +13,19 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.dataset import TEXT_FIELDS, Dataset, Interactions
+from prmkd_jax.data.dataset import (
+    STATISTICS,
+    TEXT_FIELDS,
+    Dataset,
+    Interactions,
+    table_statistics,
+)
 from prmkd_jax.data.splits import PARTS, Split
 
 TEXT_LIMIT = 256
 """Words of all of an item's texts that an encoder is taken to read, unless said otherwise."""
 
-TABLE_2 = ("users", "items", "interactions", "average length", "sparsity")
+TABLE_2 = tuple(name.replace("_", " ") for name in STATISTICS)
 """The lines that the paper's Table 2 has."""
 
 # What libraries write where a value is missing.
@@ -181,16 +187,8 @@ def data_sheet(data: Described, text_limit: int) -> Sheet:
 
 def _sizes(data: Described) -> Iterable[Line]:
     """The columns of the paper's Table 2."""
-    interactions, users, items = (
-        len(data.interactions.items),
-        data.interactions.num_users,
-        len(data.item_ids),
-    )
-    yield Line("users", users)
-    yield Line("items", items)
-    yield Line("interactions", interactions)
-    yield Line("average length", interactions / max(users, 1))
-    yield Line("sparsity", 1 - interactions / max(users * items, 1))
+    found = table_statistics(data.interactions, len(data.item_ids))
+    return map(Line, TABLE_2, found.values())
 
 
 def _catalogue(data: Described, text_limit: int) -> Iterable[Line]:

@@ -8,6 +8,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 from prmkd_jax.data.columns import SEEN
 
+# Names of what needs jax, which a command line does without; tests compare them.
 NORMALIZATIONS = ("zscore_softmax", "sum", "minmax", "l2")
 KL_DIRECTIONS = ("reverse", "forward", "js")
 

@@ -22,6 +22,7 @@ BUILT_IN = tuple(STUDENTS)
 OWN_GROUP = "prmkd.students"
 """The entry points of users' own students."""
 STUDENT_NAMES = (*BUILT_IN, *own_names(OWN_GROUP, BUILT_IN))
+# Names of what needs jax, which a command line does without; a test compares them.
 LOSSES = ("softmax", "sampled_softmax", "uniform_softmax", "gbce", "bpr")
 RANDOM = "random"
 ITEM_INITS = (RANDOM, "text", "teachers")

@@ -196,9 +196,7 @@ def param_shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in _named_leaves(params)}
 
 
-def larger_axes(
-    config: StudentConfig, facts: Facts, larger: Facts
-) -> dict[str, tuple[int, ...]]:
+def larger_axes(config: StudentConfig, facts: Facts, larger: Facts) -> dict[str, tuple[int, ...]]:
     """The axes of parameters that are longer under larger facts; parameters without any are absent.
 
     Args:

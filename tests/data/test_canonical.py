@@ -345,7 +345,7 @@ def test_missing_data_says_how_to_get_it(tmp_path):
 def test_real_data(name, users, num_items, interactions, images):
     """Users, items, interactions and images have the published counts."""
     dataset = read_dataset(Path(os.environ["PRMKD_DATA_DIR"]), name)
-    table = table_statistics(dataset)
+    table = table_statistics(dataset.interactions, dataset.num_items)
     assert (table["users"], table["items"], table["interactions"]) == (
         users,
         num_items,

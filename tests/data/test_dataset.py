@@ -34,8 +34,10 @@ def test_table_statistics_by_hand():
         "average_length": 5 / 3,
         "sparsity": 1 - 5 / 12,
     }
-    assert table_statistics(DATASET) == pytest.approx(expected, rel=1e-12)
-    assert list(table_statistics(DATASET)) == list(expected)
+    assert table_statistics(DATASET.interactions, DATASET.num_items) == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert list(table_statistics(DATASET.interactions, DATASET.num_items)) == list(expected)
 
 
 def with_catalogue(**changes) -> Dataset:
