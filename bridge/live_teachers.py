@@ -1,44 +1,18 @@
 """Teachers that encode each batch again: scores without a cache of vectors."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Int
 
 from bridge.dlpack import to_jax
-from bridge.score_sources import ScoreSource, checked_scores
+from bridge.score_sources import checked_scores
 from prmkd_jax.distill.teacher_scores import TeacherScores
 from teachers_torch.optional import frozen
 from teachers_torch.scale import check_scale
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What is needed of a teacher to score a batch.
-
-    Attributes:
-        name: the teacher's name.
-        score_scale: factor, above 0, from a dot product of its vectors to its training logit.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def score_scale(self) -> float: ...  # noqa: D102
-
-    def encode_instances(
-        self, instance_ids: Int[np.ndarray, " B"]
-    ) -> Float32[np.ndarray, "B width"]:
-        """Vectors of instances; zeros where the teacher doesn't know one."""
-        ...
-
-    def encode_items(self) -> Float32[np.ndarray, "V width"]:
-        """Vectors of all items."""
-        ...
+from teachers_torch.teacher import Encoder, ScoreSource
 
 
 class LiveTeachers:

@@ -1,32 +1,13 @@
 """Teachers that give scores instead of vectors, as the bank reads them."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from bridge.teacher_vectors import Vectors
 from prmkd_jax.common.errors import UserError
-
-
-@runtime_checkable
-class ScoreSource(Protocol):
-    """A model, or lists on disk, that scores items for instances.
-
-    Attributes:
-        name: the teacher's name.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    def score(
-        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
-    ) -> Float32[np.ndarray, "B C"]:
-        """Training logits; a row of nan for an instance that is unknown."""
-        ...
-
+from teachers_torch.teacher import ScoreSource
 
 Source = Vectors | ScoreSource
 """A ready teacher: vectors whose dot products are its logits, or the logits themselves."""

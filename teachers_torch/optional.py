@@ -2,33 +2,15 @@
 
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
-import numpy as np
-from jaxtyping import Float32, Int
-
-from teachers_torch.teacher import Teacher
+from teachers_torch.teacher import Encodes, Teacher
 
 
 @runtime_checkable
 class _Freezes(Protocol):
     """A teacher that does once for many calls what its encoding needs; the method is optional."""
 
-    def frozen(self) -> "Encodes":
+    def frozen(self) -> Encodes:
         """What encodes as the teacher does now; it is not asked after a further step."""
-        ...
-
-
-@runtime_checkable
-class Encodes(Protocol):
-    """The two methods of `Teacher` that give vectors."""
-
-    def encode_instances(
-        self, instance_ids: Int[np.ndarray, " instances"]
-    ) -> Float32[np.ndarray, "instances width"]:
-        """As `Teacher`."""
-        ...
-
-    def encode_items(self) -> Float32[np.ndarray, "items width"]:
-        """As `Teacher`."""
         ...
 
 

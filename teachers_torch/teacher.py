@@ -34,8 +34,23 @@ ENCODER_VERSION = 3
 
 
 @runtime_checkable
-class Teacher(Protocol):
-    """A frozen recommender: one vector an instance, one an item.
+class Encodes(Protocol):
+    """What gives one vector an instance, one an item."""
+
+    def encode_instances(
+        self, instance_ids: Int[np.ndarray, " instances"]
+    ) -> Float32[np.ndarray, "instances width"]:
+        """Vectors of instances, by the CSR offset of their targets; zeros for one unknown."""
+        ...
+
+    def encode_items(self) -> Float32[np.ndarray, "items width"]:
+        """Vectors of all items, by item id."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Encodes, Protocol):
+    """What encodes and says how its vectors make scores.
 
     Its training logit is `score_scale` · instance vector · item vector.
     """
@@ -46,18 +61,23 @@ class Teacher(Protocol):
         ...
 
     @property
+    def score_scale(self) -> float:
+        """Factor, above 0, that makes a dot product of its vectors its training logit."""
+        ...
+
+
+@runtime_checkable
+class Teacher(Encoder, Protocol):
+    """A frozen recommender of vectors."""
+
+    @property
     def start(self) -> str:
         """Description of what its weights began from."""
         ...
 
     @property
-    def score_scale(self) -> float:
-        """Factor, above 0, that makes a dot product of its vectors its training logit."""
-        ...
-
-    @property
     def num_parameters(self) -> int:
-        """Trained parameters; 0 where nothing is known of the model."""
+        """Parameters, frozen ones too; 0 where nothing is known of the model."""
         ...
 
     @property
@@ -65,28 +85,32 @@ class Teacher(Protocol):
         """Bytes held for each item when it is served: features and ID table."""
         ...
 
-    def encode_instances(
-        self, instance_ids: Int[np.ndarray, " instances"]
-    ) -> Float32[np.ndarray, "instances width"]:
-        """Vectors of instances, by the CSR offset of their targets."""
-        ...
-
-    def encode_items(self) -> Float32[np.ndarray, "items width"]:
-        """Vectors of all items, by item id."""
-        ...
-
 
 @runtime_checkable
-class Scorer(Protocol):
-    """A frozen recommender that gives scores where a `Teacher` gives vectors.
-
-    Whoever reads a teacher asks `gives_scores` which of the two it is.
-    """
+class ScoreSource(Protocol):
+    """A model, or lists on disk, that gives scores and no vectors."""
 
     @property
     def name(self) -> str:
         """Name in `--teachers`."""
         ...
+
+    def score(
+        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
+    ) -> Float32[np.ndarray, "B C"]:
+        """Training logits of items after the prefixes of instances.
+
+        A row of nan says that the instance is unknown.
+        """
+        ...
+
+
+@runtime_checkable
+class Scorer(ScoreSource, Protocol):
+    """A frozen recommender that gives scores where a `Teacher` gives vectors.
+
+    Whoever reads a teacher asks `gives_scores` which of the two it is.
+    """
 
     @property
     def start(self) -> str:
@@ -95,7 +119,7 @@ class Scorer(Protocol):
 
     @property
     def num_parameters(self) -> int:
-        """Trained parameters; 0 where nothing is known of the model."""
+        """Parameters, frozen ones too; 0 where nothing is known of the model."""
         ...
 
     @property
@@ -108,15 +132,6 @@ class Scorer(Protocol):
         """Items of each instance's list, for a model that is asked once and then remembered.
 
         None for one that is quick enough to be asked for every batch.
-        """
-        ...
-
-    def score(
-        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
-    ) -> Float32[np.ndarray, "B C"]:
-        """Training logits of items after the prefixes of instances.
-
-        A row of nan says that the instance is unknown.
         """
         ...
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int
@@ -22,6 +22,7 @@ from teachers_torch.teacher import (
     AnyTeacher,
     Identity,
     Log,
+    ScoreSource,
     Teacher,
     TeacherCard,
     Tuning,
@@ -31,17 +32,6 @@ from teachers_torch.teacher import (
 USERS_AT_ONCE = 1024
 # Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
 MOST_SCORES = 2**26
-
-
-@runtime_checkable
-class Scores(Protocol):
-    """The method of `Scorer` that ranks."""
-
-    def score(
-        self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
-    ) -> Float32[np.ndarray, "B C"]:
-        """As `Scorer`."""
-        ...
 
 
 def tune(
@@ -149,7 +139,7 @@ def evaluate(
 
 
 def rank_scores(
-    teacher: Scores,
+    teacher: ScoreSource,
     instance_ids: Int[np.ndarray, " instances"],
     targets: Int[np.ndarray, " instances"],
     num_items: int,

@@ -17,8 +17,8 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.evaluate.metrics import ranking_metrics
 from teachers_torch.config import CARD
 from teachers_torch.registry import kind
-from teachers_torch.teacher import Identity
-from teachers_torch.tuning import Scores, rank_scores
+from teachers_torch.teacher import Identity, ScoreSource
+from teachers_torch.tuning import rank_scores
 
 MOST_SCORES = 10**9
 """Users times items beyond which a row would take too long: nobody asked for it."""
@@ -110,6 +110,7 @@ class _Products:
     def __init__(self, vectors: Vectors):
         self._vectors = vectors
         self._items = vectors.items.astype(np.float32)
+        self.name = vectors.name
 
     def score(
         self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
@@ -121,9 +122,10 @@ class _Products:
 class _Unseen:
     """A model's scores of all items, lowest for those of the history but for the target."""
 
-    def __init__(self, scorer: Scores, task: Task):
+    def __init__(self, scorer: ScoreSource, task: Task):
         self._scorer = scorer
         self._task = task
+        self.name = scorer.name
 
     def score(
         self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]

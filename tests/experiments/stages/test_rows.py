@@ -18,7 +18,7 @@ class Scorer:
     name = "drawn"
 
     def score(self, instance_ids, items):
-        """See `bridge.score_sources`."""
+        """See `ScoreSource`."""
         drawn = np.random.default_rng(0).integers(0, 9, (len(TASK.dataset.interactions.items), 40))
         scores = drawn[np.asarray(instance_ids)][:, items].astype(np.float32)
         scores[np.asarray(instance_ids) % 7 == 0] = np.nan
