@@ -17,8 +17,7 @@ from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.config import UpdateConfig
 from prmkd_jax.serve.new_items import text_vectors
 from teachers_torch.config import TextConfig
-from teachers_torch.items.inputs import text_inputs, texts_width
-from teachers_torch.items.text import item_sentences
+from teachers_torch.items.inputs import has_texts, text_inputs, texts_width
 
 
 def reads(call: Call) -> frozenset[str]:
@@ -52,8 +51,7 @@ def check_rows(source: str, dataset: Dataset, settings: Settings) -> None:
         )
     if source == "texts":
         config = settings.teachers.text
-        sentences = item_sentences(dataset.catalogue)
-        if not config.text_features and not any(sentence.strip() for sentence in sentences):
+        if not has_texts(dataset, config):
             raise UserError(
                 f"--rows_from: found texts, but data set {dataset.name} has none, expected "
                 "teachers or mean"
@@ -112,6 +110,10 @@ def _no_vectors() -> UserError:
 
 
 def _evened(items: np.ndarray) -> Float[np.ndarray, "V d"]:
-    """A teacher's vectors at a mean square of 1, so that each has an equal say in the map."""
+    """A teacher's vectors at a mean square of 1, so that each has an equal say in the map.
+
+    They are not centred first, as `students.starts.side_by_side` does: the map centres its inputs
+    itself, and what the items have in common counts to the size here (docs/update.md).
+    """
     items = items.astype(np.float64)
     return items / max(float(np.sqrt(np.square(items).sum(1).mean())), 1e-12)

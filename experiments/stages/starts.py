@@ -19,7 +19,7 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.students.config import ItemInit, parse_item_init
 from prmkd_jax.students.starts import ItemStart, no_directions, side_by_side
 from teachers_torch.config import TextConfig
-from teachers_torch.items.inputs import text_inputs
+from teachers_torch.items.inputs import has_texts, text_inputs
 from teachers_torch.items.text import item_sentences
 from teachers_torch.items.text_files import read_text_features
 from teachers_torch.sequence.item_inputs import TEXTS
@@ -37,7 +37,7 @@ def check_item_start(settings: Settings, task: Task) -> None:
     if _requested(settings).source != "text":
         return
     dataset = task.dataset
-    if not has_texts(settings, task):
+    if not has_texts(dataset, settings.teachers.text):
         raise UserError(
             f"--item_init: found {settings.student.item_init!r}, but data set {dataset.name} has "
             "no texts, expected random"
@@ -56,12 +56,6 @@ def _require_different(config: TextConfig, dataset: Dataset) -> None:
     texts = [text for text in item_sentences(dataset.catalogue) if text.strip()]
     if len(set(texts)) == 1:
         raise no_directions(len(texts))
-
-
-def has_texts(settings: Settings, task: Task) -> bool:
-    """Whether there is a text of any item, or a file of vectors."""
-    sentences = item_sentences(task.dataset.catalogue)
-    return bool(settings.teachers.text.text_features) or any(text.strip() for text in sentences)
 
 
 def item_start_identity(settings: Settings, task: Task) -> dict[str, object]:

@@ -71,7 +71,11 @@ def no_directions(num_items: int) -> UserError:
 
 
 def side_by_side(several: Sequence[Float[np.ndarray, "V _"]]) -> Float64[np.ndarray, "V E"]:
-    """Several models' vectors of the same items as one, each model with the same variance."""
+    """Several models' vectors of the same items as one, each model with the same variance.
+
+    Centred first: the item table takes directions in which items differ. `stages.new_rows` scales
+    by the mean square instead, and leaves the centring to the map that it fits.
+    """
     parts = []
     for vectors in several:
         centred = vectors.astype(np.float64)
