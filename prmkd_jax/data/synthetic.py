@@ -131,11 +131,6 @@ def synthetic_dataset(config: DataConfig) -> Dataset:
     return make_domain(config.synthetic_seed, TARGET, world).dataset
 
 
-def make_world(seed: int, domains: Sequence[str], config: WorldConfig) -> dict[str, Dataset]:
-    """Several domains of one vocabulary; each is the same whatever the others are."""
-    return {name: make_domain(seed, name, config).dataset for name in domains}
-
-
 def make_domain(seed: int, name: str, config: WorldConfig) -> Domain:
     """Makes items, then histories, then what can be read and seen; name: one of `DOMAINS`."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])

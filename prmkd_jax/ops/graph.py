@@ -106,13 +106,6 @@ def _parts(
     return parts
 
 
-def propagate(
-    users: Float[Array, "U D"], items: Float[Array, "V D"], graph: Graph
-) -> tuple[Float[Array, "U D"], Float[Array, "V D"]]:
-    """One step over the graph: each side becomes the weighted sum of its neighbours."""
-    return to_users(items, graph), to_items(users, graph)
-
-
 def _to_users(items: Float[Array, "V D"], graph: Graph) -> Float[Array, "U D"]:
     """Every user's weighted sum over its items."""
     return _sum(items, graph.by_user, graph.num_users)

@@ -1,7 +1,9 @@
-"""UniSRec's official checkpoints, mapped to the model here and written back.
+"""UniSRec's official checkpoints and functions, in terms of the model here.
 
 The official tables have a row for [PAD]: item i of a data set here is row i + 1 there, and an
-official `item_seq` holds those rows, oldest item first, 0 after the end.
+official `item_seq` holds those rows, oldest item first, 0 after the end. No command calls the
+functions `official_*`: they are for code of yours that was written for the official model, and are
+compared with it in the tests (docs/teachers.md).
 """
 
 from collections.abc import Mapping
