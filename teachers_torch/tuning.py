@@ -126,7 +126,7 @@ def evaluate(
     targets = task.targets(instance_ids)
     try:
         if gives_scores(teacher):
-            ranks = rank_scores(teacher, instance_ids, targets, task.dataset.num_items)
+            ranks = rank_by_scores(teacher, instance_ids, targets, task.dataset.num_items)
             return ranking_metrics(ranks)
         encoder = frozen(cast(Teacher, teacher))
         users = encoder.encode_instances(instance_ids)
@@ -138,7 +138,7 @@ def evaluate(
         ) from error
 
 
-def rank_scores(
+def rank_by_scores(
     teacher: ScoreSource,
     instance_ids: Int[np.ndarray, " instances"],
     targets: Int[np.ndarray, " instances"],

@@ -36,9 +36,8 @@ from experiments.runs.views import (
 )
 from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
-from experiments.stages.rows import teacher_rows
+from experiments.stages.rows import rank_teachers
 from experiments.stages.run_folder import RunFolder, claimed, examine, finish
-from experiments.stages.starts import has_texts
 from experiments.stages.students import Place
 from experiments.stages.teachers import ReadyTeacher
 from experiments.stages.untrained import measure_untrained
@@ -46,6 +45,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
 from prmkd_jax.common.sealed import write_sealed_json
 from prmkd_jax.train.processes import leading, writes
+from teachers_torch.items.inputs import has_texts
 from teachers_torch.teacher import Identity
 
 FINISHED = "finished"
@@ -225,7 +225,7 @@ def possible(variant: Variant, plan: PlannedRun, reporter: Reporter) -> bool:
 
 
 def _has_inputs(variant: Variant, plan: PlannedRun) -> bool:
-    return not variant.needs_texts or has_texts(plan.settings, plan.task)
+    return not variant.needs_texts or has_texts(plan.task.dataset, plan.settings.teachers.text)
 
 
 def _require_one_task(plans: Plans) -> None:
@@ -271,7 +271,7 @@ def _make(
     with _timed(stages, "untrained"):
         untrained = measure_untrained(task, call.settings, ready, call.reporter)
     with _timed(stages, "tests"):
-        teachers = teacher_rows(_teachers_of(plans), task, ready, call.reporter)
+        teachers = rank_teachers(_teachers_of(plans), task, ready, call.reporter)
         models = {name: each.row for name, each in untrained.items()} | teachers
         ranks = {name: row.test for name, row in models.items()}
         masked = {name: row.test_masked for name, row in models.items()}

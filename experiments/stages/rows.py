@@ -18,7 +18,7 @@ from prmkd_jax.evaluate.metrics import ranking_metrics
 from teachers_torch.config import CARD
 from teachers_torch.registry import kind
 from teachers_torch.teacher import Identity, ScoreSource
-from teachers_torch.tuning import rank_scores
+from teachers_torch.tuning import rank_by_scores
 
 MOST_SCORES = 10**9
 """Users times items beyond which a row would take too long: nobody asked for it."""
@@ -47,7 +47,7 @@ def too_many(task: Task) -> str | None:
     return f"{scores:,} scores are more than {most}" if scores > MOST_SCORES else None
 
 
-def teacher_rows(
+def rank_teachers(
     asked: Mapping[str, tuple[Identity, Settings]],
     task: Task,
     ready: Mapping[str, ReadyTeacher],
@@ -92,12 +92,12 @@ def rank_row(teacher: ReadyTeacher, task: Task) -> Row:
         instances = getattr(task.split, part)
         targets = task.targets(instances)
         size = task.dataset.num_items
-        unseen = rank_scores(_Unseen(scorer, task), instances, targets, size)
+        unseen = rank_by_scores(_Unseen(scorer, task), instances, targets, size)
         again = [
             target in _history(task, instance)
             for instance, target in zip(instances.tolist(), targets, strict=True)
         ]
-        ranks = rank_scores(scorer, instances, targets, size)
+        ranks = rank_by_scores(scorer, instances, targets, size)
         metrics[part] = ranking_metrics(ranks)
         masked = np.where(again, np.inf, unseen)
         metrics[f"{part}_masked"] = ranking_metrics(masked)

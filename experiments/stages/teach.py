@@ -19,7 +19,7 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.serve.card import Card, CardRecord
 from prmkd_jax.serve.contents import read_options, require_same_ids
 from prmkd_jax.serve.exported import CARD, IDS, Exported, read_card, read_exported
-from prmkd_jax.serve.knowledge import Knowledge, joint_scores, joint_vectors, knowledge
+from prmkd_jax.serve.knowledge import Knowledge, joint_vectors, knowledge, mean_scores
 from teachers_torch.given.list_files import IDS as LIST_IDS
 from teachers_torch.given.list_files import OFFSETS, REST, VALUES
 from teachers_torch.given.precomputed import INSTANCES, ITEMS, MADE_FILES, MADE_OF
@@ -163,7 +163,7 @@ def _write(folder: Path, known: Sequence[Knowledge], reporter: Reporter) -> str:
     with reporter.stage("Lists", "instances") as stage:
         for start in range(0, count, ROWS_AT_ONCE):
             ids = np.arange(start, min(start + ROWS_AT_ONCE, count))
-            scores = np.array(joint_scores(known, ids))
+            scores = np.array(mean_scores(known, ids))
             scores[~has_prefix[ids]] = np.nan
             rows.append(best(scores, LISTED))
             stage.update(start + len(ids), count)

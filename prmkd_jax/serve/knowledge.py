@@ -98,7 +98,7 @@ def joint_vectors(
     return np.concatenate([one.queries for one in known], axis=1), items / np.float32(len(known))
 
 
-def joint_scores(
+def mean_scores(
     known: Sequence[Knowledge], instances: Int64[np.ndarray, " B"]
 ) -> Float32[np.ndarray, "B V"]:
     """The mean of the students' scores of all items."""

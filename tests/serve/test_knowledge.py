@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from prmkd_jax.serve.exported import read_exported
-from prmkd_jax.serve.knowledge import joint_scores, joint_vectors, knowledge
+from prmkd_jax.serve.knowledge import joint_vectors, knowledge, mean_scores
 from prmkd_jax.serve.program import Program
 from tests.serve.exports import export
 from tests.worlds import shelf_world
@@ -54,7 +54,7 @@ def test_several_students_are_one_teacher_by_their_mean(tmp_path):
     place = np.array([4, 8])
     mean = np.mean([one.score(place).astype(np.float64) for one in both], axis=0)
     np.testing.assert_allclose(vectors[0][place] @ vectors[1].T, mean, atol=1e-5)
-    np.testing.assert_allclose(joint_scores(both, place), mean, atol=1e-5)
+    np.testing.assert_allclose(mean_scores(both, place), mean, atol=1e-5)
 
 
 def test_a_student_whose_scores_are_no_products_gives_scores(tmp_path):
@@ -63,4 +63,4 @@ def test_a_student_whose_scores_are_no_products_gives_scores(tmp_path):
     assert joint_vectors([known]) is None
     places = np.array([4, 106])
     expected = np.stack([served_scores(exported, place) for place in places])
-    np.testing.assert_allclose(joint_scores([known], places), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mean_scores([known], places), expected, rtol=1e-5, atol=1e-5)
