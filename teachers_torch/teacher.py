@@ -199,7 +199,7 @@ class TeacherCard:
         validation: metrics over all validation users, all items ranked.
         test: the same metrics over all test users, measured once, after the tuning.
         seconds: wall-clock time of tuning and its validations, without encoding the texts.
-        num_parameters: trained parameters.
+        num_parameters: parameters, see `Teacher`.
         epochs: epochs run.
         best_epoch: the epoch whose weights were kept.
         table_bytes: bytes held for the items, see `Teacher`.

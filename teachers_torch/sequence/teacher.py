@@ -36,7 +36,7 @@ class TunedTeacher:
 
     @property
     def num_parameters(self) -> int:
-        """All trained parameters."""
+        """The model's parameters, frozen ones too."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property

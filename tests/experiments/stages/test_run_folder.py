@@ -153,7 +153,9 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
         examine(tmp_path / "students", identity(), FILES, overwrite=True)
 
 
-@pytest.mark.parametrize("name", ["../precious", "/precious", "a/../../precious", "", "a\0b", "a\ud800"])
+@pytest.mark.parametrize(
+    "name", ["../precious", "/precious", "a/../../precious", "", "a\0b", "a\ud800"]
+)
 def test_a_manifest_that_lists_what_lies_outside_is_refused(tmp_path, name):
     """An absolute path, `..`, nothing, and what no file is called: refused, even to overwrite."""
     manifest = {"identity": {}, "files": [name], "finished": True}
