@@ -1,7 +1,7 @@
 """Teachers' vectors and scores, gathered per batch, handed to the student as score arrays."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -13,7 +13,8 @@ from bridge.score_sources import Source, checked_scores
 from bridge.teacher_vectors import Vectors
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables
 
-SIDES = ("jax", "torch")
+Side = Literal["jax", "torch"]
+SIDES: tuple[Side, ...] = get_args(Side)
 """Where the teachers' vectors become scores, `--teacher_scores`."""
 # Of a GPU's memory; the rest is for the student and for what a step computes.
 TABLES_SHARE = 0.5
@@ -46,7 +47,7 @@ class TeacherBank:
         ValueError: there is no such side.
     """
 
-    def __init__(self, sources: Sequence[Source], weights: Sequence[float], side: str):
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float], side: Side):
         if side not in SIDES:
             raise ValueError(f"side: found {side!r}, expected one of {', '.join(SIDES)}")
         self.names = tuple(source.name for source in sources)

@@ -5,13 +5,15 @@ papers' values, and sizes that only decide how fast a teacher runs.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
 
 # A tuned teacher's card, in its folder. Here, so that it can be looked for without PyTorch.
 CARD = "card.json"
+
+Duplicates = Literal["zero", "left_out"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,11 +332,11 @@ class PretrainConfig:
     )
     drop: float = 0.2
     word_drop: float = 0.15
-    duplicates: str = option(
+    duplicates: Duplicates = option(
         "zero",
         "unisrec's logit of another row with the same target: 0, which still adds exp(0) = 1 to "
         "the denominator, as the official code has it, or left out. unim2rec leaves it out.",
-        choices=("zero", "left_out"),
+        choices=get_args(Duplicates),
     )
     save_every: int = option(50, "Epochs between two checkpoints.", low=1)
 

@@ -29,7 +29,7 @@ class Kind:
 
 
 def kind_of(annotation: Any) -> Kind:
-    """Reads an annotation: `int`, `float | None`, `tuple[str, ...]` and their like.
+    """Reads an annotation: `int`, `float | None`, `tuple[str, ...]`, `Literal` and their like.
 
     Raises:
         TypeError: if no flag can hold such a value, which is a bug in the declaration.
@@ -37,6 +37,8 @@ def kind_of(annotation: Any) -> Kind:
     optional = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     if optional:
         (annotation,) = (a for a in typing.get_args(annotation) if a is not types.NoneType)
+    if typing.get_origin(annotation) is typing.Literal:
+        annotation = type(typing.get_args(annotation)[0])
     many = typing.get_origin(annotation) is tuple
     element = typing.get_args(annotation)[0] if many else annotation
     if element not in _WORDS:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 from experiments.cli.flags import Group, config_of
 from experiments.cli.kinds import expand_path
@@ -17,6 +18,7 @@ from teachers_torch import settings as teachers_settings
 from teachers_torch.registry import INITS, TEACHERS
 from teachers_torch.settings import TeacherSettings
 
+_Side = Literal["jax", "torch"]
 STUDENT = "student"
 """The student's name in `--init`."""
 STARTED = (STUDENT, *INITS)
@@ -56,11 +58,11 @@ class RunConfig:
         repeats=True,  # said of names, by `starts`
     )
     teacher_seed: int = option(0, "Seed of the teachers' tuning.", low=0, high=LARGEST_SEED)
-    teacher_scores: str = option(
+    teacher_scores: _Side = option(
         "jax",
         "Where teachers' vectors become scores: inside the jitted step, or in PyTorch with one "
         "hand-over a step; both give the same logits.",
-        choices=("jax", "torch"),
+        choices=get_args(_Side),
     )
     seeds: tuple[int, ...] = option((0,), "Seeds of the students.", low=0, high=LARGEST_SEED)
     export_recbole: bool = option(

@@ -1,6 +1,6 @@
 """The items that the distillation scores for a batch, and which of them count for whom."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
@@ -34,13 +34,14 @@ class Columns(NamedTuple):
     scored: Bool[np.ndarray, "B C"] | None = None
 
 
-SEEN = ("out", "unwanted", "scored")
+Seen = Literal["out", "unwanted", "scored"]
+SEEN: tuple[Seen, ...] = get_args(Seen)
 """What the other items of an instance's user are as columns: all in the training part are `out`;
 those of the prefix count, but are `unwanted` by the teachers; or they are `scored` like any other.
 """
 
 
-def in_batch_columns(task: Task, batch: Batch, *, seen: str, deduplicate: bool = True) -> Columns:
+def in_batch_columns(task: Task, batch: Batch, *, seen: Seen, deduplicate: bool = True) -> Columns:
     """The batch's targets as columns.
 
     Args:
@@ -68,7 +69,7 @@ def in_batch_columns(task: Task, batch: Batch, *, seen: str, deduplicate: bool =
     return Columns(batch.targets, np.arange(size, dtype=np.int32), repeated(columns.valid), scored)
 
 
-def catalogue_columns(task: Task, batch: Batch, *, seen: str) -> Columns:
+def catalogue_columns(task: Task, batch: Batch, *, seen: Seen) -> Columns:
     """All items as columns, under the same masks as `in_batch_columns`."""
     items = np.arange(task.dataset.num_items, dtype=np.int32)
     targets = batch.targets[batch.is_instance]
@@ -81,7 +82,7 @@ def closed_columns(
     wanted: Int[np.ndarray, "B k"],
     size: int,
     *,
-    seen: str,
+    seen: Seen,
 ) -> tuple[Columns, int]:
     """The batch's targets and the items that its rows want, each once, in a fixed number.
 
@@ -135,7 +136,7 @@ def _columns(
     batch: Batch,
     items: Int32[np.ndarray, " C"],
     target_column: Int[np.ndarray, " instances"],
-    seen: str,
+    seen: Seen,
 ) -> Columns:
     """Ascending items as columns; `target_column` leaves padding out."""
     size = len(batch.targets)

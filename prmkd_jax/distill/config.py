@@ -3,14 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.options import option, validate
-from prmkd_jax.data.columns import SEEN
+from prmkd_jax.data.columns import SEEN, Seen
 
 # Names of what needs jax, which a command line does without; tests compare them.
 NORMALIZATIONS = ("zscore_softmax", "sum", "minmax", "l2")
 KL_DIRECTIONS = ("reverse", "forward", "js")
+MethodLoss = Literal["divergence", "label", "rd", "rrd", "unkd"]
+Redistribution = Literal["equal", "proportional"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Method:
     """
 
     label: str
-    scores: str = "softened"
-    weights: str = "configured"
+    scores: Literal["softened", "ranks"] = "softened"
+    weights: Literal["configured", "uniform", "best"] = "configured"
     exclusion: bool = True
-    loss: str = "divergence"
+    loss: MethodLoss = "divergence"
     permuted: bool = False
 
     @property
@@ -45,7 +48,7 @@ class Method:
         return self.loss in ("rd", "rrd", "unkd")
 
 
-def _ranked(label: str, loss: str) -> Method:
+def _ranked(label: str, loss: MethodLoss) -> Method:
     return Method(label, scores="ranks", weights="uniform", exclusion=False, loss=loss)
 
 
@@ -97,10 +100,10 @@ class DistillConfig:
     consistency_threshold: float | None = option(
         None, "The threshold epsilon itself; replaces the quantile.", low=0, flag=False
     )
-    redistribute: str = option(
+    redistribute: Redistribution = option(
         "equal",
         "How an excluded teacher's weight goes to the others.",
-        choices=("equal", "proportional"),
+        choices=get_args(Redistribution),
     )
     teacher_weights: str = option(
         "validation",
@@ -138,7 +141,7 @@ class DistillConfig:
         choices=("prefix", "whole"),
     )
     kd_include_positive: bool = option(True, "Keep the row's own target among the KD columns.")
-    seen_items: str = option(
+    seen_items: Seen = option(
         "out",
         "The user's other items as columns: those of the training part are taken out; those of "
         "the prefix are unwanted, the teachers give them nothing, so that the student learns not "

@@ -7,6 +7,7 @@ convincing; here it is the `disagreement`.
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from prmkd_jax.distill.config import Redistribution
 from prmkd_jax.ops.arrays import Array, Scalar
 
 
@@ -65,7 +66,7 @@ def redistribute_weights(
     default_weights: Float[Array, " K"],
     available: Bool[Array, " K"],
     excluded: Bool[Array, " K"],
-    rule: str,
+    rule: Redistribution,
 ) -> Float[Array, " K"]:
     """The weights ŵ: a missing teacher's share is renormalised away, an excluded one's given on.
 

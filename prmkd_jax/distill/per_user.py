@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from prmkd_jax.distill.config import METHODS, DistillConfig
+from prmkd_jax.distill.config import METHODS, DistillConfig, MethodLoss
 from prmkd_jax.distill.consistency import (
     disagreement,
     excluded_teacher,
@@ -283,7 +283,7 @@ def _unkd(row: _Row, config: DistillConfig) -> Float[Array, ""]:
     )
 
 
-LOSSES: dict[str, Callable[[_Row, DistillConfig], Array]] = {
+LOSSES: dict[MethodLoss, Callable[[_Row, DistillConfig], Array]] = {
     "divergence": _divergence,
     "label": _label,
     "rd": _rd,

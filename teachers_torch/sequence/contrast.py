@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from teachers_torch.config import Duplicates
 from teachers_torch.sequence.encoder import SequenceEncoder
 
 AT_ONCE = 64  # sequences of like length that are encoded together, so that little is padded
@@ -41,7 +42,7 @@ def contrastive_loss(
     targets: Int64[Tensor, " batch"],
     temperature: float,
     *,
-    duplicates: str = "zero",
+    duplicates: Duplicates = "zero",
 ) -> Float[Tensor, ""]:
     """L(a, b) = mean_i [ −a_i·b_i/t + log Σ_j exp(z_ij) ], z_ij = a_i·b_j/t (UniSRec, eq. 5–6).
 

@@ -14,6 +14,7 @@ from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.batches import TrainingBatches
 from prmkd_jax.data.columns import in_batch_columns
 from prmkd_jax.distill.teacher_scores import TeacherScores, TeacherTables, score_columns
+from tests.checking import uncheck
 from tests.worlds import BATCH_SIZE, MAX_SEQ_LEN, random_world, task_of
 
 WORLD = random_world()
@@ -285,7 +286,8 @@ def test_the_tables_cross_once(vectors, monkeypatch):
     assert TeacherBank(vectors, [1, 1, 1], "torch").tables is None
 
 
-def test_an_unknown_side_is_refused(vectors):
+def test_an_unknown_side_is_refused(vectors, monkeypatch):
+    uncheck(teacher_bank, monkeypatch)
     with pytest.raises(ValueError, match="side: found 'numpy', expected one of jax, torch"):
         TeacherBank(vectors, [1, 1, 1], "numpy")
 
