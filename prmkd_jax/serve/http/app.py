@@ -3,7 +3,9 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,7 +23,6 @@ from prmkd_jax.serve.http.errors import (
     error_response,
     http_error,
     repeated_field,
-    repeated_parameter,
     shorten,
     validation_error,
 )
@@ -35,7 +36,7 @@ from prmkd_jax.serve.recommender import Recommended
 # Ranks are compared down to here, as far as --max_k allows.
 _DEPTH = 100
 _FOUND = 20
-_RECOMMEND = "/recommend"
+_RECOMMEND, _ITEMS = "/recommend", "/items"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": messages.Error} for status in (413, 422, 500, 503, 504)
 }
@@ -51,6 +52,7 @@ def create_app(service: Service) -> Guard:
         docs_url=None,
         redoc_url=None,
         lifespan=lambda _: service.running(),
+        # "/recommend/" is a wrong address.
         redirect_slashes=False,
     )
     _handle_errors(app)
@@ -60,10 +62,7 @@ def create_app(service: Service) -> Guard:
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
 
     async def direct(scope: Scope, body: bytes) -> Response | None:
-        asked_for = scope["query_string"].decode("latin-1")
-        twice = repeated_parameter(asked_for)
-        if twice is None and scope["method"] == "POST":
-            twice = repeated_field(body)
+        twice = repeated_field(body) if scope["method"] == "POST" else _repeated_parameter(scope)
         if twice is not None:
             name = shorten(repr(twice))
             raise ApiError(422, "invalid_request", f"{name}: found twice, expected once")
@@ -76,6 +75,17 @@ def create_app(service: Service) -> Guard:
         return await _recommend(service, asked)
 
     return Guard(app, service.config, service.metrics, paths, direct)
+
+
+def _repeated_parameter(scope: Scope) -> str | None:
+    """The first name that an address has twice; None where there is none.
+
+    `GET /items` takes several items.
+    """
+    names = [name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), True)]
+    if scope["path"] == _ITEMS:
+        names = [name for name in names if name != "item"]
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _is_json(scope: Scope) -> bool:
@@ -135,7 +145,7 @@ def _add_page(app: FastAPI, service: Service) -> None:
     async def page() -> Response:
         return Response(PAGE, media_type="text/html; charset=utf-8", headers=HEADERS)
 
-    @app.get("/items", response_model=messages.FoundItems)
+    @app.get(_ITEMS, response_model=messages.FoundItems)
     async def items(
         search: Annotated[str, Query(max_length=200)] = "",
         item: Annotated[list[str] | None, Query(max_length=100)] = None,

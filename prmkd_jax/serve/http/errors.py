@@ -1,9 +1,7 @@
 """Errors as the service tells them: a status, and JSON {"error": {"code", "message"}}."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
-from urllib.parse import parse_qsl
 
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
@@ -89,16 +87,6 @@ def repeated_field(body: bytes) -> str | None:
     except ValueError:
         pass
     return None
-
-
-def repeated_parameter(query: str) -> str | None:
-    """The first parameter that the part of an address after its "?" has twice; None where none is.
-
-    >>> repeated_parameter("item=a&k=1&k=2"), repeated_parameter("item=a&k=1")
-    ('k', None)
-    """
-    counts = Counter(name for name, _ in parse_qsl(query, keep_blank_values=True))
-    return next((name for name, count in counts.items() if count > 1), None)
 
 
 def shown(value: object) -> str:

@@ -9,6 +9,7 @@ import uvicorn
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.serve.http.app import create_app
 from prmkd_jax.serve.http.config import ServeConfig
+from prmkd_jax.serve.http.protocol import LimitedProtocol
 from prmkd_jax.serve.http.service import Service
 
 # Connections that the system holds until they are accepted.
@@ -66,8 +67,13 @@ def make_server(
         names = ", ".join(model["name"] for model in service.described().values())
         say(f"serving {names} at {address}")
 
+    class Protocol(LimitedProtocol):
+        seconds = service.config.timeout
+
     config = uvicorn.Config(
         create_app(service),
+        http=Protocol,
+        ws="none",
         log_level="error",
         access_log=False,
         server_header=False,

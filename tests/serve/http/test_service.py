@@ -1,6 +1,7 @@
 """The service as its callers meet it: answers, limits, mistakes, newer models, the end."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import http.client
 import itertools
@@ -176,19 +177,6 @@ def test_a_mistake_is_told_in_one_form(served, case):
     assert "prmkd_unhandled_errors_total 0.0" in served.ask("GET", "/metrics")[1]
 
 
-@pytest.mark.parametrize("query", ["item=i1&k=1&k=2", "item=i1&item=i2"])
-def test_a_parameter_that_stands_twice_is_refused(served, query):
-    """As a field of a body is: the first one would be passed over in silence."""
-    status, content = served.ask("GET", f"/similar?{query}")
-    assert (status, content["error"]["code"]) == (422, "invalid_request")
-    assert "found twice, expected once" in content["error"]["message"]
-
-
-def test_an_address_with_a_slash_behind_it_is_another_one(served):
-    """It is not found, as any wrong address, and leads nowhere else."""
-    assert served.post("/recommend/", histories=[["i1"]])[0] == 404
-
-
 def test_a_body_of_many_mistakes_holds_up_nobody(served):
     """One mistake is reported; an error for each would hold up all callers for seconds."""
     for kind, asked in (
@@ -226,6 +214,29 @@ def test_other_addresses_and_methods_are_told_alike(served):
     assert served.ask("GET", "/images?item=..%2F..%2Fetc%2Fpasswd")[0] == 404
     status, content = served.ask("POST", "/recommend", b"{}", {"content-type": "text/plain"})
     assert (status, content["error"]["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/recommend/", "/similar/", "/health/"])
+def test_an_address_with_a_slash_too_many_is_a_wrong_one(served, method, path):
+    """It isn't sent elsewhere, which some callers wouldn't follow."""
+    status, content = served.ask(method, path)
+    assert (status, content["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [("item=i1&k=1&k=2", "k"), ("item=i1&item=i2", "item"), ("item=i1&%6b=1&k=", "k")],
+)
+def test_a_parameter_that_stands_twice_is_refused(served, query, name):
+    status, content = served.ask("GET", f"/similar?{query}")
+    assert (status, content["error"]["message"]) == (422, f"'{name}': found twice, expected once")
+
+
+def test_items_are_asked_for_by_several_ids(served):
+    found = served.ask("GET", "/items?item=i1&item=i2")[1]["items"]
+    assert [one["item"] for one in found] == ["i1", "i2"]
+    assert served.ask("GET", "/items?search=a&search=b")[0] == 422
 
 
 def test_an_image_that_cannot_be_is_none(served):
@@ -267,6 +278,92 @@ def test_a_chunked_body_without_end_is_cut_off(served):
         for _ in range(5):
             connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
         assert b" 413 " in connection.recv(4096)
+
+
+def connected(service):
+    return socket.create_connection(("127.0.0.1", service.port), timeout=30)
+
+
+def send_on(connection, piece, most=2**23):
+    """Sends until the other end has enough; the bytes that it took."""
+    sent = 0
+    with contextlib.suppress(OSError):
+        while sent < most:
+            connection.sendall(piece)
+            sent += len(piece)
+    return sent
+
+
+HEAD = b"GET /health HTTP/1.1\r\nhost: x\r\n"
+ENDLESS = {
+    "header": (HEAD + b"a: ", b"b" * 4096),
+    "name": (HEAD, b"b" * 4096),
+    "headers": (HEAD, b"a: b\r\n" * 512),
+    "address": (b"GET /health?a=", b"b" * 4096),
+    "lines": (b"", b"\r\n" * 2048),
+    "trailer": (
+        b"POST /recommend HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: ",
+        b"b" * 4096,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_what_comes_before_a_body_has_a_limit(served, case):
+    """Wherever it has no end, the connection is closed; memory would grow with it."""
+    begin, piece = ENDLESS[case]
+    with connected(served) as connection:
+        connection.sendall(begin)
+        assert send_on(connection, piece) < 2**23
+    assert served.ask("GET", "/health")[0] == 200
+
+
+@pytest.mark.parametrize("size", [60_000, 70_000])
+@pytest.mark.parametrize("where", ["address", "header", "headers"])
+def test_headers_that_are_too_large_are_told(served, where, size):
+    """By 431, in the form of all errors; a little less is answered."""
+    path, rest = "/health", ""
+    if where == "address":
+        path += "?a=" + "b" * size
+    elif where == "header":
+        rest = "a: " + "b" * size + "\r\n"
+    else:
+        rest = "a: b\r\n" * (size // 6)
+    with connected(served) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n{rest}\r\n".encode())
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        content = json.loads(response.read())
+    assert response.status == (200 if size < 2**16 else 431)
+    if size > 2**16:
+        assert content["error"]["code"] == "headers_too_large"
+
+
+SLOW = {
+    "nothing": b"",
+    "half a header": HEAD,
+    "after an answer": HEAD + b"\r\n" + HEAD,
+    "a body that nobody waits for": b"POST /nowhere HTTP/1.1\r\nhost: x\r\n"
+    b"content-length: 99999\r\n\r\n",
+}
+
+
+def test_a_caller_that_drips_is_given_up(folder):
+    """A byte now and then keeps no connection open beyond `--timeout`."""
+    with running(model=str(folder), reload_every=0, timeout=1.0, **LIMITS) as service:
+        for begin in SLOW.values():
+            with connected(service) as connection:
+                connection.sendall(begin)
+                connection.settimeout(0.2)
+                started = time.monotonic()
+                with contextlib.suppress(ConnectionError):
+                    while time.monotonic() < started + 30:
+                        with contextlib.suppress(TimeoutError):
+                            if not connection.recv(4096):
+                                break
+                        if begin:
+                            connection.sendall(b"a")
+                assert time.monotonic() < started + 30
 
 
 def test_health_openapi_and_metrics(served):
