@@ -77,7 +77,7 @@ def test_a_type_that_is_not_read_is_told_by_its_column(tmp_path):
     assert batch.frame["a"].to_list() == [1]
     huge = pa.array([10**40], pa.decimal256(76, 0))
     pq.write_table(pa.table({"a": huge}), path)
-    with pytest.raises(UserError, match=r"log\.parquet, a: found type decimal256\(76, 0\), expec"):
+    with pytest.raises(UserError, match=r"a: found type decimal256\(76, 0\), expected another"):
         list(rows.frames(path, ["a"]))
 
 
