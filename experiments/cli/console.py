@@ -1,12 +1,12 @@
 """Progress for people: a bar with rate and remaining time on a terminal, lines in a log."""
 
 import logging
-import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,10 +16,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
-# All but a line's end: a path may hold what moves a terminal's cursor.
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+from prmkd_jax.common.errors import printable
 
 # The loggers of the packages, which tell what a library can't ask about.
 _LOGGERS = ("prmkd_jax", "teachers_torch", "bridge", "experiments")
@@ -28,13 +28,27 @@ _LOGGERS = ("prmkd_jax", "teachers_torch", "bridge", "experiments")
 _LOG_EVERY = 30.0
 
 
-def _harmless(text: str) -> str:
-    r"""Control characters as Python writes them.
+class SafeConsole(Console):
+    """Shows characters that would move the cursor, or turn the text around, by their numbers.
 
-    >>> _harmless("a\x1b[2J\nb")
-    'a\\x1b[2J\nb'
+    A path or a name in a file may hold any: a terminal would do what they say.
     """
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As the base class; Rich's own control codes stay."""
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if segment.control or text.isprintable():
+                yield segment
+            else:
+                yield segment._replace(text="".join(map(_shown, text)))
+
+
+def _shown(character: str) -> str:
+    space = character in "\n\t" or unicodedata.category(character) == "Zs"
+    return character if space else printable(character)
 
 
 class Reporter:
@@ -43,9 +57,10 @@ class Reporter:
     def __init__(self, console: Console | None = None):
         # A log has no width of its own; tables in it are made for 120 columns. Rich would make an
         # emoji of ":100:", as in the settings "distill_weight=1:100:log".
-        self.console = console or Console(highlight=False, emoji=False)
+        self.console = console or SafeConsole(highlight=False, emoji=False)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, emoji=False, width=120, file=self.console.file)
+            file = self.console.file
+            self.console = SafeConsole(highlight=False, emoji=False, width=120, file=file)
 
     @property
     def shows_bars(self) -> bool:
@@ -54,13 +69,11 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Prints one line, however long: a command or a path that is broken can't be copied."""
-        self.console.print(_harmless(text), markup=False, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Prints one warning."""
-        self.console.print(
-            Text("warning: ", style="yellow") + Text(_harmless(text)), soft_wrap=True
-        )
+        self.console.print(Text("warning: ", style="yellow") + Text(text), soft_wrap=True)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -213,7 +213,7 @@ def _freed(
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name is one of a file in the folder, as far as its text says.
+    r"""Whether a name is one of a file in the folder, as far as its text says.
 
     >>> [_is_inside(name) for name in ("a/b", "../b", "/b", ".", "a\0b", "a\ud800")]
     [True, False, False, False, False, False]

@@ -242,16 +242,17 @@ def moment(flag: str, text: str) -> int | None:
 
 
 def safe_address(address: str) -> bool:
-    """Whether an address is https, or of this machine.
+    """Whether an address is https, or of this machine, and names nobody.
 
-    >>> safe_address("http://localhost:80/a"), safe_address("http://127.0.0.1:80@example.org/a")
-    (True, False)
+    >>> [safe_address(f"http://{rest}") for rest in ("[::1]:80/x", "127.0.0.1:80@evil.example/x")]
+    [True, False]
     """
-    if address.startswith("https://"):
-        return True
     try:
         parts = urllib.parse.urlsplit(address)
+        host, _ = parts.hostname, parts.port
     except ValueError:
         return False
-    here = parts.hostname in ("localhost", "127.0.0.1", "::1") and "@" not in parts.netloc
-    return parts.scheme == "http" and here
+    # What urlsplit leaves out others may read.
+    odd = not address.isprintable() or {*" \\"} & {*address} or "@" in parts.netloc
+    local = parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")
+    return bool(host) and not odd and (parts.scheme == "https" or local)

@@ -42,6 +42,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         """As the base class, after a look at the new address."""
         if not safe_address(newurl):
             raise UserError(f"{req.full_url}: found a redirect to {newurl}, expected https://…")
+        fp.close()  # the base class would read a page without end
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -25,6 +25,7 @@ from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.files import remove_leftovers, write_json, writing
 from prmkd_jax.data.canonical import ITEMS
 from prmkd_jax.data.sources.config import safe_address
+from prmkd_jax.data.sources.deadline import deadline_opener
 from prmkd_jax.data.sources.download import BUSY, Retries
 from prmkd_jax.data.sources.folder import IMAGES as FOLDER
 
@@ -64,6 +65,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         """As the base class, after a look at the new address."""
         asked = _allowed(newurl, self._hosts)
+        fp.close()  # the base class would read a page without end
         return super().redirect_request(req, fp, code, msg, headers, asked)
 
 
@@ -228,20 +230,29 @@ def _transfer(address: str, hosts: Collection[str]) -> bytes:
         _Broken: the image is too large, or takes too long.
         OSError: the line broke.
     """
+    ends = time.monotonic() + _WHOLE
+    try:
+        return _read(address, deadline_opener(ends, _SILENCE, _Redirects(hosts)))
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException):
+        if time.monotonic() >= ends:
+            raise _Broken(f"no end after {_WHOLE:g} seconds") from None
+        raise
+
+
+def _read(address: str, opener: urllib.request.OpenerDirector) -> bytes:
     request = urllib.request.Request(address, headers={"User-Agent": "prmkd-jax"})
-    opener = urllib.request.build_opener(_Redirects(hosts))
-    ends, content = time.monotonic() + _WHOLE, bytearray()
+    content = bytearray()
     with opener.open(request, timeout=_SILENCE) as answer:
         length = answer.headers.get("Content-Length", "")
         size = int(length) if length.isdigit() else None
-        while (size or len(content)) <= _LIMIT and time.monotonic() < ends:
+        while (size or len(content)) <= _LIMIT:
             piece = answer.read1(_PIECE)
             content += piece
             if not piece:
                 break
         else:
-            if time.monotonic() >= ends:
-                raise _Broken(f"no end after {_WHOLE:g} seconds")
             raise _Broken(f"more than {_LIMIT >> 20} MB")
     if size is not None and len(content) != size:
         raise ConnectionError(f"{len(content)} of {size} bytes")

@@ -7,6 +7,7 @@ import pytest
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources import download
+from prmkd_jax.data.sources.config import safe_address
 from prmkd_jax.data.sources.download import Retries, fetch
 
 CONTENT = bytes(range(256)) * 4096
@@ -173,6 +174,31 @@ def test_only_safe_addresses_are_asked(server, tmp_path):
     server.location = "http://example.org/a"
     with pytest.raises(UserError, match=r"found a redirect to http://example.org/a, expected"):
         fetch(f"{server.address}/a", tmp_path / "a", retries=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("address", "safe"),
+    [
+        ("https://files.example/a?b=c", True),
+        ("http://localhost/a", True),
+        ("http://localhost", True),
+        ("http://127.0.0.1:80/", True),
+        ("http://[::1]:80/a", True),
+        ("http://127.0.0.1:80@evil.example/x", False),
+        ("http://127.0.0.1@evil.example/x", False),
+        ("http://localhost:80\\@evil.example/x", False),
+        ("http://localhost\t.evil.example/x", False),
+        ("http://localhost.evil.example/x", False),
+        ("http://[::1/x", False),
+        ("http://localhost:a/x", False),
+        ("https://me:secret@files.example/a", False),
+        ("https:///a", False),
+        ("ftp://localhost/a", False),
+    ],
+)
+def test_an_address_is_safe_by_its_host_alone(address, safe):
+    """Who stands before an @ is no host."""
+    assert safe_address(address) is safe
 
 
 def test_a_redirect_to_a_safe_address_is_followed(server, tmp_path):

@@ -1,7 +1,10 @@
 """Images are fetched from a server that is slow, broken, or no image's at all."""
 
+import contextlib
 import io
+import socket
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -199,3 +202,58 @@ def test_a_data_set_without_addresses_is_refused(tmp_path):
     place = shop(tmp_path, [None, ""])
     with pytest.raises(UserError, match="found no addresses in column image_url, expected some"):
         fetch_images(place)
+
+
+DRIPS = {
+    "status": (b"", b"H"),
+    "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+    "statuses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"a"),
+    "chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    "page of a redirect": (
+        b"HTTP/1.1 302 Found\r\nLocation: /status\r\nContent-Length: 9999\r\n\r\n",
+        b"a",
+    ),
+}
+
+
+@pytest.fixture
+def dripping():
+    """The address of a server that sends one thing again and again, for half a minute at most."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    threads = []
+
+    def answer(connection):
+        with connection, contextlib.suppress(OSError):
+            asked = connection.recv(4096).split(b" ")[1].decode()
+            begin, piece = DRIPS[asked.strip("/").replace("%20", " ")]
+            connection.sendall(begin)
+            ends = time.monotonic() + 30
+            while time.monotonic() < ends:
+                connection.sendall(piece)
+                time.sleep(0.1)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=answer, args=(listening.accept()[0],)))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    yield f"127.0.0.1:{listening.getsockname()[1]}"
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    for thread in (accepting, *threads):
+        thread.join()
+
+
+def test_a_server_that_drips_is_given_up(tmp_path, dripping, monkeypatch):
+    """Whatever it drips, an image has `_WHOLE` seconds in all, and isn't tried again."""
+    monkeypatch.setattr(images, "_WHOLE", 1.0)
+    urls = [f"http://{dripping}/{kind}".replace(" ", "%20") for kind in DRIPS]
+    place = shop(tmp_path, urls)
+    started = time.monotonic()
+    found = fetch_images(place, (dripping,), retries=QUICK)
+    assert time.monotonic() < started + 15
+    assert found.broken == dict.fromkeys(urls, "no end after 1 seconds")

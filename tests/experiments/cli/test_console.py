@@ -5,8 +5,9 @@ import logging
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from experiments.cli.console import Reporter
+from experiments.cli.console import Reporter, SafeConsole
 
 
 def reporter(terminal: bool) -> tuple[Reporter, io.StringIO]:
@@ -57,6 +58,32 @@ def test_terminal_shows_a_bar():
     assert "3/10" in stream.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_would_move_the_cursor_is_shown_by_its_number(terminal):
+    """Of a path, a warning, a stage or a table; spaces of other widths and new lines stay."""
+    stream = io.StringIO()
+    told = Reporter(SafeConsole(file=stream, force_terminal=terminal, width=100, highlight=False))
+    text = "a\x1b[2J\u202eb\x9b\x00\ud800c"
+    shown = r"a\x1b[2J\u202eb\x9b\x00\ud800c"
+    told.say(f"{text}\none\u00a0two")
+    told.warn(text)
+    table = Table(text)
+    table.add_row(text)
+    told.console.print(table)
+    with told.stage(text, "steps") as stage:
+        stage.update(3, 10)
+    found = stream.getvalue()
+    assert found.count(shown) == 2
+    assert "\none\u00a0two\n" in found
+    for odd in ("\x1b[2J\u202e", "\x9b", "\x00", "\ud800"):
+        assert odd not in found
+
+
+def test_reporters_show_it_so_by_themselves():
+    assert isinstance(Reporter().console, SafeConsole)
+    assert isinstance(Reporter(Console(file=io.StringIO())).console, SafeConsole)
+
+
 def test_line_is_not_taken_for_markup():
     """A name in brackets doesn't vanish from the output."""
     told, stream = reporter(terminal=False)
@@ -85,11 +112,3 @@ def test_a_library_s_warning_is_shown_as_one_of_ours():
         logger.warning("%s: found it damaged", "epoch_4")
     assert out.getvalue() == "warning: epoch_4: found it damaged\n"
     assert not logging.getLogger("prmkd_jax").handlers
-
-
-def test_a_paths_control_characters_move_no_cursor():
-    """They are shown as Python writes them; lines still end."""
-    for tell in ("say", "warn"):
-        told, stream = reporter(terminal=False)
-        getattr(told, tell)("d\x1b[2J\x9bx\nnext")
-        assert stream.getvalue().endswith("d\\x1b[2J\\x9bx\nnext\n")
