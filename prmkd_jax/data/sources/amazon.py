@@ -17,7 +17,7 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.reading import is_there
-from prmkd_jax.data.sources.clean import Row, Value, item_frame
+from prmkd_jax.data.sources.clean import item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.csv_rows import csv_rows
 from prmkd_jax.data.sources.files import MissingSource, expanded
@@ -26,6 +26,7 @@ from prmkd_jax.data.sources.place import short, shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
+from prmkd_jax.data.sources.values import Row, Value
 
 # The public sites of the data, by generation; --base_url takes their place.
 SITES = {

@@ -1,29 +1,15 @@
 """Cells as people have them, made into ids, texts, categories and prices."""
 
-import ast
-import datetime
 import decimal
 import html
-import json
 import re
-import warnings
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.reading import RepeatedField
 from prmkd_jax.data.sources.place import Place, short
-
-# What JSON, a Python literal or a nested parquet column holds.
-Scalar: TypeAlias = (
-    str | int | float | bool | bytes | decimal.Decimal | datetime.date | datetime.time
-    | datetime.timedelta | None
-)  # fmt: skip
-Value: TypeAlias = "Scalar | list[Value] | tuple[Value, ...] | dict[str, Value]"
-Row: TypeAlias = Mapping[str, Value]
+from prmkd_jax.data.sources.values import Row, Value, fault, python_literal
 
 ITEM_COLUMNS = {
     "item_id": pl.String,
@@ -37,14 +23,7 @@ ITEM_COLUMNS = {
 }
 # A literal longer than this is no list of categories, and is kept as text.
 _LITERAL_CHARS = 20_000
-# No line of metadata that is a Python literal comes near.
-_PYTHON_CHARS = 1 << 20
 _PRICE_CHARS = 40
-# Far more than anybody's categories, far less than functions that call themselves can follow.
-_DEEPEST = 64
-# Python writes out no longer number.
-_LONGEST = 4300  # digits
-_TOO_LONG = 10**_LONGEST
 # What a page doesn't show: what begins it, and what ends each kind, of which "" are comments.
 _HIDDEN = re.compile(r"<(script|style)\b|<!--", re.IGNORECASE)
 _ENDS = {
@@ -59,8 +38,6 @@ _HALF = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"\d[\d,. ]*")
 # The number of a character that doesn't exist; Python reads none of thousands of digits.
 _NO_CHARACTER = re.compile(r"&#[0-9]{100,};?")
-# A key of JSON with a backslash, or a text before a colon that ends in the same way.
-_ESCAPED_KEY = re.compile(r'\\.[^"\\]*"\s*:', re.DOTALL)
 # Lists as NumPy prints them, which pandas' csv has: ['a' 'b'], array(['a', 'b'], dtype=object).
 _ARRAY = re.compile(r"\barray\((\[[^()]*\])(?:,\s*dtype=\w+)?\)")
 _NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")
@@ -161,96 +138,6 @@ def literal(told: str) -> Value:
         told = _NO_COMMA.sub(", ", told)
     value = python_literal(told)
     return value if isinstance(value, list | tuple) and not fault(value) else None
-
-
-def python_literal(told: str, once: Collection[str] = ()) -> Value:
-    """What JSON or, where it is none, a Python literal says; None where it is neither.
-
-    Args:
-        told: the text.
-        once: keys that an object may have once; objects in it may have any.
-
-    Raises:
-        RepeatedField: it has one of them twice.
-
-    >>> python_literal("{'a': 1, 'b': {'a': 2, 'a': 3}}", once=["a"])
-    {'a': 1, 'b': {'a': 3}}
-    """
-    try:
-        value = json.loads(told)
-    except (ValueError, RecursionError):
-        if len(told) > _PYTHON_CHARS:
-            return None
-    else:
-        if may_repeat(told, once):
-            _require_once(_json_keys(told), once)
-        return value
-    try:
-        with warnings.catch_warnings():
-            # An unknown escape in somebody's text is no concern of the user.
-            warnings.simplefilter("ignore")
-            tree = ast.parse(told.lstrip(" \t"), mode="eval").body
-            value = ast.literal_eval(tree)
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
-    if isinstance(tree, ast.Dict):
-        _require_once([key.value for key in tree.keys if isinstance(key, ast.Constant)], once)
-    return value
-
-
-def may_repeat(told: str, once: Collection[str]) -> bool:
-    """Whether one of these keys may be in a line of JSON twice; False where it can't be.
-
-    A text of its own may be the same as a key, and a key may be written with escapes.
-    """
-    if "\\" in told and _ESCAPED_KEY.search(told):
-        return bool(once)
-    return any(told.count(f'"{name}"') > 1 for name in once)
-
-
-def _json_keys(told: str) -> list[str]:
-    """The keys of an object of JSON, as often as they are there; none of what it holds."""
-    keys: list[str] = []
-
-    def kept(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        keys[:] = [name for name, _ in pairs]  # the outermost object is the last one that ends
-        return dict(pairs)
-
-    value = json.loads(told, object_pairs_hook=kept)
-    return keys if isinstance(value, dict) else []
-
-
-def _require_once(keys: Iterable[object], once: Collection[str]) -> None:
-    for name, count in Counter(keys).items():
-        if count > 1 and name in once:
-            raise RepeatedField(str(name))
-
-
-def fault(value: Value) -> str:
-    """What of a value no other function here could read, and what would do; "" where nothing.
-
-    They call themselves, so lists may be nested so deeply only; a set has no order, and would be
-    another text in every run.
-
-    >>> fault([["Beauty"], 10**5000])
-    'a number of more than 4300 digits, expected at most that'
-    """
-    level = [value]
-    for _ in range(_DEEPEST):
-        inside: list[Value] = []
-        for each in level:
-            if isinstance(each, dict):
-                inside += each.values()
-            elif isinstance(each, list | tuple):
-                inside += each
-            elif isinstance(each, set):
-                return "a set of Python, which has no order, expected a list"
-            elif isinstance(each, int) and abs(each) >= _TOO_LONG:
-                return f"a number of more than {_LONGEST} digits, expected at most that"
-        if not inside:
-            return ""
-        level = inside
-    return f"lists nested more than {_DEEPEST} deep, expected at most that"
 
 
 def price(value: Value) -> float | None:

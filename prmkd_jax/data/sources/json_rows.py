@@ -11,22 +11,14 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.reading import RepeatedField
-from prmkd_jax.data.sources.clean import (
-    Row,
-    Value,
-    fault,
-    identifier,
-    python_literal,
-    require_characters,
-)
+from prmkd_jax.data.sources.clean import identifier, require_characters
 from prmkd_jax.data.sources.files import Block, blocks
 from prmkd_jax.data.sources.place import Place, short
+from prmkd_jax.data.sources.values import Row, Value, fault, key_escape, python_literal
 
 # What is no id unless it stands in quotes, and a number that floating point may have rounded.
 _NOT_TEXT = r"^(true|false|-?\d+\.\d+)$"
 _DIGITS = r"^-?\d{16,}$"
-# As in `clean`: a key with a backslash, or a text that looks like one.
-_ESCAPED_KEY = re.compile(rb'\\.[^"\\]*"\s*:', re.DOTALL)
 _LONG = re.compile(rb":\s*-?(\d{16,}[.eE]|\d+(\.\d+)?[eE])")
 
 
@@ -99,9 +91,10 @@ def _refuse_repeated(path: Path, block: Block, frame: pl.DataFrame) -> None:
     cells = [len(frame) - frame[name].null_count() for name in frame.columns]
     # Each cell has its key once: what is more is in texts, in objects, or twice.
     more = any(block.text.count(key) > known for key, known in zip(keys, cells, strict=True))
-    escaped = _ESCAPED_KEY.search(block.text)
+    escape = re.compile(key_escape(tuple(frame.columns)).encode())
+    escaped = escape.search(block.text) is not None
     for number, line in block.lines() if more or escaped else ():
-        if any(line.count(key) > 1 for key in keys) or (escaped and _ESCAPED_KEY.search(line)):
+        if any(line.count(key) > 1 for key in keys) or (escaped and escape.search(line)):
             _json_row(path, number, line, frame.columns)
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.reading import is_there
-from prmkd_jax.data.sources.clean import Value, item_frame
+from prmkd_jax.data.sources.clean import item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import MissingSource, expanded, whole_text
 from prmkd_jax.data.sources.log import canonical
@@ -29,6 +29,7 @@ from prmkd_jax.data.sources.tables import (
     renamed_row,
 )
 from prmkd_jax.data.sources.times import Clock
+from prmkd_jax.data.sources.values import Value
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _PARTS = ("train", "valid", "test")

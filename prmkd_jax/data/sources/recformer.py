@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.clean import Row, item_frame
+from prmkd_jax.data.sources.clean import item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import expanded
 from prmkd_jax.data.sources.place import Place, short
@@ -24,6 +24,7 @@ from prmkd_jax.data.sources.source import (
     objects_of,
     renamed,
 )
+from prmkd_jax.data.sources.values import Row
 
 _PARTS = ("train.json", "val.json", "test.json")
 _OTHERS = ("umap.json", "smap.json", "meta_data.json")

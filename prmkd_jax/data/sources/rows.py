@@ -15,13 +15,13 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.cells import ids
-from prmkd_jax.data.sources.clean import Row
 from prmkd_jax.data.sources.csv_check import is_regular
 from prmkd_jax.data.sources.csv_rows import SEPARATORS, careful_csv, csv_header
 from prmkd_jax.data.sources.files import Block, blocks, format_of
 from prmkd_jax.data.sources.json_rows import json_frames, json_rows, place_of
 from prmkd_jax.data.sources.parquet_rows import parquet_frames, parquet_names
 from prmkd_jax.data.sources.place import Place, short
+from prmkd_jax.data.sources.values import Row
 
 _ROWS = 200_000
 _ITEM_ROWS = 20_000

@@ -10,10 +10,11 @@ import polars as pl
 
 from prmkd_jax.common.errors import UserError, first_line
 from prmkd_jax.common.reading import RepeatedField, each_once
-from prmkd_jax.data.sources.clean import Value, fault, require_characters
+from prmkd_jax.data.sources.clean import require_characters
 from prmkd_jax.data.sources.files import MissingSource, whole_text
 from prmkd_jax.data.sources.place import Place, short, shown
 from prmkd_jax.data.sources.rows import Batch
+from prmkd_jax.data.sources.values import Value, fault
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.data.sources.clean import Row, as_written, item_frame
+from prmkd_jax.data.sources.clean import as_written, item_frame
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import find, format_of
 from prmkd_jax.data.sources.log import canonical
@@ -16,6 +16,7 @@ from prmkd_jax.data.sources.place import shown
 from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames, is_empty
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
+from prmkd_jax.data.sources.values import Row
 
 # Canonical name → (flag, whether a file may do without it although the flag is at its default).
 _INTERACTIONS = {

@@ -143,3 +143,17 @@ def test_a_byte_order_mark_at_the_beginning_of_any_row_belongs_to_no_cell(tmp_pa
         lines += ['\ufeff{"user_id": "f", "item_id": "i"}']
     found = [user for user, _ in read(tmp_path, "\ufeff" + "\n".join(lines) + "\n", name)]
     assert found == ["a", "b", "c\ufeffd", "e", "f"]
+
+
+@pytest.mark.parametrize("name", ["käufer", 'a"b', "a/b", "a\nb"])
+def test_a_key_that_has_to_be_escaped_is_told_twice(tmp_path, name):
+    """Or may be, as all letters but ASCII's are by default."""
+    told = json.dumps(name)
+    path = tmp_path / "log.jsonl"
+    slashed = told.replace("/", r"\/")
+    for twice in (f"{told}: 1, {told}: 2", f"{told}: 1, {slashed}: 2"):
+        path.write_text(f"{{{told}: 0}}\n{{{twice}}}\n")
+        with pytest.raises(UserError, match=r"line 2: found the key .* twice, expected each once"):
+            list(rows.frames(path, [name]))
+        with pytest.raises(UserError, match=r"line 2: found the key .* twice, expected each once"):
+            list(rows.dicts(path, [name]))
