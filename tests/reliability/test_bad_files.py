@@ -942,7 +942,7 @@ CASES = [
     ),
     (
         "serve | --model={tmp}/card-list | --images={tmp}/torn.parquet",
-        "--images: {tmp}/torn.parquet: found Could not open Parquet input source '{tmp}/torn.parquet': Parquet file size is 14 bytes, smaller than the size reported by footer's (544109167bytes), expected items.parquet with image_path or a JSON object of item id and address or path",
+        "--images: {tmp}/torn.parquet: found Parquet file size is 14 bytes, smaller than the size reported by footer's (544109167bytes), expected items.parquet with image_path or a JSON object of item id and address or path",
     ),
     (
         "serve | --model={tmp}/card-list | --images={tmp}/history-list.jsonl",
