@@ -7,6 +7,7 @@ import pytest
 
 from experiments.commands.report import COMMAND
 from experiments.reporting.gathered import parse_markdown
+from experiments.reporting.list_table import LISTS
 from experiments.runs.gather import WANTED, gather, remarks
 from experiments.runs.report import run
 from experiments.runs.views import TRAIN_FILES, study_files, write_views
@@ -241,6 +242,27 @@ def test_a_figure_is_drawn_beside_the_page(folder, tmp_path):
     figure.unlink()
     assert "made again" in fill_said(tmp_path, "page.md")
     assert figure.read_text() == drawn
+
+
+def test_the_lists_of_segments_are_a_view_of_who_gains_alone(tmp_path):
+    """A table a variant; an earlier version's record has none, another study no such view."""
+    row = {"study": "train", "variant": "SASRec", "kind": "target", "segment": "1–5"}
+    content = {"schema_version": 2, "study": {"name": "cold_start"}, "data": "x", "rows": []}
+    figures = dict.fromkeys(LISTS, 0.25)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- made of c.json: lists -->\n<!-- end -->\n")
+    write_sealed_json(
+        tmp_path / "c.json", {**content, "lists": [{**row, "instances": 7, "figures": figures}]}
+    )
+    fill_said(tmp_path, "page.md")
+    assert "**SASRec** (train)" in page.read_text()
+    assert "| target 1–5 | 7 | 0.250 |" in page.read_text()
+    write_sealed_json(tmp_path / "c.json", content)
+    fill_said(tmp_path, "page.md")
+    assert page.read_text() == "<!-- made of c.json: lists -->\n\n\n\n<!-- end -->\n"
+    write_sealed_json(tmp_path / "c.json", {**content, "study": {"name": "efficiency"}})
+    with pytest.raises(UserError, match=r"found view 'lists', expected one of figure$"):
+        fill_said(tmp_path, "page.md")
 
 
 def test_only_a_sensitivity_has_curves(folder, tmp_path):
