@@ -196,7 +196,7 @@ def test_links_inside_the_folder_and_to_it_are_followed(finished):
 def _list_also(folder, name):
     manifest = json.loads((folder / "run.json").read_text())
     manifest.pop("digest")
-    write_sealed_json(folder / "run.json", {**manifest, "files": [*manifest["files"], name]})
+    write_sealed_json(folder / "run.json", {**manifest, "files": [name, *manifest["files"]]})
 
 
 def test_a_listed_name_that_the_system_refuses_is_refused_before_anything_goes(finished):
