@@ -25,7 +25,7 @@ from prmkd_jax.common.texts import read_text
 PLACES = ("output_dir", "cache_dir", "data_dir")
 TIMING = "timing"
 """Key under which a small copy holds the times."""
-LISTS = "lists"
+OF_LISTS = "lists"
 """View of what lists are like, of a study's variants or by segments."""
 DRAWN = "figures"
 """Folder of a page's figures, beside it."""
@@ -140,7 +140,7 @@ def _shown(records: Path, name: str, view: str) -> str | Sketch:
         if study == "table2":
             return table2.sketch(rows) if drawn else table2.markdown(rows, content["missing"])
         if study == "cold_start":
-            if view == LISTS:
+            if view == OF_LISTS:
                 return cold_start.list_markdown(content.get("lists", [])).strip()
             return cold_start.sketch(rows) if drawn else cold_start.markdown(content["data"], rows)
         if study == "efficiency":
@@ -156,6 +156,6 @@ def _shown(records: Path, name: str, view: str) -> str | Sketch:
 def _views(study: str) -> list[str]:
     """What can be shown of a study beside its Markdown."""
     if study in ANALYSES:
-        return [OWN, LISTS] if study == "cold_start" else [OWN]
+        return [OWN, OF_LISTS] if study == "cold_start" else [OWN]
     missing = {*SIGNS} - {*CURVES.get(study, ())}
     return [*VIEWS, *(view for view in FIGURES if view not in missing)]

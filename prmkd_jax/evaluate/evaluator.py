@@ -22,7 +22,7 @@ from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.ranking import Ranks, rank_targets
 from prmkd_jax.ops.shards import in_parts, in_turn, on_each_device, scores_of, shards
 from prmkd_jax.ops.top_k import top_k_of_scores
-from prmkd_jax.students.student import Structure, Student
+from prmkd_jax.students.student import HashedStructure, Student
 from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
 
 # Scores held at once, as a number: 256 MiB in float32 whatever the catalogue's size.
@@ -103,7 +103,7 @@ class Evaluator:
         # Twice the mean: nearly all blocks have this shape, and so share compiled code.
         mean = len(self._histories.items) * self._block / max(self._count, 1)
         self._pairs = _power_of_two(max(FEWEST_PAIRS, int(2 * mean)))
-        self._structure = Structure(graphdef)
+        self._structure = HashedStructure(graphdef)
         # Where nothing is divided, all share one compiled program.
         self._divided = divided if divided.tables else ONE_DEVICE
 
@@ -196,7 +196,7 @@ def prefix_queries(
     else:
         segments = history_segments(interactions, interactions.indptr[1:], window)
     length = row_length(slots, window + own_slot)
-    structure = Structure(graphdef)
+    structure = HashedStructure(graphdef)
     out = np.zeros((len(interactions.items), 0), np.float32)
     for rows in pack(interactions, segments, slots // length, length):
         encoded = np.asarray(_encode(structure, ONE_DEVICE, params, rows), np.float32)
@@ -257,13 +257,13 @@ def distinct_histories(
 
 # The structure is static: students that differ in their parameters alone share the compiled code.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _encode(structure: Structure, divided: Divided, params: dict, rows: PackedRows) -> Array:
+def _encode(structure: HashedStructure, divided: Divided, params: dict, rows: PackedRows) -> Array:
     with divided.tracing():
         return _merged(structure, divided, params).queries(rows)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _items(structure: Structure, divided: Divided, params: dict) -> Array:
+def _items(structure: HashedStructure, divided: Divided, params: dict) -> Array:
     """The items' vectors; where devices share them, filled up to equal parts as the tables are."""
     with divided.tracing():
         items = _merged(structure, divided, params).items()
@@ -273,7 +273,7 @@ def _items(structure: Structure, divided: Divided, params: dict) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _rank(
-    structure: Structure,
+    structure: HashedStructure,
     divided: Divided,
     num_items: int,
     k: int,
@@ -292,7 +292,7 @@ def _rank(
         return on_each_device((rank_targets(scores, targets, seen), (found, share)))
 
 
-def _merged(structure: Structure, divided: Divided, params: dict) -> Student:
+def _merged(structure: HashedStructure, divided: Divided, params: dict) -> Student:
     return structure.student(trim_tables(params, divided.tables))
 
 

@@ -135,7 +135,7 @@ def structure(config: StudentConfig, facts: Facts) -> nnx.GraphDef:
     return _abstract(config, facts)[0]
 
 
-class Structure:
+class HashedStructure:
     """A student's structure as a program's static argument, hashed once.
 
     Each call of a program hashes its static arguments, and a graphdef takes about half a
@@ -154,7 +154,7 @@ class Structure:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (
-            isinstance(other, Structure)
+            isinstance(other, HashedStructure)
             and self._hash == other._hash
             and self.graphdef == other.graphdef
         )

@@ -20,7 +20,7 @@ from prmkd_jax.distill.per_user import UserInput, normalized_scores, over_users
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.ops.shards import in_turn, on_each_device
 from prmkd_jax.ops.top_k import top_k_of_all
-from prmkd_jax.students.student import Params, Structure
+from prmkd_jax.students.student import HashedStructure, Params
 from prmkd_jax.students.tables import ONE_DEVICE, Divided, trim_tables
 from prmkd_jax.train.inputs import Constants, DistillBatch, read_by_teachers, run_constants
 from prmkd_jax.train.run import Run
@@ -91,7 +91,7 @@ class ClosedColumns:
         self._run = run
         self._config = run.distill
         self._best = run.best_items
-        self._structure = None if graphdef is None else Structure(graphdef)
+        self._structure = None if graphdef is None else HashedStructure(graphdef)
         self._divided = divided
         num_items = run.task.dataset.num_items
         self._size = min(max(run.train.batch_size, run.distill.closed_columns), num_items)
@@ -152,7 +152,7 @@ def _joint_best(
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _student_best(
-    structure: Structure, params: Params, batch: Batch, count: int, divided: Divided
+    structure: HashedStructure, params: Params, batch: Batch, count: int, divided: Divided
 ) -> Int[Array, "B k"]:
     """The student's best items of each row, without dropout."""
     with divided.tracing():
