@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.cli.flags import define, parse
-from experiments.runs.pages import fill_pages
+from experiments.runs.pages import PLACES, fill_pages
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
@@ -304,3 +305,12 @@ def test_what_is_made_of_records_is_up_to_date(tmp_path):
         made += blocks
         assert fill_pages([copy], ROOT / "docs" / "records") == [False], page.name
     assert made >= 3
+
+
+def test_no_kept_record_says_where_files_lay():
+    """Folders of one machine concern no reader."""
+    records = sorted((ROOT / "docs" / "records").glob("*.json"))
+    assert records
+    for record in records:
+        settings = json.loads(record.read_text()).get("settings", {})
+        assert not [name for name in PLACES if settings.get(name)], record

@@ -22,7 +22,7 @@ from prmkd_jax.common.files import write_text
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.common.texts import read_text
 
-PLACES = ("output_dir", "cache_dir", "data_dir")
+PLACES = ("output_dir", "cache_dir", "data_dir", "precomputed_folder")
 TIMING = "timing"
 """Key under which a small copy holds the times."""
 OF_LISTS = "lists"
