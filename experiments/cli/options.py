@@ -119,8 +119,8 @@ class ReportConfig:
     fill: tuple[str, ...] = option(
         (),
         "Markdown files whose blocks `<!-- made of NAME -->` and `<!-- made of NAME: VIEW -->` are "
-        "made again of the small copies in --output_dir; figures go into the folder figures beside "
-        "each page.",
+        "made again of the small copies in --output_dir, of all of them where NAME is *.json; "
+        "figures go into the folder figures beside each page.",
         path="file",
     )
 

@@ -1,7 +1,7 @@
 """Whether validation ranks what a study compares as the test does."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,28 +41,53 @@ def candidates(results: Results) -> list[Candidate]:
     ]
 
 
+def choice_table(studies: Mapping[str, Results]) -> str:
+    """What validation would have chosen in each of several studies, one a row.
+
+    Args:
+        studies: name → results; those with fewer than `FEWEST` models are left out.
+    """
+    rows = {}
+    for name, results in studies.items():
+        found = candidates(results)
+        if len(found) >= FEWEST:
+            rows[name] = results["data"]["name"], found, *_chosen_and_best(found)
+    same = sum(chosen == best for _, _, chosen, best in rows.values())
+    lines = [
+        f"In {same} of {len(rows)} studies the model that validation prefers is the best on the "
+        "test.",
+        "",
+        f"| record | data | models | Kendall's τ | best on validation | its {SELECTION_METRIC}, "
+        "validation and test | best on the test, if another |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, (data, found, chosen, best) in rows.items():
+        figures = f"{decimals(chosen.validation)} and {decimals(chosen.test)}"
+        other = "" if chosen == best else f"{best.label}, {decimals(best.test)}"
+        cells = [name, data, str(len(found)), _tau(found), chosen.label, figures, other]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def choice_lines(results: Results) -> list[str]:
     """What validation would have chosen, as a paragraph; nothing for fewer than `FEWEST`."""
     found = candidates(results)
     if len(found) < FEWEST:
         return []
-    chosen = max(found, key=lambda one: one.validation)
-    best = max(found, key=lambda one: one.test)
+    chosen, best = _chosen_and_best(found)
     ends = (
         "which is the best there"
         if chosen == best
         else f"where {best.label} is the best with {decimals(best.test)}"
     )
-    tau = order(found)
-    kendall = MISSING if math.isnan(tau) else f"{tau:.2f}"
     refitted = any(one.get("test_before_refit") for one in results["variants"])
     before = " All tests here are before the refit, as validation saw the students." * refitted
     return [
         "",
         "Does validation choose what the test would? Kendall's τ of the two orders by "
-        f"{SELECTION_METRIC} is {kendall} over {len(found)} models (1: the same, 0: unrelated). "
-        f"Validation prefers {chosen.label}, which has {decimals(chosen.test)} on the test, "
-        f"{ends}.{before}",
+        f"{SELECTION_METRIC} is {_tau(found)} over {len(found)} models (1: the same, 0: "
+        f"unrelated). Validation prefers {chosen.label}, which has {decimals(chosen.test)} on the "
+        f"test, {ends}.{before}",
     ]
 
 
@@ -70,3 +95,14 @@ def order(found: Sequence[Candidate]) -> float:
     """Kendall's τ-b of the candidates by validation and by test; NaN if either ties them all."""
     tau, _ = stats.kendalltau([one.validation for one in found], [one.test for one in found])
     return float(np.asarray(tau))
+
+
+def _tau(found: Sequence[Candidate]) -> str:
+    tau = order(found)
+    return MISSING if math.isnan(tau) else f"{tau:.2f}"
+
+
+def _chosen_and_best(found: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
+    """The best by validation, and by the test."""
+    by_test = max(found, key=lambda one: one.test)
+    return max(found, key=lambda one: one.validation), by_test

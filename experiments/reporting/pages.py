@@ -4,7 +4,8 @@
 …
 <!-- end -->
 
-After the name may stand what is shown of it: `made of scientific-three.json: headline`.
+After the name may stand what is shown of it: `made of scientific-three.json: headline`. The name
+`*.json` stands for all records.
 """
 
 import re

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from experiments.reporting.choice import choice_table
 from experiments.reporting.curves import SIGNS
 from experiments.reporting.docs_figures import FIGURES, OWN, on_white
 from experiments.reporting.docs_tables import VIEWS
@@ -27,6 +28,8 @@ TIMING = "timing"
 """Key under which a small copy holds the times."""
 OF_LISTS = "lists"
 """View of what lists are like, of a study's variants or by segments."""
+ALL, CHOICE = "*.json", "choice"
+"""Name that stands for all records, and what can be shown of them together."""
 DRAWN = "figures"
 """Folder of a page's figures, beside it."""
 
@@ -130,6 +133,8 @@ def _shown(records: Path, name: str, view: str) -> str | Sketch:
     Raises:
         UserError: the record is missing or damaged, or there is no such view.
     """
+    if name == ALL:
+        return _shown_of_all(records, view)
     path = records / name
     content: dict[str, Any] = read_versioned(path)
     with complete(path):
@@ -151,6 +156,23 @@ def _shown(records: Path, name: str, view: str) -> str | Sketch:
         if view in FIGURES:
             return FIGURES[view](results)
         return VIEWS[view](results, timing) if view else markdown(results, timing)
+
+
+def _shown_of_all(records: Path, view: str) -> str:
+    """What all studies with variants show together.
+
+    Raises:
+        UserError: a record is damaged, or there is no such view.
+    """
+    if view != CHOICE:
+        raise UserError(f"{ALL}: found view {view!r}, expected {CHOICE}")
+    studies: dict[str, Results] = {}
+    for path in sorted(records.glob(ALL)):
+        content = read_versioned(path)
+        with complete(path):
+            if content["study"]["name"] not in ANALYSES:
+                studies[path.stem] = cast(Results, content)
+    return choice_table(studies)
 
 
 def _views(study: str) -> list[str]:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from experiments.reporting.choice import Candidate, candidates, choice_lines, order
+from experiments.reporting.choice import Candidate, candidates, choice_lines, choice_table, order
 from experiments.reporting.tables import markdown
 from tests.experiments.fake_run import fake_results, fake_timing
 
@@ -50,3 +50,21 @@ def test_an_order_of_few_says_nothing():
     results["teachers"], results["untrained"] = {}, {}
     results["variants"] = results["variants"][:3]
     assert choice_lines(results) == []
+
+
+def test_several_studies_are_counted():
+    """One whose first choice wins on the test, one whose does not, and one of too few models."""
+    right, wrong, few = fake_results(), fake_results(), fake_results()
+    for results, winner in ((right, 0), (wrong, 1)):
+        first, other = results["variants"][:2]
+        first["validation"] = {**first["validation"], "NDCG@10": 0.9}
+        best = results["variants"][winner]
+        best["test"] = {**best["test"], "NDCG@10": 0.8}
+        first["test_before_refit"] = other["test_before_refit"] = None
+    few["teachers"], few["untrained"], few["variants"] = {}, {}, few["variants"][:3]
+    said, _, _, _, *rows = choice_table({"right": right, "wrong": wrong, "few": few}).splitlines()
+    assert said.startswith("In 1 of 2 studies")
+    assert [row.split(" | ")[0] for row in rows] == ["| right", "| wrong"]
+    first, other = wrong["variants"][:2]
+    assert rows[0].endswith(f"| {first['label']} | 0.9000 and 0.8000 |  |")
+    assert rows[1].endswith(f"| {other['label']}, 0.8000 |")

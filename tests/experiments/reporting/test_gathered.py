@@ -220,6 +220,21 @@ def test_a_view_that_there_is_not_is_refused(folder, tmp_path):
     assert "old" in page.read_text()
 
 
+def test_a_block_can_be_made_of_all_records(folder, tmp_path):
+    """One row a study with variants; a view of one record isn't one of all."""
+    for name in ("a", "b"):
+        keep = f"--keep={tmp_path / name}.json"
+        run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", keep])[0])
+    page = tmp_path / "page.md"
+    page.write_text("<!-- made of *.json: choice -->\n<!-- end -->\n")
+    assert "made again" in fill_said(tmp_path, "page.md")
+    rows = [line for line in page.read_text().splitlines() if line.startswith(("| a |", "| b |"))]
+    assert len(rows) == 2
+    page.write_text("<!-- made of *.json: headline -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"\*\.json: found view 'headline', expected choice"):
+        run(make_call(COMMAND, [f"--output_dir={tmp_path}", f"--fill={page}"])[0])
+
+
 def test_a_figure_is_drawn_beside_the_page(folder, tmp_path):
     """Its block is an image with the numbers in words; a figure that is missing is drawn again."""
     run(make_call(COMMAND, [f"--output_dir={folder / 'main'}", f"--keep={tmp_path / 'm.json'}"])[0])
