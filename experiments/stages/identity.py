@@ -29,7 +29,7 @@ from teachers_torch.teacher import Identity
 
 _READ = (DataConfig, StudentConfig, TrainConfig)
 # Where the data are, whether a warning stops the run, and how often a state is saved, changes no
-# number; what the cuts of a split change is in its digest.
+# number; what the cuts of a split change is in its digest, and for a refit in `refit_part`.
 _CHANGES_NO_NUMBER = ("data_dir", "strict", "checkpoint_seconds", "split_at")
 # Of a teacher's identity what isn't said of the run itself.
 _OF_TEACHER = ("encoder_version", "settings", "seed")
@@ -49,6 +49,7 @@ _JAX_OPTIONS = (
 _WORDS = {
     "data": "the data",
     "split": "the split",
+    "refit_part": "what the refit is trained on",
     "second_domain_data": "the data of --second_domain",
     "begun_from": "the contents of the student in --from",
     "student_init": "the contents of the student's --init",
@@ -85,6 +86,9 @@ def run_identity(
         "data": task.dataset.fingerprint,
         "split": task.split_digest,
     }
+    if settings.train.refit and settings.data.split != "leave_one_out":
+        # Of a user with one interaction no digest of instances tells whether a refit reads it.
+        identity["refit_part"] = content_digest(task.split.validation_end.tolist())
     domain = second_domain(settings, task.dataset)
     if domain is not None:
         identity["second_domain_data"] = domain.fingerprint

@@ -2,10 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
 
 from bridge.score_sources import Source, permuted
 from bridge.teacher_bank import TeacherBank
@@ -31,7 +35,7 @@ from prmkd_jax.train.processes import the_first_says, writes
 from prmkd_jax.train.refit import Refitted, refit, refit_run
 from prmkd_jax.train.rows import check_lazy
 from prmkd_jax.train.run import Fitted, Params, Run
-from prmkd_jax.train.stored import MOST_BFLOAT16, stored_dtype
+from prmkd_jax.train.stored import MOST_BFLOAT16, MOST_FLOAT32, stored_dtype
 
 Log = Callable[[dict[str, object]], None]
 Watch = Callable[[dict[str, Any]], None]
@@ -87,6 +91,16 @@ class Training:
     items: ItemStart | None = None
     flags: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rank_test: bool = True
+
+    @functools.cached_property
+    def best_items(self) -> Int32[np.ndarray, "N k"] | None:
+        """The teachers' best items of each instance, once for all seeds; None where no one asks."""
+        if self.bank is None or self.settings.distill.negatives != "closed":
+            return None
+        seed = self.settings.run.seeds[0]
+        run = plain_run(self.task, self.facts, self.settings, seed, Path())
+        run = dataclasses.replace(run, distill=self.settings.distill, teachers=self.bank)
+        return teachers_best(run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,11 +205,14 @@ def plain_run(task: Task, facts: Facts, settings: Settings, seed: int, folder: P
     )
 
 
-def distilled_run(run: Run, settings: Settings, bank: TeacherBank) -> Run:
+def distilled_run(run: Run, training: Training) -> Run:
     """The plain run with the teachers, and with what is measured of them before it begins."""
-    run = dataclasses.replace(run, distill=settings.distill, teachers=bank)
-    if settings.distill.negatives == "closed":
-        run = dataclasses.replace(run, best_items=teachers_best(run))
+    run = dataclasses.replace(
+        run,
+        distill=training.settings.distill,
+        teachers=training.bank,
+        best_items=training.best_items,
+    )
     return dataclasses.replace(run, threshold=the_first_says(calibrate_threshold(run)))
 
 
@@ -235,7 +252,7 @@ def train_student(
         rank_test=training.rank_test,
     )
     if training.bank is not None:
-        run = distilled_run(run, settings, training.bank)
+        run = distilled_run(run, training)
     if run.student != settings.student:
         reporter.say(_chosen_loss(name, run))
     if run.distill is not None and run.distill.negatives == "catalogue":
@@ -264,7 +281,9 @@ def _stored(run: Run) -> str:
     dtype = stored_dtype(run.distill, run.task)
     what = f"the joint scores of {instances:,} instances and {items:,} items"
     if dtype is None:
-        return f"{what} would take more than {MOST_BFLOAT16 >> 29} GiB, so each step makes its own"
+        lists = run.distill is not None and METHODS[run.distill.method].lists
+        most = MOST_FLOAT32 >> 28 if lists else MOST_BFLOAT16 >> 29
+        return f"{what} would take more than {most} GiB, so each step makes its own"
     size = instances * items * dtype.itemsize
     return f"{what} are made in the first epoch and kept, {dtype.name}, {size / 1e6:,.0f} MB"
 

@@ -91,7 +91,7 @@ def closed_columns(
     Args:
         task: data and split, as in `in_batch_columns`.
         batch: the instances, as in `in_batch_columns`.
-        wanted: items that each row wants; those of rows at padding are not read.
+        wanted: items that each row wants, −1 for none; those of rows at padding are not read.
         size: C, at least the number of distinct targets.
         seen: the name of a rule for seen items, from `SEEN`.
 
@@ -105,7 +105,8 @@ def closed_columns(
     distinct = np.unique(targets)
     if len(distinct) > size:
         raise ValueError(f"{len(distinct)} targets for {size} columns")
-    counts = np.bincount(wanted[batch.is_instance].reshape(-1), minlength=task.dataset.num_items)
+    asked = wanted[batch.is_instance].reshape(-1)
+    counts = np.bincount(asked[asked >= 0], minlength=task.dataset.num_items)
     counts[distinct] = 0
     more = np.flatnonzero(counts)
     order = np.argsort(-counts[more], kind="stable")

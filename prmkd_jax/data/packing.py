@@ -156,19 +156,22 @@ def pack(
     placed: list[tuple[int, int]] = []
     first = 0
     instances = 0
-    not_full = 0  # the first row that is not full: many short rows are not all asked each time
+    # By size, the first row that may have room: rows fill up, so those before it have none left.
+    with_room = [0] * (length + 1)
     counts = segments.num_instances.tolist()
     for index, (size, count) in enumerate(zip(sizes.tolist(), counts, strict=True)):
-        while not_full < rows and fill[not_full] == length:
-            not_full += 1
-        row = next((row for row in range(not_full, rows) if fill[row] + size <= length), None)
-        if row is None or instances + count > most:
+        row = with_room[size]
+        while row < rows and fill[row] + size > length:
+            row += 1
+        with_room[size] = row
+        if row == rows or instances + count > most:
             yield _place(interactions, segments, first, placed, rows, length)
             fill = [0] * rows
             placed = []
             first = index
             instances = 0
-            row = not_full = 0
+            with_room = [0] * (length + 1)
+            row = 0
         placed.append((row, fill[row]))
         fill[row] += size
         instances += count

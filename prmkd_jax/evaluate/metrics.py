@@ -62,7 +62,8 @@ def expected_ranks(
 def per_user(ranks: Float[np.ndarray, "*users"], metric: str) -> Float64[np.ndarray, "*users"]:
     """One metric of every user, each having one target (so Recall@K is the hit rate).
 
-    A rank r counts at cutoff K iff r < K, r = 9.5 thus at 10. Then Recall@K = 1 and
+    A tie's metric is that of its expected rank, not the mean over the tie's orders. A rank r counts
+    at cutoff K iff r < K, r = 9.5 thus at 10. Then Recall@K = 1 and
     NDCG@K = 1 / log2(r + 2); both are 0 otherwise. MRR = 1 / (r + 1). The rank infinity
     stands for a target that can't be reached (masked because it lies in the history): all
     metrics are 0.

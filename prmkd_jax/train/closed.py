@@ -30,7 +30,8 @@ from prmkd_jax.train.teaching import user_inputs
 def teachers_best(run: Run) -> Int32[np.ndarray, "N k"]:
     """The best items of each training instance by the teachers' joint scores, of all items.
 
-    No teacher is excluded: the threshold is not known yet. Other instances have zeros.
+    No teacher is excluded: the threshold is not known yet. An instance that no teacher knows has
+    −1, which is no item; those outside of the training part have zeros.
 
     Args:
         run: a distilled run; its `threshold` is not read.
@@ -103,12 +104,24 @@ class ClosedColumns:
         self.left_out = 0
 
     def __call__(self, batch: Batch) -> Columns:
-        """The columns of a batch."""
+        """The columns of a batch.
+
+        Raises:
+            FloatingPointError: a score of the student's is not finite.
+        """
         wanted = self._best[batch.instance_ids]
         if self._structure is not None and self.params is not None:
             params = self._divided.place(self.params)
             own = _student_best(self._structure, params, batch, wanted.shape[1], self._divided)
-            wanted = np.concatenate([wanted, np.asarray(in_turn(own))], axis=1)
+            own = np.asarray(in_turn(own))
+            # A score that is no number has no place in an order.
+            failed = int((own[batch.is_instance] < 0).any(axis=1).sum())
+            if failed:
+                raise FloatingPointError(
+                    f"{failed} of {batch.is_instance.sum()} instances have a score that is not "
+                    "finite"
+                )
+            wanted = np.concatenate([wanted, own], axis=1)
         columns, left_out = closed_columns(
             self._run.task, batch, wanted, self._size, seen=self._config.seen_items
         )
@@ -145,7 +158,8 @@ def _joint_best(
         scores, _ = normalized_scores(user, config)
         nobody = jnp.zeros_like(user.available)
         kept = redistribute_weights(weights, user.available, nobody, config.redistribute)
-        return jax.lax.top_k(joint_scores(scores, kept), count)[1]
+        best = jax.lax.top_k(joint_scores(scores, kept), count)[1]
+        return jnp.where(user.available.any(), best, -1)
 
     return over_users(one, user_inputs(distill, constants))
 

@@ -78,14 +78,14 @@ class Trained(NamedTuple):
     Attributes:
         graphdef: the student's structure.
         params: the parameters that were kept, complete.
-        validate: ranks the validation instances.
+        validate: ranks the validation instances; None after a training without validation.
         progress: epochs, seconds and history.
         divided: the tables that devices share.
     """
 
     graphdef: nnx.GraphDef
     params: Params
-    validate: Evaluator
+    validate: Evaluator | None
     progress: _Progress
     divided: Divided
 
@@ -138,9 +138,10 @@ def train(
     constants = place_constants(mesh, run_constants(run))
     closed = closed_of(run, graphdef, divided)
     stored = stored_of(run)
-    validate = make_evaluator(run, graphdef, validation_instances(run), divided)
-    validated = run.epochs is None
-    if validated and run.start is not None and progress.epoch == 0:
+    validate = None
+    if run.epochs is None:
+        validate = make_evaluator(run, graphdef, validation_instances(run), divided)
+    if validate and run.start is not None and progress.epoch == 0:
         on_start(_judge_start(progress, validate(state.params)))
     saved_at = time.perf_counter()
     while not progress.finished:
@@ -150,7 +151,7 @@ def train(
             state, step, inputs, constants, batches.steps_about, on_step, closed
         )
         trained = time.perf_counter()
-        scores = _metrics(validate(state.params)) if validated else None
+        scores = _metrics(validate(state.params)) if validate else None
         evaluated = time.perf_counter()
         seconds = {"train": trained - started, "evaluate": evaluated - trained}
         record = _record(metrics, run, progress.epoch + 1, scores)
@@ -371,8 +372,9 @@ def rank_test(run: Run, trained: Trained) -> tuple[UserRanks, BestItems] | tuple
 
 def _fitted(run: Run, trained: Trained) -> Fitted:
     """Ranks with the parameters that were kept."""
-    params, progress = trained.params, trained.progress
-    validation = trained.validate(params)
+    params, progress, validate = trained.params, trained.progress, trained.validate
+    assert validate is not None  # only a refit has none
+    validation = validate(params)
     test, lists = rank_test(run, trained)
     return Fitted(
         params=params,

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from prmkd_jax.data.batches import Batch
 from prmkd_jax.data.columns import Columns
 from prmkd_jax.data.task import Task
-from prmkd_jax.distill.config import DistillConfig
+from prmkd_jax.distill.config import METHODS, DistillConfig
 from prmkd_jax.distill.per_user import UserInput, over_users, teach_user
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.train.inputs import (
@@ -42,14 +42,17 @@ _NO_COLUMN = -1.0
 def stored_dtype(config: DistillConfig | None, task: Task) -> np.dtype | None:
     """How the joint scores of a run are kept; None where they are not.
 
-    bfloat16 has the exponents of float32, so that no small share is lost, and eight bits.
+    bfloat16 has the exponents of float32, so that no small share is lost, and eight bits. They
+    make ties of shares that an order has to tell apart.
     """
     if config is None or config.negatives != "catalogue":
         return None
     scores = len(task.split.train) * task.dataset.num_items
-    if scores > MOST_BFLOAT16:
+    if scores <= MOST_FLOAT32:
+        return np.dtype(jnp.float32)
+    if scores > MOST_BFLOAT16 or METHODS[config.method].lists:
         return None
-    return np.dtype(jnp.float32 if scores <= MOST_FLOAT32 else jnp.bfloat16)
+    return np.dtype(jnp.bfloat16)
 
 
 class StoredScores:

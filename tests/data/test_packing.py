@@ -168,6 +168,25 @@ def test_no_slot_is_lost_and_every_batch_was_full(sizes, rows, length):
     assert first == len(sizes)
 
 
+@given(st.lists(st.integers(1, 6), max_size=60), st.integers(1, 5), st.integers(6, 12))
+def test_a_segment_goes_into_the_first_row_with_room(sizes, rows, length):
+    """As when all rows are asked each time, in their order."""
+    expected, fill = [], [0] * rows
+    for size in sizes:
+        row = next((row for row in range(rows) if fill[row] + size <= length), None)
+        if row is None:
+            fill, row = [0] * rows, 0
+        expected.append((row, fill[row]))
+        fill[row] += size
+    stop = np.array(sizes, dtype=np.int64)
+    segments = Segments(np.zeros_like(stop), stop, np.zeros_like(stop))
+    found = []
+    for batch in pack(from_lengths([200]), segments, rows, length):
+        for number in range(1, int(batch.segment_ids.max()) + 1):
+            found.append(tuple(np.argwhere(batch.segment_ids == number)[0].tolist()))
+    assert found == expected
+
+
 def test_nothing_to_pack_gives_no_batch():
     """A domain whose users have one item each gives no batch and no index error."""
     interactions = from_lengths([1, 0, 1])

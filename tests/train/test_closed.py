@@ -125,6 +125,42 @@ def test_closed_columns_of_a_small_catalogue_teach_as_the_catalogue_does(tmp_pat
         jax.tree.map(np.testing.assert_array_equal, one.columns, other.columns)
 
 
+class Forgetful(RandomTeachers):
+    """Teachers who don't know every fifth instance."""
+
+    def for_batch(self, instance_ids, candidates):
+        """As all teachers, but for who is available."""
+        scores = super().for_batch(instance_ids, candidates)
+        known = np.array(scores.available)
+        known[instance_ids % 5 == 0] = False
+        return scores._replace(available=jax.numpy.asarray(known))
+
+
+def test_an_instance_that_no_teacher_knows_wants_no_item(tmp_path):
+    """Its targets alone are columns, not the first items of the numbering."""
+    run = closed_run(tmp_path)
+    unknowing = dataclasses.replace(run, teachers=Forgetful(WORLD, side="scores"))
+    best = teachers_best(unknowing)
+    unknown = run.task.split.train[run.task.split.train % 5 == 0]
+    known = run.task.split.train[run.task.split.train % 5 > 0]
+    assert len(unknown)
+    assert (best[unknown] == -1).all()
+    np.testing.assert_array_equal(best[known], run.best_items[known])
+    batch = next(training_batches(run).epoch(0))
+    nobody = dataclasses.replace(unknowing, best_items=np.full_like(best, -1))
+    columns = ClosedColumns(nobody)(batch)
+    used = columns.candidates[columns.valid.any(axis=0)]
+    assert set(used.tolist()) <= set(batch.targets[batch.is_instance].tolist())
+
+
+def test_a_student_that_diverges_says_so(tmp_path):
+    """Scores that are no numbers have no best items: it ends as over the batch's items."""
+    run = closed_run(tmp_path)
+    run = dataclasses.replace(run, train=dataclasses.replace(run.train, learning_rate=1e38))
+    with pytest.raises(FloatingPointError, match="a score that is not finite"):
+        fit(run)
+
+
 def test_a_run_without_the_teachers_best_items_is_refused(tmp_path):
     """It is a ValueError, not a training on columns of zeros."""
     run = dataclasses.replace(closed_run(tmp_path), best_items=None)

@@ -162,6 +162,10 @@ def test_the_number_of_scores_alone_decides_how_they_are_kept(
     assert (found and found.dtype.name) == kept
     other = dataclasses.replace(run.distill, negatives="in_batch")
     assert stored_of(dataclasses.replace(run, distill=other)) is None
+    # An order needs more than eight bits.
+    order = dataclasses.replace(run.distill, method="rd")
+    found_order = stored_of(dataclasses.replace(run, distill=order))
+    assert (found_order and found_order.dtype.name) == (kept if kept == "float32" else None)
     if kept == "bfloat16":
         losses = [[float(one.distillation) for one in steps_of(run, k)[0]] for k in (found, None)]
         # Eight bits: shares of the target are within 0.4 %.

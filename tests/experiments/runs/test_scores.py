@@ -8,6 +8,8 @@ import pytest
 
 from experiments.commands.train import COMMAND
 from experiments.runs import train
+from experiments.stages import students
+from prmkd_jax.train.closed import teachers_best
 from teachers_torch.items import inputs
 from teachers_torch.ranked_lists import as_lists, best
 from tests.experiments.calls import make_call
@@ -39,6 +41,20 @@ def world(tmp_path, monkeypatch):
     write_data(tmp_path)
     write_lists(tmp_path)
     return tmp_path
+
+
+def test_the_teachers_best_items_are_ranked_once_for_all_seeds(world, monkeypatch):
+    """They depend on no seed, and to rank them every instance is scored against every item."""
+    asked = []
+
+    def counted(run):
+        asked.append(run.seed)
+        return teachers_best(run)
+
+    monkeypatch.setattr(students, "teachers_best", counted)
+    _, results = trained(world, "--teachers=popularity", "--negatives=closed", "--seeds=3,4")
+    assert [seed["seed"] for seed in results["variants"][1]["seeds"]] == [3, 4]
+    assert asked == [3]
 
 
 @pytest.mark.parametrize("columns", ["in_batch", "closed"])

@@ -75,6 +75,31 @@ def identity(folder, *flags):
     return run_identity(parsed, settings, task, teacher_identities(task, settings))
 
 
+def test_a_refit_depends_on_what_lies_before_its_cut(tmp_path):
+    """An only interaction between the cuts is no instance, but a refit counts it."""
+    rows = {
+        "user_id": [*"aaabbbc"],
+        "item_id": [*"xyzxyzx"],
+        "timestamp": [2000 * 10**6 + 86_400 * day for day in (1, 2, 7, 1, 4, 8, 5)],
+    }
+    (tmp_path / "clock").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "clock" / "interactions.parquet")
+    table = {"item_id": [*"xyz"], "title": [*"xyz"]}
+    pq.write_table(pa.table(table), tmp_path / "clock" / "items.parquet")
+
+    def of(cut: str, *flags: str):
+        # Day 0 is the 18th of May 2033.
+        cuts = f"--split_at=2033-05-21,{cut}"
+        argv = [*arguments(tmp_path, *flags), "--dataset=clock", "--split=temporal", cuts]
+        parsed = parse([*argv, "--teachers="], GROUPS).configs
+        settings = settings_from(parsed)
+        return run_identity(parsed, settings, load_task(settings), [])
+
+    before, after = "2033-05-23T02:00", "2033-05-24"
+    assert of(before) == of(after)
+    assert of(before, "--refit") != of(after, "--refit")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The place of a finished run, and what it said."""
