@@ -203,7 +203,7 @@ def print_files(console: Console, files: Mapping[str, Path]) -> None:
 
 
 def markdown(results: Results, timing: Timing) -> str:
-    """The variants as a Markdown table.
+    """The untrained models, the teachers and the variants as a Markdown table.
 
     Args:
         results: see docs/records.md.
@@ -222,7 +222,8 @@ def markdown(results: Results, timing: Timing) -> str:
         "validation NDCG@10 | best epoch | an epoch | to the best epoch | parameters |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_markdown_untrained(model) for model in untrained(results).values()]
+    given = (*untrained(results).values(), *teachers_in_order(results).values())
+    lines += [_markdown_given(model) for model in given]
     lines += [_markdown_row(variant, timing) for variant in results["variants"]]
     lines += [*choice_lines(results), *model_lines(results), *start_lines(results)]
     lines += [*masked_lines(results), *list_lines(results)]
@@ -237,7 +238,7 @@ def with_interval(against: Comparison) -> str:
     )
 
 
-def _markdown_untrained(model: TeacherResult) -> str:
+def _markdown_given(model: TeacherResult) -> str:
     shown = [decimals(model["test"][metric]) for metric in KEY_METRICS]
     validation = decimals(model["validation"][KEY_METRIC])
     cells = [model["label"], *shown, "", "", "", validation, *[""] * 4]

@@ -1,5 +1,6 @@
 """The body of `prepare`: what people have becomes a data set in the canonical layout."""
 
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -45,21 +46,22 @@ def run(call: Call) -> None:
             if config.encode_images:
                 encode_images(folder, call.config(ImageConfig), reporter, strict=config.strict)
                 note_digests(folder)
-    default = PrepareConfig.__dataclass_fields__["data_dir"].default
-    place = f" --data_dir={config.data_dir}" if config.data_dir != default else ""
-    teachers = _teachers(folder)
-    reporter.say(f"next: python -m experiments train --dataset={config.name}{place}{teachers}")
+    flags = [f"--dataset={config.name}", *_settings(folder)]
+    if config.data_dir != PrepareConfig.__dataclass_fields__["data_dir"].default:
+        flags.append(f"--data_dir={config.data_dir}")
+    reporter.say(f"next: python -m experiments train {shlex.join(flags)}")
 
 
-def _teachers(folder: Path) -> str:
-    """The flag that `train` needs where the data lack what the default teachers read, else ""."""
+def _settings(folder: Path) -> list[str]:
+    """The settings to begin with: own.cfg where there are texts, and teachers of what is there."""
     items = folder / ITEMS
     names = [name for name in pq.read_schema(items).names if name in (*SENTENCE, IMAGE)]
     table = pq.read_table(items, columns=names)
     known = {name for name in names if table[name].null_count < table.num_rows}
     if not known & set(SENTENCE):
-        return " --teachers=neighbours"
-    return "" if IMAGE in known else " --teachers=unisrec-text,unisrec"
+        return ["--teachers=neighbours"]
+    of_images = ["--teachers=unisrec-text,unisrec,unim2rec"] if IMAGE in known else []
+    return ["--flagfile=own.cfg", *of_images]
 
 
 def _rows(config: PrepareConfig, reporter: Reporter) -> None:

@@ -53,8 +53,13 @@ def run(call: Call) -> None:
         titles=config.titles,
     )
     if output is None:
+        unknown = 0
         for rows in answer_stream(recommender, job):
             sys.stdout.write(to_lines(rows))
+            unknown += sum(row["unknown_items"] for row in rows)
+        if unknown:
+            # Standard output has the answers alone.
+            print(f"warning: {_skipped(unknown)}", file=sys.stderr)
         return
     with call.reporter.stage("recommending", "histories") as stage:
         summary = answer_file(recommender, job, output, stage.update, config.overwrite)
@@ -128,13 +133,17 @@ def _identity(config: RecommendConfig, recommender: Recommender, source: str) ->
 def _summary_lines(summary: Summary, recommender: Recommender, output: Path) -> list[str]:
     lines = [f"{output}: {summary.histories} answers"]
     if summary.unknown_items:
-        lines.append(f"items that the student doesn't know, skipped: {summary.unknown_items}")
+        lines.append(_skipped(summary.unknown_items))
     if summary.unanswered:
         lines.append(f"histories without a recommendation: {summary.unanswered}")
     unknown = summary.histories - summary.known_users
     if recommender.exported.user_ids is not None and unknown:
         lines.append(f"users without a vector, answered by their history: {unknown}")
     return lines
+
+
+def _skipped(items: int) -> str:
+    return f"items that the student doesn't know, skipped: {items}"
 
 
 def _similar(config: RecommendConfig, output: Path | None) -> None:

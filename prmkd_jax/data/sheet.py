@@ -197,7 +197,10 @@ def _catalogue(data: Described, text_limit: int) -> Iterable[Line]:
         filled = sum(1 for text in data.texts.get(field, ()) if text)
         warning = ""
         if field == "title" and filled < _FEW_TITLES * items:
-            warning = "most items have no title for a text encoder to read"
+            warning = (
+                "most items have no title for a text encoder to read; where a column of another "
+                "name has them, prepare takes --title_column"
+            )
         yield Line(f"items with {field}", filled, items, warning=warning)
     yield _empty_words(data)
     if data.has_image is not None:

@@ -181,7 +181,7 @@ def prefix_queries(
     Args:
         graphdef: the student's structure.
         params: the student's parameters.
-        interactions: the histories, their users in the student's order where it has vectors of them.
+        interactions: the histories; users in the student's order where it has vectors of them.
         window: longest prefix that the student reads.
         slots: token slots encoded at once, at least one longest prefix.
         own_slot: whether the student appends a token of its own to every prefix.

@@ -133,7 +133,7 @@ def _replaced(model: Path) -> UserError:
     return UserError(f"{model}: found it replaced while it was read, expected it to stay")
 
 
-def check_artifact(folder: Path) -> list[str]:
+def check_artifact(folder: str | Path) -> list[str]:
     """Compares digests, and what the programs give with what they gave when they were exported.
 
     Returns:
@@ -142,6 +142,7 @@ def check_artifact(folder: Path) -> list[str]:
     Raises:
         UserError: a file is missing or damaged, or a program's outputs differ.
     """
+    folder = Path(folder)
     for name, digest in _listed(folder).items():
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise UserError(f"{folder / name}: damaged: its SHA-256 is not the one in {MANIFEST}")

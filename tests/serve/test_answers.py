@@ -88,6 +88,7 @@ def asking(model, tmp_path_factory) -> Asking:
     source = write_lines(place("replaced") / "h.jsonl")
     lines["replaced"] = ["--model=m", f"--input={source}", f"--output={source}", "--overwrite"]
     lines["one"] = [f"--model={model}", "--history=i1,i9", "--k=2", "--nofilter_seen"]
+    lines["unknown"] = [f"--model={model}", "--history=i1,nowhere", "--k=2"]
     lines["similar"] = [f"--model={model}", "--similar_to=i1,i2", "--k=2"]
     folder = place("shop")
     write_shop(folder / "shop")
@@ -400,6 +401,10 @@ def test_one_history_and_similar_items_are_printed(asking, recommender):
     assert done.returncode == 0, done.stderr
     expected = recommender.recommend([["i1", "i9"]], 2, filter_seen=False)[0]
     assert json.loads(done.stdout)["items"] == [one.item for one in expected.items]
+    # Standard output has answers alone, so what they leave out is told beside it.
+    done, _ = asking.of("unknown")
+    assert json.loads(done.stdout)["unknown_items"] == 1
+    assert "warning: items that the student doesn't know, skipped: 1" in done.stderr
     done, _ = asking.of("similar")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["item_id"] for row in rows] == ["i1", "i2"]

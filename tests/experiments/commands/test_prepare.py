@@ -53,23 +53,29 @@ def test_a_warehouse_export_becomes_a_data_set_with_its_sheet(tmp_path):
 @pytest.mark.parametrize(
     ("header", "cells", "flag"),
     [
-        ("item_id,title,image_path", "ring,a.jpg", ""),
-        ("item_id,title", "ring", " --teachers=unisrec-text,unisrec"),
-        ("item_id,description", "a ring", " --teachers=neighbours"),
+        (
+            "item_id,title,image_path",
+            "ring,a.jpg",
+            "--flagfile=own.cfg --teachers=unisrec-text,unisrec,unim2rec",
+        ),
+        ("item_id,title", "ring", "--flagfile=own.cfg"),
+        ("item_id,description", "a ring", "--teachers=neighbours"),
     ],
 )
 def test_the_next_command_names_teachers_that_the_data_have_inputs_for(
     tmp_path, header, cells, flag
 ):
-    """Data without titles or images get other teachers than the default ones."""
+    """Settings to begin with, in a line for a shell, whatever blanks a folder's name has."""
+    tmp_path = tmp_path / "my data"
+    tmp_path.mkdir()
     log, items = tmp_path / "log.csv", tmp_path / "items.csv"
     log.write_text("user_id,item_id,timestamp\nu,a,2018-10-01\nu,b,2018-10-02\nu,a,2018-10-03\n")
     items.write_text(f"{header}\na,{cells}\n")
     (tmp_path / "a.jpg").write_bytes(b"")
     done = run(f"--interactions={log}", f"--items={items}", "--name=shop", f"--data_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    begin = f"next: python -m experiments train --dataset=shop --data_dir={tmp_path}"
-    assert done.stdout.splitlines()[-1] == begin + flag
+    expected = f"next: python -m experiments train --dataset=shop {flag} '--data_dir={tmp_path}'"
+    assert done.stdout.splitlines()[-1] == expected
     assert SENTENCE == SENTENCE_FIELDS
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.reporting.tables import print_results, teacher_rows, variant_row
+from experiments.reporting.tables import markdown, print_results, teacher_rows, variant_row
 from tests.experiments.fake_run import (
     base_only_results,
     fake_results,
@@ -144,3 +144,14 @@ def test_rows_say_what_is_served():
     assert (base.label, base.kind, base.train_seconds) == ("SASRec", "base", 271.3)
     assert (prmkd.label, prmkd.kind, prmkd.train_seconds) == ("PRM-KD (SASRec)", "distilled", 298.8)
     assert base.parameters == prmkd.parameters == 2_783_100
+
+
+def test_the_markdown_has_the_teachers_too():
+    """As the terminal's table: who reads the file alone sees what the students learn from."""
+    results = fake_results()
+    rows = [line.split(" | ") for line in markdown(results, fake_timing()).splitlines()]
+    first = rows.index(next(row for row in rows if row[0].startswith("| variant")))
+    table = rows[first + 2 : rows.index([""], first)]
+    shown = {row[0].removeprefix("| "): row[2] for row in table}
+    for teacher in results["teachers"].values():
+        assert shown[teacher["label"]] == f"{teacher['test']['NDCG@10']:.4f}"

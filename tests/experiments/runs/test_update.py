@@ -100,6 +100,13 @@ def test_an_update_leaves_a_student_of_today_and_what_it_is_worth(yesterday, tmp
         called(output, yesterday[0], "--update_epochs=1", "--noscratch", "--vanished=keep")
 
 
+def test_an_update_that_brings_nothing_says_so(yesterday, tmp_path):
+    """A learning rate of zero, nearly: the student with its new rows is the best."""
+    flags = ("--update_epochs=1", "--noscratch")
+    said = called(tmp_path / "still", yesterday[0], *flags, "--learning_rate=1e-30")
+    assert "Updated: no epoch was better, so it is 'With rows for new items'" in said
+
+
 def test_an_update_of_the_student_that_it_would_replace_is_refused(yesterday, tmp_path):
     """Yesterday's student in the update's own folder stays, even with --overwrite."""
     output, name = tmp_path / "day", "students/updated/sasrec-base-seed0"
