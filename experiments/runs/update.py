@@ -246,7 +246,7 @@ def _carry_out(call: Call, update: _Update, output: Path) -> dict[str, object]:
         if name == UPDATED:
             place = dataclasses.replace(place, told=told)
         runs[name] = finish_run(each, place, ready, reporter)
-        if name == UPDATED and not any(seed["best_epoch"] for seed in runs[name].record["seeds"]):
+        if name == UPDATED and not any(seed.best_epoch for seed in runs[name].record.seeds):
             reporter.say(f"{MODELS[UPDATED]}: no epoch was better, so it is '{MODELS['mapped']}'")
     return {
         "schema_version": SCHEMA_VERSION,
