@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.row_blocks import blocks_of_rows, sum_in_blocks
 from prmkd_jax.ops.shards import in_parts, over_parts, scores_of, shards
 
 # Up to here the logits of a batch are kept for the backward pass; above, blocks of items
@@ -52,6 +53,47 @@ def cross_entropy(
 
     totals, owns = over_parts(of_part, parts, firsts)
     return jax.nn.logsumexp(totals, axis=0) - owns.sum(0)
+
+
+def mean_cross_entropy(
+    score: Callable[[Array, Array], Array],
+    queries: Float[Array, "B D"],
+    items: Float[Array, "V E"],
+    targets: Int[Array, " B"],
+    counted: Bool[Array, " B"],
+) -> Float[Array, ""]:
+    """Mean `cross_entropy` of the rows that count, 0 where none does.
+
+    On a processor a large catalogue's logits are made block by block of rows.
+
+    Args:
+        score: (queries, items) → float32 logits.
+        queries: user vectors.
+        items: item vectors.
+        targets: item ids, 0 ≤ id < V.
+        counted: False for rows that may hold anything.
+
+    >>> score = lambda queries, items: queries @ items.T
+    >>> rows = jnp.ones((2, 1)), jnp.zeros((3, 1)), jnp.array([1, 0]), jnp.array([True, False])
+    >>> round(float(mean_cross_entropy(score, *rows)), 4)  # log 3
+    1.0986
+    """
+    number = jnp.maximum(counted.sum(), 1)
+    blocks = blocks_of_rows(len(queries), len(items))
+    if blocks == 1:
+        losses = cross_entropy(score, queries, items, targets)
+        return losses.sum(where=counted) / number
+
+    def total(queries: Array, items: Array, rows: tuple[Array, Array]) -> tuple[Array, tuple]:
+        targets, counted = rows
+        return cross_entropy(score, queries, items, targets).sum(where=counted), ()
+
+    block = -(-len(queries) // blocks)
+    more = blocks * block - len(queries)
+    # By the last row, not by zeros: a cosine's gradient at zero is nan.
+    queries = jnp.pad(queries, ((0, more), (0, 0)), mode="edge")
+    targets, counted = (jnp.pad(each, (0, more)) for each in (targets, counted))
+    return sum_in_blocks(total, queries, items, (targets, counted), block)[0] / number
 
 
 def softmax_loss(logits: Float[Array, "B V"], targets: Int[Array, " B"]) -> Float[Array, " B"]:

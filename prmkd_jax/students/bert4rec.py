@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.ops.cross_entropy import mean_cross_entropy
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.students.facts import Facts
@@ -109,8 +109,8 @@ class BERT4Rec(nnx.Module):
         hidden = self._encode(rows, read, masked.reshape(read.shape), rngs)
         queries = self._head(hidden.reshape(-1, hidden.shape[-1])[slots])
         targets = jnp.asarray(rows.item_seq).reshape(-1)[slots]
-        losses = cross_entropy(self.score, queries, self.items(), targets)
-        return self.auxiliary_weight * losses.mean(where=counted)
+        loss = mean_cross_entropy(self.score, queries, self.items(), targets, counted)
+        return self.auxiliary_weight * loss
 
     def _encode(
         self,

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
-from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.ops.cross_entropy import mean_cross_entropy
 from prmkd_jax.students.about import About
 from prmkd_jax.students.adversary import Critic, adversarial_loss, asked_first
 from prmkd_jax.students.config import StudentConfig
@@ -172,14 +172,14 @@ class RecGURU(nnx.Module):
         asked = jnp.asarray(rows.instance_ids) >= 0
         ids = jnp.where(asked, 0, rows.segment_ids)
         follows = (ids[:, :-1] == ids[:, 1:]) & (ids[:, 1:] > 0)
-        losses = cross_entropy(
+        # A batch whose prefixes all have one item has nothing to reconstruct.
+        return mean_cross_entropy(
             self.score,
             hidden[:, :-1].reshape(-1, hidden.shape[-1]),
             domain.item_embedding.table[...],
             targets[:, 1:].reshape(-1),
+            follows.reshape(-1),
         )
-        # A batch whose prefixes all have one item has nothing to reconstruct.
-        return losses.sum(where=follows.reshape(-1)) / jnp.maximum(follows.sum(), 1)
 
 
 def draw_rows(known: PackedRows, slots: int, rngs: nnx.Rngs) -> PackedRows:

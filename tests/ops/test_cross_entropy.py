@@ -1,4 +1,5 @@
 import functools
+import math
 
 import chex
 import jax
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from prmkd_jax.ops.cross_entropy import cross_entropy
+from prmkd_jax.ops.cross_entropy import cross_entropy, mean_cross_entropy
+from prmkd_jax.ops.row_blocks import CACHED, LEAST_ROWS, blocks_of_rows
 from tests.distill import reference
 
 ITEMS, WIDTH = 23, 6
@@ -136,3 +138,43 @@ def test_long_catalogues_keep_no_logits_for_the_backward_pass():
     )
     compiled = jax.jit(jax.grad(total, (0, 1))).lower(*arguments).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < rows * items * 4 / 4
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 7])
+def test_mean_over_counted_rows_equals_float64(blocks, monkeypatch):
+    """Whole or in blocks of rows, also where these don't divide the rows; others add nothing."""
+    monkeypatch.setattr("prmkd_jax.ops.cross_entropy.blocks_of_rows", lambda rows, items: blocks)
+    queries, items, targets = random_batch(3)
+    counted = np.array([True, False, True, True, False, True, True])
+
+    @jax.jit
+    def value_and_gradients(queries, items):
+        def mean(queries, items):
+            return 3 * mean_cross_entropy(dot, queries, items, targets, counted)
+
+        return jax.value_and_grad(mean, (0, 1))(queries, items)
+
+    value, gradients = value_and_gradients(queries.astype(np.float32), items.astype(np.float32))
+    logits = queries @ items.T
+    shares = np.array([reference.softmax(row.tolist()) for row in logits])
+    losses = -np.log(shares[np.arange(7), targets])
+    slopes = 3 / 5 * (shares - np.eye(ITEMS)[targets]) * counted[:, None]
+    assert float(value) == pytest.approx(3 * losses[counted].sum() / 5, rel=1e-6)
+    chex.assert_trees_all_close(
+        gradients, (slopes @ items, slopes.T @ queries), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_mean_over_no_row_is_nought():
+    queries, items, targets = random_batch(3)
+    mean = jax.jit(lambda counted: mean_cross_entropy(dot, queries, items, targets, counted))
+    assert float(mean(np.zeros(7, bool))) == 0.0
+
+
+def test_rows_are_divided_where_their_logits_are_large():
+    """Blocks' logits fit the cache, and none has fewer rows than gain anything."""
+    assert blocks_of_rows(512, 4_386) == 1
+    rows, items = 4_704, 11_924
+    blocks = blocks_of_rows(rows, items)
+    assert 4 * items * math.ceil(rows / blocks) <= CACHED
+    assert blocks_of_rows(1_000, 10**7) == math.ceil(1_000 / LEAST_ROWS)
