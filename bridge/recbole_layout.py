@@ -8,6 +8,7 @@ projections to query, key and value side by side.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Int64
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.serve.exported import USER_TABLE
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import OLDEST, StudentConfig
 
 _ATTENTION, _FEED = "trm_encoder.layer.#.multi_head_attention", "trm_encoder.layer.#.feed_forward"
 _TRANSFORMER = {
@@ -64,14 +65,16 @@ class Model(NamedTuple):
         modules: module or parameter here → RecBole's names, # for the number of a layer.
         unstated: settings that the shapes of the weights don't state, by RecBole's names: the
             value here and its flag.
+        fixed: options of the student here that RecBole has one value of.
     """
 
     modules: Mapping[str, tuple[str, ...]]
     unstated: Callable[[StudentConfig], Unstated] = lambda config: {}
+    fixed: Mapping[str, object] = MappingProxyType({})
 
 
 RECBOLE = {
-    "sasrec": Model(_TRANSFORMER, _attention_settings),
+    "sasrec": Model(_TRANSFORMER, _attention_settings, MappingProxyType({"positions": OLDEST})),
     "gru4rec": Model(_GRU),
     "bert4rec": Model(_BERT, _attention_settings),
     "lightgcn": Model(_GRAPH, _graph_settings),
@@ -130,7 +133,7 @@ class Layout(NamedTuple):
 
 
 def layout(
-    student: str,
+    config: StudentConfig,
     sizes: Mapping[str, tuple[int, ...]],
     dataset: Dataset,
     tokens: Mapping[str, Sequence[str]],
@@ -139,7 +142,7 @@ def layout(
     """Where each of a student's parameters lies in RecBole's.
 
     Args:
-        student: the student's name.
+        config: the student.
         sizes: the parameters' shapes by name.
         dataset: the items and users that the tables' rows stand for.
         tokens: the file's; see `teachers_torch.recbole_file.Checkpoint`.
@@ -148,8 +151,12 @@ def layout(
     Raises:
         UserError: RecBole has no such model, or the file not all items and users.
     """
+    student = config.student
     if student not in RECBOLE:
         raise UserError(f"{source}: found {student}, expected one of {', '.join(RECBOLE)}")
+    for name, value in RECBOLE[student].fixed.items():
+        if (found := getattr(config, name)) != value:
+            raise UserError(f"{source}: found --{name}={found}, expected {value}, RecBole's form")
     keys = {name: recbole_keys(student, name) for name in sizes}
     foreign = [name for name, found in keys.items() if not found]
     if foreign:

@@ -105,7 +105,7 @@ def from_recbole(
             file's configuration says otherwise, or an item or user is missing.
     """
     like = abstract_params(config, facts)
-    placed = layout(config.student, param_shapes(like), dataset, checkpoint.tokens, source)
+    placed = layout(config, param_shapes(like), dataset, checkpoint.tokens, source)
     require_settings(checkpoint, unstated_settings(config), source)
     found = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
     require_weights(found, placed.shapes, source)
@@ -139,7 +139,7 @@ def to_recbole(
         UserError: RecBole has no such student.
     """
     tokens = {} if start is None else start.tokens
-    placed = layout(config.student, param_shapes(params), dataset, tokens, "--export_recbole")
+    placed = layout(config, param_shapes(params), dataset, tokens, "--export_recbole")
     before = {} if start is None else start.weights
     out = {
         key: before[key].float().clone() if key in before else torch.zeros(shape)

@@ -43,7 +43,7 @@ def student_start(settings: Settings, task: Task, facts: Facts) -> StudentStart 
         create_student(settings.student, facts, settings.run.seeds[0])
     if settings.run.export_recbole:
         sizes = param_shapes(abstract_params(settings.student, facts))
-        layout(settings.student.student, sizes, task.dataset, {}, "--export_recbole")
+        layout(settings.student, sizes, task.dataset, {}, "--export_recbole")
     if not settings.run.student_init:
         return None
     path = Path(settings.run.student_init)

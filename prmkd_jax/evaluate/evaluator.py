@@ -172,11 +172,9 @@ def prefix_queries(
     slots: int,
     *,
     own_slot: bool = False,
+    alone: bool = False,
 ) -> Float32[np.ndarray, "interactions Q"]:
     """The user vectors of all prefixes, those that `Evaluator` ranks with.
-
-    A student without a token of its own encodes all prefixes of a history together, as it does
-    while it is trained.
 
     Args:
         graphdef: the student's structure.
@@ -185,14 +183,16 @@ def prefix_queries(
         window: longest prefix that the student reads.
         slots: token slots encoded at once, at least one longest prefix.
         own_slot: whether the student appends a token of its own to every prefix.
+        alone: whether each prefix is encoded by itself, as with a token of its own; otherwise all
+            of a history together, as in training.
 
     Returns:
         Each prefix's vector at the CSR offset of its target; zeros at users' first items, which
         have no prefix.
     """
-    if own_slot:
+    if own_slot or alone:
         ids = np.setdiff1d(np.arange(len(interactions.items)), interactions.indptr[:-1])
-        segments = instance_segments(interactions, ids, window, own_slot=True)
+        segments = instance_segments(interactions, ids, window, own_slot=own_slot)
     else:
         segments = history_segments(interactions, interactions.indptr[1:], window)
     length = row_length(slots, window + own_slot)

@@ -16,7 +16,7 @@ from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.evaluate.evaluator import prefix_queries
 from prmkd_jax.serve.exported import Exported
 from prmkd_jax.serve.self_check import close
-from prmkd_jax.students.registry import about
+from prmkd_jax.students.registry import about, prefixes_alone
 from prmkd_jax.students.student import structure
 
 # Token slots encoded at once, at least one longest prefix.
@@ -76,6 +76,7 @@ def knowledge(exported: Exported, dataset: Dataset) -> Knowledge:
             facts.window,
             max(SLOTS, facts.window + own_slot),
             own_slot=own_slot,
+            alone=prefixes_alone(config),
         )
     else:
         users = np.asarray(exported.users, np.float32)

@@ -28,6 +28,9 @@ class About:
         default_loss: the loss that the student learns by where `--loss` isn't given.
         own_slot: whether every prefix is encoded by itself and ends in a slot for a token of
             the model's own, as a bidirectional model needs.
+        prefixes_alone: whether, but for training, every prefix must be encoded by itself, as its
+            vector depends on the items after it that are encoded with it; or a function of the
+            configuration. True anyway with `own_slot`.
         user_vector_per_prefix: whether its user vector depends on the prefix. Where it doesn't,
             one vector a user is exported, and teachers may have read the whole history.
         training_only: parts (beginnings of parameter names) that only training reads.
@@ -51,6 +54,7 @@ class About:
     reads: frozenset[str] | None = None
     default_loss: str = "softmax"
     own_slot: bool = False
+    prefixes_alone: bool | Callable[[StudentConfig], bool] = False
     user_vector_per_prefix: bool = True
     training_only: tuple[str, ...] = ()
     free: frozenset[str] = frozenset()

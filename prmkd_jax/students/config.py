@@ -28,6 +28,8 @@ RANDOM = "random"
 ITEM_INITS = (RANDOM, "text", "teachers")
 """What an item table begins from."""
 DEFAULT_DEVIATION = 0.1
+OLDEST, NEWEST = "oldest", "newest"
+"""Where positions are counted from."""
 # A file that asks for thousands of layers would be built before its weights are compared.
 _MOST_LAYERS = 32
 
@@ -49,6 +51,12 @@ class StudentConfig:
     )
     num_heads: int = option(2, "Attention heads; they divide --hidden_size.", low=1)
     inner_size: int = option(256, "Width of the attention blocks' feed-forward layer.", low=1)
+    positions: str = option(
+        OLDEST,
+        "Where sasrec counts a history's positions from: its oldest item, as RecBole does, or its "
+        "newest, as the original does, so that training tells how recent an interaction is.",
+        choices=(OLDEST, NEWEST),
+    )
     gru_size: int = option(0, "Width of gru4rec's state; 0 for --hidden_size.", low=0)
     mask_probability: float = option(
         0.2, "Share of the items that bert4rec's cloze masks.", above=0, high=1

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import ArrayLike, Bool, Float, Int
 
+from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
 
 INIT = nnx.initializers.normal(stddev=0.02)
@@ -123,6 +124,17 @@ def causal_segments(segment_ids: Int[ArrayLike, "R L"]) -> Bool[Array, "R L L"]:
     """Slot i may look at slot j of the same segment with j ≤ i; padding sees only padding."""
     same = whole_segments(segment_ids)
     return same & jnp.tri(same.shape[-1], dtype=bool)
+
+
+def from_newest(rows: PackedRows) -> Int[Array, "R L"]:
+    """Places in the segments, counted from the newest item; 0 at padding.
+
+    >>> ids, positions = jnp.array([[1, 1, 1, 2, 0]]), jnp.array([[0, 1, 2, 0, 0]])
+    >>> from_newest(PackedRows(ids, ids, positions, ids, ids)).tolist()
+    [[2, 1, 0, 0, 0]]
+    """
+    last = whole_segments(rows.segment_ids).sum(axis=-1, dtype=jnp.int32) - 1
+    return jnp.where(jnp.asarray(rows.segment_ids) > 0, last - rows.positions, 0)
 
 
 def dot(queries: Float[Array, "B D"], items: Float[Array, "C D"]) -> Float[Array, "B C"]:

@@ -132,6 +132,13 @@ def weights_depend_on(config: StudentConfig, option: str) -> bool:
     return option in _SHARED or said.reads is None or option in said.reads
 
 
+def prefixes_alone(config: StudentConfig) -> bool:
+    """Whether, but for training, every prefix must be encoded by itself."""
+    said = about(config.student)
+    alone = said.prefixes_alone
+    return said.own_slot or (alone(config) if callable(alone) else alone)
+
+
 def check(config: StudentConfig, max_seq_len: int) -> None:
     """Checks the options that the class decides about.
 

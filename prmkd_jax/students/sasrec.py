@@ -3,6 +3,10 @@
 An instance is (prefix, next item); the user vector is the hidden state at the prefix's
 last item, so one pass over packed rows answers all prefixes of a history. The score is the
 raw dot product with the input embedding table.
+
+Positions are counted from the oldest item, as in RecBole, or from the newest, as in the original
+with its padding on the left. There an item's position in training tells how many of the user's
+interactions follow, so the state after the newest item learns from everybody's latest ones.
 """
 
 from flax import nnx
@@ -11,7 +15,7 @@ from jaxtyping import Float
 from prmkd_jax.data.packing import PackedRows
 from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.about import About
-from prmkd_jax.students.config import StudentConfig
+from prmkd_jax.students.config import NEWEST, StudentConfig
 from prmkd_jax.students.facts import Facts
 from prmkd_jax.students.layers import (
     Embedding,
@@ -19,6 +23,7 @@ from prmkd_jax.students.layers import (
     causal_segments,
     dot,
     drop,
+    from_newest,
     layer_norm,
 )
 
@@ -28,7 +33,8 @@ class SASRec(nnx.Module):
 
     about = About(
         label="SASRec",
-        reads=frozenset({"num_layers", "num_heads", "inner_size", "dropout"}),
+        reads=frozenset({"num_layers", "num_heads", "inner_size", "dropout", "positions"}),
+        prefixes_alone=lambda config: config.positions == NEWEST,
         scoring_facts=frozenset(),
         item_tables=("item_embedding.table",),
         rows_alone=True,
@@ -36,6 +42,7 @@ class SASRec(nnx.Module):
 
     def __init__(self, config: StudentConfig, facts: Facts, *, rngs: nnx.Rngs):
         width = config.hidden_size
+        self.from_newest = config.positions == NEWEST
         self.item_embedding = Embedding(facts.num_items, width, rngs=rngs)
         self.position_embedding = Embedding(facts.window, width, rngs=rngs)
         self.input_norm = layer_norm(width, rngs)
@@ -52,8 +59,9 @@ class SASRec(nnx.Module):
             rows: packed histories.
             rngs: source of the dropout masks; None switches dropout off.
         """
+        positions = from_newest(rows) if self.from_newest else rows.positions
         items = self.item_embedding(rows.item_seq)
-        hidden = self.input_norm(items + self.position_embedding(rows.positions))
+        hidden = self.input_norm(items + self.position_embedding(positions))
         hidden = drop(self.dropout, hidden, rngs)
         allowed = causal_segments(rows.segment_ids)
         for block in self.blocks:

@@ -9,7 +9,7 @@ from prmkd_jax.common.options import option, validate
 # change of what is drawn at random (initial weights, batches, dropout, negatives), of a loss,
 # or of the order in which numbers are added. A run that an older version began is then not
 # taken up, and finished runs of studies are run again.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 # The same of what --lazy_adam alone changes; 1 also decayed the item that padding stands for.
 LAZY_ADAM_VERSION = 2
 

@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -217,6 +218,17 @@ def test_students_that_recbole_lacks_are_told(tmp_path):
     with pytest.raises(UserError, match="found fm, expected one of sasrec, gru4rec, "):
         read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
     with pytest.raises(UserError, match="--export_recbole: found fm, expected one of"):
+        to_recbole({}, config, WORLD)
+
+
+def test_positions_that_recbole_lacks_are_told(tmp_path):
+    """A table of positions isn't read backwards, in neither direction."""
+    config = dataclasses.replace(config_of("sasrec"), positions="newest")
+    saved("sasrec", tmp_path / "model.pth", {})
+    told = "found --positions=newest, expected oldest, RecBole's form"
+    with pytest.raises(UserError, match=told):
+        read_student_start(tmp_path / "model.pth", config, facts_of(config), WORLD)
+    with pytest.raises(UserError, match=f"--export_recbole: {told}"):
         to_recbole({}, config, WORLD)
 
 

@@ -15,7 +15,8 @@ from prmkd_jax.evaluate.evaluator import (
     distinct_histories,
     prefix_queries,
 )
-from prmkd_jax.students.registry import about, window
+from prmkd_jax.students.config import BUILT_IN
+from prmkd_jax.students.registry import about, prefixes_alone, window
 from prmkd_jax.students.student import create_student
 from tests.students import reference
 from tests.worlds import (
@@ -222,15 +223,22 @@ def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores()
     np.testing.assert_allclose(every.confidence, 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "bert4rec", "recguru", "fm", "deepfm"])
-def test_all_prefixes_have_the_vectors_that_they_are_ranked_with(name):
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(student_config(student=name) for name in BUILT_IN if name != "lightgcn"),
+        student_config(student="sasrec", positions="newest"),
+    ],
+    ids=lambda config: f"{config.student}-{config.positions}",
+)
+def test_all_prefixes_have_the_vectors_that_they_are_ranked_with(config):
     """Prefixes longer than the window, too, and none for users' first items."""
-    config = student_config(student=name)
     known = facts(WORLD, window(config, 4))
     graphdef, state = create_student(config, known, 0)
     params = reference.random_params(nnx.to_pure_dict(state), 3)
-    own_slot = about(name).own_slot
-    found = prefix_queries(graphdef, params, HISTORIES, known.window, 40, own_slot=own_slot)
+    own_slot, alone = about(config.student).own_slot, prefixes_alone(config)
+    sizes = known.window, 40
+    found = prefix_queries(graphdef, params, HISTORIES, *sizes, own_slot=own_slot, alone=alone)
     begins = HISTORIES.indptr[:-1]
     ids = np.setdiff1d(np.arange(len(HISTORIES.items)), begins)
     ranking = Evaluator(graphdef, WORLD, ids, known.window, 40, 16, own_slot=own_slot)

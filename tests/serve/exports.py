@@ -12,9 +12,11 @@ from tests.students.reference import random_params
 from tests.worlds import MAX_SEQ_LEN, facts, student_config
 
 
-def export(folder: Path, world: Dataset, seed: int, student: str = "sasrec") -> Path:
+def export(
+    folder: Path, world: Dataset, seed: int, student: str = "sasrec", **options: str
+) -> Path:
     """An export of random weights."""
-    config = student_config(student=student)
+    config = student_config(student=student, **options)
     known = facts(world, window(config, MAX_SEQ_LEN))
     params = random_params(nnx.to_pure_dict(create_student(config, known, 0)[1]), seed=seed)
     export_student(folder, params, config, known, world)

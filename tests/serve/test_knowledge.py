@@ -13,9 +13,9 @@ from tests.worlds import shelf_world
 WORLD = shelf_world(users=12, shelves=2, size=4, length=9)
 
 
-def known_of(folder, name, seed=0):
+def known_of(folder, name, seed=0, **options):
     """An exported student with drawn weights, and what it knows."""
-    exported = read_exported(export(folder / f"{name}{seed}", WORLD, seed, name))
+    exported = read_exported(export(folder / f"{name}{seed}", WORLD, seed, name, **options))
     return exported, knowledge(exported, WORLD)
 
 
@@ -31,10 +31,13 @@ def served_scores(exported, place):
     return np.asarray(program.score(arrays, queries))[0]
 
 
-@pytest.mark.parametrize("name", ["sasrec", "bert4rec", "lightgcn"])
-def test_vectors_give_the_scores_that_the_student_serves(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("sasrec", {}), ("sasrec", {"positions": "newest"}), ("bert4rec", {}), ("lightgcn", {})],
+)
+def test_vectors_give_the_scores_that_the_student_serves(tmp_path, name, options):
     """Their products equal the served scores at early and late places of a history."""
-    exported, known = known_of(tmp_path, name)
+    exported, known = known_of(tmp_path, name, **options)
     vectors = joint_vectors([known])
     assert vectors is not None
     scores = vectors[0].astype(np.float64) @ vectors[1].astype(np.float64).T

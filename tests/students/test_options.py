@@ -20,6 +20,7 @@ OTHER_VALUES = {
     "num_layers": 2,
     "num_heads": 3,
     "inner_size": 11,
+    "positions": "newest",
     "gru_size": 9,
     "mask_probability": 0.4,
     "second_domain": "Other",

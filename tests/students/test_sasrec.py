@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -65,6 +67,31 @@ def test_every_prefix_of_every_user_equals_the_float64_reference(params):
     for instance, vector in vectors.items():
         expected = reference.user_vector(params, prefix(instance), CONFIG.num_heads, MAX_SEQ_LEN)
         np.testing.assert_allclose(vector, expected.detach(), atol=1e-5, rtol=0)
+
+
+def test_positions_from_the_newest_item_equal_the_float64_reference():
+    """In training places are counted back from the last item that is read with the prefix.
+
+    A prefix by itself, as it is ranked and served, has its newest item at place 0.
+    """
+    config = dataclasses.replace(CONFIG, positions="newest")
+    encode = reference.states_of(student(config)[0])
+    params = reference.to_torch(PARAMS)
+    table = params["position_embedding"]["table"]
+    for segments in (SEGMENTS, instance_segments(HISTORIES, SEGMENTS.stop, MAX_SEQ_LEN)):
+        found = reference.by_instance(lambda packed: encode(PARAMS, packed), batches(segments))
+        for start, stop, first in zip(
+            segments.start, segments.stop, segments.predict_from, strict=True
+        ):
+            # What the table holds at the places stop − 1 − o of the offsets o that are read.
+            turned = {**params, "position_embedding": {"table": table[: stop - start].flip(0)}}
+            for instance in range(first + 1, stop + 1):
+                read = HISTORIES.items[start:instance].tolist()
+                expected = reference.user_vector(turned, read, CONFIG.num_heads, MAX_SEQ_LEN)
+                np.testing.assert_allclose(
+                    found.pop(instance), expected.detach(), atol=1e-5, rtol=0
+                )
+        assert not found
 
 
 def test_gradients_equal_those_of_the_float64_reference():
