@@ -42,10 +42,14 @@ def checked_scores(
 ) -> tuple[Float32[np.ndarray, "B C"], Bool[np.ndarray, " B"]]:
     """The scores, 0 where an instance is unknown, and which instances are known.
 
+    Instance 0, a user's first item, is padding: the source isn't asked for it.
+
     Raises:
         UserError: a score of a known instance is not finite.
     """
-    scores = source.score(instance_ids, candidates)
+    scores = np.full((len(instance_ids), len(candidates)), np.nan, np.float32)
+    asked = np.flatnonzero(instance_ids)
+    scores[asked] = source.score(instance_ids[asked], candidates)
     missing = np.isnan(scores)
     known = np.asarray(~missing.all(axis=1))
     if not np.isfinite(scores[known]).all():

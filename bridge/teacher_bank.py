@@ -68,7 +68,8 @@ class TeacherBank:
         """A batch's scores by the teachers that `tables` lacks, in the teachers' order.
 
         Args:
-            instance_ids: the instances whose prefixes the teachers have read.
+            instance_ids: the instances whose prefixes the teachers have read; 0, a user's first
+                item, is padding, and available to no teacher.
             candidates: item ids.
 
         Raises:

@@ -115,7 +115,8 @@ def _plan(
     teachers = teacher_identities(task, settings)
     # Who repeats the run by its flagfile doesn't want to replace another one by it.
     kept = {**configs, RunConfig: dataclasses.replace(settings.run, overwrite=False)}
-    identity = {**run_identity(configs, settings, task, teachers), "test": rank_test}
+    begun_from = None if start is None else start.digest
+    identity = run_identity(configs, settings, task, teachers, begun_from) | {"test": rank_test}
     flags = as_dict(GROUPS, kept)
     return PlannedRun(settings, flags, task, facts, start, teachers, identity, rank_test)
 

@@ -54,7 +54,9 @@ class Axis:
             return value
         if self.whole:
             return str(int(value))
-        return f"{min(max(float(f'{value:.4g}'), self.low), self.high):g}"
+        number = min(max(float(f"{value:.4g}"), self.low), self.high)
+        # An end may have more digits than `:g` writes.
+        return text if float(text := f"{number:g}") == number else repr(number)
 
 
 def combinations(grid: str) -> Iterator[list[str]]:

@@ -7,12 +7,10 @@ often a state is saved, changes no number.
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from bridge.student_weights import student_start_digest
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.data import second_domain
@@ -65,7 +63,11 @@ _WORDS = {
 
 
 def run_identity(
-    configs: Mapping[type, object], settings: Settings, task: Task, teachers: Sequence[Identity]
+    configs: Mapping[type, object],
+    settings: Settings,
+    task: Task,
+    teachers: Sequence[Identity],
+    start: str | None = None,
 ) -> dict[str, Any]:
     """What one seed's runs depend on, but for the seed and the variant.
 
@@ -76,6 +78,7 @@ def run_identity(
         settings: the configurations, put together.
         task: data and split.
         teachers: the identities of the run's teachers.
+        start: SHA-256 of the weights that the student begins from; None for none.
 
     Raises:
         UserError: an input file is missing.
@@ -92,8 +95,8 @@ def run_identity(
     domain = second_domain(settings, task.dataset)
     if domain is not None:
         identity["second_domain_data"] = domain.fingerprint
-    if run.student_init:
-        identity["student_init"] = student_start_digest(Path(run.student_init))
+    if start is not None:
+        identity["student_init"] = start
     if item_init := item_start_identity(settings, task):
         identity["item_init"] = item_init
     if own_class := class_identity(settings.student.student):

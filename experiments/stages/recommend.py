@@ -10,7 +10,7 @@ from experiments.cli.command import Call
 from experiments.stages.data import SYNTHETIC, load_domain, trained_data
 from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import write_text
+from prmkd_jax.common.files import file_state, write_text
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.answers import (
@@ -89,8 +89,9 @@ def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Aske
     if config.input:
         path = Path(config.input)
         total = sum(1 for _ in read_histories(path))
+        state = file_state(path)
         digest = file_digest(path)
-        return digest, functools.partial(_unchanged_histories, path, digest), total
+        return digest, functools.partial(_unchanged_histories, path, state, digest), total
     if config.history:
         asked = Asked(None, list(config.history))
         # As JSON: ids may hold commas.
@@ -99,16 +100,25 @@ def _source(config: RecommendConfig) -> tuple[str, Callable[[int], Iterator[Aske
     return dataset.fingerprint, functools.partial(dataset_histories, dataset), dataset.num_users
 
 
-def _unchanged_histories(path: Path, digest: str, first: int) -> Iterator[Asked]:
-    """The histories of a file from a place on.
+def _unchanged_histories(
+    path: Path, state: tuple[int, ...], digest: str, first: int
+) -> Iterator[Asked]:
+    """The histories of a file from a place on, as long as it is the same.
+
+    Each is looked at once more after it was read: what is answered is kept, and a file that
+    changes and changes back would have the answers of both.
 
     Raises:
-        UserError: at their end, if it is another file than the one with this digest; or as
+        UserError: it is another file than the one of this state and digest; or as
             `read_histories`.
     """
-    yield from read_histories(path, first)
+    changed = f"--input: found {path} changed while it was read, expected it to stay"
+    for asked in read_histories(path, first):
+        if file_state(path) != state:
+            raise UserError(changed)
+        yield asked
     if file_digest(path) != digest:
-        raise UserError(f"--input: found {path} changed while it was read, expected it to stay")
+        raise UserError(changed)
 
 
 def _dataset(config: RecommendConfig) -> Dataset:

@@ -240,7 +240,7 @@ def card_record(record: Record) -> dict[str, object]:
 
 
 def describe_data(task: Task) -> dict[str, object]:
-    """Table 2's statistics, how many test targets no student can learn of, and the data sheet."""
+    """Table 2's statistics, how many test targets the training part lacks, and the data sheet."""
     dataset = task.dataset
     trained = task.training_counts > 0
     return {

@@ -213,6 +213,15 @@ def _no_room(path: Path) -> tuple[int | None, str | None]:
     return None, None
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """What is another where a file was written or replaced; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def flush(path: Path) -> None:
     """Waits until a file's content is on the disk."""
     with path.open("rb+") as stream:

@@ -9,7 +9,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float16, Int8, Int32, Int64
 
+from prmkd_jax.common.errors import UserError
+
 TEXT_FIELDS = ("title", "brand", "categories", "description")
+LARGEST = 2**31 - 1
+"""Interactions and items together: int32 numbers instances, and adds up counts + 1 of the items."""
 STATISTICS = ("users", "items", "interactions", "average_length", "sparsity")
 """The columns of the paper's Table 2."""
 
@@ -88,6 +92,14 @@ class Dataset:
     catalogue: Catalogue
     user_ids: tuple[str, ...]
     item_ids: tuple[str, ...]
+
+    def __post_init__(self):
+        count = len(self.interactions.items) + len(self.item_ids)
+        if count > LARGEST:
+            raise UserError(
+                f"{self.name}: found {count:,} interactions and items together, expected at most "
+                f"{LARGEST:,}"
+            )
 
     @property
     def num_items(self) -> int:

@@ -288,8 +288,17 @@ def _rank(
         student = _merged(structure, divided, params)
         scores = scores_of(student.score, queries, items, num_items)
         best, found = top_k_of_scores(scores, k)
-        share = jnp.exp(best - jax.nn.logsumexp(scores, axis=-1, keepdims=True)).sum(-1)
+        share = _share(best.astype(jnp.float32), scores.astype(jnp.float32))
         return on_each_device((rank_targets(scores, targets, seen), (found, share)))
+
+
+def _share(best: Float[Array, "B k"], scores: Float[Array, "B V"]) -> Float[Array, " B"]:
+    """The softmax of all scores summed over the best.
+
+    The highest is taken off both sums: the difference of two large logarithms has few digits.
+    """
+    top = scores.max(axis=-1, keepdims=True)
+    return jnp.exp(best - top).sum(-1) / jnp.exp(scores - top).sum(-1)
 
 
 def _merged(structure: HashedStructure, divided: Divided, params: dict) -> Student:

@@ -27,8 +27,6 @@ class Comparison:
         wilcoxon_p: two-sided p-value of Wilcoxon's signed-rank test over users.
         base_mean: mean over seeds and users.
         other_mean: mean over seeds and users.
-        base_std: sample standard deviation of the seeds' means, 0 for one seed.
-        other_std: sample standard deviation of the seeds' means, 0 for one seed.
     """
 
     improvement: float | None
@@ -37,8 +35,6 @@ class Comparison:
     wilcoxon_p: float
     base_mean: float
     other_mean: float
-    base_std: float
-    other_std: float
 
 
 def paired_t_test(differences: Float64[np.ndarray, " users"]) -> float:
@@ -94,13 +90,11 @@ class Measured:
         users: each user's, averaged over the seeds.
         resampled: means of the metrics over resampled users.
         means: over seeds and users.
-        stds: sample standard deviations of the seeds' means, 0 for one seed.
     """
 
     users: Float64[np.ndarray, "users metrics"]
     resampled: Float64[np.ndarray, "resamples metrics"]
     means: Sequence[float]
-    stds: Sequence[float]
 
 
 def measure(several: Sequence[Float[np.ndarray, "seeds users"]]) -> list[Measured]:
@@ -126,7 +120,6 @@ def measure(several: Sequence[Float[np.ndarray, "seeds users"]]) -> list[Measure
             users=mean,
             resampled=again,
             means=[float(one.mean()) for one in model],
-            stds=[_std_over_seeds(one) for one in model],
         )
         for model, mean, again in zip(values, users, resampled, strict=True)
     ]
@@ -156,8 +149,6 @@ def difference(base: Measured, other: Measured) -> dict[str, Comparison]:
             wilcoxon_p=signed_rank_test(apart),
             base_mean=before,
             other_mean=after,
-            base_std=base.stds[column],
-            other_std=other.stds[column],
         )
     return comparisons
 
@@ -174,7 +165,3 @@ def compare(
     (0.5, 1.0, 1.0)
     """
     return difference(*measure([base_ranks, other_ranks]))
-
-
-def _std_over_seeds(values: Float64[np.ndarray, "seeds users"]) -> float:
-    return float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else 0.0

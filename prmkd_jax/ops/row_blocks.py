@@ -4,9 +4,10 @@ The logits of all rows over a large catalogue don't fit a processor's cache: eac
 them, forward and backward, then reads and writes main memory. A block's do.
 """
 
+import contextlib
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ CACHED = 8 * 2**20
 """Bytes of a block's logits."""
 LEAST_ROWS = 32
 """Rows of a block at least: the gradient of all items is read and written once a block."""
+
+_GAIN = ContextVar("gain", default=False)
 
 Total = Callable[..., tuple[Array, PyTree]]
 """(queries [b, D], items, rows) → what is minimised, a scalar, and what else is summed."""
@@ -38,16 +41,28 @@ def rows_in_block(num_rows: int, num_items: int) -> int | None:
     return block if 2 * block > most and block < num_rows else None
 
 
+@contextlib.contextmanager
+def blocks_gain(gain: bool) -> Iterator[None]:
+    """Says of what is traced meanwhile whether blocks of rows gain anything where it will run."""
+    token = _GAIN.set(gain)
+    try:
+        yield
+    finally:
+        _GAIN.reset(token)
+
+
 def blocks_of_rows(num_rows: int, num_items: int) -> int:
-    """Blocks that a processor divides the logits of so many rows into, where rows can be added.
+    """Blocks that the logits of so many rows are divided into, where rows can be added.
 
-    1 where blocks gain nothing, and in what runs on other devices.
+    1 where blocks gain nothing, as they do only inside `blocks_gain`.
 
-    >>> blocks_of_rows(512, 4_386), blocks_of_rows(953, 12_000)
+    >>> blocks_of_rows(953, 12_000)
+    1
+    >>> with blocks_gain(True):
+    ...     blocks_of_rows(512, 4_386), blocks_of_rows(953, 12_000)
     (1, 6)
     """
-    alone = math.prod(dict(jax.sharding.get_abstract_mesh().shape).values()) == 1
-    if not alone or jax.default_backend() != "cpu" or 4 * num_rows * num_items <= LARGE:
+    if not _GAIN.get() or 4 * num_rows * num_items <= LARGE:
         return 1
     return -(-num_rows // max(LEAST_ROWS, CACHED // (4 * num_items)))
 

@@ -163,7 +163,7 @@ def answer_file(
             finished.append(part)
             summary = summary.plus(rows)
             progress(summary.histories, job.total)
-        _finish(finished, output, parts, overwrite)
+        _finish(finished, output, parts, job.titles, overwrite)
         _remove(parts)
     return summary
 
@@ -282,9 +282,11 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
         if path.suffix == ".jsonl":
             partial.write_text(to_lines(rows), encoding="utf-8")
             return
-        titled = "titles" in rows[0]
-        schema = _SCHEMA if titled else _SCHEMA.remove(_SCHEMA.get_field_index("titles"))
-        pq.write_table(pa.Table.from_pylist(rows, schema), partial)
+        pq.write_table(pa.Table.from_pylist(rows, _schema("titles" in rows[0])), partial)
+
+
+def _schema(titled: bool) -> pa.Schema:
+    return _SCHEMA if titled else _SCHEMA.remove(_SCHEMA.get_field_index("titles"))
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -295,14 +297,16 @@ def _read_rows(path: Path) -> list[Row]:
     return pq.read_table(pa.BufferReader(content)).to_pylist()
 
 
-def _finish(finished: Sequence[Path], output: Path, parts: Path, overwrite: bool) -> None:
+def _finish(
+    finished: Sequence[Path], output: Path, parts: Path, titled: bool, overwrite: bool
+) -> None:
     """Puts the parts together; a kill may have come when the output was in its place already.
 
     Raises:
         UserError: another file has come there meanwhile.
     """
     joined = parts / f"joined{output.suffix}"
-    _join(finished, joined)
+    _join(finished, joined, titled)
     there = os.path.lexists(output) and not overwrite
     if there and not (output.is_file() and file_digest(output) == file_digest(joined)):
         raise _taken(output)
@@ -310,7 +314,7 @@ def _finish(finished: Sequence[Path], output: Path, parts: Path, overwrite: bool
     flush_folder(output.parent)
 
 
-def _join(parts: Sequence[Path], output: Path) -> None:
+def _join(parts: Sequence[Path], output: Path, titled: bool) -> None:
     with writing(output) as partial:
         if output.suffix == ".jsonl":
             with partial.open("wb") as stream:
@@ -318,7 +322,6 @@ def _join(parts: Sequence[Path], output: Path) -> None:
                     stream.write(read_sealed(part))
             return
         tables = (pq.read_table(pa.BufferReader(read_sealed(part))) for part in parts)
-        first = next(tables, None)
-        with pq.ParquetWriter(partial, _SCHEMA if first is None else first.schema) as writer:
-            for table in () if first is None else itertools.chain([first], tables):
+        with pq.ParquetWriter(partial, _schema(titled)) as writer:
+            for table in tables:
                 writer.write_table(table)

@@ -17,7 +17,7 @@ from prmkd_jax.serve.contents import (
     require_rows,
 )
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, without_rows
+from prmkd_jax.students.facts import ITEM_FIELDS, Facts, Field, without_histories
 from prmkd_jax.students.registry import about
 from prmkd_jax.students.student import FoldsIn, Params, structure
 
@@ -61,7 +61,7 @@ def read_facts(
     """The facts of an export: sizes of its card, arrays of `fact_arrays`, names of its ids."""
     second, window = None, sizes["window"]
     if sizes["second_items"] is not None:
-        second = without_rows(sizes["second_items"], window)
+        second = without_histories(sizes["second_items"])
     # In the order of training: DeepFM's first layer reads the fields one after another.
     fields = {
         name: Field(tuple(names[name]), arrays[f"{_FIELD}{name}"])

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
+from prmkd_jax.common.ragged import offsets_of
 from prmkd_jax.data.dataset import Dataset, category_names
-from prmkd_jax.data.packing import PackedRows, instance_segments, pack
 from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.task import Task
 
@@ -44,18 +44,21 @@ class SecondDomain(NamedTuple):
 
     Attributes:
         num_items: rows of its item table.
-        rows: the longest training prefix of each user, a row for each; rows have `window` slots and
-            one for a token of the model's own.
+        items: the item ids of its training histories, one history after the other.
+        begins: for each training instance, where the user's history begins in `items`.
+        targets: for each training instance, the place of its target in `items`.
     """
 
     num_items: int
-    rows: PackedRows
+    items: Int32[np.ndarray, " interactions"]
+    begins: Int32[np.ndarray, " instances"]
+    targets: Int32[np.ndarray, " instances"]
 
 
-def without_rows(num_items: int, window: int) -> SecondDomain:
+def without_histories(num_items: int) -> SecondDomain:
     """A second domain of which only the size is left, which is all that scoring needs."""
-    empty = np.zeros((0, window + 1), np.int32)
-    return SecondDomain(num_items, PackedRows(*[empty] * len(PackedRows._fields)))
+    none = np.zeros(0, np.int32)
+    return SecondDomain(num_items, none, none, none)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,7 +110,7 @@ class Facts:
         """
         second = None
         if self.second is not None:
-            second = without_rows(self.second.num_items, self.window)
+            second = without_histories(self.second.num_items)
         return dataclasses.replace(
             self,
             edges=self.edges if "edges" in parts else np.zeros((2, 0), np.int32),
@@ -121,8 +124,7 @@ class Facts:
             yield name, field.names
             yield name, field.words
         if self.second is not None:
-            yield "second", self.second.num_items
-            yield from zip(PackedRows._fields, self.second.rows, strict=True)
+            yield from self.second._asdict().items()
 
 
 def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
@@ -146,7 +148,7 @@ def make_facts(task: Task, window: int, second: Dataset | None = None) -> Facts:
         window=window,
         edges=training_edges(task),
         item_fields={name: field for name, field in fields.items() if field.size},
-        second=None if second is None else _second_domain(second, window),
+        second=None if second is None else _second_domain(second),
     )
 
 
@@ -155,14 +157,18 @@ def training_edges(task: Task) -> Int32[np.ndarray, "2 edges"]:
     return np.stack([task.read_items.users, task.read_items.items])
 
 
-def _second_domain(dataset: Dataset, window: int) -> SecondDomain:
+def _second_domain(dataset: Dataset) -> SecondDomain:
     histories = dataset.interactions
-    last = leave_one_out(histories).train_end - 1
-    last = last[last > histories.indptr[:-1]]
-    segments = instance_segments(histories, last, window, own_slot=True)
-    packed = pack(histories, segments, 1, window + 1, most=1)
-    rows = PackedRows(*(np.concatenate(rows) for rows in zip(*packed, strict=True)))
-    return SecondDomain(dataset.num_items, rows)
+    end = leave_one_out(histories).train_end
+    trained = np.arange(len(histories.items)) < end[histories.users]
+    begins = np.repeat(offsets_of(end - histories.indptr[:-1])[:-1], end - histories.indptr[:-1])
+    targets = np.flatnonzero(np.arange(len(begins)) > begins)
+    return SecondDomain(
+        dataset.num_items,
+        histories.items[trained],
+        begins[targets].astype(np.int32),
+        targets.astype(np.int32),
+    )
 
 
 def _field(texts: tuple[str, ...], words_of: Callable[[str], list[str]]) -> Field:

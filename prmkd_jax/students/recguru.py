@@ -20,6 +20,8 @@ one of the encoder; no term for users of both domains. An instance never shows i
 the code trains the head on user vectors of whole histories.
 """
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -31,7 +33,7 @@ from prmkd_jax.ops.cross_entropy import mean_cross_entropy
 from prmkd_jax.students.about import About
 from prmkd_jax.students.adversary import Critic, adversarial_loss, asked_first
 from prmkd_jax.students.config import StudentConfig
-from prmkd_jax.students.facts import Facts
+from prmkd_jax.students.facts import Facts, SecondDomain
 from prmkd_jax.students.layers import (
     Embedding,
     TransformerBlock,
@@ -122,8 +124,9 @@ class RecGURU(nnx.Module):
         """
         users = self._encode(self.own, rows, rngs)
         loss = self._reconstruct(self.own, rows, users, rngs)
-        if self.facts is not None and self.facts.second is not None:
-            drawn = draw_rows(self.facts.second.rows, rows.item_seq.size, rngs)
+        facts = self.facts
+        if facts is not None and facts.second is not None:
+            drawn = draw_rows(facts.second, facts.window, rows.item_seq.size, rngs)
             others = self._encode(self.second, drawn, rngs)
             loss = loss + self._reconstruct(self.second, drawn, others, rngs)
             pairs = asked_first(rows, users), asked_first(drawn, others)
@@ -182,34 +185,36 @@ class RecGURU(nnx.Module):
         )
 
 
-def draw_rows(known: PackedRows, slots: int, rngs: nnx.Rngs) -> PackedRows:
+def draw_rows(known: SecondDomain, window: int, slots: int, rngs: nnx.Rngs) -> PackedRows:
     """Random prefixes, one a row, that have about as many slots; at least one.
 
-    All prefixes of a history are as likely, as among the own domain's instances: a critic that
-    is shown longer histories of one domain than of the other tells them by their length.
+    Every instance's is as likely, as among the own domain's: a critic that is shown longer
+    prefixes of one domain than of the other tells them by their length. Nothing in them says
+    whose they are.
 
     Args:
-        known: the longest prefix of each history, at the start of a row of its own.
+        known: the domain.
+        window: longest prefix that the model sees.
         slots: number of slots of all rows.
         rngs: source of the draw.
     """
-    count, length = known.item_seq.shape
-    ends = (known.segment_ids > 0).sum(axis=1) - 1
+    length = window + 1  # with a slot for the end token
     number = max(1, slots // length)
-    chosen = jax.random.choice(rngs(), count, (number,), p=ends / ends.sum())
-    row = jax.tree.map(lambda field: jnp.asarray(field)[chosen], known)
-    end = jnp.asarray(ends)[chosen][:, None]
+    chosen = jax.random.randint(rngs(), (number, 1), 0, len(known.targets))
+    target = jnp.asarray(known.targets)[chosen]
+    first = jnp.maximum(jnp.asarray(known.begins)[chosen], target - window)
     column = jnp.arange(length)
-    new_end = jax.random.randint(rngs(), (number, 1), 1, end + 1)
-    instance = row.instance_ids.max(axis=1, keepdims=True) - (end - new_end)
-    kept = column <= new_end
-    return row._replace(
-        item_seq=jnp.where(column < new_end, row.item_seq, 0),
-        segment_ids=jnp.where(kept, row.segment_ids, 0),
-        positions=jnp.where(kept, row.positions, 0),
-        users=jnp.where(kept, row.users, 0),
-        instance_ids=jnp.where(column == new_end, instance, -1),
-    )
+    size = target - first
+    kept = column <= size
+    columns_of = {
+        "item_seq": jnp.where(column < size, jnp.asarray(known.items)[first + column], 0),
+        "segment_ids": kept.astype(jnp.int32),
+        "positions": jnp.where(kept, column, 0),
+        "users": jnp.zeros_like(kept, jnp.int32),
+        "instance_ids": jnp.where(column == size, target, -1),
+    }
+    # The record is declared for NumPy.
+    return PackedRows(**cast(dict[str, Any], columns_of))
 
 
 class Domain(nnx.Module):

@@ -17,6 +17,7 @@ from prmkd_jax.data.batches import Batch
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.distill.per_user import TeacherMeasures, distill_batch, learn_batch
 from prmkd_jax.ops.arrays import Array
+from prmkd_jax.ops.row_blocks import blocks_gain
 from prmkd_jax.ops.rows import ItemRows, Items, MadeRows, places
 from prmkd_jax.ops.shards import on_each_device, scores_of
 from prmkd_jax.students.config import StudentConfig
@@ -289,7 +290,8 @@ def _batch_loss(
         if config.distill_weight:
             total = total + config.distill_weight * kd
     if isinstance(student, HasAuxiliary):
-        total = total + student.auxiliary(rows, rngs)
+        with blocks_gain(setup.in_blocks):
+            total = total + student.auxiliary(rows, rngs)
     zero = jnp.float32(0.0)
     kd = zero if kd is None else kd
     return total, StepMetrics(total, ce, kd, zero, num_instances, measures, num_measured)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Int
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_state
 from prmkd_jax.common.options import LARGEST, SMALLEST
 from prmkd_jax.common.reading import is_there
 from prmkd_jax.data.dataset import Dataset
@@ -15,6 +16,7 @@ from teachers_torch.config import PrecomputedConfig
 from teachers_torch.ranked_lists import RankedLists, SparseRows, lowest
 
 OFFSETS, IDS, VALUES, REST = "offsets.npy", "ids.npy", "values.npy", "rest.npy"
+FILES = (OFFSETS, IDS, VALUES, REST)
 LISTS_AT_ONCE = 65536
 # NumPy counts spans of time among the integers.
 _KINDS = {"integers": "iu", "floats": "f"}
@@ -45,6 +47,7 @@ class ListTeacher:
                 f"--precomputed_normalize: found True, expected False for ranked lists ({OFFSETS})"
             )
         folder = Path(config.folder)
+        self._states = {folder / name: file_state(folder / name) for name in FILES}
         self._lists = read_lists(
             folder, len(dataset.interactions.items), dataset.num_items, config.scale
         )
@@ -58,7 +61,15 @@ class ListTeacher:
     def score(
         self, instance_ids: Int[np.ndarray, " B"], items: Int[np.ndarray, " C"]
     ) -> Float32[np.ndarray, "B C"]:
-        """The logits of some items; nan in the rows of unknown instances."""
+        """The logits of some items; nan in the rows of unknown instances.
+
+        Raises:
+            UserError: a file was changed since it was opened: as long as a student is trained it
+                is read.
+        """
+        for path, state in self._states.items():
+            if file_state(path) != state:
+                raise UserError(f"{path}: found it changed while it was read, expected it to stay")
         return self._scale * self._lists.score(instance_ids, items)
 
 

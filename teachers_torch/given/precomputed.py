@@ -31,8 +31,8 @@ class PrecomputedTeacher:
     """Vectors that were computed elsewhere; nothing is tuned.
 
     `instances.npy` [interactions, d] has the instance's vector at the CSR offset of its
-    target (rows of users' first items are never read), `items.npy` [items, d] the item's
-    vector at its id. Its logit is `score_scale` · instance · item.
+    target (rows of users' first items teach nothing, but are finite too), `items.npy`
+    [items, d] the item's vector at its id. Its logit is `score_scale` · instance · item.
     """
 
     name = "precomputed"

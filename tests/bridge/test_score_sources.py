@@ -152,12 +152,30 @@ def test_permuted_teachers_score_each_item_as_another():
     """The order of the items is the same for vectors, for a function and for lists."""
     exact = vectors()[1]
     order = np.random.default_rng(1).permutation(V)
-    ids, items = np.arange(4), np.arange(V)
+    ids, items = np.arange(1, 5), np.arange(V)
     sources = [permuted(x, order) for x in (exact, Function(exact), listed(exact))]
     for source in sources:
         bank = TeacherBank([source], [1.0], "torch")
         found = np.asarray(bank.for_batch(ids, items).scores)[:, 0]
-        np.testing.assert_allclose(found, scores_of(exact)[:4][:, order], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found, scores_of(exact)[1:5][:, order], rtol=1e-5, atol=1e-5)
+
+
+def test_no_teacher_is_asked_for_padding():
+    """Instance 0 has no prefix; one that can't answer it isn't stopped by it."""
+    exact = vectors()[0]
+
+    class Known(Function):
+        def score(self, instance_ids, items):
+            assert 0 not in instance_ids
+            return super().score(instance_ids, items)
+
+    ids, items = np.array([0, 5, 0, 9]), np.array([3, 1])
+    for teachers in (LiveTeachers([Known(exact)]), TeacherBank([Known(exact)], [1.0], "torch")):
+        found = teachers.for_batch(ids, items)
+        assert np.asarray(found.available)[:, 0].tolist() == [False, True, False, True]
+        expected = scores_of(exact)[ids[1::2]][:, items]
+        np.testing.assert_array_equal(np.asarray(found.scores)[1::2, 0], expected)
+        assert not np.asarray(found.scores)[::2].any()
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.dataset import Catalogue, Dataset, Interactions, table_statistics
 
 INTERACTIONS = Interactions(
@@ -23,6 +24,15 @@ def test_interactions_by_hand():
     assert INTERACTIONS.lengths.tolist() == [3, 0, 2]
     assert INTERACTIONS.users.tolist() == [0, 0, 0, 2, 2]
     assert INTERACTIONS.users.dtype == np.int32
+
+
+def test_more_than_int32_can_number_is_refused():
+    """Instances are numbered in int32: a number beyond it would stand for another instance."""
+    many = np.broadcast_to(np.zeros(1, np.int32), 2**31 - 4)
+    histories = Interactions(np.array([0, len(many)]), many)
+    with pytest.raises(UserError, match="toy: found 2,147,483,648 interactions and items together"):
+        Dataset("toy", histories, CATALOGUE, ("u",), ("i", "j", "k", "l"))
+    assert Dataset("toy", histories, CATALOGUE, ("u",), ("i", "j", "k")).num_items == 3
 
 
 def test_table_statistics_by_hand():

@@ -1,6 +1,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -221,6 +222,22 @@ def test_the_best_items_and_their_share_of_the_softmax_are_those_of_the_scores()
     _, every = made.with_best(PARAMS, 100)
     assert every.items.shape == (count, WORLD.num_items)
     np.testing.assert_allclose(every.confidence, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4, 1e6])
+def test_the_share_of_large_scores_is_exact_too(size):
+    """Finite scores of any size give a share of at most 1, as float64 does."""
+    table = PARAMS["item_embedding"]["table"]
+    grown = {**PARAMS, "item_embedding": {"table": table * (size / np.abs(table).max())}}
+    made = make(SPLIT.test)
+    _, found = made.with_best(grown, 5)
+    queries = np.asarray(made.queries(grown))[: len(SPLIT.test)]
+    scores = jnp.matmul(queries, grown["item_embedding"]["table"].T)
+    exact = np.sort(np.asarray(scores, np.float64))[:, ::-1]
+    chances = np.exp(exact - exact[:, :1])
+    expected = chances[:, :5].sum(1) / chances.sum(1)
+    assert (found.confidence <= 1 + 1e-6).all()
+    np.testing.assert_allclose(found.confidence, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

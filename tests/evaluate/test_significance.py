@@ -68,15 +68,6 @@ def test_signed_rank_by_hand():
     assert signed_rank_test(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(2 / 16)
 
 
-def test_std_over_seeds():
-    """The spread is that of a sample of seeds, not of users."""
-    base = np.array([[0.0, 50.0], [0.0, 0.0], [50.0, 50.0]])
-    found = compare(base, base[:1])["Recall@10"]
-    assert (found.base_mean, found.other_mean) == (0.5, 0.5)
-    assert found.base_std == pytest.approx(0.5)
-    assert found.other_std == 0.0
-
-
 def test_equal_models_have_p_one_without_a_warning():
     """0/0 gives no NaN; warnings are errors here."""
     ranks = some_ranks(3, 2, 50, 30)

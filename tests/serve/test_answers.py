@@ -451,3 +451,11 @@ def test_a_mistake_is_told_by_its_flag(monkeypatch, flags, message):
     with pytest.raises(UserError) as caught:
         frame.execute(COMMAND, flags, "recommend")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("titles", [False, True])
+def test_no_histories_give_a_file_of_the_same_columns(tmp_path, recommender, titles):
+    """What reads the file finds titles only where they were asked for."""
+    nothing = Job(lambda first: iter(()), 0, {}, titles=titles)
+    answer_file(recommender, nothing, tmp_path / "out.parquet", silent)
+    assert ("titles" in pq.read_schema(tmp_path / "out.parquet").names) is titles

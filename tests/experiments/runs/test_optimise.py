@@ -52,6 +52,15 @@ class Trainings:
         return {"validation": validation, "best_epoch": EPOCHS, "epochs": scores}
 
 
+@pytest.mark.parametrize("end", [0.9999999, 1_234_567.0, 0.001, 2.0])
+def test_a_drawn_value_is_never_outside_its_range(end):
+    """Ends with more digits than are shown are themselves, and others are written shortly."""
+    axis = Axis("rate", low=1e-4, high=end)
+    assert float(axis.text(2 * end)) == end
+    assert float(axis.text(end)) <= end
+    assert axis.text(0.00012345) == "0.0001234"
+
+
 def search(folder, trials=14, seed=0):
     return Search(SPACE, trials, seed, folder / "search.journal", lambda line: None)
 

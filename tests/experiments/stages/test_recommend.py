@@ -22,5 +22,16 @@ def test_an_input_that_changes_while_it_is_answered_is_told(tmp_path):
     asked = histories(1)
     next(asked)
     path.write_text('{"history": ["b"]}\n' * 3)
-    with pytest.raises(UserError, match=r"--input: found .*asked\.jsonl changed while it was read"):
+    told = r"--input: found .*asked\.jsonl changed while it was read"
+    with pytest.raises(UserError, match=told):
+        list(asked)
+    # Nor does one line of another file get by, which stays among the answers of the next call.
+    (tmp_path / "long.jsonl").write_text('{"history": ["a"]}\n' * 20_000)
+    path = tmp_path / "long.jsonl"
+    _, histories, _ = _source(RecommendConfig(input=str(path)))
+    asked = histories(0)
+    next(asked)
+    before = path.read_text()
+    path.write_text(before.replace("a", "b"))
+    with pytest.raises(UserError, match="changed while it was read"):
         list(asked)

@@ -55,6 +55,17 @@ def test_lists_are_scored(tmp_path):
         assert row.tolist() == [values.get(item, min(values.values())) for item in range(5)]
 
 
+@pytest.mark.parametrize("name", ["offsets", "ids", "values"])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, name):
+    """It is mapped and read through all of a training; what was learned is of the former one."""
+    teacher = build(write(tmp_path))
+    teacher.score(np.arange(10), np.arange(5))
+    path = tmp_path / f"{name}.npy"
+    np.save(path, np.load(path) + 1)
+    with pytest.raises(UserError, match=rf"{name}\.npy: found it changed while it was read"):
+        teacher.score(np.arange(10), np.arange(5))
+
+
 def test_a_rest_that_leads_nowhere_is_refused(tmp_path):
     """A rest.npy that links to nothing is an error, not replaced by each list's lowest value."""
     write(tmp_path)

@@ -5,7 +5,6 @@ import math
 from unittest import mock
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,10 +102,22 @@ def test_a_pair_that_only_the_instance_has_is_not_taught():
     """Only u0 goes from 0 to 1: its own instance scores 1 as zero, another user's doesn't."""
     task = task_of(from_histories([[0, 1, 2, 3, 4], [2, 3, 5, 3, 4], [0, 4, 5, 3, 4]], NUM_ITEMS))
     scores = NeighboursTeacher(task, None).score(np.array([1]), np.arange(NUM_ITEMS))[0]
-    assert scores[1] == pytest.approx(0, abs=1e-7)
+    assert scores[1] == 0
     # Another user at the same item is led there.
     held_out = NeighboursTeacher(task, None).score(np.array([11]), np.arange(NUM_ITEMS))[0]
     assert held_out[1] > 0
+
+
+def test_a_target_without_other_pairs_is_never_below_what_is_unrelated():
+    """Rounding leaves it 0 as all others, or a loss that knows ranks alone would have it last."""
+    rng = np.random.default_rng(0)
+    histories = [rng.permutation(400)[: rng.integers(5, 30)].tolist() for _ in range(60)]
+    task = task_of(from_histories(histories, 400))
+    instances = task.split.train
+    scores = NeighboursTeacher(task, None).score(instances, np.arange(400))
+    own = scores[np.arange(len(instances)), task.targets(instances)]
+    assert (own == 0).mean() > 0.5
+    assert not ((own != 0) & (np.abs(own) < 1e-5)).any()
 
 
 def test_held_out_pairs_are_not_counted():
