@@ -15,10 +15,11 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from bridge.program_cache import remove_damaged
 from bridge.runtime import settle
 from experiments.cli.flags import Config, Group, config_of, parse
 from experiments.cli.help import commands_text, flags_text
@@ -26,7 +27,7 @@ from experiments.cli.interrupt import interruptible
 from experiments.cli.settings import RunConfig, Settings, check_settings, settings_from
 from experiments.cli.streams import open_streams
 from experiments.cli.unread import warnings
-from prmkd_jax.common.errors import UserError, first_line, printable
+from prmkd_jax.common.errors import UserError, first_line, printable, shortened
 
 if TYPE_CHECKING:  # rich is slow to import, and --help needs none of it
     from experiments.cli.console import Reporter
@@ -59,6 +60,7 @@ class Command:
             that the command reads whatever its settings say; "" where there are none.
         interrupted: the message after Ctrl-C.
         together: whether several processes may carry it out together (`$PRMKD_PROCESSES`).
+        computes: whether it needs JAX.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Command:
     reads: str = ""
     interrupted: str = "interrupted; the same command goes on from here"
     together: bool = False
+    computes: bool = True
 
     @property
     def usage(self) -> str:
@@ -158,7 +161,10 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     # Where flags that were not given follow from something, they are judged when they have.
     if RunConfig in parsed.configs and not command.completed:
         settings_from(parsed.configs)  # a mistake is reported before jax and torch are imported
-    runtime = settle(compilation_cache=compiled_programs(parsed.configs))
+    programs = compiled_programs(parsed.configs)
+    if programs is not None:
+        remove_damaged(programs)
+    runtime = settle(compilation_cache=programs)
     try:
         from experiments.cli.console import Reporter
 
@@ -174,6 +180,8 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
         )
         body = resolve(command.body)
         with _processes(call), call.reporter.listening():
+            if command.computes:
+                _require_jax(runtime.chosen)
             if command.completed:
                 call = resolve(command.completed)(call)
             check(call)
@@ -181,6 +189,31 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     except KeyboardInterrupt:
         print(command.interrupted, file=sys.stderr, flush=True)
         raise SystemExit(INTERRUPTED) from None
+
+
+def _require_jax(chosen: Collection[str]) -> None:
+    """Starts JAX where the user's environment says how, so that a value that it can't take is told.
+
+    Args:
+        chosen: variables that aren't the user's.
+
+    Raises:
+        UserError: naming the variables.
+    """
+    own = [name for name in os.environ if name.startswith("JAX_") and name not in chosen]
+    if not own:
+        return
+    try:
+        import jax
+
+        jax.default_backend()
+    except (AssertionError, RuntimeError, ValueError) as error:
+        found = ", ".join(f"${name}={shortened(os.environ[name])!r}" for name in sorted(own))
+        why = shortened(first_line(error)) or "no such platform here"
+        raise UserError(
+            f"{found}: found that JAX can't start with that ({why}), expected values that it takes "
+            "on this machine"
+        ) from error
 
 
 def _processes(call: Call) -> contextlib.AbstractContextManager[None]:

@@ -7,4 +7,5 @@ COMMAND = Command(
     summary="Print every flag of every command as Markdown (docs/flags.md).",
     groups=(),
     body="experiments.commands.table:print_flags",
+    computes=False,
 )

@@ -10,4 +10,5 @@ COMMAND = Command(
     groups=(Group("Load", "", LoadConfig),),
     body="experiments.benchmarks.serve_load:run",
     interrupted="interrupted; the same command begins again",
+    computes=False,
 )

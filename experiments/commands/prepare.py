@@ -14,4 +14,5 @@ COMMAND = Command(
     ),
     body="experiments.stages.prepare:run",
     interrupted="interrupted; the same command goes on with what was being downloaded",
+    computes=False,
 )

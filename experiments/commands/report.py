@@ -9,4 +9,5 @@ COMMAND = Command(
     summary="Write tables, page and figures of a finished run or study again.",
     groups=(Group("Report", "", ReportConfig),),
     body="experiments.runs.report:run",
+    computes=False,
 )

@@ -3,7 +3,7 @@
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from experiments.cli.command import Call
@@ -55,7 +55,7 @@ def run(call: Call) -> None:
     if output is None:
         unknown = 0
         for rows in answer_stream(recommender, job):
-            sys.stdout.write(to_lines(rows))
+            _print(rows)
             unknown += sum(row["unknown_items"] for row in rows)
         if unknown:
             # Standard output has the answers alone.
@@ -65,6 +65,12 @@ def run(call: Call) -> None:
         summary = answer_file(recommender, job, output, stage.update, config.overwrite)
     for line in _summary_lines(summary, recommender, output):
         call.reporter.say(line)
+
+
+def _print(rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes answers to standard output, in characters that it can hold: they are read as JSON."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write(to_lines(rows, ascii_only=not unicode))
 
 
 def _require_filled(call: Call, config: RecommendConfig) -> None:
@@ -172,6 +178,6 @@ def _similar(config: RecommendConfig, output: Path | None) -> None:
             row["titles"] = [one.title for one in found]
         rows.append(row)
     if output is None:
-        sys.stdout.write(to_lines(rows))
+        _print(rows)
     else:
         write_text(output, to_lines(rows))

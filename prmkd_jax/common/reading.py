@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.files import file_state
 
 LARGEST_JSON = 2**30  # bytes; the ids and titles of a million items take a tenth
 
@@ -70,17 +71,9 @@ def unchanged(folder: Path, names: Collection[str]) -> Iterator[None]:
         raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
 
 
-def _stamps(folder: Path, names: Collection[str]) -> list[tuple[int, ...] | None]:
+def _stamps(folder: Path, names: Collection[str]) -> list[tuple[int, ...]]:
     """What tells a file from another one, and from itself with another content."""
-    found: list[tuple[int, ...] | None] = []
-    for name in names:
-        try:
-            state = (folder / name).stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
-    return found
+    return [file_state(folder / name) for name in names]
 
 
 class RepeatedField(ValueError):

@@ -170,8 +170,9 @@ def describe(dataset: Dataset, split: Split, text_limit: int = TEXT_LIMIT) -> Sh
 def _never_interacted(dataset: Dataset) -> tuple[str, ...]:
     """Ids of catalogue rows without an interaction, candidates or not."""
     counts = np.bincount(dataset.interactions.items, minlength=dataset.num_items)
-    idle = tuple(dataset.item_ids[item] for item in np.flatnonzero(counts == 0).tolist())
-    return (*idle, *dataset.catalogue.other_rows)
+    has_row = dataset.catalogue.has_row
+    idle = np.flatnonzero((counts == 0) & (True if has_row is None else has_row))
+    return (*(dataset.item_ids[item] for item in idle.tolist()), *dataset.catalogue.other_rows)
 
 
 def data_sheet(data: Described, text_limit: int) -> Sheet:

@@ -272,9 +272,9 @@ def _part_name(number: int, suffix: str) -> str:
     return f"part-{number:06d}{suffix}"
 
 
-def to_lines(rows: Iterable[Mapping[str, object]]) -> str:
-    """JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def to_lines(rows: Iterable[Mapping[str, object]], *, ascii_only: bool = False) -> str:
+    """JSON lines; `ascii_only` for a stream that can't hold every character as it is."""
+    return "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in rows)
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -122,6 +122,7 @@ def export_student(
         record: further fields of the card (seed, metrics, teachers), as JSON content.
     """
     weights = flatten_params(params)
+    require_numbers(weights, "the student to be written")
     served = served_arrays(params, config, facts)
     scoring = facts.only(about(config.student).scoring_facts)
     titles = dataset.catalogue.texts.get("title", ())

@@ -15,6 +15,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.plugins import own_class, own_identity
 from prmkd_jax.students.about import TRAINING_OPTIONS, About
 from prmkd_jax.students.config import (
+    LOSSES,
     OWN_GROUP,
     RANDOM,
     STUDENTS,
@@ -49,8 +50,22 @@ def student_class(name: str) -> Any:
 
 
 def about(name: str) -> About:
-    """What the class says of itself, or the defaults of `About` where it says nothing."""
-    return getattr(student_class(name), "about", About())
+    """What the class says of itself, or the defaults of `About` where it says nothing.
+
+    Raises:
+        UserError: a user's own class says it in another form, or names a loss that isn't there.
+    """
+    made = student_class(name)
+    said = getattr(made, "about", About())
+    told = f"--student: {name} ({made.__module__}.{made.__qualname__}).about"
+    if not isinstance(said, About):
+        raise UserError(f"{told}: found {type(said).__name__}, expected an About")
+    if said.default_loss not in LOSSES:
+        raise UserError(
+            f"{told}: default_loss: found {said.default_loss!r}, expected one of "
+            f"{', '.join(LOSSES)}"
+        )
+    return said
 
 
 def class_identity(name: str) -> dict[str, str]:

@@ -242,6 +242,8 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
     for method in ("queries", "items", "score"):
         if not callable(getattr(student, method, None)):
             raise UserError(f"{told} has no method {method}, expected queries, items and score")
+    for place, leaf in _named_leaves(nnx.to_pure_dict(nnx.state(student, nnx.Param))):
+        _require_learnable(f"{told}: parameter {place}", leaf)
     slots = np.zeros((2, 3), np.int32)
     rows = PackedRows(*[slots] * len(PackedRows._fields))
 
@@ -271,6 +273,23 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
         raise UserError(
             f"--student: {name}: found queries, items and scores of shape {found} for 6 slots and "
             f"{facts.num_items} items, expected {expected}"
+        )
+
+
+def _require_learnable(told: str, leaf: Array) -> None:
+    """Checks what a student's parameter begins from: an export of others can't be read.
+
+    Raises:
+        UserError: it is no array of finite floats.
+    """
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        kind = type(leaf).__name__ if dtype is None else str(dtype)
+        raise UserError(f"{told}: found {kind}, expected floats (an nnx.Variable isn't learned)")
+    if not isinstance(leaf, jax.core.Tracer) and not bool(jnp.isfinite(leaf).all()):
+        raise UserError(
+            f"{told}: found numbers that are not finite, expected finite ones (an nnx.Variable "
+            "isn't learned)"
         )
 
 

@@ -52,7 +52,7 @@ def save_checkpoint(folder: Path, epoch: int, state: object, progress: dict[str,
     for unfinished in folder.glob("epoch_*.orbax-checkpoint-tmp*"):
         shutil.rmtree(unfinished)
     try:
-        with _alone():
+        with _alone(), _quiet():
             ocp.save(str(path), leaves, overwrite=True, custom_metadata=progress)
     except ValueError as error:
         # Orbax's writer tells the system's errors, such as a full disk, in its text alone.
@@ -138,6 +138,18 @@ def _require_open(path: Path) -> None:
     for manifest in sorted(path.glob("*/manifest.ocdbt")):
         database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{manifest.parent}/"}}
         tensorstore.KvStore.open(database).result().list().result()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What orbax raises is told in one line; its threads log the same with their tracebacks."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

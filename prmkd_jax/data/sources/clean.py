@@ -35,7 +35,9 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,2000}>")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f\u200b\ufeff]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 _HALF = re.compile("[\ud800-\udfff]")
-_NUMBER = re.compile(r"\d[\d,. ]*")
+# Thousands may be set apart by narrow and by unbroken blanks and by apostrophes.
+_NUMBER = re.compile(r"\.?\d[\d,. \u00a0\u202f\u2009'\u2019]*")
+_APART = re.compile(r"[ \u00a0\u202f\u2009'\u2019]")
 # The number of a character that doesn't exist; Python reads none of thousands of digits.
 _NO_CHARACTER = re.compile(r"&#[0-9]{100,};?")
 # Lists as NumPy prints them, which pandas' csv has: ['a' 'b'], array(['a', 'b'], dtype=object).
@@ -145,6 +147,8 @@ def price(value: Value) -> float | None:
 
     >>> price("$1,299.00"), price("$5.00 - $7.50"), price("12,99 €"), price("from 3"), price("n/a")
     (1299.0, 5.0, 12.99, 3.0, None)
+    >>> price("1\u202f299,00 €"), price("CHF 1'299.50"), price(".99")
+    (1299.0, 1299.5, 0.99)
     """
     if isinstance(value, bool) or value is None:
         return None
@@ -159,7 +163,7 @@ def price(value: Value) -> float | None:
     match = _NUMBER.search(value)
     if match is None:
         return None
-    digits = match.group().replace(" ", "").rstrip(".,")
+    digits = _APART.sub("", match.group()).rstrip(".,")
     if re.search(r",\d{1,2}$", digits):
         digits = digits.replace(".", "").replace(",", ".")
     digits = digits.replace(",", "")

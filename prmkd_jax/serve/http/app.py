@@ -4,11 +4,13 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
@@ -60,13 +62,20 @@ def create_app(service: Service) -> Guard:
     _add_page(app, service)
     _add_watching(app, service)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
+    parameters = _parameters(app)
 
     async def direct(scope: Scope, body: bytes) -> Response | None:
-        twice = repeated_field(body) if scope["method"] == "POST" else _repeated_parameter(scope)
-        if twice is not None:
-            name = shorten(repr(twice))
-            raise ApiError(422, "invalid_request", f"{name}: found twice, expected once")
-        if scope["path"] != _RECOMMEND or scope["method"] != "POST" or not _is_json(scope):
+        _check_parameters(scope, parameters)
+        if scope["method"] != "POST":
+            return None
+        if body and scope["path"] in parameters and not _is_json(_content_type(scope)):
+            found = shorten(repr(_content_type(scope)))
+            raise ApiError(
+                422, "invalid_request", f"content-type: found {found}, expected application/json"
+            )
+        if (twice := repeated_field(body)) is not None:
+            raise _twice(twice)
+        if scope["path"] != _RECOMMEND:
             return None
         try:
             asked = messages.RecommendRequest.model_validate_json(body)
@@ -77,22 +86,58 @@ def create_app(service: Service) -> Guard:
     return Guard(app, service.config, service.metrics, paths, direct)
 
 
-def _repeated_parameter(scope: Scope) -> str | None:
-    """The first name that an address has twice; None where there is none.
+def _parameters(app: FastAPI) -> dict[str, list[str]]:
+    """Path → the parameters of its address, of the paths that read some or a body.
+
+    Others, as the page and what watches the service, may be asked with any.
+    """
+    found = {}
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            names = [field.alias for field in route.dependant.query_params]
+            if names or route.dependant.body_params:
+                found[route.path] = names
+    return found
+
+
+def _check_parameters(scope: Scope, parameters: Mapping[str, Sequence[str]]) -> None:
+    """Refuses an address with a parameter that isn't read, or twice with one that is read once.
 
     `GET /items` takes several items.
+
+    Raises:
+        ApiError: naming the first.
     """
+    known = parameters.get(scope["path"])
     names = [name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), True)]
+    if known is None or not names:
+        return
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        expected = f"one of {', '.join(known)}" if known else "none: fields are in the body"
+        told = f"{shorten(repr(unknown))}: found as a parameter of the address, expected {expected}"
+        raise ApiError(422, "invalid_request", told)
     if scope["path"] == _ITEMS:
         names = [name for name in names if name != "item"]
-    return next((name for name, count in Counter(names).items() if count > 1), None)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise _twice(name)
 
 
-def _is_json(scope: Scope) -> bool:
-    return any(
-        name == b"content-type" and value.partition(b";")[0].strip().lower() == b"application/json"
-        for name, value in scope["headers"]
-    )
+def _twice(name: str) -> ApiError:
+    shown = shorten(repr(name))
+    return ApiError(422, "invalid_request", f"{shown}: found twice, expected once")
+
+
+def _content_type(scope: Scope) -> str:
+    """Without its parameters; empty where there is none."""
+    found = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return found.decode("latin-1").partition(";")[0].strip().lower()
+
+
+def _is_json(content_type: str) -> bool:
+    kind, _, form = content_type.partition("/")
+    return kind == "application" and (form == "json" or form.endswith("+json"))
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -121,6 +121,7 @@ class Service:
         Raises:
             ApiError: as `recommend`.
         """
+        self._most("history", len(history), self.config.max_history)
         job = Job([history], k, None, filter_seen)
         found = await asyncio.gather(*(self.recommend(job, slot) for slot in self.models))
         sides = [student_side(each.model, each.answers[0]) for each in found]
