@@ -178,10 +178,16 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
             topic=topic,
             given=parsed.given,
         )
+        if command.computes:
+            with _jax_told(runtime.chosen) as asked:
+                if asked:
+                    importlib.import_module("jax")
         body = resolve(command.body)
         with _processes(call), call.reporter.listening():
             if command.computes:
-                _require_jax(runtime.chosen)
+                with _jax_told(runtime.chosen) as asked:
+                    if asked:
+                        importlib.import_module("jax").default_backend()
             if command.completed:
                 call = resolve(command.completed)(call)
             check(call)
@@ -191,22 +197,22 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
         raise SystemExit(INTERRUPTED) from None
 
 
-def _require_jax(chosen: Collection[str]) -> None:
-    """Starts JAX where the user's environment says how, so that a value that it can't take is told.
+@contextlib.contextmanager
+def _jax_told(chosen: Collection[str]) -> Iterator[bool]:
+    """Turns what JAX says of a value in the user's environment into a line.
 
     Args:
         chosen: variables that aren't the user's.
+
+    Yields:
+        Whether there are such variables: without one JAX starts when it is needed.
 
     Raises:
         UserError: naming the variables.
     """
     own = [name for name in os.environ if name.startswith("JAX_") and name not in chosen]
-    if not own:
-        return
     try:
-        import jax
-
-        jax.default_backend()
+        yield bool(own)
     except (AssertionError, RuntimeError, ValueError) as error:
         found = ", ".join(f"${name}={shortened(os.environ[name])!r}" for name in sorted(own))
         why = shortened(first_line(error)) or "no such platform here"

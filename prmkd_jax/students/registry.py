@@ -57,7 +57,7 @@ def about(name: str) -> About:
     """
     made = student_class(name)
     said = getattr(made, "about", About())
-    told = f"--student: {name} ({made.__module__}.{made.__qualname__}).about"
+    told = f"{class_label(name, made)}.about"
     if not isinstance(said, About):
         raise UserError(f"{told}: found {type(said).__name__}, expected an About")
     if said.default_loss not in LOSSES:
@@ -66,6 +66,11 @@ def about(name: str) -> About:
             f"{', '.join(LOSSES)}"
         )
     return said
+
+
+def class_label(name: str, made: type) -> str:
+    """How errors call a user's own class."""
+    return f"--student: {name}: {made.__module__}.{made.__qualname__}"
 
 
 def class_identity(name: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jax.tree_util import KeyPath
 from jaxtyping import Float, Int
 
@@ -18,7 +19,7 @@ from prmkd_jax.ops.arrays import Array
 from prmkd_jax.students.about import About
 from prmkd_jax.students.config import STUDENTS, StudentConfig
 from prmkd_jax.students.facts import Facts
-from prmkd_jax.students.registry import about, student_class
+from prmkd_jax.students.registry import about, class_label, student_class
 
 Params = dict[str, Any]
 
@@ -110,14 +111,14 @@ def create_student(
     made = student_class(config.student)
     if config.student in STUDENTS:
         return nnx.split(made(config, facts, rngs=nnx.Rngs(params=seed)))
-    with own_code(f"{_class_label(config.student, made)}.__init__", made.__module__):
+    with own_code(f"{class_label(config.student, made)}.__init__", made.__module__):
         student = made(config, facts, rngs=nnx.Rngs(params=seed))
     if not issubclass(type(student), nnx.Module):
-        raise UserError(f"{_class_label(config.student, made)} is no flax.nnx.Module, expected one")
+        raise UserError(f"{class_label(config.student, made)} is no flax.nnx.Module, expected one")
     _require_protocol(student, config.student, facts)
     graphdef, state = nnx.split(student)
     _require_tables(
-        _class_label(config.student, made),
+        class_label(config.student, made),
         param_shapes(nnx.to_pure_dict(state)),
         about(config.student),
         facts,
@@ -238,7 +239,7 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
     Raises:
         UserError: a method is missing, or returns no floats of the shape that it should.
     """
-    told = _class_label(name, type(student))
+    told = class_label(name, type(student))
     for method in ("queries", "items", "score"):
         if not callable(getattr(student, method, None)):
             raise UserError(f"{told} has no method {method}, expected queries, items and score")
@@ -286,7 +287,7 @@ def _require_learnable(told: str, leaf: Array) -> None:
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         kind = type(leaf).__name__ if dtype is None else str(dtype)
         raise UserError(f"{told}: found {kind}, expected floats (an nnx.Variable isn't learned)")
-    if not isinstance(leaf, jax.core.Tracer) and not bool(jnp.isfinite(leaf).all()):
+    if not isinstance(leaf, Tracer) and not bool(jnp.isfinite(leaf).all()):
         raise UserError(
             f"{told}: found numbers that are not finite, expected finite ones (an nnx.Variable "
             "isn't learned)"
@@ -314,10 +315,6 @@ def _require_tables(
         raise UserError(
             f"{told}.about: rows_alone: found True without item_tables, expected their names"
         )
-
-
-def _class_label(name: str, made: type) -> str:
-    return f"--student: {name}: {made.__module__}.{made.__qualname__}"
 
 
 def _scores(

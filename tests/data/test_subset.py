@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 from prmkd_jax.data.dataset import Catalogue
+from prmkd_jax.data.sheet import describe
+from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.data.subset import with_items, without_items, without_users
 from tests.worlds import from_histories
 
@@ -32,6 +34,16 @@ def listed(array):
     """An array that is there, as a list."""
     assert array is not None
     return array.tolist()
+
+
+def test_further_items_are_no_rows_of_the_catalogue():
+    """The data sheet neither counts them as unsold rows nor takes one for its own twin."""
+    grown = with_items(WORLD, ("y1", "y2"), ("old", ""))
+    found = describe(grown, leave_one_out(grown.interactions))
+    lines = {line.name: line for line in found.lines}
+    assert lines["items without a catalogue row"].number == 3
+    assert lines["items without a catalogue row"].warning == "their texts are empty"
+    assert lines["catalogue rows never interacted with"].number == 0
 
 
 def named(dataset):

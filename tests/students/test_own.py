@@ -116,6 +116,18 @@ class Misnamed(Sound):
     about = About(item_tables=("tables",))
 class Alone(Sound):
     about = About(rows_alone=True)
+class Counted(Sound):
+    def __init__(self, config, facts, *, rngs):
+        super().__init__(config, facts, rngs=rngs)
+        self.count = nnx.Param(jnp.arange(3))
+class Masked(Sound):
+    def __init__(self, config, facts, *, rngs):
+        super().__init__(config, facts, rngs=rngs)
+        self.mask = nnx.Param(jnp.array([0.0, -jnp.inf]))
+class Told(Sound):
+    about = {"label": "x"}
+class Lost(Sound):
+    about = About(default_loss="nope")
 class Plain:
     def __init__(self, config, facts, *, rngs): pass
 """
@@ -130,6 +142,10 @@ MISTAKES = {
     "Misnamed": "Misnamed.about: item_tables: found 'tables', expected parameters with a row for "
     "each of 40 items, out of: table",
     "Alone": "Alone.about: rows_alone: found True without item_tables, expected their names",
+    "Counted": "Counted: parameter count: found int32, expected floats",
+    "Masked": "Masked: parameter mask: found numbers that are not finite, expected finite ones",
+    "Told": "Told.about: found dict, expected an About",
+    "Lost": "Lost.about: default_loss: found 'nope', expected one of softmax, ",
     "Plain": "Plain is no flax.nnx.Module, expected one",
 }
 

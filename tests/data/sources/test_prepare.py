@@ -334,6 +334,24 @@ def test_of_two_calls_for_one_data_set_the_second_is_refused(tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "data").iterdir()) == ["d", "other"]
 
 
+@pytest.mark.parametrize("when", ["filtering", "writing"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, when):
+    """Its record would be that of the file as it is now, and the rows those of before."""
+    rows = [(u, i, 10**9 + u + i, 1) for u in range(4) for i in range(5)]
+    paths = write(tmp_path / "raw", [rows])
+
+    def say(line: str) -> None:
+        if line == when:
+            with open(paths[0], "a") as stream:
+                stream.write("9,9,1000000000,1\n")
+
+    told = r"part-0\.csv: found it changed while it was read, expected it to stay"
+    with pytest.raises(UserError, match=told):
+        prepare(config(tmp_path, interactions=tuple(paths)), say=say)
+    assert not (tmp_path / "data" / "d").exists()
+    assert len(prepare(config(tmp_path, interactions=tuple(paths))).sheet.as_list()) > 0
+
+
 def test_what_prepare_did_not_write_stays_in_the_folder(tmp_path):
     """Notes, raw files and arrays survive --overwrite; only prepare's own files are replaced."""
     (path,) = write(tmp_path / "raw", [[("a", "x", 10**9, 1)]])

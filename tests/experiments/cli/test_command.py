@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from experiments.cli.command import compiled_programs
 from experiments.cli.options import LoadConfig
 from experiments.cli.settings import RunConfig
+from tests.commands import run_commands
 
 
 def test_what_trains_keeps_its_programs_in_the_cache_that_it_makes(tmp_path, monkeypatch):
@@ -12,6 +15,21 @@ def test_what_trains_keeps_its_programs_in_the_cache_that_it_makes(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     config = RunConfig(cache_dir="mine")
     assert compiled_programs({RunConfig: config}) == Path("mine/jax")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("JAX_PLATFORMS", "nowhere"), ("JAX_ENABLE_X64", "maybe")]
+)
+def test_variables_that_jax_cannot_take_are_told_in_a_line(tmp_path, variable, value):
+    """A script of another machine often sets them; what needs no JAX doesn't ask."""
+    lines = [["recommend", f"--model={tmp_path}", "--history=a"], ["flags"]]
+    recommend, flags = run_commands(lines, {variable: value})
+    assert recommend.returncode == 2
+    assert recommend.stderr.startswith("error: $")
+    assert f"${variable}='{value}'" in recommend.stderr
+    assert "expected values that it takes on this machine" in recommend.stderr
+    assert recommend.stderr.count("\n") == 1
+    assert flags.returncode == 0
 
 
 def test_other_commands_use_a_cache_that_is_there(tmp_path, monkeypatch):

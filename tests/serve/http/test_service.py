@@ -216,6 +216,40 @@ def test_other_addresses_and_methods_are_told_alike(served):
     assert (status, content["error"]["code"]) == (422, "invalid_request")
 
 
+def test_a_body_of_another_type_is_told_by_its_type(served):
+    """What curl sends by itself is a form's type: the body itself may be right."""
+    body = b'{"histories": [["i1"]]}'
+    for kind in ("application/x-www-form-urlencoded", "text/plain; charset=utf-8"):
+        status, content = served.ask("POST", "/recommend", body, {"content-type": kind})
+        shown = kind.partition(";")[0]
+        told = f"content-type: found {shown!r}, expected application/json"
+        assert (status, content["error"]["message"]) == (422, told)
+    for kind in ("application/json; charset=utf-8", "application/vnd.api+json"):
+        assert served.ask("POST", "/recommend", body, {"content-type": kind})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "expected"),
+    [
+        ("GET", "/items?q=lamp", "one of search, item"),
+        ("GET", "/similar?item=i1&n=2", "one of item, k, titles"),
+        ("POST", "/recommend?k=5", "none: fields are in the body"),
+    ],
+)
+def test_a_parameter_that_is_not_read_is_refused(served, method, address, expected):
+    """It would be passed over, and other items answered than were asked for."""
+    body = b'{"histories": [["i1"]]}' if method == "POST" else None
+    status, content = served.ask(method, address, body, {"content-type": "application/json"})
+    name = address.replace("&", "?").split("?")[-1].partition("=")[0]
+    told = f"'{name}': found as a parameter of the address, expected {expected}"
+    assert (status, content["error"]["message"]) == (422, told)
+
+
+def test_what_watches_the_service_may_ask_with_any_parameter(served):
+    """Load balancers and browsers add some, against caches."""
+    assert served.ask("GET", "/health?now=1")[0] == 200
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("path", ["/recommend/", "/similar/", "/health/"])
 def test_an_address_with_a_slash_too_many_is_a_wrong_one(served, method, path):
