@@ -81,7 +81,7 @@ class EncoderConfig:
 
     hidden_size: int = option(300, "Width D of the teacher's vectors.", low=1, high=65536)
     num_layers: int = option(2, "Transformer blocks.", low=1, high=256)
-    num_heads: int = option(2, "Attention heads; divide the width.", low=1)
+    num_heads: int = option(2, "Attention heads; divide the width.", low=1, flag=False)
     inner_size: int = option(256, "Width of the feed-forward layer.", low=1, high=2**20)
     dropout: float = option(0.5, "Dropout of hidden states and attention.", low=0, below=1)
     adaptor_dropout: float = 0.2
