@@ -86,7 +86,9 @@ def mean_cross_entropy(
 
     def total(queries: Array, items: Array, rows: tuple[Array, Array]) -> tuple[Array, tuple]:
         targets, counted = rows
-        return cross_entropy(score, queries, items, targets).sum(where=counted), ()
+        # So few rows that no item need be scored twice.
+        losses = cross_entropy(score, queries, items, targets, len(items))
+        return losses.sum(where=counted), ()
 
     block = -(-len(queries) // blocks)
     more = blocks * block - len(queries)

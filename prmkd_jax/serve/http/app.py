@@ -62,13 +62,15 @@ def create_app(service: Service) -> Guard:
     _add_page(app, service)
     _add_watching(app, service)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    parameters = _parameters(app)
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    bodies = {route.path for route in routes if route.dependant.body_params}
+    parameters = _parameters(routes)
 
     async def direct(scope: Scope, body: bytes) -> Response | None:
         _check_parameters(scope, parameters)
         if scope["method"] != "POST":
             return None
-        if body and scope["path"] in parameters and not _is_json(_content_type(scope)):
+        if body and scope["path"] in bodies and not _is_json(_content_type(scope)):
             found = shorten(repr(_content_type(scope)))
             raise ApiError(
                 422, "invalid_request", f"content-type: found {found}, expected application/json"
@@ -86,17 +88,16 @@ def create_app(service: Service) -> Guard:
     return Guard(app, service.config, service.metrics, paths, direct)
 
 
-def _parameters(app: FastAPI) -> dict[str, list[str]]:
+def _parameters(routes: Sequence[APIRoute]) -> dict[str, list[str]]:
     """Path → the parameters of its address, of the paths that read some or a body.
 
     Others, as the page and what watches the service, may be asked with any.
     """
     found = {}
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            names = [field.alias for field in route.dependant.query_params]
-            if names or route.dependant.body_params:
-                found[route.path] = names
+    for route in routes:
+        names = [field.alias for field in route.dependant.query_params]
+        if names or route.dependant.body_params:
+            found[route.path] = names
     return found
 
 

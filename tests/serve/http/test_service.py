@@ -224,6 +224,7 @@ def test_a_body_of_another_type_is_told_by_its_type(served):
         shown = kind.partition(";")[0]
         told = f"content-type: found {shown!r}, expected application/json"
         assert (status, content["error"]["message"]) == (422, told)
+    assert served.ask("POST", "/similar", body, {"content-type": "text/plain"})[0] == 405
     for kind in ("application/json; charset=utf-8", "application/vnd.api+json"):
         assert served.ask("POST", "/recommend", body, {"content-type": kind})[0] == 200
 
