@@ -243,8 +243,8 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
     for method in ("queries", "items", "score"):
         if not callable(getattr(student, method, None)):
             raise UserError(f"{told} has no method {method}, expected queries, items and score")
-    for place, leaf in _named_leaves(nnx.to_pure_dict(nnx.state(student, nnx.Param))):
-        _require_learnable(f"{told}: parameter {place}", leaf)
+    for place, leaf in _named_leaves(nnx.to_pure_dict(nnx.state(student))):
+        _require_learnable(f"{told}: attribute {place}", leaf)
     slots = np.zeros((2, 3), np.int32)
     rows = PackedRows(*[slots] * len(PackedRows._fields))
 
@@ -278,19 +278,20 @@ def _require_protocol(student: Student, name: str, facts: Facts) -> None:
 
 
 def _require_learnable(told: str, leaf: Array) -> None:
-    """Checks what a student's parameter begins from: an export of others can't be read.
+    """Checks what is learned, which every array among a student's attributes is.
 
     Raises:
-        UserError: it is no array of finite floats.
+        UserError: it is no array of finite floats: others have no gradient, or could be written but
+            not read again.
     """
     dtype = getattr(leaf, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         kind = type(leaf).__name__ if dtype is None else str(dtype)
-        raise UserError(f"{told}: found {kind}, expected floats (an nnx.Variable isn't learned)")
+        raise UserError(f"{told}: found {kind}, expected floats: every array is learned")
     if not isinstance(leaf, Tracer) and not bool(jnp.isfinite(leaf).all()):
         raise UserError(
-            f"{told}: found numbers that are not finite, expected finite ones (an nnx.Variable "
-            "isn't learned)"
+            f"{told}: found numbers that are not finite, expected finite ones: every array is "
+            "learned"
         )
 
 

@@ -142,8 +142,8 @@ MISTAKES = {
     "Misnamed": "Misnamed.about: item_tables: found 'tables', expected parameters with a row for "
     "each of 40 items, out of: table",
     "Alone": "Alone.about: rows_alone: found True without item_tables, expected their names",
-    "Counted": "Counted: parameter count: found int32, expected floats",
-    "Masked": "Masked: parameter mask: found numbers that are not finite, expected finite ones",
+    "Counted": "Counted: attribute count: found int32, expected floats",
+    "Masked": "Masked: attribute mask: found numbers that are not finite, expected finite ones",
     "Told": "Told.about: found dict, expected an About",
     "Lost": "Lost.about: default_loss: found 'nope', expected one of softmax, ",
     "Plain": "Plain is no flax.nnx.Module, expected one",
