@@ -36,6 +36,8 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell's own commands."""
 # Of `prmkd_jax.train.processes`, which imports JAX.
 _PROCESSES = "PRMKD_PROCESSES"
+_VARIABLES = {"--cache_dir": "PRMKD_CACHE_DIR", "--data_dir": "PRMKD_DATA_DIR"}
+"""Flag → the variable that it has its default from."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -156,6 +158,14 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
     topic = ""
     if command.topics:
         topic, argv = _split_topic(command, argv)
+    try:
+        _carry_out(command, argv, topic)
+    except UserError as error:
+        raise _naming_variable(error, argv) from error
+
+
+def _carry_out(command: Command, argv: Sequence[str], topic: str) -> None:
+    """Reads the flags, settles the runtime, checks the settings, runs the body."""
     parsed = parse(argv, command.groups)
     _require_utf8(Path.cwd())
     # Where flags that were not given follow from something, they are judged when they have.
@@ -179,15 +189,11 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
             given=parsed.given,
         )
         if command.computes:
-            with _jax_told(runtime.chosen) as asked:
-                if asked:
-                    importlib.import_module("jax")
+            _ask_jax(runtime.chosen, lambda: importlib.import_module("jax"))
         body = resolve(command.body)
         with _processes(call), call.reporter.listening():
             if command.computes:
-                with _jax_told(runtime.chosen) as asked:
-                    if asked:
-                        importlib.import_module("jax").default_backend()
+                _ask_jax(runtime.chosen, lambda: importlib.import_module("jax").default_backend())
             if command.completed:
                 call = resolve(command.completed)(call)
             check(call)
@@ -197,22 +203,31 @@ def execute(command: Command, argv: Sequence[str], program: str) -> None:
         raise SystemExit(INTERRUPTED) from None
 
 
-@contextlib.contextmanager
-def _jax_told(chosen: Collection[str]) -> Iterator[bool]:
+def _naming_variable(error: UserError, argv: Sequence[str]) -> UserError:
+    """The error, by the variable that a flag's value is from where nobody gave the flag."""
+    flag, colon, rest = str(error).partition(":")
+    found = os.environ.get(_VARIABLES.get(flag, ""))
+    if not found or found not in rest or any(word.startswith(flag) for word in argv):
+        return error
+    return UserError(f"${_VARIABLES[flag]} ({flag}){colon}{rest}")
+
+
+def _ask_jax(chosen: Collection[str], ask: Callable[[], object]) -> None:
     """Turns what JAX says of a value in the user's environment into a line.
 
     Args:
-        chosen: variables that aren't the user's.
-
-    Yields:
-        Whether there are such variables: without one JAX starts when it is needed.
+        chosen: variables that aren't the user's. If there are no others nothing is asked: JAX
+            starts when it is needed.
+        ask: makes JAX read them.
 
     Raises:
         UserError: naming the variables.
     """
     own = [name for name in os.environ if name.startswith("JAX_") and name not in chosen]
+    if not own:
+        return
     try:
-        yield bool(own)
+        ask()
     except (AssertionError, RuntimeError, ValueError) as error:
         found = ", ".join(f"${name}={shortened(os.environ[name])!r}" for name in sorted(own))
         why = shortened(first_line(error)) or "no such platform here"

@@ -32,6 +32,19 @@ def test_variables_that_jax_cannot_take_are_told_in_a_line(tmp_path, variable, v
     assert flags.returncode == 0
 
 
+@pytest.mark.parametrize(("flag", "words"), [("cache_dir", []), ("data_dir", ["--dataset=Shop"])])
+def test_a_variables_value_is_told_by_its_name(tmp_path, flag, words):
+    """Nobody gave the flag that it stands for; who gives it is told of the flag."""
+    (tmp_path / "file").touch()
+    variable, place = f"PRMKD_{flag.upper()}", str(tmp_path / "file")
+    train = ["train", "--teachers=", f"--output_dir={tmp_path / 'out'}", *words]
+    lines = [train, [*train, f"--{flag}={place}"]]
+    found, given = run_commands(lines, {variable: place})
+    told = f"found the file {place}, expected a folder\n"
+    assert found.stderr == f"error: ${variable} (--{flag}): {told}"
+    assert given.stderr == f"error: --{flag}: {told}"
+
+
 def test_other_commands_use_a_cache_that_is_there(tmp_path, monkeypatch):
     """No command makes ./cache where it is started, but a folder that is there is used."""
     monkeypatch.chdir(tmp_path)
