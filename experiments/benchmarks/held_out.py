@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bridge.student_weights import student_start_digest
 from experiments.cli.command import Call, resolve
 from experiments.cli.flags import names_of
 from experiments.cli.options import MeasureConfig
@@ -192,9 +191,7 @@ class Measuring:
             UserError: an input file is missing.
         """
         settings = self.settings_of(plan.students[0])
-        init = settings.run.student_init
-        start = student_start_digest(Path(init)) if init else None
-        identity = run_identity(self.call.configs, settings, self.task, (), start)
+        identity = run_identity(self.call.configs, settings, self.task, ())
         identity["settings"] |= {
             "measure": self.call.topic,
             "seeds": list(settings.run.seeds),

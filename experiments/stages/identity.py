@@ -7,10 +7,12 @@ often a state is saved, changes no number.
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from bridge.student_weights import student_start_digest
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS, Settings
 from experiments.stages.data import second_domain
@@ -78,7 +80,8 @@ def run_identity(
         settings: the configurations, put together.
         task: data and split.
         teachers: the identities of the run's teachers.
-        start: SHA-256 of the weights that the student begins from; None for none.
+        start: SHA-256 of the weights that the student begins from, as they were read; None hashes
+            them here.
 
     Raises:
         UserError: an input file is missing.
@@ -95,8 +98,8 @@ def run_identity(
     domain = second_domain(settings, task.dataset)
     if domain is not None:
         identity["second_domain_data"] = domain.fingerprint
-    if start is not None:
-        identity["student_init"] = start
+    if run.student_init:
+        identity["student_init"] = start or student_start_digest(Path(run.student_init))
     if item_init := item_start_identity(settings, task):
         identity["item_init"] = item_init
     if own_class := class_identity(settings.student.student):
