@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prmkd_jax.common.errors import UserError
@@ -69,6 +69,22 @@ def unchanged(folder: Path, names: Collection[str]) -> Iterator[None]:
     yield
     if _stamps(folder, names) != before:
         raise UserError(f"{folder}: found it replaced while it was read, expected it to stay")
+
+
+def file_states(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
+    """The states of files that are going to be read, for `require_states`."""
+    return {path: file_state(path) for path in paths}
+
+
+def require_states(states: Mapping[Path, tuple[int, ...]]) -> None:
+    """Refuses files that were written or replaced since.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for path, state in states.items():
+        if file_state(path) != state:
+            raise UserError(f"{path}: found it changed while it was read, expected it to stay")
 
 
 def _stamps(folder: Path, names: Collection[str]) -> list[tuple[int, ...]]:

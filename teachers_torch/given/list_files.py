@@ -8,9 +8,8 @@ from jaxtyping import Bool, Float32, Int
 
 from prmkd_jax.common.arrays import open_npy
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_state
 from prmkd_jax.common.options import LARGEST, SMALLEST
-from prmkd_jax.common.reading import is_there
+from prmkd_jax.common.reading import file_states, is_there, require_states
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import PrecomputedConfig
 from teachers_torch.ranked_lists import RankedLists, SparseRows, lowest
@@ -47,7 +46,7 @@ class ListTeacher:
                 f"--precomputed_normalize: found True, expected False for ranked lists ({OFFSETS})"
             )
         folder = Path(config.folder)
-        self._states = {folder / name: file_state(folder / name) for name in FILES}
+        self._states = file_states(folder / name for name in FILES)
         self._lists = read_lists(
             folder, len(dataset.interactions.items), dataset.num_items, config.scale
         )
@@ -67,9 +66,7 @@ class ListTeacher:
             UserError: a file was changed since it was opened: as long as a student is trained it
                 is read.
         """
-        for path, state in self._states.items():
-            if file_state(path) != state:
-                raise UserError(f"{path}: found it changed while it was read, expected it to stay")
+        require_states(self._states)
         return self._scale * self._lists.score(instance_ids, items)
 
 

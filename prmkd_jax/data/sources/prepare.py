@@ -10,9 +10,9 @@ import polars as pl
 
 from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.files import file_state, write_json
+from prmkd_jax.common.files import write_json
 from prmkd_jax.common.places import require_apart
-from prmkd_jax.common.reading import read_json
+from prmkd_jax.common.reading import file_states, read_json, require_states
 from prmkd_jax.data.dataset import TEXT_FIELDS
 from prmkd_jax.data.prepared import PREPARED, file_digests
 from prmkd_jax.data.sheet import Described, Line, Sheet, data_sheet
@@ -122,7 +122,7 @@ def _made(
         download(config, progress, say)
     clock = Clock(config.time_unit)
     source = open_source(config, clock)
-    states = {path: file_state(path) for path in source.files}
+    states = file_states(source.files)
     ties = tie_rule(config, source)
     require_apart(source.files, target, f"--name={config.name}")
     if (target / IMAGES).is_dir() and not config.download_images:
@@ -135,7 +135,7 @@ def _made(
         say("reading the interactions")
         files = ",".join(config.interactions) if config.source == "table" else config.raw_dir
         log, incomplete = collect(source.interactions, source.timed, files)
-        _require_unchanged(states)
+        require_states(states)
         titled = None
         if has_catalogue and config.need_title:
             titled = canonical_files.titled_items(folder, log.item_ids)
@@ -160,22 +160,10 @@ def _made(
             "interactions": file_digest(folder / canonical_files.INTERACTIONS),
             "files": file_digests(folder),
         }
-        _require_unchanged(states)
+        # Or the record would say that it was made of the files as they are now.
+        require_states(states)
         write_json(folder / PREPARED, {**report.as_dict(), **origin})
     return report
-
-
-def _require_unchanged(states: Mapping[Path, tuple[int, ...]]) -> None:
-    """Refuses files that were written while they were read: parts of both would be in the data set.
-
-    Its record would say that it was made of the file as it is now, and no later call would notice.
-
-    Raises:
-        UserError: naming the first.
-    """
-    for path, state in states.items():
-        if file_state(path) != state:
-            raise UserError(f"{path}: found it changed while it was read, expected it to stay")
 
 
 def _found(target: Path, config: PrepareConfig) -> Report:
