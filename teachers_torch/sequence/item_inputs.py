@@ -87,6 +87,13 @@ def _text_and_image_widths(
     return [*_text_widths(dataset, settings, None, cache), images]
 
 
+def image_files_encoder(dataset: Dataset, settings: TeacherSettings) -> str | None:
+    """Identity of the encoder that reads a data set's image files; None where none are read."""
+    if dataset.catalogue.image_features is not None or not dataset.catalogue.image_paths:
+        return None
+    return encoder_identity(settings.image.image_encoder)
+
+
 def _text_identity(dataset: Dataset, settings: TeacherSettings) -> dict[str, object]:
     return {"text_encoder": texts_identity(dataset, settings.text)}
 

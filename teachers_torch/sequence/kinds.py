@@ -27,7 +27,13 @@ from teachers_torch.sequence.encoder import SequenceModel
 from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, Inputs
 from teachers_torch.sequence.pretrain import pretrain, written
 from teachers_torch.sequence.pretrain_task import FAMILIES, FREE, check_start
-from teachers_torch.sequence.start import begin_from, read_sequence_start, sequence_start_digest
+from teachers_torch.sequence.start import (
+    SequenceStart,
+    begin_from,
+    read_sequence_start,
+    require_image_encoder,
+    sequence_start_digest,
+)
 from teachers_torch.sequence.teacher import TunedTeacher
 from teachers_torch.sequence.tune import tune_model
 from teachers_torch.sequence.unim2rec import UniM2Rec
@@ -78,7 +84,7 @@ class SequenceKind:
             UserError: see `Kind.check`.
         """
         config = self._config(settings)
-        start = read_sequence_start(self.init, config, settings)
+        start = self._start(task.dataset, settings)
         vision = None if start is None else start.vision
         widths = self.inputs.widths(task.dataset, settings, vision, cache)
         if start is not None:
@@ -100,7 +106,7 @@ class SequenceKind:
     def build(self, task: Task, settings: TeacherSettings, cache: Cache, log: Log) -> TunedTeacher:
         """The model over the items' features, with random or initial weights."""
         config = self._config(settings)
-        start = read_sequence_start(self.init, config, settings)
+        start = self._start(task.dataset, settings)
         vision = None if start is None else start.vision
         inputs = self.inputs.read(task.dataset, settings, vision, cache, log)
         model = self.model(settings, inputs)
@@ -142,6 +148,13 @@ class SequenceKind:
             inputs = self.inputs if images else TEXTS
             widths.append(inputs.widths(domain, settings, None, cache))
         check_start(self.init, domains, settings, widths)
+
+    def _start(self, dataset: Dataset, settings: TeacherSettings) -> SequenceStart | None:
+        start = read_sequence_start(self.init, self._config(settings), settings)
+        if start is not None:
+            encoder = FAMILIES[self.init].image_encoder(dataset, settings)
+            require_image_encoder(start, [encoder], settings)
+        return start
 
     def _config(self, settings: TeacherSettings) -> EncoderConfig:
         config = settings.get(self.config)

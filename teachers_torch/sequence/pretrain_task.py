@@ -23,12 +23,15 @@ from teachers_torch.items.inputs import (
 )
 from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.items.text_files import features_digest
+from teachers_torch.sequence.item_inputs import image_files_encoder
 from teachers_torch.sequence.start import (
+    Domain,
     PretrainFacts,
     SequenceStart,
     begin_from,
     model_facts,
     read_sequence_start,
+    require_image_encoder,
 )
 from teachers_torch.sequence.unim2rec import IMAGE, UniM2Rec
 from teachers_torch.sequence.unisrec import UniSRec
@@ -93,6 +96,7 @@ class Family(NamedTuple):
         make: the model over them, and over an encoder of raw pixels where there are some.
         variants: see `PretrainTask`.
         more_read: see `teacher.Pretraining`.
+        image_encoder: identity of the encoder that reads a data set's image files, if one does.
     """
 
     config: type[UniSRecConfig] | type[UniM2RecConfig]
@@ -100,6 +104,7 @@ class Family(NamedTuple):
     make: Make
     variants: int
     more_read: Callable[[Dataset, TeacherSettings], dict[str, object]] = lambda _, __: {}
+    image_encoder: Callable[[Dataset, TeacherSettings], str | None] = lambda _, __: None
 
 
 def _read_unisrec(asked: Asked) -> list[Modality]:
@@ -148,7 +153,13 @@ FAMILIES = {
     "unisrec": Family(
         UniSRecConfig, _read_unisrec, _make_unisrec, variants=1, more_read=_dropped_texts
     ),
-    "unim2rec": Family(UniM2RecConfig, _read_unim2rec, _make_unim2rec, variants=2),
+    "unim2rec": Family(
+        UniM2RecConfig,
+        _read_unim2rec,
+        _make_unim2rec,
+        variants=2,
+        image_encoder=image_files_encoder,
+    ),
 }
 
 
@@ -213,6 +224,8 @@ def _begun(
     model = chosen.make(settings, modalities, _vision(start, shape))
     if start is None:
         return model, None
+    encoders = [chosen.image_encoder(domain, settings) for domain in domains]
+    require_image_encoder(start, encoders, settings)
     begin_from(model, start, freeze=False)
     return model, start.description
 
@@ -263,16 +276,7 @@ def describe(
     vision = getattr(task.model, "vision", None)
     facts: PretrainFacts = {
         "teacher": family,
-        "domains": [
-            {
-                "name": domain.name,
-                "fingerprint": domain.fingerprint,
-                "users": domain.num_users,
-                "items": domain.num_items,
-                "interactions": len(domain.interactions.items),
-            }
-            for domain in domains
-        ],
+        "domains": [_described(family, domain, settings) for domain in domains],
         "model": model_facts(family, task.config, settings),
         "settings": dataclasses.asdict(task.config),
         "pretraining": dataclasses.asdict(config),
@@ -282,6 +286,20 @@ def describe(
     if task.start is not None:
         facts["start"] = task.start
     return facts
+
+
+def _described(family: str, domain: Dataset, settings: TeacherSettings) -> Domain:
+    described: Domain = {
+        "name": domain.name,
+        "fingerprint": domain.fingerprint,
+        "users": domain.num_users,
+        "items": domain.num_items,
+        "interactions": len(domain.interactions.items),
+    }
+    encoder = FAMILIES[family].image_encoder(domain, settings)
+    if encoder is not None:
+        described["image_encoder"] = encoder
+    return described
 
 
 def identity(facts: PretrainFacts) -> str:

@@ -1,7 +1,7 @@
 """What weights begin from: a checkpoint of pre-training, ours or UniSRec's own."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
@@ -32,24 +32,27 @@ class SequenceStart(NamedTuple):
         description: the origin of the weights in words, for the teacher card.
         weights: the encoder's state dict.
         vision: the frozen vision encoder that was trained with them, or None.
+        image_encoders: identities of the encoders whose vectors of image files they have read.
     """
 
     description: str
     weights: dict[str, Tensor]
     vision: PixelEncoder | None = None
+    image_encoders: frozenset[str] = frozenset()
 
 
 SHARED = ("hidden_size", "num_layers", "num_heads", "inner_size", "num_experts", "feature_norm")
 
 
 class Domain(TypedDict):
-    """A data set of a pre-training."""
+    """A data set of a pre-training; `image_encoder` where its image files were read."""
 
     name: str
     fingerprint: str
     users: int
     items: int
     interactions: int
+    image_encoder: NotRequired[str]
 
 
 class PretrainFacts(TypedDict):
@@ -119,6 +122,7 @@ def read_sequence_start(
         found, teacher = facts["model"], facts["teacher"]
         names = ", ".join(domain["name"] for domain in facts["domains"])
         image_shape = facts["image_shape"]
+        encoders = {domain.get("image_encoder") for domain in facts["domains"]} - {None}
         if "epochs" not in facts:
             raise KeyError("epochs")
         if not isinstance(found, dict) or not _is_image_shape(image_shape):
@@ -142,7 +146,29 @@ def read_sequence_start(
         own = {k[len(VISION) :]: weights.pop(k) for k in list(weights) if k.startswith(VISION)}
         load_weights(vision, own, str(path))
     description = f"pre-trained on {names}, {facts['epochs']} epochs (sha256 {digest[:16]})"
-    return SequenceStart(description, weights, vision)
+    return SequenceStart(description, weights, vision, frozenset(encoders))
+
+
+def require_image_encoder(
+    start: SequenceStart, encoders: Iterable[str | None], settings: TeacherSettings
+) -> None:
+    """Checks that image files are read by the encoder whose vectors the weights know.
+
+    Args:
+        start: the weights.
+        encoders: identity of the encoder that reads each data set's image files, if one does.
+        settings: the teachers' settings.
+
+    Raises:
+        UserError: it is another one, whose vectors mean something else.
+    """
+    for found in encoders:
+        if found is not None and start.image_encoders and start.image_encoders != {found}:
+            expected = " and ".join(sorted(start.image_encoders))
+            raise UserError(
+                f"--image_encoder: found {settings.image.image_encoder!r} ({found}), expected the "
+                f"one that weights begin from: {expected}"
+            )
 
 
 def _is_image_shape(shape: object) -> bool:

@@ -9,7 +9,15 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
-from teachers_torch.config import PretrainConfig, TextConfig, UniM2RecConfig, UniSRecConfig
+from prmkd_jax.data.dataset import Catalogue
+from teachers_torch.config import (
+    ImageConfig,
+    PretrainConfig,
+    TextConfig,
+    UniM2RecConfig,
+    UniSRecConfig,
+)
+from teachers_torch.items import image
 from teachers_torch.registry import kind
 from teachers_torch.sequence.official import write_official
 from teachers_torch.sequence.pretrain import pretrain
@@ -87,6 +95,42 @@ def test_a_pretraining_start_that_does_not_fit_is_told_before(to, domain, tmp_pa
     missing = dataclasses.replace(settings, init={"unisrec": str(tmp_path / "nothing")})
     with pytest.raises(UserError, match="nothing: no such file, expected a folder made by pre"):
         kind("unisrec").pretraining.check([other], missing, Cache(tmp_path))
+
+
+def test_image_files_are_read_by_the_encoder_that_the_weights_know(ring, tmp_path, monkeypatch):
+    """Another encoder's vectors, of the same width, are refused when tuned and pre-trained on."""
+    from PIL import Image
+
+    def encode(self, files):
+        return np.full((len(files), 5), 0.5, np.float16)
+
+    monkeypatch.setattr(image.ImageEncoder, "__init__", lambda self, name: None)
+    monkeypatch.setattr(image.ImageEncoder, "encode", encode)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    first, second = (
+        dataclasses.replace(SETTINGS, image=ImageConfig(image_encoder=str(tmp_path / name)))
+        for name in ("first", "second")
+    )
+
+    def with_files(dataset):
+        paths = (str(tmp_path / "a.png"),) * dataset.num_items
+        catalogue = Catalogue(dataset.catalogue.texts, image_paths=paths)
+        return dataclasses.replace(dataset, catalogue=catalogue)
+
+    domain = with_files(dataclasses.replace(ring_world(users=12), name="elsewhere"))
+    settings, _ = pretrained("unim2rec", [domain], tmp_path, first)
+    other, target = dataclasses.replace(second, init=settings.init), with_files(ring)
+    assert build("unim2rec", target, settings, tmp_path).model is not None
+    message = r"^--image_encoder: found '.*second' \(.*\), expected the one that weights begin from"
+    for refused in (
+        lambda: build("unim2rec", target, other, tmp_path),
+        lambda: kind("unim2rec").pretraining.check([domain], other, Cache(tmp_path)),
+    ):
+        with pytest.raises(UserError, match=message):
+            refused()
 
 
 def test_encoder_is_trained_where_so_asked(ring, domain, tmp_path):
