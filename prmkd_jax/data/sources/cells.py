@@ -7,7 +7,7 @@ from prmkd_jax.data.sheet import MISSING
 from prmkd_jax.data.sources.place import Place, short
 
 # Whole numbers from here on are no longer told apart.
-_EXACT = {pl.Float32: 2**24, pl.Float64: 2**53}
+_EXACT = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
 
 
 def ids(column: pl.Series, place: Place) -> pl.Series:
@@ -114,8 +114,7 @@ def whole_numbers(column: pl.Series, place: Place, wanted: str) -> pl.Series:
         if len(odd):
             raise UserError(f"{place.row(odd[0])}: found {texts[odd[0]][:60]}, expected {wanted}")
         return texts
-    # Numbers of 16 bits come as 32.
-    numbers, limit = column.fill_nan(None), _EXACT.get(type(column.dtype), 2**24)
+    numbers, limit = column.fill_nan(None), _EXACT[type(column.dtype)]
     odd = ((numbers != numbers.floor()) | (numbers.abs() >= limit)).arg_true()
     if len(odd):
         found = numbers[odd[0]]

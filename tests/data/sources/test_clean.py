@@ -29,6 +29,7 @@ PLACE = Place("items.csv", first=4, column="item")
         (pl.Series([b"a"]), ["a"]),
         (pl.Series(["12"]).cast(pl.Decimal(20, 2)), ["12"]),
         (pl.Series([2**24 - 1, None], dtype=pl.Float32), ["16777215", None]),
+        (pl.Series([2**11 - 1, None], dtype=pl.Float16), ["2047", None]),
     ],
     ids=lambda value: str(value.dtype) if isinstance(value, pl.Series) else "",
 )
@@ -44,6 +45,7 @@ def test_ids_are_text_as_they_are_written(column, expected):
         (pl.Series([True]), "items.csv, item: found type Boolean, expected text or whole numbers"),
         (pl.Series([b"\xff"]), "items.csv, item: found bytes that are not UTF-8"),
         (pl.Series([bytes(15) + b"\x05"]), "items.csv, item: found bytes that are no text"),
+        (pl.Series([2**11], dtype=pl.Float16), "found 2048.0, expected .* type Float16 isn't"),
         (pl.Series([2**24], dtype=pl.Float32), "found 16777216.0, expected .* type Float32 isn't"),
         (pl.Series(["7.50"]).cast(pl.Decimal(20, 2)), "row 4, item: found 7.50, expected text"),
         (pl.Series([[1]]), r"found type List\(Int64\), expected text or whole numbers"),
