@@ -23,7 +23,7 @@ from experiments.stages.identity import run_identity
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.starts import check_item_start, item_start
 from experiments.stages.students import (
-    Place,
+    RunPlace,
     Training,
     check_loss,
     logger,
@@ -153,7 +153,7 @@ class Measuring:
         folder = output / folder_of(student, seed)
         if not (folder / CARD).is_file():
             facts = student_facts(student.task, settings)
-            place = Place(output, output / LOG, output / "checkpoints" / student.name)
+            place = RunPlace(output, output / LOG, output / "checkpoints" / student.name)
             log = logger(place.log)
             found = teacher_identities(student.task, settings)
             reporter = self.call.reporter
