@@ -12,7 +12,7 @@ import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from absl import flags
 
@@ -27,23 +27,9 @@ from experiments.cli.kinds import (
     to_value,
 )
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.options import allowed, excess
+from prmkd_jax.common.options import Group, allowed, excess
 
 Config = TypeVar("Config")
-
-
-class Group(NamedTuple):
-    """The flags of one configuration dataclass: a topic of `--help`.
-
-    Attributes:
-        title: the topic.
-        prefix: put before every field's name, as in `--unisrec_dropout`; "" for none.
-        config: the dataclass, which no other group of the command has.
-    """
-
-    title: str
-    prefix: str
-    config: type
 
 
 @dataclasses.dataclass(frozen=True)

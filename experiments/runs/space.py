@@ -5,9 +5,10 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from experiments.cli.flags import Group, flag_name, flags_of
+from experiments.cli.flags import flag_name, flags_of
 from experiments.cli.kinds import FlagKind
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import Group
 
 NO_SETTINGS = frozenset(
     [
