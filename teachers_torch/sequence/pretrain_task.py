@@ -70,7 +70,7 @@ def join_interactions(domains: Sequence[Dataset]) -> Interactions:
     return Interactions(offsets_of(lengths), np.concatenate(items).astype(np.int32))
 
 
-class Asked(NamedTuple):
+class FeatureRequest(NamedTuple):
     """What features are read for, and by which settings."""
 
     domains: Sequence[Dataset]
@@ -96,15 +96,15 @@ class Family(NamedTuple):
     """
 
     config: type[UniSRecConfig] | type[UniM2RecConfig]
-    read: Callable[[Asked], list[Modality]]
+    read: Callable[[FeatureRequest], list[Modality]]
     make: Make
     variants: int
     more_read: Callable[[Dataset, TeacherSettings], dict[str, object]] = lambda _, __: {}
 
 
-def _read_unisrec(asked: Asked) -> list[Modality]:
+def _read_unisrec(request: FeatureRequest) -> list[Modality]:
     """The texts, and below them the same texts without some of their words."""
-    domains, settings, config, seed, cache, log = asked
+    domains, settings, config, seed, cache, log = request
     norm = settings.get(UniSRecConfig).feature_norm
     drop = WordDrop(config.word_drop, seed)
     texts = join([text_inputs(d, settings.text, norm, cache, log) for d in domains])
@@ -119,8 +119,8 @@ def _dropped_texts(domain: Dataset, settings: TeacherSettings) -> dict[str, obje
     return {"dropped_texts": features_digest(settings.text, domain.name, dropped=True)}
 
 
-def _read_unim2rec(asked: Asked) -> list[Modality]:
-    domains, settings, _, _, cache, log = asked
+def _read_unim2rec(request: FeatureRequest) -> list[Modality]:
+    domains, settings, _, _, cache, log = request
     norm = settings.get(UniM2RecConfig).feature_norm
     modalities = [join([text_inputs(d, settings.text, norm, cache, log) for d in domains])]
     if _pixels_shape(domains) is not None:
@@ -167,7 +167,7 @@ def build(
         UserError: inputs or initial weights are missing or wrong.
     """
     chosen = FAMILIES[family]
-    modalities = chosen.read(Asked(domains, settings, config, seed, cache, log))
+    modalities = chosen.read(FeatureRequest(domains, settings, config, seed, cache, log))
     model, start = _begun(family, domains, settings, modalities)
     num_items = sum(domain.num_items for domain in domains)
     return PretrainTask(model, settings.get(chosen.config), num_items, chosen.variants, start)

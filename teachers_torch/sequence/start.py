@@ -42,7 +42,7 @@ class SequenceStart(NamedTuple):
 SHARED = ("hidden_size", "num_layers", "num_heads", "inner_size", "num_experts", "feature_norm")
 
 
-class Domain(TypedDict):
+class PretrainDomain(TypedDict):
     """A data set of a pre-training."""
 
     name: str
@@ -61,7 +61,7 @@ class PretrainFacts(TypedDict):
     """
 
     teacher: str
-    domains: Sequence[Domain]
+    domains: Sequence[PretrainDomain]
     model: Mapping[str, object]
     settings: Mapping[str, object]
     pretraining: Mapping[str, Any]
