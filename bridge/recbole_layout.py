@@ -58,7 +58,7 @@ def _graph_settings(config: StudentConfig) -> Unstated:
     return {"n_layers": (config.num_layers, "--num_layers")}
 
 
-class Model(NamedTuple):
+class RecBoleModel(NamedTuple):
     """One of RecBole's models.
 
     Attributes:
@@ -74,10 +74,12 @@ class Model(NamedTuple):
 
 
 RECBOLE = {
-    "sasrec": Model(_TRANSFORMER, _attention_settings, MappingProxyType({"positions": OLDEST})),
-    "gru4rec": Model(_GRU),
-    "bert4rec": Model(_BERT, _attention_settings),
-    "lightgcn": Model(_GRAPH, _graph_settings),
+    "sasrec": RecBoleModel(
+        _TRANSFORMER, _attention_settings, MappingProxyType({"positions": OLDEST})
+    ),
+    "gru4rec": RecBoleModel(_GRU),
+    "bert4rec": RecBoleModel(_BERT, _attention_settings),
+    "lightgcn": RecBoleModel(_GRAPH, _graph_settings),
 }
 """The students that RecBole knows, by the registered name."""
 

@@ -12,7 +12,7 @@ from prmkd_jax.common.arrays import half_fault
 from prmkd_jax.common.digests import file_digest
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import writing
-from prmkd_jax.common.parts import Parts
+from prmkd_jax.common.parts import PartFiles
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from teachers_torch.ranked_lists import RankedLists, SparseRows
 from teachers_torch.scale import check_scale
@@ -52,7 +52,7 @@ def write_vectors(
     name: str,
     scale: float,
     identity: Mapping[str, object],
-    instances: Float[np.ndarray, "N d"] | Parts,
+    instances: Float[np.ndarray, "N d"] | PartFiles,
     items: Float[np.ndarray, "V d"],
 ) -> None:
     """Stores a teacher's vectors as float16 with a manifest; complete or not at all.
@@ -74,7 +74,9 @@ def write_vectors(
             or the scale isn't above 0.
     """
     check_scale(scale, f"teacher {name}: scale")
-    sources: dict[str, np.ndarray | Parts] = dict(zip(_VECTORS, (instances, items), strict=True))
+    sources: dict[str, np.ndarray | PartFiles] = dict(
+        zip(_VECTORS, (instances, items), strict=True)
+    )
     # What can't be stored is found before a file of the folder is replaced.
     for file, rows in sources.items():
         nonzero = [block.any() for block in _halves(rows, f"teacher {name}: {file}")]
@@ -112,7 +114,7 @@ def write_lists(folder: Path, lists: RankedLists, identity: Mapping[str, object]
 
 
 def _write(
-    folder: Path, manifest: dict[str, object], sources: Mapping[str, np.ndarray | Parts]
+    folder: Path, manifest: dict[str, object], sources: Mapping[str, np.ndarray | PartFiles]
 ) -> None:
     """The arrays, vectors as float16, then the manifest: without one a folder doesn't count."""
     manifest["files"] = {}
@@ -131,7 +133,7 @@ def _write(
 
 
 def _save_halves(
-    stream: BinaryIO, rows: np.ndarray | Parts, source: str
+    stream: BinaryIO, rows: np.ndarray | PartFiles, source: str
 ) -> tuple[tuple[int, ...], np.dtype]:
     """What `np.save` writes of the complete float16 array; returns its shape and dtype."""
     shape = None
@@ -146,14 +148,14 @@ def _save_halves(
     return shape, dtype
 
 
-def _halves(rows: np.ndarray | Parts, source: str) -> Iterator[Float16[np.ndarray, "rows d"]]:
+def _halves(rows: np.ndarray | PartFiles, source: str) -> Iterator[Float16[np.ndarray, "rows d"]]:
     """The vectors as float16, in blocks.
 
     Raises:
         UserError: as `write_vectors`, but for zeros.
     """
     first = 0
-    for block in rows if isinstance(rows, Parts) else _blocks(rows):
+    for block in rows if isinstance(rows, PartFiles) else _blocks(rows):
         fault = half_fault(block, first)
         if fault:
             raise UserError(f"{source}: {fault}")
@@ -166,8 +168,8 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     return (array[start : start + _BLOCK] for start in range(0, max(len(array), 1), _BLOCK))
 
 
-def _length(rows: np.ndarray | Parts) -> int:
-    return rows.rows if isinstance(rows, Parts) else len(rows)
+def _length(rows: np.ndarray | PartFiles) -> int:
+    return rows.rows if isinstance(rows, PartFiles) else len(rows)
 
 
 def has_vectors(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.parts import Make, Parts, make_in_parts, make_part, part_file, ranges
+from prmkd_jax.common.parts import Make, PartFiles, make_in_parts, make_part, part_file, ranges
 from prmkd_jax.common.sealed import is_sealed
 from teachers_torch.ray_data import VARIABLE, asked_cluster, made, require_ray
 from teachers_torch.teacher import ENCODER_VERSION
@@ -41,7 +41,7 @@ def make_parts(
     recipe: Recipe,
     progress: Callable[[int, int], None],
     there: Recipe | None = None,
-) -> Parts:
+) -> PartFiles:
     """`make_in_parts`, on the cluster that is asked for or here.
 
     Args:

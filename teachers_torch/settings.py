@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
+from prmkd_jax.common.options import Group
 from teachers_torch.config import (
     EncoderConfig,
     ImageConfig,
@@ -55,14 +56,6 @@ class TeacherSettings:
         (0.1, 0.5)
         """
         return cast(C, self.of[config]) if config in self.of else config()
-
-
-class Group(NamedTuple):
-    """The flags of one configuration dataclass: a topic of `--help`."""
-
-    title: str
-    prefix: str
-    config: type
 
 
 GROUPS = (

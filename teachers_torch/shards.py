@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Shaped
 
-from prmkd_jax.common.parts import Make, Parts
+from prmkd_jax.common.parts import Make, PartFiles
 from teachers_torch.cluster import make_parts
 from teachers_torch.optional import frozen
 from teachers_torch.ranked_lists import best
@@ -25,7 +25,7 @@ def encode_in_shards(
     progress: Callable[[int, int], None],
     shard_size: int = SHARD_SIZE,
     stored: Callable[[], AnyTeacher] | None = None,
-) -> Parts:
+) -> PartFiles:
     """Vectors [instances, width] of all instances, in files, float32.
 
     The shards that are in `folder` already are not encoded again, and no more than one shard is

@@ -221,7 +221,7 @@ def _content(archive: _Archive, size: int, ignored: tuple[str, ...]) -> object:
     if archive.records[PICKLE].file_size > LONGEST_PICKLE:
         raise Damaged(f"a {PICKLE} of more than {LONGEST_PICKLE} bytes")
     data = _read(archive, PICKLE).tobytes()
-    tensors = _Tensors(archive, size)
+    tensors = _TensorBuilder(archive, size)
     makers = {
         "torch._utils._rebuild_tensor_v2": tensors.rebuild,
         "torch._utils._rebuild_tensor_v3": tensors.rebuild_of_type,
@@ -261,7 +261,7 @@ def _parameter(arguments: tuple) -> Tensor:
     raise Damaged("a pickle with a parameter that is no tensor")
 
 
-class _Tensors:
+class _TensorBuilder:
     """Makes tensors of an archive's records; every claim is compared with what is there."""
 
     def __init__(self, archive: _Archive, size: int):

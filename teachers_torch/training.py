@@ -20,7 +20,7 @@ from teachers_torch.teacher import Log, Tuning
 B = TypeVar("B")
 
 
-class Stage(NamedTuple):
+class TuningStage(NamedTuple):
     """A part of a tuning; the next one goes on from its best weights.
 
     Attributes:
@@ -73,7 +73,7 @@ class _Course:
 def tune_in_stages(
     model: nn.Module,
     parts: Mapping[str, Stateful],
-    stages: Sequence[Stage],
+    stages: Sequence[TuningStage],
     validate: Callable[[], dict[str, float]],
     log: Log,
     *,

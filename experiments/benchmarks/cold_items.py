@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Float
 
-from experiments.benchmarks.held_out import Measuring, Plan, Student, Table, metrics
+from experiments.benchmarks.held_out import Measuring, Plan, PlannedStudent, Table, metrics
 from experiments.stages.teachers import teacher_identities, vectors_folder
 from prmkd_jax.common.cache import Cache
 from prmkd_jax.common.errors import UserError
@@ -46,8 +46,8 @@ def measure(measuring: Measuring) -> Plan:
     vectors = _vectors(measuring, None)[TEXTS]
     taught = measuring.options.text_teacher
     students = [
-        Student("warm", warm, _text_teacher(warm, vectors[~cold]) if taught else None),
-        Student("all", task, _text_teacher(task, vectors) if taught else None),
+        PlannedStudent("warm", warm, _text_teacher(warm, vectors[~cold]) if taught else None),
+        PlannedStudent("all", task, _text_teacher(task, vectors) if taught else None),
     ]
 
     def of_seed(seed: int) -> Table:
@@ -56,7 +56,9 @@ def measure(measuring: Measuring) -> Plan:
     return Plan(students, of_seed, {"texts": texts_identity(task.dataset, texts)})
 
 
-def _measure(measuring: Measuring, students: list[Student], cold: np.ndarray, seed: int) -> Table:
+def _measure(
+    measuring: Measuring, students: list[PlannedStudent], cold: np.ndarray, seed: int
+) -> Table:
     """Every way to rank the held-out items, on targets of which a share is held out."""
     task = measuring.task
     warm = students[0].task

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.distill import random_vectors
 from experiments.benchmarks.step_times import lowered
-from experiments.benchmarks.timing import FEWEST, Row, compiling_anew, seconds_of
+from experiments.benchmarks.timing import FEWEST, BenchRow, compiling_anew, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -23,7 +23,7 @@ from prmkd_jax.train.run import Run
 TEACHERS = 3
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """Seconds to trace, to compile, and to take from the cache, of the plain and distilled step."""
     task = load_task(settings)
     seed = settings.run.seeds[0]

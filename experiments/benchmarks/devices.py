@@ -20,7 +20,7 @@ from experiments.benchmarks.collectives import collectives
 from experiments.benchmarks.distill import random_vectors
 from experiments.benchmarks.floors import xla_work
 from experiments.benchmarks.step_times import Inputs
-from experiments.benchmarks.timing import Row, once, seconds_of
+from experiments.benchmarks.timing import BenchRow, once, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -40,7 +40,7 @@ COUNTS = (1, 2, 4, 8)
 """Numbers of devices."""
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """The plain and the distilled step's rows on every mesh, those of one name together.
 
     Raises:
@@ -97,7 +97,7 @@ def _first_inputs(run: Run) -> Inputs:
 
 def _on_mesh(
     name: str, run: Run, mesh: Mesh, inputs: Inputs, constants: Constants, repeats: int
-) -> Iterator[Row]:
+) -> Iterator[BenchRow]:
     simulated = jax.default_backend() == "cpu" and jax.device_count() > 1
     # One simulated device stands for one that wants all rows at once, as several of them do.
     in_blocks = False if simulated else None

@@ -15,7 +15,7 @@ from bridge.teacher_bank import SIDES, TeacherBank
 from bridge.teacher_vectors import Vectors
 from experiments.benchmarks.floors import xla_work
 from experiments.benchmarks.step_times import prepare
-from experiments.benchmarks.timing import Row, once, seconds_of, take_turns
+from experiments.benchmarks.timing import BenchRow, once, seconds_of, take_turns
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -27,7 +27,7 @@ COUNTS = (1, 2, 3, 5, 8)
 WIDTH = 64
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """Seconds of the plain step and of every distilled one, their ratios, and FLOP ratios."""
     task = load_task(settings)
     seed = settings.run.seeds[0]
@@ -45,7 +45,7 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
             ratios = np.divide(times[1], times[0])
             low, middle, high = np.percentile(ratios, [25, 50, 75]).tolist()
             of = {"teachers": count}
-            rows.append(Row(f"{name} / plain", middle, "", low, high, len(ratios), of))
+            rows.append(BenchRow(f"{name} / plain", middle, "", low, high, len(ratios), of))
             flops = xla_work(taught.compiled).flops / max(base, 1)
             rows.append(once(f"{name} / plain, FLOPs", flops, "", teachers=count))
             say(f"{name}, {count} teachers: {statistics.median(ratios):.3f} times the plain one")

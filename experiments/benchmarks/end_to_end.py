@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.benchmarks.timing import Row, once
+from experiments.benchmarks.timing import BenchRow, once
 from experiments.stages.seconds import read_seconds
 from prmkd_jax.common.errors import UserError
 
 
-def measure(flagfile: str, say: Callable[[str], None]) -> list[Row]:
+def measure(flagfile: str, say: Callable[[str], None]) -> list[BenchRow]:
     """Seconds of `train` and of its stages.
 
     Args:

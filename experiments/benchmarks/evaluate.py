@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.benchmarks.floors import machine_speeds
-from experiments.benchmarks.timing import Row, compiling_anew, once, repeated, seconds_of
+from experiments.benchmarks.timing import BenchRow, compiling_anew, once, repeated, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -15,7 +15,7 @@ from prmkd_jax.train.run import fresh_student
 SHARES = (8, 4, 2, 1)
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """Seconds to rank all items for an eighth, a quarter, half and all of the test users."""
     task = load_task(settings)
     seed = settings.run.seeds[0]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.held_out import Measuring, Plan, Student, Table, metrics
+from experiments.benchmarks.held_out import Measuring, Plan, PlannedStudent, Table, metrics
 from experiments.stages.students import student_facts
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.subset import without_users
@@ -39,8 +39,8 @@ def measure(measuring: Measuring) -> Plan:
     of_held = held[task.dataset.interactions.users[task.split.test]]
     measuring.require_some(of_held, "a user who is held out")
     students = [
-        Student("all", task),
-        Student("others", measuring.task_of(without_users(task.dataset, ~held))),
+        PlannedStudent("all", task),
+        PlannedStudent("others", measuring.task_of(without_users(task.dataset, ~held))),
     ]
 
     def of_seed(seed: int) -> Table:

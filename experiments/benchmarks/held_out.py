@@ -23,7 +23,7 @@ from experiments.stages.identity import run_identity
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.starts import check_item_start, item_start
 from experiments.stages.students import (
-    Place,
+    RunPlace,
     Training,
     check_loss,
     logger,
@@ -57,7 +57,7 @@ Table = dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Student:
+class PlannedStudent:
     """A student to be trained.
 
     Attributes:
@@ -82,7 +82,7 @@ class Plan:
         reads: all that the table depends on besides the students, as JSON.
     """
 
-    students: list[Student]
+    students: list[PlannedStudent]
     measure: Callable[[int], Table]
     reads: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
@@ -146,14 +146,14 @@ class Measuring:
         cuts = moments(complete.interactions, data.cuts, complete.name)
         return make_task(dataset, data.split, cuts)
 
-    def train(self, student: Student, seed: int) -> Recommender:
+    def train(self, student: PlannedStudent, seed: int) -> Recommender:
         """The student at its best epoch on validation, trained now or read back."""
         output = Path(self.settings.run.output_dir)
         settings = self.settings_of(student)
         folder = output / folder_of(student, seed)
         if not (folder / CARD).is_file():
             facts = student_facts(student.task, settings)
-            place = Place(output, output / LOG, output / "checkpoints" / student.name)
+            place = RunPlace(output, output / LOG, output / "checkpoints" / student.name)
             log = logger(place.log)
             found = teacher_identities(student.task, settings)
             reporter = self.call.reporter
@@ -167,14 +167,14 @@ class Measuring:
             export_student(folder, params, settings.student, facts, student.task.dataset)
         return Recommender.load(folder)
 
-    def settings_of(self, student: Student) -> Settings:
+    def settings_of(self, student: PlannedStudent) -> Settings:
         """The run's settings; a student with vectors is taught by them alone."""
         if student.vectors is None:
             return self.settings
         folder = Path(self.settings.run.output_dir) / vectors_of(student)
         return _taught(self.call, self.settings.run, str(folder))
 
-    def write_vectors(self, student: Student) -> None:
+    def write_vectors(self, student: PlannedStudent) -> None:
         """Writes a student's vectors where `settings_of` names them."""
         if student.vectors is None:
             return
@@ -248,12 +248,12 @@ def _taught(call: Call, run: RunConfig, folder: str) -> Settings:
     return settings_from({**call.configs, RunConfig: run, PrecomputedConfig: given})
 
 
-def vectors_of(student: Student) -> str:
+def vectors_of(student: PlannedStudent) -> str:
     """Where a student's teacher has its vectors, in the output folder."""
     return f"vectors/{student.name}"
 
 
-def folder_of(student: Student, seed: int) -> str:
+def folder_of(student: PlannedStudent, seed: int) -> str:
     """Where a trained student is, in the output folder."""
     return f"students/{student.name}-seed{seed}"
 

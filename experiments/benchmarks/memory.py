@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.made import made_task, made_teachers
-from experiments.benchmarks.timing import Row, once
+from experiments.benchmarks.timing import BenchRow, once
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.students import plain_run, student_facts
@@ -27,7 +27,7 @@ TEACHERS, WIDTH = 3, 64
 _EVERY = 0.2  # seconds between two looks at the memory
 
 
-class Stage(NamedTuple):
+class StageCosts(NamedTuple):
     """One stage.
 
     Attributes:
@@ -42,7 +42,7 @@ class Stage(NamedTuple):
     own: float
     resident: float
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[BenchRow]:
         """The three figures."""
         return [
             once(self.name, self.seconds, "s"),
@@ -55,7 +55,7 @@ class _Watch:
     """Looks at the process's memory while stages run."""
 
     def __init__(self, say: Callable[[str], None]):
-        self.stages: list[Stage] = []
+        self.stages: list[StageCosts] = []
         self._say = say
         self._own = self._resident = 0.0
         self._stop = threading.Event()
@@ -76,7 +76,7 @@ class _Watch:
         yield
         self._read()
         seconds = time.perf_counter() - started
-        stage = Stage(name, seconds, self._own, self._resident)
+        stage = StageCosts(name, seconds, self._own, self._resident)
         self.stages.append(stage)
         self._say(
             f"{name:36s} {seconds:8.1f} s   {stage.own:6.2f} GiB own   "
@@ -93,7 +93,7 @@ class _Watch:
         self._resident = max(self._resident, own + mapped)
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """Seconds of each stage, and the most memory until its end.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from experiments.benchmarks.timing import Row, exponent
+from experiments.benchmarks.timing import BenchRow, exponent
 from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.settings import GROUPS
@@ -20,7 +20,7 @@ WIDE = 1.6 * WIDTH
 
 
 def write(
-    call: Call, suite: str, rows: Sequence[Row], more: Mapping[str, object] | None = None
+    call: Call, suite: str, rows: Sequence[BenchRow], more: Mapping[str, object] | None = None
 ) -> None:
     """Shows the table and writes `bench-<suite>.json`, `.md` and `.svg` into --output_dir.
 
@@ -47,7 +47,7 @@ def write(
     call.reporter.say(f"Written to {folder}: bench-{suite}.json, .md and .svg")
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[BenchRow]) -> str:
     """Markdown: a line a row, then a line a fitted exponent."""
     lines = ["| what | at | median | quartiles | unit | times |", "|---|---|---|---|---|---|"]
     for row in rows:
@@ -63,7 +63,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def exponents(rows: Sequence[Row]) -> dict[str, float]:
+def exponents(rows: Sequence[BenchRow]) -> dict[str, float]:
     """b of seconds ≈ a · size^b, for every curve of three points or more."""
     return {
         f"{name}, {axis}": exponent(*zip(*points, strict=True))
@@ -71,9 +71,9 @@ def exponents(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def curves(rows: Iterable[Row]) -> dict[tuple[str, str], list[tuple[int, float]]]:
+def curves(rows: Iterable[BenchRow]) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """(name, axis) → (size, seconds) of the rows that one size alone tells apart."""
-    alike: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
+    alike: dict[tuple[str, tuple[str, ...]], list[BenchRow]] = {}
     for row in rows:
         if row.unit == "s" and row.of and row.value > 0:
             alike.setdefault((row.name, tuple(row.of)), []).append(row)
@@ -86,7 +86,7 @@ def curves(rows: Iterable[Row]) -> dict[tuple[str, str], list[tuple[int, float]]
     return found
 
 
-def figure(rows: Sequence[Row]) -> str:
+def figure(rows: Sequence[BenchRow]) -> str:
     """Curves on logarithmic axes where there are any, else a bar a row.
 
     Bars are seconds; where nothing was timed, what has the first row's unit.
@@ -121,7 +121,7 @@ def _draw_curves(found: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -
     return draw_panels(2.7 * len(axes) + 0.2 * len(found), [panel(axis) for axis in axes])
 
 
-def _draw_bars(rows: Sequence[Row], unit: str) -> str:
+def _draw_bars(rows: Sequence[BenchRow], unit: str) -> str:
     def draw(axes: Axes) -> None:
         names = [row.name for row in rows]
         if len(set(names)) < len(names):

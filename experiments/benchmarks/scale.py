@@ -13,7 +13,7 @@ from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.made import made_task, made_teachers
 from experiments.benchmarks.memory import WIDTH
 from experiments.benchmarks.step_times import prepare
-from experiments.benchmarks.timing import Row, repeated, seconds_of
+from experiments.benchmarks.timing import BenchRow, repeated, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.students import plain_run, student_facts
@@ -30,7 +30,7 @@ BASE_USERS, BASE_ITEMS, BASE_HISTORY = 10_000, 10_000, 10
 RANKED = 512
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """The rows of all curves."""
     rows = []
     for row in _rows(settings, config):
@@ -39,7 +39,7 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     return rows
 
 
-def _rows(settings: Settings, config: BenchConfig) -> Iterator[Row]:
+def _rows(settings: Settings, config: BenchConfig) -> Iterator[BenchRow]:
     largest = config.largest
     for items in (size for size in ITEMS if size <= largest):
         with _made(settings, BASE_USERS, items, BASE_HISTORY) as run:
@@ -95,18 +95,18 @@ def _with(run: Run, *, lazy_adam: bool = False, **student: object) -> Run:
     return dataclasses.replace(run, student=changed, train=train)
 
 
-def _step(name: str, run: Run, **of: int) -> Row:
+def _step(name: str, run: Run, **of: int) -> BenchRow:
     return seconds_of(name, prepare(run).times().steps, **of)
 
 
-def _ranking(name: str, run: Run, **of: int) -> Row:
+def _ranking(name: str, run: Run, **of: int) -> BenchRow:
     graphdef, params = fresh_student(run)
     evaluator = make_evaluator(run, graphdef, run.task.split.test[:RANKED])
     _, times = repeated(lambda: evaluator(params))
     return seconds_of(name, times, **of)
 
 
-def _order(name: str, run: Run, **of: int) -> Row:
+def _order(name: str, run: Run, **of: int) -> BenchRow:
     """The host's part of an epoch that isn't a batch's: until the first one is there."""
     batches = training_batches(run)
     _, times = repeated(lambda: next(batches.epoch(0)))

@@ -13,11 +13,11 @@ import numpy as np
 from flax import nnx
 
 from experiments.benchmarks.serve_models import (
-    ReadyTeacher,
+    MeasuredTeacher,
     Requests,
     Served,
+    measure_teacher,
     read_student,
-    ready_teacher,
     requests,
     serve_student,
     serve_teacher,
@@ -28,7 +28,7 @@ from experiments.cli.command import Call
 from experiments.cli.flags import as_dict
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS, Settings
-from experiments.reporting.costs import Latency, Measured, Middle, ModelSize, Ratio, ServeCosts
+from experiments.reporting.costs import CostFigures, Latency, Middle, ModelSize, Ratio, ServeCosts
 from experiments.stages.data import load_task
 from experiments.stages.environment import describe_environment
 from experiments.stages.students import student_facts
@@ -59,7 +59,7 @@ def run(call: Call) -> None:
     call.reporter.say(f"Written to {folder / 'bench-serve.json'} and bench-serve.md")
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> Measured:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> CostFigures:
     """All figures, as JSON content: `models`, `latencies`, `ratios`, and the `ratio` of all rounds.
 
     A ratio is the distilled student's time by the plain one's in the same round.
@@ -89,8 +89,8 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
             place = {"items": pair[0].catalogue, "batch": len(asked.instances)}
             ratios.append(Ratio(**place, **_middle(compared[-1])))
         del pair  # a million rows twice: the next catalogue's come
-        for ready in teachers:
-            found = serve_teacher(ready, catalogue)
+        for measured in teachers:
+            found = serve_teacher(measured, catalogue)
             models += map(_described, found)
             for asked in batches:
                 (times,) = time_in_turns([found[0].ask(asked)], config.seconds)
@@ -140,7 +140,7 @@ def _students(
 
 def _teacher(
     name: str, task: Task, settings: Settings, asked: Requests, say: Callable[[str], None]
-) -> ReadyTeacher | None:
+) -> MeasuredTeacher | None:
     """A teacher to be timed; None for one that gives scores, which has no vectors to search."""
     found = kind(name)
     cache = Cache(Path(settings.run.cache_dir))
@@ -148,7 +148,7 @@ def _teacher(
     if gives_scores(teacher):
         say(f"{found.label}: left out, it gives scores and has no vectors to search")
         return None
-    return ready_teacher(teacher, found.label, asked)
+    return measure_teacher(teacher, found.label, asked)
 
 
 def _described(served: Served) -> ModelSize:

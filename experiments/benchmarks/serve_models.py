@@ -163,7 +163,7 @@ def _student_flops(program: Program, arrays: dict[str, jax.Array], catalogue: in
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadyTeacher:
+class MeasuredTeacher:
     """A teacher, and what is known of its costs; independent of the catalogue.
 
     Attributes:
@@ -185,7 +185,7 @@ class ReadyTeacher:
     item_seconds: float
 
 
-def ready_teacher(teacher: Teacher, label: str, asked: Requests) -> ReadyTeacher:
+def measure_teacher(teacher: Teacher, label: str, asked: Requests) -> MeasuredTeacher:
     """Times and counts its items' vectors once.
 
     For teachers that read texts through another model (UniSRec and its kin) an item vector is made
@@ -199,7 +199,7 @@ def ready_teacher(teacher: Teacher, label: str, asked: Requests) -> ReadyTeacher
         make = _read(teacher, Requests(np.arange(0), [np.array([item]) for item in made]))
     prepare = _prepare(teacher)
     some = Requests(asked.instances[:_COUNTED], asked.histories[:_COUNTED])
-    return ReadyTeacher(
+    return MeasuredTeacher(
         teacher=teacher,
         label=label,
         prepare=prepare,
@@ -262,23 +262,23 @@ def _torch_flops(call: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def serve_teacher(ready: ReadyTeacher, catalogue: int) -> list[Served]:
+def serve_teacher(measured: MeasuredTeacher, catalogue: int) -> list[Served]:
     """A teacher with the items' vectors at hand, and without."""
-    teacher, width = ready.teacher, ready.width
+    teacher, width = measured.teacher, measured.width
     table = jnp.asarray(
         np.random.default_rng(0).standard_normal((catalogue, width), dtype=np.float32)
     )
 
     def ask(asked: Requests) -> Callable[[], object]:
         seen = jnp.asarray(asked.padded(None))
-        encoded = ready.prepare(asked)
+        encoded = measured.prepare(asked)
         return lambda: jax.block_until_ready(_search(encoded(), table, seen))
 
     items = len(teacher.encode_items())
-    flops = ready.flops + 2.0 * width * catalogue
+    flops = measured.flops + 2.0 * width * catalogue
     shared, of_items = held(teacher)
     with_vectors = Served(
-        name=ready.label,
+        name=measured.label,
         catalogue=catalogue,
         cached=True,
         file_bytes=0,
@@ -292,8 +292,8 @@ def serve_teacher(ready: ReadyTeacher, catalogue: int) -> list[Served]:
         with_vectors,
         cached=False,
         bytes=shared + round(of_items / items * catalogue),
-        flops=flops + ready.item_flops * catalogue,
-        added=ready.item_seconds * catalogue,
+        flops=flops + measured.item_flops * catalogue,
+        added=measured.item_seconds * catalogue,
     )
     return [with_vectors, without]
 

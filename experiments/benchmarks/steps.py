@@ -28,7 +28,7 @@ from experiments.benchmarks.floors import (
     xla_work,
 )
 from experiments.benchmarks.step_times import StepTimes, fresh_inputs, prepare
-from experiments.benchmarks.timing import Row, once
+from experiments.benchmarks.timing import BenchRow, once
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -47,7 +47,7 @@ LIVE_BATCHES = 5  # Recformer takes many seconds for one
 INSTANCES_READ = 256  # of Recformer's: enough for batches of like length
 
 
-def rows(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def rows(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """The measurements as a suite's rows; of what is repeated they are medians."""
     found = []
     for name, value, unit in measure(settings, config.repeats):

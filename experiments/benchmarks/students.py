@@ -12,7 +12,7 @@ from bridge.teacher_bank import TeacherBank
 from experiments.benchmarks.distill import random_vectors
 from experiments.benchmarks.floors import Speeds, machine_speeds, xla_work
 from experiments.benchmarks.steps import RunTimes, ranking_seconds, time_run
-from experiments.benchmarks.timing import Row, once, seconds_of
+from experiments.benchmarks.timing import BenchRow, once, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -22,7 +22,7 @@ from prmkd_jax.data.task import Task
 from prmkd_jax.students.config import BUILT_IN
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """Each built-in student's plain and distilled step, its epochs, its ranking, its floors.
 
     Raises:
@@ -47,7 +47,7 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
 
 def _of_student(
     task: Task, settings: Settings, bank: TeacherBank, repeats: int, speeds: Speeds
-) -> Iterator[Row]:
+) -> Iterator[BenchRow]:
     name = settings.student.student
     plain = plain_run(task, student_facts(task, settings), settings, settings.run.seeds[0], Path())
     taught = dataclasses.replace(plain, distill=settings.distill, teachers=bank, threshold=1.0)
@@ -61,7 +61,7 @@ def _of_student(
     yield once(f"{name} ranking of all users", ranking_seconds(plain), "s")
 
 
-def _rows(timed: RunTimes, speeds: Speeds) -> Iterator[Row]:
+def _rows(timed: RunTimes, speeds: Speeds) -> Iterator[BenchRow]:
     yield seconds_of(f"{timed.name} step", timed.of_steps.steps)
     for each in xla_work(timed.of_steps.compiled).measurements(f"{timed.name} step", speeds):
         if each.unit == "s":

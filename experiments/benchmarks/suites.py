@@ -19,14 +19,14 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.columns import require_columns
 from experiments.benchmarks.peers import measure as peers
-from experiments.benchmarks.timing import Row
+from experiments.benchmarks.timing import BenchRow
 from experiments.cli.command import Call
 from experiments.cli.flags import as_flagfile
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS, Settings
 from prmkd_jax.common.places import require_place
 
-Measure = Callable[[Settings, BenchConfig, Callable[[str], None]], list[Row]]
+Measure = Callable[[Settings, BenchConfig, Callable[[str], None]], list[BenchRow]]
 
 MEASURED: dict[str, Measure] = {
     "train": steps.rows,

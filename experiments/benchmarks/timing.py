@@ -13,7 +13,7 @@ FEWEST = 10
 """Repetitions of what a suite times."""
 
 
-class Row(NamedTuple):
+class BenchRow(NamedTuple):
     """One figure of a suite.
 
     Attributes:
@@ -35,19 +35,19 @@ class Row(NamedTuple):
     of: Mapping[str, int]
 
 
-def once(name: str, value: float, unit: str, **of: int) -> Row:
+def once(name: str, value: float, unit: str, **of: int) -> BenchRow:
     """A figure that is counted, or measured once."""
-    return Row(name, value, unit, value, value, 1, of)
+    return BenchRow(name, value, unit, value, value, 1, of)
 
 
-def seconds_of(name: str, seconds: Sequence[float], **of: int) -> Row:
+def seconds_of(name: str, seconds: Sequence[float], **of: int) -> BenchRow:
     """The median and the quartiles of repeated times.
 
     >>> seconds_of("step", [3.0, 1.0, 2.0, 4.0, 5.0], items=7)[1:5]
     (3.0, 's', 2.0, 4.0)
     """
     low, middle, high = np.percentile(seconds, [25, 50, 75]).tolist()
-    return Row(name, middle, "s", low, high, len(seconds), of)
+    return BenchRow(name, middle, "s", low, high, len(seconds), of)
 
 
 def repeated(

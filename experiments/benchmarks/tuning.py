@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.benchmarks.timing import FEWEST, Row, once, seconds_of
+from experiments.benchmarks.timing import FEWEST, BenchRow, once, seconds_of
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import Settings
 from experiments.stages.data import load_task
@@ -55,7 +55,7 @@ class Traffic(TorchDispatchMode):
         return out
 
 
-def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[Row]:
+def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None]) -> list[BenchRow]:
     """Rows for each of `--teachers`."""
     task = load_task(settings)
     cache = Cache(Path(settings.run.cache_dir))
@@ -73,7 +73,9 @@ def measure(settings: Settings, config: BenchConfig, say: Callable[[str], None])
     return rows
 
 
-def _of_teacher(teacher: TunedTeacher, task: Task, flops: float, bandwidth: float) -> list[Row]:
+def _of_teacher(
+    teacher: TunedTeacher, task: Task, flops: float, bandwidth: float
+) -> list[BenchRow]:
     model, config = teacher.model, teacher.config
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bridge.program_cache import remove_damaged
 from bridge.runtime import settle
-from experiments.cli.flags import Config, Group, config_of, parse
+from experiments.cli.flags import Config, config_of, parse
 from experiments.cli.help import commands_text, flags_text
 from experiments.cli.interrupt import interruptible
 from experiments.cli.settings import RunConfig, Settings, check_settings, settings_from
 from experiments.cli.streams import open_streams
 from experiments.cli.unread import warnings
 from prmkd_jax.common.errors import UserError, first_line, printable, shortened
+from prmkd_jax.common.options import Group
 
 if TYPE_CHECKING:  # rich is slow to import, and --help needs none of it
     from experiments.cli.console import Reporter

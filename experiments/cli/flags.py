@@ -12,13 +12,13 @@ import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from absl import flags
 
 from experiments.cli.arguments import expand
 from experiments.cli.kinds import (
-    Kind,
+    FlagKind,
     check_place,
     describe,
     expand_path,
@@ -27,23 +27,9 @@ from experiments.cli.kinds import (
     to_value,
 )
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.options import allowed, excess
+from prmkd_jax.common.options import Group, allowed, excess
 
 Config = TypeVar("Config")
-
-
-class Group(NamedTuple):
-    """The flags of one configuration dataclass: a topic of `--help`.
-
-    Attributes:
-        title: the topic.
-        prefix: put before every field's name, as in `--unisrec_dropout`; "" for none.
-        config: the dataclass, which no other group of the command has.
-    """
-
-    title: str
-    prefix: str
-    config: type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +62,7 @@ def config_of(configs: Mapping[type, object], kind: type[Config]) -> Config:
 class _OptionParser(flags.ArgumentParser):
     """Reads one flag's text and checks it against the field's declaration."""
 
-    def __init__(self, name: str, field: dataclasses.Field, kind: Kind):
+    def __init__(self, name: str, field: dataclasses.Field, kind: FlagKind):
         self.name = name
         self.field = field
         self.kind = kind
@@ -222,12 +208,12 @@ def flag_name(prefix: str, field: dataclasses.Field) -> str:
     return prefix + field.name.removesuffix("_")
 
 
-def flags_of(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
+def flags_of(config: type) -> Iterator[tuple[dataclasses.Field, FlagKind]]:
     """The options of a dataclass that the command line can set, and their types."""
     return (each for each in _options(config) if each[0].metadata["flag"])
 
 
-def _options(config: type) -> Iterator[tuple[dataclasses.Field, Kind]]:
+def _options(config: type) -> Iterator[tuple[dataclasses.Field, FlagKind]]:
     """The fields of a dataclass that were declared with `option`, constants too."""
     annotations = typing.get_type_hints(config)
     for field in dataclasses.fields(config):

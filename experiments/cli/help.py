@@ -5,8 +5,9 @@ import textwrap
 from collections.abc import Sequence
 
 from experiments.cli.arguments import CONFIGS, list_configs
-from experiments.cli.flags import Group, flag_name, flags_of
+from experiments.cli.flags import flag_name, flags_of
 from experiments.cli.kinds import describe, to_text
+from prmkd_jax.common.options import Group
 
 
 def commands_text(program: str, summaries: Sequence[tuple[str, str]]) -> str:

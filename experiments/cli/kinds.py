@@ -20,7 +20,7 @@ Value = Element | tuple[Element, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class FlagKind:
     """The type of a flag: one `element` or a tuple of them, and whether None is a value."""
 
     element: type
@@ -28,7 +28,7 @@ class Kind:
     optional: bool
 
 
-def kind_of(annotation: Any) -> Kind:
+def kind_of(annotation: Any) -> FlagKind:
     """Reads an annotation: `int`, `float | None`, `tuple[str, ...]`, `Literal` and their like.
 
     Raises:
@@ -43,10 +43,10 @@ def kind_of(annotation: Any) -> Kind:
     element = typing.get_args(annotation)[0] if many else annotation
     if element not in _WORDS:
         raise TypeError(f"no flag can hold {annotation}")
-    return Kind(element, many, optional)
+    return FlagKind(element, many, optional)
 
 
-def to_value(text: str, kind: Kind) -> Value:
+def to_value(text: str, kind: FlagKind) -> Value:
     """Reads a flag's text.
 
     Raises:
@@ -125,7 +125,7 @@ def to_text(value: object) -> str:
     return str(value)
 
 
-def describe(field: dataclasses.Field, kind: Kind, *, found: str = "") -> str:
+def describe(field: dataclasses.Field, kind: FlagKind, *, found: str = "") -> str:
     """Says what a flag accepts, for `--help` and for what follows "expected".
 
     Args:

@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from experiments.cli.flags import Group, config_of
+from experiments.cli.flags import config_of
 from experiments.cli.kinds import expand_path
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.options import option, validate
+from prmkd_jax.common.options import Group, option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig, given_weights
 from prmkd_jax.students.config import RANDOM, StudentConfig, parse_item_init
@@ -174,14 +174,13 @@ def read_paths(*configs: object) -> set[str]:
     return found - {""}
 
 
-TEACHER_GROUPS = tuple(Group(*group) for group in teachers_settings.GROUPS)
 GROUPS = (
     Group("Run", "", RunConfig),
     Group("Data", "", DataConfig),
     Group("Student", "", StudentConfig),
     Group("Training", "", TrainConfig),
     Group("Distillation", "", DistillConfig),
-    *TEACHER_GROUPS,
+    *teachers_settings.GROUPS,
 )
 
 

@@ -22,7 +22,7 @@ STUDENT_START = f"init={STUDENT}"
 """Among what a command ignores: the student's entry of `--init`, where it reads the teachers'."""
 
 
-class Reader(NamedTuple):
+class OptionReader(NamedTuple):
     """Somebody who decides whether options are read.
 
     Attributes:
@@ -79,7 +79,7 @@ def unread(settings: Settings) -> dict[str, str]:
     return found
 
 
-def readers(settings: Settings) -> Iterator[Reader]:
+def readers(settings: Settings) -> Iterator[OptionReader]:
     """Who decides, in the order of precedence of their reasons."""
     yield from _data(settings)
     yield from _student(settings)
@@ -87,23 +87,25 @@ def readers(settings: Settings) -> Iterator[Reader]:
     yield from _method(settings)
 
 
-def _data(settings: Settings) -> Iterator[Reader]:
+def _data(settings: Settings) -> Iterator[OptionReader]:
     made = frozenset(name for name in _fields(DataConfig) if name.startswith("synthetic_"))
     name = settings.data.dataset
     if name == "synthetic":
-        yield Reader(frozenset({"data_dir"}), frozenset(), "--dataset=synthetic reads no files")
+        yield OptionReader(
+            frozenset({"data_dir"}), frozenset(), "--dataset=synthetic reads no files"
+        )
     else:
-        yield Reader(made, frozenset(), f"--dataset={name} is not made here")
+        yield OptionReader(made, frozenset(), f"--dataset={name} is not made here")
     features = Path(settings.data.data_dir) / name / IMAGE_FEATURES
     if features.is_file():
         why = f"{features} has the images' vectors already"
-        yield Reader(frozenset({"image_encoder"}), frozenset(), why)
+        yield OptionReader(frozenset({"image_encoder"}), frozenset(), why)
     if settings.data.split != "temporal":
         why = f"--split={settings.data.split} has no cuts"
-        yield Reader(frozenset({"split_at"}), frozenset(), why)
+        yield OptionReader(frozenset({"split_at"}), frozenset(), why)
 
 
-def _student(settings: Settings) -> Iterator[Reader]:
+def _student(settings: Settings) -> Iterator[OptionReader]:
     config = settings.student
     loss = loss_name(config)
     for name in _fields(StudentConfig):
@@ -115,30 +117,30 @@ def _student(settings: Settings) -> Iterator[Reader]:
             if by_loss and larger and config.loss is None and loss == "softmax":
                 # The data, whose size decides, have not been read.
                 why += f" (the default up to {MOST_SOFTMAX_ITEMS:,} items)"
-            yield Reader(frozenset({name}), frozenset(), why)
+            yield OptionReader(frozenset({name}), frozenset(), why)
 
 
-def _teachers(settings: Settings) -> Iterator[Reader]:
+def _teachers(settings: Settings) -> Iterator[OptionReader]:
     names = settings.run.teachers
     if not names:
         alone = frozenset({*_fields(DistillConfig), "teacher_seed", "teacher_scores"})
-        yield Reader(alone, frozenset(), "there is no teacher to distil from")
+        yield OptionReader(alone, frozenset(), "there is no teacher to distil from")
     kinds = [kind(name) for name in names]
     read = {config for one in kinds for config in one.reads}
     if parse_item_init(settings.student.item_init).source == "text":
         read.add(TextConfig)
-    yield Reader(
+    yield OptionReader(
         frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS)),
         frozenset().union(*(_flags(*group[1:]) for group in TEACHER_GROUPS if group[2] in read)),
         f"--teachers={','.join(names) or 'none'} does not use it",
     )
 
 
-def _method(settings: Settings) -> Iterator[Reader]:
+def _method(settings: Settings) -> Iterator[OptionReader]:
     """What the distillation's options decide about each other."""
     unread_here = unread_options(settings.distill, len(settings.run.teachers))
     for name, why in unread_here.items():
-        yield Reader(frozenset({name}), frozenset(), why)
+        yield OptionReader(frozenset({name}), frozenset(), why)
 
 
 def _fields(config: type) -> frozenset[str]:

@@ -1,9 +1,9 @@
 """The command `bench`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS
+from prmkd_jax.common.options import Group
 
 COMMAND = Command(
     name="bench",

@@ -1,7 +1,7 @@
 """The command `export`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
+from prmkd_jax.common.options import Group
 from prmkd_jax.serve.config import ExportConfig
 
 COMMAND = Command(

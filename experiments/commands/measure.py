@@ -1,10 +1,10 @@
 """The command `measure`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
 from experiments.cli.options import MeasureConfig
 from experiments.cli.settings import GROUPS
 from experiments.cli.unread import STUDENT_START
+from prmkd_jax.common.options import Group
 
 COMMAND = Command(
     name="measure",

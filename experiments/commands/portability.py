@@ -1,9 +1,9 @@
 """The command `portability`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
 from experiments.cli.options import PortabilityConfig
 from experiments.cli.settings import GROUPS
+from prmkd_jax.common.options import Group
 
 COMMAND = Command(
     name="portability",

@@ -1,7 +1,7 @@
 """The command `prepare`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
+from prmkd_jax.common.options import Group
 from prmkd_jax.data.sources.config import PrepareConfig
 from teachers_torch.config import ImageConfig
 

@@ -1,10 +1,11 @@
 """The command `pretrain`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group, names_of
+from experiments.cli.flags import names_of
 from experiments.cli.options import DomainsConfig
 from experiments.cli.settings import GROUPS
 from experiments.cli.unread import STUDENT_START
+from prmkd_jax.common.options import Group
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.config import StudentConfig
 from prmkd_jax.train.config import TrainConfig
@@ -20,7 +21,7 @@ COMMAND = Command(
     groups=(
         *GROUPS,
         Group("Domains", "", DomainsConfig),
-        *(Group(*group) for group in PRETRAIN_GROUPS),
+        *PRETRAIN_GROUPS,
     ),
     body="experiments.stages.pretrain:run",
     ignores=frozenset(names_of(UNREAD))

@@ -1,8 +1,8 @@
 """The command `report`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
 from experiments.cli.options import ReportConfig
+from prmkd_jax.common.options import Group
 
 COMMAND = Command(
     name="report",

@@ -1,7 +1,7 @@
 """The command `serve`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
+from prmkd_jax.common.options import Group
 from prmkd_jax.serve.http.config import ServeConfig
 
 COMMAND = Command(

@@ -1,9 +1,9 @@
 """The command `study`: a named list of variants, compared with each other."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
 from experiments.cli.options import StudyConfig
 from experiments.cli.settings import GROUPS
+from prmkd_jax.common.options import Group
 
 STUDIES = (
     "table3",

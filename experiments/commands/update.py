@@ -1,8 +1,8 @@
 """The command `update`."""
 
 from experiments.cli.command import Command
-from experiments.cli.flags import Group
 from experiments.cli.settings import GROUPS
+from prmkd_jax.common.options import Group
 from prmkd_jax.serve.config import UpdateConfig
 
 COMMAND = Command(

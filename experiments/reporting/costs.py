@@ -48,7 +48,7 @@ class Ratio(Middle):
     batch: int | str
 
 
-class Measured(TypedDict):
+class CostFigures(TypedDict):
     """All figures."""
 
     models: list[ModelSize]
@@ -57,7 +57,7 @@ class Measured(TypedDict):
     ratio: Middle
 
 
-class ServeCosts(Measured):
+class ServeCosts(CostFigures):
     """The content of `bench-serve.json`."""
 
     environment: Mapping[str, object]

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from experiments.reporting.groups import Group, group_variants, teachers_in_order
+from experiments.reporting.groups import VariantGroup, group_variants, teachers_in_order
 from experiments.reporting.plotting import (
     COLOURS,
     DISTILLED,
@@ -29,7 +29,7 @@ KINDS = ("recall-at-10", "ndcg-at-10", "improvement", "learning", "exclusion", "
 """What a group's figures show: the ends of their names."""
 
 
-def drawings(group: Group, results: Results) -> list[Drawing]:
+def drawings(group: VariantGroup, results: Results) -> list[Drawing]:
     """All figures that the results of one group have the data for."""
     found = [_test_metric(group, results, metric) for metric in KEY_METRICS]
     if group.compared and group.pair is None:
@@ -102,7 +102,7 @@ def save_figures(folder: Path, results: Results) -> list[Path]:
     return paths
 
 
-def _test_metric(group: Group, results: Results, metric: str) -> Drawing:
+def _test_metric(group: VariantGroup, results: Results, metric: str) -> Drawing:
     bars = [
         (teacher["label"], teacher["test"][metric], 0.0, TEACHER)
         for teacher in teachers_in_order(results).values()
@@ -128,7 +128,7 @@ def _test_metric(group: Group, results: Results, metric: str) -> Drawing:
     )
 
 
-def _improvement(group: Group, other: VariantResult) -> Drawing:
+def _improvement(group: VariantGroup, other: VariantResult) -> Drawing:
     name = group.reference["label"]
     against = other["against"] or {}
     gains = {metric: against[metric]["change"] or 0.0 for metric in METRICS}
@@ -161,7 +161,7 @@ def _improvement(group: Group, other: VariantResult) -> Drawing:
     )
 
 
-def _learning(group: Group) -> Drawing:
+def _learning(group: VariantGroup) -> Drawing:
     curves = {
         variant["name"]: [
             np.array([record["validation"][SELECTION_METRIC] for record in seed["history"]])
@@ -208,7 +208,7 @@ def _draw_curves(axes: Axes, variant: VariantResult, curves: list[np.ndarray]) -
 
 
 def _exclusion(
-    group: Group, diagnostics: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+    group: VariantGroup, diagnostics: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
 ) -> Drawing:
     labels = [names[name] for name in diagnostics]
     shares = [100 * teacher["excluded"] for teacher in diagnostics.values()]
@@ -229,7 +229,7 @@ def _exclusion(
 
 
 def _weights(
-    group: Group, diagnostics: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+    group: VariantGroup, diagnostics: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
 ) -> Drawing:
     labels = [names[name] for name in diagnostics]
     assigned = [teacher["assigned"] for teacher in diagnostics.values()]

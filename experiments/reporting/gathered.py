@@ -21,7 +21,7 @@ MARK = '<meta name="generator" content="prmkd report --page">'
 _HEAD = 1024  # bytes; the mark comes before what is as long as its content
 
 
-class Block(NamedTuple):
+class MarkdownBlock(NamedTuple):
     """A part of a Markdown text.
 
     Attributes:
@@ -64,18 +64,18 @@ class Section:
     remarks: Sequence[str]
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[MarkdownBlock]:
         """The Markdown in parts."""
         return parse_markdown(self.markdown)
 
 
-def parse_markdown(text: str) -> list[Block]:
+def parse_markdown(text: str) -> list[MarkdownBlock]:
     """Paragraphs, list items and tables; all that our own files hold.
 
     >>> parse_markdown("Two.\\n\\n| a | b |\\n|---|---|\\n| 1 | **2** |\\n")[1]
-    Block(kind='table', text='', head=['a', 'b'], rows=[['1', '**2**']])
+    MarkdownBlock(kind='table', text='', head=['a', 'b'], rows=[['1', '**2**']])
     """
-    blocks: list[Block] = []
+    blocks: list[MarkdownBlock] = []
     lines = text.splitlines()
     at = 0
     while at < len(lines):
@@ -83,13 +83,13 @@ def parse_markdown(text: str) -> list[Block]:
         if line.startswith("|"):
             end = next((i for i in range(at, len(lines)) if lines[i][:1] != "|"), len(lines))
             head, *rest = (_cells(row) for row in lines[at:end])
-            blocks.append(Block("table", "", head, rest[1:]))
+            blocks.append(MarkdownBlock("table", "", head, rest[1:]))
             at = end
             continue
         if line.startswith("- "):
-            blocks.append(Block("item", line[2:]))
+            blocks.append(MarkdownBlock("item", line[2:]))
         elif line:
-            blocks.append(Block("text", line))
+            blocks.append(MarkdownBlock("text", line))
         at += 1
     return blocks
 

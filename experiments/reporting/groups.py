@@ -6,7 +6,7 @@ from typing import NamedTuple
 from experiments.reporting.results import Results, TeacherResult, VariantResult
 
 
-class Group(NamedTuple):
+class VariantGroup(NamedTuple):
     """A variant that is compared with none, and those that are compared with it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Group(NamedTuple):
         return self.compared[0] if len(self.compared) == 1 else None
 
 
-def group_variants(results: Results) -> list[Group]:
+def group_variants(results: Results) -> list[VariantGroup]:
     """Every reference with its group, in the table's order."""
     variants = results["variants"]
     roots = [variant for variant in variants if variant["reference"] is None]
@@ -37,7 +37,7 @@ def group_variants(results: Results) -> list[Group]:
     for name, root in zip(names, roots, strict=True):
         compared = [one for one in variants if one["reference"] == root["name"]]
         members = [one for one in variants if one is root or one["reference"] == root["name"]]
-        groups.append(Group(name, root, compared, members))
+        groups.append(VariantGroup(name, root, compared, members))
     return groups
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from experiments.reporting.figures import drawings, teacher_diagnostics, teacher_labels
-from experiments.reporting.groups import Group, group_variants, teachers_in_order, untrained
+from experiments.reporting.groups import VariantGroup, group_variants, teachers_in_order, untrained
 from experiments.reporting.list_table import LISTS, list_cells
 from experiments.reporting.masked_table import masked_rows
 from experiments.reporting.model_table import compared_models
@@ -108,7 +108,7 @@ def best_digits(results: Results) -> dict[str, str]:
     return {metric: decimals(max(model["test"][metric] for model in models)) for metric in METRICS}
 
 
-def _section(group: Group, results: Results, timing: Timing) -> dict[str, object]:
+def _section(group: VariantGroup, results: Results, timing: Timing) -> dict[str, object]:
     """What the page shows of one group of variants."""
     return {
         "headline": headline(group),
@@ -127,7 +127,7 @@ def _section(group: Group, results: Results, timing: Timing) -> dict[str, object
     }
 
 
-def _epoch_ratio(group: Group, timing: Timing) -> float | None:
+def _epoch_ratio(group: VariantGroup, timing: Timing) -> float | None:
     """How much longer an epoch takes with distillation; None where a time is missing."""
     if group.pair is None:
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from experiments.reporting.groups import Group
+from experiments.reporting.groups import VariantGroup
 from experiments.reporting.results import Timing, VariantResult
 
 ALPHA = 0.05
@@ -123,7 +123,7 @@ def lookup(timing: Timing, *keys: str) -> float | None:
     return cast("float | None", found)
 
 
-def headline(group: Group, metric: str = "Recall@10") -> str:
+def headline(group: VariantGroup, metric: str = "Recall@10") -> str:
     """The result in one sentence, as honest about a loss or about noise as about a gain.
 
     Args:

@@ -41,8 +41,8 @@ from experiments.stages.run_folder import remove_states
 from experiments.stages.seconds import SECONDS, epoch_seconds, read_seconds, write_seconds
 from experiments.stages.starts import require_item_vectors, require_same_files
 from experiments.stages.students import (
-    Place,
-    Trained,
+    RunPlace,
+    TrainedStudent,
     Training,
     Watch,
     logger,
@@ -88,7 +88,7 @@ class FinishedRun:
 
 
 def ready_teachers(
-    plan: PlannedRun, place: Place, reporter: Reporter, ready: dict[str, ReadyTeacher]
+    plan: PlannedRun, place: RunPlace, reporter: Reporter, ready: dict[str, ReadyTeacher]
 ) -> None:
     """Tunes and encodes the teachers of a run that isn't finished.
 
@@ -110,7 +110,7 @@ def ready_teachers(
     require_item_vectors(plan.settings, [ready[found.key] for found in plan.teachers])
 
 
-def unfinished_seeds(plan: PlannedRun, place: Place) -> list[int]:
+def unfinished_seeds(plan: PlannedRun, place: RunPlace) -> list[int]:
     """The seeds that are still to be trained, or whose files were lost.
 
     Raises:
@@ -125,7 +125,7 @@ def unfinished_seeds(plan: PlannedRun, place: Place) -> list[int]:
     return [seed for seed in plan.seeds if seed not in known or not _is_whole(plan, place, seed)]
 
 
-def _require_own(record: Record, plan: PlannedRun, place: Place) -> None:
+def _require_own(record: Record, plan: PlannedRun, place: RunPlace) -> None:
     # As JSON has it, so that it equals what was read back.
     difference = first_difference(json.loads(json.dumps(plan.identity)), record.identity)
     if difference is not None:
@@ -139,7 +139,7 @@ def never(error: Exception) -> bool:
 
 def finish_run(
     plan: PlannedRun,
-    place: Place,
+    place: RunPlace,
     ready: Mapping[str, ReadyTeacher],
     reporter: Reporter,
     watch: Watch = unwatched,
@@ -173,7 +173,7 @@ def finish_run(
 
 def _train_missing(
     plan: PlannedRun,
-    place: Place,
+    place: RunPlace,
     ready: Mapping[str, ReadyTeacher],
     reporter: Reporter,
     watch: Watch,
@@ -191,7 +191,7 @@ def _train_missing(
         _train(plan, place, seed, teachers, training, reporter, watching)
 
 
-def _remove_all_states(plan: PlannedRun, place: Place) -> None:
+def _remove_all_states(plan: PlannedRun, place: RunPlace) -> None:
     """Removes what a run would go on from: it is finished, or given up."""
     for seed in plan.seeds:
         states = place.states / run_name(plan.settings, seed)
@@ -200,7 +200,7 @@ def _remove_all_states(plan: PlannedRun, place: Place) -> None:
     remove_states(place.states)
 
 
-def read_run(plan: PlannedRun, place: Place) -> FinishedRun:
+def read_run(plan: PlannedRun, place: RunPlace) -> FinishedRun:
     """Reads a finished run.
 
     Raises:
@@ -225,7 +225,7 @@ def read_run(plan: PlannedRun, place: Place) -> FinishedRun:
 
 def _train(
     plan: PlannedRun,
-    place: Place,
+    place: RunPlace,
     seed: int,
     teachers: Sequence[ReadyTeacher],
     training: Training,
@@ -259,7 +259,7 @@ def _train(
     write_record(place.folder, add_seed(record, read_record(place.folder)))
 
 
-def describe_seed(trained: Trained, task: Task) -> SeedResult:
+def describe_seed(trained: TrainedStudent, task: Task) -> SeedResult:
     """One seed's part of the record."""
     fitted, test, lists = trained.fitted, trained.served.test, trained.served.lists
     before = None if trained.refitted is None else fitted.test
@@ -332,7 +332,7 @@ def _tell_damage(ranks: Path) -> None:
         _LOG.warning("%s: found it damaged; it is made again", ranks)
 
 
-def _is_whole(plan: PlannedRun, place: Place, seed: int) -> bool:
+def _is_whole(plan: PlannedRun, place: RunPlace, seed: int) -> bool:
     """Whether all is there, and its ranks as written, that a seed leaves beside its record."""
     ranks = _ranks_file(place, seed)
     if plan.rank_test and not is_sealed(ranks):
@@ -343,5 +343,5 @@ def _is_whole(plan: PlannedRun, place: Place, seed: int) -> bool:
     return all((folder / name).is_file() for name in student_file_names(plan.settings.run))
 
 
-def _ranks_file(place: Place, seed: int) -> Path:
+def _ranks_file(place: RunPlace, seed: int) -> Path:
     return place.folder / _RANKS.format(seed=seed)

@@ -7,7 +7,7 @@ import jax
 from experiments.cli.console import Reporter
 from experiments.runs.plan import PlannedRun, training_of
 from experiments.stages.identity import digest
-from experiments.stages.students import Place, train_student
+from experiments.stages.students import RunPlace, train_student
 from experiments.stages.teachers import prepare_teachers, require_made
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.train.processes import lead, orders
@@ -18,7 +18,7 @@ def announce(plan: PlannedRun, seed: int) -> None:
     lead({"run": digest(plan.identity), "seed": seed})
 
 
-def follow(runs: Sequence[tuple[PlannedRun, Place]], reporter: Reporter) -> None:
+def follow(runs: Sequence[tuple[PlannedRun, RunPlace]], reporter: Reporter) -> None:
     """Trains along with the first process, seed by seed as it says.
 
     The teachers are read from the cache, where the first process has put them.
@@ -40,7 +40,7 @@ def follow(runs: Sequence[tuple[PlannedRun, Place]], reporter: Reporter) -> None
         _train(*known[order["run"]], order["seed"], reporter)
 
 
-def _train(plan: PlannedRun, place: Place, seed: int, reporter: Reporter) -> None:
+def _train(plan: PlannedRun, place: RunPlace, seed: int, reporter: Reporter) -> None:
     require_made(plan.teachers, plan.task, plan.settings)
     teachers = prepare_teachers(plan.teachers, plan.task, plan.settings, reporter, _nothing)
     train_student(training_of(plan, teachers, reporter), seed, place, reporter, _nothing)

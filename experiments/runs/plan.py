@@ -15,7 +15,7 @@ from experiments.stages.identity import digest, run_identity
 from experiments.stages.metrics_log import check_log_to
 from experiments.stages.starts import check_item_start, item_start
 from experiments.stages.students import (
-    Place,
+    RunPlace,
     Training,
     check_loss,
     make_bank,
@@ -157,7 +157,7 @@ def training_of(plan: PlannedRun, teachers: Sequence[ReadyTeacher], reporter: Re
     )
 
 
-def shared_place(folder: Path, plan: PlannedRun) -> Place:
+def shared_place(folder: Path, plan: PlannedRun) -> RunPlace:
     """Where a run is kept that several commands may ask for.
 
     Args:
@@ -165,4 +165,4 @@ def shared_place(folder: Path, plan: PlannedRun) -> Place:
         plan: the run.
     """
     own = folder / digest(plan.identity)
-    return Place(own, own / "log.jsonl", own / "checkpoints", shared=True)
+    return RunPlace(own, own / "log.jsonl", own / "checkpoints", shared=True)

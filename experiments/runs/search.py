@@ -31,7 +31,7 @@ from experiments.runs.space import (
 from experiments.stages.data import load_task
 from experiments.stages.identity import digest
 from experiments.stages.record import Record
-from experiments.stages.students import Place, logger, unwatched
+from experiments.stages.students import RunPlace, logger, unwatched
 from experiments.stages.students import Watch as OnEpoch
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
@@ -241,7 +241,7 @@ def _try(plan: PlannedRun, model: str, folder: Path, reporter: Reporter) -> list
 
 def _finish(
     plan: PlannedRun,
-    place: Place,
+    place: RunPlace,
     reporter: Reporter,
     on_epoch: OnEpoch = unwatched,
     gives_up: Callable[[Exception], bool] = never,

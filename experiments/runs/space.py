@@ -5,9 +5,10 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from experiments.cli.flags import Group, flag_name, flags_of
-from experiments.cli.kinds import Kind
+from experiments.cli.flags import flag_name, flags_of
+from experiments.cli.kinds import FlagKind
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import Group
 
 NO_SETTINGS = frozenset(
     [
@@ -148,7 +149,7 @@ def as_flags(setting: Mapping[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in setting.items()]
 
 
-def _axis(part: str, name: str, values: str, kind: Kind) -> Axis:
+def _axis(part: str, name: str, values: str, kind: FlagKind) -> Axis:
     if "," in values:
         several = tuple(values.split(","))
         if "" in several or len(set(several)) < len(several):

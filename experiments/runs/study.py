@@ -38,7 +38,7 @@ from experiments.stages.environment import describe_environment
 from experiments.stages.record import read_results, read_versioned
 from experiments.stages.rows import rank_teachers
 from experiments.stages.run_folder import RunFolder, claimed, examine, finish
-from experiments.stages.students import Place
+from experiments.stages.students import RunPlace
 from experiments.stages.teachers import ReadyTeacher
 from experiments.stages.untrained import measure_untrained
 from prmkd_jax.common.errors import UserError
@@ -62,7 +62,7 @@ Plans = Mapping[Variant, PlannedRun]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class StudyLayout:
     """Where a study and its runs leave their files.
 
     Attributes:
@@ -77,7 +77,7 @@ class Layout:
 
     files: StudyFiles
     identity: Callable[[Plans], dict[str, Any]]
-    place: Callable[[Path, Variant, PlannedRun], Place]
+    place: Callable[[Path, Variant, PlannedRun], RunPlace]
     more: Callable[[Plans], tuple[list[str], list[str]]] = lambda plans: ([], [])
     begin: Callable[[Call, Path, Plans], None] = lambda call, output, plans: None
     exports: bool = False
@@ -120,15 +120,17 @@ def _named(study: Study, data_set: str) -> Study:
     return dataclasses.replace(study, name=f"{study.name}-{data_set}") if data_set else study
 
 
-def _layout(study: Study) -> Layout:
-    return Layout(
+def _layout(study: Study) -> StudyLayout:
+    return StudyLayout(
         files=study_files(study.name),
         identity=study_identity,
         place=lambda output, _, plan: shared_place(output.parent / FINISHED, plan),
     )
 
 
-def _check(call: Call, parsed: Mapping[Variant, Mapping[type, object]], layout: Layout) -> None:
+def _check(
+    call: Call, parsed: Mapping[Variant, Mapping[type, object]], layout: StudyLayout
+) -> None:
     """Finds what would stop a study later; says and changes nothing.
 
     Raises:
@@ -146,7 +148,7 @@ def _check(call: Call, parsed: Mapping[Variant, Mapping[type, object]], layout: 
 
 
 def carry_out(
-    call: Call, study: Study, parsed: Mapping[Variant, Mapping[type, object]], layout: Layout
+    call: Call, study: Study, parsed: Mapping[Variant, Mapping[type, object]], layout: StudyLayout
 ) -> None:
     """Trains what isn't trained yet, and writes and shows the results.
 
@@ -181,7 +183,9 @@ def carry_out(
         _lead(call, study, plans, layout, stages)
 
 
-def _lead(call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[str, float]) -> None:
+def _lead(
+    call: Call, study: Study, plans: Plans, layout: StudyLayout, stages: dict[str, float]
+) -> None:
     """What the first of several processes does, or the only one."""
     reporter = call.reporter
     run = call.settings.run
@@ -201,7 +205,7 @@ def _lead(call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[s
     show(output, layout.files, results, timing, reporter)
 
 
-def _examine(call: Call, plans: Plans, layout: Layout) -> RunFolder:
+def _examine(call: Call, plans: Plans, layout: StudyLayout) -> RunFolder:
     """Looks whether the study may write into its folder; changes nothing."""
     run = call.settings.run
     always, sometimes = layout.more(plans)
@@ -261,7 +265,7 @@ def run_identity_with_seeds(plan: PlannedRun) -> dict[str, object]:
 
 
 def _make(
-    call: Call, study: Study, plans: Plans, layout: Layout, stages: dict[str, float]
+    call: Call, study: Study, plans: Plans, layout: StudyLayout, stages: dict[str, float]
 ) -> tuple[Results, Timing]:
     """Trains what isn't trained yet, and writes all files of the study."""
     output = Path(call.settings.run.output_dir)
@@ -292,7 +296,7 @@ def _teachers_of(plans: Plans) -> dict[str, tuple[Identity, Settings]]:
 
 
 def _finish_runs(
-    call: Call, plans: Plans, layout: Layout, stages: dict[str, float]
+    call: Call, plans: Plans, layout: StudyLayout, stages: dict[str, float]
 ) -> tuple[dict[Variant, FinishedRun], dict[str, ReadyTeacher]]:
     """The teachers of all runs first, then the students of each; and the teachers by their keys."""
     output = Path(call.settings.run.output_dir)

@@ -32,7 +32,7 @@ REASONS = {
 """Why a data set of this name may differ."""
 
 
-class Row(TypedDict):
+class DataSetRow(TypedDict):
     """A data set: our statistics and the paper's by column, whether they agree, and why not."""
 
     name: str
@@ -85,7 +85,7 @@ def find(data: Mapping[str, Mapping[str, Any]]) -> Found:
     )
 
 
-def row(name: str, data: Mapping[str, Any]) -> Row:
+def row(name: str, data: Mapping[str, Any]) -> DataSetRow:
     """One data set: ours, the paper's, whether they agree, and why not."""
     ours = {column: data[column] for column in STATISTICS}
     ours["sparsity"] *= 100
@@ -113,7 +113,7 @@ def own_contradictions() -> list[str]:
     return found
 
 
-def markdown(rows: Sequence[Row], missing: Sequence[str]) -> str:
+def markdown(rows: Sequence[DataSetRow], missing: Sequence[str]) -> str:
     """The table, and what it says of the paper's."""
     lines = [
         "Statistics of the data sets; in brackets the paper's Table 2, ✓ where it agrees to its "
@@ -133,7 +133,7 @@ def markdown(rows: Sequence[Row], missing: Sequence[str]) -> str:
     return "\n".join([*lines, *(f"- {line}" for line in own_contradictions())]) + "\n"
 
 
-def _cell(each: Row, column: str) -> str:
+def _cell(each: DataSetRow, column: str) -> str:
     ours = _digits(column, each["ours"][column])
     paper, same = each["paper"], each["same"]
     if paper is None or same is None:
@@ -147,7 +147,7 @@ def _digits(column: str, value: float) -> str:
     return f"{value:,.0f}"
 
 
-def sketch(rows: Sequence[Row]) -> Sketch:
+def sketch(rows: Sequence[DataSetRow]) -> Sketch:
     """Interactions of every data set, ours and the paper's."""
     bars = []
     for each in rows:

@@ -9,13 +9,13 @@ from experiments.cli.flags import as_dict, as_flagfile, parse
 from experiments.cli.settings import GROUPS, RunConfig, Settings
 from experiments.runs.finished import masked_files, run_files
 from experiments.runs.plan import PlannedRun
-from experiments.runs.study import Layout, Plans, carry_out, run_identity_with_seeds
+from experiments.runs.study import Plans, StudyLayout, carry_out, run_identity_with_seeds
 from experiments.runs.variant import Study, Variant, alone
 from experiments.runs.views import TRAIN_FILES
 from experiments.stages.environment import describe_environment
 from experiments.stages.exports import student_file_names
 from experiments.stages.record import describe_data
-from experiments.stages.students import Place, logger, run_name
+from experiments.stages.students import RunPlace, logger, run_name
 from prmkd_jax.common.files import write_json, write_text
 from prmkd_jax.distill.config import METHODS
 from prmkd_jax.students.registry import label, result_name
@@ -58,8 +58,8 @@ def _identity(plans: Plans) -> dict[str, object]:
     return run_identity_with_seeds(list(plans.values())[-1])
 
 
-def _place(output: Path, variant: Variant, _: PlannedRun) -> Place:
-    return Place(
+def _place(output: Path, variant: Variant, _: PlannedRun) -> RunPlace:
+    return RunPlace(
         folder=output / RUNS / variant.name,
         log=output / LOG,
         states=output / CHECKPOINTS,
@@ -103,7 +103,7 @@ def _begin(call: Call, output: Path, plans: Plans) -> None:
     )
 
 
-TRAIN = Layout(
+TRAIN = StudyLayout(
     files=TRAIN_FILES,
     identity=_identity,
     place=_place,

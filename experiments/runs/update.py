@@ -24,7 +24,7 @@ from experiments.stages.record import SCHEMA_VERSION, describe_data, describe_sp
 from experiments.stages.run_folder import claimed, examine, finish
 from experiments.stages.seconds import describe_timing
 from experiments.stages.sheets import show_sheet
-from experiments.stages.students import Place, logger, run_name, student_facts
+from experiments.stages.students import RunPlace, logger, run_name, student_facts
 from experiments.stages.teachers import ReadyTeacher, prepare_teachers
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.common.files import write_text
@@ -195,9 +195,9 @@ def _identity(update: _Update) -> dict[str, object]:
     return {"settings": own, "begun_from": update.yesterday.digest, **identities}
 
 
-def _place(output: Path, name: str) -> Place:
+def _place(output: Path, name: str) -> RunPlace:
     own = output / "runs" / name
-    return Place(own, own / LOG, own / "checkpoints", output / "students" / name)
+    return RunPlace(own, own / LOG, own / "checkpoints", output / "students" / name)
 
 
 def _files(update: _Update) -> list[str]:

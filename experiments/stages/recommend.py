@@ -14,7 +14,7 @@ from prmkd_jax.common.files import file_state, write_text
 from prmkd_jax.data.dataset import Dataset
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve.answers import (
-    Job,
+    BatchJob,
     Summary,
     answer_file,
     answer_stream,
@@ -44,7 +44,7 @@ def run(call: Call) -> None:
     if output is not None and not (config.input or config.dataset or config.history):
         call.reporter.say(f"all {total:,} users of the data that the student was trained on")
     recommender = Recommender.load(config.model)
-    job = Job(
+    job = BatchJob(
         histories=histories,
         total=total,
         identity=_identity(config, recommender, source),

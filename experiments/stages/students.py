@@ -47,7 +47,7 @@ def unwatched(record: Mapping[str, object]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainedStudent:
     """One trained student.
 
     Attributes:
@@ -104,7 +104,7 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where a run leaves its files.
 
     Attributes:
@@ -225,11 +225,11 @@ def run_name(settings: Settings, seed: int) -> str:
 def train_student(
     training: Training,
     seed: int,
-    place: Place,
+    place: RunPlace,
     reporter: Reporter,
     log: Log,
     watch: Watch = unwatched,
-) -> Trained:
+) -> TrainedStudent:
     """Trains one student, distilled if there is a bank; goes on from its folder's newest state.
 
     Args:
@@ -266,7 +266,7 @@ def train_student(
     # What only serves to choose a setting is served to nobody.
     again = run.train.refit and run.rank_test
     refitted = _refit(run, f"{name}-refit", fitted.best_epoch, reporter, log) if again else None
-    return Trained(seed, fitted, run.threshold, refitted)
+    return TrainedStudent(seed, fitted, run.threshold, refitted)
 
 
 def _chosen_loss(name: str, run: Run) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from prmkd_jax.common.errors import UserError
 
@@ -63,6 +63,20 @@ def option(
 LARGEST_COUNT = 2**31 - 1
 # What float32, in which everything is computed, makes neither infinite nor 0.
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**103
+
+
+class Group(NamedTuple):
+    """The flags of one configuration dataclass: a topic of `--help`.
+
+    Attributes:
+        title: the topic.
+        prefix: put before every field's name, as in `--unisrec_dropout`; "" for none.
+        config: the dataclass, which no other group of the command has.
+    """
+
+    title: str
+    prefix: str
+    config: type
 
 
 def expected(field: dataclasses.Field) -> str:

@@ -17,7 +17,7 @@ Make = Callable[[int, int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class PartFiles:
     """Finished rows in files; no more than one part of them is in memory.
 
     Attributes:
@@ -43,7 +43,7 @@ def make_in_parts(
     size: int,
     make: Make,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Parts:
+) -> PartFiles:
     """All rows, of which the parts that are in `folder` already aren't made again.
 
     Args:
@@ -60,7 +60,7 @@ def make_in_parts(
     for start, stop in ranges(rows, size):
         files.append(make_part(folder, start, stop, make))
         progress(stop, rows)
-    return Parts(tuple(files), rows)
+    return PartFiles(tuple(files), rows)
 
 
 def ranges(rows: int, size: int) -> list[tuple[int, int]]:

@@ -40,7 +40,7 @@ _VALUES = {
 VOCABULARY = {attribute: _words(text) for attribute, text in _VALUES.items()}
 """The attributes that domains share: their values, and the words that name each."""
 ATTRIBUTES = (*VOCABULARY, "type")
-"""Columns of `Domain.attributes`."""
+"""Columns of `SyntheticDomain.attributes`."""
 _SEEN = slice(3, 6)
 VISIBLE = ATTRIBUTES[_SEEN]
 """What an image shows."""
@@ -111,7 +111,7 @@ class WorldConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Domain:
+class SyntheticDomain:
     """A data set and the truth that it was made of, which no model is given.
 
     Attributes:
@@ -131,7 +131,7 @@ def synthetic_dataset(config: DataConfig) -> Dataset:
     return make_domain(config.synthetic_seed, TARGET, world).dataset
 
 
-def make_domain(seed: int, name: str, config: WorldConfig) -> Domain:
+def make_domain(seed: int, name: str, config: WorldConfig) -> SyntheticDomain:
     """Makes items, then histories, then what can be read and seen; name: one of `DOMAINS`."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = [min(len(words), config.values) for words in VOCABULARY.values()]
@@ -158,7 +158,7 @@ def make_domain(seed: int, name: str, config: WorldConfig) -> Domain:
         user_ids=tuple(f"{name}-u{user}" for user in range(config.users)),
         item_ids=tuple(f"{name}-i{item}" for item in kept),
     )
-    return Domain(dataset, attributes, told)
+    return SyntheticDomain(dataset, attributes, told)
 
 
 def _timestamps(

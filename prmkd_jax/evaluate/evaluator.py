@@ -99,9 +99,9 @@ class Evaluator:
             for rows in pack(interactions, segments, batch_size // length, length)
         ]
         self._targets = np.pad(interactions.items[instance_ids], (0, self._padded - self._count))
-        self._histories = distinct_histories(interactions, instance_ids)
+        self._seen = seen_items(interactions, instance_ids)
         # Twice the mean: nearly all blocks have this shape, and so share compiled code.
-        mean = len(self._histories.items) * self._block / max(self._count, 1)
+        mean = len(self._seen.items) * self._block / max(self._count, 1)
         self._pairs = _power_of_two(max(FEWEST_PAIRS, int(2 * mean)))
         self._structure = HashedStructure(graphdef)
         # Where nothing is divided, all share one compiled program.
@@ -127,7 +127,7 @@ class Evaluator:
         parts = []
         for first in range(0, self._padded, self._block):
             block = slice(first, first + self._block)
-            seen = self._histories.pairs(first, min(block.stop, self._count), self._pairs)
+            seen = self._seen.pairs(first, min(block.stop, self._count), self._pairs)
             ranks, best = _rank(
                 self._structure,
                 self._divided,
@@ -207,7 +207,7 @@ def prefix_queries(
     return out
 
 
-class Histories(NamedTuple):
+class SeenItems(NamedTuple):
     """Distinct items of some histories, one after the other: a long one costs nobody else.
 
     Attributes:
@@ -235,13 +235,13 @@ class Histories(NamedTuple):
         return out
 
 
-def distinct_histories(
+def seen_items(
     interactions: Interactions, instance_ids: Int64[np.ndarray, " instances"]
-) -> Histories:
+) -> SeenItems:
     """The distinct items before each instance.
 
     >>> histories = Interactions(np.array([0, 4]), np.array([5, 2, 5, 7], np.int32))
-    >>> found = distinct_histories(histories, np.array([1, 3]))
+    >>> found = seen_items(histories, np.array([1, 3]))
     >>> found.offsets.tolist(), found.items.tolist()
     ([0, 1, 3], [5, 2, 5])
     """
@@ -252,7 +252,7 @@ def distinct_histories(
     # One number a pair: sorting these is quick, and sorts by history, then by item.
     keys = np.unique(np.repeat(np.arange(len(counts)), counts) * width + items)
     offsets = np.searchsorted(keys, np.arange(len(counts) + 1) * width)
-    return Histories(offsets, (keys % width).astype(np.int32))
+    return SeenItems(offsets, (keys % width).astype(np.int32))
 
 
 # The structure is static: students that differ in their parameters alone share the compiled code.

@@ -83,7 +83,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class ModelMetrics:
     """One model's metrics, those of `METRICS` in their order.
 
     Attributes:
@@ -97,7 +97,7 @@ class Measured:
     means: Sequence[float]
 
 
-def measure(several: Sequence[Float[np.ndarray, "seeds users"]]) -> list[Measured]:
+def measure(several: Sequence[Float[np.ndarray, "seeds users"]]) -> list[ModelMetrics]:
     """The metrics of models that are to be compared; all see the same resampled users.
 
     Args:
@@ -116,7 +116,7 @@ def measure(several: Sequence[Float[np.ndarray, "seeds users"]]) -> list[Measure
     users = [np.stack([one.mean(axis=0) for one in model], axis=1) for model in values]
     resampled = np.split(resampled_means(np.concatenate(users, axis=1)), len(users), axis=1)
     return [
-        Measured(
+        ModelMetrics(
             users=mean,
             resampled=again,
             means=[float(one.mean()) for one in model],
@@ -125,7 +125,7 @@ def measure(several: Sequence[Float[np.ndarray, "seeds users"]]) -> list[Measure
     ]
 
 
-def difference(base: Measured, other: Measured) -> dict[str, Comparison]:
+def difference(base: ModelMetrics, other: ModelMetrics) -> dict[str, Comparison]:
     """What two models' difference is worth, users paired.
 
     Each user's metric is averaged over the seeds first, then one test runs over the users:

@@ -54,7 +54,7 @@ Row = dict[str, Any]
 """One answer by the names of `_SCHEMA`; `titles` only where asked for."""
 
 
-class Job(NamedTuple):
+class BatchJob(NamedTuple):
     """What is asked.
 
     Attributes:
@@ -100,7 +100,7 @@ class Summary(NamedTuple):
         )
 
 
-def answer(recommender: Recommender, asked: Sequence[Asked], job: Job) -> list[Row]:
+def answer(recommender: Recommender, asked: Sequence[Asked], job: BatchJob) -> list[Row]:
     """Answers histories."""
     answers = recommender.recommend(
         [each.history for each in asked],
@@ -120,7 +120,7 @@ def answer(recommender: Recommender, asked: Sequence[Asked], job: Job) -> list[R
     return rows
 
 
-def answer_stream(recommender: Recommender, job: Job, first: int = 0) -> Iterator[list[Row]]:
+def answer_stream(recommender: Recommender, job: BatchJob, first: int = 0) -> Iterator[list[Row]]:
     """Answers a job's histories from a place on, a block at a time."""
     histories = job.histories(first)
     while asked := list(itertools.islice(histories, BLOCK)):
@@ -129,7 +129,7 @@ def answer_stream(recommender: Recommender, job: Job, first: int = 0) -> Iterato
 
 def answer_file(
     recommender: Recommender,
-    job: Job,
+    job: BatchJob,
     output: Path,
     progress: Callable[[int, int], None],
     overwrite: bool = False,
@@ -234,7 +234,7 @@ def _remove_answers(parts: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _require_free(output: Path, parts: Path, job: Job, overwrite: bool) -> None:
+def _require_free(output: Path, parts: Path, job: BatchJob, overwrite: bool) -> None:
     place = parts / _JOB
     if not place.is_file():
         if os.path.lexists(output) and not overwrite:

@@ -29,7 +29,7 @@ from prmkd_jax.common.places import require_apart
 from prmkd_jax.common.reading import read_json
 from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.serve import explain
-from prmkd_jax.serve.card import Explained, Interface, Programs
+from prmkd_jax.serve.card import Explained, Interface, ProgramInterface
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView
 from prmkd_jax.serve.exported import FILES, Exported, read_card, read_complete_card, read_exported
@@ -275,7 +275,7 @@ def _check_arrays(program: Program) -> dict[str, np.ndarray]:
     return {**inputs, "items": items, "scores": scores, "vectors": vectors}
 
 
-def _interface(program: Program, config: ExportConfig, inner_product: bool) -> Programs:
+def _interface(program: Program, config: ExportConfig, inner_product: bool) -> ProgramInterface:
     exported = program.exported
     return {
         "format": FORMAT,

@@ -127,7 +127,7 @@ class Explained(TypedDict):
     plain_digest: str | None
 
 
-class Programs(TypedDict):
+class ProgramInterface(TypedDict):
     """What an artefact's programs are made of, take and give."""
 
     format: int
@@ -145,5 +145,5 @@ class Programs(TypedDict):
     platforms: list[str]
 
 
-class Interface(Programs, Explained):
+class Interface(ProgramInterface, Explained):
     """`artifact.json`."""

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from jax import export
 
-from prmkd_jax.serve.onnx_graph import Graph
+from prmkd_jax.serve.onnx_graph import OnnxGraph
 from prmkd_jax.serve.program import ITEMS, Program, array_specs
 
 
@@ -19,7 +19,7 @@ def recommend_model(program: Program) -> onnx.ModelProto:
     Raises:
         UserError: the student has an operation that the conversion doesn't know.
     """
-    graph, arrays = Graph(), program.arrays()
+    graph, arrays = OnnxGraph(), program.arrays()
     names = {name: graph.constant(array, name=f"tables.{name}") for name, array in arrays.items()}
     vectors = _vectors(graph, program, arrays, names)
     (batch,) = export.symbolic_shape("b")
@@ -51,14 +51,14 @@ def vector_model(program: Program) -> onnx.ModelProto:
     Raises:
         UserError: the student has an operation that the conversion doesn't know.
     """
-    graph, arrays = Graph(), program.arrays()
+    graph, arrays = OnnxGraph(), program.arrays()
     names = {name: graph.constant(array, name=f"tables.{name}") for name, array in arrays.items()}
     vectors = _vectors(graph, program, arrays, names)
     return graph.model([(vectors, "vectors", "float32", ["b", program.width])])
 
 
 def _vectors(
-    graph: Graph, program: Program, arrays: Mapping[str, np.ndarray], names: Mapping[str, str]
+    graph: OnnxGraph, program: Program, arrays: Mapping[str, np.ndarray], names: Mapping[str, str]
 ) -> str:
     """Declares the inputs and adds what makes user vectors of them."""
     graph.input("history", ["b", program.window or "h"])
@@ -67,7 +67,7 @@ def _vectors(
     return graph.trace(program.user_vectors, asked, [*_sorted(names), "history", "users"])[0]
 
 
-def _without(graph: Graph, scores: str, excluded: str, count: int) -> str:
+def _without(graph: OnnxGraph, scores: str, excluded: str, count: int) -> str:
     """The scores, −inf for the excluded items; a column after the last one takes the padding."""
     is_padding = graph.add("Less", excluded, graph.constant(0, np.int32))
     places = graph.add("Where", is_padding, graph.constant(count, np.int32), excluded)

@@ -32,7 +32,7 @@ TYPES = {
 }
 
 
-class Graph:
+class OnnxGraph:
     """An ONNX graph under construction; a value is known by its name.
 
     Attributes:

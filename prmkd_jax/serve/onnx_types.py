@@ -98,7 +98,7 @@ class Jaxpr(Protocol):
 
 @runtime_checkable
 class Builder(Protocol):
-    """What an operation uses of `onnx_graph.Graph`."""
+    """What an operation uses of `onnx_graph.OnnxGraph`."""
 
     nodes: list[NodeProto]
 

@@ -23,7 +23,7 @@ from prmkd_jax.serve.new_items import (
 )
 from prmkd_jax.serve.requests import Ids, ItemLists, id_lists, listed, number_of_items, parts
 from prmkd_jax.serve.rows import MOST_ROWS
-from prmkd_jax.serve.scorer import Scorer
+from prmkd_jax.serve.scorer import StudentScorer
 from prmkd_jax.serve.self_check import CHECK, check_answers
 
 
@@ -85,7 +85,7 @@ class Recommender:
         self.exported = exported
         self.explanation = explanation
         self.map: Map | None = None
-        self._scorer = Scorer(exported)
+        self._scorer = StudentScorer(exported)
         self._ids = Ids(exported.item_ids, exported.user_ids or ())
 
     @classmethod

@@ -12,7 +12,7 @@ ItemLists = Iterable[str] | Iterable[Iterable[str]]
 """Item ids for all histories, or a list of them for each history."""
 
 
-class Histories(NamedTuple):
+class IndexedHistories(NamedTuple):
     """Histories as rows of the student's tables.
 
     Attributes:
@@ -25,9 +25,9 @@ class Histories(NamedTuple):
     unknown: list[int]
     users: list[int]
 
-    def part(self, part: slice) -> "Histories":
+    def part(self, part: slice) -> "IndexedHistories":
         """Some of them."""
-        return Histories(self.items[part], self.unknown[part], self.users[part])
+        return IndexedHistories(self.items[part], self.unknown[part], self.users[part])
 
 
 class Filters(NamedTuple):
@@ -74,7 +74,7 @@ class Ids:
 
     def histories(
         self, histories: Sequence[Sequence[str]], users: Iterable[str | None] | None
-    ) -> Histories:
+    ) -> IndexedHistories:
         """Histories and their users.
 
         Args:
@@ -91,7 +91,7 @@ class Ids:
         items = [self.known(history) for history in histories]
         unknown = [len(history) - len(row) for history, row in zip(histories, items, strict=True)]
         rows = [-1 if user is None else self.users.get(user, -1) for user in given]
-        return Histories(items, unknown, rows)
+        return IndexedHistories(items, unknown, rows)
 
     def filters(
         self, allow: ItemLists | None, deny: ItemLists | None, seen: bool, histories: int
@@ -161,7 +161,7 @@ def number_of_items(k: int) -> int:
     return int(k)
 
 
-def parts(read: Histories, filters: Filters, most_rows: int) -> Iterator[slice]:
+def parts(read: IndexedHistories, filters: Filters, most_rows: int) -> Iterator[slice]:
     """Histories that are answered together: at most `most_rows`, and fewer where lists are long.
 
     So the padded lists of one part never hold more than `MOST_LISTED` numbers, however many
@@ -179,7 +179,7 @@ def parts(read: Histories, filters: Filters, most_rows: int) -> Iterator[slice]:
         yield slice(first, len(read.items))
 
 
-def _longest(read: Histories, filters: Filters, row: int) -> int:
+def _longest(read: IndexedHistories, filters: Filters, row: int) -> int:
     """Length of the longest list that a history brings, of left-out or of allowed items."""
     out = len(set(read.items[row])) if filters.seen else 0
     if filters.denied is not None:

@@ -12,7 +12,7 @@ from prmkd_jax.ops.arrays import Array
 from prmkd_jax.serve.compiled import programs_for
 from prmkd_jax.serve.exported import Exported
 from prmkd_jax.serve.judge import JUDGED_K, judge, judging_items
-from prmkd_jax.serve.requests import Filters, Histories
+from prmkd_jax.serve.requests import Filters, IndexedHistories
 from prmkd_jax.serve.rows import MOST_ROWS, doubled, history_rows, padded_lists, padded_rows
 from prmkd_jax.serve.users import own_vectors, with_mean_user
 from prmkd_jax.students.registry import about
@@ -25,7 +25,7 @@ Best = tuple[Int32[np.ndarray, "rows most"], Float32[np.ndarray, "rows most"]]
 """Items and scores, best first."""
 
 
-class Scorer:
+class StudentScorer:
     """A student whose tables are on the device. At most `MOST_ROWS` histories a call.
 
     Sizes are padded to few, so that few programs are compiled.
@@ -49,7 +49,7 @@ class Scorer:
         """Whether anything is known of whom to recommend to."""
         return bool(items) or (user >= 0 and not self._said.user_vector_per_prefix)
 
-    def best(self, read: Histories, filters: Filters, k: int) -> Best:
+    def best(self, read: IndexedHistories, filters: Filters, k: int) -> Best:
         """At least k places of each history; rows past the last history mean nothing.
 
         Args:
@@ -77,7 +77,7 @@ class Scorer:
         return np.asarray(best.items), np.asarray(best.scores)
 
     def ranks(
-        self, read: Histories, wanted: Sequence[list[int]], filter_seen: bool
+        self, read: IndexedHistories, wanted: Sequence[list[int]], filter_seen: bool
     ) -> Float[np.ndarray, "rows most"]:
         """The ranks of each history's wanted items; what lies past a list's end means nothing.
 
@@ -111,7 +111,7 @@ class Scorer:
         blocks = []
         for first in range(0, len(items), MOST_ROWS):
             part = items[first : first + MOST_ROWS]
-            some = Histories(part, [0] * len(part), [-1] * len(part))
+            some = IndexedHistories(part, [0] * len(part), [-1] * len(part))
             blocks.append(self._queries(some, padded_rows(len(part)))[: len(part)])
         queries = jnp.concatenate(blocks)
         seen = jnp.asarray(items, jnp.int32)
@@ -137,7 +137,7 @@ class Scorer:
         """The next size that is compiled; more than all items are not asked for."""
         return doubled(min(k, len(self._items)), _LEAST_K)
 
-    def _queries(self, read: Histories, rows: int) -> Float[Array, "rows D"]:
+    def _queries(self, read: IndexedHistories, rows: int) -> Float[Array, "rows D"]:
         """The user vectors."""
         if not self._said.user_vector_per_prefix:
             return jnp.asarray(own_vectors(self._exported, read, rows))

@@ -5,11 +5,13 @@ from jaxtyping import Float32
 
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.exported import Exported, is_user_table
-from prmkd_jax.serve.requests import Histories
+from prmkd_jax.serve.requests import IndexedHistories
 from prmkd_jax.students.student import Params, flatten_params, unflatten_params
 
 
-def own_vectors(exported: Exported, read: Histories, rows: int) -> Float32[np.ndarray, "rows D"]:
+def own_vectors(
+    exported: Exported, read: IndexedHistories, rows: int
+) -> Float32[np.ndarray, "rows D"]:
     """The users' own vectors, or those that their histories make (LightGCN).
 
     Args:

@@ -37,7 +37,7 @@ BLOCK_ROWS = 1024
 """Items whose similarities with all are made at once."""
 
 
-class Constants(NamedTuple):
+class NeighbourConstants(NamedTuple):
     """What validation chooses.
 
     Attributes:
@@ -89,22 +89,22 @@ class NeighboursTeacher(nn.Module):
         owner = np.repeat(np.arange(task.dataset.num_items), np.diff(counts.offsets))
         norms = np.sqrt(self._degrees[owner] * self._degrees[counts.ids])
         self._graph = SparseRows(counts.offsets, counts.ids, counts.values / norms)
-        self._whole: tuple[Constants, Float32[np.ndarray, "V V"]] | None = None
+        self._whole: tuple[NeighbourConstants, Float32[np.ndarray, "V V"]] | None = None
         self._texts = texts
         if texts is not None:
             norms = np.linalg.norm(texts, axis=1, keepdims=True)
             self._texts = np.divide(texts, norms, out=np.zeros_like(texts), where=norms > 0)
-        share = 0.0 if texts is None else Constants().share
-        self.register_buffer("chosen", torch.tensor(Constants()._replace(share=share)))
+        share = 0.0 if texts is None else NeighbourConstants().share
+        self.register_buffer("chosen", torch.tensor(NeighbourConstants()._replace(share=share)))
 
     @property
-    def constants(self) -> Constants:
+    def constants(self) -> NeighbourConstants:
         """The constants in use."""
         decay, share, power, last = self.chosen.tolist()
-        return Constants(decay, share, round(power), round(last))
+        return NeighbourConstants(decay, share, round(power), round(last))
 
     @constants.setter
-    def constants(self, constants: Constants) -> None:
+    def constants(self, constants: NeighbourConstants) -> None:
         self.chosen.copy_(torch.tensor(constants))
 
     @property
@@ -265,9 +265,9 @@ class NeighboursKind(Untuned):
         log: Log,
     ) -> Tuning:
         """Chooses the constants by validation NDCG@10, see `choose`."""
-        tried: dict[Constants, dict[str, float]] = {}
+        tried: dict[NeighbourConstants, dict[str, float]] = {}
 
-        def measure(constants: Constants) -> float:
+        def measure(constants: NeighbourConstants) -> float:
             if constants not in tried:
                 teacher.constants = constants
                 tried[constants] = validate()
@@ -293,7 +293,9 @@ def _reads_texts(task: Task, settings: TeacherSettings) -> bool:
     return settings.get(NeighboursConfig).texts and has_texts(task.dataset, settings.text)
 
 
-def choose(start: Constants, names: list[str], measure: Callable[[Constants], float]) -> Constants:
+def choose(
+    start: NeighbourConstants, names: list[str], measure: Callable[[NeighbourConstants], float]
+) -> NeighbourConstants:
     """The best constants: one after the other over its grid, until none changes any more.
 
     Args:

@@ -93,7 +93,7 @@ class Longformer(nn.Module):
     def __init__(self, architecture: Architecture, dropout: float):
         super().__init__()
         self.embeddings = Embeddings(architecture, dropout)
-        self.encoder = Encoder(architecture, dropout)
+        self.encoder = LongformerEncoder(architecture, dropout)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "rows length width"]:
         """Hidden states of all tokens; what stands at padding means nothing."""
@@ -145,7 +145,7 @@ class Embeddings(nn.Module):
         return self.dropout(self.LayerNorm(embedded))
 
 
-class Encoder(nn.Module):
+class LongformerEncoder(nn.Module):
     """The layers, under their official names."""
 
     def __init__(self, architecture: Architecture, dropout: float):

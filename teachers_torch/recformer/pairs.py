@@ -17,7 +17,7 @@ NO_LABEL = -100
 MASKED, REPLACED = 0.8, 0.1  # shares of the chosen tokens; the others stay
 
 
-class History(NamedTuple):
+class DomainHistory(NamedTuple):
     """One user's items in one domain, oldest first, and how that domain's items are read."""
 
     reader: Reader
@@ -53,7 +53,7 @@ class Pairs:
         mask_share: share of a sequence's tokens that are chosen.
     """
 
-    histories: Sequence[History]
+    histories: Sequence[DomainHistory]
     mask_id: int
     vocab_size: int
     mask_share: float

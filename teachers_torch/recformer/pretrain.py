@@ -18,8 +18,8 @@ from prmkd_jax.common.sealed import read_sealed_json, write_sealed_json
 from prmkd_jax.data.dataset import Dataset
 from teachers_torch.config import RecformerPretrainConfig
 from teachers_torch.recformer.official import CARD, TOKENIZER, WEIGHTS, save_start
-from teachers_torch.recformer.pairs import History, Pairs
-from teachers_torch.recformer.pretrain_loop import Pretraining, train
+from teachers_torch.recformer.pairs import DomainHistory, Pairs
+from teachers_torch.recformer.pretrain_loop import PretrainResult, train
 from teachers_torch.recformer.start import (
     RecformerStart,
     build_model,
@@ -52,7 +52,7 @@ def pretrain(
     cache: Cache,
     seed: int,
     log: Log,
-) -> Pretraining:
+) -> PretrainResult:
     """Trains on the complete histories of some domains, a user of two domains being two.
 
     `folder` holds the best weights so far from the first validation on; tuning begins from
@@ -97,7 +97,7 @@ def pretrain(
             "finished": False,
         }
 
-        def keep(result: Pretraining) -> None:
+        def keep(result: PretrainResult) -> None:
             save_start(model, tokenizer, {**card, **result._asdict()}, folder)
 
         found = train(model, pairs, own, config, seed, log, keep, folder / STATE, identity)
@@ -125,12 +125,12 @@ def _identity(
     return content_digest(content)
 
 
-def _finished(folder: Path, identity: str) -> Pretraining | None:
+def _finished(folder: Path, identity: str) -> PretrainResult | None:
     """The result of the same pre-training, if the folder holds it finished."""
     try:
         card = read_sealed_json(folder / CARD)
         if card["finished"] is True and card["identity"] == identity:
-            return Pretraining(card["epochs"], card["best_epoch"], card["accuracy"])
+            return PretrainResult(card["epochs"], card["best_epoch"], card["accuracy"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
@@ -138,7 +138,7 @@ def _finished(folder: Path, identity: str) -> Pretraining | None:
 
 def _histories(
     domains: Sequence[Dataset], start: RecformerStart, settings: TeacherSettings, cache: Cache
-) -> list[History]:
+) -> list[DomainHistory]:
     """Those of all domains' users who have one."""
     histories = []
     for dataset in domains:
@@ -146,7 +146,7 @@ def _histories(
             start, dataset.catalogue, configured(settings), settings.max_seq_len, cache
         )
         users = np.split(dataset.interactions.items, dataset.interactions.indptr[1:-1])
-        histories += [History(reader, items) for items in users if len(items)]
+        histories += [DomainHistory(reader, items) for items in users if len(items)]
     return histories
 
 

@@ -29,7 +29,7 @@ from teachers_torch.teacher import Log
 from teachers_torch.training import Stateful
 
 
-class Pretraining(NamedTuple):
+class PretrainResult(NamedTuple):
     """Result of a pre-training: epochs run, the one kept, its in-batch accuracy."""
 
     epochs: int
@@ -37,7 +37,7 @@ class Pretraining(NamedTuple):
     accuracy: float
 
 
-_NONE = Pretraining(0, 0, -1.0)
+_NONE = PretrainResult(0, 0, -1.0)
 
 
 @dataclasses.dataclass
@@ -52,7 +52,7 @@ class _Course:
         drawn: the state of the epoch's random numbers, as JSON; "" at its beginning.
     """
 
-    best: Pretraining = _NONE
+    best: PretrainResult = _NONE
     epoch: int = 1
     batch: int = 0
     total: float = 0.0
@@ -90,10 +90,10 @@ def train(
     pretraining: RecformerPretrainConfig,
     seed: int,
     log: Log,
-    keep: Callable[[Pretraining], None],
+    keep: Callable[[PretrainResult], None],
     state_file: Path,
     identity: str,
-) -> Pretraining:
+) -> PretrainResult:
     """All epochs that are left of a pre-training, which ends as if it had never stopped.
 
     Args:
@@ -142,7 +142,7 @@ def train(
                 require_finite(course.total / batch, course.epoch)
                 accuracy = _accuracy(model, pairs, validation, config, size)
                 if accuracy > course.best.accuracy:
-                    course.best = Pretraining(course.epoch, course.epoch, accuracy)
+                    course.best = PretrainResult(course.epoch, course.epoch, accuracy)
                     keep(course.best)
                 log(_event(course, accuracy, time.perf_counter() - started))
                 unsaved = True
@@ -196,7 +196,7 @@ def _resumed(path: Path, identity: str, parts: dict[str, Stateful]) -> _Course:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     found = state["course"]
-    return _Course(**{**found, "best": Pretraining(*found["best"])})
+    return _Course(**{**found, "best": PretrainResult(*found["best"])})
 
 
 def _parts(

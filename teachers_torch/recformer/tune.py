@@ -12,7 +12,7 @@ from prmkd_jax.data.splits import Split
 from teachers_torch.recformer.model import RecformerTeacher, autocast, tuning_loss
 from teachers_torch.recformer.tokens import token_batches
 from teachers_torch.teacher import Tuning
-from teachers_torch.training import Stage, tune_in_stages
+from teachers_torch.training import TuningStage, tune_in_stages
 
 
 def tune_recformer(
@@ -55,8 +55,8 @@ def tune_recformer(
         teacher.refresh_items()
         return train(epoch)
 
-    first = Stage(config.max_epochs, config.patience, train_with_new_table)
-    second = Stage(config.fixed_table_epochs, config.fixed_table_patience, train)
+    first = TuningStage(config.max_epochs, config.patience, train_with_new_table)
+    second = TuningStage(config.fixed_table_epochs, config.fixed_table_patience, train)
     return tune_in_stages(
         teacher.model,
         {"optimizer": optimizer, "schedule": schedule},

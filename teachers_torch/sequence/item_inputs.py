@@ -23,7 +23,7 @@ from teachers_torch.settings import TeacherSettings
 from teachers_torch.teacher import Log
 
 
-class Inputs(NamedTuple):
+class ItemInputs(NamedTuple):
     """How a teacher reads items.
 
     Attributes:
@@ -106,5 +106,7 @@ def _text_and_image_identity(dataset: Dataset, settings: TeacherSettings) -> dic
     return {**found, "image_encoder": encoder, "images": images_digest(dataset)}
 
 
-TEXTS = Inputs(_read_texts, _text_widths, _text_identity)
-TEXTS_AND_IMAGES = Inputs(_read_texts_and_images, _text_and_image_widths, _text_and_image_identity)
+TEXTS = ItemInputs(_read_texts, _text_widths, _text_identity)
+TEXTS_AND_IMAGES = ItemInputs(
+    _read_texts_and_images, _text_and_image_widths, _text_and_image_identity
+)

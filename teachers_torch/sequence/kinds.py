@@ -24,7 +24,7 @@ from teachers_torch.config import (
 )
 from teachers_torch.items.inputs import Modality, made_up
 from teachers_torch.sequence.encoder import SequenceModel
-from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, Inputs
+from teachers_torch.sequence.item_inputs import TEXTS, TEXTS_AND_IMAGES, ItemInputs
 from teachers_torch.sequence.pretrain import pretrain, written
 from teachers_torch.sequence.pretrain_task import FAMILIES, FREE, check_start
 from teachers_torch.sequence.start import (
@@ -58,7 +58,7 @@ class SequenceKind:
     init: str
     reads: tuple[type, ...]
     config: type[UniSRecConfig] | type[UniM2RecConfig]
-    inputs: Inputs
+    inputs: ItemInputs
     model: Callable[[TeacherSettings, Sequence[Modality]], SequenceModel]
     seeded: bool = True
     reads_tokens: bool = False

@@ -25,7 +25,7 @@ from teachers_torch.items.pixels import PixelEncoder
 from teachers_torch.items.text_files import features_digest
 from teachers_torch.sequence.item_inputs import image_files_encoder
 from teachers_torch.sequence.start import (
-    Domain,
+    PretrainDomain,
     PretrainFacts,
     SequenceStart,
     begin_from,
@@ -73,7 +73,7 @@ def join_interactions(domains: Sequence[Dataset]) -> Interactions:
     return Interactions(offsets_of(lengths), np.concatenate(items).astype(np.int32))
 
 
-class Asked(NamedTuple):
+class FeatureRequest(NamedTuple):
     """What features are read for, and by which settings."""
 
     domains: Sequence[Dataset]
@@ -100,16 +100,16 @@ class Family(NamedTuple):
     """
 
     config: type[UniSRecConfig] | type[UniM2RecConfig]
-    read: Callable[[Asked], list[Modality]]
+    read: Callable[[FeatureRequest], list[Modality]]
     make: Make
     variants: int
     more_read: Callable[[Dataset, TeacherSettings], dict[str, object]] = lambda _, __: {}
     image_encoder: Callable[[Dataset, TeacherSettings], str | None] = lambda _, __: None
 
 
-def _read_unisrec(asked: Asked) -> list[Modality]:
+def _read_unisrec(request: FeatureRequest) -> list[Modality]:
     """The texts, and below them the same texts without some of their words."""
-    domains, settings, config, seed, cache, log = asked
+    domains, settings, config, seed, cache, log = request
     norm = settings.get(UniSRecConfig).feature_norm
     drop = WordDrop(config.word_drop, seed)
     texts = join([text_inputs(d, settings.text, norm, cache, log) for d in domains])
@@ -124,8 +124,8 @@ def _dropped_texts(domain: Dataset, settings: TeacherSettings) -> dict[str, obje
     return {"dropped_texts": features_digest(settings.text, domain.name, dropped=True)}
 
 
-def _read_unim2rec(asked: Asked) -> list[Modality]:
-    domains, settings, _, _, cache, log = asked
+def _read_unim2rec(request: FeatureRequest) -> list[Modality]:
+    domains, settings, _, _, cache, log = request
     norm = settings.get(UniM2RecConfig).feature_norm
     modalities = [join([text_inputs(d, settings.text, norm, cache, log) for d in domains])]
     if _pixels_shape(domains) is not None:
@@ -178,7 +178,7 @@ def build(
         UserError: inputs or initial weights are missing or wrong.
     """
     chosen = FAMILIES[family]
-    modalities = chosen.read(Asked(domains, settings, config, seed, cache, log))
+    modalities = chosen.read(FeatureRequest(domains, settings, config, seed, cache, log))
     model, start = _begun(family, domains, settings, modalities)
     num_items = sum(domain.num_items for domain in domains)
     return PretrainTask(model, settings.get(chosen.config), num_items, chosen.variants, start)
@@ -288,8 +288,8 @@ def describe(
     return facts
 
 
-def _described(family: str, domain: Dataset, settings: TeacherSettings) -> Domain:
-    described: Domain = {
+def _described(family: str, domain: Dataset, settings: TeacherSettings) -> PretrainDomain:
+    described: PretrainDomain = {
         "name": domain.name,
         "fingerprint": domain.fingerprint,
         "users": domain.num_users,

@@ -44,7 +44,7 @@ class SequenceStart(NamedTuple):
 SHARED = ("hidden_size", "num_layers", "num_heads", "inner_size", "num_experts", "feature_norm")
 
 
-class Domain(TypedDict):
+class PretrainDomain(TypedDict):
     """A data set of a pre-training; `image_encoder` where its image files were read."""
 
     name: str
@@ -64,7 +64,7 @@ class PretrainFacts(TypedDict):
     """
 
     teacher: str
-    domains: Sequence[Domain]
+    domains: Sequence[PretrainDomain]
     model: Mapping[str, object]
     settings: Mapping[str, object]
     pretraining: Mapping[str, Any]

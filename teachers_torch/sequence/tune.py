@@ -10,7 +10,7 @@ from prmkd_jax.data.batches import Batch, TrainingBatches
 from teachers_torch.config import EncoderConfig
 from teachers_torch.sequence.encoder import SequenceModel, to_tensors
 from teachers_torch.teacher import Log, Tuning
-from teachers_torch.training import Stage, train_epoch, tune_in_stages
+from teachers_torch.training import TuningStage, train_epoch, tune_in_stages
 
 
 def tune_model(
@@ -52,6 +52,6 @@ def tune_model(
         steps = batches.steps_about
         return train_epoch(model, optimizer, batches.epoch(epoch), loss_of, epoch, steps, log)
 
-    stage = Stage(config.max_epochs, config.patience, train)
+    stage = TuningStage(config.max_epochs, config.patience, train)
     parts = {"optimizer": optimizer}
     return tune_in_stages(model, parts, [stage], validate, log, state_file=state_file)

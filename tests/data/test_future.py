@@ -9,7 +9,7 @@ from prmkd_jax.data.batches import TrainingBatches, as_batch
 from prmkd_jax.data.columns import catalogue_columns, in_batch_columns
 from prmkd_jax.data.config import SPLITS
 from prmkd_jax.data.packing import instance_segments, pack
-from prmkd_jax.evaluate.evaluator import distinct_histories
+from prmkd_jax.evaluate.evaluator import seen_items
 from prmkd_jax.students.facts import make_facts
 from tests.futures import after_test_begins, after_training, tiny_task, with_other_items
 from tests.worlds import same_bits
@@ -52,7 +52,7 @@ def read_by_the_evaluator(task, instances):
     interactions = task.dataset.interactions
     segments = instance_segments(interactions, instances, WINDOW)
     rows = [as_batch(interactions, each).rows for each in pack(interactions, segments, 4, WINDOW)]
-    return rows, distinct_histories(interactions, instances)
+    return rows, seen_items(interactions, instances)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -12,9 +12,9 @@ from prmkd_jax.data.splits import leave_one_out
 from prmkd_jax.evaluate import evaluator
 from prmkd_jax.evaluate.evaluator import (
     Evaluator,
-    Histories,
-    distinct_histories,
+    SeenItems,
     prefix_queries,
+    seen_items,
 )
 from prmkd_jax.students.config import BUILT_IN
 from prmkd_jax.students.registry import about, prefixes_alone, window
@@ -169,10 +169,10 @@ def test_the_number_of_broken_users_is_told():
         make(SPLIT.test)({**PARAMS, "position_embedding": {"table": table}})
 
 
-def test_distinct_histories_by_hand():
+def test_seen_items_by_hand():
     """A repeat counts once; another user's items and the target don't count."""
     histories = from_histories([[3, 1, 3, 2], [0, 4], [5, 5, 5]], 6).interactions
-    found = distinct_histories(histories, np.array([3, 8, 5, 1]))
+    found = seen_items(histories, np.array([3, 8, 5, 1]))
     assert found.items.tolist() == [1, 3, 5, 0, 3]
     assert found.offsets.tolist() == [0, 2, 3, 4, 5]
     assert found.items.dtype == np.int32
@@ -180,7 +180,7 @@ def test_distinct_histories_by_hand():
 
 def test_pairs_of_histories_by_hand():
     """Rows start at the block's first user, padding is nobody's, and every pair is there."""
-    found = Histories(np.array([0, 2, 2, 5]), np.array([1, 3, 0, 4, 9], np.int32))
+    found = SeenItems(np.array([0, 2, 2, 5]), np.array([1, 3, 0, 4, 9], np.int32))
     assert found.pairs(0, 2, 3).tolist() == [[0, 0, -1], [1, 3, -1]]
     assert found.pairs(1, 3, 2).tolist() == [[1, 1, 1, -1], [0, 4, 9, -1]]
 
@@ -191,7 +191,7 @@ def test_one_long_history_costs_nobody_else():
     short = [rng.integers(0, 6000, 4).tolist() for _ in range(300)]
     world = from_histories([*short, rng.permutation(6000)[:5000].tolist()], 6000)
     ids = leave_one_out(world.interactions).test
-    found = distinct_histories(world.interactions, ids)
+    found = seen_items(world.interactions, ids)
     assert len(found.items) <= 300 * 3 + 5000
     shapes = [found.pairs(at, min(at + 32, 301), 128).shape[1] for at in range(0, 301, 32)]
     assert shapes[:-1] == [128] * 9

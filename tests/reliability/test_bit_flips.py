@@ -43,7 +43,7 @@ from prmkd_jax.data.canonical import read_dataset
 from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.prepare import prepare
 from prmkd_jax.serve import answers
-from prmkd_jax.serve.answers import Job
+from prmkd_jax.serve.answers import BatchJob
 from prmkd_jax.serve.artifact import check_artifact, write_artifact
 from prmkd_jax.serve.config import ExportConfig
 from prmkd_jax.serve.explain import TeacherView, read_explanation, write_explanation
@@ -272,7 +272,7 @@ def answer_job(output, stop_at=None):
         if done == stop_at:
             raise KeyboardInterrupt
 
-    job = Job(lambda first: iter(ASKED[first:]), len(ASKED), {"model": "m"})
+    job = BatchJob(lambda first: iter(ASKED[first:]), len(ASKED), {"model": "m"})
     before, answers.BLOCK = answers.BLOCK, 2
     try:
         answers.answer_file(Echo(), job, output, progress)

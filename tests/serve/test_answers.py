@@ -16,7 +16,7 @@ from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.data.synthetic import synthetic_dataset
 from prmkd_jax.serve import answers
-from prmkd_jax.serve.answers import Job, answer_file
+from prmkd_jax.serve.answers import BatchJob, answer_file
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.serve.histories import Asked, read_histories
 from prmkd_jax.serve.recommender import Recommender
@@ -126,8 +126,8 @@ def export_own(folder: Path) -> None:
     export_student(folder, params, config, known, world, {"settings": OWN})
 
 
-def job(asked=ASKED, **changes) -> Job:
-    return Job(lambda first: iter(asked[first:]), len(asked), {"model": "m"}, k=3)._replace(
+def job(asked=ASKED, **changes) -> BatchJob:
+    return BatchJob(lambda first: iter(asked[first:]), len(asked), {"model": "m"}, k=3)._replace(
         **changes
     )
 
@@ -456,6 +456,6 @@ def test_a_mistake_is_told_by_its_flag(monkeypatch, flags, message):
 @pytest.mark.parametrize("titles", [False, True])
 def test_no_histories_give_a_file_of_the_same_columns(tmp_path, recommender, titles):
     """What reads the file finds titles only where they were asked for."""
-    nothing = Job(lambda first: iter(()), 0, {}, titles=titles)
+    nothing = BatchJob(lambda first: iter(()), 0, {}, titles=titles)
     answer_file(recommender, nothing, tmp_path / "out.parquet", silent)
     assert ("titles" in pq.read_schema(tmp_path / "out.parquet").names) is titles

@@ -13,7 +13,7 @@ from prmkd_jax.serve import recommender as module
 from prmkd_jax.serve.new_items import Map, Ridge, RowMap, choose_map, extend, text_vectors
 from prmkd_jax.serve.recommender import Recommender
 from prmkd_jax.serve.renew import only_items
-from prmkd_jax.serve.scorer import Scorer
+from prmkd_jax.serve.scorer import StudentScorer
 from prmkd_jax.students import student
 from prmkd_jax.students.config import BUILT_IN
 from tests.checking import uncheck
@@ -175,7 +175,7 @@ def test_a_table_of_pairs_of_items_grows_along_both_axes(served, monkeypatch):
 def test_held_out_items_are_judged_by_the_lists_that_they_should_be_in(served, name):
     """The judge gives 1 for the true rows, and for others what counting by hand gives."""
     recommender = served(name)
-    judge = Scorer(recommender.exported).judge()
+    judge = StudentScorer(recommender.exported).judge()
     table = np.asarray(recommender.exported.items, np.float64)
     held = np.arange(0, ITEMS, 4)
     assert judge(held, table[held]) == 1.0

@@ -21,7 +21,7 @@ from experiments.benchmarks.peers.environments import UnmadeError, environment, 
 from experiments.benchmarks.peers.packed_prmkd import refusal
 from experiments.benchmarks.peers.plain_files import told, write_interactions
 from experiments.benchmarks.peers.teachers import write_vectors
-from experiments.benchmarks.timing import Row, once, seconds_of
+from experiments.benchmarks.timing import BenchRow, once, seconds_of
 from experiments.cli.command import Call
 from experiments.cli.flags import as_flagfile
 from experiments.cli.options import BenchConfig
@@ -65,7 +65,7 @@ class Bench(NamedTuple):
     say: Callable[[str], None]
 
 
-def measure(call: Call) -> tuple[list[Row], dict[str, object]]:
+def measure(call: Call) -> tuple[list[BenchRow], dict[str, object]]:
     """The rows of all peers that `--peers` names, and what their processes printed.
 
     Raises:
@@ -214,13 +214,13 @@ def _process(
     return found
 
 
-def refused(contender: Contender, why: str) -> Row:
+def refused(contender: Contender, why: str) -> BenchRow:
     """A row without a figure, which says why."""
     text = " ".join(why.replace("|", "/").split())
-    return Row(f"{contender.label}: not measured: {text}", 0.0, "", 0.0, 0.0, 0, {})
+    return BenchRow(f"{contender.label}: not measured: {text}", 0.0, "", 0.0, 0.0, 0, {})
 
 
-def rows_of(label: str, runs: Runs, target: float) -> list[Row]:
+def rows_of(label: str, runs: Runs, target: float) -> list[BenchRow]:
     """A peer's rows, ours beside it, and the ratios, which are medians of the rounds."""
     if target:
         return _trained_rows(label, runs, target)
@@ -240,13 +240,13 @@ def rows_of(label: str, runs: Runs, target: float) -> list[Row]:
     return rows + _memory(label, runs)
 
 
-def _trained_rows(label: str, runs: Runs, target: float) -> list[Row]:
+def _trained_rows(label: str, runs: Runs, target: float) -> list[BenchRow]:
     rows = []
     for who, side in ((label, 1), (f"ours, beside {label}", 0)):
         reached = [run[side]["to_target"] for run in runs]
         name = f"{who}: to validation NDCG@10 of {target:g}"
         if None in reached:
-            rows.append(Row(f"{name}: never reached", 0.0, "", 0.0, 0.0, 0, {}))
+            rows.append(BenchRow(f"{name}: never reached", 0.0, "", 0.0, 0.0, 0, {}))
         else:
             rows.append(seconds_of(name, reached))
         rows.append(seconds_of(f"{who}: until it stops", [run[side]["trained"] for run in runs]))
@@ -256,16 +256,16 @@ def _trained_rows(label: str, runs: Runs, target: float) -> list[Row]:
     return rows + _memory(label, runs)
 
 
-def _memory(label: str, runs: Runs) -> list[Row]:
+def _memory(label: str, runs: Runs) -> list[BenchRow]:
     return [
         once(f"{who}: most memory held", max(run[side]["memory"] for run in runs) / 2**30, "GiB")
         for who, side in ((label, 1), (f"ours, beside {label}", 0))
     ]
 
 
-def _ratio(name: str, values: Sequence[float]) -> Row:
+def _ratio(name: str, values: Sequence[float]) -> BenchRow:
     low, middle, high = np.percentile(values, [25, 50, 75]).tolist()
-    return Row(name, middle, "", low, high, len(values), {})
+    return BenchRow(name, middle, "", low, high, len(values), {})
 
 
 def _percent(share: float) -> int:
@@ -273,7 +273,7 @@ def _percent(share: float) -> int:
     return 100 if share >= 1 else max(1, int(100 * share))
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def _summary(rows: Sequence[BenchRow]) -> str:
     first = rows[0]
     if not first.repeats:
         return first.name.partition(": ")[2]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bridge.runtime import keep_freed_memory
-from experiments.benchmarks.peers.packed_prmkd import Teacher, distilled_loss
+from experiments.benchmarks.peers.packed_prmkd import TeacherTensors, distilled_loss
 from experiments.benchmarks.peers.packed_sasrec import PackedSASRec, Sizes, make_optimizer
 from experiments.benchmarks.peers.protocol import (
     METRIC,
@@ -42,7 +42,9 @@ class Packed:
         teachers: empty for the plain student.
     """
 
-    def __init__(self, task: Task, told: Settings, distill: DistillConfig, teachers: list[Teacher]):
+    def __init__(
+        self, task: Task, told: Settings, distill: DistillConfig, teachers: list[TeacherTensors]
+    ):
         torch.manual_seed(told["seed"])
         self._task, self._distill, self._teachers = task, distill, teachers
         self._weights = torch.full((len(teachers),), 1 / max(len(teachers), 1))
@@ -127,7 +129,7 @@ def make(told: Settings) -> Packed:
     keep_freed_memory()
     settings = settings_from(parse(told["flags"], GROUPS).configs)
     pairs = read_vectors(Path(told["teachers"])) if told["teachers"] else []
-    teachers = [Teacher(torch.from_numpy(a), torch.from_numpy(b), 1.0) for a, b in pairs]
+    teachers = [TeacherTensors(torch.from_numpy(a), torch.from_numpy(b), 1.0) for a, b in pairs]
     return Packed(load_task(settings), told, settings.distill, teachers)
 
 

@@ -22,7 +22,7 @@ _TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class Teacher:
+class TeacherTensors:
     """One teacher's vectors, float16.
 
     Attributes:
@@ -63,7 +63,7 @@ def distilled_loss(
     model: PackedSASRec,
     batch: Batch,
     task: Task,
-    teachers: Sequence[Teacher],
+    teachers: Sequence[TeacherTensors],
     weights: Tensor,
     threshold: float,
     config: DistillConfig,
@@ -99,7 +99,7 @@ def distilled_loss(
     return own + config.distill_weight * divergence.mean()
 
 
-def teacher_scores(teachers: Sequence[Teacher], batch: Batch, columns: Columns) -> Tensor:
+def teacher_scores(teachers: Sequence[TeacherTensors], batch: Batch, columns: Columns) -> Tensor:
     """The teachers' logits of the columns for the real instances [b, K, C]."""
     instances = torch.from_numpy(batch.instance_ids[batch.is_instance].astype(np.int64))
     candidates = torch.from_numpy(columns.candidates.astype(np.int64))

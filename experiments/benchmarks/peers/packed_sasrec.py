@@ -44,7 +44,7 @@ class Sizes:
     dropout: float
 
 
-class Block(nn.Module):
+class SASRecBlock(nn.Module):
     """Self-attention and feed-forward, post-LN, exact GELU."""
 
     def __init__(self, sizes: Sizes):
@@ -88,7 +88,7 @@ class PackedSASRec(nn.Module):
         self.item_embedding = nn.Embedding(sizes.items, sizes.width)
         self.position_embedding = nn.Embedding(sizes.window, sizes.width)
         self.input_norm = nn.LayerNorm(sizes.width, _EPSILON)
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
+        self.blocks = nn.ModuleList(SASRecBlock(sizes) for _ in range(sizes.layers))
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=_DEVIATION)

@@ -28,11 +28,11 @@ from torch.utils.data import DataLoader
 _RANKED = 256
 
 
-class Clock(EpochClock, Callback):
+class LightningClock(EpochClock, Callback):
     """Lightning asks callbacks of its own class alone."""
 
 
-class Model:
+class RecTools:
     """RecTools' SASRecModel, trained an epoch at a time by `fit_partial`."""
 
     def __init__(self, settings: Settings):
@@ -58,9 +58,11 @@ class Model:
     def epoch(self, most: float) -> Timed:
         """See `protocol.Peer`."""
         clocks = (self._model.fit_trainer or self._model._trainer).callbacks
-        next(each for each in clocks if isinstance(each, Clock)).most = most
+        next(each for each in clocks if isinstance(each, LightningClock)).most = most
         self._model.fit_partial(self._train, min_epochs=1, max_epochs=1)
-        clock = next(each for each in self._model.fit_trainer.callbacks if isinstance(each, Clock))
+        clock = next(
+            each for each in self._model.fit_trainer.callbacks if isinstance(each, LightningClock)
+        )
         return Timed(clock.seconds, clock.done / clock.total, int(clock.total))
 
     def rank(self, part: str, most: float) -> tuple[Timed, dict[str, float]]:
@@ -93,7 +95,7 @@ def _trainer() -> Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Clock()],
+        callbacks=[LightningClock()],
     )
 
 
@@ -199,11 +201,11 @@ def _padded(history: pd.DataFrame, users: pd.Index, window: int) -> np.ndarray:
     return rows
 
 
-def make(settings: Settings) -> Model | Flat:
+def make(settings: Settings) -> RecTools | Flat:
     """The variant that `model` names."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    return {"SASRec": Model, "fast_transformers": Flat}[settings["model"]](settings)
+    return {"SASRec": RecTools, "fast_transformers": Flat}[settings["model"]](settings)
 
 
 def versions() -> dict[str, str]:

@@ -28,7 +28,7 @@ from replay.nn.transform.template import make_default_sasrec_transforms
 _RANKED = 256
 
 
-class Clock(EpochClock, lightning.Callback):
+class LightningClock(EpochClock, lightning.Callback):
     """Lightning asks callbacks of its own class alone."""
 
 
@@ -82,7 +82,7 @@ class RePlay:
 
     def epoch(self, most: float) -> Timed:
         """See `protocol.Peer`."""
-        clock = Clock(most)
+        clock = LightningClock(most)
         if self._trainer is None:
             self._trainer = _trainer(max_epochs=1, limit_val_batches=0)
             self._data = ParquetModule(train_path=self._parts["train"][0], **self._about)

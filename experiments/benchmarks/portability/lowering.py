@@ -17,7 +17,7 @@ import numpy as np
 from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.benchmarks.portability.programs import Program
+from experiments.benchmarks.portability.programs import JaxProgram
 
 _OPERATION = re.compile(r"\b(?:stablehlo|chlo|mhlo)\.[a-z_0-9]+")
 _CUSTOM_CALL = re.compile(r"custom_call @([\w.$]+)")
@@ -66,13 +66,13 @@ class Compiled(NamedTuple):
     layouts: dict[str, int]
 
 
-def lower(program: Program, platforms: Sequence[str]) -> dict[str, Lowered]:
+def lower(program: JaxProgram, platforms: Sequence[str]) -> dict[str, Lowered]:
     """Platform → the program there."""
     lowered = {name: program.traced.lower(lowering_platforms=(name,)) for name in platforms}
     return {name: read(each.as_text()) for name, each in lowered.items()}
 
 
-def exported_bytes(program: Program, platforms: Sequence[str]) -> int:
+def exported_bytes(program: JaxProgram, platforms: Sequence[str]) -> int:
     """The size of one serialized program that runs on every platform."""
     # Its format knows neither records nor dictionaries with numbers as keys.
     function, shapes, _ = program.flat()
@@ -106,7 +106,7 @@ def differences(lowered: Mapping[str, Lowered]) -> dict[str, dict[str, dict[str,
     return found
 
 
-def compile_here(program: Program) -> Compiled:
+def compile_here(program: JaxProgram) -> Compiled:
     """Compiles for the first device of this machine."""
     return _described(program.traced.lower().compile())
 
@@ -116,7 +116,7 @@ def has_tpu_compiler() -> bool:
     return importlib.util.find_spec("libtpu") is not None
 
 
-def compile_for_tpu(program: Program) -> Compiled:
+def compile_for_tpu(program: JaxProgram) -> Compiled:
     """Compiles for one chip of a TPU v5e, which need not be there; needs libtpu."""
     # Else it asks the network which TPU this is, and says that it doesn't know.
     for name, value in _NO_TPU.items():

@@ -38,7 +38,7 @@ Stepping = Callable[..., tuple[TrainState, StepMetrics]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class JaxProgram:
     """A pure function and what it is called with.
 
     Attributes:
@@ -124,12 +124,12 @@ class Case:
         queries = batch.at_targets(student.queries(batch.rows))
         return student.score(queries, student.items())
 
-    def programs(self) -> tuple[Program, Program]:
+    def programs(self) -> tuple[JaxProgram, JaxProgram]:
         """Forward pass and training step."""
         inputs = (self.first_state(), self.batch, self.distill, self.constants)
         return (
-            Program("forward", self.forward, (self.params, self.batch)),
-            Program("step", self.step(), inputs, donated=(0,)),
+            JaxProgram("forward", self.forward, (self.params, self.batch)),
+            JaxProgram("step", self.step(), inputs, donated=(0,)),
         )
 
 

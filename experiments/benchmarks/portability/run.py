@@ -23,7 +23,7 @@ from experiments.benchmarks.portability.lowering import (
     lower,
 )
 from experiments.benchmarks.portability.precision import deviations
-from experiments.benchmarks.portability.programs import Case, Program, make_case
+from experiments.benchmarks.portability.programs import Case, JaxProgram, make_case
 from experiments.benchmarks.portability.side_by_side import in_processes
 from experiments.benchmarks.portability.tables import figure, markdown
 from experiments.benchmarks.portability.work import work_of
@@ -157,7 +157,7 @@ def _compared(settings: Settings, config: PortabilityConfig, name: str) -> dict[
     return entry
 
 
-def describe_program(program: Program, platforms: Sequence[str]) -> dict[str, object]:
+def describe_program(program: JaxProgram, platforms: Sequence[str]) -> dict[str, object]:
     """One program on all platforms, its work, its memory, its least seconds on each device."""
     lowered = lower(program, platforms)
     work = work_of(program.traced.jaxpr)

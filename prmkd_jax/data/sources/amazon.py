@@ -23,7 +23,7 @@ from prmkd_jax.data.sources.csv_rows import csv_rows
 from prmkd_jax.data.sources.files import MissingSource, expanded
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import short, shown
-from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
+from prmkd_jax.data.sources.rows import FrameBatch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
 from prmkd_jax.data.sources.values import Row, Value
@@ -206,7 +206,7 @@ def _is_csv(path: Path) -> bool:
     return path.name.removesuffix(".gz").endswith(".csv")
 
 
-def _reviews(path: Path, generation: Generation, clock: Clock) -> Iterator[Batch]:
+def _reviews(path: Path, generation: Generation, clock: Clock) -> Iterator[FrameBatch]:
     if _is_csv(path):
         header = generation.ratings_header
         columns = {

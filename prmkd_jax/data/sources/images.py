@@ -38,7 +38,7 @@ _AT_ONCE = 4096
 _KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"GIF8": "gif"}
 
 
-class Images(NamedTuple):
+class ImageReport(NamedTuple):
     """What became of a catalogue's addresses.
 
     Attributes:
@@ -75,7 +75,7 @@ def fetch_images(
     connections: int = 16,
     progress: Callable[[int, int], None] = lambda done, total: None,
     retries: Retries = Retries(times=2),  # noqa: B008 a constant
-) -> Images:
+) -> ImageReport:
     """Fetches what `image_url` names and `image_path` doesn't; writes `image_path`.
 
     Args:
@@ -116,7 +116,7 @@ def fetch_images(
     _write_paths(folder / ITEMS, table, names)
     fetched = len(missing) - len(broken)
     write_json(folder / REPORT, {"fetched": fetched + there, "broken": broken})
-    return Images(fetched, there, broken)
+    return ImageReport(fetched, there, broken)
 
 
 def _fetch_into(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int8, Int32, Int64
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.data.sources.cells import ids, labels, numbers, plain, without_missing
 from prmkd_jax.data.sources.place import Place, short
-from prmkd_jax.data.sources.rows import Batch
+from prmkd_jax.data.sources.rows import FrameBatch
 from prmkd_jax.data.sources.times import Clock
 
 # Canonical name → the file's name. `position` is a whole number, `split` a place in `splits.PARTS`.
@@ -72,7 +72,9 @@ class Incomplete:
     example: str = ""
 
 
-def canonical(batches: Iterable[Batch], columns: Columns, clock: Clock) -> Iterator[Batch]:
+def canonical(
+    batches: Iterable[FrameBatch], columns: Columns, clock: Clock
+) -> Iterator[FrameBatch]:
     """Gives batches the canonical columns and types.
 
     Args:
@@ -104,10 +106,10 @@ def canonical(batches: Iterable[Batch], columns: Columns, clock: Clock) -> Itera
             kept["event"] = labels(frame[columns["event"]], at["event"]).alias("event")
         if "split" in columns:
             kept["split"] = frame[columns["split"]].cast(pl.Int8).alias("split")
-        yield Batch(pl.DataFrame(kept), place)
+        yield FrameBatch(pl.DataFrame(kept), place)
 
 
-def collect(batches: Iterable[Batch], timed: bool, files: str = "") -> tuple[Log, Incomplete]:
+def collect(batches: Iterable[FrameBatch], timed: bool, files: str = "") -> tuple[Log, Incomplete]:
     """Numbers users, items and events, and puts all batches together.
 
     Blank lines, and rows of separators alone, are no rows.

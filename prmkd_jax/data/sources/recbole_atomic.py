@@ -19,7 +19,7 @@ from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import MissingSource, expanded, whole_text
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import Place, short, shown
-from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames
+from prmkd_jax.data.sources.rows import FrameBatch, columns_of, dicts, frames
 from prmkd_jax.data.sources.source import History, Source, history_batch, index_file, renamed
 from prmkd_jax.data.sources.tables import (
     ITEM_FLAGS,
@@ -127,7 +127,7 @@ def _rows(
     headers: Mapping[Path, Mapping[str, str]],
     columns: Mapping[str, str],
     clock: Clock,
-) -> Iterator[Batch]:
+) -> Iterator[FrameBatch]:
     """Rows that are interactions; of three files, each row's part is its file."""
     for part, path in enumerate(paths):
         missing = [name for name in columns.values() if name not in headers[path]]
@@ -138,7 +138,7 @@ def _rows(
         for frame, place in canonical(batches, typed, clock):
             if len(paths) > 1:
                 frame = frame.with_columns(pl.lit(part, dtype=pl.Int8).alias("split"))
-            yield Batch(frame, place)
+            yield FrameBatch(frame, place)
 
 
 def _benchmark(

@@ -29,7 +29,7 @@ _ITEM_ROWS = 20_000
 _BEGINNING = 1 << 20
 
 
-class Batch(NamedTuple):
+class FrameBatch(NamedTuple):
     """Some rows of a file, and where they stand."""
 
     frame: pl.DataFrame
@@ -93,7 +93,7 @@ def frames(
     kind: str | None = None,
     header: bool = True,
     identifiers: Sequence[str] = (),
-) -> Iterator[Batch]:
+) -> Iterator[FrameBatch]:
     """Reads some columns of a file in batches.
 
     Args:
@@ -113,24 +113,24 @@ def frames(
     kind = kind or format_of(path)
     if kind == "jsonl":
         for place, frame in json_frames(path, columns, identifiers):
-            yield Batch(frame, place)
+            yield FrameBatch(frame, place)
         return
     if kind == "parquet":
         for first, frame in parquet_frames(path, columns, _ROWS):
-            yield Batch(frame, Place(str(path), first))
+            yield FrameBatch(frame, Place(str(path), first))
         return
     done = 0
     width = len(csv_header(path, kind) if header else columns)
     if is_regular(path, SEPARATORS[kind], width):
         try:
             for frame in _regular_frames(path, columns, kind, header):
-                yield Batch(frame, Place(str(path), done))
+                yield FrameBatch(frame, Place(str(path), done))
                 done += len(frame)
             return
         except (pl.exceptions.PolarsError, OSError):
             pass  # the careful reader goes on from there, and says what is wrong
     for first, frame in careful_csv(path, columns, kind, header, done, _ROWS):
-        yield Batch(frame, Place(str(path), first))
+        yield FrameBatch(frame, Place(str(path), first))
 
 
 def _regular_frames(

@@ -13,7 +13,7 @@ from prmkd_jax.common.reading import RepeatedField, each_once
 from prmkd_jax.data.sources.clean import require_characters
 from prmkd_jax.data.sources.files import MissingSource, whole_text
 from prmkd_jax.data.sources.place import Place, short, shown
-from prmkd_jax.data.sources.rows import Batch
+from prmkd_jax.data.sources.rows import FrameBatch
 from prmkd_jax.data.sources.values import Value, fault
 
 
@@ -30,7 +30,7 @@ class Source:
         notes: lines for the user on how the files were read.
     """
 
-    interactions: Iterator[Batch]
+    interactions: Iterator[FrameBatch]
     items: Iterator[pl.DataFrame] | None
     timed: bool
     ordered: bool
@@ -47,7 +47,7 @@ class History:
     parts: Sequence[int] | None = None
 
 
-def history_batch(histories: Sequence[History], file: Path) -> Batch:
+def history_batch(histories: Sequence[History], file: Path) -> FrameBatch:
     """Histories as one frame of rows, with `time` the rank in the history.
 
     Raises:
@@ -73,7 +73,7 @@ def history_batch(histories: Sequence[History], file: Path) -> Batch:
             raise UserError(
                 f"{file}: found {name} {short(blank[0])}, expected an id that is not blank"
             )
-    return Batch(frame, Place(str(file)))
+    return FrameBatch(frame, Place(str(file)))
 
 
 def the_file(folder: Path, pattern: str, what: str) -> Path:

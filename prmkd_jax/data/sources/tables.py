@@ -13,7 +13,7 @@ from prmkd_jax.data.sources.config import PrepareConfig
 from prmkd_jax.data.sources.files import find, format_of
 from prmkd_jax.data.sources.log import canonical
 from prmkd_jax.data.sources.place import shown
-from prmkd_jax.data.sources.rows import Batch, columns_of, dicts, frames, is_empty
+from prmkd_jax.data.sources.rows import FrameBatch, columns_of, dicts, frames, is_empty
 from prmkd_jax.data.sources.source import Source
 from prmkd_jax.data.sources.times import Clock
 from prmkd_jax.data.sources.values import Row
@@ -158,7 +158,7 @@ def clock_notes(columns: Mapping[str, str], files: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _all_frames(paths: Iterable[Path], columns: Mapping[str, str]) -> Iterator[Batch]:
+def _all_frames(paths: Iterable[Path], columns: Mapping[str, str]) -> Iterator[FrameBatch]:
     wanted = list(dict.fromkeys(columns.values()))
     identifiers = [columns["user_id"], columns["item_id"]]
     for path in paths:

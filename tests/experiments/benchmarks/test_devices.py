@@ -4,7 +4,7 @@ import pytest
 
 from experiments.benchmarks.devices import measure
 from experiments.benchmarks.report import figure
-from experiments.benchmarks.timing import Row
+from experiments.benchmarks.timing import BenchRow
 from experiments.cli.flags import parse
 from experiments.cli.options import BenchConfig
 from experiments.cli.settings import GROUPS, settings_from
@@ -28,7 +28,7 @@ FLAGS = (
 )
 
 
-def told(*flags: str) -> tuple[list[Row], list[str]]:
+def told(*flags: str) -> tuple[list[BenchRow], list[str]]:
     """The suite's rows, and what it says meanwhile."""
     said: list[str] = []
     settings = settings_from(parse([*FLAGS, *flags], GROUPS).configs)
@@ -42,7 +42,7 @@ def test_what_four_devices_send_and_hold_is_what_was_planned():
     in float32 and two teachers' of 12 in float16; two more rows cross than batches have slots.
     """
     given, said = run_on_devices(4, "-c", PROGRAM)
-    rows = [Row(*each) for each in given]
+    rows = [BenchRow(*each) for each in given]
     assert said[0] == "4x1 is left out: a batch's rows can't be divided by 4"
     assert {tuple(row.of.items()) for row in rows} == {
         (("data", 1), ("model", 1)),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from flax import nnx
 
-from experiments.benchmarks.peers.packed_prmkd import Teacher, distilled_loss, refusal
+from experiments.benchmarks.peers.packed_prmkd import TeacherTensors, distilled_loss, refusal
 from experiments.benchmarks.peers.packed_sasrec import PackedSASRec, Sizes, make_optimizer
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.students.student import create_student, flatten_params
@@ -92,7 +92,7 @@ def test_the_prmkd_step_has_our_loss_and_gradient(tmp_path, kl, seen, threshold)
     weights, found = our_step(run)
     model = opponent(weights)
     teachers = [
-        Teacher(torch.from_numpy(a).float(), torch.from_numpy(b).float(), float(scale))
+        TeacherTensors(torch.from_numpy(a).float(), torch.from_numpy(b).float(), float(scale))
         for a, b, scale in zip(source.instances, source.items, source.scales, strict=True)
     ]
     shares = torch.from_numpy(source.default_weights).float()

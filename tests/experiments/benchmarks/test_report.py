@@ -4,7 +4,7 @@ import pytest
 
 from experiments.benchmarks import timing
 from experiments.benchmarks.report import curves, exponents, figure, table
-from experiments.benchmarks.timing import Row, once, repeated, seconds_of
+from experiments.benchmarks.timing import BenchRow, once, repeated, seconds_of
 
 
 def rows():
@@ -48,7 +48,7 @@ def test_quartiles_are_of_the_repetitions_and_warming_up_does_not_count(monkeypa
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     first, counted = repeated(call, repeats=5)
     assert (first, counted) == ([5], [1, 2, 3, 4, 100])
-    assert seconds_of("call", counted) == Row("call", 3.0, "s", 2.0, 4.0, 5, {})
+    assert seconds_of("call", counted) == BenchRow("call", 3.0, "s", 2.0, 4.0, 5, {})
 
 
 def test_the_table_tells_size_spread_unit_and_exponent():

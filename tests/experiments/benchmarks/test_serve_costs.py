@@ -9,9 +9,9 @@ import pytest
 from experiments.benchmarks import serve_costs
 from experiments.benchmarks.serve_costs import DISTILLED, PLAIN, measure, time_in_turns
 from experiments.benchmarks.serve_models import (
-    ReadyTeacher,
+    MeasuredTeacher,
     Requests,
-    ready_teacher,
+    measure_teacher,
     requests,
     serve_student,
     serve_teacher,
@@ -65,7 +65,7 @@ def test_teachers_are_timed_on_what_they_say_of_these_histories(settings):
     for name in ("unisrec-text", "unim2rec"):
         cache = Cache(Path(settings.run.cache_dir))
         teacher = kind(name).build(task, settings.teachers, cache, lambda _: None)
-        found = ready_teacher(teacher, name, asked).prepare(asked)()
+        found = measure_teacher(teacher, name, asked).prepare(asked)()
         expected = teacher.encode_instances(asked.instances)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -120,8 +120,8 @@ def test_every_model_has_every_batch_and_catalogue(measured):
 def held_bytes(teacher, catalogue):
     """With the items' vectors at hand, and without."""
     width = teacher.encode_items().shape[1]
-    ready = ReadyTeacher(teacher, "any", lambda asked: np.zeros, width, 1.0, 1.0, 0.0)
-    cached, recomputed = serve_teacher(ready, catalogue)
+    made = MeasuredTeacher(teacher, "any", lambda asked: np.zeros, width, 1.0, 1.0, 0.0)
+    cached, recomputed = serve_teacher(made, catalogue)
     return cached.bytes, recomputed.bytes
 
 

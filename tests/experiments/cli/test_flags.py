@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from experiments.cli import arguments, command, flags, help
 from prmkd_jax.common.errors import UserError
-from prmkd_jax.common.options import option, validate
+from prmkd_jax.common.options import Group, option, validate
 from prmkd_jax.data.config import DataConfig
 from prmkd_jax.distill.config import DistillConfig
 from prmkd_jax.train.config import TrainConfig
@@ -44,7 +44,7 @@ class TeacherToy(Toy):
     """The same options for a teacher."""
 
 
-GROUPS = (flags.Group("Toy", "", Toy), flags.Group("Teacher", "unisrec_", TeacherToy))
+GROUPS = (Group("Toy", "", Toy), Group("Teacher", "unisrec_", TeacherToy))
 TOYS_COMMAND = command.Command("toys", "Play.", GROUPS, "no.such.module:run")
 
 
@@ -69,7 +69,7 @@ def refusal(*argv: str) -> str:
 
 def test_no_arguments_give_the_dataclass_defaults():
     """No default changes on its way through absl."""
-    groups = [flags.Group(c.__name__, "", c) for c in (DataConfig, DistillConfig, TrainConfig)]
+    groups = [Group(c.__name__, "", c) for c in (DataConfig, DistillConfig, TrainConfig)]
     parsed = flags.parse([], groups)
     assert list(parsed.configs.values()) == [DataConfig(), DistillConfig(), TrainConfig()]
     assert parsed.explicit == frozenset()
@@ -177,7 +177,7 @@ class Texts:
 def test_text_of_several_lines_is_told_by_its_lines(flag, wanted):
     """The message asks for one line, not for text where text was found."""
     with pytest.raises(UserError) as caught:
-        flags.parse([f"--{flag}=MIT\nand more"], (flags.Group("Texts", "", Texts),))
+        flags.parse([f"--{flag}=MIT\nand more"], (Group("Texts", "", Texts),))
     assert str(caught.value) == f"--{flag}: found 'MIT\\nand more', expected {wanted}"
 
 
@@ -376,7 +376,7 @@ def test_unusable_annotation_is_a_bug_not_a_user_error():
         root: complex = option(1j, "No flag.")
 
     with pytest.raises(TypeError, match="no flag can hold"):
-        flags.define([flags.Group("Wrong", "", Wrong)])
+        flags.define([Group("Wrong", "", Wrong)])
 
 
 def test_a_text_that_no_flagfile_can_repeat_is_refused():
@@ -476,7 +476,7 @@ class Places:
         validate(self)
 
 
-PLACES = (flags.Group("Places", "", Places),)
+PLACES = (Group("Places", "", Places),)
 
 
 def places(*argv: str) -> Places:
@@ -560,7 +560,7 @@ def test_a_constant_has_no_flag_but_is_recorded():
 
 def test_two_groups_of_one_dataclass_are_a_bug():
     """No group's values can replace another group's configuration."""
-    twice = [flags.Group("A", "a_", Toy), flags.Group("B", "b_", Toy)]
+    twice = [Group("A", "a_", Toy), Group("B", "b_", Toy)]
     with pytest.raises(TypeError, match="same configuration"):
         flags.define(twice)
     with pytest.raises(TypeError, match="no group of flags has Places"):

@@ -15,12 +15,13 @@ from experiments.cli import command
 from experiments.cli.arguments import CONFIGS
 from experiments.cli.command import Call, Command, check, dispatch, execute
 from experiments.cli.console import Reporter
-from experiments.cli.flags import Group, config_of, names_of, parse
+from experiments.cli.flags import config_of, names_of, parse
 from experiments.cli.options import SearchConfig
 from experiments.cli.settings import GROUPS, RunConfig, settings_from
 from experiments.commands.table import COMMANDS
 from experiments.runs import study
 from prmkd_jax.common.errors import UserError
+from prmkd_jax.common.options import Group
 from tests.commands import Done, run_commands
 from tests.test_imports import JAX, TORCH, loaded
 

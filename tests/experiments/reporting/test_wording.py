@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.reporting.groups import Group, group_variants
+from experiments.reporting.groups import VariantGroup, group_variants
 from experiments.reporting.tables import markdown
 from experiments.reporting.wording import headline, p_value, p_value_typeset, seed_count
 from tests.experiments.fake_run import fake_results, worse_results
@@ -12,7 +12,7 @@ def plain(sentence: str) -> str:
     return sentence.replace(NO_BREAK, " ")
 
 
-def group(results=None, *, alone: bool = False, **changes) -> Group:
+def group(results=None, *, alone: bool = False, **changes) -> VariantGroup:
     """The only group of some results.
 
     Args:

@@ -14,7 +14,13 @@ from experiments.runs import finished as trials
 from experiments.runs.plan import plan_runs
 from experiments.stages.data import load_task
 from experiments.stages.exports import export, student_start
-from experiments.stages.students import Place, Trained, Training, student_facts, train_student
+from experiments.stages.students import (
+    RunPlace,
+    TrainedStudent,
+    Training,
+    student_facts,
+    train_student,
+)
 from prmkd_jax.common.errors import UserError
 from prmkd_jax.serve.exported import export_student
 from prmkd_jax.train.checkpoint import load_checkpoint
@@ -36,11 +42,11 @@ def started(folder, *flags):
     return student_start(settings, task, student_facts(task, settings))
 
 
-def train(folder, settings, start=None) -> tuple[Trained, str]:
+def train(folder, settings, start=None) -> tuple[TrainedStudent, str]:
     """Trains and exports the first seed of the plain student; returns it and its name."""
     task, seed = load_task(settings), settings.run.seeds[0]
     facts = student_facts(task, settings)
-    place = Place(folder, folder / "log.jsonl", folder / "checkpoints")
+    place = RunPlace(folder, folder / "log.jsonl", folder / "checkpoints")
     training = Training(
         task, facts, settings, bank=None, start=None if start is None else start.params
     )

@@ -12,7 +12,13 @@ from prmkd_jax.common.cache import Cache
 from prmkd_jax.data.splits import global_temporal
 from prmkd_jax.data.task import Task
 from teachers_torch.given import neighbours
-from teachers_torch.given.neighbours import GRID, KIND, Constants, NeighboursTeacher, choose
+from teachers_torch.given.neighbours import (
+    GRID,
+    KIND,
+    NeighbourConstants,
+    NeighboursTeacher,
+    choose,
+)
 from teachers_torch.registry import identity
 from teachers_torch.settings import TeacherSettings
 from teachers_torch.store import load, save
@@ -24,7 +30,7 @@ WORLDS = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=
 NUM_ITEMS = 7  # the last one occurs nowhere
 
 
-def by_hand(task: Task, texts, constants: Constants, instance: int) -> list[float] | None:
+def by_hand(task: Task, texts, constants: NeighbourConstants, instance: int) -> list[float] | None:
     """The scores of all items before an instance, its own pairs left out; None without a prefix."""
     histories = task.dataset.interactions
     pairs = []  # (place of the second item, first item, second item)
@@ -82,7 +88,7 @@ def test_scores_equal_the_formula_without_the_instances_own_pairs(
     task = task_of(from_histories(worlds, NUM_ITEMS))
     texts = np.random.default_rng(0).normal(size=(NUM_ITEMS, 5))
     teacher = NeighboursTeacher(task, texts.astype(np.float32))
-    teacher.constants = Constants(decay, share, power, last)
+    teacher.constants = NeighbourConstants(decay, share, power, last)
     ids = np.arange(len(task.dataset.interactions.items))
     columns = np.array([3, 0, 3, 6])
     # Blocks of three, of which the last is not full.
@@ -145,7 +151,11 @@ def test_a_teacher_of_other_constants_scores_like_a_fresh_one():
     texts = np.random.default_rng(0).normal(size=(NUM_ITEMS, 5)).astype(np.float32)
     teacher, asked = NeighboursTeacher(task, texts), (np.arange(10), np.arange(NUM_ITEMS))
     seen = [teacher.score(*asked)]
-    for constants in (Constants(share=2.0), Constants(power=1), Constants(decay=0.25, last=5)):
+    for constants in (
+        NeighbourConstants(share=2.0),
+        NeighbourConstants(power=1),
+        NeighbourConstants(decay=0.25, last=5),
+    ):
         fresh = NeighboursTeacher(task, texts)
         teacher.constants = fresh.constants = constants
         seen.append(teacher.score(*asked))
@@ -190,13 +200,13 @@ def from_histories_of(task: Task):
 
 def test_each_constant_is_chosen_in_turn_until_none_changes():
     """The best decay is found after the share it depends on; constants not named stay fixed."""
-    goal = Constants(0.75, 2.0, 1, 10)
+    goal = NeighbourConstants(0.75, 2.0, 1, 10)
 
-    def measure(constants: Constants) -> float:
+    def measure(constants: NeighbourConstants) -> float:
         # The best decay shows itself only with the right share.
         far = abs(constants.share - goal.share) + abs(constants.power - goal.power)
         far += abs(constants.last - goal.last)
         return -far - abs(constants.decay - (goal.decay if far == 0 else 0.25))
 
-    assert choose(Constants(), list(GRID), measure) == goal
-    assert choose(Constants(), ["decay"], measure) == Constants()._replace(decay=0.25)
+    assert choose(NeighbourConstants(), list(GRID), measure) == goal
+    assert choose(NeighbourConstants(), ["decay"], measure) == NeighbourConstants(decay=0.25)

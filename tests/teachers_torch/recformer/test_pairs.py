@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from teachers_torch.recformer.pairs import History, Pairs, mask_words, split_pair
+from teachers_torch.recformer.pairs import DomainHistory, Pairs, mask_words, split_pair
 from teachers_torch.recformer.tokens import Reader, TokenSequence, tokenize
 from tests.teachers_torch.recformer_worlds import tiny_tokenizer
 
@@ -73,7 +73,10 @@ def test_views_of_all_domains():
         Reader(tokenize({"title": titles}, words, 32), 0, 1, 5, 99, 5)
         for titles in (["red lamp", "blue"], ["item 7", "item 8 .", "item 9"])
     ]
-    histories = [History(readers[0], np.array([0])), History(readers[1], np.array([2, 1, 0]))]
+    histories = [
+        DomainHistory(readers[0], np.array([0])),
+        DomainHistory(readers[1], np.array([2, 1, 0])),
+    ]
     pairs = Pairs(histories, mask_id=4, vocab_size=30, mask_share=0.5)
     before, items = pairs.draw(np.array([1, 0]), np.random.default_rng(3))
     assert before.tokens.input_ids[1].tolist()[:2] == [0, 1]

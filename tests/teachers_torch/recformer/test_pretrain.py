@@ -12,7 +12,7 @@ from teachers_torch.config import RecformerConfig, RecformerPretrainConfig
 from teachers_torch.recformer import pretrain_loop
 from teachers_torch.recformer.model import Recformer
 from teachers_torch.recformer.official import CARD
-from teachers_torch.recformer.pairs import History, Pairs, View
+from teachers_torch.recformer.pairs import DomainHistory, Pairs, View
 from teachers_torch.recformer.pretrain import STATE, pretrain
 from teachers_torch.recformer.pretrain_loop import in_batch_accuracy, pretraining_loss
 from teachers_torch.recformer.start import build_model, load_start
@@ -91,7 +91,7 @@ def test_accuracy_counts_each_validation_pair_once():
     titles = ["red lamp", "blue lamp", "item 3", "acme .", "red red", "item 7 blue"]
     reader = Reader(tokenize({"title": titles}, words, 32), 0, 1, 5, 99, 5)
     items = [[0, 1], [2, 3], [4, 5], [1, 2], [3, 0, 4]]
-    pairs = Pairs([History(reader, np.array(x)) for x in items], 4, 30, 0.15)
+    pairs = Pairs([DomainHistory(reader, np.array(x)) for x in items], 4, 30, 0.15)
     rows, rng, right = np.array([4, 0, 2, 1, 3]), np.random.default_rng(0), 0
     for chosen in ([4, 0], [2, 1], [3]):
         views = pairs.draw(np.array(chosen), rng)

@@ -11,9 +11,9 @@ from experiments.benchmarks.portability.lowering import (
     lower,
     read,
 )
-from experiments.benchmarks.portability.programs import Program
+from experiments.benchmarks.portability.programs import JaxProgram
 
-PROGRAM = Program(
+PROGRAM = JaxProgram(
     "both", lambda a, b: (jnp.linalg.eigh(a)[0], b + 1), (jnp.eye(3), jnp.ones((4, 300)))
 )
 
@@ -32,7 +32,7 @@ def test_a_program_is_lowered_for_platforms_that_are_not_here():
 
 def test_one_exported_program_serves_all_platforms():
     """It has less than twice the bytes of a file for one platform."""
-    adding = Program("adding", lambda a: a + 1, (jnp.ones(3),))
+    adding = JaxProgram("adding", lambda a: a + 1, (jnp.ones(3),))
     together = exported_bytes(adding, ("cpu", "cuda", "tpu"))
     assert 0 < together < 2 * exported_bytes(adding, ("cpu",))
 
@@ -53,8 +53,8 @@ def test_what_stands_in_a_text_is_counted():
 
 def test_memory_counts_what_is_donated_once():
     """A step that reuses its state's memory doesn't seem to need it twice."""
-    kept = Program("kept", lambda a: a + 1, (jnp.ones(1000),))
-    donated = Program("donated", lambda a: a + 1, (jnp.ones(1000),), donated=(0,))
+    kept = JaxProgram("kept", lambda a: a + 1, (jnp.ones(1000),))
+    donated = JaxProgram("donated", lambda a: a + 1, (jnp.ones(1000),), donated=(0,))
     assert compile_here(kept).memory >= compile_here(donated).memory + 4000
     assert compile_here(donated).memory < 8000
 
@@ -62,7 +62,7 @@ def test_memory_counts_what_is_donated_once():
 @pytest.mark.skipif(not has_tpu_compiler(), reason="libtpu is not installed")
 def test_a_tpu_program_is_compiled_without_a_tpu():
     """Padding to the TPU's tiles is counted."""
-    odd = Program("odd", lambda a: a @ a.T, (jax.ShapeDtypeStruct((5, 129), jnp.float32),))
+    odd = JaxProgram("odd", lambda a: a @ a.T, (jax.ShapeDtypeStruct((5, 129), jnp.float32),))
     compiled = compile_for_tpu(odd)
     assert compiled.arguments >= 4 * 8 * 256
     assert any("tiles" in layout for layout in compiled.layouts)
