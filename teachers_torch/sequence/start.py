@@ -122,7 +122,9 @@ def read_sequence_start(
         found, teacher = facts["model"], facts["teacher"]
         names = ", ".join(domain["name"] for domain in facts["domains"])
         image_shape = facts["image_shape"]
-        encoders = {domain.get("image_encoder") for domain in facts["domains"]} - {None}
+        encoders = {
+            domain["image_encoder"] for domain in facts["domains"] if "image_encoder" in domain
+        }
         if "epochs" not in facts:
             raise KeyError("epochs")
         if not isinstance(found, dict) or not _is_image_shape(image_shape):
