@@ -7,6 +7,7 @@ from transformers import (
     DistilBertModel,
     LongformerConfig,
     LongformerForMaskedLM,
+    LongformerModel,
     RobertaConfig,
     RobertaModel,
 )
@@ -125,6 +126,22 @@ def test_other_encoders_are_refused(tmp_path):
             load_encoder(str(tmp_path / name))
     with pytest.raises(UserError, match="--init: recformer=/nowhere: expected 'random'"):
         load_encoder("/nowhere")
+
+
+@pytest.mark.parametrize("kind", ["bert", "longformer"])
+def test_an_encoder_that_lacks_weights_is_refused(kind, tmp_path):
+    """Hugging Face would draw them at random; a pooler and a language head may be missing."""
+    config = LongformerConfig(**SIZES, pad_token_id=1, type_vocab_size=1)
+    model = bert() if kind == "bert" else encoder(LongformerModel(config))
+    weights = {name: w for name, w in model.state_dict().items() if "pooler" not in name}
+    model.save_pretrained(tmp_path, state_dict=dict(weights))
+    load_encoder(str(tmp_path))
+    lost = "encoder.layer.1.attention.self.query.weight"
+    del weights[lost]
+    model.save_pretrained(tmp_path, state_dict=dict(weights))
+    told = f"found an encoder without 1 of its weights, such as .*{lost}, expected all"
+    with pytest.raises(UserError, match=told):
+        load_encoder(str(tmp_path))
 
 
 def test_folders_are_read(tmp_path):
