@@ -48,12 +48,18 @@ def load_encoder(name: str) -> "PreTrainedModel":
     require_complete(missing, f"--init: recformer={name}: found an encoder")
     require_tensors(dict(model.named_parameters()), f"--init=recformer={name}")
     config = model.config
-    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
+    # A decoder's tokens see only those before them.
+    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
     found = {key: getattr(config, key, value) for key, value in expected.items()}
     if found != expected or not hasattr(config, "layer_norm_eps"):
         raise UserError(
             f"--init: recformer={name}: found type {config.model_type} with {found}, "
             f"expected a BERT-like encoder with {expected}"
+        )
+    if config.pad_token_id is None:
+        raise UserError(
+            f"--init: recformer={name}: found no pad_token_id in its config.json, expected that of "
+            "its tokenizer"
         )
     return model.float()
 
