@@ -183,6 +183,21 @@ def test_a_transformer_without_a_class_token_is_averaged(with_files, tmp_path):
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
 
 
+def test_an_encoder_that_hides_parts_of_an_image_is_refused(encoders, tmp_path):
+    """A masked autoencoder leaves out other places each time, in evaluation too."""
+    import torch
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ViTMAEConfig(**sizes, intermediate_size=8, image_size=16, patch_size=4)
+    processor = encoders[1]["vit"][1]
+    for part in (ViTMAEModel(config), processor):
+        part.save_pretrained(tmp_path / "mae")
+    with pytest.raises(UserError, match=r"whose vector of an image is another one each time"):
+        ImageEncoder(str(tmp_path / "mae"))
+
+
 def test_encoded_images_come_from_the_cache(encoders, with_files, tmp_path, monkeypatch):
     """Images are encoded once, and again only when a file's content has changed."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))
