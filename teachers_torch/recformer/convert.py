@@ -4,7 +4,7 @@ As Longformer was made from RoBERTa (arXiv 2004.05150): the global projections b
 local ones, and where there are too few positions, they are repeated.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -37,12 +37,13 @@ def load_encoder(name: str) -> "PreTrainedModel":
     try:
         longformer = AutoConfig.from_pretrained(name, **NO_CODE).model_type == "longformer"
         kind = LongformerForMaskedLM if longformer else AutoModel
-        model, loaded = kind.from_pretrained(name, output_loading_info=True, **NO_CODE)
+        found = kind.from_pretrained(name, output_loading_info=True, **NO_CODE)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
             f"--init: recformer={name}: expected 'random', a checkpoint's file or folder, "
             f"or a Hugging Face hub name or folder of an encoder ({first_line(error)})"
         ) from error
+    model, loaded = cast("tuple[PreTrainedModel, dict[str, Any]]", found)
     # A Longformer saved without a language head begins with a new one.
     missing = [key for key in loaded["missing_keys"] if not key.startswith("lm_head.")]
     require_complete(missing, f"--init: recformer={name}: found an encoder")
@@ -50,10 +51,10 @@ def load_encoder(name: str) -> "PreTrainedModel":
     config = model.config
     # A decoder's tokens see only those before them.
     expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
-    found = {key: getattr(config, key, value) for key, value in expected.items()}
-    if found != expected or not hasattr(config, "layer_norm_eps"):
+    settings = {key: getattr(config, key, value) for key, value in expected.items()}
+    if settings != expected or not hasattr(config, "layer_norm_eps"):
         raise UserError(
-            f"--init: recformer={name}: found type {config.model_type} with {found}, "
+            f"--init: recformer={name}: found type {config.model_type} with {settings}, "
             f"expected a BERT-like encoder with {expected}"
         )
     if config.pad_token_id is None:
