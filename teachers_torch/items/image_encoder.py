@@ -13,6 +13,10 @@ from teachers_torch.items.image_file import BrokenImage, read_image
 from teachers_torch.items.text_encoder import NO_CODE
 from teachers_torch.states import best_device, require_complete, require_tensors, seeded
 
+# What Transformers call the vector that stands before the image's places.
+_CLASS = ("cls_token", "class_token", "class_embedding")
+_CLOSE = 1e-2  # the order of float32 sums changes some 1e-5
+
 
 class ImageEncoder:
     """Reads files and encodes them, in float32 whatever type the weights are stored in."""
@@ -24,7 +28,8 @@ class ImageEncoder:
             name: hub name or folder.
 
         Raises:
-            UserError: they can't be loaded, are incomplete, or hold what is not finite.
+            UserError: they can't be loaded, are incomplete, or hold what is not finite; or the
+                vector of an image is another one each time.
         """
         # Imported here: it takes seconds, and features from the cache don't need it.
         from transformers import AutoImageProcessor, AutoModel
@@ -48,6 +53,8 @@ class ImageEncoder:
         require_complete(loaded["missing_keys"], f"--image_encoder: found {name!r}")
         require_tensors(dict(model.named_parameters()), f"--image_encoder={name}")
         self._model = model.eval().to(best_device())
+        self._has_class = any(key.endswith(_CLASS) for key, _ in model.named_parameters())
+        self._require_same()
 
     def encode(self, paths: Sequence[str]) -> Float16[np.ndarray, "images features"]:
         """One row a file, NaN where it can't be read.
@@ -86,6 +93,17 @@ class ImageEncoder:
         out[rows] = half
         return out
 
+    def _require_same(self) -> None:
+        """Refuses a model that hides parts of an image at random, as masked autoencoders do."""
+        tried = [self._prepare(Image.linear_gradient("L").convert("RGB"))]
+        one, other = self._vectors(tried), self._vectors(tried)
+        # A GPU may add up in another order. Numbers that are none are told of a file's vector.
+        if not np.allclose(one, other, rtol=_CLOSE, atol=_CLOSE, equal_nan=True):
+            raise UserError(
+                f"--image_encoder: found {self.name!r}, whose vector of an image is another one "
+                "each time (a masked autoencoder?), expected the same"
+            )
+
     def _prepare(self, image: Image.Image) -> Tensor:
         """An image at the encoder's size, [1, colours, rows, columns]."""
         try:
@@ -98,7 +116,7 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def _vectors(self, prepared: Sequence[Tensor]) -> np.ndarray:
-        """CLIP's projected vectors, [CLS] of other Transformers, the pooled map of a ConvNet."""
+        """CLIP's projected vectors, else [CLS], else the mean over the image's places."""
         model = self._model
         try:
             pixels = torch.cat([*prepared]).to(model.device)
@@ -107,7 +125,10 @@ class ImageEncoder:
                 found = getattr(features, "pooler_output", features)
             else:
                 hidden = model(pixel_values=pixels).last_hidden_state
-                found = hidden[:, 0] if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
+                places = (1,) if hidden.ndim == 3 else (2, 3)
+                # Of a Swin or SigLIP's vision model the first place is a corner of the image.
+                first = hidden.ndim == 3 and self._has_class
+                found = hidden[:, 0] if first else hidden.mean(dim=places)
             return found.float().cpu().numpy()
         except Exception as error:  # as when it is loaded
             raise self._unfit(first_line(error)) from error

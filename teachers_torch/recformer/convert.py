@@ -4,7 +4,7 @@ As Longformer was made from RoBERTa (arXiv 2004.05150): the global projections b
 local ones, and where there are too few positions, they are repeated.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from prmkd_jax.common.errors import UserError, first_line
 from teachers_torch.items.text_encoder import NO_CODE
 from teachers_torch.recformer.longformer import TOKEN_TYPES, Architecture
-from teachers_torch.states import require_tensors
+from teachers_torch.states import require_complete, require_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -25,7 +25,8 @@ def load_encoder(name: str) -> "PreTrainedModel":
     """Loads a Longformer with its language head, or any other encoder.
 
     Raises:
-        UserError: it can't be loaded, or it is none that can become a Longformer.
+        UserError: it can't be loaded or lacks some of its weights, or it is none that can become a
+            Longformer.
     """
     # Imported here: it takes seconds, and teachers from the cache don't need it.
     from transformers import AutoConfig, AutoModel, LongformerForMaskedLM
@@ -36,20 +37,30 @@ def load_encoder(name: str) -> "PreTrainedModel":
     try:
         longformer = AutoConfig.from_pretrained(name, **NO_CODE).model_type == "longformer"
         kind = LongformerForMaskedLM if longformer else AutoModel
-        model = kind.from_pretrained(name, trust_remote_code=False)
+        found = kind.from_pretrained(name, output_loading_info=True, **NO_CODE)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
             f"--init: recformer={name}: expected 'random', a checkpoint's file or folder, "
             f"or a Hugging Face hub name or folder of an encoder ({first_line(error)})"
         ) from error
+    model, loaded = cast("tuple[PreTrainedModel, dict[str, Any]]", found)
+    # A Longformer saved without a language head begins with a new one.
+    missing = [key for key in loaded["missing_keys"] if not key.startswith("lm_head.")]
+    require_complete(missing, f"--init: recformer={name}: found an encoder")
     require_tensors(dict(model.named_parameters()), f"--init=recformer={name}")
     config = model.config
-    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
-    found = {key: getattr(config, key, value) for key, value in expected.items()}
-    if found != expected or not hasattr(config, "layer_norm_eps"):
+    # A decoder's tokens see only those before them.
+    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+    settings = {key: getattr(config, key, value) for key, value in expected.items()}
+    if settings != expected or not hasattr(config, "layer_norm_eps"):
         raise UserError(
-            f"--init: recformer={name}: found type {config.model_type} with {found}, "
+            f"--init: recformer={name}: found type {config.model_type} with {settings}, "
             f"expected a BERT-like encoder with {expected}"
+        )
+    if config.pad_token_id is None:
+        raise UserError(
+            f"--init: recformer={name}: found no pad_token_id in its config.json, expected that of "
+            "its tokenizer"
         )
     return model.float()
 

@@ -162,6 +162,42 @@ def test_files_are_encoded_by_the_models_own_class(name, encoders, with_files, t
     assert features.shape[1] == (8 if name == "vit" else 6)
 
 
+def test_a_transformer_without_a_class_token_is_averaged(with_files, tmp_path):
+    """Swin's first place is the image's upper left corner, so all places count alike."""
+    import torch
+    from PIL import Image
+    from transformers import SwinConfig, SwinModel, ViTImageProcessorPil
+
+    torch.manual_seed(0)
+    sizes = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "window_size": 4}
+    model = SwinModel(SwinConfig(**sizes, depths=[1], num_heads=[2])).eval()
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "swin")
+    paths = [path for path in with_files.catalogue.image_paths if path]
+    images = [Image.open(path).convert("RGB") for path in paths]
+    pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        expected = model(pixels).last_hidden_state.double().mean(dim=1)
+    found = ImageEncoder(str(tmp_path / "swin")).encode(paths)
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
+
+
+def test_an_encoder_that_hides_parts_of_an_image_is_refused(encoders, tmp_path):
+    """A masked autoencoder leaves out other places each time, in evaluation too."""
+    import torch
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ViTMAEConfig(**sizes, intermediate_size=8, image_size=16, patch_size=4)
+    processor = encoders[1]["vit"][1]
+    for part in (ViTMAEModel(config), processor):
+        part.save_pretrained(tmp_path / "mae")
+    with pytest.raises(UserError, match=r"whose vector of an image is another one each time"):
+        ImageEncoder(str(tmp_path / "mae"))
+
+
 def test_encoded_images_come_from_the_cache(encoders, with_files, tmp_path, monkeypatch):
     """Images are encoded once, and again only when a file's content has changed."""
     config = ImageConfig(image_encoder=str(encoders[0] / "vit"))

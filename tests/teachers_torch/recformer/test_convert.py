@@ -7,6 +7,7 @@ from transformers import (
     DistilBertModel,
     LongformerConfig,
     LongformerForMaskedLM,
+    LongformerModel,
     RobertaConfig,
     RobertaModel,
 )
@@ -116,15 +117,41 @@ def test_item_positions_are_drawn():
 
 
 def test_other_encoders_are_refused(tmp_path):
-    """DistilBERT and a BERT with ReLU aren't taken for BERT, and a missing folder is named."""
+    """DistilBERT, a BERT with ReLU and one that sees no later token aren't taken for BERT."""
     config = DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=8)
     DistilBertModel(config).save_pretrained(tmp_path / "distilbert")
     bert(hidden_act="relu").save_pretrained(tmp_path / "relu")
-    for name in ("distilbert", "relu"):
+    bert(is_decoder=True).save_pretrained(tmp_path / "decoder")
+    for name in ("distilbert", "relu", "decoder"):
         with pytest.raises(UserError, match="expected a BERT-like encoder"):
             load_encoder(str(tmp_path / name))
     with pytest.raises(UserError, match="--init: recformer=/nowhere: expected 'random'"):
         load_encoder("/nowhere")
+
+
+def test_a_configuration_without_padding_is_refused(tmp_path):
+    """The token that stands for padding, and where positions begin, are in the config alone."""
+    model = bert()
+    model.config.pad_token_id = None
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="found no pad_token_id in its config"):
+        load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["bert", "longformer"])
+def test_an_encoder_that_lacks_weights_is_refused(kind, tmp_path):
+    """Hugging Face would draw them at random; a pooler and a language head may be missing."""
+    config = LongformerConfig(**SIZES, pad_token_id=1, type_vocab_size=1)
+    model = bert() if kind == "bert" else encoder(LongformerModel(config))
+    weights = {name: w for name, w in model.state_dict().items() if "pooler" not in name}
+    model.save_pretrained(tmp_path, state_dict=dict(weights))
+    load_encoder(str(tmp_path))
+    lost = "encoder.layer.1.attention.self.query.weight"
+    del weights[lost]
+    model.save_pretrained(tmp_path, state_dict=dict(weights))
+    told = f"found an encoder without 1 of its weights, such as .*{lost}, expected all"
+    with pytest.raises(UserError, match=told):
+        load_encoder(str(tmp_path))
 
 
 def test_folders_are_read(tmp_path):
