@@ -143,6 +143,8 @@ def _laid_out(tensor: torch.Tensor, dtype: torch.dtype, copy: bool) -> tuple[tor
         reason = f"not contiguous: strides {tensor.stride()} for shape {tuple(tensor.shape)}"
     elif tensor.data_ptr() % ALIGNMENT:
         reason = f"starts {tensor.data_ptr() % ALIGNMENT} bytes past {ALIGNMENT}-byte alignment"
+    elif tensor.is_neg():
+        reason = "torch negates its memory as it is read"
     elif tensor.is_pinned():
         # DLPack calls pinned memory CUDA's, and JAX would take it for an array on the GPU.
         reason = "pinned memory"

@@ -37,7 +37,7 @@ def load_encoder(name: str) -> "PreTrainedModel":
     try:
         longformer = AutoConfig.from_pretrained(name, **NO_CODE).model_type == "longformer"
         kind = LongformerForMaskedLM if longformer else AutoModel
-        found = kind.from_pretrained(name, output_loading_info=True, **NO_CODE)
+        found = kind.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
     except Exception as error:  # the library fails in many ways, all of them the user's input
         raise UserError(
             f"--init: recformer={name}: expected 'random', a checkpoint's file or folder, "

@@ -145,6 +145,18 @@ def test_pinned_memory_is_copied(monkeypatch):
     np.testing.assert_array_equal(array, np.arange(16.0))
 
 
+def test_what_torch_negates_as_it_is_read_keeps_its_sign():
+    """The imaginary part of conjugates of one row, which lies as a plain array does."""
+    halves = torch.view_as_complex(torch.arange(2.0).view(1, 2)).conj().imag
+    assert halves.is_neg()
+    assert halves.is_contiguous()
+    for tensor, expected in (
+        (halves, [-1.0]),
+        (torch._neg_view(torch.arange(16.0)), -np.arange(16.0)),
+    ):
+        np.testing.assert_array_equal(to_jax(tensor).array, expected)
+
+
 @pytest.mark.parametrize("byte", [1, 2, 255])
 def test_any_nonzero_byte_of_a_mask_is_true(byte):
     """A mask viewed from uint8 crosses by its truth values, not by its bits."""
