@@ -68,6 +68,10 @@ class GpuTensor(Refused):
         """Memory on a GPU never is."""
         return False
 
+    def is_neg(self):
+        """It is read as it lies."""
+        return False
+
     def data_ptr(self):
         """Where it lies."""
         return self.address
